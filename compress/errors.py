@@ -1,0 +1,67 @@
+"""Every error that this package raises on purpose.
+
+CompressError                   the base: `except CompressError` catches all of them
+├── InputError                  the input is wrong; exit code 2
+│   ├── RecipeError             a recipe: all of its mistakes at once, each with file, line and key
+│   ├── CheckpointError         a file of weights
+│   ├── DataError               a data set
+│   ├── TargetError             a layer, node or parameter that does not exist or cannot be pruned
+│   ├── UnsupportedModelError   a network that slimming does not understand, with the operation's name
+│   └── OutputError             an output folder or file that cannot be written
+└── RunError                    the input was fine and the run failed; exit code 1
+    ├── TrainingError           the loss became NaN or infinite
+    ├── ProofError              two models that must compute the same do not
+    └── NothingPrunedError      a run that would leave the network as large as it was
+
+A message is a sentence or two: what was found, where, and the way out.
+"""
+
+
+class CompressError(Exception):
+    """Base of all deliberate errors; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(CompressError):
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    pass
+
+
+class CheckpointError(InputError):
+    pass
+
+
+class DataError(InputError):
+    pass
+
+
+class TargetError(InputError):
+    pass
+
+
+class UnsupportedModelError(InputError):
+    pass
+
+
+class OutputError(InputError):
+    pass
+
+
+class RunError(CompressError):
+    pass
+
+
+class TrainingError(RunError):
+    pass
+
+
+class ProofError(RunError):
+    pass
+
+
+class NothingPrunedError(RunError):
+    pass

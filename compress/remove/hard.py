@@ -1,0 +1,38 @@
+"""Hard pruning: what is chosen goes at once; whatever training follows only holds it at zero."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from compress.remove.soft import SoftPruner
+from compress.select.choose import Scope
+from compress.select.criteria import Criterion, magnitude
+from compress.select.targets import TargetLike
+
+
+class HardPruner(SoftPruner):
+    """The paper's baseline, with the interface of `SoftPruner`: a decay that takes no steps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Iterable[TargetLike] = ("*",),
+        sparsity: float | None = None,
+        *,
+        criterion: Criterion = magnitude,
+        scope: Scope = "global",
+        min_keep: int | float | None = None,
+        bias: bool = False,
+        keep: Sequence[Tensor] | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            targets,
+            sparsity,
+            steps=0,
+            criterion=criterion,
+            scope=scope,
+            min_keep=min_keep,
+            bias=bias,
+            keep=keep,
+        )

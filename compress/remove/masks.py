@@ -1,0 +1,127 @@
+"""Soft pruning as a method of torch.nn.utils.prune: a mask that is 1, 0, or on its way between.
+
+Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equation 1:
+
+    W  <-  W * M * x  +  (W + dW) * (1 - M)          M = 1 where W is to go
+
+In a module whose parameter `weight` is being pruned
+
+    weight_orig     Parameter   W; where pruned it stays at its value W0 from before pruning
+    weight_mask     buffer      1 where kept, the decayed x**t where pruned
+    weight_pruned   buffer      bool, the paper's M; the mask alone cannot tell before its first decay
+    weight          attribute   weight_orig * weight_mask, computed before each forward pass
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compress.errors import TargetError
+
+
+class SoftPruningMethod(prune.BasePruningMethod):
+    """Multiplies a parameter by a mask whose pruned entries are lowered by `set_factor`; they get no gradient.
+
+    Unlike torch's own methods it survives `copy.deepcopy` and `pickle` at any moment: outside of a forward pass the
+    attribute `weight` is a plain value without a graph.
+    """
+
+    PRUNING_TYPE = "unstructured"
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        return default_mask
+
+    @classmethod
+    def apply(cls, module: nn.Module, name: str, keep: Tensor) -> "SoftPruningMethod":  # type: ignore[override]
+        """Put a mask of ones on `module.name` and mark where it will decay.
+
+        Args:
+            keep: bool tensor of the parameter's shape, False where the parameter is to go.
+
+        Raises:
+            TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
+        """
+        parameter = _prunable(module, name)
+        if keep.shape != parameter.shape or keep.dtype != torch.bool:
+            raise TargetError(
+                f"the mask for {name!r} of {type(module).__name__} is {keep.dtype} {tuple(keep.shape)}; "
+                f"it must be bool {tuple(parameter.shape)}"
+            )
+        module.register_buffer(f"{name}_pruned", (~keep).to(parameter.device))
+        method: SoftPruningMethod = super().apply(module, name)  # type: ignore[no-untyped-call]
+        module.register_forward_hook(method.drop_graph)
+        method.refresh(module)
+        return method
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        """`weight_orig * weight_mask`, with a gradient for the kept entries only."""
+        orig, mask, pruned = tensors(module, self._tensor_name)
+        return torch.where(pruned, orig.detach() * mask, orig)
+
+    @torch.no_grad()
+    def refresh(self, module: nn.Module) -> None:
+        """Bring the attribute up to date without a graph."""
+        setattr(module, self._tensor_name, self.apply_mask(module))
+
+    def drop_graph(self, module: nn.Module, args: object, output: object) -> None:
+        """Forward hook: a tensor with a graph could be neither copied nor pickled with its module."""
+        setattr(module, self._tensor_name, getattr(module, self._tensor_name).detach())
+
+    def remove(self, module: nn.Module) -> None:
+        """Called by `prune.remove`: the product becomes the plain parameter again, with exact zeros."""
+        name = self._tensor_name
+        orig, mask, pruned = tensors(module, name)
+        gone = pruned & (mask == 0)
+        super().remove(module)
+        # -3.0 * 0.0 is -0.0: equal to zero, but not for whoever looks at the bits.
+        orig.data.masked_fill_(gone, 0.0)
+        del module._buffers[f"{name}_pruned"]
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__self__", None) is self:
+                del module._forward_hooks[key]
+
+
+def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]:
+    """(`name_orig`, `name_mask`, `name_pruned`) of a soft-pruned parameter."""
+    return getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"), getattr(module, f"{name}_pruned")
+
+
+@torch.no_grad()
+def set_factor(module: nn.Module, name: str, factor: float) -> None:
+    """Overwrite the mask of the pruned entries (torch's own container would multiply masks into each other)."""
+    method = _method(module, name)
+    _, mask, pruned = tensors(module, name)
+    mask.masked_fill_(pruned, factor)
+    method.refresh(module)
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Write every mask of torch.nn.utils.prune, ours or torch's, into its weight, in place; plain names again."""
+    for module in model.modules():
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+    return model
+
+
+def _method(module: nn.Module, name: str) -> SoftPruningMethod:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, SoftPruningMethod) and hook._tensor_name == name:
+            return hook
+    raise TargetError(f"{name!r} of {type(module).__name__} is not being soft-pruned")
+
+
+def _prunable(module: nn.Module, name: str) -> nn.Parameter:
+    kind = type(module).__name__
+    if f"{name}_orig" in module._parameters:
+        raise TargetError(f"{name!r} of {kind} is pruned already: call finalize() or prune.remove() first")
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        known = ", ".join(key for key, value in module._parameters.items() if value is not None)
+        raise TargetError(f"{kind} has no parameter {name!r}; it has {known or 'none of its own'}")
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        raise TargetError(
+            "MultiheadAttention reads the weight of its out_proj without calling it, so a mask there would be "
+            "silently ignored: prune its in_proj_weight, or leave out_proj out of the targets"
+        )
+    return parameter

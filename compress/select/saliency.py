@@ -1,0 +1,119 @@
+"""Skeletonization: how much the error hangs on each node.
+
+Mozer & Smolensky, "Skeletonization: a technique for trimming the fat from a network via relevance assessment", 1988.
+A factor a = 1 is laid on every node's output; the node's saliency is the derivative dE/da (paper, eq. 2-3). With a
+factor of its own for every sample, one forward and one backward pass give all nodes of all layers at once.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.errors import InputError, TargetError
+
+Error = Literal["loss", "linear"]
+Reduce = Literal["sum", "abs", "square"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# The axis of a layer's output along which its nodes lie; transposed convolutions are convolutions here.
+_NODES_ALONG = {nn.Linear: -1, nn.modules.conv._ConvNd: 1}
+
+
+def linear_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean |target - output|; class labels (integers) are compared with the softmax of the output.
+
+    Mozer & Smolensky rank by this error while training on the squared one, because at an optimum of the training
+    loss its own derivatives sum to nearly zero.
+    """
+    if not target.is_floating_point():
+        target = F.one_hot(target, output.shape[-1]).to(output.dtype)
+        output = output.softmax(dim=-1)
+    return (target - output).abs().mean()
+
+
+def skeletonization(
+    model: nn.Module,
+    layers: Sequence[str],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: Loss,
+    *,
+    error: Error = "loss",
+    reduce: Reduce = "square",
+) -> dict[str, Tensor]:
+    """Saliency of every node of the given layers, the mean over all scoring samples.
+
+    Args:
+        layers: qualified names of Linear or Conv layers; their outputs are the nodes.
+        batches: (input, target) pairs.
+        loss: (output, target) -> mean error over the batch.
+        error: what is derived: the training `loss`, or `linear_error`.
+        reduce: with d = dE/da of one sample: "sum" |mean d| (the paper), "abs" mean |d|, "square" mean d**2 (the
+            Fisher information of the factor).
+
+    Returns:
+        For each layer a float64 tensor [nodes], larger = keep.
+
+    Raises:
+        TargetError: a layer that does not exist, is no Linear or Conv, or takes no part in the forward pass.
+        InputError: no scoring data.
+    """
+    measure = linear_error if error == "linear" else loss
+    modules = {name: _layer(model, name) for name in layers}
+    sums: dict[str, Tensor] = {}
+    samples = 0
+    training = model.training
+    model.eval()
+    try:
+        for inputs, target in batches:
+            for name, slope in _slopes(model, modules, inputs, target, measure).items():
+                term = {"sum": slope, "abs": slope.abs(), "square": slope.square()}[reduce].double().sum(0)
+                sums[name] = sums[name] + term if name in sums else term
+            samples += len(inputs)
+    finally:
+        model.train(training)
+    if not samples:
+        raise InputError("skeletonization was given no scoring data")
+    return {name: total.abs() / samples for name, total in sums.items()}
+
+
+def _slopes(
+    model: nn.Module, modules: dict[str, nn.Module], inputs: Tensor, target: Tensor, measure: Loss
+) -> dict[str, Tensor]:
+    """dE/da for each sample and node, [batch, nodes] per layer; E of a sample as if it were alone."""
+    factors: dict[str, Tensor] = {}
+
+    def lay_factor(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
+        def hook(module: nn.Module, args: object, output: Tensor) -> Tensor:
+            along = next(axis for kind, axis in _NODES_ALONG.items() if isinstance(module, kind))
+            shape = [1] * output.dim()
+            shape[0], shape[along] = output.shape[0], output.shape[along]
+            if name not in factors:
+                factors[name] = torch.ones(shape, dtype=output.dtype, device=output.device, requires_grad=True)
+            return output * factors[name]
+
+        return hook
+
+    with ExitStack() as stack, torch.enable_grad():
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(lay_factor(name)).remove)
+        total = measure(model(inputs), target) * len(inputs)
+        unused = [name for name in modules if name not in factors]
+        if unused:
+            raise TargetError(f"layer {unused[0]!r} takes no part in the forward pass: its nodes have no saliency")
+        slopes = torch.autograd.grad(total, list(factors.values()), allow_unused=False)
+    return {name: slope.flatten(1) for name, slope in zip(factors, slopes, strict=True)}
+
+
+def _layer(model: nn.Module, name: str) -> nn.Module:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        known = [path for path, found in model.named_modules() if isinstance(found, tuple(_NODES_ALONG))]
+        raise TargetError(f"there is no layer {name!r}; layers with nodes are {', '.join(known)}") from None
+    if not isinstance(module, tuple(_NODES_ALONG)):
+        raise TargetError(f"{name!r} is a {type(module).__name__}: nodes are the outputs of a Linear or Conv layer")
+    return module

@@ -1,0 +1,237 @@
+"""Soft pruning beside torch's own prune API: names, copies, checkpoints, and every kind of module."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from compress.errors import TargetError
+from compress.remove.masks import SoftPruningMethod, fold, set_factor
+
+
+class Own(nn.Module):
+    """A user's module with a bare parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return x @ self.table
+
+
+def image(channels, *size):
+    return torch.randn(2, channels, *size)
+
+
+MODULES = {
+    "linear": (lambda: nn.Linear(4, 3), "weight", lambda: torch.randn(2, 4)),
+    "linear-bias": (lambda: nn.Linear(4, 3), "bias", lambda: torch.randn(2, 4)),
+    "conv1d": (lambda: nn.Conv1d(2, 3, 3), "weight", lambda: image(2, 8)),
+    "conv2d": (lambda: nn.Conv2d(2, 3, 3), "weight", lambda: image(2, 6, 6)),
+    "conv3d": (lambda: nn.Conv3d(2, 3, 2), "weight", lambda: image(2, 3, 3, 3)),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 3, 3), "weight", lambda: image(2, 4, 4)),
+    "embedding": (lambda: nn.Embedding(5, 4), "weight", lambda: torch.tensor([[0, 1], [4, 2]])),
+    "batchnorm": (lambda: nn.BatchNorm2d(2), "weight", lambda: image(2, 4, 4)),
+    "lstm": (lambda: nn.LSTM(4, 3, num_layers=2), "weight_hh_l1", lambda: torch.randn(5, 2, 4)),
+    "gru": (lambda: nn.GRU(4, 3), "weight_ih_l0", lambda: torch.randn(5, 2, 4)),
+    "attention": (lambda: nn.MultiheadAttention(4, 2), "in_proj_weight", lambda: torch.randn(5, 2, 4)),
+    "own": (Own, "table", lambda: torch.randn(2, 3)),
+}
+
+
+def run(module, x):
+    output = module(x, x, x) if isinstance(module, nn.MultiheadAttention) else module(x)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def pruned(make, name, factor=0.5):
+    """A module mid-decay, the mask, and the value that the parameter must have."""
+    module = make()
+    before = getattr(module, name).detach().clone()
+    keep = torch.rand(before.shape) > 0.4
+    SoftPruningMethod.apply(module, name, keep)
+    set_factor(module, name, factor)
+    return module, keep, torch.where(keep, before, before * factor)
+
+
+@pytest.fixture(params=MODULES, autouse=False)
+def case(request):
+    torch.manual_seed(0)
+    return MODULES[request.param]
+
+
+def test_names_and_forward_equal_a_plain_module_with_the_product(case):
+    make, name, x = case
+    module, _, value = pruned(make, name)
+    assert prune.is_pruned(module)
+    assert f"{name}_orig" in dict(module.named_parameters())
+    assert {f"{name}_mask", f"{name}_pruned"} <= set(dict(module.named_buffers()))
+    plain = make()
+    state = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(f"{name}_")}
+    plain.load_state_dict({**state, name: value})
+    inputs = x()
+    torch.testing.assert_close(run(module, inputs), run(plain, inputs), rtol=0, atol=0)
+    assert torch.equal(getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask"), value)
+
+
+def test_only_kept_entries_get_a_gradient(case):
+    make, name, x = case
+    module, keep, value = pruned(make, name)
+    plain = make()
+    state = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith(f"{name}_")}
+    plain.load_state_dict({**state, name: value})
+    inputs = x()
+    for model in (module, plain):
+        run(model, inputs).square().sum().backward()
+    expected = getattr(plain, name).grad * keep
+    torch.testing.assert_close(getattr(module, f"{name}_orig").grad, expected, rtol=0, atol=0)
+
+
+def test_remove_leaves_a_plain_parameter(case):
+    make, name, x = case
+    module, keep, _ = pruned(make, name, factor=0.0)
+    inputs = x()
+    with torch.no_grad():
+        before = run(module, inputs)
+        names = list(make().state_dict())
+        prune.remove(module, name)
+        torch.testing.assert_close(run(module, inputs), before, rtol=0, atol=0)
+    assert sorted(module.state_dict()) == sorted(names)
+    assert not prune.is_pruned(module)
+    assert not module._forward_hooks
+    weight = getattr(module, name)
+    assert isinstance(weight, nn.Parameter)
+    assert (weight[~keep] == 0).all()
+    assert not weight[~keep].signbit().any()
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+@pytest.mark.parametrize("moment", ["fresh", "after forward", "after backward", "no_grad"])
+def test_copies_compute_the_same_and_go_on_alone(case, copier, moment):
+    make, name, x = case
+    module, _, _ = pruned(make, name)
+    inputs = x()
+    if moment == "no_grad":
+        with torch.no_grad():
+            run(module, inputs)
+    elif moment != "fresh":
+        loss = run(module, inputs).square().sum()
+        if moment == "after backward":
+            loss.backward()
+    other = copier(module)
+    torch.testing.assert_close(run(other, inputs), run(module, inputs), rtol=0, atol=0)
+    set_factor(other, name, 0.25)
+    pruned_part = getattr(module, f"{name}_pruned")
+    assert (getattr(module, f"{name}_mask")[pruned_part] == 0.5).all()
+    run(other, inputs).square().sum().backward()
+    assert getattr(other, f"{name}_orig").grad is not None
+
+
+def test_state_dict_travels(case):
+    make, name, x = case
+    module, _, value = pruned(make, name)
+    other, _, _ = pruned(make, name, factor=0.9)
+    buffer = io.BytesIO()
+    torch.save(module.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    inputs = x()
+    torch.testing.assert_close(run(other, inputs), run(module, inputs), rtol=0, atol=0)
+    torch.testing.assert_close(getattr(fold(other), name).detach(), value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_to_dtype_keeps_set_and_factor(case, dtype):
+    make, name, x = case
+    module, keep, _ = pruned(make, name)
+    module.to(dtype)
+    inputs = x()
+    output = run(module, inputs if inputs.dtype == torch.int64 else inputs.to(dtype))
+    assert output.dtype == dtype
+    assert torch.equal(getattr(module, f"{name}_pruned"), ~keep)
+    set_factor(module, name, 0.999)  # bfloat16 rounds it to 1: the set must not be lost with it
+    set_factor(module, name, 0.0)
+    assert (getattr(module, f"{name}_mask") == keep.to(dtype)).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_to_device(case):
+    make, name, x = case
+    module, _, _ = pruned(make, name)
+    module.cuda()
+    set_factor(module, name, 0.1)
+    assert run(module, x().cuda()).is_cuda
+
+
+def test_evaluation_without_gradient_sees_the_current_factor(case):
+    make, name, x = case
+    module, keep, _ = pruned(make, name)
+    set_factor(module, name, 0.125)
+    with torch.no_grad():
+        run(module, x())
+    orig = getattr(module, f"{name}_orig").detach()
+    assert torch.equal(getattr(module, name), torch.where(keep, orig, orig * 0.125))
+
+
+@pytest.mark.parametrize("key", ["linear", "conv2d", "own"])
+def test_compiles_and_follows_the_factor(key):
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    make, name, x = MODULES[key]
+    module, _, _ = pruned(make, name)
+    model = nn.Sequential(module)
+    compiled = torch.compile(model, backend="eager")
+    inputs = x()
+    for factor in (0.5, 0.25, 0.0):
+        set_factor(module, name, factor)
+        output = compiled(inputs)
+        torch.testing.assert_close(output, model(inputs), rtol=0, atol=0)
+        module.zero_grad()
+        output.square().sum().backward()
+        assert (getattr(module, f"{name}_orig").grad[getattr(module, f"{name}_pruned")] == 0).all()
+    copy.deepcopy(model)
+
+
+def test_a_module_called_twice_gets_both_gradients():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3)
+    keep = torch.tensor([[True, False, True]] * 3)
+    plain = copy.deepcopy(layer)
+    SoftPruningMethod.apply(layer, "weight", keep)
+    x = torch.randn(2, 3)
+    layer(layer(x)).sum().backward()
+    plain(plain(x)).sum().backward()
+    torch.testing.assert_close(layer.weight_orig.grad, plain.weight.grad * keep)
+
+
+def test_fold_takes_torchs_own_masks_too():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    SoftPruningMethod.apply(model[1], "weight", torch.zeros(4, 4, dtype=torch.bool))
+    set_factor(model[1], "weight", 0.0)
+    fold(model)
+    assert not prune.is_pruned(model)
+    assert (model[0].weight == 0).sum() == 8
+    assert (model[1].weight == 0).all()
+
+
+def test_mistakes_leave_the_module_as_it_was():
+    layer = nn.Linear(4, 3)
+    with pytest.raises(TargetError, match=r"no parameter 'wieght'; it has weight, bias"):
+        SoftPruningMethod.apply(layer, "wieght", torch.ones(3, 4, dtype=torch.bool))
+    with pytest.raises(TargetError, match=r"torch.float32 \(3, 4\); it must be bool \(3, 4\)"):
+        SoftPruningMethod.apply(layer, "weight", torch.ones(3, 4))
+    with pytest.raises(TargetError, match="not being soft-pruned"):
+        set_factor(layer, "weight", 0.5)
+    assert sorted(layer.state_dict()) == ["bias", "weight"]
+    prune.random_unstructured(layer, "weight", 0.5)
+    with pytest.raises(TargetError, match="pruned already"):
+        SoftPruningMethod.apply(layer, "weight", torch.ones(3, 4, dtype=torch.bool))
+    attention = nn.MultiheadAttention(4, 2)
+    with pytest.raises(TargetError, match="out_proj"):
+        SoftPruningMethod.apply(attention.out_proj, "weight", torch.ones(4, 4, dtype=torch.bool))

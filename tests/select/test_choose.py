@@ -1,0 +1,131 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from compress.errors import InputError, TargetError
+from compress.select.choose import LayerCollapseWarning, choose, collapsed, lowest, warn_of_collapse
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+
+def by_sorting(scores, count):
+    """The independent truth: a stable sort of all scores laid end to end."""
+    flat = np.concatenate([score.double().numpy().ravel() for score in scores])
+    mark = np.zeros(len(flat), dtype=bool)
+    mark[np.argsort(flat, kind="stable")[:count]] = True
+    return mark
+
+
+values = st.floats(-10, 10, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 1e-40])
+tensors = st.lists(
+    arrays.arrays(np.float32, arrays.array_shapes(max_dims=3, max_side=6), elements=values), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=300)
+@given(raw=tensors, share=st.floats(0, 1), dtype=st.sampled_from(DTYPES))
+def test_lowest_equals_a_stable_sort(raw, share, dtype):
+    scores = [torch.from_numpy(array).to(dtype) for array in raw]
+    count = int(share * sum(score.numel() for score in scores))
+    marks = lowest(scores, count)
+    np.testing.assert_array_equal(torch.cat([mark.flatten() for mark in marks]).numpy(), by_sorting(scores, count))
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    sparsity=st.floats(0, 1, exclude_max=True),
+    dtype=st.sampled_from(DTYPES),
+    kind=st.sampled_from(["equal", "zeros", "few values", "random"]),
+    seed=st.integers(0, 99),
+)
+def test_exactly_k_whatever_the_ties(sizes, sparsity, dtype, kind, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = [
+        {
+            "equal": lambda n: torch.full((n,), 0.5),
+            "zeros": torch.zeros,
+            "few values": lambda n: torch.randint(0, 3, (n,), generator=generator).float(),
+            "random": lambda n: torch.randn(n, generator=generator),
+        }[kind](size).to(dtype)
+        for size in sizes
+    ]
+    total = sum(sizes)
+    keep = choose(scores, sparsity)
+    pruned = ~torch.cat(keep)
+    assert int(pruned.sum()) == round(sparsity * total)
+    flat = torch.cat(scores).double()
+    if 0 < int(pruned.sum()) < total:
+        assert flat[pruned].max() <= flat[~pruned].min()
+    if kind in ("equal", "zeros"):
+        assert pruned[: round(sparsity * total)].all()  # by position
+    per_layer = choose(scores, sparsity, scope="layer")
+    assert [int((~mask).sum()) for mask in per_layer] == [round(sparsity * size) for size in sizes]
+
+
+def test_large_tensors_cross_chunk_borders():
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randint(0, 50, (n,), generator=generator).float() for n in (1_500_000, 1_200_001)]
+    count = 1_777_777
+    marks = torch.cat(lowest(scores, count))
+    np.testing.assert_array_equal(marks.numpy(), by_sorting(scores, count))
+
+
+def test_sparsity_zero_and_near_one():
+    scores = [torch.rand(1000)]
+    assert choose(scores, 0.0)[0].all()
+    assert choose(scores, 0.9994)[0].sum() == 1
+    assert choose(scores, 0.9996)[0].sum() == 0  # round(999.6) = 1000
+
+
+@pytest.mark.parametrize("sparsity", [1.0, 1.5, -0.1, float("nan")])
+def test_sparsity_out_of_range(sparsity):
+    with pytest.raises(InputError, match=r"must lie in \[0, 1\)"):
+        choose([torch.rand(3)], sparsity)
+
+
+def test_nan_is_refused_by_name():
+    with pytest.raises(TargetError, match=r"scores of fc\.weight hold NaN"):
+        choose([torch.rand(2), torch.tensor([1.0, float("nan")])], 0.5, names=["a", "fc.weight"])
+
+
+@given(
+    sizes=st.lists(st.integers(2, 50), min_size=2, max_size=4),
+    floor=st.integers(1, 3) | st.floats(0.01, 0.2),
+    seed=st.integers(0, 99),
+)
+def test_min_keep_holds_the_best_of_every_tensor(sizes, floor, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = [torch.randn(size, generator=generator) * 10**index for index, size in enumerate(sizes)]
+    held = [min(floor, size) if isinstance(floor, int) else max(1, round(floor * size)) for size in sizes]
+    sparsity = 0.5 if round(0.5 * sum(sizes)) <= sum(sizes) - sum(held) else 0.0
+    keep = choose(scores, sparsity, min_keep=floor)
+    assert sum(int((~mask).sum()) for mask in keep) == round(sparsity * sum(sizes))
+    for mask, score, count in zip(keep, scores, held, strict=True):
+        assert int(mask.sum()) >= count
+        assert mask[score.argsort()[-count:]].all()
+
+
+def test_min_keep_that_contradicts_the_sparsity():
+    with pytest.raises(InputError, match="takes 18 of 20 entries of all targets, but min_keep holds 10"):
+        choose([torch.rand(10), torch.rand(10)], 0.9, min_keep=5)
+    with pytest.raises(InputError, match="takes 9 of 10 entries of fc, but min_keep holds 5"):
+        choose([torch.rand(10)], 0.9, min_keep=0.5, scope="layer", names=["fc"])
+    with pytest.raises(InputError, match="min_keep 0"):
+        choose([torch.rand(10)], 0.5, min_keep=0)
+
+
+def test_collapse_names_layers_below_the_share():
+    keep = [torch.zeros(1000, dtype=torch.bool), torch.ones(10, dtype=torch.bool), torch.zeros(1000, dtype=torch.bool)]
+    keep[2][:3] = True
+    assert [line.split(" ")[0] for line in collapsed(keep, ["a", "b", "c"])] == ["a"]
+    assert [line.split(" ")[0] for line in collapsed(keep, ["a", "b", "c"], share=0.01)] == ["a", "c"]
+    with pytest.warns(LayerCollapseWarning, match="^a would keep 0 of its 1000"):
+        warn_of_collapse(keep, ["a", "b", "c"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_collapse(keep[1:], ["b", "c"])

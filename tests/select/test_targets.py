@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import TargetError
+from compress.select.targets import resolve
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 4))
+        self.head = nn.Linear(4, 4, bias=False)
+        self.scale = nn.Parameter(torch.ones(1))
+
+
+@pytest.fixture
+def model():
+    return Network()
+
+
+def paths(targets):
+    return [target.path for target in targets]
+
+
+def test_patterns_take_weights_of_two_dimensions(model):
+    assert paths(resolve(model, ["*"])) == ["encoder.0.weight", "encoder.3.weight", "head.weight"]
+    assert paths(resolve(model, ["encoder.*"])) == ["encoder.0.weight", "encoder.3.weight"]
+
+
+def test_bias_on_request_and_norm_scales_never_by_pattern(model):
+    found = paths(resolve(model, ["encoder.*"], bias=True))
+    assert found == ["encoder.0.weight", "encoder.0.bias", "encoder.1.bias", "encoder.3.weight", "encoder.3.bias"]
+
+
+def test_full_names_take_anything(model):
+    assert paths(resolve(model, ["scale", "encoder.1.weight"])) == ["scale", "encoder.1.weight"]
+
+
+def test_tensors_and_pairs_and_mixes_in_the_models_order_once(model):
+    wanted = ["head.*", model.encoder[3].weight, (model.encoder[0], "bias"), model.head.weight]
+    assert paths(resolve(model, wanted)) == ["encoder.0.bias", "encoder.3.weight", "head.weight"]
+
+
+def test_a_target_reaches_its_parameter(model):
+    (target,) = resolve(model, ["head.weight"])
+    assert target.parameter is model.head.weight
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (["decoder.*"], r"'decoder\.\*' matches no weight of the model; its weights are encoder\.0\.weight"),
+        ([torch.zeros(2)], r"shape \(2,\) was given that is no parameter"),
+        ([(nn.Linear(2, 2), "weight")], "is no part of the model"),
+    ],
+)
+def test_what_matches_nothing(model, wanted, says):
+    with pytest.raises(TargetError, match=says):
+        resolve(model, wanted)
+
+
+def test_a_shared_parameter_is_refused(model):
+    model.tied = nn.Linear(4, 4, bias=False)
+    model.tied.weight = model.head.weight
+    with pytest.raises(TargetError, match=r"head\.weight and tied\.weight are one shared parameter"):
+        resolve(model, ["*"])
+    assert paths(resolve(model, ["encoder.*"])) == ["encoder.0.weight", "encoder.3.weight"]
