@@ -1,0 +1,228 @@
+"""Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
+
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from compress.errors import CheckpointError, OutputError
+from compress.slim.shrink import apply_edits, edits_from_json
+
+_RESAVE = 'torch.save(model.state_dict(), "model.pt")'
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights: tensors by qualified name, and text by key (a `.pt` file has none)."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
+
+    A `.pt` file may also be a training checkpoint that keeps its weights under the key `state_dict`.
+
+    Raises:
+        CheckpointError: the file is missing, empty, damaged, or holds anything but tensors (a pickled module, say).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is {'a folder, no file of weights' if path.exists() else 'no file'}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
+    return Weights(_fold(weights.tensors), weights.metadata)
+
+
+def write_weights(
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
+
+    Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
+    that any reader can load the file strictly.
+
+    Raises:
+        OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata.
+    """
+    path = Path(path)
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    if path.suffix == ".safetensors":
+        # Not save_file, which makes a file that only its owner can read.
+        with atomic(path) as temporary:
+            temporary.write_bytes(safetensors.torch.save(own, dict(metadata or {}) or None))
+    elif path.suffix not in (".pt", ".pth"):
+        raise OutputError(f"{path} ends in {path.suffix!r}: weights are written as .pt, .pth or .safetensors")
+    elif metadata:
+        raise OutputError(f"{path} cannot hold metadata ({', '.join(metadata)}): write a .safetensors file")
+    else:
+        # Given a path, torch.save would write the temporary file's name into the archive.
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            torch.save(own, file)
+
+
+def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
+    """Copy `weights` into `model`, in place and strictly; a model that they do not fit stays as it was.
+
+    Args:
+        source: where the weights are from (a path), for the error text.
+
+    Raises:
+        CheckpointError: names that are missing or unknown, wrong shapes (all of them at once), or tensors with NaN
+            or infinities. A buffer may hold infinities, as attention masks do.
+    """
+    wanted, found = model.state_dict(), weights.tensors
+    mistakes = _mismatches(wanted, found)
+    if mistakes:
+        way_out = (
+            "It holds a slim network: compress.load(path, model=...) rebuilds its shapes from the dense one"
+            if "shape_edits" in weights.metadata
+            else "Load it into the network that it was saved from"
+        )
+        raise CheckpointError(
+            f"{source} does not fit the network {type(model).__name__}: {'; '.join(mistakes)}. {way_out}"
+        )
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    broken = [
+        name
+        for name, tensor in wanted.items()
+        if _is_broken(found[name].to(tensor.dtype), infinity_allowed=name not in parameters)
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
+        )
+    model.load_state_dict(found)
+
+
+def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
+    """Rebuild a network from a file of weights, slim or not, without unpickling anything.
+
+    Args:
+        model: builds the network in its original, dense size, e.g. the class itself.
+
+    Returns:
+        The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
+
+    Raises:
+        CheckpointError: the file is unreadable or does not fit the network.
+    """
+    weights = read_weights(path)
+    network = model()
+    if "shape_edits" in weights.metadata:
+        try:
+            network = apply_edits(network, edits_from_json(weights.metadata["shape_edits"]))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    load_weights(network, weights, str(path))
+    return network.eval()
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or writing failed.
+    """
+    path = Path(path)
+    # Not from tempfile: its files are readable by their owner only, and would stay so.
+    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    try:
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            return Weights(tensors, file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): write it again") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its damaged input leads to, KeyError included
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointError(
+            f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
+            f"save the weights alone with `{_RESAVE}`"
+            if refused
+            else f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
+        ) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        what = "nothing" if content == {} else f"a {type(content).__name__}"
+        raise CheckpointError(f"{path} holds {what} instead of weights by name: save it with `{_RESAVE}`")
+    strange = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if strange:
+        raise CheckpointError(
+            f"{path} has entries that are no tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
+        )
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`x_orig` and `x_mask` become `x`; `x_pruned`, the companion of a soft mask, goes with them."""
+    folded = dict(tensors)
+    for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
+        orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
+        if mask is None or mask.shape != orig.shape:
+            continue
+        # Not the plain product: -3.0 * 0.0 is -0.0, and a NaN would survive its own removal.
+        folded[name] = torch.where(mask == 0, torch.zeros_like(orig), orig * mask)
+        for suffix in ("_orig", "_mask", "_pruned"):
+            folded.pop(name + suffix, None)
+    return folded
+
+
+def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    kinds = {
+        "missing": [name for name in wanted if name not in found],
+        "unknown to the network": [name for name in found if name not in wanted],
+        "of another shape": [
+            f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    return [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+
+
+def _is_broken(tensor: Tensor, infinity_allowed: bool) -> bool:
+    return bool(tensor.isnan().any() if infinity_allowed else not tensor.isfinite().all())
+
+
+def _listed(names: Sequence[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,322 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command runs."""
+
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from compress import __version__
+from compress.errors import CompressError, InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compress.recipe.schema import Recipe
+
+STARTED = time.perf_counter()
+
+app = typer.Typer(
+    name="compress",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a trained PyTorch network small: choose what goes, let it decay while the rest trains, cut it out, "
+    "prove that nothing else changed, time the result. To see it work: compress demo",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (compress recipes).")]
+ModelArgument = Annotated[Path, typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.sparsity=0.9")
+]
+DataOption = Annotated[
+    Path, typer.Option("--data-root", envvar="COMPRESS_DATA", help="Where data sets lie or are downloaded to.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show:
+        _say(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The file for the trained weights.")],
+    changes: SetOption = None,
+    data_root: DataOption = Path("data"),
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the recipe's network from the start: compress train mnist_ae -o model.pt"""
+    with _reporting(debug):
+        loaded = _load(recipe, changes, seed)
+        from compress.recipe import output, running
+
+        output.require_file(out, force=force)
+        setting = running.prepare(loaded, data_root, device, _bar())
+        done = running.train_dense(loaded, out, setting)
+        if as_json:
+            _print_json(done)
+        else:
+            _note(done["data"])
+            metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
+            _say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
+            _say(f"next: compress apply {recipe} {out} -o {loaded.name}")
+
+
+@app.command()
+def apply(
+    recipe: RecipeArgument,
+    model: ModelArgument,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The folder for the results; the recipe's name if absent.")
+    ] = None,
+    changes: SetOption = None,
+    data_root: DataOption = Path("data"),
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Prune, retrain, slim, prove, export and time: compress apply mnist_ae model.pt"""
+    with _reporting(debug) as warned:
+        loaded = _load(recipe, changes, seed)
+        from compress.recipe import output, running
+
+        out = out or Path(loaded.name)
+        output.require_writable(out, force=force)
+        clock = running.Clock(STARTED)
+        clock.phases["imports"] = time.perf_counter() - STARTED
+        with clock.phase("data"):
+            setting = running.prepare(loaded, data_root, device, _bar())
+        results = running.apply(loaded, model, out, setting, clock, warned=warned)
+        if as_json:
+            _print_json(results)
+        else:
+            _show_results(results, out)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Whose network it is; a slim.safetensors knows that itself.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.")
+    ] = None,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write ONNX, safetensors and .pt2, masks folded: compress export model.pt --recipe mnist_ae -o files"""
+    with _reporting(debug):
+        from compress.recipe import exporting, output
+
+        output.require_writable(out, force=force)
+        written = exporting.export(model, recipe, out, formats or list(exporting.FORMATS))
+        if as_json:
+            _print_json(written)
+        else:
+            for name, found in written["files"].items():
+                _say(f"{out / name}: {found['bytes']:,} bytes" + _difference(found))
+
+
+@app.command()
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.")],
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images per call, separated by commas.")] = "1,32",
+    threads: Annotated[int, typer.Option("--threads", help="Of onnxruntime.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, roughly.")] = 4.0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Time ONNX files under onnxruntime, in turns: compress bench dense.onnx slim.onnx"""
+    with _reporting(debug):
+        from compress.export import latency
+        from compress.report import tables
+
+        timings = latency.measure(
+            {str(file): file for file in files}, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds
+        )
+        found = timings.document(str(files[0]))
+        if as_json:
+            _print_json(found)
+        else:
+            _show(tables.latencies(found))
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.")],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What a file holds: tensors, shapes, zeros, and what was noted in it: compress inspect slim.onnx"""
+    with _reporting(debug):
+        from compress.export.contents import inspect as look
+        from compress.report import tables
+
+        found = look(file)
+        if as_json:
+            _print_json(found)
+        else:
+            _show(tables.tensors(found["tensors"]))
+            for line in tables.summary(found):
+                _say(line)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this shipped recipe, to start one of your own.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the shipped recipes, or print one: compress recipes mnist_ae > my.yaml"""
+    with _reporting(debug):
+        from compress.recipe import loading
+        from compress.recipe import schema as schemas
+        from compress.report import tables
+
+        if schema:
+            _print_json(schemas.json_schema())
+        elif name is not None:
+            _say(loading.shipped_text(name).rstrip())
+        elif as_json:
+            _print_json(dict(loading.shipped()))
+        else:
+            _show(tables.recipes(loading.shipped()))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for model.pt and the results.")] = Path("demo"),
+    data_root: DataOption = Path("data"),
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """The whole job in a minute: train an autoencoder briefly, prune 48 of its 64 latent nodes, see what is left."""
+    with _reporting(debug) as warned:
+        from compress.recipe import demo as job
+        from compress.recipe import output
+
+        output.require_writable(out, force=force)
+        results = job.run(out, data_root, device, _bar(), _people().print, STARTED, warned)
+        _show_results(results, out / "mnist_ae")
+
+
+def main() -> None:
+    """Entry point of `compress` and `softprune`: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    app()
+
+
+# --- the two voices: results on stdout, everything else on stderr ---
+
+
+def _people() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(Text(line))
+
+
+def _show(table: "Table") -> None:
+    Console().print(table)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+
+
+@contextmanager
+def _reporting(debug: bool) -> Iterator[list[str]]:
+    """Errors and warnings as lines on stderr, with the exit code that the error stands for."""
+    warned: list[str] = []
+    console = _people()
+
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
+        warned.append(str(message))
+        console.print(Text.assemble(("warning: ", "yellow"), str(message)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = warn
+        try:
+            yield warned
+        except CompressError as error:
+            if debug:
+                raise
+            console.print(Text.assemble(("error: ", "bold red"), str(error)))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            console.print("interrupted: nothing was written")
+            raise typer.Exit(130) from None
+
+
+def _bar() -> Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]:
+    from compress.report.progress import training_bar
+
+    return partial(training_bar, _people())
+
+
+def _load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
+    from compress.recipe.loading import load_recipe
+
+    return load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
+
+
+def _show_results(results: dict[str, Any], out: Path) -> None:
+    from compress.report import tables
+
+    _note(results["data"])
+    _show(tables.stages(results))
+    _show(tables.models(results))
+    for line in tables.closing(results):
+        _say(line)
+    for path in sorted(out.iterdir()):
+        _say(f"  {path}")
+
+
+def _note(data: dict[str, Any]) -> None:
+    if "note" in data:
+        _people().print(Text.assemble(("note: ", "yellow"), data["note"]))
+
+
+def _difference(found: dict[str, Any]) -> str:
+    return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--batch-sizes {text}: give numbers separated by commas, such as 1,32") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""From a recipe's words to the objects they mean: the data set, the network, and whether they fit."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress import data, models
+from compress.data import TrainingData
+from compress.errors import InputError
+from compress.recipe import schema
+
+
+def build_data(wanted: schema.Data, root: Path) -> TrainingData:
+    """Load the data set; `root` is where named ones lie or are downloaded to.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    first = {"train": wanted.train, "test": wanted.test}
+    match wanted:
+        case schema.NamedData(name="mnist"):
+            return data.mnist(root, **first)
+        case schema.NamedData(name="fashion_mnist"):
+            return data.fashion_mnist(root, **first)
+        case schema.NamedData(name="cifar10"):
+            return data.cifar10(root, **first)
+        case schema.NamedData():
+            return data.mnist_sample(**first)
+        case schema.NpzData():
+            return data.from_npz(wanted.npz, wanted.npz_test, **first)
+        case schema.FolderData():
+            return data.from_folder(wanted.folder, **first)
+        case schema.FactoryData():
+            return data.from_factory(wanted.factory)
+
+
+def build_model(wanted: schema.Model, seed: int) -> nn.Module:
+    """A fresh network; the same seed gives the same weights.
+
+    Raises:
+        InputError: a factory that cannot be imported or called, or that returns no module.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    match wanted:
+        case schema.Autoencoder():
+            return models.autoencoder(wanted.latent, wanted.image, generator=generator)
+        case schema.ConvAutoencoder():
+            return models.conv_autoencoder(wanted.latent, generator=generator)
+        case schema.Classifier():
+            return models.classifier(wanted.image, wanted.classes, generator=generator)
+        case schema.ConvClassifier():
+            return models.conv_classifier(wanted.classes, generator=generator)
+        case schema.FactoryModel():
+            torch.manual_seed(seed)
+            return models.from_factory(wanted.factory, wanted.args)
+
+
+def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
+    """Refuse images or labels that the recipe's network does not take.
+
+    Raises:
+        DataError: the wrong size of image, or too many classes.
+    """
+    model = recipe.model
+    if isinstance(model, schema.FactoryModel):
+        return
+    data.require_shape(dataset, model.image, model.name)
+    if isinstance(model, schema.Classifier | schema.ConvClassifier):
+        data.require_classes(dataset, model.classes, model.name)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that "auto" (the first CUDA device, or else the CPU), "cpu" or "cuda" means.
+
+    Raises:
+        InputError: another word, or no CUDA device where one is wanted.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {wanted!r}: choose auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here; choose auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,398 @@
+"""Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
+
+import difflib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from compress.errors import RecipeError
+from compress.recipe.schema import FORMS, Part, Recipe
+
+MAX_BYTES = 64 * 1024
+MAX_VALUES = 10_000  # of the document with its aliases written out
+MAX_DEPTH = 32
+
+Key = tuple[str | int, ...]
+Line = int
+Place = Line | str  # a line of the file, or the `--set` that brought the value
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        source: a file, or the bare name of a shipped recipe ("mnist_ae").
+        overrides: what `--set` takes, "stages.0.sparsity=0.9": keys of lists are numbers, the value is YAML.
+
+    Raises:
+        RecipeError: all mistakes, one a line, as `file:line: key.path: what was found, and what would do`.
+    """
+    document = _read(source)
+    overrides_amiss = []
+    for text in overrides:
+        try:
+            document.override(text)
+        except RecipeError as error:
+            overrides_amiss.append(str(error))
+    try:
+        recipe = Recipe.model_validate(document.value)
+    except ValidationError as error:
+        raise RecipeError("\n".join([*document.explain(error.errors(include_url=False)), *overrides_amiss])) from None
+    if overrides_amiss:
+        raise RecipeError("\n".join(overrides_amiss))
+    return recipe
+
+
+def resolved_yaml(recipe: Recipe) -> str:
+    """The recipe with its defaults written out, as YAML that loads as an equal recipe."""
+    yaml, stream = YAML(), io.StringIO()
+    yaml.Representer = _Representer
+    yaml.default_flow_style = None  # the innermost lists and mappings on one line each
+    yaml.width = MAX_BYTES
+    yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+    return stream.getvalue()
+
+
+class _Representer(RoundTripRepresenter):
+    """Quotes text with line ends or control characters, some of which ruamel would write as they are and lose."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
+def shipped() -> list[tuple[str, str]]:
+    """(name, first comment line) of every recipe that comes with the package, by name."""
+    return [
+        (name, file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip())
+        for name, file in sorted(_shipped_files().items())
+    ]
+
+
+def shipped_text(name: str) -> str:
+    """A shipped recipe as it is written, comments and all; raises RecipeError where none has that name."""
+    files = _shipped_files()
+    if name not in files:
+        raise RecipeError(f"{name}: no shipped recipe of that name{_suggestion(name, files)}")
+    return files[name].read_text(encoding="utf-8")
+
+
+def _suggestion(name: str, files: Iterable[str]) -> str:
+    return _did_you_mean(name, files) or f"; shipped are {', '.join(sorted(files))}"
+
+
+def _shipped_files() -> dict[str, Traversable]:
+    folder = resources.files("compress") / "recipes"
+    return {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read(source: str | Path) -> "_Document":
+    label, content = _content(source)
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{label}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is it the right file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"{label}:{line}: byte {content[error.start]:#04x} is not UTF-8 text; save the file as UTF-8"
+        ) from None
+    document = _Document(label)
+    node = _parse(text, document.at)
+    if not isinstance(node, Mapping):
+        found = "nothing" if node is None else _shown(_plain(node, document.at))
+        raise RecipeError(
+            f"{document.at(1)}: found {found}; a recipe is a mapping with keys such as name, model, stages"
+        )
+    document.value = _plain(node, document.at, document.places)
+    return document
+
+
+def _content(source: str | Path) -> tuple[str, bytes]:
+    """(what to call it in messages, at most a byte more than a recipe may have)."""
+    path, files = Path(source), _shipped_files()
+    try:
+        # An output folder may well be called like the recipe, and does not hide it.
+        if path.is_dir() and str(source) not in files:
+            raise RecipeError(f"{source}: is a folder; name a recipe file in it")
+        if path.exists() and not path.is_dir():
+            with path.open("rb") as stream:
+                return str(source), stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RecipeError(f"{source}: cannot be read ({error.strerror}); name a readable recipe file") from None
+    if str(source) in files:
+        return f"recipes/{source}.yaml", files[str(source)].read_bytes()
+    raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{_suggestion(path.stem, files)}")
+
+
+def _parse(text: str, at: Callable[[Line], str]) -> Any:
+    """ruamel's round-trip tree: it knows its lines, refuses a key that is there twice, and reads 1e-3 as a number."""
+    try:
+        with warnings.catch_warnings():
+            # What ruamel only warns of is ambiguous: an anchor that is there twice, 1e-3 in a document of YAML 1.1.
+            warnings.simplefilter("error", YAMLWarning)
+            return YAML().load(text)
+    except DuplicateKeyError as error:
+        twice = re.search(r'duplicate key "(.*?)" with', str(error.problem), re.DOTALL)
+        key = f"{_one_line(twice[1])}: " if twice else ""
+        raise RecipeError(f"{at(error.problem_mark.line + 1)}: {key}is there twice; keep one of the two") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        if "'\\t'" in str(error.problem):
+            raise RecipeError(f"{at(line)}: found a tab; YAML is indented with spaces") from None
+        raise RecipeError(
+            f"{at(line)}: not YAML: {_one_line(error.problem)}; check punctuation and indentation"
+        ) from None
+    except RecursionError:
+        raise RecipeError(f"{at(1)}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
+    except Exception as error:  # ruamel lets whatever a malformed date, number or tag raises pass through
+        raise RecipeError(f"{at(1)}: not YAML: {_one_line(error)}; quote values that are text") from None
+
+
+def _plain(
+    node: Any, at: Callable[[Line], str], places: dict[Key, Place] | None = None, key: Key = (), line: Line = 1
+) -> Any:
+    """The tree as plain dicts, lists and scalars, aliases written out; fills `places` with the line of every key."""
+    places = {} if places is None else places
+    places[key] = line
+    if len(places) > MAX_VALUES:
+        raise RecipeError(f"{at(line)}: more than {MAX_VALUES} values, aliases written out; write a smaller recipe")
+    if getattr(getattr(node, "tag", None), "value", None):
+        raise RecipeError(
+            f"{at(line)}: {_dotted(key)}: found the YAML tag {node.tag.value}; write the value without it"
+        )
+    if len(key) > MAX_DEPTH:
+        raise RecipeError(f"{at(line)}: nested deeper than {MAX_DEPTH} levels; write it flatter")
+
+    def below(entry: str | int, name: Any) -> Any:
+        known = node.lc.data or {}
+        # A merged key (<<) has no place of its own.
+        return _plain(node[name], at, places, (*key, entry), known[name][0] + 1 if name in known else line)
+
+    match node:
+        case Mapping():
+            return {str(name): below(str(name), name) for name in node}
+        case list():
+            return [below(index, index) for index in range(len(node))]
+        case bool() | ScalarBoolean():
+            return bool(node)
+        case int():
+            return int(node)
+        case float():
+            return float(node)
+        case str():
+            return str(node)
+        case None | date():
+            return node  # no key takes a date; the schema says what would do
+        case _:
+            raise RecipeError(f"{at(line)}: {_dotted(key)}: found {_shown(node)} with a YAML tag; write it without one")
+
+
+@dataclass
+class _Document:
+    """A recipe as plain values, and the place where each was written."""
+
+    label: str
+    value: Any = None
+    places: dict[Key, Place] = field(default_factory=dict)
+
+    def at(self, place: Place) -> str:
+        return place if isinstance(place, str) else f"{self.label}:{place}"
+
+    def override(self, text: str) -> None:
+        """Apply "a.b=c"; mappings on the way are made where they are missing, since only the schema knows all keys.
+
+        Raises RecipeError where there is no such list entry, or something on the way is neither mapping nor list.
+        """
+        place = f"--set {_one_line(text)}"
+        dotted, equals, yaml = text.partition("=")
+        parts = dotted.strip().split(".")
+        if not equals or not all(parts):
+            raise RecipeError(f"{place}: needs a key and a value, as in --set stages.0.sparsity=0.9")
+        value = _plain(_parse(yaml, lambda _: place), lambda _: place)
+        node: Any = self.value
+        key: Key = ()
+        for part in parts[:-1]:
+            key = (*key, _entry(node, part, key, place))
+            if isinstance(node, dict) and node.get(key[-1]) is None:
+                node[key[-1]] = {}
+                self._mark(key, place)
+            node = node[key[-1]]
+        key = (*key, _entry(node, parts[-1], key, place))
+        node[key[-1]] = value
+        self._mark(key, place)
+
+    def _mark(self, key: Key, place: str) -> None:
+        self.places = {old: where for old, where in self.places.items() if old[: len(key)] != key}
+        self.places[key] = place
+
+    def explain(self, details: Iterable[ErrorDetails]) -> list[str]:
+        """One line per mistake: those of the file in its order, then those of the overrides."""
+        mistakes: list[tuple[Place, str]] = []
+        for detail in details:
+            # pydantic counts only the valid entries of a list, and the others have a mistake of their own.
+            if detail["type"] == "too_short" and detail["input"]:
+                continue
+            key, owner = _meant(detail)
+            if detail["type"] == "union_tag_invalid" and isinstance(self._value(key), dict):
+                key = (*key, detail["ctx"]["discriminator"].strip("'"))
+            place = next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
+            mistakes.append((place, f"{self.at(place)}: {_dotted(key)}: {_explanation(detail, owner)}"))
+        mistakes.sort(key=lambda mistake: mistake[0] if isinstance(mistake[0], int) else MAX_BYTES)
+        return [text for _, text in mistakes]
+
+    def _value(self, key: Key) -> Any:
+        node = self.value
+        for part in key:
+            node = node[part]
+        return node
+
+
+def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
+    """`part` of an override as a key of `node`, which stands at `key`."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise RecipeError(
+            f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole of it, "
+            f"as in --set '{_dotted(key)}={{...}}'"
+        )
+    if not part.isdecimal() or int(part) >= len(node):
+        raise RecipeError(f"{place}: {_dotted(key)} has no entry {part!r}; its {len(node)} entries are numbered from 0")
+    return int(part)
+
+
+# --- explaining ----------------------------------------------------------------------------------------------------
+
+
+def _meant(detail: ErrorDetails) -> tuple[Key, type[Part]]:
+    """The recipe's key that pydantic means, and the part of the schema that this key belongs to."""
+    *way, last = detail["loc"]
+    key: list[str | int] = []
+    owner: type[Part] = Recipe
+    for part in way:
+        if part in FORMS:
+            owner = FORMS[str(part)] or owner
+            continue
+        key.append(part)
+        if isinstance(part, str) and part in owner.model_fields:
+            owner = _part_in(owner.model_fields[part].annotation) or owner
+    # Only an unknown key can be called as a form is.
+    if last not in FORMS or detail["type"] == "extra_forbidden":
+        key.append(last)
+    return tuple(key), owner
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """The first schema class that a field's type mentions; where there are several, a form's name follows."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next((part for inner in get_args(annotation) if (part := _part_in(inner))), None)
+
+
+_NEEDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text (in quotes, if it looks like something else)",
+    "string_too_short": "some text",
+    "tuple_type": "a list",
+    "model_type": "a mapping, `key: value`",
+    "model_attributes_type": "a name, or a mapping with the key `kind`",
+    "dict_type": "a mapping, `key: value`",
+    "too_short": "at least {min_length} entry",
+    "too_long": "at most {max_length} entries",
+    "greater_than": "a number above {gt:.10g}",
+    "greater_than_equal": "at least {ge:.10g}",
+    "less_than": "a number below {lt:.10g}",
+}
+
+
+def _explanation(detail: ErrorDetails, owner: type[Part]) -> str:
+    """What was found, and what would do."""
+    kind, context, found = detail["type"], detail.get("ctx", {}), f"found {_shown(detail['input'])}"
+    name = next((part for part in reversed(detail["loc"]) if part in owner.model_fields), None)
+    about = owner.model_fields[str(name)].description if name else None
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "missing":
+        return f"missing; add it ({about})" if about else "missing; add it"
+    if kind == "extra_forbidden":
+        return _unknown_key(str(detail["loc"][-1]), owner)
+    if kind in ("literal_error", "union_tag_invalid"):
+        value = context.get("tag", detail["input"])
+        options = re.findall(r"'(.*?)'", context.get("expected_tags") or context["expected"])
+        return f"found {_shown(value)}{_did_you_mean(str(value), options) or f'; needs {_one_of(options)}'}"
+    if kind == "union_tag_not_found":
+        return f"{found}; needs the key {context['discriminator'].strip(chr(39))}"
+    if kind == "string_pattern_mismatch":
+        return f"{found}; needs {about}"
+    if kind in _NEEDS:
+        return f"{found}; needs {_NEEDS[kind].format(**context)}" + (f" ({about})" if about else "")
+    return f"{found}; {detail['msg']}"
+
+
+def _unknown_key(key: str, owner: type[Part]) -> str:
+    known = owner.model_fields
+    return f"unknown key{_did_you_mean(key, known) or '; known here are ' + ', '.join(known)}"
+
+
+def _one_of(options: Sequence[str]) -> str:
+    return " or ".join([", ".join(options[:-1]), options[-1]] if len(options) > 1 else options)
+
+
+def _did_you_mean(word: str, options: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(options), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _shown(value: object) -> str:
+    """A value as a message shows it: short."""
+    match value:
+        case None:
+            text = "nothing"
+        case bool():
+            text = str(value).lower()
+        case str():
+            text = repr(value)
+        case {}:
+            text = f"a mapping with the keys {', '.join(map(str, value))}" if value else "an empty mapping"
+        case list() | tuple():
+            text = f"a list of {len(value)}" if value else "an empty list"
+        case _:
+            text = str(value)
+    text = _one_line(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _dotted(key: Key) -> str:
+    return _one_line(".".join(map(str, key)))
+
+
+def _one_line(text: object) -> str:
+    """Without line ends, and with what would steer the terminal written out."""
+    joined = " ".join(str(text).split())
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in joined)

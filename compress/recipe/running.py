@@ -1,0 +1,274 @@
+"""A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
+
+import copy
+import dataclasses
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import compress.export
+from compress import stats
+from compress.checkpoint import load_weights, read_weights, write_weights
+from compress.data import Dataset
+from compress.errors import InputError, NothingPrunedError, TrainingError
+from compress.export import latency
+from compress.export.card import model_card
+from compress.recipe import schema
+from compress.recipe.building import build_data, build_model, choose_device, require_fit
+from compress.recipe.loading import resolved_yaml
+from compress.recipe.output import whole_folder
+from compress.recipe.stages import Bar, Pruned, Setting, optimization, run_stage, schedule
+from compress.slim.proof import prove_same
+from compress.slim.shrink import slim
+
+TOLERANCE = 1e-5
+
+Models = dict[str, nn.Module]
+"""The three networks that every result compares: "dense", "masked" and "slim"."""
+
+PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+
+
+@dataclass
+class Clock:
+    """Where the wall time goes. `started` is a time of `time.perf_counter`, that of the command if it has one."""
+
+    started: float
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
+
+    def split(self, training: float) -> dict[str, Any]:
+        """Total, what of it was training, and the rest by phase; all in seconds."""
+        total = time.perf_counter() - self.started
+        return {
+            "total": total,
+            "training": training,
+            "training_share": training / total,
+            "phases": {**self.phases, "other": total - sum(self.phases.values())},
+        }
+
+
+def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar) -> Setting:
+    """Load the data and check that it fits the recipe's network.
+
+    Raises:
+        DataError, InputError: it is not there, does not fit, or there is no such device.
+    """
+    chosen = choose_device(device)
+    dataset = build_data(recipe.data, data_root)
+    require_fit(recipe, dataset)
+    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar)
+
+
+def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
+    """Train the recipe's network from the start and write its state_dict to `out`.
+
+    Returns:
+        What was done: data, steps, seconds, mean loss of each epoch, metric on the test images.
+
+    Raises:
+        InputError: the recipe has no `train` section.
+        TrainingError: the loss became NaN; the last good weights are beside `out`.
+    """
+    if recipe.train is None:
+        raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, recipe.seed).to(setting.device)
+    steps = recipe.train.epochs * setting.steps_per_epoch
+    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
+        training = setting.train(model, f"train {recipe.name}", steps, optimization(recipe.train))
+    metric = setting.evaluate(model)
+    write_weights(model.state_dict(), out)
+    return {
+        "model": str(out),
+        "data": _describe_data(setting),
+        "steps": training.steps,
+        "seconds": training.seconds,
+        "epoch_losses": training.losses,
+        "metric": metric,
+    }
+
+
+def apply(
+    recipe: schema.Recipe, source: Path, out: Path, setting: Setting, clock: Clock, *, warned: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
+
+    Args:
+        warned: a list that collects warnings while the run goes on; what is in it at the end is in the results.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
+        TrainingError: the loss became NaN; the last good weights are in `out`/checkpoint.
+        NothingPrunedError: no entry was chosen to go.
+        ProofError: slim differs from masked, or a file from slim; nothing is written.
+    """
+    for stage in recipe.stages:
+        schedule(stage, setting.steps_per_epoch)
+    torch.manual_seed(recipe.seed)
+    with clock.phase("load"):
+        model = build_model(recipe.model, recipe.seed)
+        load_weights(model, read_weights(source), str(source))
+        model.to(setting.device)
+        dense = copy.deepcopy(model)
+    pruned = Pruned()
+    found = []
+    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"), clock.phase("stages"):
+        for number, stage in enumerate(recipe.stages):
+            found.append(run_stage(model, stage, number, pruned, setting))
+    if not any(entry["pruned"] for entry in found):
+        raise NothingPrunedError(
+            "no entry was pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
+        )
+    with clock.phase("slim"):
+        models, parity = _slim(dense, model, setting)
+    with clock.phase("evaluate"):
+        metrics = {name: setting.evaluate(network.to(setting.device)) for name, network in models.items()}
+        for network in models.values():
+            network.cpu()
+    with whole_folder(out) as folder:
+        described = {
+            name: {**dataclasses.asdict(stats.measure(network, setting.example.cpu())), "metric": metrics[name]}
+            for name, network in models.items()
+        }
+        _export(recipe, models, folder, setting, clock, described, parity)
+        results = {
+            "schema": 1,
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": recipe.seed,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "machine": {"cpu": _cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
+            "data": _describe_data(setting),
+            "stages": found,
+            "models": described,
+            "parity": parity,
+            "warnings": list(warned),
+        }
+        (folder / "checkpoint").mkdir()
+        write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
+        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
+        results["timing"] = clock.split(training=sum(entry["seconds"] for entry in found))
+        (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return results
+
+
+def _slim(dense: nn.Module, masked: nn.Module, setting: Setting) -> tuple[Models, dict[str, Any]]:
+    """Cut the zeros out, and prove the result on random and on real inputs."""
+    masked.eval()
+    small = slim(masked, setting.example, tolerance=TOLERANCE)
+    real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
+    difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
+    return {"dense": dense.eval(), "masked": masked, "slim": small}, {
+        "masked_vs_slim": difference,
+        "inputs": len(real) + len(setting.example),
+        "tolerance": TOLERANCE,
+    }
+
+
+def _export(
+    recipe: schema.Recipe,
+    models: Models,
+    folder: Path,
+    setting: Setting,
+    clock: Clock,
+    described: dict[str, dict[str, Any]],
+    parity: dict[str, Any],
+) -> None:
+    """Write the slim network's files; measure size and latency of all three models."""
+    example = setting.example.cpu()
+    note = {"recipe": recipe.model_dump_json()}
+    with tempfile.TemporaryDirectory() as scratch:
+        sizes: dict[str, dict[str, Path]] = {name: {} for name in models}
+        with clock.phase("export"):
+            program = compress.export.trace(models["slim"], example)
+            if "safetensors" in recipe.export:
+                for name, network in models.items():
+                    path = (folder if name == "slim" else Path(scratch)) / f"{name}.safetensors"
+                    compress.export.safetensors(network, path, metadata=note)
+                    sizes[name]["safetensors"] = path
+            if "pt2" in recipe.export:
+                parity["slim_vs_pt2"] = compress.export.pt2(
+                    models["slim"], folder / "slim.pt2", example, program=program
+                )
+            if "onnx" in recipe.export:
+                paths = {name: Path(scratch) / f"{name}.onnx" for name in sizes} | {"slim": folder / "slim.onnx"}
+                parity["slim_vs_onnx"] = compress.export.onnx(
+                    models["slim"], paths["slim"], example, metadata=note, program=program
+                )
+                # Converting takes a second each; the others differ from it in nothing but weights and widths.
+                for name in ("dense", "masked"):
+                    compress.export.with_weights(paths["slim"], models[name], paths[name], example)
+                for name, path in paths.items():
+                    sizes[name]["onnx"] = path
+        for name, files in sizes.items():
+            described[name]["bytes"] = {
+                key: count
+                for kind, path in files.items()
+                for key, count in _bytes(kind, stats.file_bytes(path)).items()
+            }
+        if "onnx" in recipe.export:
+            with clock.phase("benchmark"):
+                _time(recipe.benchmark, {name: files["onnx"] for name, files in sizes.items()}, described)
+
+
+def _time(wanted: schema.Benchmark, files: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> None:
+    timings = latency.measure(files, batch_sizes=wanted.batch_sizes, threads=wanted.threads)
+    for name, batches in timings.document("dense")["models"].items():
+        described[name]["latency_ms"] = batches
+
+
+def _bytes(kind: str, found: stats.FileBytes) -> dict[str, int]:
+    return {kind: found["plain"], f"{kind}_gzip": found["gzip"]}
+
+
+@contextmanager
+def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
+    """Where training ends in NaN, write the weights that it went back to."""
+    try:
+        yield
+    except TrainingError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(model.state_dict(), path)
+        raise TrainingError(f"{error}; they are in {path}") from error
+
+
+def _describe_data(setting: Setting) -> dict[str, Any]:
+    found = setting.data
+    return {
+        "name": found.name,
+        "sha256": found.sha256,
+        "train": found.count("train"),
+        "test": found.count("test"),
+        **({"mean": found.mean.tolist(), "std": found.std.tolist()} if isinstance(found, Dataset) else {}),
+        **({"note": found.note} if found.note else {}),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

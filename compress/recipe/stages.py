@@ -1,0 +1,322 @@
+"""One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress import metrics
+from compress.data import TrainingData
+from compress.errors import InputError
+from compress.metrics import Task
+from compress.recipe import schema
+from compress.remove import decay
+from compress.remove.hard import HardPruner
+from compress.remove.soft import SoftPruner
+from compress.retrain import Optimization, Training, only_trainable, train
+from compress.select import criteria
+from compress.select.choose import choose
+from compress.select.saliency import skeletonization
+from compress.select.targets import resolve
+from compress.slim.coupling import Coupling, Member, couplings
+
+EVALUATION_BATCH = 1000
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What training and all stages share."""
+
+    data: TrainingData
+    task: Task
+    batch_size: int
+    device: torch.device
+    seed: int
+    bar: Bar  # (title, steps) -> context manager of a function (steps done, loss)
+
+    @property
+    def example(self) -> Tensor:
+        """Two random inputs."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.data.batches("train", self.batch_size, self.task))
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Loss and, where the task has one, accuracy on the test images."""
+        batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
+        return metrics.evaluate(model, batches, self.task)
+
+    def train(
+        self,
+        model: nn.Module,
+        title: str,
+        steps: int,
+        optimization: Optimization,
+        after_step: Callable[[int], None] = lambda step: None,
+    ) -> Training:
+        """`retrain.train` on the training images, in the order that the seed gives."""
+        with self.bar(title, steps) as on_step:
+            return train(
+                model,
+                self.data.batches("train", self.batch_size, self.task, self.device),
+                metrics.loss(self.task),
+                steps,
+                optimization,
+                generator=torch.Generator().manual_seed(self.seed),
+                after_step=after_step,
+                on_step=on_step,
+            )
+
+
+@dataclass
+class Pruned:
+    """What the stages so far have taken, so that no later one gives it back."""
+
+    keep: dict[str, Tensor] = field(default_factory=dict)  # parameter path -> bool mask, True = keep
+    keep_nodes: dict[str, Tensor] = field(default_factory=dict)  # layer -> bool [nodes]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a stage takes away: masks over whole parameters, and how many of the targets that is."""
+
+    keep: Mapping[str, Tensor]
+    count: int
+    total: int
+    adjacent: Sequence[str]  # parameters of the layers on both sides of pruned nodes
+
+
+def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+    """Prune `model` in place as `stage` says; afterwards what was chosen is exactly zero and names are plain.
+
+    Args:
+        number: the stage's place in the recipe, from 0.
+        pruned: what earlier stages took; this stage adds its own.
+
+    Returns:
+        The stage's entry of results.json.
+
+    Raises:
+        InputError: targets that do not exist, or a decay that is longer than the retraining.
+        TrainingError: see `compress.retrain.train`.
+    """
+    steps, fall = schedule(stage, setting.steps_per_epoch)
+    begun = time.perf_counter()
+    selection = _select(model, stage, number, pruned, setting)
+    selecting = time.perf_counter() - begun
+    pruned.keep.update(selection.keep)
+    before = setting.evaluate(model) if fall.steps == 0 else None
+    measuring = 0.0
+    training = Training()
+    with only_trainable(model, _trainable(stage, selection)):
+        pruner = _pruner(model, fall, pruned)
+
+        def after_step(step: int) -> None:
+            nonlocal before, measuring
+            if pruner.removes_next:
+                started = time.perf_counter()
+                before = setting.evaluate(model)
+                measuring = time.perf_counter() - started
+            pruner.step()
+
+        if steps and stage.retrain is not None:
+            title = f"stage {number + 1}: {describe_target(stage)}"
+            training = setting.train(model, title, steps, optimization(stage.retrain), after_step)
+        pruner.finalize()
+    return {
+        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
+        "target": describe_target(stage),
+        "criterion": stage.criterion.model_dump(),
+        "removal": stage.removal.model_dump(mode="json"),
+        "asked": stage.sparsity,
+        "achieved": selection.count / selection.total,
+        "pruned": selection.count,
+        "of": selection.total,
+        "before_removal": before,
+        "after_removal": setting.evaluate(model),
+        "steps": training.steps,
+        "decay_steps": fall.steps,
+        "epoch_losses": training.losses,
+        "seconds": training.seconds - measuring,
+        "selection_seconds": selecting,
+    }
+
+
+def schedule(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, decay.Decay]:
+    """(steps of the retraining, the decay within it).
+
+    Raises:
+        InputError: the decay is not over when the retraining is.
+    """
+    steps = stage.retrain.epochs * steps_per_epoch if stage.retrain is not None else 0
+    removal = stage.removal
+    if isinstance(removal, schema.HardRemoval):
+        return steps, decay.over(0)
+    final = decay.GONE if removal.final is None else removal.final
+    if removal.factor is not None:
+        fall = decay.by_factor(removal.factor, final=final)
+    else:
+        over = steps if removal.over is None else removal.over.steps(steps_per_epoch)
+        fall = decay.over(over, removal.decay, final=final)
+    if fall.steps > steps:
+        raise InputError(
+            f"the decay of {describe_target(stage)} takes {fall.steps} steps until it is gone and the retraining has "
+            f"{steps} ({steps_per_epoch} an epoch): retrain for longer, or let it decay faster"
+        )
+    return steps, fall
+
+
+def optimization(settings: schema.Training) -> Optimization:
+    """The optimizer's part of a `train` or `retrain` section."""
+    return Optimization(settings.optimizer, settings.lr, settings.momentum, settings.weight_decay, settings.lr_schedule)
+
+
+def describe_target(stage: schema.Stage) -> str:
+    target = stage.target
+    if isinstance(target, schema.Nodes):
+        return ", ".join(target.nodes)
+    return ", ".join(target.weights) + (" with biases" if target.bias else "")
+
+
+def _select(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Selection:
+    if isinstance(stage.target, schema.Nodes):
+        return _select_nodes(model, stage, stage.target.nodes, number, pruned, setting)
+    return _select_weights(model, stage, stage.target, number, pruned, setting)
+
+
+def _select_weights(
+    model: nn.Module, stage: schema.Stage, target: schema.Weights, number: int, pruned: Pruned, setting: Setting
+) -> Selection:
+    targets = resolve(model, target.weights, bias=target.bias)
+    names = [found.path for found in targets]
+    criterion: criteria.Criterion = criteria.magnitude
+    if isinstance(stage.criterion, schema.Random):
+        criterion = partial(criteria.random, generator=_chance(setting, number))
+    scores = [_taken_first(criterion(found.parameter), pruned.keep.get(found.path)) for found in targets]
+    keep = choose(scores, stage.sparsity, scope=stage.scope or "global", min_keep=stage.min_keep, names=names)
+    return _selection(dict(zip(names, keep, strict=True)), keep, stage, pruned.keep, adjacent=[])
+
+
+def _select_nodes(
+    model: nn.Module, stage: schema.Stage, layers: Sequence[str], number: int, pruned: Pruned, setting: Setting
+) -> Selection:
+    structure = couplings(model, setting.example)
+    coupled = {layer: structure.of(layer) for layer in layers}
+    scores = _node_scores(model, stage, coupled, number, setting)
+    ranked = [_taken_first(scores[layer], pruned.keep_nodes.get(layer)) for layer in layers]
+    keep = choose(ranked, stage.sparsity, scope="layer", min_keep=stage.min_keep, names=list(layers))
+    masks: dict[str, Tensor] = {}
+    for coupling, kept in zip(coupled.values(), keep, strict=True):
+        for path, mask in _both_sides(model, coupling, kept).items():
+            masks[path] = masks[path] & mask if path in masks else mask
+    pruned.keep_nodes.update(zip(layers, keep, strict=True))
+    sides = {member.tensor.rpartition(".")[0] for coupling in coupled.values() for member in coupling.members}
+    return _selection(masks, keep, stage, pruned.keep, adjacent=[f"{side}.*" for side in sorted(sides)])
+
+
+def _node_scores(
+    model: nn.Module, stage: schema.Stage, coupled: Mapping[str, Coupling], number: int, setting: Setting
+) -> dict[str, Tensor]:
+    criterion = stage.criterion
+    if isinstance(criterion, schema.Random):
+        chance = _chance(setting, number)
+        return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
+    if isinstance(criterion, schema.Magnitude):
+        return {layer: _norms(model, layer, coupling) for layer, coupling in coupled.items()}
+    batches = setting.data.batches("train", EVALUATION_BATCH, setting.task, setting.device)
+    saliency = skeletonization(
+        model,
+        list(coupled),
+        _first(batches(), criterion.samples),
+        metrics.loss(setting.task),
+        error=criterion.error,
+        reduce=criterion.reduce,
+    )
+    return {layer: _per_node(saliency[layer], layer, coupling) for layer, coupling in coupled.items()}
+
+
+def _norms(model: nn.Module, layer: str, coupling: Coupling) -> Tensor:
+    """Norm of each node's incoming weights."""
+    member = _writer(layer, coupling)
+    squares = criteria.row_norm(model.get_parameter(member.tensor), member.dim).square()
+    return _per_node(squares, layer, coupling).sqrt()
+
+
+def _per_node(scores: Tensor, layer: str, coupling: Coupling) -> Tensor:
+    """Add up what belongs to one node, where a layer has several outputs to the node (before an Unflatten)."""
+    member = _writer(layer, coupling)
+    return scores.view(member.outer, member.size, member.inner).sum(dim=(0, 2))
+
+
+def _writer(layer: str, coupling: Coupling) -> Member:
+    """The weight of `layer`, whose rows are the nodes."""
+    return next(member for member in coupling.members if member.tensor == f"{layer}.weight")
+
+
+def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    left = samples
+    for inputs, target in batches:
+        yield inputs[:left], target[:left]
+        if left is not None:
+            left -= len(inputs)
+            if left <= 0:
+                return
+
+
+def _both_sides(model: nn.Module, coupling: Coupling, keep: Tensor) -> dict[str, Tensor]:
+    """The masks that take nodes away: their rows and biases in front, their columns behind."""
+    masks: dict[str, Tensor] = {}
+    gone = (~keep).nonzero().flatten()
+    for member in coupling.members:
+        parameter = model.get_parameter(member.tensor)
+        mask = masks.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
+        mask.index_fill_(member.dim, member.index(gone), False)
+    return masks
+
+
+def _selection(
+    masks: dict[str, Tensor],
+    chosen: Sequence[Tensor],
+    stage: schema.Stage,
+    before: Mapping[str, Tensor],
+    adjacent: Sequence[str],
+) -> Selection:
+    """Count, and let nothing come back that an earlier stage took."""
+    count = sum(int((~mask).sum()) for mask in chosen)
+    together = {path: mask & before[path] if path in before else mask for path, mask in masks.items()}
+    return Selection(together, count, sum(mask.numel() for mask in chosen), adjacent)
+
+
+def _taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+    """Sparsity is of the original: what an earlier stage took counts, so it goes first."""
+    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
+def _chance(setting: Setting, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(setting.seed + number)
+
+
+def _trainable(stage: schema.Stage, selection: Selection) -> Sequence[str]:
+    wanted = "all" if stage.retrain is None else stage.retrain.trainable
+    if wanted == "all":
+        return ["*"]
+    return selection.adjacent if wanted == "adjacent" else list(wanted)
+
+
+def _pruner(model: nn.Module, fall: decay.Decay, pruned: Pruned) -> SoftPruner:
+    """One pruner for this stage's targets and for what earlier stages took: the latter is zero and stays so."""
+    targets = resolve(model, list(pruned.keep))
+    keep = [pruned.keep[target.path] for target in targets]
+    if fall.steps == 0:
+        return HardPruner(model, list(pruned.keep), keep=keep)
+    return SoftPruner(model, list(pruned.keep), keep=keep, steps=fall.steps, decay=fall.curve)

@@ -1,0 +1,124 @@
+"""Results as tables for the terminal."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+Results = Mapping[str, Any]
+
+MODELS = ("dense", "masked", "slim")
+
+
+def models(results: Results) -> Table:
+    """Dense, masked and slim side by side: size, quality, latency. What was not measured has no row."""
+    table = Table(title=f"{results['recipe']['name']}: the network before and after")
+    table.add_column("")
+    for name in MODELS:
+        table.add_column(name, justify="right")
+    for label, cells in _rows([results["models"][name] for name in MODELS]):
+        table.add_row(label, *cells)
+    return table
+
+
+def _rows(found: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, list[str]]]:
+    yield "parameters", [f"{model['params']:,}" for model in found]
+    yield "of them nonzero", [f"{model['nonzero']:,}" for model in found]
+    yield "MACs", [f"{model['macs']:,}" for model in found]
+    for metric in found[0]["metric"]:
+        yield f"test {metric}", [f"{model['metric'][metric]:.4g}" for model in found]
+    for kind in found[0]["bytes"]:
+        yield f"{kind.replace('_', ', ')}, KB", [f"{model['bytes'][kind] / 1000:,.1f}" for model in found]
+    for batch in found[0].get("latency_ms", {}):
+        yield (
+            f"latency p50, batch {batch}, ms",
+            [f"{model['latency_ms'][batch]['p50']:.3f}" for model in found],
+        )
+
+
+def stages(results: Results) -> Table:
+    """What each stage pruned, and the metric before and after the last of it was gone."""
+    table = Table(title="stages")
+    for title in ("stage", "criterion", "removal", "asked", "achieved"):
+        table.add_column(title)
+    for title in ("before removal", "after removal", "steps", "seconds"):
+        table.add_column(title, justify="right")
+    for stage in results["stages"]:
+        table.add_row(
+            stage["target"],
+            stage["criterion"]["kind"],
+            _removal(stage),
+            f"{stage['asked']:.4g}",
+            f"{stage['achieved']:.4g}",
+            _metric(stage.get("before_removal")),
+            _metric(stage["after_removal"]),
+            f"{stage['steps']:,}",
+            f"{stage['seconds']:.1f}",
+        )
+    return table
+
+
+def _removal(stage: Mapping[str, Any]) -> str:
+    removal = stage["removal"]
+    if removal["kind"] == "hard":
+        return "hard"
+    return f"{removal['kind']}, {removal['decay']} over {stage['decay_steps']:,} steps"
+
+
+def _metric(metric: Mapping[str, float] | None) -> str:
+    return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
+
+
+def recipes(found: Iterable[tuple[str, str]]) -> Table:
+    table = Table("name", "what it does", title="shipped recipes")
+    for name, summary in found:
+        table.add_row(name, summary)
+    return table
+
+
+def tensors(found: Iterable[Mapping[str, Any]]) -> Table:
+    """The tensors of a file: name, shape, type, zeros."""
+    table = Table("tensor", "shape", "type")
+    table.add_column("zeros", justify="right")
+    for tensor in found:
+        share = tensor["zeros"] / max(1, tensor["entries"])
+        shape = " x ".join(str(size) for size in tensor["shape"]) or "scalar"
+        table.add_row(tensor["name"], shape, tensor["dtype"], f"{tensor['zeros']:,} ({share:.1%})")
+    return table
+
+
+def latencies(found: Mapping[str, Any]) -> Table:
+    """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
+    table = Table("model", "batch", title=f"onnxruntime, {found['threads']} threads, milliseconds")
+    for title in ("p50", "p90", "p99", "min", "runs", "ratio"):
+        table.add_column(title, justify="right")
+    for name, batches in found["models"].items():
+        for batch, figures in batches.items():
+            numbers = [f"{figures[key]:.3f}" for key in ("p50", "p90", "p99", "min")]
+            table.add_row(name, batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
+    return table
+
+
+def closing(results: Results) -> Iterable[str]:
+    """What to remember of a run: how much smaller, how much faster, how exact, and where the time went."""
+    dense, slim = (results["models"][name] for name in ("dense", "slim"))
+    yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {dense['params'] / slim['params']:.2f} times fewer"
+    for batch, figures in slim.get("latency_ms", {}).items():
+        yield f"latency at batch {batch}: {figures['ratio']:.2f} of the dense network's"
+    parity = results["parity"]
+    checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]
+    checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in _FILES.items() if key in parity]
+    yield f"largest differences: {', '.join(checks)} (tolerance {parity['tolerance']:.0e})"
+    timing = results["timing"]
+    yield f"time: {timing['total']:.1f} s, {timing['training_share']:.0%} of it training"
+
+
+_FILES = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}
+
+
+def summary(found: Mapping[str, Any]) -> Iterable[str]:
+    """The closing lines of `compress inspect`."""
+    share = found["zeros"] / max(1, found["entries"])
+    yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
+    for key, text in found["metadata"].items():
+        yield f"{key}: {text}"

@@ -1,0 +1,50 @@
+"""How large a network is: parameters, zeros, multiplications, bytes."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.metrics import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Stats:
+    params: int  # entries of all parameters, one that several modules share counted once
+    nonzero: int  # those of them that are not exactly 0.0
+    macs: int  # multiply-accumulates for one sample; multiplying by a stored zero counts too
+
+
+class FileBytes(TypedDict):
+    plain: int
+    gzip: int
+
+
+def measure(model: nn.Module, example: Tensor) -> Stats:
+    """Count `model`, run on `example` [N, ...] (N >= 1) in evaluation mode; neither is changed.
+
+    Parameters are counted as they are stored, so masks are folded before. Multiply-accumulates are those that
+    torch's own counter knows (matrix products, convolutions, attention), not the elementwise rest.
+    """
+    with FlopCounterMode(display=False) as counter, evaluation_mode(model):
+        model(example)
+    parameters = list(model.parameters())
+    return Stats(
+        params=sum(parameter.numel() for parameter in parameters),
+        nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
+        macs=round(counter.get_total_flops() / 2 / len(example)),
+    )
+
+
+def file_bytes(path: str | Path) -> FileBytes:
+    """Size of the file at `path`, as it is and after gzip (level 6), in bytes; read piece by piece."""
+    compressor = zlib.compressobj(level=6, wbits=31)  # 31: the window of 2**15 bytes inside gzip's header and trailer
+    plain = gzip = 0
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            plain += len(piece)
+            gzip += len(compressor.compress(piece))
+    return {"plain": plain, "gzip": gzip + len(compressor.flush())}

@@ -1,0 +1,186 @@
+"""How long does a run take in onnxruntime? Fair between models: the same conditions, taken in turns.
+
+A machine does not keep its speed: its clock, its caches and its other users change within seconds. Models that are
+measured one after the other get different machines. Here every round runs every model, in an order drawn anew, and
+models are compared within a round.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import InputError
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one run: percentiles and the minimum over `runs` runs."""
+
+    p50: float
+    p90: float
+    p99: float
+    min: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Every timed run, in milliseconds, as [rounds, runs in a round], by (model's name, batch size)."""
+
+    threads: int
+    milliseconds: Mapping[tuple[str, int], NDArray[np.float64]]
+
+    def summary(self) -> dict[str, dict[str, Latency]]:
+        """Latency by model's name and batch size, the latter as text, as JSON has it."""
+        found: dict[str, dict[str, Latency]] = {}
+        for (name, batch), times in self.milliseconds.items():
+            p50, p90, p99 = np.percentile(times, [50, 90, 99]).tolist()
+            found.setdefault(name, {})[str(batch)] = Latency(p50, p90, p99, float(times.min()), times.size)
+        return found
+
+    def ratio(self, name: str, other: str, batch: int) -> float:
+        """How many times as long `name` takes as `other`: the median over the rounds of (median / median)."""
+        medians = [np.median(self.milliseconds[key, batch], axis=1) for key in (name, other)]
+        return float(np.median(medians[0] / medians[1]))
+
+    def document(self, reference: str) -> dict[str, Any]:
+        """The summary as JSON has it, with each model's `ratio` to the model called `reference`."""
+        return {
+            "threads": self.threads,
+            "models": {
+                name: {
+                    batch: asdict(latency) | {"ratio": self.ratio(name, reference, int(batch))}
+                    for batch, latency in batches.items()
+                }
+                for name, batches in self.summary().items()
+            },
+        }
+
+
+def measure(
+    files: Mapping[str, str | os.PathLike[str]],
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    threads: int = 1,
+    rounds: int = 30,
+    seconds: float = 1.0,
+    seed: int = 0,
+) -> Timings:
+    """Time ONNX files on the CPU, interleaved, after a warm-up.
+
+    Args:
+        files: path of each model by its name; the first dimension of every input is the batch.
+        threads: of onnxruntime, inside an operation; operations run one after the other.
+        rounds: each runs every model at least once. Fast models run several times in a round.
+        seconds: what all of it is to take, roughly. Where `rounds` rounds take longer there are fewer, but at least 5.
+        seed: of the random inputs and of the order.
+
+    Raises:
+        InputError: a file is missing, is no ONNX model, or cannot take such a batch; no files; numbers below 1.
+    """
+    if not files or not batch_sizes or min(*batch_sizes, threads, rounds) < 1:
+        raise InputError(
+            f"nothing to time: {len(files)} files, batch sizes {list(batch_sizes)}, {threads} threads, {rounds} rounds"
+        )
+    sessions = {name: open_session(path, threads) for name, path in files.items()}
+    rng = np.random.default_rng(seed)
+    milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
+    for batch in batch_sizes:
+        feeds = {name: _feed(session, batch, files[name], rng) for name, session in sessions.items()}
+        runs = {name: (session, feeds[name]) for name, session in sessions.items()}
+        for name, times in _interleaved(runs, rounds, seconds / len(batch_sizes), rng).items():
+            milliseconds[name, batch] = times
+    return Timings(threads, milliseconds)
+
+
+def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
+    """An onnxruntime.InferenceSession on the CPU, whose threads sleep while they have nothing to do.
+
+    Raises:
+        InputError: there is no such file, or onnxruntime cannot run it.
+    """
+    import onnxruntime
+
+    if not Path(path).is_file():
+        raise InputError(f"{path} is no file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    # A thread that spins between two runs takes a core from whichever model is timed next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"{path} is no ONNX model that onnxruntime can run: {error}") from error
+
+
+def _feed(session: Any, batch: int, path: object, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    feed: dict[str, NDArray[Any]] = {}
+    for value in session.get_inputs():
+        first, *rest = value.shape or [None]
+        if isinstance(first, int) and first != batch:
+            raise InputError(f"{path}: the input {value.name!r} takes batches of {first} only, not {batch}")
+        if not all(isinstance(size, int) for size in rest) or value.type not in _DTYPES:
+            raise InputError(
+                f"{path}: the input {value.name!r} is a {value.type} of shape {value.shape}; "
+                "only the batch may be of any size, and only numbers can be made up"
+            )
+        # Zeros would be faster than numbers on some processors, but any other integer may be out of range.
+        numbers = rng.random((batch, *rest)) if "float" in value.type or "double" in value.type else 0
+        feed[value.name] = np.broadcast_to(numbers, (batch, *rest)).astype(_DTYPES[value.type])
+    return feed
+
+
+def _interleaved(
+    runs: Mapping[str, tuple[Any, dict[str, NDArray[Any]]]], rounds: int, seconds: float, rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds as [rounds, runs in a round] by name."""
+    sweep = sum(min(_run(session, feed) for _ in range(2)) for session, feed in runs.values()) / 1e3  # the warm-up, too
+    rounds = min(rounds, max(5, int(seconds / (2 * sweep))))
+    repeats = max(1, int(seconds / (rounds * sweep)) - 1)
+    times = {name: np.empty((rounds, repeats)) for name in runs}
+    names = list(runs)
+    with _no_garbage_collection():
+        for index in range(rounds):
+            for name in rng.permutation(names):
+                session, feed = runs[name]
+                _run(session, feed)  # not counted: the caches still hold the model before
+                for repeat in range(repeats):
+                    times[name][index, repeat] = _run(session, feed)
+    return times
+
+
+def _run(session: Any, feed: dict[str, NDArray[Any]]) -> float:
+    start = time.perf_counter_ns()
+    session.run(None, feed)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,51 @@
+"""`.safetensors`: the weights by name, and in the metadata what `compress.load` needs to rebuild a slim network."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+from torch.nn.utils import prune
+
+from compress.checkpoint import write_weights
+from compress.errors import InputError, OutputError
+from compress.slim.shrink import edits_to_json
+
+
+def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the state_dict; `compress.load(path, model=...)` reads it back.
+
+    Args:
+        model: a network without pruning hooks; the edits of `compress.slim` go into the metadata.
+        metadata: more text by key. The key `shape_edits` is taken.
+
+    Raises:
+        InputError: the model still has pruning hooks.
+        OutputError: `path` does not end in .safetensors, or cannot be written.
+    """
+    require_plain(model)
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"{path} must end in .safetensors")
+    edits = getattr(model, "shape_edits", ())
+    write_weights(
+        model.state_dict(),
+        path,
+        {**(metadata or {}), **({"shape_edits": edits_to_json(edits)} if edits else {})},
+    )
+
+
+def require_plain(model: nn.Module) -> None:
+    """Refuse a model that is not ready to become a file.
+
+    Raises:
+        InputError: it has pruning hooks, so that a file would hold `weight_orig` and `weight_mask`, twice the size; or
+            it is not on the CPU, so that a file would run nowhere else.
+    """
+    if prune.is_pruned(model):
+        raise InputError(
+            f"{type(model).__name__} still has pruning masks beside its weights: "
+            "call finalize() of its pruner, or torch.nn.utils.prune.remove, before exporting it"
+        )
+    devices = {str(parameter.device) for parameter in model.parameters()} - {"cpu"}
+    if devices:
+        raise InputError(f"{type(model).__name__} is on {', '.join(devices)}: export model.cpu()")

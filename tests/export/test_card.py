@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from compress.export.card import model_card
+
+
+def results(**changed: Any) -> dict[str, Any]:
+    def figures(params: int, loss: float) -> dict[str, Any]:
+        return {
+            "params": params,
+            "nonzero": params - 5,
+            "macs": 2 * params,
+            "bytes": {"onnx": 4 * params, "onnx_gzip": 3 * params},
+            "metric": {"loss": loss},
+            "latency_ms": {"1": {"p50": 0.07}, "32": {"p50": 0.8}},
+        }
+
+    return {
+        "recipe": {
+            "name": "mnist_ae",
+            "task": "reconstruct",
+            "model": {"name": "autoencoder"},
+            "export": ["onnx", "safetensors"],
+            "benchmark": {"threads": 1},
+        },
+        "data": {"name": "mnist", "train": 50000, "test": 10000},
+        "machine": {"cpu": "Some CPU", "threads": 2},
+        "stages": [
+            {
+                "kind": "nodes",
+                "target": "latent",
+                "criterion": {"kind": "skeletonization"},
+                "removal": {"kind": "soft"},
+                "asked": 0.75,
+                "achieved": 0.75,
+                "before_removal": None,
+                "after_removal": {"loss": 0.0143},
+                "steps": 1955,
+            }
+        ],
+        "models": {"dense": figures(1000, 0.0054), "masked": figures(1000, 0.0143), "slim": figures(800, 0.0143)},
+        "parity": {"masked_vs_slim": 1e-8, "slim_vs_onnx": 6e-8, "tolerance": 1e-5},
+        **changed,
+    }
+
+
+def test_says_what_how_and_how_well() -> None:
+    card = model_card(results())
+    for text in (
+        "1,000 parameters before, 800 now",
+        "mnist (50,000 training and 10,000 test samples)",
+        "nodes of latent: 75 % removed (75 % asked), chosen by skeletonization, soft removal, 1,955 training steps",
+        "loss 0.0143 after removal",
+        "| parameters | 1,000 | 1,000 | 800 |",
+        "| test loss (mean squared error per pixel) | 0.0054 | 0.0143 | 0.0143 |",
+        "| onnx, gzip, bytes | 3,000 | 3,000 | 2,400 |",
+        "| latency at batch size 32, ms (median) | 0.800 | 0.800 | 0.800 |",
+        "slim - onnxruntime 6.0e-08",
+        "onnxruntime on Some CPU, 1 thread;",
+        'InferenceSession("slim.onnx")',
+        'compress.load("slim.safetensors", model=build)',
+    ):
+        assert text in card
+    assert "slim.pt2" not in card  # it was not exported
+    assert "before removal" not in card  # it was not measured
+    assert card == model_card(results())
+
+
+def test_a_note_on_the_data_is_shown() -> None:
+    card = model_card(results(data={"name": "mnist_sample", "note": "a sample of 5,000 digits, not MNIST"}))
+    assert "**a sample of 5,000 digits, not MNIST**" in card
+
+
+def test_what_is_absent_in_one_model_is_no_zero() -> None:
+    found = results()
+    del found["models"]["masked"]["latency_ms"]
+    card = model_card(found)
+    assert "| latency at batch size 1, ms (median) | 0.070 | - | 0.070 |" in card
+
+
+def test_the_least_there_can_be() -> None:
+    card = model_card({})
+    assert card.startswith("# ")
+    assert "Figures" not in card
+    assert "Latency" not in card
+    assert "test set" not in card
+
+
+@pytest.mark.parametrize(
+    "name", ["a | b", "<script>alert(1)</script>", "[click](http://x)", "two\n# lines", "`code`", "**bold**"]
+)
+def test_names_cannot_become_markup(name: str) -> None:
+    found = results(data={"name": name, "note": name})
+    found["recipe"]["name"] = found["recipe"]["model"]["name"] = found["stages"][0]["target"] = name
+    found["models"]["dense"]["metric"] = {name: 1.0}
+    card = model_card(found)
+    assert name not in card
+    assert "<script" not in card.replace(r"\<script", "")
+    table = [line for line in card.splitlines() if line.startswith("|")]
+    assert {line.replace(r"\|", "").count("|") for line in table} == {5}
+    assert [line for line in card.splitlines() if line.startswith("# ")] == card.splitlines()[:1]

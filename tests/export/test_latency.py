@@ -1,0 +1,111 @@
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from compress.errors import InputError
+from compress.export import latency
+from compress.export.latency import Latency, Timings, measure
+
+
+def write(path: Path, *shape: int | str, dtype: int = TensorProto.FLOAT) -> Path:
+    """A network that doubles its input."""
+    given, result = (helper.make_tensor_value_info(name, dtype, shape) for name in ("input", "output"))
+    graph = helper.make_graph([helper.make_node("Add", ["input", "input"], ["output"])], "g", [given], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return {name: write(tmp_path / f"{name}.onnx", "batch", 4) for name in ("dense", "slim")}
+
+
+def test_every_figure_is_there_and_in_order(files: dict[str, Path]) -> None:
+    timings = measure(files, batch_sizes=(1, 8), rounds=6, seconds=0.05)
+    summary = timings.summary()
+    assert summary.keys() == files.keys()
+    for name in files:
+        assert summary[name].keys() == {"1", "8"}
+        for batch, found in summary[name].items():
+            assert 0 < found.min <= found.p50 <= found.p90 <= found.p99
+            assert found.runs == timings.milliseconds[name, int(batch)].size >= 6
+
+
+def test_percentiles_and_ratio_by_hand() -> None:
+    slow_and_slower = np.array([[2.0, 2.0, 9.0], [4.0, 4.0, 4.0], [8.0, 9.0, 7.0]])
+    timings = Timings(1, {("a", 1): slow_and_slower, ("b", 1): slow_and_slower / 2})
+    times = sorted(slow_and_slower.flatten())
+    assert timings.summary()["a"]["1"] == Latency(
+        p50=times[4],
+        p90=pytest.approx(np.quantile(times, 0.9)),
+        p99=pytest.approx(np.quantile(times, 0.99)),
+        min=2.0,
+        runs=9,
+    )
+    assert timings.ratio("a", "b", 1) == 2.0
+    found = timings.document("b")
+    assert found["threads"] == timings.threads
+    assert found["models"]["a"]["1"]["ratio"] == 2.0
+    assert found["models"]["b"]["1"]["ratio"] == 1.0
+    assert found["models"]["a"]["1"]["p50"] == timings.summary()["a"]["1"].p50
+    assert timings.ratio("b", "a", 1) == 0.5
+
+
+def test_the_ratio_is_paired_by_rounds() -> None:
+    # The machine slows down tenfold in the middle: the medians of all runs lie between two machines.
+    machine = np.array([1.0, 1, 1, 10, 10, 10])[:, None]
+    wobble = np.array([1.0, 1, 1.1, 0.9, 1, 1])[:, None]
+    timings = Timings(1, {("a", 1): 1.5 * machine * wobble, ("b", 1): machine})
+    assert timings.ratio("a", "b", 1) == 1.5
+
+
+def test_models_take_turns_without_garbage_collection(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[Any] = []
+    run = latency._run
+
+    def recorded(session: Any, feed: dict[str, Any]) -> float:
+        order.append((id(session), gc.isenabled()))
+        return run(session, feed)
+
+    monkeypatch.setattr(latency, "_run", recorded)
+    timings = measure(files, batch_sizes=(1,), rounds=10, seconds=0.0)
+    assert timings.milliseconds["dense", 1].shape == (5, 1)  # no time: the fewest rounds, one run in each
+    assert gc.isenabled()
+    timed = order[-20:]  # 5 rounds x 2 models x (1 to fill the caches + 1 timed)
+    assert not any(enabled for _, enabled in timed)
+    rounds = [[model for model, _ in timed[start : start + 4]] for start in range(0, 20, 4)]
+    assert all(a == b != c == d for a, b, c, d in rounds)
+    assert len({tuple(models) for models in rounds}) == 2  # not always the same one first
+
+
+def test_integers_and_fixed_batches(tmp_path: Path) -> None:
+    files = {"int": write(tmp_path / "int.onnx", 3, 2, dtype=TensorProto.INT64)}
+    assert measure(files, batch_sizes=(3,), seconds=0.0).summary()["int"]["3"].runs == 5
+    with pytest.raises(InputError, match=r"int\.onnx: the input 'input' takes batches of 3 only, not 1"):
+        measure(files, batch_sizes=(1,))
+
+
+def test_a_second_dynamic_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.onnx.*'width'"):
+        measure({"a": write(tmp_path / "a.onnx", "batch", "width")})
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "text.onnx", "empty.onnx"])
+def test_a_file_that_is_no_model(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(InputError, match=name):
+        measure({"a": tmp_path / name})
+
+
+@pytest.mark.parametrize("wrong", [{"batch_sizes": ()}, {"batch_sizes": (1, 0)}, {"threads": 0}, {"rounds": 0}])
+def test_nothing_to_time(files: dict[str, Path], wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="nothing to time"):
+        measure(files, **wrong)
+    with pytest.raises(InputError, match="nothing to time"):
+        measure({})

@@ -1,0 +1,118 @@
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+
+from compress.errors import RecipeError
+from compress.recipe.loading import load_recipe, resolved_yaml, shipped, shipped_text
+from compress.recipe.schema import FORMS, Part, Recipe, SoftRemoval, json_schema
+
+ROOT = Path(__file__).parents[2]
+NAMES = [f"{data}_{what}" for data in ("cifar10", "fashion_mnist", "mnist") for what in ("ae", "classifier", "decoder")]
+
+
+def test_nine_recipes_are_shipped_each_with_a_summary() -> None:
+    assert [name for name, _ in shipped()] == NAMES
+    assert all(re.fullmatch(r"\w.* \(paper, section (IV|V|VI)\)\.", summary) for _, summary in shipped())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_loads_and_is_named_like_its_file(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe == load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert recipe.train is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_says_what_it_does_how_to_run_it_and_what_to_expect(name: str) -> None:
+    lines = shipped_text(name).splitlines()
+    assert lines[1] == "# yaml-language-server: $schema=../docs/recipe.schema.json"
+    assert f"#   compress train recipes/{name}.yaml -o model.pt" in lines
+    assert f"#   compress apply recipes/{name}.yaml model.pt" in lines
+    assert any(line.startswith("# Expected") for line in lines)
+
+
+def test_an_unknown_shipped_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match=r"^mnist_a: no shipped recipe of that name; did you mean mnist_ae\?$"):
+        shipped_text("mnist_a")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_editors_find_no_fault_with_a_shipped_recipe(name: str) -> None:
+    validator = Draft202012Validator(json_schema())
+    for text in ((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"), resolved_yaml(load_recipe(name))):
+        assert [error.message for error in validator.iter_errors(YAML(typ="safe", pure=True).load(text))] == []
+
+
+@pytest.mark.parametrize("data", ["cifar10", "fashion_mnist", "mnist"])
+def test_the_recipes_hold_the_papers_settings(data: str) -> None:
+    latent, classifier, decoder = (load_recipe(f"{data}_{what}") for what in ("ae", "classifier", "decoder"))
+    for recipe, optimizer, lr, decay, epochs in (
+        (latent, "adamw", 1e-3, 1e-4, 5),
+        (classifier, "sgd", 0.01, 0.0, 1),
+        (decoder, "adamw", 1e-3, 1e-4, 1),
+    ):
+        (stage,) = recipe.stages
+        assert recipe.train is not None
+        assert stage.retrain is not None
+        for training in (recipe.train, stage.retrain):
+            assert (training.optimizer, training.lr, training.weight_decay) == (optimizer, lr, decay)
+        assert stage.retrain.epochs == epochs
+        assert isinstance(stage.removal, SoftRemoval)
+        assert stage.removal.decay == "exponential"
+    (stage,) = latent.stages
+    assert stage.retrain is not None
+    assert stage.retrain.trainable == "adjacent"
+    assert stage.sparsity == 0.75
+
+
+def schema_parts() -> list[type[Part]]:
+    found: list[type[Part]] = []
+
+    def visit(annotation: Any) -> None:
+        if isinstance(annotation, type) and issubclass(annotation, Part) and annotation not in found:
+            found.append(annotation)
+            for field in annotation.model_fields.values():
+                visit(field.annotation)
+        for inner in get_args(annotation):
+            visit(inner)
+
+    visit(Recipe)
+    return found
+
+
+def test_the_reference_names_every_key() -> None:
+    reference = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    keys = {key for part in schema_parts() for key in part.model_fields}
+    assert len(keys) > 30
+    assert [key for key in sorted(keys) if not re.search(rf"`[^`]*\b{key}\b[^`]*`", reference)] == []
+
+
+def test_every_form_is_known_to_the_explanations() -> None:
+    kinds = {
+        value
+        for part in schema_parts()
+        for key in ("kind", "name")
+        if part is not Recipe and key in part.model_fields
+        for value in get_args(part.model_fields[key].annotation)
+    }
+    named_data = {"mnist", "fashion_mnist", "cifar10", "mnist_sample"}  # one form, whatever the name
+    assert kinds - named_data <= set(FORMS)
+    assert {form for form in FORMS.values() if form} <= set(schema_parts())
+
+
+def test_the_table_of_recipes_is_complete() -> None:
+    readme = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"[{name}]({name}.yaml)" not in readme] == []
+
+
+def test_the_example_of_a_recipe_of_ones_own_loads(tmp_path: Path) -> None:
+    readme = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    path = tmp_path / "mine.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert load_recipe(path).name == "mine"

@@ -1,0 +1,143 @@
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from compress.recipe.schema import (
+    Duration,
+    HardRemoval,
+    Magnitude,
+    Nodes,
+    Recipe,
+    Skeletonization,
+    SoftRemoval,
+    Stage,
+    Weights,
+    json_schema,
+)
+
+SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "recipe.schema.json"
+
+RETRAIN = {"epochs": 5, "optimizer": "adamw", "lr": 1e-3}
+NODES = {"target": {"nodes": "latent"}, "criterion": "skeletonization", "sparsity": 0.75, "removal": "hard"}
+WEIGHTS = {"target": {"weights": ["decoder.*"]}, "criterion": "magnitude", "sparsity": 0.8, "removal": "hard"}
+RECIPE = {
+    "name": "x",
+    "model": {"name": "autoencoder"},
+    "data": {"name": "mnist"},
+    "task": "reconstruct",
+    "stages": [NODES],
+}
+
+
+def stage(base: dict[str, Any], **changes: Any) -> Stage:
+    return Stage.model_validate({**base, **changes})
+
+
+def test_defaults() -> None:
+    recipe = Recipe.model_validate(RECIPE)
+    assert recipe.seed == 0
+    assert recipe.train is None
+    assert recipe.export == ("onnx", "safetensors", "pt2")
+    assert (recipe.benchmark.batch_sizes, recipe.benchmark.threads) == ((1, 32), 1)
+    assert recipe.data.batch_size == 128
+    assert stage(WEIGHTS).scope == "global"
+    assert stage(NODES).scope is None
+
+
+def test_shorthands_mean_the_long_forms() -> None:
+    assert stage(NODES).target == Nodes(nodes=("latent",))
+    assert stage(WEIGHTS, target={"weights": "a.*"}).target == Weights(weights=("a.*",))
+    assert stage(NODES).criterion == Skeletonization(kind="skeletonization", error="loss", reduce="square")
+    assert stage(WEIGHTS).criterion == Magnitude(kind="magnitude")
+    assert stage(WEIGHTS).removal == HardRemoval(kind="hard")
+    soft = stage(WEIGHTS, removal="soft", retrain=RETRAIN).removal
+    assert soft == SoftRemoval(kind="soft", decay="exponential", over=None, factor=None, final=1e-6)
+
+
+def test_only_the_exponential_decay_has_a_final_share() -> None:
+    assert SoftRemoval(kind="soft", decay="linear").final is None
+    assert SoftRemoval.model_validate({"kind": "soft", "final": 0.5}).final == 0.5
+
+
+def test_min_keep_is_a_number_of_entries_or_a_share() -> None:
+    assert stage(WEIGHTS, min_keep=1).min_keep == 1
+    assert isinstance(stage(WEIGHTS, min_keep=1).min_keep, int)
+    assert stage(WEIGHTS, min_keep=0.5).min_keep == 0.5
+
+
+def test_a_recipe_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Recipe.model_validate(RECIPE).seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps_per_epoch", "steps"),
+    [
+        ("3 epochs", 391, 1173),
+        ("1 epoch", 391, 391),
+        ("0.5 epochs", 391, 196),
+        ("0.0001 epochs", 391, 1),
+        ("1000 steps", 391, 1000),
+        ("1 step", 391, 1),
+    ],
+)
+def test_durations_in_steps(text: str, steps_per_epoch: int, steps: int) -> None:
+    assert Duration.parse(text).steps(steps_per_epoch) == steps
+
+
+@given(st.integers(1, 10**13 - 1), st.sampled_from(["epochs", "steps"]))
+def test_a_duration_reads_back_from_its_text(ten_thousandths: int, unit: str) -> None:
+    # Against exact fractions: up to nine digits before and four behind the point.
+    exact = Fraction(ten_thousandths, 10_000) if unit == "epochs" else Fraction(ten_thousandths // 10_000 + 1)
+    if exact >= 10**9:
+        return
+    text = f"{float(exact):.4f}" if unit == "epochs" else str(exact)
+    duration = Duration.parse(f"{text} {unit}")
+    assert Fraction(str(duration.amount)) == exact
+    assert Duration.parse(str(duration)) == duration
+
+
+@pytest.mark.parametrize(
+    "text", ["3", "three epochs", "0 epochs", "-1 epochs", "0.5 steps", "1e3 steps", "3epochs", "3 days", "1 step\n", 3]
+)
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="needs a number above 0 and its unit"):
+        Duration.parse(text)
+
+
+def test_the_committed_json_schema_is_current() -> None:
+    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == json_schema(), (
+        "docs/recipe.schema.json is out of date; run: compress recipes --schema > docs/recipe.schema.json"
+    )
+
+
+def test_the_json_schema_takes_what_the_models_take() -> None:
+    Draft202012Validator.check_schema(json_schema())
+    validator = Draft202012Validator(json_schema())
+    soft = {"kind": "soft", "decay": "linear", "over": "3 epochs"}
+    for taken in (
+        RECIPE,
+        {**RECIPE, "stages": [{**WEIGHTS, "removal": soft, "retrain": {**RETRAIN, "trainable": ["a.*"]}}]},
+        {**RECIPE, "model": {"factory": "m:build", "args": {"width": [1, None]}}, "data": {"npz": "a.npz"}},
+    ):
+        Recipe.model_validate(taken)
+        assert validator.is_valid(taken)
+    for refused in (
+        {**RECIPE, "sed": 1},
+        {**RECIPE, "stages": []},
+        {**RECIPE, "model": {"name": "autoencoder", "classes": 3}},
+        {**RECIPE, "stages": [{**NODES, "sparsity": 1.0}]},
+        {**RECIPE, "stages": [{**NODES, "criterion": "magic"}]},
+        {**RECIPE, "stages": [{**NODES, "removal": {**soft, "over": "3"}}]},
+        {**RECIPE, "stages": [{**NODES, "target": {"nodes": []}}]},
+    ):
+        with pytest.raises(ValidationError):
+            Recipe.model_validate(refused)
+        assert not validator.is_valid(refused)

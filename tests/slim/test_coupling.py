@@ -1,0 +1,324 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from compress import models
+from compress.errors import InputError, TargetError, UnsupportedModelError
+from compress.slim.coupling import Attribute, Couplings, Member, couplings
+
+
+class Net(nn.Module):
+    """Named parts, and a forward given as a function of them."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> Couplings:
+    return couplings(models.autoencoder(), torch.zeros(2, 1, 28, 28))
+
+
+@pytest.fixture(scope="module")
+def conv_autoencoder() -> Couplings:
+    return couplings(models.conv_autoencoder(), torch.zeros(2, 3, 32, 32))
+
+
+def test_a_dense_chain_couples_each_layer_with_the_next(autoencoder):
+    assert autoencoder.of("latent").members == (
+        Member("latent.weight", 0, "writes", 64),
+        Member("latent.bias", 0, "writes", 64),
+        Member("decoder.1.weight", 1, "reads", 64),
+    )
+    assert [coupling.size for coupling in autoencoder.found] == [512, 256, 128, 128, 64, 128, 128, 256, 512]
+    assert autoencoder.kept == {"decoder.9": "it is the network's output"}
+    assert autoencoder.stuck == ()
+
+
+def test_channels_are_blocks_of_columns_behind_flatten(conv_autoencoder):
+    assert conv_autoencoder.of("encoder.10").members[-1] == Member("latent.weight", 1, "reads", 128, inner=9)
+
+
+def test_nodes_of_a_linear_are_channels_before_unflatten(conv_autoencoder):
+    coupling = conv_autoencoder.of("decoder.1")
+    assert coupling.size == 8
+    assert coupling.members == (
+        Member("decoder.1.weight", 0, "writes", 8, inner=9),
+        Member("decoder.1.bias", 0, "writes", 8, inner=9),
+        Member("decoder.4.weight", 0, "reads", 8),
+    )
+    assert coupling.attributes == (Attribute("decoder.3", "unflattened_size", 0),)
+
+
+def test_a_transposed_convolution_writes_its_second_dimension(conv_autoencoder):
+    assert conv_autoencoder.of("decoder.4").members == (
+        Member("decoder.4.weight", 1, "writes", 128),
+        Member("decoder.4.bias", 0, "writes", 128),
+        Member("decoder.7.weight", 0, "reads", 128),
+    )
+
+
+@given(outer=st.integers(1, 4), size=st.integers(1, 5), inner=st.integers(1, 4), data=st.data())
+def test_index_is_where_the_nodes_lie_in_a_reshaped_dimension(outer, size, inner, data):
+    nodes = sorted(data.draw(st.sets(st.integers(0, size - 1))))
+    positions = np.arange(outer * size * inner).reshape(outer, size, inner)[:, nodes, :].reshape(-1)
+    found = Member("w", 0, "writes", size, outer, inner).index(torch.tensor(nodes, dtype=torch.int64))
+    assert found.dtype == torch.int64
+    assert found.tolist() == positions.tolist()
+
+
+ACTIVATIONS = [
+    *(
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.ReLU6(),
+        nn.LeakyReLU(),
+        nn.PReLU(),
+        nn.RReLU(),
+        nn.ELU(),
+        nn.SELU(),
+        nn.CELU(),
+    ),
+    *(
+        nn.GELU(),
+        nn.SiLU(),
+        nn.SiLU(inplace=True),
+        nn.Mish(),
+        nn.Softplus(),
+        nn.Softsign(),
+        nn.Softshrink(),
+        nn.Hardshrink(),
+    ),
+    *(nn.Tanh(), nn.Tanhshrink(), nn.Sigmoid(), nn.LogSigmoid(), nn.Hardtanh(), nn.Hardswish(), nn.Hardsigmoid()),
+    *(
+        nn.Threshold(0.1, 20.0),
+        nn.Identity(),
+        nn.Dropout(),
+        nn.Dropout(inplace=True),
+        nn.AlphaDropout(),
+        nn.FeatureAlphaDropout(),
+    ),
+]
+
+
+def test_activations_and_dropout_pass_nodes_on():
+    layers = list(itertools.chain.from_iterable((nn.Linear(3, 3), activation) for activation in ACTIVATIONS))
+    found = couplings(nn.Sequential(*layers, nn.Linear(3, 2)), torch.zeros(2, 3)).found
+    assert [coupling.name for coupling in found] == [str(2 * i) for i in range(len(ACTIVATIONS))]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.b(2 * net.a(x) + 0.5),
+        lambda net, x: net.b(net.a(x).clamp(-1, 1).pow(2).add_(1)),
+        lambda net, x: net.b(torch.where(net.a(x) > 0, 1.0, 0.0)),
+        lambda net, x: net.b((lambda y: y * torch.sigmoid(y))(net.a(x))),
+        lambda net, x: net.b(net.a(x) * net.scalar),
+        lambda net, x: net.b(net.a(x).to(torch.float64).to(x.dtype).contiguous().detach()),
+        lambda net, x: torch.addmm(net.b.bias, net.a(x), net.matrix),
+    ],
+)
+def test_elementwise_code_passes_nodes_on(forward):
+    net = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2), scalar=nn.Parameter(torch.ones(1)))
+    net.matrix = nn.Parameter(torch.ones(6, 2))
+    coupling = couplings(net, torch.zeros(2, 4)).of("a")
+    readers = [member for member in coupling.members if member.role == "reads"]
+    assert readers in ([Member("b.weight", 1, "reads", 6)], [Member("matrix", 0, "reads", 6)])
+
+
+RESAMPLING = {
+    1: [nn.MaxPool1d(2), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(4), nn.AdaptiveMaxPool1d(4), nn.LPPool1d(2, 2)]
+    + [nn.Upsample(scale_factor=2, mode=mode) for mode in ("nearest", "linear", "nearest-exact")],
+    2: [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(4), nn.AdaptiveMaxPool2d(4), nn.LPPool2d(2, 2)]
+    + [nn.Upsample(scale_factor=2, mode=mode) for mode in ("nearest", "bilinear", "bicubic", "nearest-exact")],
+    3: [nn.MaxPool3d(2), nn.AvgPool3d(2), nn.AdaptiveAvgPool3d(4), nn.AdaptiveMaxPool3d(4)]
+    + [nn.Upsample(scale_factor=2, mode=mode) for mode in ("nearest", "trilinear", "nearest-exact")],
+}
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_convolutions_and_resampling_pass_channels_on(rank):
+    conv, transposed = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    channels = iter(range(2, 99))
+    layers, width = [], 1
+    for layer in RESAMPLING[rank]:
+        layers += [conv[rank - 1](width, wide := next(channels), 1), layer]
+        layers += [transposed[rank - 1](wide, width := next(channels), 1)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3), nn.Linear(3, 2))
+    example = torch.zeros(2, 1, *[8] * rank)
+    model(example)
+    assert [coupling.size for coupling in couplings(model, example).found] == [*range(2, width + 1), 3]
+
+
+def test_a_linear_layer_keeps_leading_dimensions_apart():
+    model = nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)), nn.Linear(4, 5), nn.Flatten(), nn.Linear(15, 2))
+    found = couplings(model, torch.zeros(2, 4))
+    assert found.of("0").members[0] == Member("0.weight", 0, "writes", 3, inner=4)
+    assert found.of("0").members[-1] == Member("4.weight", 1, "reads", 3, inner=5)
+    assert found.found[1].members[0] == Member("0.weight", 0, "writes", 4, outer=3)
+    assert found.of("2").members[-1] == Member("4.weight", 1, "reads", 5, outer=3)
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda x: x.view(x.size(0), -1),
+        lambda x: x.reshape(len(x), -1),
+        lambda x: torch.flatten(x, 1),
+        lambda x: x.flatten(2).flatten(1),
+        lambda x: x.unflatten(1, (-1, 1)).flatten(1),
+    ],
+)
+def test_flattening_by_code_that_adapts(flatten):
+    net = Net(lambda net, x: net.fc(flatten(net.conv(x))), conv=nn.Conv2d(1, 4, 3), fc=nn.Linear(4 * 9, 2))
+    assert couplings(net, torch.zeros(2, 1, 5, 5)).of("conv").members[-1] == Member("fc.weight", 1, "reads", 4, inner=9)
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : x.shape[1] // 2]
+
+
+def _used_twice() -> nn.Module:
+    return Net(lambda net, x: net.b(torch.tanh(net.a(torch.tanh(net.a(x))))), a=nn.Linear(4, 4), b=nn.Linear(4, 2))
+
+
+def _tied() -> nn.Module:
+    net = Net(lambda net, x: net.c(net.b(net.a(x))), a=nn.Linear(4, 4), b=nn.Linear(4, 4), c=nn.Linear(4, 2))
+    net.b.weight = net.a.weight
+    return net
+
+
+def _two_names() -> nn.Module:
+    net = Net(lambda net, x: net.b(net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))
+    net.alias = net.a
+    return net
+
+
+def _loose_buffer() -> nn.Module:
+    net = Net(lambda net, x: net.b(F.linear(net.a(x), net.w)), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    net.register_buffer("w", torch.ones(6, 6), persistent=False)
+    return net
+
+
+def _same_unflatten() -> nn.Module:
+    parts = {"a": nn.Linear(4, 6), "b": nn.Linear(4, 6), "shape": nn.Unflatten(1, (2, 3)), "conv": nn.Conv1d(2, 1, 1)}
+    net = Net(lambda net, x: net.conv(net.shape(net.a(x))) + net.other(net.shape(net.b(x))), **parts)
+    net.other = nn.Conv1d(2, 1, 1)
+    return net
+
+
+KEPT = [
+    ("a", "aten.add.Tensor", lambda: Net(lambda net, x: net.b(x + net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))),
+    ("0", "aten.layer_norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))),
+    (
+        "0",
+        "aten.batch_norm.default in '1' has no rule",
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)),
+    ),
+    ("0", "aten.softmax", lambda: nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 2))),
+    ("0", "aten.prelu", lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Linear(6, 2))),
+    ("0", "aten.slice", lambda: nn.Sequential(nn.Linear(4, 6), Halves(), nn.Linear(3, 2))),
+    ("a", "uses the tensor 'a.weight' 2 times", _used_twice),
+    ("a", "'a.weight' is shared with 'b.weight'", _tied),
+    ("b", "'a.weight' is shared with 'b.weight'", _tied),
+    ("a", "'a.weight' is shared with 'alias.weight'", _two_names),
+    ("a", "not saved with the network", _loose_buffer),
+    ("a", "a number in the network's code", _same_unflatten),
+    ("b", "a number in the network's code", _same_unflatten),
+    (
+        "a",
+        "aten.view.default in 'the network' has the size as a number in the network's code",
+        lambda: Net(lambda net, x: net.b(net.a(x).view(-1, 2, 3)), a=nn.Linear(4, 6), b=nn.Conv1d(2, 1, 1)),
+    ),
+    (
+        "a",
+        "a number in the network's code",
+        lambda: Net(lambda net, x: net.b(net.a(x).view(-1, 6)), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
+    ),
+    (
+        "a",
+        "a number in the network's code",
+        lambda: Net(lambda net, x: net.b(net.a(x).unflatten(1, (2, 3))), a=nn.Linear(4, 6), b=nn.Conv1d(2, 1, 1)),
+    ),
+    (
+        "a",
+        "a weight that is computed",
+        lambda: Net(lambda net, x: F.linear(net.a(x), net.b.weight.abs()), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
+    ),
+    (
+        "a",
+        "is the network's output",
+        lambda: Net(lambda net, x: (lambda y: (y, net.b(y)))(net.a(x)), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
+    ),
+    ("a", "does not use it", lambda: Net(lambda net, x: net.b(x), a=nn.Linear(4, 6), b=nn.Linear(4, 2))),
+    ("0", "has a single node", lambda: nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 2))),
+]
+
+
+@pytest.mark.parametrize(("layer", "reason", "build"), KEPT)
+def test_what_is_not_understood_is_kept_with_its_reason(layer, reason, build):
+    known = couplings(build(), torch.zeros(2, 4))
+    assert reason in known.kept[layer]
+    with pytest.raises(UnsupportedModelError, match=f"'{layer}' must keep its width: .*"):
+        known.of(layer)
+
+
+def test_a_grouped_convolution_keeps_both_of_its_widths():
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 1, 1))
+    known = couplings(model, torch.zeros(2, 1, 3, 3))
+    assert [coupling.name for coupling in known.found] == ["2"]
+    assert known.kept["0"] == known.kept["1"] == "aten.conv2d.default in '1' is grouped"
+    assert [coupling.name for coupling, _ in known.stuck] == ["0", "1"]
+
+
+def test_a_reshape_across_borders_is_kept():
+    net = Net(lambda net, x: net.b(net.a(x).reshape(len(x), -1, 4)), a=nn.Linear(4, 6), b=nn.Linear(4, 2))
+    assert "borders do not meet" in couplings(net, torch.zeros(2, 2, 4)).kept["a"]
+
+
+def test_layers_that_do_not_exist(autoencoder):
+    with pytest.raises(TargetError, match=r"no layer 'latents' .* latent"):
+        autoencoder.of("latents")
+
+
+def test_the_model_and_the_example_stay_as_they_were():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 6), nn.Dropout(), nn.Linear(6, 2))
+    model[2].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    example = torch.full((3, 4), -1.0)
+    couplings(model, example)
+    assert [module.training for module in model.modules()] == [True, True, True, False, True]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(example, torch.full((3, 4), -1.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((), "batch dimension"), ((0, 4), "batch dimension"), ((2, 5), r"\[2, 5\]")]
+)
+def test_an_example_that_does_not_fit(shape, message):
+    with pytest.raises(InputError, match=message):
+        couplings(nn.Linear(4, 2), torch.zeros(shape))
+
+
+def test_one_row_is_enough():
+    assert couplings(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.zeros(1, 4)).of("0").size == 3
+
+
+def test_a_network_that_cannot_be_traced_is_refused():
+    net = Net(lambda net, x: net.a(x) if x.sum() > 0 else net.a(-x), a=nn.Linear(4, 2))
+    with pytest.raises(UnsupportedModelError, match="cannot be traced"):
+        couplings(net, torch.zeros(2, 4))
