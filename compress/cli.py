@@ -71,9 +71,10 @@ def train(
     with _reporting(debug):
         loaded = _load(recipe, changes, seed)
         from compress.recipe import output, running
+        from compress.recipe.clock import Clock
 
         output.require_file(out, force=force)
-        setting = running.prepare(loaded, data_root, device, _bar())
+        setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
         done = running.train_dense(loaded, out, setting)
         if as_json:
             _print_json(done)
@@ -103,14 +104,12 @@ def apply(
     with _reporting(debug) as warned:
         loaded = _load(recipe, changes, seed)
         from compress.recipe import output, running
+        from compress.recipe.clock import Clock
 
         out = out or Path(loaded.name)
         output.require_writable(out, force=force)
-        clock = running.Clock(STARTED)
-        clock.phases["imports"] = time.perf_counter() - STARTED
-        with clock.phase("data"):
-            setting = running.prepare(loaded, data_root, device, _bar())
-        results = running.apply(loaded, model, out, setting, clock, warned=warned)
+        setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
+        results = running.apply(loaded, model, out, setting, warned=warned)
         if as_json:
             _print_json(results)
         else:
@@ -223,9 +222,10 @@ def demo(
     with _reporting(debug) as warned:
         from compress.recipe import demo as job
         from compress.recipe import output
+        from compress.recipe.clock import Clock
 
         output.require_writable(out, force=force)
-        results = job.run(out, data_root, device, _bar(), _people().print, STARTED, warned)
+        results = job.run(out, data_root, device, _bar(), _people().print, Clock(STARTED, "imports"), warned)
         _show_results(results, out / "mnist_ae")
 
 

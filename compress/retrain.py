@@ -2,7 +2,6 @@
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,11 +32,10 @@ class Optimization:
 
 @dataclass
 class Training:
-    """What a training did: the mean loss of each epoch, optimizer steps, and the seconds of it all."""
+    """What a training did: the mean loss of each epoch, and optimizer steps."""
 
     losses: list[float] = field(default_factory=list)
     steps: int = 0
-    seconds: float = 0.0
 
 
 def train(
@@ -72,7 +70,6 @@ def train(
     result = Training()
     good_step, good = 0, copy.deepcopy(model.state_dict())
     model.train()
-    started = time.perf_counter()
     while result.steps < steps:
         epoch_start, state = result.steps, copy.deepcopy(model.state_dict())
         values = []
@@ -97,7 +94,6 @@ def train(
             if result.steps == steps:
                 break
         result.losses.append(sum(values) / len(values))
-    result.seconds = time.perf_counter() - started
     return result
 
 

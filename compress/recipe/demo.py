@@ -6,6 +6,7 @@ from typing import Any
 
 from compress.errors import DataError
 from compress.recipe import running
+from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
 from compress.recipe.stages import Bar
 
@@ -28,7 +29,7 @@ def run(
     device: str,
     bar: Bar,
     tell: Callable[[str], None],
-    started: float,
+    clock: Clock,
     warned: Sequence[str],
 ) -> dict[str, Any]:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
@@ -43,14 +44,13 @@ def run(
     """
     recipe = load_recipe("mnist_ae", BRIEF["mnist"])
     try:
-        setting = running.prepare(recipe, data_root, device, bar)
+        setting = running.prepare(recipe, data_root, device, bar, clock)
     except DataError as error:
         tell(f"MNIST is not to be had: {error}")
         tell("Falling back to mnist_sample, 5,000 real MNIST digits: the losses below are not those of full MNIST.")
         recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
-        setting = running.prepare(recipe, data_root, device, bar)
+        setting = running.prepare(recipe, data_root, device, bar, clock)
     out.mkdir(parents=True, exist_ok=True)
     trained = running.train_dense(recipe, out / "model.pt", setting)
     tell(f"{out / 'model.pt'}: test loss {trained['metric']['loss']:.4g} after {trained['seconds']:.0f} s of training")
-    clock = running.Clock(started)
-    return running.apply(recipe, out / "model.pt", out / "mnist_ae", setting, clock, warned=warned)
+    return running.apply(recipe, out / "model.pt", out / "mnist_ae", setting, warned=warned)

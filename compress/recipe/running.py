@@ -5,10 +5,8 @@ import dataclasses
 import json
 import platform
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit
+from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
 from compress.recipe.stages import Bar, Pruned, Setting, optimization, run_stage, schedule
@@ -39,42 +38,17 @@ Models = dict[str, nn.Module]
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
-@dataclass
-class Clock:
-    """Where the wall time goes. `started` is a time of `time.perf_counter`, that of the command if it has one."""
-
-    started: float
-    phases: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - begun
-
-    def split(self, training: float) -> dict[str, Any]:
-        """Total, what of it was training, and the rest by phase; all in seconds."""
-        total = time.perf_counter() - self.started
-        return {
-            "total": total,
-            "training": training,
-            "training_share": training / total,
-            "phases": {**self.phases, "other": total - sum(self.phases.values())},
-        }
-
-
-def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar) -> Setting:
+def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock: Clock) -> Setting:
     """Load the data and check that it fits the recipe's network.
 
     Raises:
         DataError, InputError: it is not there, does not fit, or there is no such device.
     """
     chosen = choose_device(device)
-    dataset = build_data(recipe.data, data_root)
+    with clock.phase("data"):
+        dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar)
+    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar, clock)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -100,14 +74,14 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
         "model": str(out),
         "data": _describe_data(setting),
         "steps": training.steps,
-        "seconds": training.seconds,
+        "seconds": setting.clock.spent("training"),
         "epoch_losses": training.losses,
         "metric": metric,
     }
 
 
 def apply(
-    recipe: schema.Recipe, source: Path, out: Path, setting: Setting, clock: Clock, *, warned: Sequence[str] = ()
+    recipe: schema.Recipe, source: Path, out: Path, setting: Setting, *, warned: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
 
@@ -126,6 +100,7 @@ def apply(
     for stage in recipe.stages:
         schedule(stage, setting.steps_per_epoch)
     torch.manual_seed(recipe.seed)
+    clock = setting.clock
     with clock.phase("load"):
         model = build_model(recipe.model, recipe.seed)
         load_weights(model, read_weights(source), str(source))
@@ -133,7 +108,7 @@ def apply(
         dense = copy.deepcopy(model)
     pruned = Pruned()
     found = []
-    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"), clock.phase("stages"):
+    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
         for number, stage in enumerate(recipe.stages):
             found.append(run_stage(model, stage, number, pruned, setting))
     if not any(entry["pruned"] for entry in found):
@@ -142,16 +117,19 @@ def apply(
         )
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
-    with clock.phase("evaluate"):
-        metrics = {name: setting.evaluate(network.to(setting.device)) for name, network in models.items()}
-        for network in models.values():
-            network.cpu()
+    metrics = {
+        "dense": setting.evaluate(models["dense"]),
+        "masked": found[-1]["after_removal"],
+        "slim": setting.evaluate(models["slim"]),
+    }
+    for network in models.values():
+        network.cpu()
     with whole_folder(out) as folder:
         described = {
             name: {**dataclasses.asdict(stats.measure(network, setting.example.cpu())), "metric": metrics[name]}
             for name, network in models.items()
         }
-        _export(recipe, models, folder, setting, clock, described, parity)
+        _export(recipe, models, folder, setting, described, parity)
         results = {
             "schema": 1,
             "recipe": recipe.model_dump(mode="json"),
@@ -168,7 +146,7 @@ def apply(
         write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
         (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
-        results["timing"] = clock.split(training=sum(entry["seconds"] for entry in found))
+        results["timing"] = clock.split()
         (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return results
 
@@ -191,12 +169,11 @@ def _export(
     models: Models,
     folder: Path,
     setting: Setting,
-    clock: Clock,
     described: dict[str, dict[str, Any]],
     parity: dict[str, Any],
 ) -> None:
     """Write the slim network's files; measure size and latency of all three models."""
-    example = setting.example.cpu()
+    clock, example = setting.clock, setting.example.cpu()
     note = {"recipe": recipe.model_dump_json()}
     with tempfile.TemporaryDirectory() as scratch:
         sizes: dict[str, dict[str, Path]] = {name: {} for name in models}

@@ -1,6 +1,5 @@
 """One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from compress.data import TrainingData
 from compress.errors import InputError
 from compress.metrics import Task
 from compress.recipe import schema
+from compress.recipe.clock import Clock
 from compress.remove import decay
 from compress.remove.hard import HardPruner
 from compress.remove.soft import SoftPruner
@@ -40,6 +40,7 @@ class Setting:
     device: torch.device
     seed: int
     bar: Bar  # (title, steps) -> context manager of a function (steps done, loss)
+    clock: Clock
 
     @property
     def example(self) -> Tensor:
@@ -53,8 +54,9 @@ class Setting:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Loss and, where the task has one, accuracy on the test images."""
-        batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
-        return metrics.evaluate(model, batches, self.task)
+        with self.clock.phase("evaluation"):
+            batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
+            return metrics.evaluate(model, batches, self.task)
 
     def train(
         self,
@@ -65,7 +67,7 @@ class Setting:
         after_step: Callable[[int], None] = lambda step: None,
     ) -> Training:
         """`retrain.train` on the training images, in the order that the seed gives."""
-        with self.bar(title, steps) as on_step:
+        with self.bar(title, steps) as on_step, self.clock.phase("training"):
             return train(
                 model,
                 self.data.batches("train", self.batch_size, self.task, self.device),
@@ -111,22 +113,18 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         TrainingError: see `compress.retrain.train`.
     """
     steps, fall = schedule(stage, setting.steps_per_epoch)
-    begun = time.perf_counter()
-    selection = _select(model, stage, number, pruned, setting)
-    selecting = time.perf_counter() - begun
+    with setting.clock.phase("selection"):
+        selection = _select(model, stage, number, pruned, setting)
     pruned.keep.update(selection.keep)
     before = setting.evaluate(model) if fall.steps == 0 else None
-    measuring = 0.0
-    training = Training()
+    training, earlier = Training(), setting.clock.spent("training")
     with only_trainable(model, _trainable(stage, selection)):
         pruner = _pruner(model, fall, pruned)
 
         def after_step(step: int) -> None:
-            nonlocal before, measuring
+            nonlocal before
             if pruner.removes_next:
-                started = time.perf_counter()
                 before = setting.evaluate(model)
-                measuring = time.perf_counter() - started
             pruner.step()
 
         if steps and stage.retrain is not None:
@@ -147,8 +145,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "steps": training.steps,
         "decay_steps": fall.steps,
         "epoch_losses": training.losses,
-        "seconds": training.seconds - measuring,
-        "selection_seconds": selecting,
+        "seconds": setting.clock.spent("training") - earlier,
     }
 
 

@@ -1,0 +1,48 @@
+"""Where the wall time of a run goes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Clock:
+    """Charges every moment since `started` to exactly one phase, the innermost that is open, or "other"."""
+
+    def __init__(self, started: float | None = None, before: str = "other") -> None:
+        """Count from `started`, a time of `time.perf_counter`; what has passed since then was `before`."""
+        self._since = time.perf_counter()
+        self.started = self._since if started is None else started
+        self.phases: dict[str, float] = {before: self._since - self.started}
+        self._open = ["other"]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._charge()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    def spent(self, name: str) -> float:
+        """Seconds charged to a phase so far."""
+        self._charge()
+        return self.phases.get(name, 0.0)
+
+    def split(self) -> dict[str, Any]:
+        """Total and phases in seconds, and the share of the total that was training."""
+        self._charge()
+        total = self._since - self.started
+        return {
+            "total": total,
+            "training_share": self.spent("training") / total,
+            "phases": dict(self.phases),
+        }
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        name = self._open[-1]
+        self.phases[name] = self.phases.get(name, 0.0) + now - self._since
+        self._since = now
