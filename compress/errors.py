@@ -9,7 +9,8 @@ CompressError                   the base: `except CompressError` catches all of 
 │   ├── UnsupportedModelError   a network that slimming does not understand, with the operation's name
 │   └── OutputError             an output folder or file that cannot be written
 └── RunError                    the input was fine and the run failed; exit code 1
-    ├── TrainingError           the loss became NaN or infinite
+    ├── TrainingError           a loss is NaN or infinite
+    │   └── DivergedError       ... during training: the model holds its last good weights again
     ├── ProofError              two models that must compute the same do not
     └── NothingPrunedError      a run that would leave the network as large as it was
 
@@ -56,6 +57,10 @@ class RunError(CompressError):
 
 
 class TrainingError(RunError):
+    pass
+
+
+class DivergedError(TrainingError):
     pass
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.data import Batches
-from compress.errors import InputError, TargetError, TrainingError
+from compress.errors import DivergedError, InputError, TargetError
 from compress.metrics import Loss
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -59,7 +59,7 @@ def train(
         on_step: called after that with (steps done, loss): progress is shown here.
 
     Raises:
-        TrainingError: the loss is NaN or infinite. The model then holds the weights of the latest start of an epoch
+        DivergedError: the loss is NaN or infinite. The model then holds the weights of the latest start of an epoch
             from which the loss was still finite.
         InputError: no parameter requires a gradient.
     """
@@ -79,7 +79,7 @@ def train(
             values.append(value.item())
             if not math.isfinite(values[-1]):
                 model.load_state_dict(good)
-                raise TrainingError(
+                raise DivergedError(
                     f"the loss became {values[-1]} at step {result.steps + 1} of {steps}; the weights of step "
                     f"{good_step}, the last good ones, are kept: try a learning rate below {optimization.lr:g}"
                 )

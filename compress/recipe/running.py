@@ -18,7 +18,7 @@ import compress.export
 from compress import stats
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Dataset
-from compress.errors import InputError, NothingPrunedError, TrainingError
+from compress.errors import DivergedError, InputError, NothingPrunedError
 from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
@@ -26,7 +26,7 @@ from compress.recipe.building import build_data, build_model, choose_device, req
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
-from compress.recipe.stages import Bar, Pruned, Setting, optimization, run_stage, schedule
+from compress.recipe.stages import Bar, Pruned, Setting, check_stage, optimization, run_stage
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 
@@ -59,7 +59,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
 
     Raises:
         InputError: the recipe has no `train` section.
-        TrainingError: the loss became NaN; the last good weights are beside `out`.
+        DivergedError: the loss became NaN; the last good weights are beside `out`.
     """
     if recipe.train is None:
         raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
@@ -93,12 +93,10 @@ def apply(
 
     Raises:
         InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
-        TrainingError: the loss became NaN; the last good weights are in `out`/checkpoint.
+        DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was chosen to go.
         ProofError: slim differs from masked, or a file from slim; nothing is written.
     """
-    for stage in recipe.stages:
-        schedule(stage, setting.steps_per_epoch)
     torch.manual_seed(recipe.seed)
     clock = setting.clock
     with clock.phase("load"):
@@ -106,6 +104,9 @@ def apply(
         load_weights(model, read_weights(source), str(source))
         model.to(setting.device)
         dense = copy.deepcopy(model)
+    with clock.phase("selection"):
+        for stage in recipe.stages:
+            check_stage(model, stage, setting)
     pruned = Pruned()
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
@@ -224,10 +225,10 @@ def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
     """Where training ends in NaN, write the weights that it went back to."""
     try:
         yield
-    except TrainingError as error:
+    except DivergedError as error:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(model.state_dict(), path)
-        raise TrainingError(f"{error}; they are in {path}") from error
+        raise DivergedError(f"{error}; they are in {path}") from error
 
 
 def _describe_data(setting: Setting) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
     Raises:
         InputError: targets that do not exist, or a decay that is longer than the retraining.
-        TrainingError: see `compress.retrain.train`.
+        DivergedError: see `compress.retrain.train`.
     """
     steps, fall = schedule(stage, setting.steps_per_epoch)
     with setting.clock.phase("selection"):
@@ -147,6 +147,24 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "epoch_losses": training.losses,
         "seconds": setting.clock.spent("training") - earlier,
     }
+
+
+def check_stage(model: nn.Module, stage: schema.Stage, setting: Setting) -> None:
+    """Find out before any time is spent whether the stage can be run on this network.
+
+    Raises:
+        InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
+    """
+    schedule(stage, setting.steps_per_epoch)
+    if isinstance(stage.target, schema.Nodes):
+        structure = couplings(model, setting.example)
+        for layer in stage.target.nodes:
+            structure.of(layer)
+    else:
+        resolve(model, stage.target.weights, bias=stage.target.bias)
+    if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
+        with only_trainable(model, stage.retrain.trainable):
+            pass
 
 
 def schedule(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, decay.Decay]:

@@ -52,13 +52,13 @@ class SoftPruner:
     ) -> None:
         """
         Args:
-            targets: patterns, parameters or (module, name) pairs, see `compress.select.targets.resolve`; as they come
-                from there, in the model's order. `bias` lets patterns take biases too.
+            targets: patterns, parameters or (module, name) pairs, see `compress.select.targets.resolve`. `bias` lets
+                patterns take biases too.
             sparsity: fraction of the targets' entries that goes, in [0, 1); see `choose` for `scope` and `min_keep`.
             steps: the entries are exactly zero after so many calls of `step`; 0 removes them at once.
             factor: instead of `steps`, the x of eq. 1, for the exponential decay.
             decay, final: see `compress.remove.decay.over`.
-            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, True = keep.
+            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in the targets' order, True = keep.
 
         Raises:
             InputError: contradicting or missing arguments.

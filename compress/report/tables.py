@@ -37,24 +37,20 @@ def _rows(found: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, list[str]]]
 
 
 def stages(results: Results) -> Table:
-    """What each stage pruned, and the metric before and after the last of it was gone."""
-    table = Table(title="stages")
-    for title in ("stage", "criterion", "removal", "asked", "achieved"):
-        table.add_column(title)
-    for title in ("before removal", "after removal", "steps", "seconds"):
-        table.add_column(title, justify="right")
-    for stage in results["stages"]:
-        table.add_row(
-            stage["target"],
-            stage["criterion"]["kind"],
-            _removal(stage),
-            f"{stage['asked']:.4g}",
-            f"{stage['achieved']:.4g}",
-            _metric(stage.get("before_removal")),
-            _metric(stage["after_removal"]),
-            f"{stage['steps']:,}",
-            f"{stage['seconds']:.1f}",
-        )
+    """What each stage pruned, and the metric before and after the last of it was gone; a column per stage."""
+    found = results["stages"]
+    table = Table(title="what was pruned")
+    table.add_column("")
+    for number in range(1, len(found) + 1):
+        table.add_column(f"stage {number}")
+    table.add_row("target", *(f"{stage['kind']} of {stage['target']}" for stage in found))
+    table.add_row("criterion", *(stage["criterion"]["kind"] for stage in found))
+    table.add_row("removal", *(_removal(stage) for stage in found))
+    table.add_row("asked", *(f"{stage['asked']:.4g}" for stage in found))
+    table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
+    table.add_row("before removal", *(_metric(stage["before_removal"]) for stage in found))
+    table.add_row("after removal", *(_metric(stage["after_removal"]) for stage in found))
+    table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
     return table
 
 

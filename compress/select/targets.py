@@ -25,7 +25,7 @@ class Target:
 
 
 def resolve(model: nn.Module, wanted: Iterable[TargetLike], *, bias: bool = False) -> list[Target]:
-    """The parameters that `wanted` means, in the model's own order, each once.
+    """The parameters that `wanted` means, in its order (a pattern's in the model's own), each once.
 
     Args:
         wanted: any mix of
@@ -39,8 +39,9 @@ def resolve(model: nn.Module, wanted: Iterable[TargetLike], *, bias: bool = Fals
         TargetError: something matches nothing, is no parameter of the model, or is shared between two modules.
     """
     everything = _parameters(model)
-    chosen = {path for item in wanted for path in _matches(item, everything, bias)}
-    targets = [target for target in everything if target.path in chosen]
+    by_path = {target.path: target for target in everything}
+    chosen = dict.fromkeys(path for item in wanted for path in _matches(item, everything, bias))
+    targets = [by_path[path] for path in chosen]
     _refuse_shared(targets, everything)
     return targets
 

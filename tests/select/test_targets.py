@@ -37,9 +37,10 @@ def test_full_names_take_anything(model):
     assert paths(resolve(model, ["scale", "encoder.1.weight"])) == ["scale", "encoder.1.weight"]
 
 
-def test_tensors_and_pairs_and_mixes_in_the_models_order_once(model):
-    wanted = ["head.*", model.encoder[3].weight, (model.encoder[0], "bias"), model.head.weight]
-    assert paths(resolve(model, wanted)) == ["encoder.0.bias", "encoder.3.weight", "head.weight"]
+def test_tensors_and_pairs_and_mixes_in_the_order_given_each_once(model):
+    wanted = ["head.*", model.encoder[3].weight, (model.encoder[0], "bias"), model.head.weight, "encoder.*"]
+    found = ["head.weight", "encoder.3.weight", "encoder.0.bias", "encoder.0.weight"]
+    assert paths(resolve(model, wanted)) == found
 
 
 def test_a_target_reaches_its_parameter(model):

@@ -1,0 +1,135 @@
+"""A tiny data set, a tiny recipe, the command line in this process, and one whole run that many tests look at."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typer.testing import CliRunner, Result
+
+from compress.cli import app
+
+RECIPE = """\
+name: tiny
+seed: 0
+model: {name: autoencoder, latent: 8, image: [1, 6, 6]}
+data: {npz: NPZ, batch_size: 20}
+task: reconstruct
+train: {epochs: 4, optimizer: adamw, lr: 1e-3}
+stages:
+  - target: {nodes: latent}
+    criterion: skeletonization
+    sparsity: 0.75
+    removal: {kind: soft, over: 1 epoch}
+    retrain: {epochs: 2, optimizer: adamw, lr: 1e-3, trainable: adjacent}
+export: [safetensors]
+"""
+
+
+def pictures(samples: int = 120, *, classes: int = 3, size: int = 6) -> dict[str, NDArray[Any]]:
+    """`images` and `labels` of an .npz file: a noisy pattern per class."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(samples) % classes
+    patterns = chance.integers(0, 255, (classes, size, size))
+    images = np.clip(patterns[labels] + chance.normal(0, 20, (samples, size, size)), 0, 255).astype(np.uint8)
+    return {"images": images, "labels": labels}
+
+
+@pytest.fixture(scope="session", name="pictures")
+def pictures_fixture() -> Callable[..., dict[str, NDArray[Any]]]:
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 training and 20 test images of 6 x 6 pixels in three classes."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **pictures())
+    return path
+
+
+@pytest.fixture(scope="session")
+def recipe_text(npz: Path) -> str:
+    """An autoencoder with 8 latent nodes, of which 6 go."""
+    return RECIPE.replace("NPZ", json.dumps(str(npz)))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, recipe_text: str) -> Path:
+    """`recipe_text` as a file in the test's folder."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Result]:
+    """Run a command in this process; fails where its exit code is not the expected one."""
+
+    def command(*arguments: object, code: int = 0, env: dict[str, str] | None = None) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="compress", env=env)
+        if result.exit_code != code:
+            raise AssertionError(f"exit code {result.exit_code}: {result.output}") from result.exception
+        return result
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, run: Callable[..., Result]) -> Path:
+    """Weights of the recipe's network after `compress train`; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+    run("train", folder / "recipe.yaml", "-o", folder / "model.pt")
+    return folder / "model.pt"
+
+
+@pytest.fixture
+def weights(trained: Path) -> dict[str, Tensor]:
+    """The content of `trained`, to be changed at will."""
+    content: dict[str, Tensor] = torch.load(trained, weights_only=True)
+    return content
+
+
+@pytest.fixture(scope="session")
+def applied(
+    tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: Path, run: Callable[..., Result]
+) -> Path:
+    """The folder of a `compress apply` that writes and measures everything; not to be changed."""
+    folder = tmp_path_factory.mktemp("applied")
+    (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+    changes = ("--set", "export=[onnx, safetensors, pt2]", "--set", "benchmark.batch_sizes=[1, 4]")
+    result = run("apply", folder / "recipe.yaml", trained, "-o", folder / "out", *changes)
+    (folder / "terminal.txt").write_text(result.stdout, encoding="utf-8")
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def results(applied: Path) -> dict[str, Any]:
+    """The results.json of `applied`."""
+    content: dict[str, Any] = json.loads((applied / "results.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def unchanged() -> Callable[[Path], AbstractContextManager[None]]:
+    """`with unchanged(folder)`: at the end every file and folder below it is as it was, and none is new."""
+
+    def content(folder: Path) -> dict[str, bytes | None]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+        }
+
+    @contextmanager
+    def watch(folder: Path) -> Iterator[None]:
+        before = content(folder)
+        yield
+        assert content(folder) == before
+
+    return watch

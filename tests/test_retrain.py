@@ -1,0 +1,195 @@
+import copy
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.errors import DivergedError, InputError, TargetError
+from compress.retrain import Optimization, Optimizer, only_trainable, train
+
+INPUTS = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+TARGETS = INPUTS @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
+
+
+class Samples:
+    """Seven batches of `INPUTS`, shuffled by the generator."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(50, generator=generator).split(8):
+            yield INPUTS[rows], TARGETS[rows]
+
+
+class Recorder(Samples):
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in super().__call__(generator):
+            self.seen.append(inputs)
+            yield inputs, targets
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def plain_loop(model: nn.Module, steps: int, optimizer: torch.optim.Optimizer, rates: list[float]) -> list[float]:
+    generator, losses = seeded(), []
+    while len(losses) < steps:
+        for inputs, targets in Samples()(generator):
+            if len(losses) == steps:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = rates[len(losses)]
+            loss = F.mse_loss(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.optim.Optimizer]) -> None:
+    ours, plain = network(), network()
+    momentum = {"momentum": 0.9} if name == "sgd" else {}
+    settings = Optimization(name, lr=0.01, momentum=0.9, weight_decay=0.1)
+    # Fused updates round differently from the others, and are what is asked for.
+    optimizer = kind(plain.parameters(), lr=0.01, weight_decay=0.1, fused=True, **momentum)  # type: ignore[call-arg]
+    losses = plain_loop(plain, 17, optimizer, [0.01] * 17)
+    shown: list[tuple[int, float]] = []
+    result = train(
+        ours,
+        Samples(),
+        F.mse_loss,
+        17,
+        settings,
+        generator=seeded(),
+        on_step=lambda step, value: shown.append((step, value)),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+    assert shown == list(enumerate(losses, start=1))
+    assert result.steps == 17
+    assert result.losses == [sum(part) / len(part) for part in (losses[:7], losses[7:14], losses[14:])]
+
+
+def test_the_cosine_schedule_is_the_formula() -> None:
+    ours, plain, steps = network(), network(), 12
+    rates = [0.05 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    losses = plain_loop(plain, steps, torch.optim.SGD(plain.parameters(), fused=True), rates)
+    result = train(
+        ours, Samples(), F.mse_loss, steps, Optimization("sgd", 0.05, lr_schedule="cosine"), generator=seeded()
+    )
+    assert result.losses == pytest.approx([sum(losses[:7]) / 7, sum(losses[7:]) / 5], rel=1e-6)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_the_last_epoch_may_end_in_its_middle_and_no_step_is_none() -> None:
+    recorder, done = Recorder(), []
+    result = train(
+        network(),
+        recorder,
+        F.mse_loss,
+        9,
+        Optimization(),
+        generator=seeded(),
+        after_step=lambda step: done.append(step),
+    )
+    assert done == list(range(1, 10))
+    assert len(recorder.seen) == 9
+    assert len(result.losses) == 2
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    assert train(model, Samples(), F.mse_loss, 0, Optimization(), generator=seeded()).losses == []
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_order_hangs_on_the_generator_alone() -> None:
+    orders = []
+    for seed, everybody in ((0, 1), (0, 2), (3, 1)):
+        recorder = Recorder()
+        model = network()
+        torch.manual_seed(everybody)
+        train(model, recorder, F.mse_loss, 14, Optimization(), generator=seeded(seed))
+        orders.append(torch.cat(recorder.seen))
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0][:50], orders[0][50:]), "every epoch has an order of its own"
+
+
+def test_after_step_comes_between_the_update_and_on_step() -> None:
+    model, events = network(), []
+    before = model[0].weight.detach().clone()
+
+    def after_step(step: int) -> None:
+        events.append(("after", step, torch.equal(before, model[0].weight)))
+
+    train(
+        model,
+        Samples(),
+        F.mse_loss,
+        1,
+        Optimization(),
+        generator=seeded(),
+        after_step=after_step,
+        on_step=lambda step, value: events.append(("on", step, math.isfinite(value))),
+    )
+    assert events == [("after", 1, False), ("on", 1, True)]
+
+
+def test_a_diverging_training_says_at_which_step_and_goes_back() -> None:
+    model = network()
+    healthy = Optimization("sgd", 0.01)
+    train(model, Samples(), F.mse_loss, 7, healthy, generator=seeded())
+    good = copy.deepcopy(model.state_dict())
+
+    def broken_from(step: int) -> object:
+        calls = iter(range(1, 100))
+
+        def loss(output: Tensor, target: Tensor) -> Tensor:
+            return F.mse_loss(output, target) * (math.inf if next(calls) >= step else 1.0)
+
+        return loss
+
+    with pytest.raises(
+        DivergedError, match=r"loss became inf at step 3 of 21; the weights of step 0, .*rate below 0.01"
+    ):
+        train(model, Samples(), broken_from(3), 21, healthy, generator=seeded())  # type: ignore[arg-type]
+    assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
+    # The first loss of the third epoch is broken, so the second has already gone wrong: back to its start.
+    with pytest.raises(DivergedError, match=r"at step 15 of 21; the weights of step 7,"):
+        train(model, Samples(), broken_from(15), 21, healthy, generator=seeded())  # type: ignore[arg-type]
+    model.load_state_dict(good)
+    with pytest.raises(DivergedError, match=r"at step 16 of 21; the weights of step 14,"):
+        train(model, Samples(), broken_from(16), 21, healthy, generator=seeded())  # type: ignore[arg-type]
+
+
+def test_only_trainable_freezes_the_rest_and_gives_back_what_it_found() -> None:
+    model = network()
+    model[2].bias.requires_grad_(False)
+    with only_trainable(model, ["2.*"]):
+        assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, False]
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
+    with pytest.raises(TargetError, match=r"trainable: 'nothing.\*' matches no parameter; there are 0.weight, 0.bias"):
+        only_trainable(model, ["0.*", "nothing.*"]).__enter__()
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
+
+
+def test_nothing_to_train_is_refused() -> None:
+    model = network().requires_grad_(False)
+    with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
+        train(model, Samples(), F.mse_loss, 1, Optimization(), generator=seeded())
