@@ -3,9 +3,10 @@
 import json
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,8 +75,9 @@ def train(
         from compress.recipe.clock import Clock
 
         output.require_file(out, force=force)
-        setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
-        done = running.train_dense(loaded, out, setting)
+        with redirect_stdout(sys.stderr):  # what a factory of the user's prints is no result
+            setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
+            done = running.train_dense(loaded, out, setting)
         if as_json:
             _print_json(done)
         else:
@@ -103,13 +105,16 @@ def apply(
     """Prune, retrain, slim, prove, export and time: compress apply mnist_ae model.pt"""
     with _reporting(debug) as warned:
         loaded = _load(recipe, changes, seed)
-        from compress.recipe import output, running
+        from compress.recipe import loading, output, running
         from compress.recipe.clock import Clock
 
         out = out or Path(loaded.name)
         output.require_writable(out, force=force)
-        setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
-        results = running.apply(loaded, model, out, setting, warned=warned)
+        with redirect_stdout(sys.stderr):  # as in `train`
+            setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
+            results = running.apply(
+                loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
+            )
         if as_json:
             _print_json(results)
         else:
@@ -136,7 +141,8 @@ def export(
         from compress.recipe import exporting, output
 
         output.require_writable(out, force=force)
-        written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
+        with redirect_stdout(sys.stderr):  # as in `train`
+            written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:
             _print_json(written)
         else:
@@ -203,6 +209,8 @@ def recipes(
 
         if schema:
             _print_json(schemas.json_schema())
+        elif name is not None and as_json:
+            _print_json(loading.load_recipe(name).model_dump(mode="json"))
         elif name is not None:
             _say(loading.shipped_text(name).rstrip())
         elif as_json:
@@ -216,6 +224,7 @@ def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder for model.pt and the results.")] = Path("demo"),
     data_root: DataOption = Path("data"),
     device: DeviceOption = "auto",
+    as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -226,8 +235,11 @@ def demo(
         from compress.recipe.clock import Clock
 
         output.require_writable(out, force=force)
-        results = job.run(out, data_root, device, _bar(), _people().print, Clock(STARTED, "imports"), warned)
-        _show_results(results, out / "mnist_ae")
+        results = job.run(out, data_root, device, _bar(), _tell, Clock(STARTED, "imports"), warned)
+        if as_json:
+            _print_json(results)
+        else:
+            _show_results(results, out / "mnist_ae")
 
 
 def main() -> None:
@@ -240,6 +252,10 @@ def main() -> None:
 
 def _people() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _tell(line: str) -> None:
+    _people().print(Text(line))
 
 
 def _say(line: str) -> None:
@@ -271,11 +287,11 @@ def _reporting(debug: bool) -> Iterator[list[str]]:
             yield warned
         except CompressError as error:
             if debug:
-                raise
+                traceback.print_exception(error)
             console.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console.print("interrupted: nothing was written")
+            console.print("interrupted: no results were written")
             raise typer.Exit(130) from None
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress import data, models, sources
 from compress.data import TrainingData
-from compress.errors import InputError
+from compress.errors import DataError, InputError
+from compress.metrics import evaluation_mode
 from compress.recipe import schema
 
 
@@ -68,6 +69,21 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
     data.require_shape(dataset, model.image, model.name)
     if isinstance(model, schema.Classifier | schema.ConvClassifier):
         data.require_classes(dataset, model.classes, model.name)
+
+
+def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> None:
+    """Refuse data that the network cannot be run on, whatever the reason.
+
+    Raises:
+        DataError: running it on `example` [N, ...] failed.
+    """
+    try:
+        with evaluation_mode(model):
+            model(example)
+    except Exception as error:  # a network of the user's own may raise anything
+        name = wanted.factory if isinstance(wanted, schema.FactoryModel) else wanted.name
+        shape, reason = "x".join(map(str, example.shape[1:])), str(error).strip().partition("\n")[0]
+        raise DataError(f"{name} does not run on inputs of {shape}, which is what the data are: {reason}") from error
 
 
 def choose_device(wanted: str) -> torch.device:

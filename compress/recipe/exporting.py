@@ -41,6 +41,8 @@ def export(
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
+    if recipe is None and changes:
+        raise InputError(f"--set {changes[0]} changes a recipe, and none is named: name it with --recipe")
     wanted = _recipe_of(source) if recipe is None else load_recipe(recipe, changes)
     model = load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
     example = torch.zeros(2, *_input_shape(wanted, model))

@@ -59,6 +59,19 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def place(source: str | Path, overrides: Sequence[str], key: str) -> str:
+    """Where a key such as "stages.0.target", or what is nearest above it, was written: `file:line: stages.0.target`.
+
+    Args:
+        source, overrides: what `load_recipe` has taken.
+    """
+    document = _read(source)
+    for text in overrides:
+        document.override(text)
+    parts = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    return f"{document.at(document.nearest(parts))}: {key}"
+
+
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with its defaults written out, as YAML that loads as an equal recipe."""
     yaml, stream = YAML(), io.StringIO()
@@ -221,6 +234,10 @@ class _Document:
     def at(self, place: Place) -> str:
         return place if isinstance(place, str) else f"{self.label}:{place}"
 
+    def nearest(self, key: Key) -> Place:
+        """The place of `key` or, where that was not written, of the key above it."""
+        return next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
+
     def override(self, text: str) -> None:
         """Apply "a.b=c"; mappings on the way are made where they are missing, since only the schema knows all keys.
 
@@ -258,7 +275,7 @@ class _Document:
             key, owner = _meant(detail)
             if detail["type"] == "union_tag_invalid" and isinstance(self._value(key), dict):
                 key = (*key, detail["ctx"]["discriminator"].strip("'"))
-            place = next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
+            place = self.nearest(key)
             mistakes.append((place, f"{self.at(place)}: {_dotted(key)}: {_explanation(detail, owner)}"))
         mistakes.sort(key=lambda mistake: mistake[0] if isinstance(mistake[0], int) else MAX_BYTES)
         return [text for _, text in mistakes]

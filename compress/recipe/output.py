@@ -4,10 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compress.errors import OutputError
+
+SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def require_writable(out: Path, *, force: bool) -> None:
@@ -24,17 +26,18 @@ def require_writable(out: Path, *, force: bool) -> None:
 
 
 def require_file(out: Path, *, force: bool) -> None:
-    """Refuse an output file before any time is spent on its content.
+    """Refuse an output file of weights before any time is spent on its content.
 
     Raises:
-        OutputError: it exists (unless `force`), is a folder, or cannot be made there.
+        OutputError: it exists (unless `force`), is a folder, has a suffix of something else, or cannot be made there.
     """
     if out.is_dir():
         raise OutputError(f"{out} is a folder; name a file to write")
+    if out.suffix not in SUFFIXES:
+        raise OutputError(f"{out} ends in {out.suffix!r}: weights are written as {', '.join(SUFFIXES)}")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; name another file, or replace it with --force")
     _try_to_write(out.parent)
-    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _try_to_write(out: Path) -> None:
@@ -49,28 +52,52 @@ def _try_to_write(out: Path) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write into, which takes its place once all has gone well; else it vanishes.
+    """A folder to write into, whose content takes the place of that of `out` once all has gone well; else it vanishes.
 
     Raises:
         OutputError: the folder cannot be made or put in place.
     """
+    # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
+    home = out if out.is_dir() else out.parent
+    made = [folder for folder in (home, *home.parents) if not folder.exists()]
+    draft = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        draft.chmod(0o777 & ~_umask())
+        with _told_as_output_error(out):
+            home.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(dir=home, prefix=".softprune-"))
+        yield draft
+        with _told_as_output_error(out):
+            if home == out:
+                _replace_content(out, draft)
+            else:
+                draft.chmod(0o777 & ~_umask())
+                draft.rename(out)
+        made.clear()
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _replace_content(out: Path, draft: Path) -> None:
+    """Swap what is in `out` for what is in `draft`, a folder in it; by renaming, so that files are never half there."""
+    former = Path(tempfile.mkdtemp(dir=out, prefix=".softprune-"))
+    for entry in list(out.iterdir()):
+        if entry not in (draft, former):
+            entry.rename(former / entry.name)
+    for entry in list(draft.iterdir()):
+        entry.rename(out / entry.name)
+    shutil.rmtree(former)
+
+
+@contextmanager
+def _told_as_output_error(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}; name another folder") from None
-    try:
-        yield draft
-        if out.exists():
-            former = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.")) / out.name
-            out.rename(former)
-            draft.rename(out)
-            shutil.rmtree(former.parent)
-        else:
-            draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _umask() -> int:

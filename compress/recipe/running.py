@@ -5,11 +5,11 @@ import dataclasses
 import json
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -17,12 +17,12 @@ from torch import nn
 import compress.export
 from compress import stats
 from compress.checkpoint import load_weights, read_weights, write_weights
-from compress.data import Dataset
+from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError, NothingPrunedError
 from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, choose_device, require_fit
+from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
@@ -65,10 +65,12 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
         raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
     with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
         training = setting.train(model, f"train {recipe.name}", steps, optimization(recipe.train))
     metric = setting.evaluate(model)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
@@ -81,12 +83,19 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
 
 
 def apply(
-    recipe: schema.Recipe, source: Path, out: Path, setting: Setting, *, warned: Sequence[str] = ()
+    recipe: schema.Recipe,
+    source: Path,
+    out: Path,
+    setting: Setting,
+    *,
+    warned: Sequence[str] = (),
+    place: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
 
     Args:
         warned: a list that collects warnings while the run goes on; what is in it at the end is in the results.
+        place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
 
     Returns:
         The content of results.json.
@@ -103,10 +112,11 @@ def apply(
         model = build_model(recipe.model, recipe.seed)
         load_weights(model, read_weights(source), str(source))
         model.to(setting.device)
+        require_inputs(model, setting.example, recipe.model)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        for stage in recipe.stages:
-            check_stage(model, stage, setting)
+        for number, stage in enumerate(recipe.stages):
+            check_stage(model, stage, number, setting, place)
     pruned = Pruned()
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
@@ -136,7 +146,7 @@ def apply(
             "recipe": recipe.model_dump(mode="json"),
             "seed": recipe.seed,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-            "machine": {"cpu": _cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
+            "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
             "data": _describe_data(setting),
             "stages": found,
             "models": described,
@@ -236,14 +246,14 @@ def _describe_data(setting: Setting) -> dict[str, Any]:
     return {
         "name": found.name,
         "sha256": found.sha256,
-        "train": found.count("train"),
-        "test": found.count("test"),
+        **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
         **({"mean": found.mean.tolist(), "std": found.std.tolist()} if isinstance(found, Dataset) else {}),
         **({"note": found.note} if found.note else {}),
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name, as far as this system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,7 +1,7 @@
 """One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -149,22 +149,37 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     }
 
 
-def check_stage(model: nn.Module, stage: schema.Stage, setting: Setting) -> None:
+def check_stage(
+    model: nn.Module, stage: schema.Stage, number: int, setting: Setting, place: Callable[[str], str] = str
+) -> None:
     """Find out before any time is spent whether the stage can be run on this network.
+
+    Args:
+        place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
 
     Raises:
         InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
     """
-    schedule(stage, setting.steps_per_epoch)
-    if isinstance(stage.target, schema.Nodes):
-        structure = couplings(model, setting.example)
-        for layer in stage.target.nodes:
-            structure.of(layer)
-    else:
-        resolve(model, stage.target.weights, bias=stage.target.bias)
+    with _told_at(place(f"stages.{number}.removal")):
+        schedule(stage, setting.steps_per_epoch)
+    with _told_at(place(f"stages.{number}.target")):
+        if isinstance(stage.target, schema.Nodes):
+            structure = couplings(model, setting.example)
+            for layer in stage.target.nodes:
+                structure.of(layer)
+        else:
+            resolve(model, stage.target.weights, bias=stage.target.bias)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
-        with only_trainable(model, stage.retrain.trainable):
+        with _told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
+
+
+@contextmanager
+def _told_at(place: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{place}: {error}") from error
 
 
 def schedule(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, decay.Decay]:
@@ -232,7 +247,7 @@ def _select_nodes(
     keep = choose(ranked, stage.sparsity, scope="layer", min_keep=stage.min_keep, names=list(layers))
     masks: dict[str, Tensor] = {}
     for coupling, kept in zip(coupled.values(), keep, strict=True):
-        for path, mask in _both_sides(model, coupling, kept).items():
+        for path, mask in coupling.masks(model, kept).items():
             masks[path] = masks[path] & mask if path in masks else mask
     pruned.keep_nodes.update(zip(layers, keep, strict=True))
     sides = {member.tensor.rpartition(".")[0] for coupling in coupled.values() for member in coupling.members}
@@ -286,17 +301,6 @@ def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int | None) -> Ite
             left -= len(inputs)
             if left <= 0:
                 return
-
-
-def _both_sides(model: nn.Module, coupling: Coupling, keep: Tensor) -> dict[str, Tensor]:
-    """The masks that take nodes away: their rows and biases in front, their columns behind."""
-    masks: dict[str, Tensor] = {}
-    gone = (~keep).nonzero().flatten()
-    for member in coupling.members:
-        parameter = model.get_parameter(member.tensor)
-        mask = masks.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
-        mask.index_fill_(member.dim, member.index(gone), False)
-    return masks
 
 
 def _selection(

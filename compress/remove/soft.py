@@ -107,10 +107,11 @@ class SoftPruner:
     def step(self) -> None:
         """Take the pruned entries one step down their curve. Call it after `optimizer.step()`."""
         self._refuse_finalized("step")
-        for target, start in zip(self.targets, self._start, strict=True):
-            orig, _, pruned = tensors(target.module, target.name)
-            orig.copy_(torch.where(pruned, start.to(orig), orig))
         self.steps_done += 1
+        if self._start:
+            for target, start in zip(self.targets, self._start, strict=True):
+                orig, _, pruned = tensors(target.module, target.name)
+                orig.copy_(torch.where(pruned, start.to(orig), orig))
         self._set_factor()
 
     def finalize(self) -> None:
@@ -171,11 +172,14 @@ class SoftPruner:
 
     def _hold(self) -> None:
         # weight_orig must stay W0 where pruned, and the optimizer moves it: this copy undoes that.
-        self._start = [tensors(target.module, target.name)[0].detach().clone() for target in self.targets]
+        if not self.removed:
+            self._start = [tensors(target.module, target.name)[0].detach().clone() for target in self.targets]
 
     def _set_factor(self) -> None:
         for target in self.targets:
             set_factor(target.module, target.name, self.factor)
+        if self.removed:
+            self._start.clear()  # where the mask is 0, it no longer matters what it is laid on
 
     def _refuse_finalized(self, what: str) -> None:
         if self._finalized:

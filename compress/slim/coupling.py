@@ -68,6 +68,23 @@ class Coupling:
     members: tuple[Member, ...]
     attributes: tuple[Attribute, ...] = ()
 
+    def masks(self, model: nn.Module, keep: Tensor) -> dict[str, Tensor]:
+        """What to keep of each parameter so that nodes go on both sides: their rows and biases, and their columns.
+
+        Args:
+            keep: bool [size], False for the nodes that go.
+
+        Returns:
+            Bool masks of the parameters' shapes by qualified name, True = keep.
+        """
+        found: dict[str, Tensor] = {}
+        gone = (~keep).nonzero().flatten()
+        for member in self.members:
+            parameter = model.get_parameter(member.tensor)
+            mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
+            mask.index_fill_(member.dim, member.index(gone).to(mask.device), False)
+        return found
+
 
 @dataclass(frozen=True)
 class Couplings:

@@ -322,3 +322,14 @@ def test_a_network_that_cannot_be_traced_is_refused():
     net = Net(lambda net, x: net.a(x) if x.sum() > 0 else net.a(-x), a=nn.Linear(4, 2))
     with pytest.raises(UnsupportedModelError, match="cannot be traced"):
         couplings(net, torch.zeros(2, 4))
+
+
+def test_masks_take_nodes_away_on_both_sides(conv_autoencoder):
+    model = models.conv_autoencoder()
+    keep = torch.tensor([True, False] * 4)
+    masks = conv_autoencoder.of("decoder.1").masks(model, keep)
+    rows = keep.repeat_interleave(9)
+    assert masks.keys() == {"decoder.1.weight", "decoder.1.bias", "decoder.4.weight"}
+    assert torch.equal(masks["decoder.1.weight"], rows[:, None].expand(72, 64))
+    assert torch.equal(masks["decoder.1.bias"], rows)
+    assert torch.equal(masks["decoder.4.weight"], keep[:, None, None, None].expand(8, 128, 3, 3))

@@ -1,0 +1,165 @@
+"""What the documents promise: code that runs, commands that exist, links that lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import typer.main
+from torch import Tensor, nn
+
+import compress
+from compress.cli import app
+from compress.recipe.loading import load_recipe, shipped
+from compress.remove.decay import CURVES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(page for pattern in ("*.md", "docs/*.md", "recipes/*.md") for page in ROOT.glob(pattern))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for found, code in CODE.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """(file, line) of every command that the pages and the recipes' comments show."""
+    for page in PAGES:
+        for line in "\n".join(blocks(page, "")).splitlines():
+            yield page.name, line
+    for recipe in RECIPES:
+        for line in re.findall(r"^#   (\S.*)$", recipe.read_text(encoding="utf-8"), re.MULTILINE):
+            yield recipe.name, line
+
+
+COMPRESS = [(file, line) for file, line in command_lines() if re.match(r"(compress|softprune)\s", line)]
+
+
+class Example(nn.Module):
+    """The reader's own network, with the layers that README.md names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 128)
+        self.latent = nn.Linear(128, 64)
+        self.decoder = nn.Sequential(nn.Tanh(), nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.decoder(self.latent(self.fc(x).tanh()))
+        return result
+
+
+def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = Example()
+    data = torch.randn(60, 6)
+    names = {
+        "model": model,
+        "build": Example,
+        "loader": [(rows, rows) for rows in data.view(6, 10, 6)],
+        "example": data[:2],
+        "loss": F.mse_loss,
+        "optimizer": torch.optim.AdamW(model.parameters()),
+    }
+    code = blocks(ROOT / "README.md", "python")
+    assert len(code) == 3
+    for block in code:
+        exec(compile(block, "README.md", "exec"), names)
+    zeros = int((model.fc.weight == 0).sum())
+    assert zeros == round(0.9 * model.fc.weight.numel())
+    assert torch.equal(names["again"](data), names["small"](data))  # type: ignore[operator]
+
+    pruner = names["pruner"]  # of the second block, whose loop is the first one's
+    assert isinstance(pruner, compress.SoftPruner)
+    while not pruner.removed:
+        pruner.step()
+    pruner.finalize()
+    slim = compress.slim(model, data[:2])
+    assert slim.get_parameter("latent.weight").shape == (16, 128)
+    assert slim.get_parameter("decoder.1.weight").shape == (128, 16)
+
+
+@pytest.mark.parametrize(("file", "line"), COMPRESS)
+def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> None:
+    """Parsed as the command line does, and with recipe and changes checked, but not run."""
+    _, command, *arguments = shlex.split(re.split(r"[|>]", line)[0], comments=True)
+    group = typer.main.get_group(app)
+    given = group.commands[command].make_context(command, arguments).params
+    if command in ("train", "apply"):
+        load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    shown = {line.split()[1] for _, line in COMPRESS}
+    assert shown >= set(typer.main.get_group(app).commands) - {"demo"}
+
+
+def test_what_make_is_asked_for_is_in_the_makefile() -> None:
+    wanted = {line.split()[1] for _, line in command_lines() if line.startswith("make ")}
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"demo", "test"} <= wanted <= set(targets)
+
+
+def test_the_scripts_that_are_shown_exist() -> None:
+    scripts = {line.split()[1] for _, line in command_lines() if line.startswith("python ")}
+    assert scripts == {f"benchmarks/{script.name}" for script in (ROOT / "benchmarks").glob("*.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", link):
+            continue
+        path, _, heading = link.partition("#")
+        goal = page.parent / path if path else page
+        assert goal.exists(), f"{page.name}: {link}"
+        if heading:
+            assert heading in headings(goal), f"{page.name}: {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """The headings of a page as anchors."""
+    found = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in found}
+
+
+def test_the_readme_lists_what_a_run_leaves(applied: Path) -> None:
+    listed = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(path.relative_to(applied)) for path in applied.rglob("*") if path.is_file())
+
+
+def test_the_readme_counts_the_recipes() -> None:
+    assert len(shipped()) == 9
+    assert "Nine are shipped" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("curve", ["exponential", "linear", "cosine"])
+def test_the_curves_in_the_picture_are_those_of_the_code(curve: str) -> None:
+    (line,) = ET.parse(ROOT / "docs" / "images" / "pipeline.svg").iterfind(f".//*[@id='{curve}']")
+    points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+    (left, top), (right, bottom) = points[0], points[-1]
+    for x, y in points:
+        assert (bottom - y) / (bottom - top) == pytest.approx(CURVES[curve]((x - left) / (right - left)), abs=1e-3)
+
+
+def test_no_file_names_a_place_on_this_machine_or_a_registry() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("this is no git checkout, so what belongs to it is unknown")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+    assert len(files) > 50
+    private = re.compile(r"(?<![\w.])/(root|home|work|tmp|Users|mnt)/\w|\b(pypi|pythonhosted|npmjs)\.org|index-url")
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in files
+        for match in private.finditer(file.read_text(encoding="utf-8", errors="ignore"))
+    ]
+    assert not found
