@@ -1,5 +1,6 @@
 """Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
 
+import json
 import os
 import re
 import uuid
@@ -63,8 +64,8 @@ def write_weights(
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     if path.suffix == ".safetensors":
         # Not save_file, which makes a file that only its owner can read.
-        with atomic(path) as temporary:
-            temporary.write_bytes(safetensors.torch.save(own, dict(metadata or {}) or None))
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            file.writelines(_in_order(safetensors.torch.save(own, dict(metadata or {}) or None)))
     elif path.suffix not in (".pt", ".pth"):
         raise OutputError(f"{path} ends in {path.suffix!r}: weights are written as .pt, .pth or .safetensors")
     elif metadata:
@@ -153,6 +154,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:
+    """The parts of a safetensors file, its metadata sorted: the library's own order changes from call to call."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little"), text, memoryview(content)[end:]
 
 
 def _read_safetensors(path: Path) -> Weights:

@@ -1,5 +1,6 @@
 """What the documents promise: code that runs, commands that exist, links that lead somewhere."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -139,6 +140,18 @@ def test_the_readme_lists_what_a_run_leaves(applied: Path) -> None:
 def test_the_readme_counts_the_recipes() -> None:
     assert len(shipped()) == 9
     assert "Nine are shipped" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_the_measured_tables_are_what_was_measured(page: str) -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == text.count("<!-- /table -->") >= 2
+    assert tables.filled(text) == text, "write the tables anew: python benchmarks/tables.py"
 
 
 @pytest.mark.parametrize("curve", ["exponential", "linear", "cosine"])

@@ -189,6 +189,14 @@ def test_only_trainable_freezes_the_rest_and_gives_back_what_it_found() -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
 
 
+def test_gradients_of_an_earlier_life_do_not_count() -> None:
+    fresh, used = network(), network()
+    F.mse_loss(used(INPUTS), TARGETS).backward()
+    for model in (fresh, used):
+        train(model, Samples(), F.mse_loss, 1, Optimization("sgd", 0.1), generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), used.parameters(), strict=True))
+
+
 def test_nothing_to_train_is_refused() -> None:
     model = network().requires_grad_(False)
     with pytest.raises(InputError, match="no parameter of the model requires a gradient"):

@@ -18,7 +18,7 @@ BRIEF = {
         "data.train=4000",
         "train.epochs=100",
         "stages.0.retrain.epochs=40",
-        "stages.0.removal.over=24 epochs",
+        "stages.0.removal.over=8 epochs",
     ],
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 import compress.export
@@ -41,15 +42,13 @@ def export(
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
-    if recipe is None and changes:
-        raise InputError(f"--set {changes[0]} changes a recipe, and none is named: name it with --recipe")
     wanted = _recipe_of(source) if recipe is None else load_recipe(recipe, changes)
     model = load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
     example = torch.zeros(2, *_input_shape(wanted, model))
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
     with whole_folder(out) as folder:
-        program = compress.export.trace(model, example)
+        program = compress.export.trace(model, example) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats:
             differences["model.onnx"] = compress.export.onnx(
                 model, folder / "model.onnx", example, metadata=note, program=program
@@ -73,8 +72,12 @@ def _recipe_of(source: Path) -> schema.Recipe:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
     try:
         return schema.Recipe.model_validate_json(text)
-    except ValueError as error:
-        raise InputError(f"the recipe inside {source} is damaged ({error}): name one with --recipe") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "all of it"
+        raise InputError(
+            f"the recipe inside {source} is damaged ({key}: {first['msg']}): name one with --recipe"
+        ) from None
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:

@@ -189,7 +189,8 @@ def _export(
     with tempfile.TemporaryDirectory() as scratch:
         sizes: dict[str, dict[str, Path]] = {name: {} for name in models}
         with clock.phase("export"):
-            program = compress.export.trace(models["slim"], example)
+            traced = {"onnx", "pt2"} & set(recipe.export)
+            program = compress.export.trace(models["slim"], example) if traced else None
             if "safetensors" in recipe.export:
                 for name, network in models.items():
                     path = (folder if name == "slim" else Path(scratch)) / f"{name}.safetensors"

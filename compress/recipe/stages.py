@@ -249,7 +249,8 @@ def _select_nodes(
     for coupling, kept in zip(coupled.values(), keep, strict=True):
         for path, mask in coupling.masks(model, kept).items():
             masks[path] = masks[path] & mask if path in masks else mask
-    pruned.keep_nodes.update(zip(layers, keep, strict=True))
+    for layer, kept in zip(layers, keep, strict=True):
+        pruned.keep_nodes[layer] = kept & pruned.keep_nodes.get(layer, kept)
     sides = {member.tensor.rpartition(".")[0] for coupling in coupled.values() for member in coupling.members}
     return _selection(masks, keep, stage, pruned.keep, adjacent=[f"{side}.*" for side in sorted(sides)])
 

@@ -14,7 +14,7 @@ OnStep = Callable[[int, float], None]
 def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
     """A bar for `steps` training steps; call what it yields with (steps done, loss)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.4g}"),
@@ -31,6 +31,6 @@ def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
             # Drawing costs more than a small network's step: a few times a second is enough for people.
             if now - shown > 0.2 or done == steps:
                 shown = now
-                bar.update(task, completed=done, loss=loss, speed=done / (now - started))
+                bar.update(task, completed=done, loss=loss, speed=done / max(now - started, 1e-9))
 
         yield on_step

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 Results = Mapping[str, Any]
 
@@ -42,8 +43,8 @@ def stages(results: Results) -> Table:
     table = Table(title="what was pruned")
     table.add_column("")
     for number in range(1, len(found) + 1):
-        table.add_column(f"stage {number}")
-    table.add_row("target", *(f"{stage['kind']} of {stage['target']}" for stage in found))
+        table.add_column(f"stage {number}", overflow="fold")
+    table.add_row("target", *(Text(f"{stage['kind']} of {stage['target']}") for stage in found))
     table.add_row("criterion", *(stage["criterion"]["kind"] for stage in found))
     table.add_row("removal", *(_removal(stage) for stage in found))
     table.add_row("asked", *(f"{stage['asked']:.4g}" for stage in found))
@@ -68,30 +69,34 @@ def _metric(metric: Mapping[str, float] | None) -> str:
 def recipes(found: Iterable[tuple[str, str]]) -> Table:
     table = Table("name", "what it does", title="shipped recipes")
     for name, summary in found:
-        table.add_row(name, summary)
+        table.add_row(Text(name), Text(summary))
     return table
 
 
 def tensors(found: Iterable[Mapping[str, Any]]) -> Table:
     """The tensors of a file: name, shape, type, zeros."""
-    table = Table("tensor", "shape", "type")
+    table = Table()
+    table.add_column("tensor", overflow="fold")
+    table.add_column("shape")
+    table.add_column("type")
     table.add_column("zeros", justify="right")
     for tensor in found:
         share = tensor["zeros"] / max(1, tensor["entries"])
         shape = " x ".join(str(size) for size in tensor["shape"]) or "scalar"
-        table.add_row(tensor["name"], shape, tensor["dtype"], f"{tensor['zeros']:,} ({share:.1%})")
+        table.add_row(Text(tensor["name"]), shape, tensor["dtype"], f"{tensor['zeros']:,} ({share:.1%})")
     return table
 
 
 def latencies(found: Mapping[str, Any]) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
-    table = Table("model", "batch", title=f"onnxruntime, {found['threads']} threads, milliseconds")
-    for title in ("p50", "p90", "p99", "min", "runs", "ratio"):
+    table = Table(title=f"onnxruntime, {found['threads']} threads, milliseconds")
+    table.add_column("model", overflow="fold")
+    for title in ("batch", "p50", "p90", "p99", "min", "runs", "ratio"):
         table.add_column(title, justify="right")
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
             numbers = [f"{figures[key]:.3f}" for key in ("p50", "p90", "p99", "min")]
-            table.add_row(name, batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
+            table.add_row(Text(name), batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
     return table
 
 

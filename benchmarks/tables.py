@@ -1,0 +1,120 @@
+"""Do README and docs say what was measured? Writes their tables anew from docs/benchmarks/*.json.
+
+    python benchmarks/tables.py
+
+A table stands between `<!-- table: NAME -->` and `<!-- /table -->`; a test fails where one has drifted.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FILES = ("README.md", "docs/benchmarks.md")
+
+LATENT_ROWS = {
+    "mnist_ae_hard": ("hard", "the layers next to the nodes"),
+    "mnist_ae": ("soft", "the layers next to the nodes"),
+    "mnist_ae_all_hard": ("hard", "everything, cosine learning rate"),
+    "mnist_ae_all": ("soft", "everything, cosine learning rate"),
+}
+
+
+def main() -> None:
+    for name in FILES:
+        path = ROOT / name
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """The text with every marked table written anew."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)",
+        lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def latent() -> str:
+    """The autoencoder with 16 of 64 latent nodes: removal and what retrains."""
+    found = measured("recipes")
+    rows = [("dense, 64 latent nodes, 60 epochs", "", "", "", thousandths(found["mnist_ae"]["dense"]))]
+    for label, (removal, trainable) in LATENT_ROWS.items():
+        (stage,) = found[label]["stages"]
+        before, after = (thousandths(stage[key]) for key in ("before_removal", "after_removal"))
+        rows.append(("slim, 16 latent nodes", removal, trainable, before, after))
+    return table(("network", "removal", "what retrains", "before removal", "after removal"), rows, right=2)
+
+
+def latency() -> str:
+    found = measured("latent_slim")
+    models = ("dense", "masked", "slim", "by hand")
+    rows = [
+        (
+            batch,
+            *(f"{found['p50_ms'][model][batch]:.4f}" for model in models),
+            *(f"{found['slim_to'][other][batch]:.3f}" for other in ("dense", "by hand")),
+        )
+        for batch in found["p50_ms"]["slim"]
+    ]
+    return table(("batch", *models, "slim / dense", "slim / by hand"), rows, right=7)
+
+
+def recipes() -> str:
+    """Every shipped recipe that was measured as it is: what it was before and after."""
+    rows = []
+    for name, entry in measured("recipes").items():
+        if name in LATENT_ROWS and name != "mnist_ae":
+            continue
+        (stage,) = entry["stages"]
+        quality = percent if "accuracy" in entry["slim"] else thousandths
+        changes = ", ".join(entry["changes"]) or "none"
+        params = f"{entry['params']['dense']:,} to {entry['params']['slim']:,}"
+        rows.append(
+            (name, f"{stage['asked']:.0%}", changes, quality(entry["dense"]), quality(stage["after_removal"]), params)
+        )
+    return table(("recipe", "pruned", "changes", "dense", "after removal", "parameters"), rows, right=3)
+
+
+def split() -> str:
+    found = measured("time_split")
+    rows = [
+        (phase, f"{seconds:.1f}", f"{seconds / found['seconds']:.0%}")
+        for phase, seconds in sorted(found["phases"].items(), key=lambda item: -item[1])
+    ]
+    return table(("phase", "seconds", "share"), [*rows, ("all", f"{found['seconds']:.1f}", "")], right=2)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "latent": latent,
+    "latency": latency,
+    "recipes": recipes,
+    "split": split,
+}
+
+
+def measured(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def thousandths(metric: dict[str, float]) -> str:
+    return f"{metric['loss'] * 1e3:.2f}"
+
+
+def percent(metric: dict[str, float]) -> str:
+    return f"{metric['accuracy']:.1%}"
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: int) -> str:
+    """A Markdown table whose last `right` columns are aligned to the right."""
+    titles = list(titles)
+    rule = ["---"] * (len(titles) - right) + ["---:"] * right
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *rows))
+
+
+if __name__ == "__main__":
+    main()

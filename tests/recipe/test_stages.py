@@ -1,0 +1,204 @@
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compress.errors import InputError, TargetError, UnsupportedModelError
+from compress.recipe.clock import Clock
+from compress.recipe.schema import Stage
+from compress.recipe.stages import Pruned, Setting, check_stage, run_stage, schedule
+from compress.sources import from_npz
+
+RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
+
+
+def stage(**changes: Any) -> Stage:
+    plain = {"target": {"nodes": ["1"]}, "criterion": "magnitude", "sparsity": 0.5, "removal": "hard"}
+    return Stage.model_validate(plain | changes)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 36), nn.Unflatten(1, (1, 6, 6)))
+
+
+@contextlib.contextmanager
+def no_bar(title: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+    yield lambda step, loss: None
+
+
+@pytest.fixture
+def setting(npz: Path) -> Setting:
+    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, no_bar, Clock())
+
+
+# --- how long ---
+
+
+@pytest.mark.parametrize(
+    ("removal", "steps"),
+    [
+        ("hard", 0),
+        ({"kind": "soft"}, 20),
+        ({"kind": "soft", "over": "1 epoch"}, 10),
+        ({"kind": "soft", "over": "0.25 epochs"}, 2),
+        ({"kind": "soft", "over": "7 steps", "decay": "linear"}, 7),
+        ({"kind": "soft", "factor": 0.5}, 20),  # 0.5 ** 20 < 1e-6
+        ({"kind": "soft", "factor": 0.5, "final": 0.01}, 7),
+    ],
+)
+def test_the_decay_within_the_retraining(removal: Any, steps: int) -> None:
+    total, fall = schedule(stage(removal=removal, retrain=RETRAIN), steps_per_epoch=10)
+    assert (total, fall.steps) == (20, steps)
+    assert fall(steps) == 0.0
+    assert steps == 0 or fall(steps - 1) > 0
+
+
+def test_a_decay_that_does_not_end_is_refused_with_what_it_would_need() -> None:
+    slow = stage(removal={"kind": "soft", "factor": 0.9}, retrain=RETRAIN)
+    with pytest.raises(InputError, match=r"the decay of 1 takes 132 steps .* retraining has 20 \(10 an epoch\)"):
+        schedule(slow, steps_per_epoch=10)
+    assert schedule(slow, steps_per_epoch=66)[1].steps == 132
+    with pytest.raises(InputError, match="takes 21 steps"):
+        schedule(stage(removal={"kind": "soft", "over": "21 steps"}, retrain=RETRAIN), steps_per_epoch=10)
+
+
+# --- what cannot be run is told before, and where ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "error", "text"),
+    [
+        ({"target": {"nodes": ["nine"]}}, "target", TargetError, "There is no layer 'nine'"),
+        ({"target": {"nodes": ["3"]}}, "target", UnsupportedModelError, "'3' must keep its width"),
+        ({"target": {"weights": ["nine.*"]}}, "target", TargetError, "'nine.*' matches no weight"),
+        ({"retrain": RETRAIN | {"trainable": ["1.*", "x"]}}, "retrain.trainable", TargetError, "'x' matches no param"),
+        ({"removal": {"kind": "soft", "factor": 0.9}, "retrain": RETRAIN}, "removal", InputError, "takes 132 steps"),
+    ],
+)
+def test_a_stage_that_cannot_be_run(
+    setting: Setting, changes: dict[str, Any], key: str, error: type[InputError], text: str
+) -> None:
+    model = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(error) as caught:
+        check_stage(model, stage(**changes), 4, setting, lambda place: f"file:7: {place}")
+    assert str(caught.value).startswith(f"file:7: stages.4.{key}: ")
+    assert text in str(caught.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_stage_that_can(setting: Setting) -> None:
+    check_stage(network(), stage(retrain=RETRAIN | {"trainable": ["1.*"]}), 0, setting)
+
+
+# --- which ---
+
+
+def dead_nodes(model: nn.Module) -> Tensor:
+    layer, behind = model.get_submodule("1"), model.get_submodule("3")
+    gone = (layer.weight == 0).all(1) & (layer.bias == 0)
+    assert torch.equal(gone, (behind.weight == 0).all(0))
+    return gone
+
+
+def test_the_nodes_of_the_smallest_norm_go(setting: Setting) -> None:
+    model = network()
+    norms = model[1].weight.detach().norm(dim=1)
+    entry = run_stage(model, stage(), 0, Pruned(), setting)
+    assert torch.equal(dead_nodes(model), norms <= norms.sort().values[3])
+    assert (entry["kind"], entry["target"], entry["pruned"], entry["of"]) == ("nodes", "1", 4, 8)
+    assert not prune.is_pruned(model)
+
+
+@pytest.mark.parametrize("error", ["loss", "linear"])
+def test_the_nodes_of_the_smallest_saliency_go(setting: Setting, error: str) -> None:
+    """Against one backward pass per image, by hand."""
+    model = network()
+    criterion = {"kind": "skeletonization", "error": error, "reduce": "square", "samples": 25}
+    saliency = torch.zeros(8, dtype=torch.float64)
+    samples = [
+        (inputs[None], target[None])
+        for batch in setting.data.batches("train", 20, "reconstruct")()
+        for inputs, target in zip(*batch, strict=True)
+    ][:25]
+    for inputs, target in samples:
+        factors = torch.ones(8, requires_grad=True)
+        output = model[4](model[3](model[2](factors * model[1](model[0](inputs)))))
+        measure = (output - target).square().mean() if error == "loss" else (output - target).abs().mean()
+        (slope,) = torch.autograd.grad(measure, factors)
+        saliency += slope.double() ** 2
+    run_stage(model, stage(criterion=criterion), 0, Pruned(), setting)
+    assert torch.equal(dead_nodes(model), saliency <= saliency.sort().values[3])
+
+
+def test_chance_hangs_on_the_seed_and_the_place_of_the_stage(setting: Setting) -> None:
+    picks = []
+    for number in (0, 0, 1, 2):
+        model = network()
+        run_stage(model, stage(criterion="random"), number, Pruned(), setting)
+        picks.append(tuple(dead_nodes(model).tolist()))
+    assert picks[0] == picks[1]
+    assert len(set(picks)) > 1
+
+
+def test_some_are_kept_where_the_recipe_wants_it(setting: Setting) -> None:
+    model = network()
+    with torch.no_grad():
+        model[1].weight.mul_(1e-3)  # the whole layer would go first
+    weights = {"target": {"weights": ["*"]}, "sparsity": 0.5}
+    entry = run_stage(model, stage(**weights, min_keep=10), 0, Pruned(), setting)
+    assert int((model[1].weight != 0).sum()) == 10
+    assert entry["pruned"] == 288
+    with pytest.raises(InputError, match="min_keep holds"):
+        run_stage(network(), stage(**weights, min_keep=0.9), 0, Pruned(), setting)
+
+
+# --- how ---
+
+
+@pytest.mark.parametrize("decay", ["exponential", "linear", "cosine", "polynomial", "sigmoid", "step"])
+def test_every_curve_ends_in_exact_zeros(setting: Setting, decay: str) -> None:
+    model = network()
+    removal = {"kind": "soft", "decay": decay, "over": "6 steps"}
+    entry = run_stage(model, stage(removal=removal, retrain=RETRAIN), 0, Pruned(), setting)
+    assert int(dead_nodes(model).sum()) == 4
+    assert (entry["steps"], entry["decay_steps"]) == (10, 6)
+    assert entry["before_removal"]["loss"] > 0
+    assert not prune.is_pruned(model)
+    assert {name for name, _ in model.named_parameters()} == {"1.weight", "1.bias", "3.weight", "3.bias"}
+
+
+def test_before_removal_is_the_last_moment_before_all_is_gone(setting: Setting) -> None:
+    """With a single step the weights of before it are those of the start, and one update of the rest."""
+    model, retrain = network(), RETRAIN | {"lr": 1e-12}
+    start = setting.evaluate(model)
+    entry = run_stage(model, stage(removal={"kind": "soft", "over": "1 step"}, retrain=retrain), 0, Pruned(), setting)
+    assert entry["before_removal"]["loss"] == pytest.approx(start["loss"], rel=1e-6)
+    assert entry["after_removal"] == setting.evaluate(model)
+    assert entry["after_removal"] != entry["before_removal"]
+
+
+def test_layers_in_the_order_of_the_recipe_or_not(setting: Setting) -> None:
+    """Masks go to the tensors that they were made for, whatever the order of names."""
+
+    def deep() -> nn.Sequential:
+        torch.manual_seed(0)
+        widths = (nn.Linear(36, 12), nn.Tanh(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 36))
+        return nn.Sequential(nn.Flatten(), *widths, nn.Unflatten(1, (1, 6, 6)))
+
+    weights = []
+    for nodes in (["1", "3"], ["3", "1"]):
+        model = deep()
+        entry = run_stage(model, stage(target={"nodes": nodes}), 0, Pruned(), setting)
+        assert (entry["pruned"], entry["of"]) == (10, 20)
+        assert int((model[1].weight == 0).all(1).sum()) == 6
+        assert int((model[3].weight == 0).all(1).sum()) == 4
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

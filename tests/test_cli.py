@@ -1,0 +1,248 @@
+"""The commands as people and scripts meet them: what goes to stdout, what to stderr, which options count."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import Result
+
+import compress
+from compress.recipe import demo
+from compress.recipe.loading import shipped, shipped_text
+from compress.recipe.schema import json_schema
+from compress.sources import from_npz
+
+Run = Callable[..., Result]
+
+
+def document(result: Result) -> Any:
+    """Stdout, which must be one JSON document, and one that any reader takes: no NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(result.stdout, parse_constant=refuse)
+
+
+# --- one JSON document, and nothing else ---
+
+
+def test_train_as_json(run: Run, recipe: Path, tmp_path: Path) -> None:
+    result = run("train", recipe, "-o", tmp_path / "model.safetensors", "--json", "--set", "train.epochs=1")
+    found = document(result)
+    assert found.keys() == {"model", "data", "steps", "seconds", "epoch_losses", "metric"}
+    assert found["model"] == str(tmp_path / "model.safetensors")
+    assert found["steps"] == 5
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_apply_as_json_is_results_json(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> None:
+    result = run("apply", recipe, trained, "-o", tmp_path / "out", "--json")
+    assert document(result) == json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "safetensors"])
+def test_inspect_as_json(run: Run, applied: Path, suffix: str) -> None:
+    found = document(run("inspect", applied / f"slim.{suffix}", "--json"))
+    assert found["format"] == suffix
+    assert found["bytes"] == (applied / f"slim.{suffix}").stat().st_size
+
+
+def test_bench_as_json(run: Run, applied: Path) -> None:
+    file = applied / "slim.onnx"
+    options = ("--batch-sizes", "2,3", "--threads", "1", "--seconds", "0.1")
+    found = document(run("bench", file, *options, "--json"))
+    assert found["threads"] == 1
+    (batches,) = found["models"].values()
+    assert batches.keys() == {"2", "3"}
+    for figures in batches.values():
+        assert 0 < figures["min"] <= figures["p50"] <= figures["p90"] <= figures["p99"]
+        assert figures["runs"] >= 5
+        assert figures["ratio"] == 1.0
+    shown = run("bench", file, *options).stdout
+    assert "slim.onnx" in shown.replace("│", "").replace("\n", "").replace(" ", "")
+
+
+def test_recipes_as_json(run: Run) -> None:
+    assert document(run("recipes", "--json")) == dict(shipped())
+    assert document(run("recipes", "mnist_ae", "--json"))["model"] == {
+        "name": "autoencoder",
+        "latent": 64,
+        "image": [1, 28, 28],
+    }
+    assert document(run("recipes", "--schema")) == json.loads(json.dumps(json_schema()))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["apply", "nowhere", "m.pt"], ["inspect", "m.pt"], ["bench", "m.onnx"], ["recipes", "nowhere"]],
+)
+def test_a_mistake_leaves_stdout_empty(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments, "--json", code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) <= 2
+
+
+# --- what people read ---
+
+
+def test_train_says_what_comes_next(run: Run, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "model.pt"
+    result = run("train", recipe, "-o", out, "--set", "train.epochs=1")
+    first, second = result.stdout.splitlines()
+    assert first.startswith(f"{out}: test loss 0.")
+    assert "after 5 steps in" in first
+    assert second == f"next: compress apply {recipe} {out} -o tiny"
+    assert result.stderr == "note: No test file: the last 20 of 120 images are the test set.\n"
+
+
+def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:
+    text = (applied.parent / "terminal.txt").read_text(encoding="utf-8")
+    assert text.isprintable() or "\x1b" not in text
+    for part in ("what was pruned", "tiny: the network before and after", "parameters: ", "largest differences: "):
+        assert part in text
+    assert text.splitlines()[-len(list(applied.iterdir())) :] == [f"  {path}" for path in sorted(applied.iterdir())]
+
+
+def test_inspect_shows_tensors_and_notes(run: Run, applied: Path) -> None:
+    text = run("inspect", applied / "slim.safetensors").stdout
+    assert "latent.weight" in text
+    assert "2 x 128" in text
+    assert "% of them zero" in text
+    assert "shape_edits: [" in text
+
+
+def test_recipes_are_listed_and_printed(run: Run) -> None:
+    listed = run("recipes").stdout
+    assert all(name in listed for name, _ in shipped())
+    assert run("recipes", "mnist_ae").stdout == shipped_text("mnist_ae").rstrip() + "\n"
+    assert "did you mean mnist_ae?" in run("recipes", "mnist_a", code=2).stderr
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").stdout == f"{compress.__version__}\n"
+    commands = ("train", "apply", "export", "bench", "inspect", "recipes", "demo")
+    assert all(command in run("--help").stdout for command in commands)
+    for command in commands:
+        assert f"compress {command}" in " ".join(run(command, "-h").stdout.split())
+
+
+def test_an_example_of_every_command_is_in_its_help(run: Run) -> None:
+    for command in ("train", "apply", "export", "bench", "inspect", "recipes"):
+        text = " ".join(run(command, "--help").stdout.split())
+        assert text.count(f"compress {command}") >= 2, "the usage line, and an example"
+
+
+# --- options ---
+
+
+def test_seed_is_the_recipes_or_the_options(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> None:
+    options = ("--json", "--set", "stages.0.criterion=random", "--set", "stages.0.removal=hard")
+    seeds = {}
+    for seed in ([], ["--seed", "5"], ["--set", "seed=5"]):
+        out = tmp_path / f"out{len(seeds)}"
+        seeds[" ".join(seed)] = document(run("apply", recipe, trained, "-o", out, *options, *seed))
+    assert [found["seed"] for found in seeds.values()] == [0, 5, 5]
+    losses = [found["stages"][0]["epoch_losses"] for found in seeds.values()]
+    assert losses[0] != losses[1] == losses[2]
+
+
+def test_the_last_change_wins_and_all_of_them_are_in_the_results(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path
+) -> None:
+    changes = ("stages.0.sparsity=0.25", "stages.0.sparsity=0.5", "stages.0.retrain.epochs=1", "name=other")
+    options = [part for change in changes for part in ("--set", change)]
+    found = document(run("apply", recipe, trained, "-o", tmp_path / "out", "--json", *options))
+    assert found["stages"][0]["achieved"] == 0.5
+    assert found["stages"][0]["steps"] == 5
+    assert found["recipe"]["name"] == "other"
+
+
+def test_the_folder_is_named_like_the_recipe(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("apply", recipe, trained)
+    assert (tmp_path / "tiny" / "results.json").exists()
+
+
+@pytest.mark.parametrize("by", ["option", "environment", "both"])
+def test_where_data_sets_lie(run: Run, recipe: Path, tmp_path: Path, by: str, pictures: Any) -> None:
+    """CIFAR-10's place is used, since an .npz file may hold it."""
+    chance = np.random.default_rng(0)
+    (tmp_path / "here" / "cifar10").mkdir(parents=True)
+    for part in ("train", "test"):
+        arrays = {"images": chance.integers(0, 255, (20, 3, 32, 32), np.uint8), "labels": np.arange(20) % 10}
+        np.savez(tmp_path / "here" / "cifar10" / f"{part}.npz", **arrays)
+    options = [] if by == "environment" else ["--data-root", tmp_path / "here"]
+    environment = {
+        "option": {},
+        "environment": {"COMPRESS_DATA": str(tmp_path / "here")},
+        "both": {"COMPRESS_DATA": "x"},
+    }
+    changes = [
+        "model={name: conv_classifier}",
+        "data={name: cifar10}",
+        "task=classify",
+        "train.epochs=1",
+        "stages.0.target.nodes=dense.0",
+    ]
+    settings = [part for change in changes for part in ("--set", change)]
+    result = run("train", recipe, "-o", tmp_path / "m.pt", "--json", *options, *settings, env=environment[by])
+    assert document(result)["data"]["name"] == "cifar10"
+
+
+def test_a_later_look_at_an_output_needs_no_force(run: Run, applied: Path) -> None:
+    assert document(run("inspect", applied / "checkpoint" / "masked.safetensors", "--json"))["zeros"] > 0
+
+
+# --- the demo ---
+
+
+@pytest.mark.parametrize("mnist", [True, False], ids=["mnist", "sample"])
+def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist: bool, pictures: Any) -> None:
+    """With few images and epochs; without MNIST it says that it takes the sample."""
+    np.savez(tmp_path / "digits.npz", **pictures(60, classes=10, size=28))
+    digits = from_npz(tmp_path / "digits.npz")
+
+    def load(*arguments: object, **first: object) -> Any:
+        return digits
+
+    def unreachable(*arguments: object, **first: object) -> Any:
+        raise compress.errors.DataError("no network [here]")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("compress.sources.mnist", load if mnist else unreachable)
+    monkeypatch.setattr("compress.sources.mnist_sample", load)
+    brief = ["train.epochs=1", "export=[safetensors]", "stages.0.removal.over=1 epoch", "stages.0.retrain.epochs=1"]
+    monkeypatch.setattr(demo, "BRIEF", {"mnist": brief, "mnist_sample": [*brief, "data.name=mnist_sample"]})
+    result = run("demo", "-o", tmp_path / "demo", "--json")
+    found = document(result)
+    assert found["stages"][0]["achieved"] == 0.75
+    assert found["recipe"]["data"]["name"] == ("mnist" if mnist else "mnist_sample")
+    assert ("Falling back to mnist_sample" in result.stderr) == (not mnist)
+    assert ("no network [here]" in result.stderr) == (not mnist)
+    assert (tmp_path / "demo" / "model.pt").exists()
+    assert (tmp_path / "demo" / "mnist_ae" / "results.json").exists()
+    shown = run("demo", "-o", tmp_path / "demo", "--force").stdout
+    assert "mnist_ae: the network before and after" in shown
+
+
+# --- as a program ---
+
+
+def test_the_program_returns_the_exit_code(tmp_path: Path) -> None:
+    """`python -m compress.cli` and the installed script are this."""
+    done = subprocess.run(
+        [sys.executable, "-m", "compress.cli", "inspect", "nowhere.pt"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nowhere.pt is no file: name a file to look into\n"
+    assert torch.get_num_threads() >= 1
