@@ -1,8 +1,9 @@
-"""Do README and docs say what was measured? Writes their tables anew from docs/benchmarks/*.json.
+"""Do README, docs and recipes say what was measured? Writes their figures anew from docs/benchmarks/*.json.
 
     python benchmarks/tables.py
 
-A table stands between `<!-- table: NAME -->` and `<!-- /table -->`; a test fails where one has drifted.
+A table stands between `<!-- table: NAME -->` and `<!-- /table -->`, a recipe's figures in its line `# Expected`; a test
+fails where one of them has drifted.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", "docs/benchmarks.md")
+FILES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
 
 LATENT_ROWS = {
     "mnist_ae_hard": ("hard", "the layers next to the nodes"),
@@ -23,13 +24,15 @@ LATENT_ROWS = {
 
 
 def main() -> None:
-    for name in FILES:
-        path = ROOT / name
-        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in FILES:
+        path.write_text(filled(path), encoding="utf-8")
 
 
-def filled(text: str) -> str:
-    """The text with every marked table written anew."""
+def filled(path: Path) -> str:
+    """The file's text with every marked table, or its line of expected figures, written anew."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        return re.sub(r"^# Expected.*$", lambda _: expected(path.stem), text, flags=re.MULTILINE)
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)",
         lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}",
@@ -77,6 +80,18 @@ def recipes() -> str:
             (name, f"{stage['asked']:.0%}", changes, quality(entry["dense"]), quality(stage["after_removal"]), params)
         )
     return table(("recipe", "pruned", "changes", "dense", "after removal", "parameters"), rows, right=3)
+
+
+def expected(name: str) -> str:
+    entry = measured("recipes")[name]
+    (stage,) = entry["stages"]
+    before, after = entry["dense"], stage["after_removal"]
+    if "accuracy" in after:
+        figures = f"test accuracy {percent(before)} dense, {percent(after)} after removal"
+    else:
+        figures = f"test loss {thousandths(before)}e-3 dense, {thousandths(after)}e-3 after removal"
+    changed = f" with --set {' --set '.join(entry['changes'])}" if entry["changes"] else ""
+    return f"# Expected (measured, seed 0){changed}: {figures}."
 
 
 def split() -> str:

@@ -28,7 +28,7 @@ stages:
     sparsity: 0.75
     removal: {kind: soft, over: 1 epoch}
     retrain: {epochs: 2, optimizer: adamw, lr: 1e-3, trainable: adjacent}
-export: [safetensors]
+export: []
 """
 
 

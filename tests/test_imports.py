@@ -147,9 +147,3 @@ def test_the_public_names() -> None:
     assert all(callable(getattr(compress.export, name)) for name in compress.export.__all__)
     with pytest.raises(AttributeError, match="module 'compress' has no attribute 'prune'"):
         compress.prune  # noqa: B018
-
-
-def test_slim_is_the_function_even_where_the_package_of_that_name_came_first(tmp_path: Path) -> None:
-    loaded_by(
-        "import compress.slim.shrink, compress.export\nassert type(compress.slim).__name__ == 'function'", tmp_path
-    )

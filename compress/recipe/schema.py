@@ -229,12 +229,13 @@ class FolderData(Part):
 
 
 class FactoryData(Part):
-    """Data of one's own: `factory()` returns it."""
+    """Data of one's own: `factory()` returns a pair of loaders, which decide on images and batches themselves."""
+
+    train: ClassVar[None] = None
+    test: ClassVar[None] = None
+    batch_size: ClassVar[int] = 1
 
     factory: Factory
-    train: FirstTrain = None
-    test: FirstTest = None
-    batch_size: BatchSize = 128
 
 
 Data = Annotated[
@@ -322,6 +323,15 @@ class Random(Part):
     kind: Literal["random"]
 
 
+def _samples_form(value: object) -> str:
+    return "word" if isinstance(value, str) else "count"
+
+
+Samples = Annotated[
+    Annotated[Literal["all"], Tag("word")] | Annotated[Count, Tag("count")], Discriminator(_samples_form)
+]
+
+
 class Skeletonization(Part):
     """The node whose factor a has the smallest |dE/da| goes first (Mozer & Smolensky, 1988; paper, eq. 2-3)."""
 
@@ -333,7 +343,7 @@ class Skeletonization(Part):
         default="square",
         description="how the images' derivatives add up: as they are (the paper), absolute, or squared",
     )
-    samples: Count | None = Field(5000, description="score on the first so many training images; null for all")
+    samples: Samples = Field(5000, description="score on the first so many training images, or on all")
 
 
 CriterionName = Literal["magnitude", "random", "skeletonization"]

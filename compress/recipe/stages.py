@@ -25,7 +25,7 @@ from compress.select.saliency import skeletonization
 from compress.select.targets import resolve
 from compress.slim.coupling import Coupling, Member, couplings
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]
 
@@ -268,7 +268,7 @@ def _node_scores(
     saliency = skeletonization(
         model,
         list(coupled),
-        _first(batches(), criterion.samples),
+        batches() if criterion.samples == "all" else _first(batches(), criterion.samples),
         metrics.loss(setting.task),
         error=criterion.error,
         reduce=criterion.reduce,
@@ -294,14 +294,13 @@ def _writer(layer: str, coupling: Coupling) -> Member:
     return next(member for member in coupling.members if member.tensor == f"{layer}.weight")
 
 
-def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> Iterator[tuple[Tensor, Tensor]]:
     left = samples
     for inputs, target in batches:
         yield inputs[:left], target[:left]
-        if left is not None:
-            left -= len(inputs)
-            if left <= 0:
-                return
+        left -= len(inputs)
+        if left <= 0:
+            return
 
 
 def _selection(

@@ -448,7 +448,7 @@ skeletonization = mapping(
     {"kind": "skeletonization"},
     error=st.sampled_from(["loss", "linear"]),
     reduce=st.sampled_from(["sum", "abs", "square"]),
-    samples=counts,
+    samples=counts | st.just("all"),
 )
 
 
@@ -484,7 +484,7 @@ limits = {"train": counts, "test": counts, "batch_size": counts}
 sources = st.one_of(
     mapping({"npz": texts}, npz_test=texts, **limits),
     mapping({"folder": texts}, **limits),
-    mapping({"factory": "my_module:loaders"}, **limits),
+    st.just({"factory": "my_module:loaders"}),
 )
 images = st.lists(st.integers(1, 64), min_size=3, max_size=3)
 models_and_tasks = st.one_of(
