@@ -109,7 +109,7 @@ def apply(
         from compress.recipe.clock import Clock
 
         out = out or Path(loaded.name)
-        output.require_writable(out, force=force)
+        output.require_writable(out, force=force, inputs=[model, Path(recipe)])
         with redirect_stdout(sys.stderr):  # as in `train`
             setting = running.prepare(loaded, data_root, device, _bar(), Clock(STARTED, "imports"))
             results = running.apply(
@@ -140,7 +140,7 @@ def export(
     with _reporting(debug):
         from compress.recipe import exporting, output
 
-        output.require_writable(out, force=force)
+        output.require_writable(out, force=force, inputs=[model])
         with redirect_stdout(sys.stderr):  # as in `train`
             written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,16 +12,20 @@ from compress.errors import OutputError
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
-def require_writable(out: Path, *, force: bool) -> None:
+def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
     """Refuse an output folder before any time is spent on its content.
 
     Raises:
-        OutputError: it is a file, is not empty (unless `force`), or cannot be made there.
+        OutputError: it is a file, is not empty (unless `force`), holds one of the run's `inputs`, which `force` would
+            take away, or cannot be made there.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; name a folder to write to")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise OutputError(f"{out} is not empty; name another folder, or replace its content with --force")
+    for path in inputs:
+        if out.resolve() in path.resolve().parents:
+            raise OutputError(f"{path} lies in {out}, whose content is to be replaced; name another folder")
     _try_to_write(out)
 
 

@@ -138,3 +138,12 @@ def test_where_a_file_of_weights_may_be_written(tmp_path: Path, unchanged: Uncha
 def test_a_folder_that_nobody_may_write_to() -> None:
     with pytest.raises(OutputError, match="/proc/out cannot be written"):
         require_writable(Path("/proc/out"), force=False)
+
+
+def test_what_a_run_reads_is_not_taken_away_by_force(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    model = tmp_path / "out" / "model.pt"
+    model.touch()
+    with pytest.raises(OutputError, match=r"model\.pt lies in .*out, whose content is to be replaced"):
+        require_writable(tmp_path / "out", force=True, inputs=[model])
+    require_writable(tmp_path / "other", force=True, inputs=[model])
