@@ -171,7 +171,7 @@ def test_no_file_names_a_place_on_this_machine_or_a_registry() -> None:
         pytest.skip("this is no git checkout, so what belongs to it is unknown")
     files = [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
     assert len(files) > 50
-    private = re.compile(r"(?<![\w.])/(root|home|work|tmp|Users|mnt)/\w|\b(pypi|pythonhosted|npmjs)\.org|index-url")
+    private = re.compile(r"(?<![\w.])/(root|home|work|tmp|Users|mnt)/\w|\b(pypi|pythonhosted|npmjs)\.org|index[-]url")
     found = [
         f"{file.relative_to(ROOT)}: {match[0]}"
         for file in files
