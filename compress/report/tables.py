@@ -104,8 +104,12 @@ def closing(results: Results) -> Iterable[str]:
     """What to remember of a run: how much smaller, how much faster, how exact, and where the time went."""
     dense, slim = (results["models"][name] for name in ("dense", "slim"))
     yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {dense['params'] / slim['params']:.2f} times fewer"
+    threads = results["recipe"]["benchmark"]["threads"]
     for batch, figures in slim.get("latency_ms", {}).items():
-        yield f"latency at batch {batch}: {figures['ratio']:.2f} of the dense network's"
+        yield (
+            f"latency at batch {batch}: {figures['ratio']:.2f} of the dense network's "
+            f"(onnxruntime, {threads} thread{'s' if threads > 1 else ''}, in turns)"
+        )
     parity = results["parity"]
     checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]
     checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in _FILES.items() if key in parity]
