@@ -89,7 +89,7 @@ def tensors(found: Iterable[Mapping[str, Any]]) -> Table:
 
 def latencies(found: Mapping[str, Any]) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
-    table = Table(title=f"onnxruntime, {found['threads']} threads, milliseconds")
+    table = Table(title=f"onnxruntime, threads: {found['threads']}, milliseconds")
     table.add_column("model", overflow="fold")
     for title in ("batch", "p50", "p90", "p99", "min", "runs", "ratio"):
         table.add_column(title, justify="right")
