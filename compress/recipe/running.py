@@ -115,17 +115,16 @@ def apply(
         require_inputs(model, setting.example, recipe.model)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        for number, stage in enumerate(recipe.stages):
-            check_stage(model, stage, number, setting, place)
+        counts = [check_stage(model, stage, number, setting, place) for number, stage in enumerate(recipe.stages)]
+    if not any(counts):
+        raise NothingPrunedError(
+            "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
+        )
     pruned = Pruned()
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
         for number, stage in enumerate(recipe.stages):
             found.append(run_stage(model, stage, number, pruned, setting))
-    if not any(entry["pruned"] for entry in found):
-        raise NothingPrunedError(
-            "no entry was pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
-        )
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
     metrics = {

@@ -151,11 +151,14 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
 def check_stage(
     model: nn.Module, stage: schema.Stage, number: int, setting: Setting, place: Callable[[str], str] = str
-) -> None:
+) -> int:
     """Find out before any time is spent whether the stage can be run on this network.
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
+
+    Returns:
+        How many of its entries or nodes will go.
 
     Raises:
         InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
@@ -165,13 +168,15 @@ def check_stage(
     with _told_at(place(f"stages.{number}.target")):
         if isinstance(stage.target, schema.Nodes):
             structure = couplings(model, setting.example)
-            for layer in stage.target.nodes:
-                structure.of(layer)
+            ranked = [structure.of(layer).size for layer in stage.target.nodes]
         else:
-            resolve(model, stage.target.weights, bias=stage.target.bias)
+            found = resolve(model, stage.target.weights, bias=stage.target.bias)
+            sizes = [target.parameter.numel() for target in found]
+            ranked = sizes if stage.scope == "layer" else [sum(sizes)]
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with _told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
+    return sum(round(stage.sparsity * size) for size in ranked)
 
 
 @contextmanager
