@@ -267,7 +267,7 @@ def _show(table: "Table") -> None:
 
 
 def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 @contextmanager

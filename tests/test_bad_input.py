@@ -332,6 +332,8 @@ def test_a_failing_run_leaves_what_force_would_have_replaced(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("precious")
     refused("apply", recipe, trained, "-o", "out", "--force", "--set", "stages.0.sparsity=0", code=1)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert (tmp_path / "out" / "mine.txt").read_text() == "precious"
 
 
 def test_a_file_of_weights_needs_a_suffix_that_says_how(refused: Callable[..., str], recipe: Path) -> None:

@@ -238,8 +238,9 @@ def _select_weights(
     if isinstance(stage.criterion, schema.Random):
         criterion = partial(criteria.random, generator=_chance(setting, number))
     scores = [_taken_first(criterion(found.parameter), pruned.keep.get(found.path)) for found in targets]
-    keep = choose(scores, stage.sparsity, scope=stage.scope or "global", min_keep=stage.min_keep, names=names)
-    return _selection(dict(zip(names, keep, strict=True)), keep, stage, pruned.keep, adjacent=[])
+    chosen = choose(scores, stage.sparsity, scope=stage.scope or "global", min_keep=stage.min_keep, names=names)
+    masks = _with_earlier(dict(zip(names, chosen, strict=True)), pruned.keep)
+    return Selection(masks, *_count(masks), adjacent=[])
 
 
 def _select_nodes(
@@ -249,15 +250,15 @@ def _select_nodes(
     coupled = {layer: structure.of(layer) for layer in layers}
     scores = _node_scores(model, stage, coupled, number, setting)
     ranked = [_taken_first(scores[layer], pruned.keep_nodes.get(layer)) for layer in layers]
-    keep = choose(ranked, stage.sparsity, scope="layer", min_keep=stage.min_keep, names=list(layers))
+    chosen = choose(ranked, stage.sparsity, scope="layer", min_keep=stage.min_keep, names=list(layers))
+    nodes = _with_earlier(dict(zip(layers, chosen, strict=True)), pruned.keep_nodes)
+    pruned.keep_nodes.update(nodes)
     masks: dict[str, Tensor] = {}
-    for coupling, kept in zip(coupled.values(), keep, strict=True):
-        for path, mask in coupling.masks(model, kept).items():
-            masks[path] = masks[path] & mask if path in masks else mask
-    for layer, kept in zip(layers, keep, strict=True):
-        pruned.keep_nodes[layer] = kept & pruned.keep_nodes.get(layer, kept)
+    for layer, coupling in coupled.items():
+        masks |= _with_earlier(coupling.masks(model, nodes[layer]), masks)
     sides = {member.tensor.rpartition(".")[0] for coupling in coupled.values() for member in coupling.members}
-    return _selection(masks, keep, stage, pruned.keep, adjacent=[f"{side}.*" for side in sorted(sides)])
+    adjacent = [f"{side}.*" for side in sorted(sides)]
+    return Selection(_with_earlier(masks, pruned.keep), *_count(nodes), adjacent)
 
 
 def _node_scores(
@@ -308,17 +309,14 @@ def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> Iterator[t
             return
 
 
-def _selection(
-    masks: dict[str, Tensor],
-    chosen: Sequence[Tensor],
-    stage: schema.Stage,
-    before: Mapping[str, Tensor],
-    adjacent: Sequence[str],
-) -> Selection:
-    """Count, and let nothing come back that an earlier stage took."""
-    count = sum(int((~mask).sum()) for mask in chosen)
-    together = {path: mask & before[path] if path in before else mask for path, mask in masks.items()}
-    return Selection(together, count, sum(mask.numel() for mask in chosen), adjacent)
+def _with_earlier(masks: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks, with nothing coming back that an earlier one took."""
+    return {name: mask & earlier[name] if name in earlier else mask for name, mask in masks.items()}
+
+
+def _count(masks: Mapping[str, Tensor]) -> tuple[int, int]:
+    """(how many are gone, of how many); more than was asked where an earlier stage took more."""
+    return sum(int((~mask).sum()) for mask in masks.values()), sum(mask.numel() for mask in masks.values())
 
 
 def _taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:

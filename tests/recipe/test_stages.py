@@ -94,8 +94,10 @@ def test_a_stage_that_cannot_be_run(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_stage_that_can(setting: Setting) -> None:
-    check_stage(network(), stage(retrain=RETRAIN | {"trainable": ["1.*"]}), 0, setting)
+def test_a_stage_that_can_says_how_much_will_go(setting: Setting) -> None:
+    wanted = stage(retrain=RETRAIN | {"trainable": ["1.*"]})
+    expected = round(wanted.sparsity * network().get_submodule("1").out_features)
+    assert check_stage(network(), wanted, 0, setting) == expected > 0
 
 
 # --- which ---
