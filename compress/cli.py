@@ -242,6 +242,60 @@ def demo(
             _show_results(results, out / "mnist_ae")
 
 
+@app.command()
+def reproduce(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many.")] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="SHARES", help="Only these, such as .75,.95")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few minutes on mnist_sample.")] = False,
+    draw: Annotated[
+        bool, typer.Option("--draw", help="Run nothing: write the page from the cells that are there.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Take over the finished cells of a results.json.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for paper.md and paper/; docs, or paper for a part.")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells and trained networks are kept.")] = Path(
+        "runs/paper"
+    ),
+    data_root: DataOption = Path("data"),
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the paper's experiments and write them up beside its own figures: compress reproduce --quick"""
+    with _reporting(debug):
+        from compress.paper import document, figures, reproducing
+        from compress.paper.experiments import PAPER, QUICK, all_cells
+        from compress.report.progress import sweep_bar
+
+        wanted = [*(experiments or []), *(only or [])]
+        cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, _shares(levels))
+        whole = not (quick or wanted or seeds or levels)
+        out = out or Path("docs" if whole else "paper")
+        if resume is not None:
+            _tell(f"{resume}: {reproducing.restore(resume, cells, cache)} of {len(cells)} cells are done")
+        if not draw:
+            with sweep_bar(_people(), "reproduce") as on_progress, redirect_stdout(sys.stderr):
+                reproducing.run(cells, data_root, cache, workers, on_progress)
+        results = reproducing.collect(cells, cache)
+        drawn = figures.write_all(results, out / "paper")
+        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8")
+        document.write(results, out / "paper.md", out / "paper", drawn)
+        if as_json:
+            _print_json(results)
+        else:
+            _say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
+
+
 def main() -> None:
     """Entry point of `compress` and `softprune`: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
     app()
@@ -326,6 +380,13 @@ def _note(data: dict[str, Any]) -> None:
 
 def _difference(found: dict[str, Any]) -> str:
     return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
+
+
+def _shares(text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"--levels {text}: give shares separated by commas, such as .75,.95") from None
 
 
 def _numbers(text: str) -> list[int]:

@@ -12,7 +12,8 @@ CompressError                   the base: `except CompressError` catches all of 
     ├── TrainingError           a loss is NaN or infinite
     │   └── DivergedError       ... during training: the model holds its last good weights again
     ├── ProofError              two models that must compute the same do not
-    └── NothingPrunedError      a run that would leave the network as large as it was
+    ├── NothingPrunedError      a run that would leave the network as large as it was
+    └── SweepError              some cells of a sweep failed; the others are kept
 
 A message is a sentence or two: what was found, where, and the way out.
 """
@@ -69,4 +70,8 @@ class ProofError(RunError):
 
 
 class NothingPrunedError(RunError):
+    pass
+
+
+class SweepError(RunError):
     pass

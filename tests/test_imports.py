@@ -30,7 +30,9 @@ ALLOWED = {
     "report": set(),
 }
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
-ALLOWED["cli"] = {"errors", "export", "recipe", "report"}
+ALLOWED["sweep"] = {"errors", "checkpoint"}
+ALLOWED["paper"] = set(ALLOWED) - {"report"}
+ALLOWED["cli"] = {"errors", "export", "paper", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

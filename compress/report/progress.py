@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,3 +35,41 @@ def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
                 bar.update(task, completed=done, loss=loss, speed=done / max(now - started, 1e-9))
 
         yield on_step
+
+
+class Sweeping(Protocol):
+    """How far a sweep is: jobs done of all, seconds left if known, and the job that ended last."""
+
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+    @property
+    def title(self) -> str: ...
+
+
+@contextmanager
+def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], None]]:
+    """A bar for the jobs of a sweep, with the time left; a line now and then where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[last]}", markup=False),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, left="", last="")
+        shown = time.monotonic()
+
+        def on_progress(now: Sweeping) -> None:
+            nonlocal shown
+            left = "" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left"
+            bar.update(task, completed=now.done, total=now.total, left=left, last=now.title)
+            if not console.is_terminal and time.monotonic() - shown > 30:
+                shown = time.monotonic()
+                console.print(f"{title}: {now.done} of {now.total}, {left}; last {now.title}", markup=False)
+
+        yield on_progress

@@ -1,0 +1,209 @@
+"""One cell of the paper's experiments: train or load its dense network, prune it by one recipe stage, measure."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress import metrics
+from compress.checkpoint import load_weights, read_weights, write_weights
+from compress.data import Batches, Dataset, Part
+from compress.errors import DataError
+from compress.metrics import Task
+from compress.models import Network
+from compress.paper.experiments import Cell, Dense
+from compress.recipe import schema
+from compress.recipe.building import build_data, build_model
+from compress.recipe.clock import Clock
+from compress.recipe.stages import EVALUATION_BATCH, Pruned, Setting, optimization, run_stage
+from compress.retrain import Training
+from compress.select.choose import LayerCollapseWarning
+
+REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
+
+
+def key(part: Dense | Cell) -> str:
+    """Hash of everything that determines what a dense network, or a cell, comes to."""
+    whole = {"revision": REVISION, "torch": version("torch"), **part.determinants()}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
+    """What became of the cell's network: `dense` metrics if it has no stage, else `before_removal` and `after_removal`.
+
+    The dense network comes from `cache` if it is there, and else goes there.
+    """
+    dataset = _dataset(cell.dense.data, data_root)
+    model = _dense(cell.dense, dataset, cache / f"{key(cell.dense)}.safetensors")
+    setting = _setting(cell.dense, dataset)
+    if cell.stage is None:
+        return {"dense": setting.evaluate(model), **_on_training_images(cell, model, setting)}
+    if isinstance(model, Network) and _only_around_latent(cell.stage):
+        model, setting = _from_latent_on(model, dataset, setting, key(cell.dense))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerCollapseWarning)  # that layers collapse is what the paper's figures show
+        found = run_stage(model, cell.stage, 0, Pruned(), setting)
+    result = {name: found[name] for name in ("achieved", "before_removal", "after_removal", "steps")}
+    return result | _on_training_images(cell, model, setting)
+
+
+def _on_training_images(cell: Cell, model: nn.Module, setting: Setting) -> dict[str, Any]:
+    if not cell.on_training_images:
+        return {}
+    batches = setting.data.batches("train", EVALUATION_BATCH, setting.task)
+    return {"training_images": metrics.evaluate(model, batches, setting.task), "confusion": _confusion(model, batches)}
+
+
+def _confusion(model: nn.Module, batches: Batches) -> list[list[int]]:
+    """Images by true class (row) and predicted class (column)."""
+    counts = torch.zeros(0, dtype=torch.int64)
+    with metrics.evaluation_mode(model):
+        for inputs, labels in batches():
+            logits = model(inputs)
+            classes = logits.shape[1]
+            found = torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
+            counts = found if not len(counts) else counts + found
+    rows: list[list[int]] = counts.view(classes, classes).tolist()
+    return rows
+
+
+# --- the dense network ---
+
+
+@lru_cache(maxsize=4)
+def _dataset(wanted: schema.Data, root: Path) -> Dataset:
+    dataset = build_data(wanted, root)
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"{dataset.name} is not in memory; the paper's experiments run on named data sets.")
+    return dataset
+
+
+def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
+    model = build_model(dense.model, dense.seed)
+    if dense.start == "torch":
+        torch.manual_seed(dense.seed)
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.reset_parameters()
+    if isinstance(dense.model, schema.ConvAutoencoder):
+        model.to(memory_format=torch.channels_last)
+    if path.exists():
+        load_weights(model, read_weights(path), str(path))
+        return model
+    setting = _setting(dense, dataset)
+    setting.train(model, "", dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_weights({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    return model
+
+
+@dataclass(frozen=True)
+class _HalfPrecision(Setting):
+    """Trains in bfloat16 where torch holds that to be safe, and measures in float32."""
+
+    def train(
+        self,
+        model: nn.Module,
+        title: str,
+        steps: int,
+        optimization: Any,
+        after_step: Callable[[int], None] = lambda step: None,
+    ) -> Training:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().train(model, title, steps, optimization, after_step)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        with torch.autocast("cpu", enabled=False):
+            return super().evaluate(model)
+
+
+def _setting(dense: Dense, dataset: Dataset) -> Setting:
+    kind = _HalfPrecision if isinstance(dense.model, schema.ConvAutoencoder) else Setting
+    return kind(dataset, dense.task, dense.data.batch_size, torch.device("cpu"), dense.seed, _no_bar, Clock())
+
+
+def _no_bar(title: str, steps: int) -> AbstractContextManager[Callable[[int, float], None]]:
+    return nullcontext(lambda done, loss: None)
+
+
+# --- the frozen encoder, computed once ---
+
+
+def _only_around_latent(stage: schema.Stage) -> bool:
+    """Whether nothing before the latent layer changes."""
+    nodes = isinstance(stage.target, schema.Nodes) and stage.target.nodes == ("latent",)
+    return nodes and (stage.retrain is None or stage.retrain.trainable == "adjacent")
+
+
+def _from_latent_on(model: Network, dataset: Dataset, setting: Setting, key: str) -> tuple[nn.Module, Setting]:
+    """The part of the network that changes, and as its data what the encoder makes of every image."""
+    features = _encoded(key, model.get_submodule("encoder"), dataset)
+    tail = Network(features.shape, latent=model.get_submodule("latent"), decoder=model.get_submodule("decoder"))
+    return copy.deepcopy(tail), dataclasses.replace(setting, data=features)
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """What reaches the latent layer from every image; the targets stay the images."""
+
+    name: str
+    train: Tensor  # [N, features]
+    test: Tensor
+    images: Dataset
+    classes: int | None = None
+    sha256: str | None = None
+    note: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.shape[1:])
+
+    def count(self, part: Part) -> int:
+        return len(getattr(self, part))
+
+    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+        images = self.images.train.images if part == "train" else self.images.test.images
+        return _FeatureBatches(getattr(self, part), images, size)
+
+
+@dataclass(frozen=True, eq=False)
+class _FeatureBatches:
+    features: Tensor
+    images: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The order of `Dataset`'s batches: a method that trains the encoder too sees the same images in each step."""
+        samples = len(self.images)
+        order = torch.arange(samples) if generator is None else torch.randperm(samples, generator=generator)
+        for rows in torch.split(order, self.size):
+            yield self.features[rows], self.images[rows].float().div_(255)
+
+
+_ENCODED: dict[str, _Features] = {}  # of the network last used: its cells come one after the other
+
+
+def _encoded(key: str, encoder: nn.Module, dataset: Dataset) -> _Features:
+    if key not in _ENCODED:
+        _ENCODED.clear()
+        parts: dict[Literal["train", "test"], Tensor] = {}
+        with metrics.evaluation_mode(encoder):
+            for part in ("train", "test"):
+                batches = dataset.batches(part, EVALUATION_BATCH, "reconstruct")
+                parts[part] = torch.cat([encoder(inputs) for inputs, _ in batches()])
+        _ENCODED[key] = _Features(f"{dataset.name}, encoded", parts["train"], parts["test"], dataset)
+    return _ENCODED[key]

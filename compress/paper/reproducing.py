@@ -1,0 +1,136 @@
+"""Run the paper's cells and collect what came out in one document, results.json."""
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from compress import sweep
+from compress.errors import InputError
+from compress.paper import cells as running
+from compress.paper.experiments import Cell
+from compress.recipe.running import cpu_name
+
+
+def choose(
+    cells: Sequence[Cell], wanted: Sequence[str] = (), seeds: int | None = None, levels: Sequence[float] = ()
+) -> list[Cell]:
+    """The cells of the experiments `wanted` ("latent", "latent/mnist"; all if empty), and the dense networks they need.
+
+    Raises:
+        InputError: an experiment that does not exist, or nothing that fits all of it.
+    """
+    known = {name for cell in cells for name in (cell.experiment, f"{cell.experiment}/{cell.dataset}")}
+    if unknown := [name for name in wanted if name not in known]:
+        raise InputError(f"there is no experiment {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    chosen = [
+        cell
+        for cell in cells
+        if (not wanted or {cell.experiment, f"{cell.experiment}/{cell.dataset}"} & set(wanted))
+        and (seeds is None or cell.dense.seed < seeds)
+        and (not levels or cell.level in levels or cell.method == "dense")
+    ]
+    if all(cell.method == "dense" for cell in chosen):
+        there = sorted(
+            {cell.level for cell in cells if not wanted or cell.experiment in {w.split("/")[0] for w in wanted}}
+        )
+        raise InputError(f"no cell has the levels {list(levels)}; there are {there}")
+    return chosen
+
+
+def run(
+    cells: Sequence[Cell],
+    data_root: Path,
+    cache: Path,
+    workers: int,
+    on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
+) -> None:
+    """Compute what is not in `cache` yet; `collect` reads it. Raises SweepError where cells fail."""
+    sweep.run(_jobs(cells, data_root, cache), cache / "cells", workers, on_progress)
+
+
+def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
+    """results.json: every cell that is in `cache`, with its seed and settings; `planned` is how many there would be."""
+    jobs = _jobs(cells, Path(), cache)
+    results = sweep.cached(jobs, cache / "cells")
+    networks: dict[str, Any] = {}
+    stages: list[Any] = []
+    found = []
+    for cell, job in zip(cells, jobs, strict=True):
+        if job.key not in results:
+            continue
+        network = running.key(cell.dense)
+        networks[network] = cell.dense.determinants()
+        stage = None if cell.stage is None else cell.determinants()["stage"]
+        if stage is not None and stage not in stages:
+            stages.append(stage)
+        found.append(
+            {
+                **{name: getattr(cell, name) for name in ("experiment", "dataset", "method", "level", "final")},
+                "seed": cell.dense.seed,
+                "key": job.key,
+                "network": network,
+                "stage": None if stage is None else stages.index(stage),
+                "result": results[job.key],
+            }
+        )
+    return {
+        "schema": 1,
+        "versions": {name: version(name) for name in ("softprune", "torch", "torchvision")}
+        | {"python": platform.python_version()},
+        "machine": {"cpu": cpu_name(), "threads": 1},
+        "planned": len(cells),
+        "networks": networks,
+        "stages": stages,
+        "cells": found,
+    }
+
+
+def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
+    """Put the finished cells of the results.json `path` into `cache`, where they were run as they would be now.
+
+    Returns how many fit. Raises InputError where the file is none.
+    """
+    try:
+        found = {cell["key"]: cell["result"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no results.json of `compress reproduce`: {error}") from error
+    wanted = {running.key(cell) for cell in cells} & set(found)
+    for key in wanted:
+        sweep.store(cache / "cells", key, found[key])
+    return len(wanted)
+
+
+def written(results: dict[str, Any]) -> str:
+    """results.json as text: a line for every cell, network and stage, so that changes can be read."""
+
+    def lines(values: Iterable[str]) -> str:
+        return ",\n  ".join(values)
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, allow_nan=False)
+
+    head = {name: value for name, value in results.items() if name not in ("networks", "stages", "cells")}
+    networks = lines(f"{compact(name)}: {compact(value)}" for name, value in results["networks"].items())
+    return (
+        compact(head)[:-1]
+        + f',\n "networks": {{\n  {networks}}},\n "stages": [\n  {lines(map(compact, results["stages"]))}],\n'
+        + f' "cells": [\n  {lines(map(compact, results["cells"]))}]}}\n'
+    )
+
+
+def _jobs(cells: Sequence[Cell], data_root: Path, cache: Path) -> list[sweep.Job]:
+    trained = {running.key(cell.dense): running.key(cell) for cell in cells if cell.method == "dense"}
+    return [
+        sweep.Job(
+            running.key(cell),
+            cell.title,
+            partial(running.run, cell, data_root, cache / "networks"),
+            () if cell.stage is None else (trained[running.key(cell.dense)],),
+            cell.cost,
+        )
+        for cell in cells
+    ]

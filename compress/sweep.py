@@ -1,0 +1,177 @@
+"""Many independent jobs in worker processes; each result is a file, so that an interrupted sweep goes on where it was.
+
+Every worker computes on one thread: on two cores, two processes of two threads each take several times as long as two
+of one thread.
+"""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.checkpoint import atomic
+from compress.errors import CompressError, SweepError
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of a sweep.
+
+    key: a hash of everything that determines the result; names the result's file.
+    title: what people call it.
+    call: computes the result, a JSON document; must be picklable, such as a `functools.partial` of a function.
+    needs: keys of jobs whose side effects (a trained network) this one reads.
+    cost: how long it takes, in any unit that all jobs share; for the time left.
+    """
+
+    key: str
+    title: str
+    call: Callable[[], Result]
+    needs: tuple[str, ...] = ()
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    done: int
+    total: int
+    seconds_left: float | None
+    title: str  # of the job that ended last
+
+
+def cached(jobs: Iterable[Job], folder: Path) -> dict[str, Result]:
+    """The results that are there already, by key. A damaged file counts as absent."""
+    found = {}
+    for job in jobs:
+        with suppress(OSError, ValueError):
+            found[job.key] = json.loads(_file(folder, job.key).read_text(encoding="utf-8"))
+    return found
+
+
+def run(
+    jobs: Sequence[Job], folder: Path, workers: int, on_progress: Callable[[Progress], None] = lambda progress: None
+) -> dict[str, Result]:
+    """Compute the jobs that have no result in `folder` yet, in their order as far as `needs` allows.
+
+    Args:
+        workers: processes of one thread each; 1 computes in this process.
+
+    Returns:
+        All results, by key; each also has the `seconds` it took.
+
+    Raises:
+        SweepError: jobs failed. All that do not need them were run first, and their results are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = cached(jobs, folder)
+    todo = list({job.key: job for job in jobs if job.key not in results}.values())
+    failed: dict[str, str] = {}
+    watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
+    with _Workers(workers) as pool:
+        waiting, running = todo, dict[Future[Result], Job]()
+        while waiting or running:
+            waiting = [job for job in waiting if not _skipped(job, failed)]
+            ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
+            for job in ready[: workers - len(running)]:
+                running[pool.submit(job, folder)] = job
+                waiting.remove(job)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    results[job.key] = future.result()
+                except CompressError as error:
+                    failed[job.key] = f"{job.title}: {error}"
+                except BrokenProcessPool as error:
+                    raise SweepError(
+                        f"{job.title}: a worker process died (out of memory?); what was finished is kept in {folder}"
+                    ) from error
+                watch.ended(job)
+    if failed:
+        raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {next(iter(failed.values()))}")
+    return results
+
+
+def _unmet(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
+    pending = {other.key for other in (*waiting, *running)}
+    return any(need in pending for need in job.needs)
+
+
+def _skipped(job: Job, failed: dict[str, str]) -> bool:
+    return any(need in failed for need in job.needs)
+
+
+def store(folder: Path, key: str, result: Result) -> None:
+    """Keep a result, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(_file(folder, key)) as path:
+        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+
+
+class _Workers:
+    """Processes that import torch once and are used again; none for a single worker."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = None
+        if count > 1:
+            # A forked copy of a process that runs torch's threads can hang.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
+
+    def __enter__(self) -> "_Workers":
+        if self._pool is None:
+            _one_thread()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, job: Job, folder: Path) -> Future[Result]:
+        if self._pool is not None:
+            return self._pool.submit(_work, job, folder)
+        future: Future[Result] = Future()
+        try:
+            future.set_result(_work(job, folder))
+        except CompressError as error:
+            future.set_exception(error)
+        return future
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _work(job: Job, folder: Path) -> Result:
+    started = time.perf_counter()
+    result = job.call()
+    result["seconds"] = round(time.perf_counter() - started, 2)
+    store(folder, job.key, result)
+    return result
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+class _Watch:
+    """Says after each job how far the sweep is."""
+
+    def __init__(self, jobs: int, cost: float, on_progress: Callable[[Progress], None]) -> None:
+        self._jobs, self._cost, self._tell = jobs, cost, on_progress
+        self._done, self._spent, self._started = 0, 0.0, time.monotonic()
+
+    def ended(self, job: Job) -> None:
+        self._done += 1
+        self._spent += job.cost
+        left = (time.monotonic() - self._started) * (self._cost / self._spent - 1) if self._spent else None
+        self._tell(Progress(self._done, self._jobs, left, job.title))

@@ -1,0 +1,104 @@
+"""A cell is what the recipe engine does: the same figures with the encoder computed once, the same images for all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from compress.paper import cells
+from compress.paper.experiments import COMPLETE, QUICK, Cell, all_cells
+from compress.sources import mnist_sample
+
+
+def small(cell: Cell) -> Cell:
+    """The cell on 256 images, its network trained for two epochs."""
+    data = cell.dense.data.model_copy(update={"train": 256, "test": 100})
+    train = cell.dense.train.model_copy(update={"epochs": 2})
+    stage = cell.stage
+    if stage is not None and stage.retrain is not None:
+        stage = stage.model_copy(update={"retrain": stage.retrain.model_copy(update={"epochs": 1})})
+    return replace(cell, dense=replace(cell.dense, data=data, train=train), stage=stage)
+
+
+def one(experiment: str, method: str, level: float, final: float | None = None) -> Cell:
+    found = [
+        cell
+        for cell in all_cells(QUICK)
+        if (cell.experiment, cell.method, cell.level, cell.final) == (experiment, method, level, final)
+    ]
+    assert found
+    return small(found[0])
+
+
+def test_the_dense_network_is_trained_once(tmp_path: Path) -> None:
+    first = cells.run(one("latent", "dense", 0.0), tmp_path, tmp_path / "networks")
+    (file,) = (tmp_path / "networks").iterdir()
+    written = file.stat().st_mtime_ns
+    hard = cells.run(one("latent", "hard", 0.75), tmp_path, tmp_path / "networks")
+    assert file.stat().st_mtime_ns == written
+    assert hard["before_removal"]["loss"] == pytest.approx(first["dense"]["loss"], rel=1e-6)
+    assert hard["achieved"] == 0.75
+    assert hard["steps"] == 0
+
+
+@pytest.mark.parametrize(("method", "final"), [("retrained", None), ("soft", COMPLETE), ("soft", 0.5)])
+def test_encoding_once_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, final: float | None
+) -> None:
+    cell = one("latent", method, 0.75, final)
+    short = cells.run(cell, tmp_path, tmp_path)
+    monkeypatch.setattr(cells, "_only_around_latent", lambda stage: False)
+    whole = cells.run(cell, tmp_path, tmp_path)
+    for when in ("before_removal", "after_removal"):
+        assert short[when]["loss"] == pytest.approx(whole[when]["loss"], rel=1e-4)
+
+
+def test_a_decay_that_stops_early_leaves_something_to_cut(tmp_path: Path) -> None:
+    early = cells.run(one("latent", "soft", 0.95, 0.5), tmp_path, tmp_path)
+    complete = cells.run(one("latent", "soft", 0.95, COMPLETE), tmp_path, tmp_path)
+    assert early["before_removal"]["loss"] != pytest.approx(early["after_removal"]["loss"], rel=1e-6)
+    assert complete["before_removal"]["loss"] == pytest.approx(complete["after_removal"]["loss"], rel=1e-4)
+
+
+def test_the_confusion_matrix_is_of_the_training_images(tmp_path: Path) -> None:
+    found = cells.run(one("classification", "soft", 0.95, COMPLETE), tmp_path, tmp_path)
+    counts = torch.tensor(found["confusion"])
+    labels = mnist_sample(train=256, test=100).train.labels
+    assert counts.sum(1).tolist() == torch.bincount(labels, minlength=10).tolist()
+    assert counts.diag().sum() / 256 == pytest.approx(found["training_images"]["accuracy"])
+
+
+def test_keys_tell_apart_what_differs_and_nothing_else() -> None:
+    cell = one("latent", "soft", 0.75, COMPLETE)
+    assert cells.key(cell) == cells.key(replace(cell, method="another name"))
+    other_seed = replace(cell, dense=replace(cell.dense, seed=1))
+    other_start = replace(cell, dense=replace(cell.dense, start="torch"))
+    keys = {cells.key(one) for one in (cell, other_seed, other_start, one("latent", "soft", 0.75, 0.5))}
+    assert len(keys) == 4
+    assert cells.key(cell) != cells.key(cell.dense)
+
+
+def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path: Path) -> None:
+    from compress.paper.experiments import PAPER
+
+    dense = next(cell for cell in all_cells(PAPER) if cell.experiment == "latent" and cell.dataset == "cifar10").dense
+    setting = cells._setting(dense, mnist_sample(train=8, test=4))
+    seen = list[torch.dtype]()
+
+    class Probe(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(784, 784)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            output = self.layer(inputs.flatten(1))
+            seen.append(output.dtype)
+            return output.view_as(inputs)
+
+    from compress.retrain import Optimization
+
+    model = Probe()
+    setting.train(model, "", 1, Optimization())
+    setting.evaluate(model)
+    assert seen == [torch.bfloat16, torch.float32]

@@ -1,0 +1,56 @@
+"""docs/paper.md and its figures are what results.json says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from compress.paper import document, figures, reproducing
+from compress.paper.findings import COMPLETE, line, mean, verdicts
+
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS = json.loads((DOCS / "paper" / "results.json").read_text(encoding="utf-8"))
+
+
+def test_the_page_has_not_drifted(tmp_path: Path) -> None:
+    drawn = figures.write_all(RESULTS, tmp_path / "paper")
+    assert document.page(RESULTS, "paper", drawn) == (DOCS / "paper.md").read_text(encoding="utf-8"), (
+        "write it anew: compress reproduce --draw"
+    )
+    for name in drawn:
+        for suffix in ("svg", "png"):
+            assert (DOCS / "paper" / f"{name}.{suffix}").stat().st_size > 1000
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    figures.write_all(RESULTS, tmp_path / "one")
+    figures.write_all(RESULTS, tmp_path / "two")
+    drawn = sorted((tmp_path / "one").glob("*.svg"))
+    assert drawn
+    for path in drawn:
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_the_page_shows_figures_that_are_there_and_every_verdict() -> None:
+    text = (DOCS / "paper.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(shown) >= 8
+    assert all((DOCS / path).exists() for path in shown)
+    for one in verdicts(RESULTS):
+        assert f"| {one.claim} | **{one.verdict}** |" in text
+    soft = line(RESULTS, "classification", "mnist", "soft", COMPLETE)
+    assert f"{mean(soft[0.95]):.2f}" in text
+
+
+def test_results_are_written_so_that_they_read_back() -> None:
+    assert json.loads(reproducing.written(RESULTS)) == RESULTS
+    assert len({cell["key"] for cell in RESULTS["cells"] if cell["method"] != "dense"}) == sum(
+        cell["method"] != "dense" for cell in RESULTS["cells"]
+    )
+
+
+def test_no_figure_of_the_page_is_made_of_nothing() -> None:
+    assert not re.search(r"\bnan\b|-1000", (DOCS / "paper.md").read_text(encoding="utf-8"))
+    with pytest.raises(KeyError):
+        document.page({"cells": []}, "paper", [])

@@ -1,0 +1,69 @@
+"""The experiments are the paper's: levels, seeds, epochs, optimizers."""
+
+from collections import Counter
+
+from compress.paper import cells, printed
+from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
+
+CELLS = all_cells(PAPER)
+
+
+def of(experiment: str, dataset: str) -> list[Cell]:
+    found = [cell for cell in CELLS if (cell.experiment, cell.dataset) == (experiment, dataset)]
+    assert found
+    return found
+
+
+def test_every_level_that_the_paper_prints_is_run() -> None:
+    for experiment, table in (("classification", printed.TABLE_I), ("latent", printed.TABLE_II)):
+        for dataset, lines in table.items():
+            levels = {level for points in lines.values() for level in points}
+            for method in ("hard", "retrained", "soft"):
+                assert levels <= {cell.level for cell in of(experiment, dataset) if cell.method == method}
+    assert {0.5, 0.99} <= {cell.level for cell in of("classification", "mnist")}
+    assert {0.8, 0.98} <= {cell.level for cell in of("decoder", "mnist")}
+    assert {0.125, 0.95} <= {cell.level for cell in of("latent", "mnist")}
+
+
+def test_seeds() -> None:
+    for experiment in ("classification", "decoder", "latent"):
+        for dataset in ("mnist", "fashion_mnist"):
+            assert {cell.dense.seed for cell in of(experiment, dataset)} == {0, 1, 2}
+    assert {cell.dense.seed for cell in of("classification", "cifar10")} == {0, 1, 2}
+
+
+def test_the_same_budget_for_hard_and_soft() -> None:
+    for experiment, epochs in (("classification", 1), ("decoder", 1), ("latent", 5)):
+        pairs: dict[tuple[float, int], set[str]] = {}
+        for cell in of(experiment, "mnist"):
+            if cell.method in ("retrained", "soft"):
+                assert cell.stage is not None
+                assert cell.stage.retrain is not None
+                assert cell.stage.retrain.epochs == epochs
+                pairs.setdefault((cell.level, cell.dense.seed), set()).add(cell.stage.retrain.model_dump_json())
+        assert pairs
+        assert all(len(retrainings) == 1 for retrainings in pairs.values())
+
+
+def test_decays_end_completely_and_early() -> None:
+    for experiment in ("classification", "decoder", "latent"):
+        finals = {cell.final for cell in of(experiment, "mnist") if cell.method == "soft"}
+        assert finals == {COMPLETE, 1e-2, 0.1, 0.5}
+
+
+def test_every_cell_has_its_dense_network_and_a_key_of_its_own() -> None:
+    for scale in (PAPER, QUICK):
+        found = all_cells(scale)
+        trained = {cells.key(cell.dense) for cell in found if cell.method == "dense"}
+        # "small" is a dense network of its own.
+        assert all(cells.key(cell.dense) in trained for cell in found if cell.stage is not None)
+    keys = Counter(cells.key(cell) for cell in CELLS)
+    shared = {key for key, count in keys.items() if count > 1}
+    # The decoder's and the latent space's dense network is the same one.
+    assert {cell.method for cell in CELLS if cells.key(cell) in shared} == {"dense"}
+
+
+def test_the_order_says_most_first() -> None:
+    first = CELLS[: len(CELLS) // 4]
+    assert {cell.dense.seed for cell in first} == {0}
+    assert {cell.experiment for cell in first} == {"calibration", "classification", "decoder", "latent"}

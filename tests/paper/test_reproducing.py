@@ -1,0 +1,74 @@
+"""`compress reproduce`: choose, run, go on, take over."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compress import cli
+from compress.errors import InputError
+from compress.paper import experiments, reproducing
+from compress.paper.experiments import PAPER, all_cells
+
+CELLS = all_cells(PAPER)
+
+
+def test_a_part_brings_its_dense_networks() -> None:
+    chosen = reproducing.choose(CELLS, ["latent/mnist"], 1, [0.75])
+    assert {(cell.experiment, cell.dataset, cell.dense.seed) for cell in chosen} == {("latent", "mnist", 0)}
+    assert {cell.level for cell in chosen} == {0.0, 0.75}
+    assert {"dense", "hard", "retrained", "soft", "soft_all", "small"} <= {cell.method for cell in chosen}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "levels", "message"),
+    [(["latents"], [], "there is no experiment 'latents'; there are calibration"), (["latent"], [0.76], "0.76")],
+)
+def test_what_does_not_exist_is_told(wanted: list[str], levels: list[float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        reproducing.choose(CELLS, wanted, None, levels)
+
+
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One level, 128 images, one epoch."""
+    original = experiments._data
+
+    def data(dataset: str, batch_size: int = 128) -> dict[str, object]:
+        return original(dataset, batch_size) | {"train": 128, "test": 50}
+
+    monkeypatch.setattr(experiments, "_data", data)
+    monkeypatch.setattr(
+        experiments,
+        "QUICK",
+        experiments.replace(
+            experiments.QUICK, classifier_epochs={"mnist_sample": 1}, autoencoder_epochs={"mnist_sample": 1}
+        ),
+    )
+
+
+def test_the_command_from_beginning_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    command = ["reproduce", "classification", "--quick", "--levels", ".95", "--workers", "1"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    results = json.loads(Path("paper/paper/results.json").read_text(encoding="utf-8"))
+    assert len(results["cells"]) == results["planned"] == 7  # dense, hard, retrained, and four ends of the decay
+    page = Path("paper/paper.md").read_text(encoding="utf-8")
+    assert "MNIST sample" in page
+    keys = {path.stem for path in Path("runs/paper/cells").iterdir()}
+    assert keys == {cell["key"] for cell in results["cells"]}
+
+    # Elsewhere, the finished cells are taken over and nothing is run.
+    again = CliRunner().invoke(
+        cli.app, [*command, "--draw", "--cache", "other", "--resume", "paper/paper/results.json", "-o", "second"]
+    )
+    assert again.exit_code == 0, again.output
+    assert Path("second/paper.md").read_text(encoding="utf-8") == page
+
+
+def test_a_wrong_file_to_resume_from(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[]", encoding="utf-8")
+    done = CliRunner().invoke(cli.app, ["reproduce", "--draw", "--resume", str(tmp_path / "results.json")])
+    assert done.exit_code == 2
