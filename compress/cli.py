@@ -287,9 +287,9 @@ def reproduce(
             with sweep_bar(_people(), "reproduce") as on_progress, redirect_stdout(sys.stderr):
                 reproducing.run(cells, data_root, cache, workers, on_progress)
         results = reproducing.collect(cells, cache)
-        drawn = figures.write_all(results, out / "paper")
+        figures.write_all(results, out / "paper")
         (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8")
-        document.write(results, out / "paper.md", out / "paper", drawn)
+        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8")
         if as_json:
             _print_json(results)
         else:

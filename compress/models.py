@@ -1,6 +1,6 @@
 """The paper's networks (Menzies & Siebert, appendix, Tables III to V), and a user's own by name.
 
-`docs/paper.md` says where the tables do not add up and what was taken instead. Each network is a chain of named
+`docs/networks.md` says where the tables do not add up and what was taken instead. Each network is a chain of named
 parts. Weights are Xavier-uniform and biases zero, since the autoencoder does not train from torch's default; they
 are drawn from `generator` or, without one, from torch's global generator (`torch.manual_seed`), so that the same
 seed gives the same network.

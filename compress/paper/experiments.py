@@ -1,7 +1,7 @@
 """The paper's experiments as data: which networks, which levels, which methods, which seeds.
 
 A cell is one point of one line of one figure: a dense network and the recipe stage that prunes it. The settings are
-those of the paper's appendix; docs/paper.md says where it is silent and what was taken.
+those of the paper's appendix; docs/networks.md says where it is silent and what was taken.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,7 +215,7 @@ def _calibration_lines(dataset: str, dense: Dense) -> Iterator[Cell]:
             lines["retrained"] = _stage(target, "magnitude", level, _hard(), retrain)
             for method, stage in lines.items():
                 yield Cell("calibration", dataset, method, dense, stage, level, on_training_images=True)
-            for final in () if bias else (COMPLETE, 0.1, 0.5):
+            for final in () if bias else (COMPLETE, 1e-2, 0.03, 0.1, 0.5):
                 stage = _stage(target, "magnitude", level, _soft(final), retrain)
                 yield Cell("calibration", dataset, "soft", dense, stage, level, final, on_training_images=True)
 

@@ -37,21 +37,26 @@ CURVE_FIGURES = (
 )
 
 
-def write_all(results: Results, folder: Path) -> list[str]:
-    """Draw every figure whose cells are there into `folder`; returns the names, in the paper's order."""
+def names(results: Results) -> list[str]:
+    """The figures whose cells are there, in the paper's order."""
+    curves = [f"fig{number}" for number, experiment, dataset in CURVE_FIGURES if has(results, experiment, dataset)]
+    found = ["fig1", *curves, *(["fig3"] if confusion(results) is not None else [])]
+    return sorted(found, key=lambda name: (int(name.removeprefix("fig").partition("_")[0]), name))
+
+
+def write_all(results: Results, folder: Path) -> None:
+    """Draw `names` into `folder`, each as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"fig1": _decays()}
-    for number, experiment, dataset in CURVE_FIGURES:
-        if has(results, experiment, dataset):
-            figures[f"fig{number}"] = _curves(results, experiment, dataset)
-    if (counts := confusion(results)) is not None:
-        figures["fig3"] = _confusion(counts)
-    for name, figure in figures.items():
+    curves = {f"fig{number}": (experiment, dataset) for number, experiment, dataset in CURVE_FIGURES}
+    for name in names(results):
+        if name in curves:
+            figure = _curves(results, *curves[name])
+        else:
+            figure = _decays() if name == "fig1" else _confusion(confusion(results) or [])
         # Neither date nor random names: the same figures give the same file.
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=110)
-    return sorted(figures, key=lambda name: (int("".join(filter(str.isdigit, name.split("_")[0]))), name))
 
 
 def has(results: Results, experiment: str, dataset: str) -> bool:
