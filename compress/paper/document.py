@@ -63,9 +63,9 @@ def _introduction(results: Results, folder: str) -> str:
     return f"""# The paper, reproduced
 
 Richard Menzies and Paul Siebert, "Soft Pruning and Latent Space Dimensionality Reduction". This page is written by
-`compress reproduce --data-root DIR` from [results.json]({folder}/results.json), which has every cell with its seed and
-settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]}, one thread per cell,
-torch {results["versions"]["torch"]}.{missing if count < planned else ""}
+`compress reproduce --data-root DIR` from [results.json]({folder}/results.json), which has every cell with its seed
+and settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]}, one thread per
+cell, torch {results["versions"]["torch"]}.{missing if count < planned else ""}
 [The networks](networks.md) says where the paper's tables leave them open.
 
 Figures are means over seeds, ± the standard deviation between them where there are several. *After removal* means that
@@ -257,8 +257,10 @@ def _nearest(found: Sequence[Calibrated]) -> str:
             text,
             f"Soft pruning of the nearest such network ({start}), by where the decay ends:",
             _table(("the decay ends at", "", "90 %", "95 %", "97 %", "off by"), rows),
-            f"The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: "
-            f"{distances[final, when]:.1f} points off. The nearest after removal is {complete:.1f} points off.",
+            (
+                f"The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: "
+                f"{distances[final, when]:.1f} points off. The nearest after removal is {complete:.1f} points off."
+            ),
         )
     )
 
@@ -268,8 +270,8 @@ def _limits() -> str:
 
 - CIFAR-10 has 41,000 training and 10,000 test images here, not 50,000 and 10,000.
 - The convolutional autoencoder of section VI costs hours on a CPU: it was trained for 8 epochs on the first 2,000
-  images and measured on 1,000, in bfloat16 while training and float32 while measuring, with one seed and the paper's four
-  levels. Its figures compare the methods with each other and not with the paper's losses.
+  images and measured on 1,000, in bfloat16 while training and float32 while measuring, with one seed and the
+  paper's four levels. Its figures compare the methods with each other and not with the paper's losses.
 - The autoencoders were trained briefly (the tables say how long), and the paper's own losses are lower than those of
   the dense networks here. What is compared is the rise over the dense network, and soft with hard.
 - The two autoencoders for CIFAR-10 have one seed.
