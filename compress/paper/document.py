@@ -64,8 +64,8 @@ def _introduction(results: Results, folder: str) -> str:
 
 Richard Menzies and Paul Siebert, "Soft Pruning and Latent Space Dimensionality Reduction". This page is written by
 `compress reproduce --data-root DIR` from [results.json]({folder}/results.json), which has every cell with its seed
-and settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]}, one thread per
-cell, torch {results["versions"]["torch"]}.{missing if count < planned else ""}
+and settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]}, one thread
+per cell, torch {results["versions"]["torch"]}.{missing if count < planned else ""}
 [The networks](networks.md) says where the paper's tables leave them open.
 
 Figures are means over seeds, ± the standard deviation between them where there are several. *After removal* means that
