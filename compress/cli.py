@@ -262,7 +262,7 @@ def reproduce(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for paper.md and paper/; docs, or paper for a part.")
+        Path | None, typer.Option("-o", "--out", help="For paper.md and paper/; docs, or the cache for a part.")
     ] = None,
     cache: Annotated[Path, typer.Option("--cache", help="Where finished cells and trained networks are kept.")] = Path(
         "runs/paper"
@@ -272,15 +272,18 @@ def reproduce(
     debug: DebugOption = False,
 ) -> None:
     """Run the paper's experiments and write them up beside its own figures: compress reproduce --quick"""
-    with _reporting(debug):
+    with _reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.paper import document, figures, reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
+        from compress.recipe import output
         from compress.report.progress import sweep_bar
 
         wanted = [*(experiments or []), *(only or [])]
         cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, _shares(levels))
         whole = not (quick or wanted or seeds or levels)
-        out = out or Path("docs" if whole else "paper")
+        out = out or (Path("docs") if whole else cache)
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
         if resume is not None:
             _tell(f"{resume}: {reproducing.restore(resume, cells, cache)} of {len(cells)} cells are done")
         if not draw:
@@ -325,7 +328,7 @@ def _print_json(document: Any) -> None:
 
 
 @contextmanager
-def _reporting(debug: bool) -> Iterator[list[str]]:
+def _reporting(debug: bool, interrupted: str = "interrupted: no results were written") -> Iterator[list[str]]:
     """Errors and warnings as lines on stderr, with the exit code that the error stands for."""
     warned: list[str] = []
     console = _people()
@@ -345,7 +348,7 @@ def _reporting(debug: bool) -> Iterator[list[str]]:
             console.print(Text.assemble(("error: ", "bold red"), str(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console.print("interrupted: no results were written")
+            console.print(Text(interrupted))
             raise typer.Exit(130) from None
 
 

@@ -47,12 +47,12 @@ class Progress:
     title: str  # of the job that ended last
 
 
-def cached(jobs: Iterable[Job], folder: Path) -> dict[str, Result]:
+def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:
     """The results that are there already, by key. A damaged file counts as absent."""
     found = {}
-    for job in jobs:
+    for key in keys:
         with suppress(OSError, ValueError):
-            found[job.key] = json.loads(_file(folder, job.key).read_text(encoding="utf-8"))
+            found[key] = json.loads(_file(folder, key).read_text(encoding="utf-8"))
     return found
 
 
@@ -71,14 +71,17 @@ def run(
         SweepError: jobs failed. All that do not need them were run first, and their results are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    results = cached(jobs, folder)
+    results = cached((job.key for job in jobs), folder)
     todo = list({job.key: job for job in jobs if job.key not in results}.values())
-    failed: dict[str, str] = {}
+    failed: list[str] = []
+    lost: set[str] = set()  # the keys of what failed, and of what needs it
     watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
     with _Workers(workers) as pool:
         waiting, running = todo, dict[Future[Result], Job]()
         while waiting or running:
-            waiting = [job for job in waiting if not _skipped(job, failed)]
+            while more := {job.key for job in waiting if lost & set(job.needs)} - lost:
+                lost |= more
+            waiting = [job for job in waiting if job.key not in lost]
             ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
             for job in ready[: workers - len(running)]:
                 running[pool.submit(job, folder)] = job
@@ -88,24 +91,21 @@ def run(
                 try:
                     results[job.key] = future.result()
                 except CompressError as error:
-                    failed[job.key] = f"{job.title}: {error}"
+                    failed.append(f"{job.title}: {error}")
+                    lost.add(job.key)
                 except BrokenProcessPool as error:
                     raise SweepError(
                         f"{job.title}: a worker process died (out of memory?); what was finished is kept in {folder}"
                     ) from error
                 watch.ended(job)
     if failed:
-        raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {next(iter(failed.values()))}")
+        raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {failed[0]}")
     return results
 
 
 def _unmet(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
     pending = {other.key for other in (*waiting, *running)}
     return any(need in pending for need in job.needs)
-
-
-def _skipped(job: Job, failed: dict[str, str]) -> bool:
-    return any(need in failed for need in job.needs)
 
 
 def store(folder: Path, key: str, result: Result) -> None:

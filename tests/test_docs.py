@@ -92,6 +92,7 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     """Parsed as the command line does, and with recipe and changes checked, but not run."""
     _, command, *arguments = shlex.split(re.split(r"[|>]", line)[0], comments=True)
     group = typer.main.get_group(app)
+    assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
     if command in ("train", "apply"):
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())

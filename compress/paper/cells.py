@@ -1,6 +1,5 @@
 """One cell of the paper's experiments: train or load its dense network, prune it by one recipe stage, measure."""
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress import metrics
 from compress.checkpoint import load_weights, read_weights, write_weights
-from compress.data import Batches, Dataset, Part
+from compress.data import Batches, Dataset, Part, batch_rows
 from compress.errors import DataError
 from compress.metrics import Task
 from compress.models import Network
@@ -34,8 +33,11 @@ REVISION = 1  # raised when the code computes something else than before: cached
 
 
 def key(part: Dense | Cell) -> str:
-    """Hash of everything that determines what a dense network, or a cell, comes to."""
-    whole = {"revision": REVISION, "torch": version("torch"), **part.determinants()}
+    """Hash of everything that determines what a dense network, or a cell, comes to.
+
+    Settings left at their default are no part of it, so that a recipe's new key does not make old cells strangers.
+    """
+    whole = {"revision": REVISION, "torch": version("torch"), **part.determinants(defaults=False)}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -44,13 +46,16 @@ def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
 
     The dense network comes from `cache` if it is there, and else goes there.
     """
-    dataset = _dataset(cell.dense.data, data_root)
-    model = _dense(cell.dense, dataset, cache / f"{key(cell.dense)}.safetensors")
+    dataset = load(cell.dense.data, data_root)
+    weights = cache / f"{key(cell.dense)}.safetensors"
+    model = _dense(cell.dense, dataset, weights)
     setting = _setting(cell.dense, dataset)
     if cell.stage is None:
         return {"dense": setting.evaluate(model), **_on_training_images(cell, model, setting)}
-    if isinstance(model, Network) and _only_around_latent(cell.stage):
-        model, setting = _from_latent_on(model, dataset, setting, key(cell.dense))
+    if _only_around_latent(cell.stage):
+        features = _encoded(cell.dense, dataset, weights)
+        parts = {name: model.get_submodule(name) for name in ("latent", "decoder")}
+        model, setting = Network(features.shape, **parts), dataclasses.replace(setting, data=features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerCollapseWarning)  # that layers collapse is what the paper's figures show
         found = run_stage(model, cell.stage, 0, Pruned(), setting)
@@ -82,7 +87,8 @@ def _confusion(model: nn.Module, batches: Batches) -> list[list[int]]:
 
 
 @lru_cache(maxsize=4)
-def _dataset(wanted: schema.Data, root: Path) -> Dataset:
+def load(wanted: schema.Data, root: Path) -> Dataset:
+    """The data set, downloaded to `root` if need be. Raises DataError where it is not to be had."""
     dataset = build_data(wanted, root)
     if not isinstance(dataset, Dataset):
         raise DataError(f"{dataset.name} is not in memory; the paper's experiments run on named data sets.")
@@ -146,13 +152,6 @@ def _only_around_latent(stage: schema.Stage) -> bool:
     return nodes and (stage.retrain is None or stage.retrain.trainable == "adjacent")
 
 
-def _from_latent_on(model: Network, dataset: Dataset, setting: Setting, key: str) -> tuple[nn.Module, Setting]:
-    """The part of the network that changes, and as its data what the encoder makes of every image."""
-    features = _encoded(key, model.get_submodule("encoder"), dataset)
-    tail = Network(features.shape, latent=model.get_submodule("latent"), decoder=model.get_submodule("decoder"))
-    return copy.deepcopy(tail), dataclasses.replace(setting, data=features)
-
-
 @dataclass(frozen=True, eq=False)
 class _Features:
     """What reaches the latent layer from every image; the targets stay the images."""
@@ -188,22 +187,16 @@ class _FeatureBatches:
 
     def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The order of `Dataset`'s batches: a method that trains the encoder too sees the same images in each step."""
-        samples = len(self.images)
-        order = torch.arange(samples) if generator is None else torch.randperm(samples, generator=generator)
-        for rows in torch.split(order, self.size):
+        for rows in batch_rows(len(self.images), self.size, generator):
             yield self.features[rows], self.images[rows].float().div_(255)
 
 
-_ENCODED: dict[str, _Features] = {}  # of the network last used: its cells come one after the other
+@lru_cache(maxsize=1)  # the cells of a network come one after the other
+def _encoded(dense: Dense, dataset: Dataset, weights: Path) -> _Features:
+    encoder = _dense(dense, dataset, weights).get_submodule("encoder")
 
-
-def _encoded(key: str, encoder: nn.Module, dataset: Dataset) -> _Features:
-    if key not in _ENCODED:
-        _ENCODED.clear()
-        parts: dict[Literal["train", "test"], Tensor] = {}
+    def encode(part: Part) -> Tensor:
         with metrics.evaluation_mode(encoder):
-            for part in ("train", "test"):
-                batches = dataset.batches(part, EVALUATION_BATCH, "reconstruct")
-                parts[part] = torch.cat([encoder(inputs) for inputs, _ in batches()])
-        _ENCODED[key] = _Features(f"{dataset.name}, encoded", parts["train"], parts["test"], dataset)
-    return _ENCODED[key]
+            return torch.cat([encoder(inputs) for inputs, _ in dataset.batches(part, EVALUATION_BATCH, dense.task)()])
+
+    return _Features(f"{dataset.name}, encoded", encode("train"), encode("test"), dataset)

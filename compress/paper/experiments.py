@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from compress.recipe import schema
 
+Model = schema.Autoencoder | schema.ConvAutoencoder | schema.Classifier | schema.ConvClassifier
 Start = Literal["xavier", "torch"]
 
 COMPLETE = 1e-6
@@ -25,15 +26,16 @@ class Dense:
     start: initial weights; "torch" is torch's own default.
     """
 
-    model: schema.Model
+    model: Model
     data: schema.NamedData
     task: schema.Task
     train: schema.Training
     seed: int
     start: Start = "xavier"
 
-    def determinants(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "data", "train")}
+    def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Everything that decides its weights, as JSON; without settings that are the recipe's `defaults` if asked."""
+        parts = {name: _settings(getattr(self, name), defaults) for name in ("model", "data", "train")}
         return parts | {"task": self.task, "seed": self.seed, "start": self.start}
 
     @property
@@ -59,9 +61,13 @@ class Cell:
     final: float | None = None
     on_training_images: bool = False
 
-    def determinants(self) -> dict[str, Any]:
-        stage = None if self.stage is None else self.stage.model_dump(mode="json")
-        return {"dense": self.dense.determinants(), "stage": stage, "on_training_images": self.on_training_images}
+    def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Everything that decides its result, as JSON; without settings that are the recipe's `defaults` if asked."""
+        return {
+            "dense": self.dense.determinants(defaults=defaults),
+            "stage": None if self.stage is None else _settings(self.stage, defaults),
+            "on_training_images": self.on_training_images,
+        }
 
     @property
     def title(self) -> str:
@@ -72,13 +78,17 @@ class Cell:
     @property
     def cost(self) -> float:
         """Rough seconds on one core, for the time left."""
-        epochs = (
-            self.dense.train.epochs if self.stage is None else self.stage.retrain.epochs if self.stage.retrain else 0
-        )
-        speed = _SPEED[self.dense.model.name]  # type: ignore[union-attr]
-        frozen = 0.5 if self.stage and self.stage.retrain and self.stage.retrain.trainable == "adjacent" else 1.0
-        bigger = 4.0 if (self.dataset, self.experiment) == ("cifar10", "decoder") else 1.0
-        return 0.5 + epochs * self.dense.images / speed * frozen * bigger
+        training = self.dense.train if self.stage is None else self.stage.retrain
+        if training is None:
+            return 0.5
+        frozen = isinstance(training, schema.Retraining) and training.trainable == "adjacent"
+        larger = isinstance(self.dense.model, schema.Autoencoder) and self.dense.model.image == schema.CIFAR_IMAGE
+        images = training.epochs * self.dense.images * (0.5 if frozen else 1.0) * (4.0 if larger else 1.0)
+        return 0.5 + images / _SPEED[self.dense.model.name]
+
+
+def _settings(part: schema.Part, defaults: bool) -> dict[str, Any]:
+    return part.model_dump(mode="json", exclude_defaults=not defaults)
 
 
 # Images a second in training, on one core of the machine where this was first run.
@@ -151,22 +161,21 @@ _MAIN_LEVELS: Mapping[str, Sequence[float]] = {
 
 def classification(dataset: str, scale: Scale) -> Iterator[Cell]:
     """Section IV (figures 2 to 5, Table I): weights of the dense layers, one epoch of SGD."""
+    model = schema.ConvClassifier(name="conv_classifier") if dataset == "cifar10" else _CLASSIFIER
+    train = schema.Training(epochs=scale.classifier_epochs[dataset], **SGD)
+    early = scale.early_levels["classification"]
     for seed in range(scale.seeds):
-        model = {"name": "conv_classifier" if dataset == "cifar10" else "classifier"}
-        dense = _dense(model, _data(dataset, 64), "classify", {"epochs": scale.classifier_epochs[dataset], **SGD}, seed)
-        cells = _lines(
-            "classification", dataset, dense, {"weights": ["dense.*"]}, "magnitude", {"epochs": 1, **SGD}, scale
-        )
-        # Figure 3 is a confusion matrix on the training images.
-        yield from (replace(cell, on_training_images=cell.level == 0.95) for cell in cells)
+        dense = Dense(model, _data(dataset, 64), "classify", train, seed)
+        for cell in _lines("classification", dataset, dense, scale.classification_levels, early):
+            # Figure 3 is a confusion matrix on the training images.
+            yield replace(cell, on_training_images=cell.level == 0.95)
 
 
 def decoder(dataset: str, scale: Scale) -> Iterator[Cell]:
     """Section V (figure 6): weights of an autoencoder's decoder, one epoch of AdamW."""
     for seed in range(1 if dataset == "cifar10" else scale.seeds):
-        dense = _dense(_autoencoder(dataset), _data(dataset), "reconstruct", _autoencoding(dataset, scale), seed)
-        retrain = {"epochs": 1, **ADAMW}
-        yield from _lines("decoder", dataset, dense, {"weights": ["decoder.*"]}, "magnitude", retrain, scale)
+        dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], seed)
+        yield from _lines("decoder", dataset, dense, scale.decoder_levels, scale.early_levels["decoder"])
 
 
 def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
@@ -176,19 +185,20 @@ def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
     trained from the start for as many epochs ("small").
     """
     if dataset == "cifar10":
-        yield from _convolutional_latent()
+        # Reduced: hours of convolutions on a CPU are cut down to the first images.
+        data = schema.NamedData(name="cifar10", train=5000, test=1000, batch_size=64)
+        model = schema.ConvAutoencoder(name="conv_autoencoder")
+        dense = Dense(model, data, "reconstruct", schema.Training(epochs=12, **ADAMW), 0)
+        yield from _lines("latent", dataset, dense, (0.25, 0.5, 0.75, 0.95), ())
         return
     for seed in range(scale.seeds):
-        dense = _dense(_autoencoder(dataset), _data(dataset), "reconstruct", _autoencoding(dataset, scale), seed)
-        yield from _latent_lines(dataset, dense, scale.latent_levels, scale.early_levels["latent"])
+        dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], seed)
+        yield from _lines("latent", dataset, dense, scale.latent_levels, scale.early_levels["latent"])
         for level in scale.early_levels["latent"]:
-            retrain = {"epochs": 5, **ADAMW}
-            for method, removal in (("retrained_all", _hard()), ("soft_all", _soft(COMPLETE))):
-                stage = _stage({"nodes": "latent"}, "skeletonization", level, removal, retrain)
-                final = COMPLETE if method == "soft_all" else None
-                yield Cell("latent", dataset, method, dense, stage, level, final)
-            model = _autoencoder(dataset) | {"latent": 64 - round(level * 64)}
-            small = _dense(model, _data(dataset), "reconstruct", {"epochs": 5, **ADAMW}, seed)
+            everything = replace(_METHODS["latent"], retrain={"epochs": 5, **ADAMW})
+            yield Cell("latent", dataset, "retrained_all", dense, everything.hard(level), level)
+            yield Cell("latent", dataset, "soft_all", dense, everything.soft(level, COMPLETE), level, COMPLETE)
+            small = _autoencoder(dataset, 5, seed, latent=64 - round(level * 64))
             yield Cell("latent", dataset, "small", small, level=level)
 
 
@@ -201,112 +211,83 @@ def calibration(scale: Scale) -> Iterator[Cell]:
     for start in ("xavier", "torch"):
         for batch in scale.calibration_batches:
             for epochs in scale.calibration_epochs:
-                dense = _dense({"name": "classifier"}, _data(dataset, batch), "classify", {"epochs": epochs, **SGD}, 0)
-                yield from _calibration_lines(dataset, replace(dense, start=start))
+                train = schema.Training(epochs=epochs, **SGD)
+                dense = Dense(_CLASSIFIER, _data(dataset, batch), "classify", train, 0, start)
+                for cell in _calibration_lines(dataset, dense):
+                    yield replace(cell, on_training_images=True)
 
 
 def _calibration_lines(dataset: str, dense: Dense) -> Iterator[Cell]:
-    yield Cell("calibration", dataset, "dense", dense, on_training_images=True)
-    retrain = {"epochs": 1, **SGD}
+    yield Cell("calibration", dataset, "dense", dense)
     for bias in (False, True):
-        target = {"weights": ["dense.*"], "bias": bias}
+        way = replace(_METHODS["classification"], target={"weights": ["dense.*"], "bias": bias})
         for level in (0.9, 0.95, 0.97):
-            lines: dict[str, Any] = {"hard": _stage(target, "magnitude", level, _hard(), None)}
-            lines["retrained"] = _stage(target, "magnitude", level, _hard(), retrain)
-            for method, stage in lines.items():
-                yield Cell("calibration", dataset, method, dense, stage, level, on_training_images=True)
+            yield Cell("calibration", dataset, "hard", dense, way.hard(level, retrained=False), level)
+            yield Cell("calibration", dataset, "retrained", dense, way.hard(level), level)
             for final in () if bias else (COMPLETE, 1e-2, 0.03, 0.1, 0.5):
-                stage = _stage(target, "magnitude", level, _soft(final), retrain)
-                yield Cell("calibration", dataset, "soft", dense, stage, level, final, on_training_images=True)
-
-
-def _convolutional_latent() -> Iterator[Cell]:
-    """CIFAR-10 in section VI, reduced: hours of convolutions on a CPU are cut down to the first images."""
-    data = {"name": "cifar10", "train": 2000, "test": 1000, "batch_size": 64}
-    train = {"epochs": 8, **ADAMW}
-    dense = _dense({"name": "conv_autoencoder"}, data, "reconstruct", train, 0)
-    yield from _latent_lines("cifar10", dense, (0.25, 0.5, 0.75, 0.95), ())
+                yield Cell("calibration", dataset, "soft", dense, way.soft(level, final), level, final)
 
 
 # --- the lines of a figure ---
 
 
+@dataclass(frozen=True)
+class _Method:
+    """What is pruned in a section of the paper, by which criterion, and what follows."""
+
+    target: Mapping[str, Any]
+    criterion: str
+    retrain: Mapping[str, Any]
+
+    def hard(self, level: float, *, retrained: bool = True) -> schema.Stage:
+        return self._stage(level, {"kind": "hard"}, self.retrain if retrained else None)
+
+    def soft(self, level: float, final: float) -> schema.Stage:
+        """A decay over the whole retraining, as in the paper, which has no retraining after it."""
+        return self._stage(level, {"kind": "soft", "decay": "exponential", "final": final}, self.retrain)
+
+    def _stage(self, level: float, removal: Any, retrain: Mapping[str, Any] | None) -> schema.Stage:
+        return schema.Stage.model_validate(
+            {
+                "target": self.target,
+                "criterion": self.criterion,
+                "sparsity": level,
+                "removal": removal,
+                "retrain": retrain,
+            }
+        )
+
+
+_METHODS = {
+    "classification": _Method({"weights": ["dense.*"]}, "magnitude", {"epochs": 1, **SGD}),
+    "decoder": _Method({"weights": ["decoder.*"]}, "magnitude", {"epochs": 1, **ADAMW}),
+    "latent": _Method({"nodes": "latent"}, "skeletonization", {"epochs": 5, **ADAMW, "trainable": "adjacent"}),
+}
+
+
 def _lines(
-    experiment: str, dataset: str, dense: Dense, target: Any, criterion: Any, retrain: Mapping[str, Any], scale: Scale
+    experiment: str, dataset: str, dense: Dense, levels: Sequence[float], early: Sequence[float]
 ) -> Iterator[Cell]:
-    levels = scale.classification_levels if experiment == "classification" else scale.decoder_levels
-    yield from _three_methods(
-        experiment, dataset, dense, target, criterion, retrain, levels, scale.early_levels[experiment]
-    )
-
-
-def _latent_lines(dataset: str, dense: Dense, levels: Sequence[float], early: Sequence[float]) -> Iterator[Cell]:
-    retrain = {"epochs": 5, **ADAMW, "trainable": "adjacent"}
-    yield from _three_methods("latent", dataset, dense, {"nodes": "latent"}, "skeletonization", retrain, levels, early)
-
-
-def _three_methods(
-    experiment: str,
-    dataset: str,
-    dense: Dense,
-    target: Any,
-    criterion: Any,
-    retrain: Mapping[str, Any],
-    levels: Sequence[float],
-    early: Sequence[float],
-) -> Iterator[Cell]:
-    """Hard, hard and retrained, soft: in the order of the levels, the same images in the same order for all."""
+    """Dense, and at every level hard, hard and retrained, soft: the same images in the same order for all."""
+    method = _METHODS[experiment]
     yield Cell(experiment, dataset, "dense", dense)
     for level in levels:
-        hard = _stage(target, criterion, level, _hard(), None)
-        yield Cell(experiment, dataset, "hard", dense, hard, level)
-        yield Cell(experiment, dataset, "retrained", dense, _stage(target, criterion, level, _hard(), retrain), level)
+        yield Cell(experiment, dataset, "hard", dense, method.hard(level, retrained=False), level)
+        yield Cell(experiment, dataset, "retrained", dense, method.hard(level), level)
         for final in (COMPLETE, *(EARLY if level in early else ())):
-            stage = _stage(target, criterion, level, _soft(final), retrain)
-            yield Cell(experiment, dataset, "soft", dense, stage, level, final)
+            yield Cell(experiment, dataset, "soft", dense, method.soft(level, final), level, final)
 
 
-def _stage(target: Any, criterion: Any, level: float, removal: Any, retrain: Mapping[str, Any] | None) -> schema.Stage:
-    return schema.Stage.model_validate(
-        {"target": target, "criterion": criterion, "sparsity": level, "removal": removal, "retrain": retrain}
-    )
+_CLASSIFIER = schema.Classifier(name="classifier")
 
 
-def _hard() -> dict[str, Any]:
-    return {"kind": "hard"}
-
-
-def _soft(final: float) -> dict[str, Any]:
-    """A decay over the whole retraining, as in the paper, which has no retraining after it."""
-    return {"kind": "soft", "decay": "exponential", "final": final}
-
-
-def _data(dataset: str, batch_size: int = 128) -> dict[str, Any]:
+def _data(dataset: str, batch_size: int = 128) -> schema.NamedData:
+    # The paper trains on the first 50,000 of both.
     first = {"train": 50_000} if dataset in ("mnist", "fashion_mnist") else {}
-    return {"name": dataset, "batch_size": batch_size, **first}
+    return schema.NamedData.model_validate({"name": dataset, "batch_size": batch_size, **first})
 
 
-def _autoencoder(dataset: str) -> dict[str, Any]:
-    image = [3, 32, 32] if dataset == "cifar10" else [1, 28, 28]
-    return {"name": "autoencoder", "image": image}
-
-
-def _autoencoding(dataset: str, scale: Scale) -> dict[str, Any]:
-    return {"epochs": scale.autoencoder_epochs[dataset], **ADAMW}
-
-
-def _dense(model: Any, data: Any, task: schema.Task, train: Any, seed: int) -> Dense:
-    # The schema reads what a recipe file would say.
-    recipe = schema.Recipe.model_validate(
-        {
-            "name": "paper",
-            "model": model,
-            "data": data,
-            "task": task,
-            "train": train,
-            "stages": [{"target": {"weights": ["*"]}, "criterion": "magnitude", "sparsity": 0.0, "removal": "hard"}],
-        }
-    )
-    assert isinstance(recipe.data, schema.NamedData)
-    assert recipe.train is not None
-    return Dense(recipe.model, recipe.data, recipe.task, recipe.train, seed)
+def _autoencoder(dataset: str, epochs: int, seed: int, latent: int = 64) -> Dense:
+    image = schema.CIFAR_IMAGE if dataset == "cifar10" else schema.MNIST_IMAGE
+    model = schema.Autoencoder(name="autoencoder", image=image, latent=latent)
+    return Dense(model, _data(dataset), "reconstruct", schema.Training(epochs=epochs, **ADAMW), seed)

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compress.paper import printed
-from compress.paper.findings import COMPLETE, NAMES, Line, Results, dense, line, mean, spread
+from compress.paper.experiments import COMPLETE
+from compress.paper.findings import NAMES, Line, Results, dense, line, mean, spread
 from compress.remove.decay import CURVES
 
 # (method, final, before removal, label, colour, dashes): colours of Okabe and Ito, told apart by the colour-blind.
@@ -51,8 +52,10 @@ def write_all(results: Results, folder: Path) -> None:
     for name in names(results):
         if name in curves:
             figure = _curves(results, *curves[name])
+        elif (counts := confusion(results)) is not None and name == "fig3":
+            figure = _confusion(counts)
         else:
-            figure = _decays() if name == "fig1" else _confusion(confusion(results) or [])
+            figure = _decays()
         # Neither date nor random names: the same figures give the same file.
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

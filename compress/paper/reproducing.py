@@ -26,19 +26,16 @@ def choose(
     known = {name for cell in cells for name in (cell.experiment, f"{cell.experiment}/{cell.dataset}")}
     if unknown := [name for name in wanted if name not in known]:
         raise InputError(f"there is no experiment {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    chosen = [
-        cell
-        for cell in cells
-        if (not wanted or {cell.experiment, f"{cell.experiment}/{cell.dataset}"} & set(wanted))
-        and (seeds is None or cell.dense.seed < seeds)
-        and (not levels or cell.level in levels or cell.method == "dense")
+    named = [
+        cell for cell in cells if not wanted or {cell.experiment, f"{cell.experiment}/{cell.dataset}"} & set(wanted)
     ]
-    if all(cell.method == "dense" for cell in chosen):
-        there = sorted(
-            {cell.level for cell in cells if not wanted or cell.experiment in {w.split("/")[0] for w in wanted}}
-        )
-        raise InputError(f"no cell has the levels {list(levels)}; there are {there}")
-    return chosen
+    if missing := set(levels) - (known_levels := {cell.level for cell in named}):
+        raise InputError(f"no cell has the level {min(missing)}; there are {sorted(known_levels)}")
+    return [
+        cell
+        for cell in named
+        if (seeds is None or cell.dense.seed < seeds) and (not levels or cell.level in levels or cell.method == "dense")
+    ]
 
 
 def run(
@@ -48,19 +45,27 @@ def run(
     workers: int,
     on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
 ) -> None:
-    """Compute what is not in `cache` yet; `collect` reads it. Raises SweepError where cells fail."""
+    """Compute what is not in `cache` yet; `collect` reads it.
+
+    Raises:
+        DataError: a data set is not to be had; nothing has been run.
+        SweepError: cells failed.
+    """
+    # Here, so that two workers do not download the same files.
+    for wanted in {cell.dense.data for cell in cells}:
+        running.load(wanted, data_root)
     sweep.run(_jobs(cells, data_root, cache), cache / "cells", workers, on_progress)
 
 
 def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
     """results.json: every cell that is in `cache`, with its seed and settings; `planned` is how many there would be."""
-    jobs = _jobs(cells, Path(), cache)
-    results = sweep.cached(jobs, cache / "cells")
+    keys = [running.key(cell) for cell in cells]
+    results = sweep.cached(keys, cache / "cells")
     networks: dict[str, Any] = {}
     stages: list[Any] = []
     found = []
-    for cell, job in zip(cells, jobs, strict=True):
-        if job.key not in results:
+    for cell, key in zip(cells, keys, strict=True):
+        if key not in results:
             continue
         network = running.key(cell.dense)
         networks[network] = cell.dense.determinants()
@@ -71,10 +76,10 @@ def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
             {
                 **{name: getattr(cell, name) for name in ("experiment", "dataset", "method", "level", "final")},
                 "seed": cell.dense.seed,
-                "key": job.key,
+                "key": key,
                 "network": network,
                 "stage": None if stage is None else stages.index(stage),
-                "result": results[job.key],
+                "result": results[key],
             }
         )
     return {

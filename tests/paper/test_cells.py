@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from compress.paper import cells
-from compress.paper.experiments import COMPLETE, QUICK, Cell, all_cells
+from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
+from compress.retrain import Optimization
 from compress.sources import mnist_sample
 
 
@@ -80,8 +81,6 @@ def test_keys_tell_apart_what_differs_and_nothing_else() -> None:
 
 
 def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path: Path) -> None:
-    from compress.paper.experiments import PAPER
-
     dense = next(cell for cell in all_cells(PAPER) if cell.experiment == "latent" and cell.dataset == "cifar10").dense
     setting = cells._setting(dense, mnist_sample(train=8, test=4))
     seen = list[torch.dtype]()
@@ -95,8 +94,6 @@ def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path:
             output = self.layer(inputs.flatten(1))
             seen.append(output.dtype)
             return output.view_as(inputs)
-
-    from compress.retrain import Optimization
 
     model = Probe()
     setting.train(model, "", 1, Optimization())

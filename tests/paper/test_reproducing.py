@@ -10,6 +10,7 @@ from compress import cli
 from compress.errors import InputError
 from compress.paper import experiments, reproducing
 from compress.paper.experiments import PAPER, all_cells
+from compress.recipe import schema
 
 CELLS = all_cells(PAPER)
 
@@ -23,7 +24,10 @@ def test_a_part_brings_its_dense_networks() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "levels", "message"),
-    [(["latents"], [], "there is no experiment 'latents'; there are calibration"), (["latent"], [0.76], "0.76")],
+    [
+        (["latents"], [], "there is no experiment 'latents'; there are calibration"),
+        (["latent"], [0.75, 0.76], "no cell has the level 0.76; there are"),
+    ],
 )
 def test_what_does_not_exist_is_told(wanted: list[str], levels: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -34,8 +38,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """One level, 128 images, one epoch."""
     original = experiments._data
 
-    def data(dataset: str, batch_size: int = 128) -> dict[str, object]:
-        return original(dataset, batch_size) | {"train": 128, "test": 50}
+    def data(dataset: str, batch_size: int = 128) -> schema.NamedData:
+        return original(dataset, batch_size).model_copy(update={"train": 128, "test": 50})
 
     monkeypatch.setattr(experiments, "_data", data)
     monkeypatch.setattr(
@@ -53,16 +57,16 @@ def test_the_command_from_beginning_to_end(tmp_path: Path, monkeypatch: pytest.M
     command = ["reproduce", "classification", "--quick", "--levels", ".95", "--workers", "1"]
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0, done.output
-    results = json.loads(Path("paper/paper/results.json").read_text(encoding="utf-8"))
+    results = json.loads(Path("runs/paper/paper/results.json").read_text(encoding="utf-8"))
     assert len(results["cells"]) == results["planned"] == 7  # dense, hard, retrained, and four ends of the decay
-    page = Path("paper/paper.md").read_text(encoding="utf-8")
+    page = Path("runs/paper/paper.md").read_text(encoding="utf-8")
     assert "MNIST sample" in page
     keys = {path.stem for path in Path("runs/paper/cells").iterdir()}
     assert keys == {cell["key"] for cell in results["cells"]}
 
     # Elsewhere, the finished cells are taken over and nothing is run.
     again = CliRunner().invoke(
-        cli.app, [*command, "--draw", "--cache", "other", "--resume", "paper/paper/results.json", "-o", "second"]
+        cli.app, [*command, "--draw", "--cache", "other", "--resume", "runs/paper/paper/results.json", "-o", "second"]
     )
     assert again.exit_code == 0, again.output
     assert Path("second/paper.md").read_text(encoding="utf-8") == page
@@ -72,3 +76,18 @@ def test_a_wrong_file_to_resume_from(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]", encoding="utf-8")
     done = CliRunner().invoke(cli.app, ["reproduce", "--draw", "--resume", str(tmp_path / "results.json")])
     assert done.exit_code == 2
+
+
+def test_missing_data_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["reproduce", "decoder/cifar10", "--data-root", "nowhere"])
+    assert done.exit_code == 2
+    assert "nowhere" in done.output
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(cli.app, ["reproduce", "--quick", "-o", str(tmp_path / "file")])
+    assert done.exit_code == 2
+    assert "is a file" in done.output
