@@ -126,7 +126,8 @@ class _HalfPrecision(Setting):
         optimization: Any,
         after_step: Callable[[int], None] = lambda step: None,
     ) -> Training:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        # Without the cache: it would hand out the weights of the first step as long as this context lasts.
+        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
             return super().train(model, title, steps, optimization, after_step)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

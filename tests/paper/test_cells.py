@@ -1,13 +1,15 @@
 """A cell is what the recipe engine does: the same figures with the encoder computed once, the same images for all."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
+from compress.recipe.stages import Setting
 from compress.retrain import Optimization
 from compress.sources import mnist_sample
 
@@ -99,3 +101,15 @@ def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path:
     setting.train(model, "", 1, Optimization())
     setting.evaluate(model)
     assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_training_in_half_precision_learns_as_in_full(tmp_path: Path) -> None:
+    dense = next(cell for cell in all_cells(PAPER) if cell.experiment == "latent" and cell.dataset == "cifar10").dense
+    half = cells._setting(dense, mnist_sample(train=512, test=64))
+    full = Setting(**{part.name: getattr(half, part.name) for part in fields(half)})
+    losses = []
+    for setting in (half, full):
+        model = autoencoder(8, generator=torch.Generator().manual_seed(0))
+        losses.append(setting.train(model, "", 24, Optimization(lr=3e-3)).losses)
+    assert losses[1][-1] < 0.7 * losses[1][0]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -57,5 +57,5 @@ def test_without_any_cell_nothing_is_claimed() -> None:
     nothing = {**RESULTS, "cells": [], "networks": {}, "stages": []}
     text = document.page(nothing, "paper")
     assert text.count("**not measured**") == 4
-    assert "0 of 1,214 cells" in text
+    assert "0 of 1,118 cells" in text
     assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == ["paper/fig1.svg"]
