@@ -4,14 +4,20 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from compress.remove.soft import SoftPruner
+from compress.remove.pruner import Pruner, Removal
 from compress.select.choose import Scope
 from compress.select.criteria import Criterion, magnitude
 from compress.select.targets import TargetLike
 
 
-class HardPruner(SoftPruner):
-    """The paper's baseline, with the interface of `SoftPruner`: a decay that takes no steps."""
+class Hard(Removal):
+    """Everything at once, before the first step."""
+
+    steps = 0
+
+
+class HardPruner(Pruner):
+    """The paper's baseline, with the interface of `SoftPruner`."""
 
     def __init__(
         self,
@@ -29,7 +35,7 @@ class HardPruner(SoftPruner):
             model,
             targets,
             sparsity,
-            steps=0,
+            removal=Hard(),
             criterion=criterion,
             scope=scope,
             min_keep=min_keep,

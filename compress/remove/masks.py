@@ -12,6 +12,9 @@ In a module whose parameter `weight` is being pruned
     weight          attribute   weight_orig * weight_mask, computed before each forward pass
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -24,15 +27,21 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     Unlike torch's own methods it survives `copy.deepcopy` and `pickle` at any moment: outside of a forward pass the
     attribute `weight` is a plain value without a graph.
+
+    learns: pruned entries get the gradient of the product after all, and go on learning underneath their mask.
     """
 
     PRUNING_TYPE = "unstructured"
+    learns = False
+    _leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         return default_mask
 
     @classmethod
-    def apply(cls, module: nn.Module, name: str, keep: Tensor) -> "SoftPruningMethod":  # type: ignore[override]
+    def apply(  # type: ignore[override]
+        cls, module: nn.Module, name: str, keep: Tensor, *, learns: bool = False
+    ) -> "SoftPruningMethod":
         """Put a mask of ones on `module.name` and mark where it will decay.
 
         Args:
@@ -49,13 +58,18 @@ class SoftPruningMethod(prune.BasePruningMethod):
             )
         module.register_buffer(f"{name}_pruned", (~keep).to(parameter.device))
         method: SoftPruningMethod = super().apply(module, name)  # type: ignore[no-untyped-call]
+        method.learns = learns
         module.register_forward_hook(method.drop_graph)
         method.refresh(module)
         return method
 
     def apply_mask(self, module: nn.Module) -> Tensor:
-        """`weight_orig * weight_mask`, with a gradient for the kept entries only."""
+        """`weight_orig * weight_mask`, with a gradient for the kept entries only, unless pruned ones learn."""
+        if self._leaf is not None:
+            return self._leaf
         orig, mask, pruned = tensors(module, self._tensor_name)
+        if self.learns:
+            return orig * mask
         return torch.where(pruned, orig.detach() * mask, orig)
 
     @torch.no_grad()
@@ -86,6 +100,38 @@ def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]
     return getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"), getattr(module, f"{name}_pruned")
 
 
+@contextmanager
+def effective(places: Sequence[tuple[nn.Module, str]]) -> Iterator[list[Tensor]]:
+    """The parameters (module, name) as they act now, masked or not, as leaves that a gradient can be taken of.
+
+    Inside, forward passes compute with the leaves that are handed out, so that entries whose mask lets no gradient
+    through have one too: that of their product.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(_effective(module, name)) for module, name in places]
+
+
+@contextmanager
+def _effective(module: nn.Module, name: str) -> Iterator[Tensor]:
+    parameter = module._parameters.get(name)
+    if parameter is not None:
+        before = parameter.requires_grad
+        parameter.requires_grad_(True)
+        try:
+            yield parameter
+        finally:
+            parameter.requires_grad_(before)
+        return
+    method = _method(module, name)
+    method.refresh(module)
+    method._leaf = getattr(module, name).clone().requires_grad_(True)
+    try:
+        yield method._leaf
+    finally:
+        method._leaf = None
+        method.refresh(module)
+
+
 @torch.no_grad()
 def set_factor(module: nn.Module, name: str, factor: float) -> None:
     """Overwrite the mask of the pruned entries (torch's own container would multiply masks into each other)."""
@@ -93,6 +139,24 @@ def set_factor(module: nn.Module, name: str, factor: float) -> None:
     _, mask, pruned = tensors(module, name)
     mask.masked_fill_(pruned, factor)
     method.refresh(module)
+
+
+@torch.no_grad()
+def set_pruned(module: nn.Module, name: str, keep: Tensor) -> None:
+    """Take the set of pruned entries anew. What leaves it goes on from the value that its mask had left it."""
+    method = _method(module, name)
+    orig, mask, pruned = tensors(module, name)
+    leaves = pruned & keep.to(pruned.device)
+    orig.copy_(torch.where(leaves, orig * mask, orig))
+    mask.masked_fill_(leaves, 1.0)
+    pruned.copy_(~keep)
+    method.refresh(module)
+
+
+@torch.no_grad()
+def refresh(module: nn.Module, name: str) -> None:
+    """Bring the attribute `name` up to date with its mask."""
+    _method(module, name).refresh(module)
 
 
 def fold(model: nn.Module) -> nn.Module:

@@ -11,7 +11,8 @@ from torch.nn.utils import prune
 from compress.errors import InputError, TargetError
 from compress.remove.decay import CURVES
 from compress.remove.hard import HardPruner
-from compress.remove.soft import EarlyRemovalWarning, SoftPruner
+from compress.remove.pruner import EarlyRemovalWarning
+from compress.remove.soft import SoftPruner
 from compress.select import criteria
 from compress.select.choose import LayerCollapseWarning
 
@@ -201,7 +202,7 @@ def test_resumed_run_equals_the_uninterrupted_one():
 
 def test_state_of_another_run_is_refused():
     state = SoftPruner(network(), sparsity=0.5, steps=20).state_dict()
-    with pytest.raises(InputError, match="decay_steps are 20, here 30"):
+    with pytest.raises(InputError, match="removal_steps are 20, here 30"):
         SoftPruner(network(), sparsity=0.5, steps=30).load_state_dict(state)
     with pytest.raises(InputError, match="targets are"):
         SoftPruner(network(), ["0.*"], sparsity=0.5, steps=20).load_state_dict(state)

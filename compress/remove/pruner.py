@@ -1,0 +1,276 @@
+"""The driver of every removal, in anybody's training loop; a removal only says what happens at its steps.
+
+pruner = Pruner(model, ["decoder.*"], 0.9, removal=Gradual(ramp=600, every=20))
+for x, y in loader:
+    loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
+    pruner.step()
+pruner.finalize()
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compress.errors import InputError, TargetError
+from compress.remove.decay import GONE
+from compress.remove.masks import SoftPruningMethod, refresh, set_factor, set_pruned, tensors
+from compress.select.choose import Scope, choose, warn_of_collapse
+from compress.select.criteria import Criterion, magnitude
+from compress.select.targets import Target, TargetLike, resolve
+
+Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
+"""(sparsity, what is gone) -> what is kept: bool tensors of the targets' shapes, in their order.
+
+Called whenever the set is taken anew; what is gone (True, exactly zero) is to go again.
+"""
+
+
+class EarlyRemovalWarning(UserWarning):
+    """`finalize()` had to cut weights that were not gone yet."""
+
+
+class Removal:
+    """How chosen entries go. A member overrides what it does at its start, at a step, and at its end."""
+
+    steps: int
+    """Everything chosen is exactly zero after so many steps; 0 is at once."""
+
+    learns = False
+    """Whether what is chosen goes on learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
+
+    def start(self, pruner: "Pruner") -> None:
+        """Before the first step."""
+        pruner.take()
+
+    def advance(self, pruner: "Pruner", step: int) -> None:
+        """After the optimizer's step number `step`, in [1, steps)."""
+
+    def finish(self, pruner: "Pruner") -> None:
+        """At step `steps`: afterwards everything chosen is exactly zero."""
+        pruner.fade(0.0)
+
+
+class Pruner:
+    """Chooses the entries that go, and takes them away as `removal` says while the rest trains.
+
+    The optimizer may have been made before or after. Between the optimizer's step and `pruner.step()` a pruned entry
+    can have been moved by momentum or weight decay; `step` puts it back on its way (eq. 1), so that the forward
+    pass never sees it anywhere else.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Iterable[TargetLike] = ("*",),
+        sparsity: float | None = None,
+        *,
+        removal: Removal,
+        criterion: Criterion = magnitude,
+        scope: Scope = "global",
+        min_keep: int | float | None = None,
+        bias: bool = False,
+        keep: Sequence[Tensor] | None = None,
+        chooser: Chooser | None = None,
+    ) -> None:
+        """
+        Args:
+            targets: patterns, parameters or (module, name) pairs, see `compress.select.targets.resolve`. `bias` lets
+                patterns take biases too.
+            sparsity: fraction of the targets' entries that goes, in [0, 1); see `choose` for `scope` and `min_keep`.
+            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in their order, True = keep.
+            chooser: with `sparsity`, what chooses instead of `criterion`, `scope` and `min_keep`.
+
+        Raises:
+            InputError: contradicting or missing arguments.
+            TargetError: targets that do not exist, are shared, or are pruned already.
+        """
+        self.removal = removal
+        self.targets = resolve(model, targets, bias=bias)
+        if (sparsity is None) == (keep is None):
+            raise InputError("give either sparsity=... or keep=..., the masks themselves")
+        self._sparsity = 1.0 if sparsity is None else sparsity
+        if keep is not None:
+            self._choose = _given(keep, self.targets)
+        else:
+            self._choose = chooser or _by_scores(self.targets, criterion, scope, min_keep)
+        self.steps_done = 0
+        self._complete = False  # whether the set has once been all that goes
+        self._finalized = False
+        self._start: list[Tensor] = []  # weight_orig where pruned, which the optimizer moves and must not
+        self._apply()
+
+    @property
+    def removed(self) -> bool:
+        """Whether all pruned entries are exactly zero."""
+        return self.steps_done >= self.removal.steps
+
+    @property
+    def removes_next(self) -> bool:
+        """Whether the coming `step` takes the last of the pruned entries away: the moment to measure before it."""
+        return self.steps_done + 1 == self.removal.steps
+
+    @property
+    def achieved(self) -> float:
+        """Fraction of the targets' entries that are chosen to go."""
+        pruned = [pruned for _, _, pruned in self._tensors()]
+        return sum(int(mask.sum()) for mask in pruned) / sum(mask.numel() for mask in pruned)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take the pruned entries one step further. Call it after `optimizer.step()`."""
+        self._refuse_finalized("step")
+        self.steps_done += 1
+        for (orig, _, pruned), start in zip(self._tensors(), self._start, strict=False):
+            orig.copy_(torch.where(pruned, start.to(orig), orig))
+        if self.steps_done < self.removal.steps:
+            self.removal.advance(self, self.steps_done)
+        elif self.steps_done == self.removal.steps:
+            self._finish()
+        self._refresh()
+
+    def finalize(self) -> None:
+        """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
+
+        Warns with `EarlyRemovalWarning` where the loop was shorter than the removal.
+        """
+        if self._finalized:
+            return
+        if not self.removed:
+            warnings.warn(
+                f"the removal takes {self.removal.steps} steps and the loop made {self.steps_done}: what was on its "
+                "way is cut now; make the removal shorter or the loop longer",
+                EarlyRemovalWarning,
+                stacklevel=2,
+            )
+            self.steps_done = self.removal.steps
+            self._finish()
+        for target in self.targets:
+            prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
+        self._finalized = True
+
+    # --- what a removal does to the entries ---
+
+    @torch.no_grad()
+    def take(self, share: float = 1.0) -> None:
+        """Choose anew what goes: `share` of all that goes in the end. What leaves the set lives on from where it is."""
+        gone = [pruned & (mask == 0) for _, mask, pruned in self._tensors()]
+        keep = self._choose(share * self._sparsity, gone)
+        for target, mask in zip(self.targets, keep, strict=True):
+            set_pruned(target.module, target.name, mask)
+        if share == 1.0 and not self._complete:
+            warn_of_collapse(keep, [target.path for target in self.targets])
+            self._complete = True
+        self._hold()
+
+    @torch.no_grad()
+    def fade(self, factor: float) -> None:
+        """The masks of all pruned entries become `factor`."""
+        for target in self.targets:
+            set_factor(target.module, target.name, factor)
+
+    @torch.no_grad()
+    def decay(self, factor: float) -> None:
+        """The masks of all pruned entries are multiplied by `factor`; what falls below a millionth is gone."""
+        for _, mask, pruned in self._tensors():
+            mask.mul_(torch.where(pruned, factor, 1.0))
+            mask.masked_fill_(mask < GONE, 0.0)
+
+    @torch.no_grad()
+    def shrink(self, factor: float) -> None:
+        """The pruned entries themselves, not their masks, are multiplied by `factor`: they may grow again."""
+        for orig, _, pruned in self._tensors():
+            orig.mul_(torch.where(pruned, factor, 1.0))
+
+    # --- resuming ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model's own state_dict (which holds W0, masks and sets)."""
+        return {
+            "steps_done": self.steps_done,
+            "removal_steps": self.removal.steps,
+            "targets": [target.path for target in self.targets],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume: make the pruner as before, load the *model's* state_dict, then this one.
+
+        Raises:
+            InputError: the state is of other targets or of another removal.
+        """
+        self._refuse_finalized("load_state_dict")
+        mine = self.state_dict()
+        for key in ("targets", "removal_steps"):
+            if state.get(key) != mine[key]:
+                raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")
+        self.steps_done = int(state["steps_done"])
+        self._hold()
+        self._refresh()
+
+    # --- inside ---
+
+    def _tensors(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        """(weight_orig, weight_mask, weight_pruned) of every target."""
+        return [tensors(target.module, target.name) for target in self.targets]
+
+    def _apply(self) -> None:
+        applied: list[Target] = []
+        try:
+            for target in self.targets:
+                everything = torch.ones_like(target.parameter, dtype=torch.bool)
+                SoftPruningMethod.apply(target.module, target.name, everything, learns=self.removal.learns)
+                applied.append(target)
+            self.removal.start(self)
+            if self.removed:
+                self._finish()
+        except (InputError, RuntimeError):
+            for target in applied:
+                prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
+            raise
+        self._refresh()
+
+    def _finish(self) -> None:
+        self.removal.finish(self)
+        self._start.clear()  # where the mask is 0, it no longer matters what it is laid on
+
+    def _hold(self) -> None:
+        if not self.removal.learns and not self.removed:
+            self._start = [orig.detach().clone() for orig, _, _ in self._tensors()]
+
+    def _refresh(self) -> None:
+        for target in self.targets:
+            refresh(target.module, target.name)
+
+    def _refuse_finalized(self, what: str) -> None:
+        if self._finalized:
+            raise InputError(f"{what} after finalize(): the masks are gone; make a new pruner")
+
+
+def _by_scores(targets: Sequence[Target], criterion: Criterion, scope: Scope, min_keep: int | float | None) -> Chooser:
+    names = [target.path for target in targets]
+
+    def chooser(sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
+        scores = [
+            criterion(target.parameter).masked_fill(dead, -torch.inf)
+            for target, dead in zip(targets, gone, strict=True)
+        ]
+        return choose(scores, sparsity, scope=scope, min_keep=min_keep, names=names)
+
+    return chooser
+
+
+def _given(keep: Sequence[Tensor], targets: Sequence[Target]) -> Chooser:
+    if len(keep) != len(targets):
+        raise InputError(
+            f"{len(keep)} masks for {len(targets)} targets: {', '.join(target.path for target in targets)}"
+        )
+    for mask, target in zip(keep, targets, strict=True):
+        if mask.shape != target.parameter.shape or mask.dtype != torch.bool:
+            raise TargetError(
+                f"the mask for {target.path} is {mask.dtype} {tuple(mask.shape)}; "
+                f"it must be bool {tuple(target.parameter.shape)}"
+            )
+    return lambda sparsity, gone: keep
