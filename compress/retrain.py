@@ -16,18 +16,23 @@ from compress.errors import DivergedError, InputError, TargetError
 from compress.metrics import Loss
 
 Optimizer = Literal["sgd", "adam", "adamw"]
-LRSchedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine", "linear"]
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights are updated. `lr_schedule` spans the whole training; cosine falls to zero at its end."""
+    """How weights are updated.
+
+    lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
+    warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
+    """
 
     optimizer: Optimizer = "adamw"
     lr: float = 1e-3
     momentum: float = 0.0
     weight_decay: float = 0.0
     lr_schedule: LRSchedule = "constant"
+    warmup: float = 0.0
 
 
 @dataclass
@@ -64,9 +69,7 @@ def train(
         InputError: no parameter requires a gradient.
     """
     optimizer = _optimizer(model, optimization)
-    scheduler = None
-    if optimization.lr_schedule == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps))
+    schedulers = _schedulers(optimizer, optimization, max(1, steps))
     optimizer.zero_grad()
     result = Training()
     good_step, good = 0, copy.deepcopy(model.state_dict())
@@ -87,7 +90,7 @@ def train(
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
-            if scheduler is not None:
+            for scheduler in schedulers:
                 scheduler.step()
             result.steps += 1
             after_step(result.steps)
@@ -121,6 +124,20 @@ def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def _schedulers(
+    optimizer: torch.optim.Optimizer, settings: Optimization, steps: int
+) -> list[torch.optim.lr_scheduler.LRScheduler]:
+    """Each multiplies the learning rate by its own ratio from step to step, so that they can be laid on each other."""
+    found: list[torch.optim.lr_scheduler.LRScheduler] = []
+    if settings.lr_schedule == "cosine":
+        found.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
+    elif settings.lr_schedule == "linear":
+        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps))
+    if rising := round(settings.warmup * steps):
+        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), total_iters=rising))
+    return found
 
 
 def _optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:

@@ -20,6 +20,7 @@ ALLOWED = {
     "models": {"errors"},
     "stats": {"errors", "metrics"},
     "data": {"errors", "metrics", "models"},
+    "distill": {"data", "metrics"},
     "sources": {"errors", "data"},
     "select": {"errors"},
     "remove": {"errors", "select"},

@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from compress import metrics
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Batches, Dataset, Part, batch_rows
+from compress.distill import Teacher
 from compress.errors import DataError
 from compress.metrics import Task
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model
+from compress.recipe.choosing import Pruned
 from compress.recipe.clock import Clock
-from compress.recipe.stages import EVALUATION_BATCH, Pruned, Setting, optimization, run_stage
+from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization
+from compress.recipe.stages import run_stage
 from compress.retrain import Training
 from compress.select.choose import LayerCollapseWarning
 
@@ -125,10 +128,11 @@ class _HalfPrecision(Setting):
         steps: int,
         optimization: Any,
         after_step: Callable[[int], None] = lambda step: None,
+        teacher: Teacher | None = None,
     ) -> Training:
         # Without the cache: it would hand out the weights of the first step as long as this context lasts.
         with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
-            return super().train(model, title, steps, optimization, after_step)
+            return super().train(model, title, steps, optimization, after_step, teacher)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         with torch.autocast("cpu", enabled=False):

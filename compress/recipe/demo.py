@@ -8,7 +8,7 @@ from compress.errors import DataError
 from compress.recipe import running
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
-from compress.recipe.stages import Bar
+from compress.recipe.setting import Bar
 
 # Where MNIST can be had: an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {

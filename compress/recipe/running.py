@@ -23,10 +23,12 @@ from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.recipe.choosing import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
-from compress.recipe.stages import Bar, Pruned, Setting, check_stage, optimization, run_stage
+from compress.recipe.setting import Bar, Setting, optimization
+from compress.recipe.stages import check_stage, run_stage
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 
@@ -120,7 +122,7 @@ def apply(
         raise NothingPrunedError(
             "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
         )
-    pruned = Pruned()
+    pruned = Pruned(dense=dense)
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
         for number, stage in enumerate(recipe.stages):

@@ -258,7 +258,12 @@ class Training(Part):
     lr: float = Field(gt=0, description="learning rate; where it starts, if there is a schedule")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of the optimizer")
-    lr_schedule: Literal["constant", "cosine"] = Field(default="constant", description="constant, or cosine down to 0")
+    lr_schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="constant, or cosine or linear down to 0"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the training over which the learning rate first rises"
+    )
 
     @field_validator("momentum")
     @classmethod
@@ -280,12 +285,22 @@ Trainable = Annotated[
 ]
 
 
+class Distillation(Part):
+    """The network also learns what the dense one says of the training images."""
+
+    weight: float = Field(gt=0, le=1, description="share of the dense network's part in the loss")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both; for classify")
+
+
 class Retraining(Training):
     """How the remaining parameters train while, or after, the others go."""
 
     epochs: int = Field(ge=0, description="passes over the training images; 0 for none")
     trainable: Trainable = Field(
         default="all", description="all, adjacent to the pruned nodes, or a list of patterns of parameter names"
+    )
+    distill: Distillation | None = Field(
+        default=None, description="learn from the dense network too; from the images alone if absent"
     )
 
 
@@ -375,6 +390,7 @@ class SoftRemoval(Part):
         validate_default=True,
         description="share of the start at which a weight is cut to zero; 1e-6 if absent (exponential only)",
     )
+    learns: bool = Field(default=False, description="whether the weights underneath the decaying mask go on learning")
 
     @field_validator("factor")
     @classmethod
@@ -391,6 +407,52 @@ class SoftRemoval(Part):
         return 1e-6 if final is None and info.data.get("decay") == "exponential" else final
 
 
+class GradualRemoval(Part):
+    """A set that grows along a cubic ramp, chosen anew at each of its steps, gone at once (Zhu & Gupta, 2017)."""
+
+    kind: Literal["gradual"]
+    over: DurationText | None = Field(
+        default=None, description="gone after so long; three quarters of the retraining if absent"
+    )
+    every: DurationText = Field(default=Duration(20, "steps"), description="the time between two steps of the ramp")
+
+
+class GradualSoftRemoval(Part):
+    """Like gradual, and what joins the set at a step of the ramp decays; it may leave the set until it is gone."""
+
+    kind: Literal["gradual_soft"]
+    over: DurationText | None = Field(
+        default=None, description="all gone after so long; three quarters of the retraining if absent"
+    )
+    every: DurationText = Field(default=Duration(20, "steps"), description="the time between two steps of the ramp")
+    cohort: DurationText | None = Field(
+        default=None, description="what joins the set is gone after so long; a quarter of `over` if absent"
+    )
+    final: float = Field(default=1e-3, gt=0, lt=1, description="share of the start at which the last ones are cut")
+
+
+class FilterRemoval(Part):
+    """The lowest are zeroed (sfp: He, 2018) or lowered ever more (srfp: He, 2020) again and again, and may return."""
+
+    kind: Literal["sfp", "srfp"]
+    over: DurationText | None = Field(
+        default=None, description="gone for good after so long; three quarters of the retraining if absent"
+    )
+    every: DurationText = Field(default=Duration(20, "steps"), description="the time between two choices")
+
+
+class PenaltyRemoval(Part):
+    """A penalty on what was chosen grows until it is cut (GReg-1; Wang, 2021)."""
+
+    kind: Literal["greg"]
+    over: DurationText | None = Field(
+        default=None, description="gone after so long; three quarters of the retraining if absent"
+    )
+    ceiling: float = Field(
+        default=0.05, gt=0, lt=1, description="the last penalty: the share of a weight that a step takes away"
+    )
+
+
 def _check_exponential(key: str, value: float | None, info: ValidationInfo) -> None:
     decay = info.data.get("decay", "exponential")
     if value is not None and decay != "exponential":
@@ -399,10 +461,12 @@ def _check_exponential(key: str, value: float | None, info: ValidationInfo) -> N
         )
 
 
-AnyRemoval = Annotated[HardRemoval | SoftRemoval, Field(discriminator="kind")]
-Removal = Annotated[
-    AnyRemoval, BeforeValidator(_spelled_out, json_schema_input_type=Literal["hard", "soft"] | AnyRemoval)
+RemovalName = Literal["hard", "soft", "gradual", "gradual_soft", "sfp", "srfp", "greg"]
+AnyRemoval = Annotated[
+    HardRemoval | SoftRemoval | GradualRemoval | GradualSoftRemoval | FilterRemoval | PenaltyRemoval,
+    Field(discriminator="kind"),
 ]
+Removal = Annotated[AnyRemoval, BeforeValidator(_spelled_out, json_schema_input_type=RemovalName | AnyRemoval)]
 
 
 def _min_keep_form(value: object) -> str:
@@ -428,7 +492,7 @@ class Stage(Part):
     min_keep: MinKeep | None = Field(
         default=None, description="what every layer keeps at least: a number of entries, or a share between 0 and 1"
     )
-    removal: Removal = Field(description="how they go: hard or soft")
+    removal: Removal = Field(description="how they go: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     retrain: Retraining | None = Field(
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
     )
@@ -454,8 +518,8 @@ class Stage(Part):
     @classmethod
     def _retraining_fits(cls, retrain: Retraining | None, info: ValidationInfo) -> Retraining | None:
         removal = info.data.get("removal")
-        if isinstance(removal, SoftRemoval):
-            _check_soft_has_time(removal, retrain)
+        if removal is not None and not isinstance(removal, HardRemoval):
+            _check_removal_has_time(removal, retrain)
         if retrain and retrain.trainable == "adjacent" and isinstance(info.data.get("target"), Weights):
             raise ValueError(
                 "trainable: adjacent is for nodes, and the target is weights; use all, or a list of patterns"
@@ -463,10 +527,11 @@ class Stage(Part):
         return retrain
 
 
-def _check_soft_has_time(removal: SoftRemoval, retrain: Retraining | None) -> None:
+def _check_removal_has_time(removal: Any, retrain: Retraining | None) -> None:
     if retrain is None or retrain.epochs == 0:
         raise ValueError(
-            "soft removal happens during retraining; add `retrain` with at least 1 epoch, or use removal: hard"
+            f"{removal.kind} removal happens during retraining; "
+            "add `retrain` with at least 1 epoch, or use removal: hard"
         )
     if removal.over and removal.over.unit == "epochs" and removal.over.amount > retrain.epochs:
         raise ValueError(
@@ -549,6 +614,11 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "skeletonization": Skeletonization,
     "hard": HardRemoval,
     "soft": SoftRemoval,
+    "gradual": GradualRemoval,
+    "gradual_soft": GradualSoftRemoval,
+    "sfp": FilterRemoval,
+    "srfp": FilterRemoval,
+    "greg": PenaltyRemoval,
     "word": None,
     "patterns": None,
     "count": None,

@@ -28,7 +28,7 @@ class Filters(Removal):
 
     def finish(self, pruner: Pruner) -> None:
         pruner.take()
-        pruner.fade(0.0)
+        pruner.fade_to(0.0)
 
     def _lower(self, pruner: Pruner, step: int) -> None:
         pruner.take()

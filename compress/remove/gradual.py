@@ -36,8 +36,8 @@ class Gradual(Removal):
     def advance(self, pruner: Pruner, step: int) -> None:
         if step == self.ramp or (step < self.ramp and step % self.every == 0):
             pruner.take(1.0 - (1.0 - step / self.ramp) ** 3)
-        pruner.decay(self.factor)
+        pruner.fade_by(self.factor)
 
     def finish(self, pruner: Pruner) -> None:
         pruner.take()
-        pruner.fade(0.0)
+        pruner.fade_to(0.0)

@@ -51,7 +51,7 @@ class Removal:
 
     def finish(self, pruner: "Pruner") -> None:
         """At step `steps`: afterwards everything chosen is exactly zero."""
-        pruner.fade(0.0)
+        pruner.fade_to(0.0)
 
 
 class Pruner:
@@ -167,13 +167,13 @@ class Pruner:
         self._hold()
 
     @torch.no_grad()
-    def fade(self, factor: float) -> None:
+    def fade_to(self, factor: float) -> None:
         """The masks of all pruned entries become `factor`."""
         for target in self.targets:
             set_factor(target.module, target.name, factor)
 
     @torch.no_grad()
-    def decay(self, factor: float) -> None:
+    def fade_by(self, factor: float) -> None:
         """The masks of all pruned entries are multiplied by `factor`; what falls below a millionth is gone."""
         for _, mask, pruned in self._tensors():
             mask.mul_(torch.where(pruned, factor, 1.0))

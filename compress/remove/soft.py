@@ -23,7 +23,7 @@ class Soft(Removal):
         self.decay, self.steps, self.learns = decay, decay.steps, learns
 
     def advance(self, pruner: Pruner, step: int) -> None:
-        pruner.fade(self.decay(step))
+        pruner.fade_to(self.decay(step))
 
 
 class SoftPruner(Pruner):

@@ -59,7 +59,8 @@ def _removal(stage: Mapping[str, Any]) -> str:
     removal = stage["removal"]
     if removal["kind"] == "hard":
         return "hard"
-    return f"{removal['kind']}, {removal['decay']} over {stage['decay_steps']:,} steps"
+    curve = f", {removal['decay']}" if removal["kind"] == "soft" else ""
+    return f"{removal['kind']}{curve} over {stage['removal_steps']:,} steps"
 
 
 def _metric(metric: Mapping[str, float] | None) -> str:

@@ -80,7 +80,8 @@ class Coupling:
         found: dict[str, Tensor] = {}
         gone = (~keep).nonzero().flatten()
         for member in self.members:
-            parameter = model.get_parameter(member.tensor)
+            path, _, name = member.tensor.rpartition(".")
+            parameter = getattr(model.get_submodule(path), name)  # under a mask it is no parameter
             mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
             mask.index_fill_(member.dim, member.index(gone).to(mask.device), False)
         return found

@@ -9,7 +9,7 @@ import torch
 from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
-from compress.recipe.stages import Setting
+from compress.recipe.setting import Setting
 from compress.retrain import Optimization
 from compress.sources import mnist_sample
 

@@ -209,17 +209,17 @@ HARD = "stages.0.removal=hard"
 def test_the_three_removals(apply: Callable[..., tuple[dict[str, Any], Path]]) -> None:
     bare, _ = apply(HARD, "stages.0.retrain=null", out="bare")
     (stage,) = bare["stages"]
-    assert (stage["steps"], stage["decay_steps"], stage["epoch_losses"]) == (0, 0, [])
+    assert (stage["steps"], stage["removal_steps"], stage["epoch_losses"]) == (0, 0, [])
     assert stage["before_removal"] == bare["models"]["dense"]["metric"]
     assert stage["after_removal"]["loss"] > stage["before_removal"]["loss"]
     retrained, _ = apply(HARD, out="retrained")
     (again,) = retrained["stages"]
-    assert (again["steps"], again["decay_steps"]) == (10, 0)
+    assert (again["steps"], again["removal_steps"]) == (10, 0)
     assert again["before_removal"] == stage["before_removal"]
     assert again["after_removal"]["loss"] < stage["after_removal"]["loss"]
     soft, _ = apply("stages.0.removal={kind: soft, decay: linear, over: 7 steps}", out="soft")
     (slow,) = soft["stages"]
-    assert (slow["steps"], slow["decay_steps"]) == (10, 7)
+    assert (slow["steps"], slow["removal_steps"]) == (10, 7)
     assert slow["before_removal"] != slow["after_removal"]
     assert soft["models"]["masked"]["metric"] == slow["after_removal"]
 

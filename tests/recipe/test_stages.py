@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError, UnsupportedModelError
+from compress.recipe.choosing import Pruned
 from compress.recipe.clock import Clock
+from compress.recipe.removals import schedule
 from compress.recipe.schema import Stage
-from compress.recipe.stages import Pruned, Setting, check_stage, run_stage, schedule
+from compress.recipe.setting import Setting
+from compress.recipe.stages import check_stage, run_stage
+from compress.remove.soft import Soft
 from compress.sources import from_npz
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
@@ -50,18 +54,26 @@ def setting(npz: Path) -> Setting:
         ({"kind": "soft", "over": "7 steps", "decay": "linear"}, 7),
         ({"kind": "soft", "factor": 0.5}, 20),  # 0.5 ** 20 < 1e-6
         ({"kind": "soft", "factor": 0.5, "final": 0.01}, 7),
+        ("gradual", 15),
+        ({"kind": "gradual", "over": "1 epoch", "every": "2 steps"}, 10),
+        ("gradual_soft", 15),
+        ({"kind": "gradual_soft", "over": "12 steps", "cohort": "5 steps"}, 12),
+        ("sfp", 15),
+        ({"kind": "srfp", "over": "4 steps"}, 4),
+        ({"kind": "greg", "over": "2 epochs"}, 20),
     ],
 )
-def test_the_decay_within_the_retraining(removal: Any, steps: int) -> None:
-    total, fall = schedule(stage(removal=removal, retrain=RETRAIN), steps_per_epoch=10)
-    assert (total, fall.steps) == (20, steps)
-    assert fall(steps) == 0.0
-    assert steps == 0 or fall(steps - 1) > 0
+def test_the_removal_within_the_retraining(removal: Any, steps: int) -> None:
+    total, found = schedule(stage(removal=removal, retrain=RETRAIN), steps_per_epoch=10)
+    assert (total, found.steps) == (20, steps)
+    if isinstance(found, Soft):
+        assert found.decay(steps) == 0.0
+        assert found.decay(steps - 1) > 0
 
 
 def test_a_decay_that_does_not_end_is_refused_with_what_it_would_need() -> None:
     slow = stage(removal={"kind": "soft", "factor": 0.9}, retrain=RETRAIN)
-    with pytest.raises(InputError, match=r"the decay of 1 takes 132 steps .* retraining has 20 \(10 an epoch\)"):
+    with pytest.raises(InputError, match=r"the soft removal takes 132 steps .* retraining has 20 \(10 an epoch\)"):
         schedule(slow, steps_per_epoch=10)
     assert schedule(slow, steps_per_epoch=66)[1].steps == 132
     with pytest.raises(InputError, match="takes 21 steps"):
@@ -171,7 +183,7 @@ def test_every_curve_ends_in_exact_zeros(setting: Setting, decay: str) -> None:
     removal = {"kind": "soft", "decay": decay, "over": "6 steps"}
     entry = run_stage(model, stage(removal=removal, retrain=RETRAIN), 0, Pruned(), setting)
     assert int(dead_nodes(model).sum()) == 4
-    assert (entry["steps"], entry["decay_steps"]) == (10, 6)
+    assert (entry["steps"], entry["removal_steps"]) == (10, 6)
     assert entry["before_removal"]["loss"] > 0
     assert not prune.is_pruned(model)
     assert {name for name, _ in model.named_parameters()} == {"1.weight", "1.bias", "3.weight", "3.bias"}

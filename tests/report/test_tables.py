@@ -60,7 +60,7 @@ def test_the_stages(results: dict[str, Any], changed: dict[str, Any]) -> None:
     assert row(table, "achieved")[1] == "0.75 (6 of 8)"
     assert row(table, "before removal")[1] == f"loss {stage['before_removal']['loss']:.4g}"
     assert row(table, "after removal")[1] == f"loss {stage['after_removal']['loss']:.4g}"
-    changed["stages"].append({**stage, "removal": {"kind": "hard"}, "decay_steps": 0})
+    changed["stages"].append({**stage, "removal": {"kind": "hard"}, "removal_steps": 0})
     assert row(tables.stages(changed), "removal")[1:] == ["soft, exponential over 5 steps", "hard"]
 
 

@@ -1,0 +1,226 @@
+"""What a stage takes away: the recipe's target and criterion as a function that chooses, again and again if need be."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from compress import metrics
+from compress.recipe import schema
+from compress.recipe.setting import EVALUATION_BATCH, Setting
+from compress.select import criteria
+from compress.select.choose import choose
+from compress.select.saliency import skeletonization
+from compress.select.targets import Target, resolve
+from compress.slim.coupling import Coupling, Member, couplings
+
+
+@dataclass
+class Pruned:
+    """What the stages so far have taken, so that no later one gives it back.
+
+    dense: the network before all of them, for distillation; a stage copies the network that it gets if it is absent.
+    """
+
+    keep: dict[str, Tensor] = field(default_factory=dict)  # parameter path -> bool mask, True = keep
+    keep_nodes: dict[str, Tensor] = field(default_factory=dict)  # layer -> bool [nodes]
+    dense: nn.Module | None = None
+
+
+class Choice(ABC):
+    """A `compress.remove.pruner.Chooser` for one stage, over the parameters `paths`: its own and earlier stages'.
+
+    It is made before masks are laid on the model, and called while they are.
+    """
+
+    paths: Sequence[str]
+    adjacent: Sequence[str]
+    """Patterns of the parameters on both sides of pruned nodes."""
+
+    def __init__(self, pruned: Pruned) -> None:
+        self._pruned = pruned
+        self._latest: dict[str, Tensor] = {}
+
+    def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
+        self._latest = self._masks(sparsity, dict(zip(self.paths, gone, strict=True)))
+        return [self._latest[path] for path in self.paths]
+
+    def settle(self) -> None:
+        """The latest choice is final: no later stage gives it back."""
+        self._pruned.keep.update(self._latest)
+
+    @property
+    @abstractmethod
+    def count(self) -> tuple[int, int]:
+        """(how many weights or nodes go by the latest choice, of how many); earlier stages may have taken more."""
+
+    @abstractmethod
+    def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def choice(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
+    """The choice of stage `number` (from 0).
+
+    Raises:
+        TargetError, UnsupportedModelError: targets that do not exist or cannot be pruned.
+    """
+    if isinstance(stage.target, schema.Nodes):
+        return _NodeChoice(model, stage, stage.target.nodes, number, pruned, setting)
+    return _WeightChoice(model, stage, stage.target, number, pruned, setting)
+
+
+class _WeightChoice(Choice):
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: schema.Stage,
+        target: schema.Weights,
+        number: int,
+        pruned: Pruned,
+        setting: Setting,
+    ) -> None:
+        super().__init__(pruned)
+        self._model, self._stage, self._setting = model, stage, setting
+        self._targets = resolve(model, target.weights, bias=target.bias)
+        self._chance = _chance(setting, number)
+        self.adjacent = []
+        self.paths = list(dict.fromkeys([*(found.path for found in self._targets), *pruned.keep]))
+
+    @property
+    def count(self) -> tuple[int, int]:
+        masks = [self._latest[target.path] for target in self._targets]
+        return sum(int((~mask).sum()) for mask in masks), sum(mask.numel() for mask in masks)
+
+    def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        stage, names = self._stage, [target.path for target in self._targets]
+        scores = [
+            _taken_first(_taken_first(score, self._pruned.keep.get(name)), ~gone[name])
+            for name, score in zip(names, _weight_scores(self._targets, stage.criterion, self._chance), strict=True)
+        ]
+        chosen = choose(scores, sparsity, scope=stage.scope or "global", min_keep=stage.min_keep, names=names)
+        return {**self._pruned.keep, **_with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
+
+
+def _weight_scores(targets: Sequence[Target], criterion: schema.AnyCriterion, chance: torch.Generator) -> list[Tensor]:
+    """A score for every entry of the targets as they act now, larger = keep."""
+    score: criteria.Criterion = criteria.magnitude
+    if isinstance(criterion, schema.Random):
+        score = partial(criteria.random, generator=chance)
+    return [score(target.parameter) for target in targets]
+
+
+class _NodeChoice(Choice):
+    """Nodes of layers, with all that hangs on them; what was once chosen stays chosen."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: schema.Stage,
+        layers: Sequence[str],
+        number: int,
+        pruned: Pruned,
+        setting: Setting,
+    ) -> None:
+        super().__init__(pruned)
+        self._model, self._stage, self._setting = model, stage, setting
+        structure = couplings(model, setting.example)
+        self._coupled = {layer: structure.of(layer) for layer in layers}
+        self._chance = _chance(setting, number)
+        self._keep = dict(pruned.keep_nodes)
+        members = [member.tensor for coupling in self._coupled.values() for member in coupling.members]
+        self.adjacent = [f"{side}.*" for side in sorted({tensor.rpartition(".")[0] for tensor in members})]
+        self.paths = list(dict.fromkeys([*members, *pruned.keep]))
+
+    @property
+    def count(self) -> tuple[int, int]:
+        nodes = [self._keep[layer] for layer in self._coupled]
+        return sum(int((~keep).sum()) for keep in nodes), sum(len(keep) for keep in nodes)
+
+    def settle(self) -> None:
+        super().settle()
+        self._pruned.keep_nodes.update(self._keep)
+
+    def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        layers = list(self._coupled)
+        scores = _node_scores(self._model, self._stage.criterion, self._coupled, self._chance, self._setting)
+        ranked = [_taken_first(scores[layer], self._keep.get(layer)) for layer in layers]
+        chosen = choose(ranked, sparsity, scope="layer", min_keep=self._stage.min_keep, names=layers)
+        self._keep |= _with_earlier(dict(zip(layers, chosen, strict=True)), self._keep)
+        masks: dict[str, Tensor] = {}
+        for layer, coupling in self._coupled.items():
+            masks |= _with_earlier(coupling.masks(self._model, self._keep[layer]), masks)
+        return {**self._pruned.keep, **_with_earlier(masks, self._pruned.keep)}
+
+
+def _node_scores(
+    model: nn.Module,
+    criterion: schema.AnyCriterion,
+    coupled: Mapping[str, Coupling],
+    chance: torch.Generator,
+    setting: Setting,
+) -> dict[str, Tensor]:
+    """A score for every node of the layers, larger = keep."""
+    if isinstance(criterion, schema.Random):
+        return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
+    if isinstance(criterion, schema.Magnitude):
+        return {layer: _norms(model, layer, coupling) for layer, coupling in coupled.items()}
+    saliency = skeletonization(
+        model,
+        list(coupled),
+        scoring_batches(setting, criterion.samples),
+        metrics.loss(setting.task),
+        error=criterion.error,
+        reduce=criterion.reduce,
+    )
+    return {layer: _per_node(saliency[layer], layer, coupling) for layer, coupling in coupled.items()}
+
+
+def scoring_batches(setting: Setting, samples: int | str) -> Iterator[tuple[Tensor, Tensor]]:
+    """(input, target) batches of the first `samples` training images, or of "all"."""
+    batches = setting.data.batches("train", EVALUATION_BATCH, setting.task, setting.device)()
+    return iter(batches) if isinstance(samples, str) else _first(batches, samples)
+
+
+def _norms(model: nn.Module, layer: str, coupling: Coupling) -> Tensor:
+    """Norm of each node's incoming weights."""
+    member = _writer(layer, coupling)
+    path, _, name = member.tensor.rpartition(".")
+    squares = criteria.row_norm(getattr(model.get_submodule(path), name), member.dim).square()
+    return _per_node(squares, layer, coupling).sqrt()
+
+
+def _per_node(scores: Tensor, layer: str, coupling: Coupling) -> Tensor:
+    """Add up what belongs to one node, where a layer has several outputs to the node (before an Unflatten)."""
+    member = _writer(layer, coupling)
+    return scores.view(member.outer, member.size, member.inner).sum(dim=(0, 2))
+
+
+def _writer(layer: str, coupling: Coupling) -> Member:
+    """The weight of `layer`, whose rows are the nodes."""
+    return next(member for member in coupling.members if member.tensor == f"{layer}.weight")
+
+
+def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> Iterator[tuple[Tensor, Tensor]]:
+    left = samples
+    for inputs, target in batches:
+        yield inputs[:left], target[:left]
+        left -= len(inputs)
+        if left <= 0:
+            return
+
+
+def _with_earlier(masks: Mapping[str, Tensor], earlier: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks, with nothing coming back that an earlier one took."""
+    return {name: mask & earlier[name] if name in earlier else mask for name, mask in masks.items()}
+
+
+def _taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+    """Sparsity is of the original: what is taken already counts, so it goes first."""
+    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
+def _chance(setting: Setting, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(setting.seed + number)

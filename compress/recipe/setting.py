@@ -1,0 +1,76 @@
+"""What training and all stages of a run share: the data, the device, the seed, and who is told of progress."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress import metrics
+from compress.data import TrainingData
+from compress.distill import Teacher
+from compress.metrics import Task
+from compress.recipe import schema
+from compress.recipe.clock import Clock
+from compress.retrain import Optimization, Training, train
+
+EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    data: TrainingData
+    task: Task
+    batch_size: int
+    device: torch.device
+    seed: int
+    bar: Bar  # (title, steps) -> context manager of a function (steps done, loss)
+    clock: Clock
+
+    @property
+    def example(self) -> Tensor:
+        """Two random inputs."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.data.batches("train", self.batch_size, self.task))
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Loss and, where the task has one, accuracy on the test images."""
+        with self.clock.phase("evaluation"):
+            batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
+            return metrics.evaluate(model, batches, self.task)
+
+    def train(
+        self,
+        model: nn.Module,
+        title: str,
+        steps: int,
+        optimization: Optimization,
+        after_step: Callable[[int], None] = lambda step: None,
+        teacher: Teacher | None = None,
+    ) -> Training:
+        """`retrain.train` on the training images, in the order that the seed gives."""
+        batches = self.data.batches("train", self.batch_size, self.task, self.device)
+        with self.bar(title, steps) as on_step, self.clock.phase("training"):
+            return train(
+                model,
+                batches if teacher is None else teacher.batches(batches),
+                metrics.loss(self.task) if teacher is None else teacher.loss(self.task),
+                steps,
+                optimization,
+                generator=torch.Generator().manual_seed(self.seed),
+                after_step=after_step,
+                on_step=on_step,
+            )
+
+
+def optimization(settings: schema.Training) -> Optimization:
+    """The optimizer's part of a `train` or `retrain` section."""
+    keys = ("optimizer", "lr", "momentum", "weight_decay", "lr_schedule", "warmup")
+    return Optimization(**{key: getattr(settings, key) for key in keys})
