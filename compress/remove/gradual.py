@@ -17,7 +17,7 @@ class Gradual(Removal):
         ramp: steps until the set is complete.
         every: steps between two cohorts.
         cohort: steps until a cohort is gone, by exponential decay; 0 is at once.
-        final: the share of its start at which a member is cut at the end.
+        final: the share of its start at which a member is cut.
 
     Raises:
         InputError: no ramp, or no steps between cohorts.
@@ -29,6 +29,7 @@ class Gradual(Removal):
         self.ramp, self.every, self.cohort = ramp, every, cohort
         self.steps = ramp + cohort
         self.factor = final ** (1 / cohort) if cohort else 0.0
+        self._floor = final * self.factor**-0.5 if cohort else final  # between the last two values before the cut
 
     def start(self, pruner: Pruner) -> None:
         pruner.take(0.0)
@@ -36,7 +37,7 @@ class Gradual(Removal):
     def advance(self, pruner: Pruner, step: int) -> None:
         if step == self.ramp or (step < self.ramp and step % self.every == 0):
             pruner.take(1.0 - (1.0 - step / self.ramp) ** 3)
-        pruner.fade_by(self.factor)
+        pruner.fade_by(self.factor, self._floor)
 
     def finish(self, pruner: Pruner) -> None:
         pruner.take()

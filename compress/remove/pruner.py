@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
-from compress.remove.decay import GONE
 from compress.remove.masks import SoftPruningMethod, refresh, set_factor, set_pruned, tensors
 from compress.select.choose import Scope, choose, warn_of_collapse
 from compress.select.criteria import Criterion, magnitude
@@ -157,6 +156,7 @@ class Pruner:
     @torch.no_grad()
     def take(self, share: float = 1.0) -> None:
         """Choose anew what goes: `share` of all that goes in the end. What leaves the set lives on from where it is."""
+        self._refresh()  # the optimizer has moved the weights since the last forward pass
         gone = [pruned & (mask == 0) for _, mask, pruned in self._tensors()]
         keep = self._choose(share * self._sparsity, gone)
         for target, mask in zip(self.targets, keep, strict=True):
@@ -173,11 +173,11 @@ class Pruner:
             set_factor(target.module, target.name, factor)
 
     @torch.no_grad()
-    def fade_by(self, factor: float) -> None:
-        """The masks of all pruned entries are multiplied by `factor`; what falls below a millionth is gone."""
+    def fade_by(self, factor: float, floor: float) -> None:
+        """The masks of all pruned entries are multiplied by `factor`; what falls below `floor` is gone."""
         for _, mask, pruned in self._tensors():
             mask.mul_(torch.where(pruned, factor, 1.0))
-            mask.masked_fill_(mask < GONE, 0.0)
+            mask.masked_fill_(mask < floor, 0.0)
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:

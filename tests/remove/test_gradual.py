@@ -1,0 +1,170 @@
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compress.errors import InputError
+from compress.remove.gradual import Gradual
+from compress.remove.pruner import EarlyRemovalWarning, Pruner
+from compress.select.choose import LayerCollapseWarning
+
+
+def layer(size=(10, 10), seed=0):
+    torch.manual_seed(seed)
+    return nn.Linear(*size, bias=False)
+
+
+def train(model, optimizer, steps, pruner):
+    for _ in range(steps):
+        F.mse_loss(model(torch.randn(16, 10)), torch.randn(16, 10)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.step()
+
+
+def test_the_set_grows_along_zhu_and_guptas_cubic():
+    model = layer()
+    pruner = Pruner(model, sparsity=0.8, removal=Gradual(ramp=40, every=10))
+    seen = []
+    for step in range(1, 51):
+        pruner.step()
+        seen.append(int((model.weight == 0).sum()))
+        if step < 40:
+            since = step - step % 10
+            assert seen[-1] == round(100 * 0.8 * (1 - (1 - since / 40) ** 3)), step
+    assert seen[39] == seen[49] == 80
+    pruner.finalize()
+    assert (model.weight == 0).sum() == 80
+
+
+def test_what_goes_is_what_is_small_at_that_moment():
+    """Weights are moved between two steps of the ramp: the next cohort is taken by their new magnitudes."""
+    model = layer()
+    pruner = Pruner(model, sparsity=0.5, removal=Gradual(ramp=20, every=10))
+    with torch.no_grad():
+        model.weight_orig.copy_(torch.arange(100.0, 0.0, -1.0).view(10, 10))
+    for _ in range(10):
+        pruner.step()
+    first = round(50 * (1 - 0.5**3))
+    assert (model.weight == 0).flatten().nonzero().flatten().tolist() == list(range(100 - first, 100))
+    with torch.no_grad():
+        model.weight_orig.copy_(torch.arange(1.0, 101.0).view(10, 10))
+    for _ in range(10):
+        pruner.step()
+    gone = (model.weight == 0).flatten()
+    assert gone[100 - first :].all()  # what is gone stays gone
+    assert gone[: 50 - first].all()
+    assert gone.sum() == 50
+
+
+def test_cohorts_decay_each_on_its_own():
+    """Against a loop over single weights in numpy, without training: values, ages and sets."""
+    model = layer()
+    ramp, every, cohort, final = 12, 4, 6, 1e-3
+    w = model.weight.detach().double().numpy().ravel().copy()
+    start, age = w.copy(), np.full(100, -1)
+    pruner = Pruner(model, sparsity=0.6, removal=Gradual(ramp, every, cohort, final=final))
+    x = final ** (1 / cohort)
+    for step in range(1, ramp + cohort + 1):
+        pruner.step()
+        if step == ramp + cohort:
+            w[np.argsort(np.abs(w), kind="stable")[:60]] = 0.0
+        else:
+            if step <= ramp and step % every == 0:
+                count = round(0.6 * (1 - (1 - step / ramp) ** 3) * 100)
+                chosen = np.zeros(100, bool)
+                chosen[np.argsort(np.abs(w), kind="stable")[:count]] = True
+                start = np.where(chosen & (age < 0), w, start)
+                age = np.where(chosen, np.maximum(age, 0), -1)
+            age = np.where(age >= 0, age + 1, age)
+            w = np.where(age >= cohort, 0.0, np.where(age >= 0, start * x ** age.clip(0), w))
+        np.testing.assert_allclose(model.weight.detach().double().numpy().ravel(), w, rtol=2e-5, atol=1e-12)
+    pruner.finalize()
+    assert (model.weight == 0).sum() == 60
+
+
+def test_a_living_member_leaves_the_set_with_the_value_it_has():
+    model = layer((2, 2))
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    pruner = Pruner(model, sparsity=0.5, removal=Gradual(ramp=2, every=1, cohort=10, final=2.0**-10))
+    pruner.step()  # round(4 * 0.5 * 7/8) = 2 of 4: 1 and 2, halved
+    assert model.weight.flatten().tolist() == [0.5, 1.0, 3.0, 4.0]
+    with torch.no_grad():
+        model.weight_orig[1] = torch.tensor([0.25, 4.0])  # training makes the third the smallest
+    pruner.step()
+    assert model.weight.flatten().tolist() == [0.25, 1.0, 0.125, 4.0]  # the second is out of the set, at 1.0
+    assert model.weight_pruned.flatten().tolist() == [True, False, True, False]
+    assert model.weight_orig[0, 1] == 1.0
+
+
+@pytest.mark.parametrize("cohort", [0, 7])
+def test_training_never_moves_what_is_on_its_way(cohort):
+    model = layer()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
+    pruner = Pruner(model, sparsity=0.7, removal=Gradual(ramp=20, every=5, cohort=cohort, final=1e-3))
+    before = None
+    for _ in range(20 + cohort - 1):
+        train(model, optimizer, 1, pruner)
+        if before is not None:
+            weight, pruned = before
+            stays = pruned & model.weight_pruned & (model.weight != 0)
+            torch.testing.assert_close(model.weight[stays], weight[stays] * pruner.removal.factor)
+        before = model.weight.detach().clone(), model.weight_pruned.clone()
+    train(model, optimizer, 1, pruner)
+    pruner.finalize()
+    assert (model.weight == 0).sum() == 70
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one():
+    def run(interrupt):
+        model = layer()
+        pruner = Pruner(model, sparsity=0.7, removal=Gradual(20, 5, 8))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        torch.manual_seed(1)
+        train(model, optimizer, 12, pruner)
+        if interrupt:
+            saved = copy.deepcopy([model.state_dict(), optimizer.state_dict(), pruner.state_dict()])
+            random_state = torch.get_rng_state()
+            model = layer(seed=5)
+            pruner = Pruner(model, sparsity=0.7, removal=Gradual(20, 5, 8))
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+            for part, state in zip((model, optimizer, pruner), saved, strict=True):
+                part.load_state_dict(state)
+            torch.set_rng_state(random_state)
+        train(model, optimizer, 20, pruner)
+        pruner.finalize()
+        return model.weight
+
+    assert torch.equal(run(interrupt=False), run(interrupt=True))
+
+
+def test_a_loop_that_ends_early_is_told_and_the_set_complete():
+    model = layer()
+    pruner = Pruner(model, sparsity=0.5, removal=Gradual(100, 10))
+    pruner.step()
+    with pytest.warns(EarlyRemovalWarning, match="takes 100 steps and the loop made 1"):
+        pruner.finalize()
+    assert (model.weight == 0).sum() == 50
+
+
+def test_collapse_is_said_once():
+    model = nn.Sequential(layer(), layer(seed=1))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+    pruner = Pruner(model, sparsity=0.5, removal=Gradual(4, 2, 2))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(6):
+            pruner.step()
+    assert [one.category for one in seen] == [LayerCollapseWarning]
+
+
+@pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (1, 1, -1)])
+def test_times_that_make_no_ramp(wrong):
+    with pytest.raises(InputError, match="are the least"):
+        Gradual(*wrong)
