@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from compress import metrics
+from compress.errors import InputError
 from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
+from compress.remove.compensate import compensate
 from compress.select import criteria
 from compress.select.choose import choose
 from compress.select.saliency import skeletonization
 from compress.select.targets import Target, resolve
-from compress.slim.coupling import Coupling, Member, couplings
+from compress.slim.coupling import Coupling, Member, couplings, layer_of
+
+COMPENSATION_SAMPLES = 5000
+"""Training images on which the prediction of pruned nodes is fitted."""
 
 
 @dataclass
@@ -51,6 +56,14 @@ class Choice(ABC):
     def settle(self) -> None:
         """The latest choice is final: no later stage gives it back."""
         self._pruned.keep.update(self._latest)
+
+    def compensate(self, sparsity: float) -> None:
+        """Before any mask: let the layers that read the chosen nodes make up for them.
+
+        Raises:
+            TargetError: a layer that cannot.
+        """
+        raise InputError("compensate is for nodes; the target is weights")
 
     @property
     @abstractmethod
@@ -138,6 +151,16 @@ class _NodeChoice(Choice):
     def count(self) -> tuple[int, int]:
         nodes = [self._keep[layer] for layer in self._coupled]
         return sum(int((~keep).sum()) for keep in nodes), sum(len(keep) for keep in nodes)
+
+    def compensate(self, sparsity: float) -> None:
+        self._masks(sparsity, {})  # what is chosen stays chosen: the pruner comes to the same
+        readers = {
+            layer_of(member.tensor): self._keep[layer]
+            for layer, coupling in self._coupled.items()
+            for member in coupling.members
+            if member.role == "reads"
+        }
+        compensate(self._model, readers, scoring_batches(self._setting, COMPENSATION_SAMPLES))
 
     def settle(self) -> None:
         super().settle()

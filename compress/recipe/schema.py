@@ -492,6 +492,9 @@ class Stage(Part):
     min_keep: MinKeep | None = Field(
         default=None, description="what every layer keeps at least: a number of entries, or a share between 0 and 1"
     )
+    compensate: bool = Field(
+        default=False, description="let the next layer make up for pruned nodes, by least squares from the kept ones"
+    )
     removal: Removal = Field(description="how they go: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     retrain: Retraining | None = Field(
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
@@ -513,6 +516,18 @@ class Stage(Part):
         if scope is not None and isinstance(target, Nodes):
             raise ValueError(f"found {scope!r}, and nodes are ranked within their layer; remove the key")
         return "global" if scope is None and isinstance(target, Weights) else scope
+
+    @field_validator("removal")
+    @classmethod
+    def _compensation_is_for_nodes_that_go_at_once(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
+        if info.data.get("compensate") and isinstance(info.data.get("target"), Weights):
+            raise ValueError("compensate is for nodes, and the target is weights; remove the key")
+        if info.data.get("compensate") and not isinstance(removal, HardRemoval):
+            raise ValueError(
+                f"compensate makes up for nodes that go at once, and {removal.kind} removal lets them go slowly; "
+                "remove `compensate`, or use removal: hard"
+            )
+        return removal
 
     @field_validator("retrain")
     @classmethod

@@ -39,6 +39,8 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     training, earlier = Training(), setting.clock.spent("training")
     with setting.clock.phase("selection"):
         chosen = choice(model, stage, number, pruned, setting)
+        if stage.compensate:
+            chosen.compensate(stage.sparsity)
     with only_trainable(model, _trainable(stage, chosen)):
         with setting.clock.phase("selection"):
             pruner = Pruner(model, chosen.paths, stage.sparsity, removal=removal, chooser=chosen)

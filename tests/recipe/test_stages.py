@@ -216,3 +216,35 @@ def test_layers_in_the_order_of_the_recipe_or_not(setting: Setting) -> None:
         assert int((model[3].weight == 0).all(1).sum()) == 4
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_compensation_is_that_of_the_chosen_nodes(setting: Setting) -> None:
+    """By hand: the nodes that the stage took, least squares on the training images, and nothing else changed."""
+    wanted = {"compensate": True, "criterion": "skeletonization", "sparsity": 0.5}
+    pruned, model, plain = Pruned(), network(), network()
+    entry = run_stage(model, stage(**wanted), 0, pruned, setting)
+    without = run_stage(plain, stage(**wanted | {"compensate": False}), 0, Pruned(), setting)
+    keep = pruned.keep_nodes["1"]
+    inputs = torch.cat([batch for batch, _ in setting.data.batches("train", 50, "reconstruct")()])
+    start = network()
+    nodes = start[:3](inputs).detach()
+    columns = torch.cat([nodes[:, keep], torch.ones(len(nodes), 1)], 1).double()
+    wanted_outputs = start[3](nodes).detach().double()
+    best = columns @ torch.linalg.lstsq(columns, wanted_outputs).solution
+    found = model(inputs).flatten(1).detach().double()
+    torch.testing.assert_close(found, best, rtol=1e-3, atol=1e-3)
+    assert torch.equal(model[1].weight[keep], start[1].weight[keep])
+    assert (entry["pruned"], entry["of"]) == (4, 8)
+    assert entry["after_removal"]["loss"] != without["after_removal"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": {"weights": ["1.*"]}}, "compensate is for nodes"),
+        ({"removal": "soft", "retrain": RETRAIN}, "soft removal lets them go slowly"),
+    ],
+)
+def test_compensation_where_there_is_none(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage(compensate=True, **changes)
