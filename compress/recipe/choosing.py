@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from compress.errors import InputError
 from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
 from compress.remove.compensate import compensate
-from compress.select import criteria
+from compress.remove.masks import effective
+from compress.select import criteria, gradients
 from compress.select.choose import choose
 from compress.select.saliency import skeletonization
 from compress.select.targets import Target, resolve
@@ -109,20 +109,57 @@ class _WeightChoice(Choice):
 
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, [target.path for target in self._targets]
+        plain = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
         scores = [
             _taken_first(_taken_first(score, self._pruned.keep.get(name)), ~gone[name])
-            for name, score in zip(names, _weight_scores(self._targets, stage.criterion, self._chance), strict=True)
+            for name, score in zip(names, plain, strict=True)
         ]
         chosen = choose(scores, sparsity, scope=stage.scope or "global", min_keep=stage.min_keep, names=names)
         return {**self._pruned.keep, **_with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
 
 
-def _weight_scores(targets: Sequence[Target], criterion: schema.AnyCriterion, chance: torch.Generator) -> list[Tensor]:
+def _weight_scores(
+    model: nn.Module,
+    targets: Sequence[Target],
+    criterion: schema.AnyCriterion,
+    chance: torch.Generator,
+    setting: Setting,
+) -> list[Tensor]:
     """A score for every entry of the targets as they act now, larger = keep."""
-    score: criteria.Criterion = criteria.magnitude
-    if isinstance(criterion, schema.Random):
-        score = partial(criteria.random, generator=chance)
-    return [score(target.parameter) for target in targets]
+    weights = [target.parameter for target in targets]
+    match criterion:
+        case schema.Gradient() | schema.Obd():
+            return _gradient_scores(model, targets, criterion, setting)
+        case schema.Random():
+            return [criteria.random(weight, chance) for weight in weights]
+        case schema.Lamp():
+            return [criteria.lamp(weight) for weight in weights]
+        case schema.ScaledMagnitude():
+            return [
+                criteria.scaled_magnitude(weight, criteria.fan_in(target.module, weight))
+                for target, weight in zip(targets, weights, strict=True)
+            ]
+        case _:
+            return [criteria.magnitude(weight) for weight in weights]
+
+
+_BY_GRADIENT = {
+    "taylor": (criteria.taylor, gradients.mean_abs),
+    "taylor_square": (criteria.taylor_square, gradients.mean_square),
+    "snip": (criteria.snip, gradients.mean),
+}
+
+
+def _gradient_scores(
+    model: nn.Module, targets: Sequence[Target], criterion: schema.Gradient | schema.Obd, setting: Setting
+) -> list[Tensor]:
+    batches, loss = scoring_batches(setting, criterion.samples), metrics.loss(setting.task)
+    places = [(target.module, target.name) for target in targets]
+    with effective(places) as leaves:
+        if isinstance(criterion, schema.Obd):
+            return list(map(criteria.obd, leaves, gradients.fisher(model, places, leaves, batches, loss)))
+        score, statistic = _BY_GRADIENT[criterion.kind]
+        return list(map(score, leaves, statistic(model, leaves, batches, loss)))
 
 
 class _NodeChoice(Choice):
@@ -188,8 +225,8 @@ def _node_scores(
     """A score for every node of the layers, larger = keep."""
     if isinstance(criterion, schema.Random):
         return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
-    if isinstance(criterion, schema.Magnitude):
-        return {layer: _norms(model, layer, coupling) for layer, coupling in coupled.items()}
+    if not isinstance(criterion, schema.Skeletonization):
+        return {layer: _row_norms(model, layer, coupling) for layer, coupling in coupled.items()}
     saliency = skeletonization(
         model,
         list(coupled),
@@ -207,7 +244,7 @@ def scoring_batches(setting: Setting, samples: int | str) -> Iterator[tuple[Tens
     return iter(batches) if isinstance(samples, str) else _first(batches, samples)
 
 
-def _norms(model: nn.Module, layer: str, coupling: Coupling) -> Tensor:
+def _row_norms(model: nn.Module, layer: str, coupling: Coupling) -> Tensor:
     """Norm of each node's incoming weights."""
     member = _writer(layer, coupling)
     path, _, name = member.tensor.rpartition(".")

@@ -361,8 +361,38 @@ class Skeletonization(Part):
     samples: Samples = Field(5000, description="score on the first so many training images, or on all")
 
 
-CriterionName = Literal["magnitude", "random", "skeletonization"]
-AnyCriterion = Annotated[Magnitude | Random | Skeletonization, Field(discriminator="kind")]
+class ScaledMagnitude(Part):
+    """The smallest |weight| * sqrt(fan-in) goes first: layers of small weights are not emptied."""
+
+    kind: Literal["scaled_magnitude"]
+
+
+class Lamp(Part):
+    """The smallest w^2, as a share of all squares in its tensor that are as large, goes first (Lee, 2021)."""
+
+    kind: Literal["lamp"]
+
+
+class Gradient(Part):
+    """The weight on which the loss hangs least, by |w g| (taylor), (w g)^2 or |w mean g| (snip), goes first."""
+
+    kind: Literal["taylor", "taylor_square", "snip"]
+    samples: Samples = Field(5000, description="score on the first so many training images, or on all")
+
+
+class Obd(Part):
+    """The smallest w^2 h / 2, with h the diagonal of the Fisher information, goes first (LeCun, 1990)."""
+
+    kind: Literal["obd"]
+    samples: Samples = Field(1000, description="score on the first so many training images, or on all")
+
+
+CriterionName = Literal[
+    "magnitude", "random", "scaled_magnitude", "lamp", "taylor", "taylor_square", "snip", "obd", "skeletonization"
+]
+AnyCriterion = Annotated[
+    Magnitude | Random | ScaledMagnitude | Lamp | Gradient | Obd | Skeletonization, Field(discriminator="kind")
+]
 Criterion = Annotated[AnyCriterion, BeforeValidator(_spelled_out, json_schema_input_type=CriterionName | AnyCriterion)]
 
 
@@ -478,15 +508,20 @@ MinKeep = Annotated[
 ]
 
 
+_FOR_NODES = (Skeletonization,)
+_FOR_WEIGHTS = (ScaledMagnitude, Lamp, Gradient, Obd)
+
+
 class Stage(Part):
     """One step of the plan: which parameters or nodes go, how many, and how."""
 
     target: Target = Field(description="which parameters or nodes: {nodes: latent} or {weights: [decoder.*]}")
-    criterion: Criterion = Field(description="which of them go first: magnitude, random or skeletonization")
-    scope: Literal["global", "layer"] | None = Field(
+    criterion: Criterion = Field(description="which of them go first: magnitude, random, lamp, skeletonization, ...")
+    scope: Literal["global", "layer", "erk"] | None = Field(
         default=None,
         validate_default=True,
-        description="rank weights over all targeted tensors together (global, if absent) or in each (layer)",
+        description="rank weights over all targeted tensors together (global, if absent), in each (layer), "
+        "or in each with a share by its shape (erk)",
     )
     sparsity: float = Field(ge=0, lt=1, description="share of the original target that goes, at least 0 and below 1")
     min_keep: MinKeep | None = Field(
@@ -502,11 +537,14 @@ class Stage(Part):
 
     @field_validator("criterion")
     @classmethod
-    def _nodes_have_saliency(
-        cls, criterion: Magnitude | Random | Skeletonization, info: ValidationInfo
-    ) -> Magnitude | Random | Skeletonization:
-        if isinstance(criterion, Skeletonization) and isinstance(info.data.get("target"), Weights):
-            raise ValueError("skeletonization ranks nodes, and the target is weights; use magnitude, or target nodes")
+    def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
+        target = info.data.get("target")
+        if isinstance(target, Weights) and isinstance(criterion, _FOR_NODES):
+            raise ValueError(f"{criterion.kind} ranks nodes, and the target is weights; use magnitude, or target nodes")
+        if isinstance(target, Nodes) and isinstance(criterion, _FOR_WEIGHTS):
+            raise ValueError(
+                f"{criterion.kind} ranks weights, and the target is nodes; use skeletonization, or target weights"
+            )
         return criterion
 
     @field_validator("scope")
@@ -626,6 +664,12 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "weights target": Weights,
     "magnitude": Magnitude,
     "random": Random,
+    "scaled_magnitude": ScaledMagnitude,
+    "lamp": Lamp,
+    "taylor": Gradient,
+    "taylor_square": Gradient,
+    "snip": Gradient,
+    "obd": Obd,
     "skeletonization": Skeletonization,
     "hard": HardRemoval,
     "soft": SoftRemoval,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress.errors import InputError, TargetError
 
-Scope = Literal["global", "layer"]
+Scope = Literal["global", "layer", "erk"]
 
 COLLAPSED = 0.002
 """A layer that keeps a smaller share of its weights than this is reported as collapsed."""
@@ -35,7 +35,8 @@ def choose(
     Args:
         scores: one tensor per parameter, any float dtype, larger = keep; infinities are allowed.
         sparsity: the fraction that goes, in [0, 1): exactly round(sparsity * n) entries, of all entries together
-            (`scope="global"`) or of each tensor ("layer"). Equal scores go in order of position.
+            (`scope="global"`, or "erk", where `erk_counts` says how many each tensor keeps) or of each tensor
+            ("layer"). Equal scores go in order of position.
         min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1).
         names: for messages.
 
@@ -58,7 +59,38 @@ def choose(
             _choose_together([score], sparsity, [floor], name)[0]
             for score, floor, name in zip(scores, floors, names, strict=True)
         ]
+    if scope == "erk":
+        return _choose_by_erk(scores, sparsity, floors)
     return _choose_together(scores, sparsity, floors, "all targets")
+
+
+def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """How many entries each tensor keeps: Erdos-Renyi-Kernel.
+
+    Evci et al., "Rigging the lottery: making all tickets winners", 2020. The density of a tensor is proportional to
+    (fan-in + fan-out + kernel's sides) / (their product), hence its count to the sum of its shape: small tensors stay
+    denser than large ones. What would exceed a tensor is shared out among the others.
+
+    Args:
+        total: what all keep together, between sum(least) and sum(most).
+
+    Returns:
+        Counts within their bounds that add up to `total` exactly: rounded by largest remainder, ties by position.
+    """
+    shares = [max(1, sum(shape)) for shape in shapes]
+    wanted: list[float] = [0.0] * len(shapes)
+    low, high = 0.0, float(max([1, *most]))
+    for _ in range(128):  # to the last bit of the factor of proportionality
+        factor = (low + high) / 2
+        bounded = zip(shares, least, most, strict=True)
+        wanted = [min(max(factor * share, fewest), top) for share, fewest, top in bounded]
+        low, high = (factor, high) if sum(wanted) < total else (low, factor)
+    counts = [int(want) for want in wanted]
+    by_remainder = sorted(range(len(counts)), key=lambda index: counts[index] - wanted[index])
+    open_ones = [index for index in by_remainder if counts[index] < most[index]]
+    for index in open_ones[: total - sum(counts)]:
+        counts[index] += 1
+    return counts
 
 
 def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLAPSED) -> list[str]:
@@ -77,6 +109,22 @@ def warn_of_collapse(keep: Sequence[Tensor], names: Sequence[str]) -> None:
 
 
 def _choose_together(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int], what: str) -> list[Tensor]:
+    count = _count(scores, sparsity, floors, what)
+    return [~mask for mask in lowest(_protected(scores, floors), count)]
+
+
+def _choose_by_erk(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int]) -> list[Tensor]:
+    sizes = [score.numel() for score in scores]
+    kept = sum(sizes) - _count(scores, sparsity, floors, "all targets")
+    # What an earlier choice took, score -inf, is no place to keep anything while there are others.
+    alive = [max(int((score > -torch.inf).sum()), floor) for score, floor in zip(scores, floors, strict=True)]
+    most = alive if sum(alive) >= kept else sizes
+    counts = erk_counts([score.shape for score in scores], kept, floors, most)
+    return [~lowest([score], score.numel() - count)[0] for score, count in zip(scores, counts, strict=True)]
+
+
+def _count(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int], what: str) -> int:
+    """How many entries go."""
     total = sum(score.numel() for score in scores)
     count = round(sparsity * total)
     if count > total - sum(floors):
@@ -84,7 +132,7 @@ def _choose_together(scores: Sequence[Tensor], sparsity: float, floors: Sequence
             f"sparsity {sparsity} takes {count} of {total} entries of {what}, but min_keep holds {sum(floors)} of "
             "them: lower one of the two"
         )
-    return [~mask for mask in lowest(_protected(scores, floors), count)]
+    return count
 
 
 def _floor(size: int, min_keep: int | float | None) -> int:

@@ -248,3 +248,38 @@ def test_compensation_is_that_of_the_chosen_nodes(setting: Setting) -> None:
 def test_compensation_where_there_is_none(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stage(compensate=True, **changes)
+
+
+# --- criteria that hang on data ---
+
+DATA_DRIVEN = ["taylor", "taylor_square", "snip", "obd"]
+
+
+@pytest.mark.parametrize("criterion", ["scaled_magnitude", "lamp", *DATA_DRIVEN])
+@pytest.mark.parametrize("scope", ["global", "layer", "erk"])
+def test_every_criterion_for_weights_takes_as_many_as_asked(setting: Setting, criterion: str, scope: str) -> None:
+    model = network()
+    wanted = stage(target={"weights": ["*"]}, criterion=criterion, scope=scope, sparsity=0.75)
+    entry = run_stage(model, wanted, 0, Pruned(), setting)
+    zeros = [int((model.get_parameter(name) == 0).sum()) for name in ("1.weight", "3.weight")]
+    assert (entry["pruned"], sum(zeros)) == (432, 432)
+    if scope != "global":
+        assert zeros == [216, 216]  # of the same size, and for erk of the same sum of sides
+
+
+@pytest.mark.parametrize("criterion", DATA_DRIVEN)
+@pytest.mark.parametrize("removal", ["gradual", "gradual_soft", "sfp"])
+def test_gradients_are_taken_anew_while_masks_are_on(setting: Setting, criterion: str, removal: str) -> None:
+    model = network()
+    how = {"kind": removal, "every": "2 steps"}
+    wanted = stage(
+        target={"weights": ["*"]},
+        criterion={"kind": criterion, "samples": 30},
+        sparsity=0.75,
+        removal=how,
+        retrain=RETRAIN,
+    )
+    entry = run_stage(model, wanted, 0, Pruned(), setting)
+    assert sum(int((weight == 0).sum()) for weight in (model[1].weight, model[3].weight)) == entry["pruned"] == 432
+    assert not prune.is_pruned(model)
+    assert model.training

@@ -1,0 +1,146 @@
+"""Statistics of the loss's gradient over scoring data, one tensor for each of the parameters in question.
+
+The parameters come as `leaves` that the forward pass computes with: plain parameters that require a gradient, or what
+`compress.remove.masks.effective` hands out while masks are on. The model is scored in evaluation mode.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) -> mean over the batch
+Batches = Iterable[tuple[Tensor, Tensor]]
+Place = tuple[nn.Module, str]
+
+_NO_DATA = "there is no scoring data to take gradients of; let `samples` be at least 1"
+
+
+def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+    """The gradient of the mean loss over all samples."""
+    sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
+    with scoring_mode(model):
+        for inputs, target in batches:
+            for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
+                total += slope * len(inputs)
+            samples += len(inputs)
+    return _divided(sums, samples)
+
+
+def mean_abs(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+    """Mean over batches of |gradient of the batch's mean loss|; a batch counts as one, whatever its size."""
+    return _mean_of(torch.abs, model, leaves, batches, loss)
+
+
+def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+    """Mean over batches of (gradient of the batch's mean loss)^2; a batch counts as one, whatever its size."""
+    return _mean_of(torch.square, model, leaves, batches, loss)
+
+
+def fisher(
+    model: nn.Module, places: Sequence[Place], leaves: Sequence[Tensor], batches: Batches, loss: Loss
+) -> list[Tensor]:
+    """Mean over samples of (gradient of the sample's loss)^2, the diagonal of the empirical Fisher information.
+
+    Where all places are in Linear layers that are called once with one row per sample, a whole batch takes a single
+    backward pass; otherwise each sample takes one.
+
+    Args:
+        places: the (module, name) of each leaf.
+    """
+    sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
+    with scoring_mode(model):
+        for inputs, target in batches:
+            squares = _squares_of_linear(model, places, inputs, target, loss)
+            if squares is None:
+                squares = _squares_one_by_one(model, leaves, inputs, target, loss)
+            for total, square in zip(sums, squares, strict=True):
+                total += square
+            samples += len(inputs)
+    return _divided(sums, samples)
+
+
+@contextmanager
+def scoring_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode; each module's own mode comes back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _gradient(
+    model: nn.Module, leaves: Sequence[Tensor], inputs: Tensor, target: Tensor, loss: Loss
+) -> Sequence[Tensor]:
+    """Zeros for a leaf that takes no part in the forward pass."""
+    with torch.enable_grad():
+        return torch.autograd.grad(loss(model(inputs), target), list(leaves), materialize_grads=True)
+
+
+def _mean_of(
+    term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss
+) -> list[Tensor]:
+    sums, count = [torch.zeros_like(leaf) for leaf in leaves], 0
+    with scoring_mode(model):
+        for inputs, target in batches:
+            for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
+                total += term(slope)
+            count += 1
+    return _divided(sums, count)
+
+
+def _divided(sums: Sequence[Tensor], count: int) -> list[Tensor]:
+    if not count:
+        raise InputError(_NO_DATA)
+    return [total.detach() / count for total in sums]
+
+
+def _squares_one_by_one(
+    model: nn.Module, leaves: Sequence[Tensor], inputs: Tensor, target: Tensor, loss: Loss
+) -> list[Tensor]:
+    sums = [torch.zeros_like(leaf) for leaf in leaves]
+    for index in range(len(inputs)):
+        one = slice(index, index + 1)
+        for total, slope in zip(sums, _gradient(model, leaves, inputs[one], target[one], loss), strict=True):
+            total += slope.square()
+    return sums
+
+
+def _squares_of_linear(
+    model: nn.Module, places: Sequence[Place], inputs: Tensor, target: Tensor, loss: Loss
+) -> list[Tensor] | None:
+    """Sums over the batch of squared gradients; None where a layer is none that this holds for.
+
+    A sample's gradient is the outer product of the layer's input x and the slope d at its output, and so
+    sum (d x^T)^2 = (d^2)^T (x^2), entry by entry.
+    """
+    layers = dict.fromkeys(module for module, _ in places)
+    if not all(type(module) is nn.Linear for module in layers):
+        return None
+    calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {module: [] for module in layers}
+
+    def watch(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # A probe rather than the output itself, which an in-place activation would overwrite.
+        probe = torch.zeros_like(output, requires_grad=True)
+        calls[module].append((args[0].detach().square(), probe))
+        return output + probe
+
+    with ExitStack() as stack, torch.enable_grad():
+        for module in layers:
+            stack.callback(module.register_forward_hook(watch).remove)
+        total = loss(model(inputs), target) * len(inputs)
+        if any(len(call) != 1 or call[0][1].shape[:-1] != inputs.shape[:1] for call in calls.values()):
+            return None
+        probes = [call[0][1] for call in calls.values()]
+        slopes = torch.autograd.grad(total, probes, materialize_grads=True)
+    squares = {module: slope.square() for module, slope in zip(layers, slopes, strict=True)}
+    return [
+        squares[module].T @ calls[module][0][0] if name == "weight" else squares[module].sum(0)
+        for module, name in places
+    ]
