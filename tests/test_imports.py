@@ -33,7 +33,8 @@ ALLOWED = {
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
 ALLOWED["sweep"] = {"errors", "checkpoint"}
 ALLOWED["paper"] = set(ALLOWED) - {"report"}
-ALLOWED["cli"] = {"errors", "export", "paper", "recipe", "report"}
+ALLOWED["compare"] = set(ALLOWED) - {"paper"}
+ALLOWED["cli"] = {"compare", "errors", "export", "paper", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

@@ -67,6 +67,37 @@ def _metric(metric: Mapping[str, float] | None) -> str:
     return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
 
 
+def comparison(results: Results) -> Table:
+    """Rivals by sparsity: mean and standard deviation over seeds, the best in bold with * where it is beyond noise."""
+    unit = results["metric"]["unit"]
+    name, seeds = results["recipe"]["name"], len(results["seeds"])
+    dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
+    table = Table(
+        title=f"{name}: test {results['metric']['name']} ({unit}) after removal, {seeds} seeds; dense {dense:.2f}"
+    )
+    for heading in ("removal", "criterion", "scope"):
+        table.add_column(heading, overflow="fold")
+    for sparsity in results["sparsities"]:
+        table.add_column(f"{100 * sparsity:.10g} %", justify="right", no_wrap=True)
+    for rival, cells in compared(results):
+        texts = [Text(cell, style="bold" if cell.endswith("*") else "") for cell in cells]
+        table.add_row(*(Text(rival[part]) for part in ("removal", "criterion", "scope")), *texts)
+    return table
+
+
+def compared(results: Results) -> Iterable[tuple[Mapping[str, str], list[str]]]:
+    """Every rival with its figures by sparsity, as text."""
+    for rival in results["rivals"]:
+        yield rival, [_figures(level, rival["name"]) for level in results["levels"]]
+
+
+def _figures(level: Mapping[str, Any], name: str) -> str:
+    found = level["rivals"][name]
+    if found["mean"] is None:
+        return f"{found['diverged']} diverged"
+    return f"{found['mean']:.2f} ± {found['sd']:.2f}{' *' if level['best'] == name else ''}"
+
+
 def recipes(found: Iterable[tuple[str, str]]) -> Table:
     table = Table("name", "what it does", title="shipped recipes")
     for name, summary in found:
