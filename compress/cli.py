@@ -332,10 +332,7 @@ def compare(
 ) -> None:
     """Which removal and criterion keep most, at equal steps: compare mnist_ae model.pt --removal hard,soft --seeds 3"""
     with _reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
-        from compress.compare import cells, document, grid, running
-        from compress.recipe import output
-        from compress.report import tables
-        from compress.report.progress import sweep_bar
+        from compress.compare import grid
 
         planned = grid.plan(
             recipe,
@@ -349,6 +346,12 @@ def compare(
             number=stage,
             changes=changes or (),
         )
+        # After that, since torch takes its time, and a misspelt name is told without it.
+        from compress.compare import cells, document, running
+        from compress.recipe import output
+        from compress.report import tables
+        from compress.report.progress import sweep_bar
+
         out = out or Path("runs/compare") / planned.recipe.name
         for folder in (out, cache):
             output.require_writable(folder, force=True)

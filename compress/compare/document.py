@@ -2,18 +2,19 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compress.checkpoint import atomic
+from compress.compare import figures
 from compress.compare.summary import NOISE, mean
 from compress.metrics import headline
-from compress.report import tables
+from compress.report import plots, tables
 
 Results = Mapping[str, Any]
 
-FILES = ("results.json", "table.md", "results.csv")
+FILES = ("results.json", "table.md", "results.csv", "curve.svg", "curve.png")
 COLUMNS = (
     "removal",
     "criterion",
@@ -38,17 +39,45 @@ def write_all(results: Results, folder: Path) -> None:
         path.write_text(markdown(results), encoding="utf-8")
     with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows(results))
+    figure = figures.curves(results)
+    for name in ("curve.svg", "curve.png"):
+        with atomic(folder / name) as path:
+            plots.save(figure, "curve", path)
 
 
 def markdown(results: Results) -> str:
-    """The table, with what a reader needs to know below it."""
+    """The table, the learning rates that were chosen, and what a reader needs to know."""
     levels = [f"{100 * sparsity:.10g} %" for sparsity in results["sparsities"]]
-    lines = [["removal", "criterion", "scope", *levels], ["---"] * 3 + ["---:"] * len(levels)]
-    for rival, cells in tables.compared(results):
-        marked = [f"**{cell}**" if cell.endswith("*") else cell for cell in cells]
-        lines.append([rival["removal"], rival["criterion"], rival["scope"], *marked])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *(f"{line}  " for line in closing(results))]) + "\n"
+    metric = results["metric"]
+    values = [
+        [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]
+        for _, cells in tables.compared(results)
+    ]
+    rates = [
+        ["-" if (rate := level["rivals"][rival["name"]]["lr"]) is None else f"{rate:g}" for level in results["levels"]]
+        for rival in results["rivals"]
+    ]
+    return "\n".join(
+        [
+            f"# {results['recipe']['name']}: test {metric['name']} ({metric['unit']}) after exact removal\n",
+            f"Mean ± sample standard deviation; dense {mean([found['value'] for found in results['dense']]):.2f}.\n",
+            _grid(results, levels, values),
+            *(f"- {line.replace('*', chr(92) + '*', 1)}" for line in closing(results)),
+            "\n## Learning rates\n",
+            _grid(results, levels, rates),
+        ]
+    )
+
+
+def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table with a row for every rival and a column for every sparsity."""
+    ways = [[rival[part] for part in ("removal", "criterion", "scope")] for rival in results["rivals"]]
+    lines = [
+        ["removal", "criterion", "scope", *levels],
+        ["---"] * 3 + ["---:"] * len(levels),
+        *([*way, *row] for way, row in zip(ways, cells, strict=True)),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def rows(results: Results) -> Iterable[tuple[Any, ...]]:
@@ -67,14 +96,15 @@ def rows(results: Results) -> Iterable[tuple[Any, ...]]:
 
 def closing(results: Results) -> Iterable[str]:
     """How to read the table, and what is wrong with it."""
-    name, unit = results["metric"]["name"], results["metric"]["unit"]
-    dense = mean([found["value"] for found in results["dense"]])
-    yield f"test {name} ({unit}) after exact removal, mean ± sample standard deviation; dense {dense:.2f}"
     seeds = len(results["seeds"])
     if seeds < 3:
         yield f"{seeds} seed{'s'[: seeds > 1]}: too few to tell a difference from noise, so none is marked"
     else:
         yield f"* beats the second-best beyond the noise: paired t-test over {seeds} seeds, p < {NOISE}"
+        yield "p of the best against the second-best: " + ", ".join(
+            f"{100 * level['sparsity']:.10g} %: " + ("-" if level["p"] is None else f"{level['p']:.2g}")
+            for level in results["levels"]
+        )
     yield from _at_the_edge(results)
 
 

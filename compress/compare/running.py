@@ -20,6 +20,7 @@ from compress.compare.cells import HELD_OUT, Cell, Place
 from compress.compare.grid import Grid, Rival
 from compress.errors import InputError, SweepError
 from compress.metrics import headline
+from compress.recipe import schema
 from compress.recipe.building import require_fit, require_inputs
 from compress.recipe.running import cpu_name
 from compress.recipe.stages import check_stage
@@ -163,13 +164,14 @@ def _described(grid: Grid, place: Place) -> Results:
     return {
         "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
         "stage": grid.number,
+        "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
         "metric": {"name": "accuracy", "unit": "%"} if recipe.task == "classify" else {"name": "loss", "unit": "10^-3"},
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
         "held_out": HELD_OUT,
         "seeds": list(grid.seeds),
-        "sparsities": list(grid.sparsities),
+        "sparsities": sorted(grid.sparsities),
         "rates": list(grid.rates),
         "rivals": [
             {"name": rival.name, **dict(zip(("removal", "criterion", "scope"), rival.parts, strict=True))}
