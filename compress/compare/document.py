@@ -16,9 +16,7 @@ Results = Mapping[str, Any]
 
 FILES = ("results.json", "table.md", "results.csv", "curve.svg", "curve.png")
 COLUMNS = (
-    "removal",
-    "criterion",
-    "scope",
+    *tables.WAYS,
     "sparsity",
     "seed",
     "lr",
@@ -71,10 +69,10 @@ def markdown(results: Results) -> str:
 
 def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A table with a row for every rival and a column for every sparsity."""
-    ways = [[rival[part] for part in ("removal", "criterion", "scope")] for rival in results["rivals"]]
+    ways = [[rival[way] for way in tables.WAYS] for rival in results["rivals"]]
     lines = [
-        ["removal", "criterion", "scope", *levels],
-        ["---"] * 3 + ["---:"] * len(levels),
+        [*tables.WAYS, *levels],
+        ["---"] * len(tables.WAYS) + ["---:"] * len(levels),
         *([*way, *row] for way, row in zip(ways, cells, strict=True)),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -83,7 +81,7 @@ def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]
 def rows(results: Results) -> Iterable[tuple[Any, ...]]:
     """A heading, and a row for every cell on the test images; what diverged has no figures."""
     yield COLUMNS
-    rivals = {rival["name"]: (rival["removal"], rival["criterion"], rival["scope"]) for rival in results["rivals"]}
+    rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
     for cell in results["cells"]:
         before = cell.get("before_removal")
         yield (

@@ -5,14 +5,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from compress.report import plots
+from compress.report import plots, tables
 
 
 def curves(results: Mapping[str, Any]) -> Figure:
     """Means with the sample standard deviation over seeds around them; a level at which a rival diverged is missing."""
     figure, axes = plots.canvas(len(results["rivals"]) + 1)
     name = results["metric"]["name"]
-    for number, (rival, label) in enumerate(_labels(results).items()):
+    for number, (rival, label) in enumerate(tables.labels(results).items()):
         levels = [level for level in results["levels"] if level["rivals"][rival]["mean"] is not None]
         at = [100 * level["sparsity"] for level in levels]
         means, spreads = ([level["rivals"][rival][what] for level in levels] for what in ("mean", "sd"))
@@ -25,10 +25,3 @@ def curves(results: Mapping[str, Any]) -> Figure:
     axes.set(xlabel=f"pruned {results['pruned']} (%)", ylabel=unit, title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)
     return figure
-
-
-def _labels(results: Mapping[str, Any]) -> dict[str, str]:
-    """Rivals by name, as the legend calls them: by what is not the same for all of them."""
-    rivals = results["rivals"]
-    parts = [part for part in ("removal", "criterion", "scope") if len({rival[part] for rival in rivals}) > 1]
-    return {rival["name"]: ", ".join(rival[part] for part in parts or ["removal"]) for rival in rivals}
