@@ -299,6 +299,75 @@ def reproduce(
             _say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
 
 
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="The trained network: one file, or one for every seed.")
+    ],
+    removal: Annotated[
+        str | None, typer.Option("--removal", metavar="LIST", help="hard,soft,'{kind: soft, decay: linear}'")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option("--criterion", metavar="LIST", help="magnitude,random")] = None,
+    scope: Annotated[str | None, typer.Option("--scope", metavar="LIST", help="global,layer")] = None,
+    sparsity: Annotated[str | None, typer.Option("--sparsity", metavar="LIST", help=".9,.95,.99")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option("--lr", metavar="LIST", help="To choose from; the recipe's times 0.5, 1, 2, 4 if absent."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="How many; 5, or as many as models, if absent.")
+    ] = None,
+    stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
+    changes: SetOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The folder for table and curves; runs/compare/NAME if absent.")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells are kept.")] = Path("runs/compare/cells"),
+    data_root: DataOption = Path("data"),
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Which removal and criterion keep most, at equal steps: compare mnist_ae model.pt --removal hard,soft --seeds 3"""
+    with _reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        from compress.compare import grid
+
+        planned = grid.plan(
+            recipe,
+            models,
+            removals=grid.split(removal),
+            criteria=grid.split(criterion),
+            scopes=grid.split(scope),
+            sparsities=grid.split(sparsity),
+            rates=grid.split(rates),
+            seeds=seeds,
+            number=stage,
+            changes=changes or (),
+        )
+        # After that, since torch takes its time, and a misspelt name is told without it.
+        from compress.compare import cells, document, running
+        from compress.recipe import output
+        from compress.report import tables
+        from compress.report.progress import sweep_bar
+
+        out = out or Path("runs/compare") / planned.recipe.name
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
+        place = cells.Place(planned.recipe, data_root, device)
+        with redirect_stdout(sys.stderr):  # as in `train`
+            results = running.compare(planned, place, cache, workers, partial(sweep_bar, _people()))
+        document.write_all(results, out)
+        if as_json:
+            _print_json(results)
+        else:
+            _show(tables.comparison(results))
+            for line in document.closing(results):
+                _say(line)
+            _say(f"{out}: {', '.join(document.FILES)}")
+
+
 def main() -> None:
     """Entry point of `compress` and `softprune`: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
     app()

@@ -5,8 +5,9 @@
 DataLoader seconds.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -85,8 +86,33 @@ class Dataset:
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         return _ImageBatches(split.images.to(device), targets, mean, std, size)
 
+    def held_out(self, share: float) -> "Dataset":
+        """The training images alone, the last `share` of them (in (0, 1), at least one) as the test part.
+
+        What a choice of settings may look at. Normalised like the whole, as the networks trained on that expect.
+        Raises DataError where nothing would be left to train on.
+        """
+        count = max(1, round(share * len(self.train.images)))
+        if count >= len(self.train.images):
+            raise DataError(
+                f"{self.name} has {len(self.train.images)} training images, and {count} of them are to be held out; "
+                "take more training images."
+            )
+        train, test = (
+            Split(self.train.images[rows], self.train.labels[rows]) for rows in (slice(-count), slice(-count, None))
+        )
+        return replace(self, train=train, test=test, sha256=digest(train, test))
+
     def _split(self, part: Part) -> Split:
         return self.train if part == "train" else self.test
+
+
+def digest(train: Split, test: Split) -> str:
+    """sha256 of a data set's content, as `Dataset.sha256` has it."""
+    found = hashlib.sha256()
+    for tensor in (train.images, train.labels, test.images, test.labels):
+        found.update(tensor.numpy().data)
+    return found.hexdigest()
 
 
 def batch_rows(samples: int, size: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """What a network is trained on and judged by: the loss of a task, and its mean over a data set."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -89,3 +89,8 @@ def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tens
         )
     metric = {"loss": total / samples}
     return metric | {"accuracy": correct / samples} if task == "classify" else metric
+
+
+def headline(metric: Mapping[str, float]) -> float:
+    """The one figure of a metric that tables print: the accuracy in percent, or else the loss in 10^-3."""
+    return 100 * metric["accuracy"] if "accuracy" in metric else 1000 * metric["loss"]

@@ -3,7 +3,6 @@
 `train` and `test` of a source take the first so many images of each part, in the source's order.
 """
 
-import hashlib
 import shutil
 import socket
 import zipfile
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.data import Dataset, Split, times
+from compress.data import Dataset, Split, digest, times
 from compress.errors import DataError
 
 # Images are held in memory; beyond this they belong into the user's own loaders.
@@ -152,10 +151,7 @@ def _dataset(
         _first(split, count, f"{name}: {part}")
         for split, count, part in zip(parts, first, ("train", "test"), strict=True)
     )
-    digest = hashlib.sha256()
-    for tensor in (train.images, train.labels, test.images, test.labels):
-        digest.update(tensor.numpy().data)
-    return Dataset(name, train, test, classes, *_statistics(train.images), digest.hexdigest(), note)
+    return Dataset(name, train, test, classes, *_statistics(train.images), digest(train, test), note)
 
 
 def _first(split: Split, count: int | None, what: str) -> Split:

@@ -4,10 +4,11 @@ Every worker computes on one thread: on two cores, two processes of two threads 
 of one thread.
 """
 
+import hashlib
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -45,6 +46,11 @@ class Progress:
     total: int
     seconds_left: float | None
     title: str  # of the job that ended last
+
+
+def fingerprint(determinants: Mapping[str, Any]) -> str:
+    """A job's key, from everything that determines its result, as JSON."""
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from compress import data, sources
+from compress.data import Dataset, Split, digest
 from compress.errors import DataError, InputError
 
 RNG = np.random.default_rng(0)
@@ -146,3 +147,18 @@ class TestRequirements:
         with pytest.raises(DataError, match=r"train\.npz has labels up to 2 and net only 2 outputs"):
             data.require_classes(colours, 2, "net")
         data.require_classes(data.from_loaders([[(torch.zeros(1, 2), torch.zeros(1))]] * 2), 1, "net")
+
+
+def test_the_held_out_part_is_the_end_of_the_training_images() -> None:
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1)
+    train, test = Split(images, torch.arange(20) % 3), Split(images[:4] + 100, torch.arange(4) % 3)
+    whole = Dataset("numbers", train, test, 3, torch.tensor([0.1]), torch.tensor([0.2]), digest(train, test))
+    part = whole.held_out(0.1)
+    assert part.train.images.flatten().tolist() == list(range(18))
+    assert part.test.images.flatten().tolist() == [18, 19]
+    assert part.test.labels.tolist() == [0, 1]
+    assert torch.equal(part.mean, whole.mean), "as the networks expect that were trained on the whole"
+    assert part.sha256 == digest(part.train, part.test) != whole.sha256
+    assert len(whole.held_out(0.001).test.images) == 1
+    with pytest.raises(DataError, match="take more training images"):
+        whole.held_out(0.99)

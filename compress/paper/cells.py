@@ -1,11 +1,8 @@
 """One cell of the paper's experiments: train or load its dense network, prune it by one recipe stage, measure."""
 
 import dataclasses
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -27,10 +24,11 @@ from compress.recipe import schema
 from compress.recipe.building import build_data, build_model
 from compress.recipe.choosing import Pruned
 from compress.recipe.clock import Clock
-from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization
+from compress.recipe.setting import EVALUATION_BATCH, Setting, no_bar, optimization
 from compress.recipe.stages import run_stage
 from compress.retrain import Training
 from compress.select.choose import LayerCollapseWarning
+from compress.sweep import fingerprint
 
 REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
 
@@ -40,8 +38,7 @@ def key(part: Dense | Cell) -> str:
 
     Settings left at their default are no part of it, so that a recipe's new key does not make old cells strangers.
     """
-    whole = {"revision": REVISION, "torch": version("torch"), **part.determinants(defaults=False)}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint({"revision": REVISION, "torch": version("torch"), **part.determinants(defaults=False)})
 
 
 def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
@@ -141,11 +138,7 @@ class _HalfPrecision(Setting):
 
 def _setting(dense: Dense, dataset: Dataset) -> Setting:
     kind = _HalfPrecision if isinstance(dense.model, schema.ConvAutoencoder) else Setting
-    return kind(dataset, dense.task, dense.data.batch_size, torch.device("cpu"), dense.seed, _no_bar, Clock())
-
-
-def _no_bar(title: str, steps: int) -> AbstractContextManager[Callable[[int, float], None]]:
-    return nullcontext(lambda done, loss: None)
+    return kind(dataset, dense.task, dense.data.batch_size, torch.device("cpu"), dense.seed, no_bar, Clock())
 
 
 # --- the frozen encoder, computed once ---

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compress.paper import printed
 from compress.paper.experiments import COMPLETE
-from compress.paper.findings import NAMES, Line, Results, dense, line, mean, spread
+from compress.paper.findings import NAMES, Results, dense, line, mean, spread
 from compress.remove.decay import CURVES
+from compress.report import plots
 
 # (method, final, before removal, label, colour, dashes): colours of Okabe and Ito, told apart by the colour-blind.
 LINES: tuple[tuple[str, float | None, bool, str, str, str], ...] = (
@@ -56,10 +56,8 @@ def write_all(results: Results, folder: Path) -> None:
             figure = _confusion(counts)
         else:
             figure = _decays()
-        # Neither date nor random names: the same figures give the same file.
-        with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", dpi=110)
+        for suffix in ("svg", "png"):
+            plots.save(figure, name, folder / f"{name}.{suffix}")
 
 
 def has(results: Results, experiment: str, dataset: str) -> bool:
@@ -76,15 +74,8 @@ def confusion(results: Results) -> list[list[int]] | None:
     return None
 
 
-def _canvas() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(alpha=0.3)
-    return figure, axes
-
-
 def _decays() -> Figure:
-    figure, axes = _canvas()
+    figure, axes = plots.canvas()
     progress = [step / 200 for step in range(201)]
     for name, curve in CURVES.items():
         axes.plot([100 * p for p in progress], [curve(p) for p in progress], label=name)
@@ -94,12 +85,15 @@ def _decays() -> Figure:
 
 
 def _curves(results: Results, experiment: str, dataset: str) -> Figure:
-    figure, axes = _canvas()
+    figure, axes = plots.canvas()
     classification = experiment == "classification"
     for method, final, before, label, colour, dashes in LINES:
         if method == "hard" and not classification:
             continue  # far above all others, as the paper says; the tables have it
-        _band(axes, line(results, experiment, dataset, method, final, before=before), label, colour, dashes)
+        if values := line(results, experiment, dataset, method, final, before=before):
+            levels = [100 * level for level in values]
+            means, spreads = (list(map(figure_of, values.values())) for figure_of in (mean, spread))
+            plots.band(axes, levels, means, spreads, label, (colour, dashes))
     if start := dense(results, experiment, dataset):
         axes.axhline(mean(start), color="black", linewidth=0.8, label="dense")
     _paper_points(axes, experiment, dataset)
@@ -108,18 +102,6 @@ def _curves(results: Results, experiment: str, dataset: str) -> Figure:
     axes.set(xlabel=f"pruned {what} (%)", ylabel=unit, title=f"{NAMES[dataset]}: {experiment}")
     figure.legend(loc="outside right center", fontsize=8)
     return figure
-
-
-def _band(axes: Axes, values: Line, label: str, colour: str, dashes: str) -> None:
-    if not values:
-        return
-    levels = [100 * level for level in values]
-    means = [mean(found) for found in values.values()]
-    spreads = [spread(found) for found in values.values()]
-    axes.plot(levels, means, dashes, color=colour, label=label, marker="o", markersize=3)
-    low = [m - s for m, s in zip(means, spreads, strict=True)]
-    high = [m + s for m, s in zip(means, spreads, strict=True)]
-    axes.fill_between(levels, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _paper_points(axes: Axes, experiment: str, dataset: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from compress.metrics import headline
 from compress.paper import printed
 from compress.paper.experiments import COMPLETE
 
@@ -27,12 +28,8 @@ def line(
                 if cell["stage"] is not None
                 else result["dense"]
             )
-            found[cell["level"]].append(value(measured))
+            found[cell["level"]].append(headline(measured))
     return dict(sorted(found.items()))
-
-
-def value(metric: Mapping[str, float]) -> float:
-    return 100 * metric["accuracy"] if "accuracy" in metric else 1000 * metric["loss"]
 
 
 def dense(results: Results, experiment: str, dataset: str) -> list[float]:
@@ -78,7 +75,7 @@ def calibrated(results: Results) -> list[Calibrated]:
         if cell["experiment"] != "calibration":
             continue
         if cell["stage"] is None:
-            trained[cell["network"]] = value(cell["result"]["dense"])
+            trained[cell["network"]] = headline(cell["result"]["dense"])
             continue
         bias = results["stages"][cell["stage"]]["target"]["bias"]
         groups[cell["network"], bias][cell["method"], cell["final"], cell["level"]] = cell["result"]
@@ -92,13 +89,13 @@ def calibrated(results: Results) -> list[Calibrated]:
 
 def _calibrated(network: Mapping[str, Any], bias: bool, trained: float, cells: Mapping[Any, Any]) -> Calibrated:
     columns = {
-        method: tuple(value(cells[method, None, level]["after_removal"]) for level in LEVELS)
+        method: tuple(headline(cells[method, None, level]["after_removal"]) for level in LEVELS)
         for method in ("hard", "retrained")
     }
     finals = {final for method, final, _ in cells if method == "soft"}
     soft = {
         final: {
-            when: tuple(value(cells["soft", final, level][f"{when}_removal"]) for level in LEVELS)
+            when: tuple(headline(cells["soft", final, level][f"{when}_removal"]) for level in LEVELS)
             for when in ("before", "after")
         }
         for final in sorted(finals)
@@ -115,7 +112,7 @@ def _calibrated(network: Mapping[str, Any], bias: bool, trained: float, cells: M
         bias,
         trained,
         columns["hard"],
-        tuple(value(cells["hard", None, level]["training_images"]) for level in LEVELS),
+        tuple(headline(cells["hard", None, level]["training_images"]) for level in LEVELS),
         columns["retrained"],
         soft,
         distance,

@@ -1,7 +1,7 @@
 """What training and all stages of a run share: the data, the device, the seed, and who is told of progress."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,11 @@ from compress.retrain import Optimization, Training, train
 EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]
+
+
+def no_bar(title: str, steps: int) -> AbstractContextManager[Callable[[int, float], None]]:
+    """A `Bar` that shows nothing."""
+    return nullcontext(lambda done, loss: None)
 
 
 @dataclass(frozen=True)

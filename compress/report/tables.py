@@ -67,6 +67,60 @@ def _metric(metric: Mapping[str, float] | None) -> str:
     return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
 
 
+WAYS = ("removal", "criterion", "scope")
+"""What tells the rivals of a comparison apart."""
+
+
+def comparison(results: Results) -> Table:
+    """Rivals by sparsity: mean and standard deviation over seeds, the best in bold with * where it is beyond noise."""
+    metric, seeds = results["metric"], len(results["seeds"])
+    dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
+    common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
+    title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
+    table = Table(
+        title=f"{title}: test {metric['name']} ({metric['unit']}) after removal, "
+        f"{seeds} seed{'s'[: seeds > 1]}; dense {dense:.2f}"
+    )
+    table.add_column("rival", overflow="fold")
+    for sparsity in results["sparsities"]:
+        table.add_column(f"{100 * sparsity:.10g} %", justify="right", no_wrap=True)
+    for (_, cells), label in zip(compared(results), labels(results).values(), strict=True):
+        table.add_row(Text(label), *map(_stacked, cells))
+    return table
+
+
+def labels(results: Results) -> dict[str, str]:
+    """What to call the rivals, by name: only what is not the same for all of them."""
+    return {
+        rival["name"]: ", ".join(rival[way] for way in _telling(results) or ["removal"]) for rival in results["rivals"]
+    }
+
+
+def compared(results: Results) -> Iterable[tuple[Mapping[str, str], list[str]]]:
+    """Every rival with its figures by sparsity, as text."""
+    for rival in results["rivals"]:
+        yield rival, [_figures(level, rival["name"]) for level in results["levels"]]
+
+
+def _telling(results: Results) -> list[str]:
+    return [way for way in WAYS if len({rival[way] for rival in results["rivals"]}) > 1]
+
+
+def _figures(level: Mapping[str, Any], name: str) -> str:
+    found = level["rivals"][name]
+    if found["mean"] is None:
+        return f"{found['diverged']} diverged"
+    return f"{found['mean']:.2f} ± {found['sd']:.2f}{' *' if level['best'] == name else ''}"
+
+
+def _stacked(cell: str) -> Text:
+    """Mean above deviation, so that five sparsities fit into 80 columns."""
+    star = " *" if cell.endswith("*") else ""
+    mean, _, deviation = cell.removesuffix(" *").partition(" ± ")
+    lines = [mean + star, f"± {deviation}"] if deviation else [mean]
+    return Text("\n".join(lines), style="bold" if star else "")
+
+
 def recipes(found: Iterable[tuple[str, str]]) -> Table:
     table = Table("name", "what it does", title="shipped recipes")
     for name, summary in found:

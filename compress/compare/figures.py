@@ -1,0 +1,27 @@
+"""The curves of a comparison: the metric over sparsity, a line for every rival."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from compress.report import plots, tables
+
+
+def curves(results: Mapping[str, Any]) -> Figure:
+    """Means with the sample standard deviation over seeds around them; a level at which a rival diverged is missing."""
+    figure, axes = plots.canvas(len(results["rivals"]) + 1)
+    name = results["metric"]["name"]
+    for number, (rival, label) in enumerate(tables.labels(results).items()):
+        levels = [level for level in results["levels"] if level["rivals"][rival]["mean"] is not None]
+        at = [100 * level["sparsity"] for level in levels]
+        means, spreads = ([level["rivals"][rival][what] for level in levels] for what in ("mean", "sd"))
+        plots.band(axes, at, means, spreads, label, plots.style(number))
+    values = [dense["value"] for dense in results["dense"]]
+    axes.axhline(sum(values) / len(values), color="black", linewidth=0.8, label="dense")
+    if name == "loss":
+        axes.set_yscale("log")
+    unit = "accuracy on the test images (%)" if name == "accuracy" else "loss on the test images (10$^{-3}$)"
+    axes.set(xlabel=f"pruned {results['pruned']} (%)", ylabel=unit, title=results["recipe"]["name"])
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure

@@ -1,0 +1,192 @@
+"""Run a grid, fairly: choose every rival's learning rate on held-out training images, then measure on the test images.
+
+Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same learning
+rates to choose from; and that nothing is chosen by the test images.
+"""
+
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from compress import sweep
+from compress.compare import cells, summary
+from compress.compare.cells import HELD_OUT, Cell, Place
+from compress.compare.grid import Grid, Rival
+from compress.errors import InputError, SweepError
+from compress.metrics import headline
+from compress.recipe import schema
+from compress.recipe.building import require_fit, require_inputs
+from compress.recipe.running import cpu_name
+from compress.recipe.stages import check_stage
+
+Results = dict[str, Any]
+Bar = Callable[[str], AbstractContextManager[Callable[[sweep.Progress], None]]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A cell, and where in the grid it stands."""
+
+    rival: Rival
+    sparsity: float
+    rate: float | None
+    seed: int
+    cell: Cell
+
+    @property
+    def title(self) -> str:
+        rate = "" if self.rate is None else f", lr {self.rate:g}"
+        return f"{self.rival.name}, {self.sparsity:.1%}{rate}, seed {self.seed}"
+
+
+def silent(title: str) -> AbstractContextManager[Callable[[sweep.Progress], None]]:
+    """A `Bar` that shows nothing."""
+    return nullcontext(lambda progress: None)
+
+
+def compare(grid: Grid, place: Place, cache: Path, workers: int = 1, bar: Bar = silent) -> Results:
+    """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+
+    Raises:
+        InputError: data, models or stages that do not fit; nothing has been run.
+        SweepError: cells failed, or a rival diverged at every learning rate. What was finished is kept.
+    """
+    check(grid, place)
+    tries = [
+        _run(grid, rival, sparsity, rate, grid.seeds[0], tuning=True)
+        for rival in grid.rivals
+        for sparsity in grid.sparsities
+        for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
+    ]
+    with bar("tuning") as on_progress:
+        tried = _sweep([(run.title, run.cell) for run in tries], place, cache, workers, on_progress)
+    finals = [
+        _run(grid, rival, sparsity, _chosen(grid, rival, sparsity, tries, tried), seed)
+        for rival in grid.rivals
+        for sparsity in grid.sparsities
+        for seed in grid.seeds
+    ]
+    dense = [Cell(model, None, grid.seeds[0]) for model in grid.models]
+    jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
+    with bar("comparing") as on_progress:
+        done = _sweep(jobs, place, cache, workers, on_progress)
+    results = {
+        "schema": 1,
+        **_described(grid, place),
+        "dense": [_dense_entry(found, result) for found, result in zip(dense, done, strict=False)],
+        "tuning": [_entry(run, result) for run, result in zip(tries, tried, strict=True)],
+        "cells": [_entry(run, result) for run, result in zip(finals, done[len(dense) :], strict=True)],
+    }
+    return results | {"levels": summary.levels(results)}
+
+
+def check(grid: Grid, place: Place) -> None:
+    """Find out before any time is spent whether the whole grid can be run; this also downloads the data, once.
+
+    Raises:
+        InputError: data, models or stages that do not fit.
+    """
+    for model in grid.models:
+        dense = Cell(model, None, grid.seeds[0])
+        require_fit(place.recipe, cells.load(place.recipe.data, place.data_root, False))
+        network = cells.network(dense, place)
+        require_inputs(network, cells.prepare(dense, place).example, place.recipe.model)
+    for rival in grid.rivals:
+        for tuning in (True, False):
+            run = _run(grid, rival, grid.sparsities[0], None, grid.seeds[0], tuning=tuning)
+            try:
+                check_stage(network, rival.template, grid.number, cells.prepare(run.cell, place))
+            except InputError as error:
+                where = f" on {1 - HELD_OUT:.0%} of the training images, to choose learning rates" if tuning else ""
+                raise type(error)(f"{rival.name}{where}: {error}") from error
+
+
+def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
+    cell = Cell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
+    return _Run(rival, sparsity, rate, seed, cell)
+
+
+def _sweep(
+    jobs: Sequence[tuple[str, Cell]],
+    place: Place,
+    cache: Path,
+    workers: int,
+    on_progress: Callable[[sweep.Progress], None],
+) -> list[dict[str, Any]]:
+    """The results of the cells, in their order, each with its `key`."""
+    keys = [cells.key(cell, place) for _, cell in jobs]
+    found = sweep.run(
+        [sweep.Job(key, title, partial(cells.run, cell, place)) for key, (title, cell) in zip(keys, jobs, strict=True)],
+        cache,
+        workers,
+        on_progress,
+    )
+    return [{"key": key, **found[key]} for key in keys]
+
+
+def _chosen(
+    grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """The learning rate that does best on the held-out images; to diverge is worst."""
+    here = [
+        (_badness(result), run.rate)
+        for run, result in zip(tries, tried, strict=True)
+        if (run.rival, run.sparsity) == (rival, sparsity)
+    ]
+    if not here:
+        return grid.rates[0] if rival.trains else None
+    badness, rate = min(here, key=lambda found: found[0])
+    if math.isinf(badness[0]):
+        raise SweepError(f"{rival.name}, {sparsity:.1%}: every learning rate diverged; name smaller ones with --lr")
+    return rate
+
+
+def _badness(result: Mapping[str, Any]) -> tuple[float, float]:
+    """By the figure that is compared; equal accuracies are told apart by their loss."""
+    if "diverged" in result:
+        return math.inf, math.inf
+    metric = result["after_removal"]
+    return (-metric["accuracy"] if "accuracy" in metric else metric["loss"]), metric["loss"]
+
+
+# --- results.json ---
+
+
+def _described(grid: Grid, place: Place) -> Results:
+    recipe = place.recipe
+    data = cells.load(recipe.data, place.data_root, False)
+    return {
+        "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
+        "stage": grid.number,
+        "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
+        "metric": {"name": "accuracy", "unit": "%"} if recipe.task == "classify" else {"name": "loss", "unit": "10^-3"},
+        "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
+        "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
+        "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
+        "held_out": HELD_OUT,
+        "seeds": list(grid.seeds),
+        "sparsities": sorted(grid.sparsities),
+        "rates": list(grid.rates),
+        "rivals": [
+            {"name": rival.name, **dict(zip(("removal", "criterion", "scope"), rival.parts, strict=True))}
+            for rival in grid.rivals
+        ],
+    }
+
+
+def _dense_entry(cell: Cell, result: Mapping[str, Any]) -> Results:
+    known = {"model": str(cell.trained.path), "sha256": cell.trained.sha256}
+    return known | {"value": headline(result["dense"]), **result}
+
+
+def _entry(run: _Run, result: Mapping[str, Any]) -> Results:
+    where = {"rival": run.rival.name, "sparsity": run.sparsity, "lr": run.rate, "seed": run.seed}
+    stage = run.cell.stage.model_dump(mode="json") if run.cell.stage else None
+    value = headline(result["after_removal"]) if "after_removal" in result else None
+    return where | {"value": value, **result, "stage": stage}

@@ -1,0 +1,90 @@
+"""What the cells say: means and spreads over seeds, and whether the best is better than chance."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOISE = 0.05
+"""Differences that chance would make at least this often are noise."""
+
+
+def mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Sample standard deviation; 0 for a single seed, which has none to show."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t-test that both have the same mean; None for fewer than three pairs.
+
+    The pairs are seeds: rivals share the network and the order of the data, so that much of the noise cancels.
+    """
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    if len(differences) < 3:
+        return None
+    deviation = statistics.stdev(differences)
+    if deviation == 0:
+        return 0.0 if differences[0] else 1.0
+    return student_p(statistics.fmean(differences) / deviation * math.sqrt(len(differences)), len(differences) - 1)
+
+
+def student_p(t: float, freedom: int) -> float:
+    """Probability that |T| >= |t| for Student's T with so many degrees of freedom.
+
+    The finite series of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
+    """
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for power in range(1 + odd, freedom, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * power / (power + 1)
+    inside = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+    return max(0.0, 1 - inside)
+
+
+def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | None, float | None]:
+    """(the rival that beats the second-best beyond the noise, or None; the p of that comparison if there was one).
+
+    Args:
+        rivals: a value for every seed, the seeds in the same order.
+        larger: whether larger values are better.
+    """
+    ranked = sorted(rivals, key=lambda name: mean(rivals[name]), reverse=larger)
+    if len(ranked) < 2:
+        return None, None
+    p = paired_p(rivals[ranked[0]], rivals[ranked[1]])
+    return (ranked[0] if p is not None and p < NOISE else None), p
+
+
+def levels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For every sparsity of results.json: its rivals' figures, the `best` one if there is one, and the `p` of that.
+
+    A rival that diverged for a seed has no mean, and cannot be the best.
+    """
+    larger = results["metric"]["name"] == "accuracy"
+    found = []
+    for sparsity in results["sparsities"]:
+        here = [cell for cell in results["cells"] if cell["sparsity"] == sparsity]
+        rivals = {
+            rival["name"]: [cell for cell in here if cell["rival"] == rival["name"]] for rival in results["rivals"]
+        }
+        whole = {
+            name: [cell["value"] for cell in runs]
+            for name, runs in rivals.items()
+            if all(cell["value"] is not None for cell in runs)
+        }
+        winner, p = best(whole, larger=larger)
+        figures = {name: _figures(runs, whole.get(name)) for name, runs in rivals.items()}
+        found.append({"sparsity": sparsity, "best": winner, "p": p, "rivals": figures})
+    return found
+
+
+def _figures(runs: Sequence[Mapping[str, Any]], values: Sequence[float] | None) -> dict[str, Any]:
+    measured = {"lr": runs[0]["lr"], "diverged": sum(cell["value"] is None for cell in runs)}
+    return measured | ({"mean": mean(values), "sd": spread(values)} if values else {"mean": None, "sd": None})

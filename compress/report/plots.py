@@ -1,0 +1,49 @@
+"""What all figures have in common: the canvas, colours, bands of spread, and files that do not change by themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#999999")
+"""Of Okabe and Ito, told apart by the colour-blind."""
+
+DASHES = ("-", "--", "-.", ":")
+
+
+def canvas(entries: int = 0) -> tuple[Figure, Axes]:
+    """Axes with a grid, and room for a legend of so many entries on the right."""
+    figure = Figure(figsize=(8, max(3.8, 0.2 * entries)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def style(number: int) -> tuple[str, str]:
+    """(colour, dashes) of a figure's line `number`, from 0; the first 28 are all different."""
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def band(
+    axes: Axes, x: Sequence[float], means: Sequence[float], spreads: Sequence[float], label: str, look: tuple[str, str]
+) -> None:
+    """A line through `means` in a band as wide as `spreads` on each side; `look` is (colour, dashes)."""
+    colour, dashes = look
+    axes.plot(x, means, dashes, color=colour, label=label, marker="o", markersize=3)
+    low = [m - s for m, s in zip(means, spreads, strict=True)]
+    high = [m + s for m, s in zip(means, spreads, strict=True)]
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def save(figure: Figure, name: str, path: Path) -> None:
+    """Draw into `path`, an .svg or .png file; `name` is the figure's own.
+
+    Neither date nor random names: the same figures give the same file.
+    """
+    if path.suffix == ".svg":
+        with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+            figure.savefig(path, metadata={"Date": None})
+    else:
+        figure.savefig(path, dpi=110)
