@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import DivergedError, InputError, TargetError
-from compress.retrain import Optimization, Optimizer, only_trainable, train
+from compress.retrain import LRSchedule, Optimization, Optimizer, only_trainable, train
 
 INPUTS = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
@@ -86,14 +86,20 @@ def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.op
     assert result.losses == [sum(part) / len(part) for part in (losses[:7], losses[7:14], losses[14:])]
 
 
-def test_the_cosine_schedule_is_the_formula() -> None:
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_schedules_and_warm_up_are_their_formulas(schedule: LRSchedule, warmup: float) -> None:
     ours, plain, steps = network(), network(), 12
-    rates = [0.05 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
-    losses = plain_loop(plain, steps, torch.optim.SGD(plain.parameters(), fused=True), rates)
-    result = train(
-        ours, Samples(), F.mse_loss, steps, Optimization("sgd", 0.05, lr_schedule="cosine"), generator=seeded()
-    )
-    assert result.losses == pytest.approx([sum(losses[:7]) / 7, sum(losses[7:]) / 5], rel=1e-6)
+    shapes = {
+        "constant": lambda progress: 1.0,
+        "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+        "linear": lambda progress: 1 - progress,
+    }
+    rising = round(warmup * steps)
+    rates = [0.05 * shapes[schedule](t / steps) * min(1.0, (t + 1) / (rising + 1)) for t in range(steps)]
+    plain_loop(plain, steps, torch.optim.SGD(plain.parameters(), fused=True), rates)
+    settings = Optimization("sgd", 0.05, lr_schedule=schedule, warmup=warmup)
+    train(ours, Samples(), F.mse_loss, steps, settings, generator=seeded())
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
