@@ -1,6 +1,6 @@
 """Criteria for nodes that watch, or take away, what the nodes say; float64 [nodes], larger = keep."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -59,12 +59,10 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
         for inputs, _ in batches:
             model(inputs)
             samples += len(inputs)
-    if not samples:
-        raise InputError("there is no scoring data to take the nodes' variance of; let `samples` be at least 1")
+        if not samples:
+            raise InputError("there is no scoring data to take the nodes' variance of: `batches` gave none")
     result = {}
     for name, tap in taps.items():
-        if tap not in sums:
-            raise TargetError(f"layer {tap.layer!r} takes no part in the forward pass: it sees no node of {name!r}")
         count, first, second = sums[tap]
         spread = (second / count - (first / count).square()).clamp_min(0)
         spread = spread.reshape(len(tap.owner), -1).mean(1)
@@ -81,11 +79,12 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batch
         taps: everywhere that the nodes of each layer are set to zero: at all that reads them, as their removal does.
 
     Raises:
+        TargetError: a layer that takes no part in the forward pass.
         InputError: no scoring data.
     """
     scored = list(batches)
     if not scored:
-        raise InputError("there is no scoring data to try the loss on without a node; let `samples` be at least 1")
+        raise InputError("there is no scoring data to try the loss on without a node: `batches` gave none")
     with scoring_mode(model):
         whole = _mean_loss(model, scored, loss)
         result = {}
@@ -113,14 +112,23 @@ def _mean_loss(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], loss:
 
 
 @contextmanager
-def _tapped(model: nn.Module, taps: Iterable[Tap], see: See) -> Iterator[None]:
-    """Within, `see` is shown what passes the taps, and what it returns passes instead."""
+def _tapped(model: nn.Module, taps: Collection[Tap], see: See) -> Iterator[None]:
+    """Within, `see` is shown what passes the taps, and what it returns passes instead; something has to pass each."""
+    passed: set[Tap] = set()
+
+    def watch(tap: Tap, value: Tensor, axis: int) -> Tensor:
+        passed.add(tap)
+        return see(tap, value, axis)
+
     with ExitStack() as stack:
         for tap in taps:
             module = layer_with_nodes(model, tap.layer)
             hook = module.register_forward_pre_hook if tap.side == "input" else module.register_forward_hook
-            stack.callback(hook(_hook(tap, nodes_along(module), see)).remove)
+            stack.callback(hook(_hook(tap, nodes_along(module), watch)).remove)
         yield
+    for tap in taps:
+        if tap not in passed:
+            raise TargetError(f"layer {tap.layer!r} takes no part in the forward pass: no nodes can be seen there")
 
 
 def _hook(tap: Tap, axis: int, see: See) -> Callable[..., Tensor]:

@@ -80,4 +80,6 @@ def test_mistakes():
     model.add_module("idle", nn.Linear(5, 5))
     model.forward = lambda x: x
     with pytest.raises(TargetError, match="'idle' takes no part"):
+        ablation(model, {"0": [Tap("idle", "input", torch.arange(5))]}, [(inputs, inputs)], F.mse_loss)
+    with pytest.raises(TargetError, match="'idle' takes no part"):
         variance(model, {"0": Tap("idle", "input", torch.arange(5))}, [(inputs, target)])
