@@ -13,7 +13,7 @@ from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
 from compress.remove.compensate import compensate
 from compress.remove.masks import effective
-from compress.select import criteria, gradients
+from compress.select import criteria, gradients, nodes
 from compress.select.choose import choose
 from compress.select.saliency import skeletonization
 from compress.select.targets import Target, resolve
@@ -186,8 +186,8 @@ class _NodeChoice(Choice):
 
     @property
     def count(self) -> tuple[int, int]:
-        nodes = [self._keep[layer] for layer in self._coupled]
-        return sum(int((~keep).sum()) for keep in nodes), sum(len(keep) for keep in nodes)
+        kept = [self._keep[layer] for layer in self._coupled]
+        return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
 
     def compensate(self, sparsity: float) -> None:
         self._masks(sparsity, {})  # what is chosen stays chosen: the pruner comes to the same
@@ -223,19 +223,24 @@ def _node_scores(
     setting: Setting,
 ) -> dict[str, Tensor]:
     """A score for every node of the layers, larger = keep."""
-    if isinstance(criterion, schema.Random):
-        return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
-    if not isinstance(criterion, schema.Skeletonization):
-        return {layer: _row_norms(model, layer, coupling) for layer, coupling in coupled.items()}
-    saliency = skeletonization(
-        model,
-        list(coupled),
-        scoring_batches(setting, criterion.samples),
-        metrics.loss(setting.task),
-        error=criterion.error,
-        reduce=criterion.reduce,
-    )
-    return {layer: _per_node(saliency[layer], layer, coupling) for layer, coupling in coupled.items()}
+    loss = metrics.loss(setting.task)
+    match criterion:
+        case schema.Random():
+            return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
+        case schema.Norms():
+            return {layer: _norms(model, coupling) for layer, coupling in coupled.items()}
+        case schema.Variance():
+            seen = {layer: _taps(model, layer, coupling)[0] for layer, coupling in coupled.items()}
+            return nodes.variance(model, seen, scoring_batches(setting, criterion.samples))
+        case schema.Ablation():
+            taps = {layer: _taps(model, layer, coupling) for layer, coupling in coupled.items()}
+            return nodes.ablation(model, taps, scoring_batches(setting, criterion.samples), loss)
+        case schema.Skeletonization(error=error, reduce=reduce, samples=samples):
+            batches = scoring_batches(setting, samples)
+            saliency = skeletonization(model, list(coupled), batches, loss, error=error, reduce=reduce)
+            return {layer: _per_node(saliency[layer], layer, coupling) for layer, coupling in coupled.items()}
+        case _:
+            return {layer: _row_norms(model, layer, coupling) for layer, coupling in coupled.items()}
 
 
 def scoring_batches(setting: Setting, samples: int | str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -250,6 +255,32 @@ def _row_norms(model: nn.Module, layer: str, coupling: Coupling) -> Tensor:
     path, _, name = member.tensor.rpartition(".")
     squares = criteria.row_norm(getattr(model.get_submodule(path), name), member.dim).square()
     return _per_node(squares, layer, coupling).sqrt()
+
+
+def _norms(model: nn.Module, coupling: Coupling) -> Tensor:
+    """Norm of all rows and biases of each node times norm of all its columns."""
+    sides: dict[str, list[Tensor]] = {"writes": [], "reads": []}
+    for member in coupling.members:
+        path, _, name = member.tensor.rpartition(".")
+        along = getattr(model.get_submodule(path), name).movedim(member.dim, 0)
+        parts = along.reshape(member.outer, member.size, member.inner, -1).transpose(0, 1)
+        sides[member.role].append(parts.flatten(1))
+    return criteria.norms(sides["writes"], sides["reads"])
+
+
+def _taps(model: nn.Module, layer: str, coupling: Coupling) -> list[nodes.Tap]:
+    """All layers that read the nodes, which is behind the activation function; or else the layer's own output."""
+    readers = [member for member in coupling.members if member.role == "reads"]
+    modules = [model.get_submodule(member.tensor.rpartition(".")[0]) for member in readers]
+    if readers and all(isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) for module in modules):
+        return [nodes.Tap(member.tensor.rpartition(".")[0], "input", _owner(member)) for member in readers]
+    return [nodes.Tap(layer, "output", _owner(_writer(layer, coupling)))]
+
+
+def _owner(member: Member) -> Tensor:
+    """The node that each position along the member's dimension belongs to."""
+    every = torch.arange(member.size)[None, :, None]
+    return every.expand(member.outer, member.size, member.inner).flatten()
 
 
 def _per_node(scores: Tensor, layer: str, coupling: Coupling) -> Tensor:

@@ -387,12 +387,43 @@ class Obd(Part):
     samples: Samples = Field(1000, description="score on the first so many training images, or on all")
 
 
+class Norms(Part):
+    """The node with the smallest norm of its rows times norm of its columns goes first."""
+
+    kind: Literal["norms"]
+
+
+class Variance(Part):
+    """The node whose activation, as its readers see it, varies least between images goes first."""
+
+    kind: Literal["variance"]
+    samples: Samples = Field(5000, description="score on the first so many training images, or on all")
+
+
+class Ablation(Part):
+    """The node without which the loss rises least goes first: a pass over the images for each node."""
+
+    kind: Literal["ablation"]
+    samples: Samples = Field(1000, description="score on the first so many training images, or on all")
+
+
 CriterionName = Literal[
-    "magnitude", "random", "scaled_magnitude", "lamp", "taylor", "taylor_square", "snip", "obd", "skeletonization"
+    "magnitude",
+    "random",
+    "scaled_magnitude",
+    "lamp",
+    "taylor",
+    "taylor_square",
+    "snip",
+    "obd",
+    "skeletonization",
+    "norms",
+    "variance",
+    "ablation",
 ]
-AnyCriterion = Annotated[
-    Magnitude | Random | ScaledMagnitude | Lamp | Gradient | Obd | Skeletonization, Field(discriminator="kind")
-]
+ForWeights = ScaledMagnitude | Lamp | Gradient | Obd
+ForNodes = Skeletonization | Norms | Variance | Ablation
+AnyCriterion = Annotated[Magnitude | Random | ForWeights | ForNodes, Field(discriminator="kind")]
 Criterion = Annotated[AnyCriterion, BeforeValidator(_spelled_out, json_schema_input_type=CriterionName | AnyCriterion)]
 
 
@@ -508,10 +539,6 @@ MinKeep = Annotated[
 ]
 
 
-_FOR_NODES = (Skeletonization,)
-_FOR_WEIGHTS = (ScaledMagnitude, Lamp, Gradient, Obd)
-
-
 class Stage(Part):
     """One step of the plan: which parameters or nodes go, how many, and how."""
 
@@ -539,9 +566,9 @@ class Stage(Part):
     @classmethod
     def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
         target = info.data.get("target")
-        if isinstance(target, Weights) and isinstance(criterion, _FOR_NODES):
+        if isinstance(target, Weights) and isinstance(criterion, ForNodes):
             raise ValueError(f"{criterion.kind} ranks nodes, and the target is weights; use magnitude, or target nodes")
-        if isinstance(target, Nodes) and isinstance(criterion, _FOR_WEIGHTS):
+        if isinstance(target, Nodes) and isinstance(criterion, ForWeights):
             raise ValueError(
                 f"{criterion.kind} ranks weights, and the target is nodes; use skeletonization, or target weights"
             )
@@ -671,6 +698,9 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "snip": Gradient,
     "obd": Obd,
     "skeletonization": Skeletonization,
+    "norms": Norms,
+    "variance": Variance,
+    "ablation": Ablation,
     "hard": HardRemoval,
     "soft": SoftRemoval,
     "gradual": GradualRemoval,

@@ -104,5 +104,5 @@ def norms(incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
     The product and not the sum, because it stays the same when a node's incoming weights are multiplied by c and its
     outgoing ones divided by it, which for ReLU (and near 0 for tanh) leaves the network's outputs as they are.
     """
-    sides = (torch.cat([matrix.detach() for matrix in side], dim=1) for side in (incoming, outgoing))
-    return math.prod((side.norm(dim=1) for side in sides), start=torch.ones(()))
+    rows, columns = (torch.cat([matrix.detach() for matrix in side], dim=1) for side in (incoming, outgoing))
+    return row_norm(rows) * row_norm(columns)

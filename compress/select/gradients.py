@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) -> mean over the b
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[nn.Module, str]
 
-_NO_DATA = "there is no scoring data to take gradients of; let `samples` be at least 1"
+_NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
 
 
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:

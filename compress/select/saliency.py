@@ -62,7 +62,7 @@ def skeletonization(
         InputError: no scoring data.
     """
     measure = linear_error if error == "linear" else loss
-    modules = {name: _layer(model, name) for name in layers}
+    modules = {name: layer_with_nodes(model, name) for name in layers}
     sums: dict[str, Tensor] = {}
     samples = 0
     training = model.training
@@ -88,7 +88,7 @@ def _slopes(
 
     def lay_factor(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, args: object, output: Tensor) -> Tensor:
-            along = next(axis for kind, axis in _NODES_ALONG.items() if isinstance(module, kind))
+            along = nodes_along(module)
             shape = [1] * output.dim()
             shape[0], shape[along] = output.shape[0], output.shape[along]
             if name not in factors:
@@ -108,7 +108,13 @@ def _slopes(
     return {name: slope.flatten(1) for name, slope in zip(factors, slopes, strict=True)}
 
 
-def _layer(model: nn.Module, name: str) -> nn.Module:
+def nodes_along(module: nn.Module) -> int:
+    """The axis of a layer's output, and of its input, along which nodes lie."""
+    return next(axis for kind, axis in _NODES_ALONG.items() if isinstance(module, kind))
+
+
+def layer_with_nodes(model: nn.Module, name: str) -> nn.Module:
+    """The Linear or Conv layer `name`; raises TargetError where it is none."""
     try:
         module = model.get_submodule(name)
     except AttributeError:

@@ -472,13 +472,16 @@ def stages_for(
 
 stages = stages_for(
     {"nodes": texts | lists_of_names},
-    st.sampled_from(["magnitude", "random", "skeletonization"]) | skeletonization,
+    st.sampled_from(["magnitude", "random", "skeletonization", "norms", "variance"])
+    | skeletonization
+    | mapping({"kind": "ablation"}, samples=counts | st.just("all")),
     st.sampled_from(["all", "adjacent"]) | lists_of_names,
 ) | stages_for(
     {"weights": lists_of_names},
-    st.sampled_from(["magnitude", "random", {"kind": "magnitude"}]),
+    st.sampled_from(["magnitude", "random", {"kind": "magnitude"}, "scaled_magnitude", "lamp"])
+    | mapping({"kind": st.sampled_from(["taylor", "taylor_square", "snip", "obd"])}, samples=counts | st.just("all")),
     st.just("all") | lists_of_names,
-    scope=st.sampled_from(["global", "layer"]),
+    scope=st.sampled_from(["global", "layer", "erk"]),
 )
 limits = {"train": counts, "test": counts, "batch_size": counts}
 sources = st.one_of(

@@ -1,7 +1,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,9 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from compress.recipe.schema import (
+    FORMS,
+    AnyCriterion,
+    CriterionName,
     Duration,
     HardRemoval,
     Magnitude,
@@ -141,3 +144,26 @@ def test_the_json_schema_takes_what_the_models_take() -> None:
         with pytest.raises(ValidationError):
             Recipe.model_validate(refused)
         assert not validator.is_valid(refused)
+
+
+@pytest.mark.parametrize("criterion", ["scaled_magnitude", "lamp", "taylor", "taylor_square", "snip", "obd"])
+def test_a_criterion_for_weights_is_refused_for_nodes(criterion: str) -> None:
+    assert stage(WEIGHTS, criterion=criterion, scope="erk").criterion.kind == criterion
+    with pytest.raises(ValidationError, match=f"{criterion} ranks weights, and the target is nodes; use skel"):
+        stage(NODES, criterion=criterion)
+
+
+@pytest.mark.parametrize("criterion", ["skeletonization", "norms", "variance", "ablation"])
+def test_a_criterion_for_nodes_is_refused_for_weights(criterion: str) -> None:
+    assert stage(NODES, criterion=criterion).criterion.kind == criterion
+    with pytest.raises(ValidationError, match=f"{criterion} ranks nodes, and the target is weights; use magnitude"):
+        stage(WEIGHTS, criterion=criterion)
+
+
+def test_every_criterion_has_a_name_and_its_line_in_the_docs() -> None:
+    names = get_args(CriterionName)
+    kinds = [kind for form in get_args(get_args(AnyCriterion)[0]) for kind in get_args(form.__annotations__["kind"])]
+    assert sorted(names) == sorted(kinds)
+    assert set(names) <= set(FORMS)
+    text = (SCHEMA_FILE.parent / "recipes.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` | " in text for name in names)

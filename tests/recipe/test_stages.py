@@ -1,4 +1,6 @@
 import contextlib
+import copy
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -283,3 +285,65 @@ def test_gradients_are_taken_anew_while_masks_are_on(setting: Setting, criterion
     assert sum(int((weight == 0).sum()) for weight in (model[1].weight, model[3].weight)) == entry["pruned"] == 432
     assert not prune.is_pruned(model)
     assert model.training
+
+
+def test_scores_of_a_stage_against_single_gradients(setting: Setting) -> None:
+    """OBD by one backward pass per image, by hand."""
+    model = network()
+    weights = [model[1].weight, model[3].weight]
+    fisher = [torch.zeros_like(weight) for weight in weights]
+    for inputs, target in itertools.islice(setting.data.batches("train", 1, "reconstruct")(), 15):
+        slopes = torch.autograd.grad((model(inputs) - target).square().mean(), weights)
+        fisher = [total + slope**2 for total, slope in zip(fisher, slopes, strict=True)]
+    scores = torch.cat([(weight**2 * total).detach().flatten() for weight, total in zip(weights, fisher, strict=True)])
+    wanted = stage(target={"weights": ["*"]}, criterion={"kind": "obd", "samples": 15}, sparsity=0.25)
+    run_stage(model, wanted, 0, Pruned(), setting)
+    gone = torch.cat([(weight == 0).flatten() for weight in (model[1].weight, model[3].weight)])
+    assert int(gone.sum()) == 144
+    assert scores[gone].max() <= scores[~gone].min()
+
+
+def node_scores(model: nn.Module, setting: Setting, criterion: str) -> Tensor:
+    """By hand, on all training images."""
+    inputs, target = (torch.cat(part) for part in zip(*setting.data.batches("train", 20, "reconstruct")(), strict=True))
+    weight, bias, behind = model[1].weight, model[1].bias, model[3].weight
+    if criterion == "norms":
+        return (weight.square().sum(1) + bias.square()).sqrt() * behind.norm(dim=0)
+    if criterion == "variance":
+        return model[:3](inputs).var(0)
+    rises = []
+    for node in range(8):
+        without = copy.deepcopy(model)
+        without[3].weight[:, node] = 0
+        rises.append((without(inputs).double() - target).square().mean())
+    return torch.stack(rises)
+
+
+@pytest.mark.parametrize("criterion", ["norms", "variance", "ablation"])
+@pytest.mark.parametrize("removal", ["hard", "gradual_soft"])
+def test_every_criterion_for_nodes(setting: Setting, criterion: str, removal: str) -> None:
+    model = network()
+    with torch.no_grad():
+        scores = node_scores(model, setting, criterion)
+    how = {"removal": removal} | ({} if removal == "hard" else {"retrain": RETRAIN})
+    entry = run_stage(model, stage(criterion=criterion, **how), 0, Pruned(), setting)
+    gone = dead_nodes(model)
+    assert int(gone.sum()) == entry["pruned"] == 4
+    if removal == "hard":
+        assert torch.equal(gone, scores <= scores.sort().values[3])
+
+
+def test_nodes_before_an_unflatten_are_seen_by_the_convolution(setting: Setting) -> None:
+    """Rows of the Linear are 4 channels of 3 x 3 pixels, and the readers' features are channels."""
+
+    def decoder() -> nn.Sequential:
+        torch.manual_seed(0)
+        layers = (nn.Linear(36, 36), nn.Unflatten(1, (4, 3, 3)), nn.ReLU(), nn.ConvTranspose2d(4, 1, 2, stride=2))
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    for criterion in ("norms", "variance", "ablation"):
+        model = decoder()
+        entry = run_stage(model, stage(criterion=criterion), 0, Pruned(), setting)
+        assert (entry["pruned"], entry["of"]) == (2, 4)
+        assert int((model[4].weight == 0).flatten(1).all(1).sum()) == 2
+        assert int((model[1].weight == 0).all(1).sum()) == 18

@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from compress.errors import InputError, TargetError
-from compress.select.choose import LayerCollapseWarning, choose, collapsed, lowest, warn_of_collapse
+from compress.select.choose import LayerCollapseWarning, choose, collapsed, erk_counts, lowest, warn_of_collapse
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -129,3 +130,60 @@ def test_collapse_names_layers_below_the_share():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_collapse(keep[1:], ["b", "c"])
+
+
+def erk_by_the_paper(shapes, total):
+    """Evci et al. (2020): densities eps * sum(shape) / prod(shape); a layer above 1 is dense, and eps is taken anew."""
+    sizes = [math.prod(shape) for shape in shapes]
+    full = set()
+    while True:
+        left = total - sum(sizes[index] for index in full)
+        eps = left / sum(sum(shape) for index, shape in enumerate(shapes) if index not in full)
+        over = {index for index, shape in enumerate(shapes) if index not in full and eps * sum(shape) > sizes[index]}
+        if not over:
+            break
+        full |= over
+    return [size if index in full else eps * sum(shapes[index]) for index, size in enumerate(sizes)]
+
+
+SHAPES = [(256, 784), (128, 256), (16, 8, 3, 3), (10, 128), (10,)]
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.9, 0.97, 0.99])
+def test_erk_by_the_papers_formula(sparsity):
+    sizes = [math.prod(shape) for shape in SHAPES]
+    total = sum(sizes) - round(sparsity * sum(sizes))
+    counts = erk_counts(SHAPES, total, [0] * len(sizes), sizes)
+    assert sum(counts) == total
+    for count, exact in zip(counts, erk_by_the_paper(SHAPES, total), strict=True):
+        assert abs(count - exact) < 1
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randn(shape, generator=generator) for shape in SHAPES]
+    keep = choose(scores, sparsity, scope="erk")
+    assert [int(mask.sum()) for mask in keep] == counts
+    for mask, score in zip(keep, scores, strict=True):
+        assert mask.all() or score[~mask].max() <= score[mask].min()
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 6), max_size=3), min_size=1, max_size=5),
+    sparsity=st.floats(0, 1, exclude_max=True),
+    floor=st.none() | st.integers(1, 3),
+    gone=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_erk_takes_exactly_k_and_min_keep_holds(shapes, sparsity, floor, gone, seed):
+    generator = torch.Generator().manual_seed(seed)
+    dead = [torch.rand(shape, generator=generator) < gone for shape in shapes]
+    scores = [torch.randn(mask.shape, generator=generator).masked_fill(mask, -torch.inf) for mask in dead]
+    total = sum(score.numel() for score in scores)
+    held = sum(min(floor or 0, score.numel()) for score in scores)
+    if round(sparsity * total) > total - held:
+        with pytest.raises(InputError, match="of all targets, but min_keep holds"):
+            choose(scores, sparsity, scope="erk", min_keep=floor)
+        return
+    keep = choose(scores, sparsity, scope="erk", min_keep=floor)
+    assert sum(int((~mask).sum()) for mask in keep) == round(sparsity * total)
+    assert all(int(mask.sum()) >= min(floor or 0, mask.numel()) for mask in keep)
+    if floor is None and sum(int(mask.sum()) for mask in dead) <= round(sparsity * total):
+        assert not any((mask & gone).any() for mask, gone in zip(keep, dead, strict=True))  # the dead go first

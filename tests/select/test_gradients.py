@@ -1,0 +1,130 @@
+"""Statistics of gradients against a plain loop of autograd, with and without masks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compress.errors import InputError
+from compress.remove.masks import SoftPruningMethod, effective, set_factor, tensors
+from compress.select import criteria, gradients
+
+
+def dense():
+    layers = (nn.Linear(5, 4), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4, 3))
+    return nn.Sequential(*layers), (5,), [("0", "weight"), ("0", "bias"), ("3", "weight")]
+
+
+def convolutional():
+    layers = (nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3))
+    return nn.Sequential(*layers), (2, 4, 4), [("0", "weight"), ("4", "weight")]
+
+
+def twice():
+    """One layer called twice: its gradients are sums over both calls."""
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.Tanh(), layer), (3,), [("0", "weight"), ("0", "bias")]
+
+
+def sequence():
+    """Several rows for each sample."""
+    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)), (2, 4), [("0", "weight")]
+
+
+MAKERS = [dense, convolutional, twice, sequence]
+
+
+def build(make, masked=False):
+    torch.manual_seed(0)
+    model, shape, names = make()
+    model.double().train()
+    inputs, target = torch.randn(7, *shape, dtype=torch.float64), torch.randint(0, 3, (7,))
+    places = [(model.get_submodule(layer), name) for layer, name in names]
+    if masked:
+        for module, name in places:
+            SoftPruningMethod.apply(module, name, torch.rand_like(getattr(module, name)) > 0.5)
+            set_factor(module, name, 0.3)
+    return model, places, inputs, target
+
+
+def by_hand(make, masked, size):
+    """Gradients [batches, ...] of the loss at the effective weights, on a copy without masks."""
+    _, places, inputs, target = build(make, masked)
+    effectively = []
+    for module, name in places:
+        if masked:
+            weight, mask, _ = tensors(module, name)
+            effectively.append((weight * mask).detach())
+        else:
+            effectively.append(getattr(module, name).detach())
+    plain, places, _, _ = build(make)
+    plain.eval()
+    parameters = [getattr(module, name) for module, name in places]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, effectively, strict=True):
+            parameter.copy_(value)
+    slopes = []
+    for some, wanted in zip(inputs.split(size), target.split(size), strict=True):
+        slopes.append(torch.autograd.grad(F.cross_entropy(plain(some), wanted), parameters))
+    return effectively, [torch.stack(rows) for rows in zip(*slopes, strict=True)]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("make", MAKERS)
+def test_against_a_loop(make, masked):
+    model, places, inputs, target = build(make, masked)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def batches():
+        return zip(inputs.split(3), target.split(3), strict=True)  # the last batch is smaller
+
+    with effective(places) as leaves:
+        found = {
+            "obd": gradients.fisher(model, places, leaves, batches(), F.cross_entropy),
+            "taylor": gradients.mean_abs(model, leaves, batches(), F.cross_entropy),
+            "taylor_square": gradients.mean_square(model, leaves, batches(), F.cross_entropy),
+            "snip": gradients.mean(model, leaves, batches(), F.cross_entropy),
+        }
+    weights, single = by_hand(make, masked, 1)
+    _, batched = by_hand(make, masked, 3)
+    for index, w in enumerate(weights):
+        expected = {
+            "obd": (w**2 * single[index] ** 2 / 2).mean(0),
+            "taylor": (w * batched[index]).abs().mean(0),
+            "taylor_square": ((w * batched[index]) ** 2).mean(0),
+            "snip": (w * single[index].mean(0)).abs(),
+        }
+        for name, value in expected.items():
+            torch.testing.assert_close(getattr(criteria, name)(w, found[name][index]), value)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_modules_own_mode_comes_back():
+    model, places, inputs, target = build(convolutional)
+    model[1].eval()
+    with effective(places) as leaves:
+        gradients.mean(model, leaves, [(inputs, target)], F.cross_entropy)
+    assert [module.training for module in model] == [True, False, True, True, True]
+
+
+def test_a_layer_that_takes_no_part_has_no_gradient():
+    model, places, inputs, target = build(dense)
+    places = [*places, (nn.Linear(2, 2).double(), "weight")]
+    with effective(places) as leaves:
+        for found in (
+            gradients.mean_abs(model, leaves, [(inputs, target)], F.cross_entropy),
+            gradients.fisher(model, places, leaves, [(inputs, target)], F.cross_entropy),
+        ):
+            assert not found[-1].any()
+            assert found[0].any()
+
+
+@pytest.mark.parametrize("statistic", [gradients.mean, gradients.mean_abs, gradients.mean_square])
+def test_no_data(statistic):
+    model, places, _, _ = build(dense)
+    with effective(places) as leaves, pytest.raises(InputError, match="no scoring data"):
+        statistic(model, leaves, [], F.cross_entropy)
+    with effective(places) as leaves, pytest.raises(InputError, match="no scoring data"):
+        gradients.fisher(model, places, leaves, [], F.cross_entropy)
