@@ -347,7 +347,7 @@ def compare(
             changes=changes or (),
         )
         # After that, since torch takes its time, and a misspelt name is told without it.
-        from compress.compare import cells, document, running
+        from compress.compare import document, running
         from compress.recipe import output
         from compress.report import tables
         from compress.report.progress import sweep_bar
@@ -355,9 +355,10 @@ def compare(
         out = out or Path("runs/compare") / planned.recipe.name
         for folder in (out, cache):
             output.require_writable(folder, force=True)
-        place = cells.Place(planned.recipe, data_root, device)
         with redirect_stdout(sys.stderr):  # as in `train`
-            results = running.compare(planned, place, cache, workers, partial(sweep_bar, _people()))
+            results = running.compare(
+                planned, data_root, cache, workers=workers, device=device, bar=partial(sweep_bar, _people())
+            )
         document.write_all(results, out)
         if as_json:
             _print_json(results)

@@ -50,13 +50,20 @@ def silent(title: str) -> AbstractContextManager[Callable[[sweep.Progress], None
     return nullcontext(lambda progress: None)
 
 
-def compare(grid: Grid, place: Place, cache: Path, workers: int = 1, bar: Bar = silent) -> Results:
+def compare(
+    grid: Grid, data_root: Path, cache: Path, *, workers: int = 1, device: str = "cpu", bar: Bar = silent
+) -> Results:
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+
+    Args:
+        data_root: where data sets lie or are downloaded to. workers: processes, of one thread each.
+        device: auto, cpu or cuda. bar: shows how far each of the two parts is.
 
     Raises:
         InputError: data, models or stages that do not fit; nothing has been run.
         SweepError: cells failed, or a rival diverged at every learning rate. What was finished is kept.
     """
+    place = Place(grid.recipe, data_root, device)
     check(grid, place)
     tries = [
         _run(grid, rival, sparsity, rate, grid.seeds[0], tuning=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from compress.compare import cells, document, running
+from compress.compare import document, running
 from compress.compare.grid import plan
 from compress.errors import SweepError
 
@@ -139,12 +139,11 @@ def test_it_goes_on_where_it_was(compared: Path, trained: Path, tmp_path: Path, 
 
 def test_what_diverges_while_tuning_is_not_chosen(recipe: Path, trained: Path, tmp_path: Path) -> None:
     grid = plan(recipe, [trained], rates=["1e38", "1e-3"], seeds=1)
-    place = cells.Place(grid.recipe, tmp_path, "cpu")
-    results = running.compare(grid, place, tmp_path / "cells")
+    results = running.compare(grid, tmp_path, tmp_path / "cells")
     assert ["diverged" in cell for cell in results["tuning"]] == [True, False]
     assert [cell["lr"] for cell in results["cells"]] == [0.001]
     with pytest.raises(SweepError, match="every learning rate diverged"):
-        running.compare(plan(recipe, [trained], rates=["1e38", "2e38"], seeds=1), place, tmp_path / "cells")
+        running.compare(plan(recipe, [trained], rates=["1e38", "2e38"], seeds=1), tmp_path, tmp_path / "cells")
 
 
 def test_one_that_diverges_in_the_end_is_told_in_the_table(
@@ -177,7 +176,6 @@ def test_what_does_not_fit_the_network_is_told_before_anything_runs(
 
 def test_more_workers_come_to_the_same(compared: Path, found: dict[str, Any], trained: Path, tmp_path: Path) -> None:
     grid = plan(compared / "recipe.yaml", [trained], removals=["hard"], criteria=["random"], rates=["1e-3"], seeds=2)
-    place = cells.Place(grid.recipe, tmp_path, "cpu")
-    alone, together = (running.compare(grid, place, tmp_path / str(workers), workers) for workers in (1, 2))
+    alone, together = (running.compare(grid, tmp_path, tmp_path / str(workers), workers=workers) for workers in (1, 2))
     assert [cell["value"] for cell in alone["cells"]] == [cell["value"] for cell in together["cells"]]
     assert [cell["key"] for cell in alone["cells"]] == [cell["key"] for cell in together["cells"]]
