@@ -15,7 +15,8 @@ from torch.nn.utils import prune
 from compress import models
 from compress.errors import CheckpointError, InputError, ProofError, UnsupportedModelError
 from compress.slim.coupling import Coupling, couplings
-from compress.slim.shrink import ShapeEdit, apply_edits, edits_from_json, edits_to_json, slim
+from compress.slim.edits import ShapeEdit, apply_edits, edits_from_json, edits_to_json
+from compress.slim.shrink import slim
 
 
 def dense() -> nn.Sequential:
