@@ -56,6 +56,7 @@ class Flow:
         self._model = model
         self._specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self._shared: dict[str, Value] = {}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
     def visit(self, node: fx.Node, rule: "Rule") -> None:
         if node.op == "placeholder":
@@ -113,7 +114,7 @@ class Flow:
         value = self._shared.setdefault(names[0], fresh_value(node.meta["val"]))
         if not node.users:
             self._hold(value, "the forward pass does not use it", names)
-        elif len({tuple(self._model.state_dict()[name].shape) for name in names}) > 1:
+        elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
             self._hold(value, f"it shares its memory with {', '.join(map(repr, names))} of another shape", names)
         return value
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
+from compress.slim.constants import fold_constants
 from compress.slim.coupling import Coupling, Couplings, couplings
 from compress.slim.dead import all_zero, dead_nodes
 from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits, tensors_of
@@ -20,7 +21,8 @@ Positions = Mapping[tuple[str, int], Tensor]
 def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
 
-    A node is dead where every column that reads it is exactly 0.0; where a computation sums over the nodes without
+    A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
+    every input (its row is zero) and can be folded into the next bias; where a computation sums over the nodes without
     weights, as attention does, its rows and biases must be 0.0 too. The last node of a width stays even if it is dead.
 
     The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
@@ -40,7 +42,8 @@ def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Mo
     """
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known, tensors = couplings(model, example), tensors_of(model)
+    known = couplings(model, example)
+    tensors = fold_constants(known, tensors_of(model))
     dead = dead_nodes(known.found, tensors)
     if not dead:
         _refuse_stuck(known, tensors)
@@ -105,7 +108,7 @@ def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Itera
 
 @torch.no_grad()
 def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
-    cut = {name: tensors[name].detach() for name, _ in kept}
+    cut = {name: tensors[name].detach() for name in small}
     for (name, dim), positions in kept.items():
         cut[name] = cut[name].index_select(dim, positions.to(cut[name].device))
     for name, tensor in cut.items():
