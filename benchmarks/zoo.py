@@ -8,7 +8,7 @@ both sides, the classifier's outputs stay, and the network is slimmed. It passes
 shape, at least 30 % of its parameters are gone, and it computes what the masked network does (1e-5 of its scale). The
 peer prunes the same networks by magnitude, half of everything but the classifier; it passes if it runs, with the same
 shape and saving. The analysis is `couplings` here, and building the dependency graph with all its groups there, both
-on one picture of 224 x 224 in one thread, after a first analysis of a tiny network.
+on one picture of 224 x 224 in one thread, after a first analysis of a tiny network. Seconds are of processor time.
 
 Each network has a process and 120 seconds of its own. What has been measured is kept in --cache and not measured
 again; `--onnx` adds a pass that exports the slim networks and compares onnxruntime's outputs. The table is written
@@ -16,12 +16,15 @@ after each run from all that is in the cache.
 """
 
 import json
+import multiprocessing
 import os
-import subprocess
+import resource
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -83,17 +86,17 @@ def halved(name: str) -> tuple[nn.Module, nn.Module, Row]:
 
     couplings(tiny(), picture(name))
     model, example = build(name), picture(name)
-    begin = time.perf_counter()
+    begin = time.process_time()
     known = couplings(model, example)
-    analysis = time.perf_counter() - begin
+    analysis = time.process_time() - begin
     with torch.no_grad():
         for coupling in known.found:
             keep = torch.arange(coupling.size) % 2 == 0
             for parameter, mask in coupling.masks(model, keep).items():
                 model.get_parameter(parameter).mul_(mask)
-    begin = time.perf_counter()
+    begin = time.process_time()
     small = slim(model, example)
-    found = {"analysis_seconds": analysis, "slim_seconds": time.perf_counter() - begin}
+    found = {"analysis_seconds": analysis, "slim_seconds": time.process_time() - begin}
     return model, small, found | {"widths": len(known.found), "traced": isinstance(small, torch.fx.GraphModule)}
 
 
@@ -131,9 +134,9 @@ def peer(name: str) -> Row:
     analyse(tiny())
     model, example = build(name), picture(name)
     dense, before = count(model), shapes(model, example)
-    begin = time.perf_counter()
+    begin = time.process_time()
     analyse(model)
-    analysis = time.perf_counter() - begin
+    analysis = time.process_time() - begin
     heads = [layer for layer in model.modules() if getattr(layer, "out_features", 0) == 1000]
     heads += [layer for layer in model.modules() if getattr(layer, "out_channels", 0) == 1000]
     pruner = tp.pruner.MagnitudePruner(
@@ -161,36 +164,40 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
 
 
-def measure(part: str, name: str, cache: Path, path: str) -> Row:
+def measure(part: str, name: str, cache: Path) -> Row:
     """What the cache has, or a process of its own finds."""
     file = cache / part / f"{name}.json"
     if file.exists():
         return dict(json.loads(file.read_text(encoding="utf-8")))
     file.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "--one", f"{part}:{name}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    begin = time.perf_counter()
+    # A fork has torch imported already, which takes longer than many a network.
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=one, args=(part, name, theirs))
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, env=environment, check=False)
-        last = done.stdout.strip().splitlines()[-1:] or [""]
-        died = {"pass": False, "error": f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
-        found = json.loads(last[0]) if done.returncode == 0 else died
-    except subprocess.TimeoutExpired:
-        found = {"pass": False, "error": f"took more than {TIME_LIMIT} seconds"}
-    found["seconds"] = time.perf_counter() - begin
+        found: Row = mine.recv()
+    except EOFError:
+        process.join()
+        limit = process.exitcode == -signal.SIGXCPU
+        found = {"pass": False, "error": f"took more than {TIME_LIMIT} seconds" if limit else "its process died"}
+    process.join()
     file.write_text(json.dumps(found), encoding="utf-8")
     print(part, name, json.dumps(found), flush=True)
-    return dict(found)
+    return found
 
 
-def one(task: str) -> None:
-    part, _, name = task.partition(":")
-    torch.set_num_threads(1)
+def one(part: str, name: str, pipe: Connection) -> None:
+    """In a process of its own; seconds are those of its processor, whatever else the machine does."""
+    resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    begin = time.process_time()
     try:
         found = PARTS[part](name)
     except Exception as error:
         found = {"pass": False, "error": short(error)}
-    print(json.dumps(found))
+    pipe.send(found | {"seconds": time.process_time() - begin})
 
 
 def table(results: dict[str, dict[str, Row]]) -> str:
@@ -203,11 +210,21 @@ def table(results: dict[str, dict[str, Row]]) -> str:
             if tried:
                 lines.append(f"- {kind}, {part}: {sum(row['pass'] for row in tried)} of {len(tried)} pass")
     pairs = [(parts.get("ours", {}), parts.get("peer", {})) for parts in results.values()]
-    ratios = [a["analysis_seconds"] / b["analysis_seconds"] for a, b in pairs if "analysis_seconds" in a and "analysis_seconds" in b]
+    ratios = [
+        a["analysis_seconds"] / b["analysis_seconds"]
+        for a, b in pairs
+        if "analysis_seconds" in a and "analysis_seconds" in b
+    ]
     if ratios:
         slowest = max(a["analysis_seconds"] for a, _ in pairs if "analysis_seconds" in a)
-        lines.append(f"- analysis: median ratio of ours to the peer's {median(ratios):.2f}; our slowest {slowest:.1f} s")
-    lines += ["", "| network | parameters | gone | analysis | as | ONNX | peer: gone | analysis |", "|---|--:|--:|--:|---|---|--:|--:|"]
+        lines.append(
+            f"- analysis: median ratio of ours to the peer's {median(ratios):.2f}; our slowest {slowest:.1f} s"
+        )
+    lines += [
+        "",
+        "| network | parameters | gone | analysis | as | ONNX | peer: gone | analysis |",
+        "|---|--:|--:|--:|---|---|--:|--:|",
+    ]
     lines += [line(name, parts) for name, parts in results.items()]
     return "\n".join(lines) + "\n"
 
@@ -221,7 +238,9 @@ def line(name: str, parts: dict[str, Row]) -> str:
         gone(mine),
         f"{mine['analysis_seconds']:.2f} s" if "analysis_seconds" in mine else "",
         "" if "traced" not in mine else "graph" if mine["traced"] else "class",
-        f"{converted['difference']:.0e}" if converted.get("pass") else converted.get("error", "").replace("|", "/")[:60],
+        f"{converted['difference']:.0e}"
+        if converted.get("pass")
+        else converted.get("error", "").replace("|", "/")[:60],
         gone(other),
         f"{other['analysis_seconds']:.2f} s" if "analysis_seconds" in other else "",
     ]
@@ -242,24 +261,23 @@ def main(
     onnx: Annotated[bool, typer.Option("--onnx", help="Also export the slim networks.")] = False,
     only: Annotated[str, typer.Option(help="Networks whose names contain this.")] = "",
     kind: Annotated[str, typer.Option(help="classification, segmentation or detection; all by default.")] = "",
-    single: Annotated[str, typer.Option("--one", hidden=True)] = "",
 ) -> None:
     """Measure what is not in the cache yet, and write docs/zoo.json and docs/zoo.md."""
-    if single:
-        return one(single)
+    torch.set_num_threads(1)  # which makes forks safe, too
     parts = ["ours", *(["peer"] if peer else []), *(["onnx"] if onnx else [])]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *([str(peer)] if peer else [])])
+    sys.path += [str(peer)] if peer else []
     results: dict[str, dict[str, Row]] = {}
     for group in ("classification", "segmentation", "detection"):
         for name in names(group):
             results[name] = {"kind": {"is": group}}
             for part in PARTS:
-                wanted = part in parts and only in name and kind in group and (part != "onnx" or group == "classification")
+                wanted = (
+                    part in parts and only in name and kind in group and (part != "onnx" or group == "classification")
+                )
                 if wanted or (cache / part / f"{name}.json").exists():
-                    results[name][part] = measure(part, name, cache, path)
+                    results[name][part] = measure(part, name, cache)
     DOCS.joinpath("zoo.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     DOCS.joinpath("zoo.md").write_text(table(results), encoding="utf-8")
-    return None
 
 
 if __name__ == "__main__":

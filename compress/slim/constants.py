@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.slim.coupling import Couplings
-from compress.slim.flow import arguments_of
+from compress.slim.flow import arguments_of, extent
 
 _SAME = {
     *("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias", "mean"),
@@ -118,8 +118,8 @@ class _Folding:
 
     def _pointwise(self, node: fx.Node) -> _Constants | None:
         given = {source: self.constants[source] for source in node.all_input_nodes}
-        shapes = {tuple(source.meta["val"].shape) for source in given}
-        if len({found.axis for found in given.values()}) > 1 or shapes != {tuple(node.meta["val"].shape)}:
+        shapes = {tuple(map(extent, value.meta["val"].shape)) for value in (node, *given)}
+        if len({found.axis for found in given.values()}) > 1 or len(shapes) > 1:
             return None
         # A copy, since an in-place operator writes into what it is given.
         arguments = fx.map_arg(node.args, lambda source: given[source].values.clone())

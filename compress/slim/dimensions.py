@@ -31,7 +31,7 @@ BATCH = 1_000_003
 
 @dataclass(frozen=True)
 class Place:
-    """Where the nodes of a factor lie in a dimension: node j at offset + o * step + j * inner + i, o < outer, i < inner."""
+    """Where the nodes of a factor lie: node j at offset + o * step + j * inner + i, for o < outer and i < inner."""
 
     offset: int
     outer: int

@@ -215,7 +215,7 @@ def _state_widths(module: nn.Module) -> None:
 
 
 def _compose(earlier: Sequence[ShapeEdit], later: Sequence[ShapeEdit]) -> tuple[ShapeEdit, ...]:
-    """Edits that lead from the dense sizes to the latest ones at once; those of a new graph are a round of their own."""
+    """Edits that lead from the dense sizes to the latest ones; those of a new graph are a round on their own."""
     if any(edit.kind == "input" for edit in later):
         return (*earlier, *later)
     *rounds, last = _rounds(earlier)

@@ -21,7 +21,21 @@ _RESAMPLING = (
 )
 _PERMUTING = ("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "numpy_T", "mT", "adjoint")
 _MIXING = ("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "cumsum", "roll", "flip", "sort")
-_REDUCING = ("mean", "amax", "amin", "max", "min", "var", "std", "any", "all", "argmax", "argmin", "logsumexp", "median")
+_REDUCING = (
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "any",
+    "all",
+    "argmax",
+    "argmin",
+    "logsumexp",
+    "median",
+)
 _PADDING = ("pad", "constant_pad_nd", "reflection_pad{}d", "replication_pad{}d")
 _FILLED = ("zeros", "new_zeros", "ones", "new_ones", "full", "new_full")
 _RULES: dict[str, Rule] = {

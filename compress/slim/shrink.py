@@ -93,7 +93,9 @@ def _kept_positions(dead: Mapping[Coupling, Tensor], known: Couplings, tensors: 
             length = tensors[member.tensor].shape[member.dim]
             mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
             mask[member.index(nodes)] = False
-    return {(alias, dim): mask.nonzero().flatten() for (name, dim), mask in stays.items() for alias in known.names[name]}
+    return {
+        (alias, dim): mask.nonzero().flatten() for (name, dim), mask in stays.items() for alias in known.names[name]
+    }
 
 
 def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[ShapeEdit]:

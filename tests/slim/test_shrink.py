@@ -234,7 +234,7 @@ class Normed(nn.Module):
 
 def test_dead_nodes_that_nothing_can_cut_are_refused_by_name():
     model = Normed()
-    for name, dim in (("a.weight", 0), ("a.bias", 0), ("b.weight", 1)):
+    for name, dim in (("a.weight", 0), ("a.bias", 0), ("norm.weight", 0), ("norm.bias", 0), ("b.weight", 1)):
         kill(model.get_parameter(name), dim, [2, 3])
     with pytest.raises(UnsupportedModelError, match=r"2 of the 6 nodes of the layer 'a' .*: aten.layer_norm"):
         slim(model, torch.randn(VECTOR))
