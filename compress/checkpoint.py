@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError, OutputError
-from compress.slim.shrink import apply_edits, edits_from_json
+from compress.slim.edits import apply_edits, edits_from_json
 
 _RESAVE = 'torch.save(model.state_dict(), "model.pt")'
 

@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from compress.checkpoint import write_weights
 from compress.errors import InputError, OutputError
-from compress.slim.shrink import edits_to_json
+from compress.slim.edits import edits_to_json
 
 
 def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:

@@ -13,7 +13,8 @@ from torch.nn.utils import prune
 from compress.checkpoint import Weights, atomic, load, load_weights, read_weights, write_weights
 from compress.errors import CheckpointError, OutputError
 from compress.remove.masks import SoftPruningMethod, set_factor
-from compress.slim.shrink import edits_to_json, slim
+from compress.slim.edits import edits_to_json
+from compress.slim.shrink import slim
 
 
 class Hostile:

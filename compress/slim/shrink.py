@@ -1,45 +1,33 @@
-"""Nodes that are zero on both sides are cut out of the tensors; the result is proven to compute the same."""
+"""Nodes that nothing reads are cut out of the tensors; the result is proven to compute the same."""
 
 import copy
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compress.errors import CheckpointError, InputError, UnsupportedModelError
+from compress.errors import InputError, ProofError, UnsupportedModelError
+from compress.slim.constants import fold_constants
 from compress.slim.coupling import Coupling, Couplings, couplings
+from compress.slim.dead import all_zero, dead_nodes
+from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits, tensors_of
 from compress.slim.proof import prove_same
+from compress.slim.traced import traced_module
 
-Kind = Literal["tensor", "attribute"]
-
-
-@dataclass(frozen=True)
-class ShapeEdit:
-    """One size that slimming changed, from `before` to `after`.
-
-    tensor: dimension `index` of the parameter or buffer `name`.
-    attribute: entry `index` of the attribute `name` (module and attribute, "decoder.3.unflattened_size").
-    Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
-    """
-
-    kind: Kind
-    name: str
-    index: int
-    before: int
-    after: int
+Positions = Mapping[tuple[str, int], Tensor]
 
 
 def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
 
-    A node is dead where its row, its bias and every column that reads it are exactly 0.0. The last node of a width
-    stays even if it is dead. The copy is in the model's own mode, its tensors are new, and its `shape_edits`
-    (a tuple of ShapeEdit, against the network that the model's class builds) let `apply_edits` rebuild it.
+    A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
+    every input (its row is zero) and can be folded into the next bias; where a computation sums over the nodes without
+    weights, as attention does, its rows and biases must be 0.0 too. The last node of a width stays even if it is dead.
+
+    The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
+    network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
+    class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
 
     Args:
         example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
@@ -54,126 +42,75 @@ def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Mo
     """
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known, tensors = couplings(model, example), _tensors(model)
-    dead = {coupling: nodes for coupling in known.found if len(nodes := _dead(coupling, tensors))}
+    known = couplings(model, example)
+    tensors = fold_constants(known, tensors_of(model))
+    dead = dead_nodes(known.found, tensors)
     if not dead:
         _refuse_stuck(known, tensors)
         return apply_edits(copy.deepcopy(model), ())
-    kept = _kept_positions(dead, tensors)
-    small = apply_edits(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_attribute_edits(dead, model)])
-    _fill(_tensors(small), tensors, kept)
+    kept = _kept_positions(dead, known, tensors)
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    prove_same(model, small, _inputs(example), tolerance * 1e-7 if exact else tolerance)
+    allowed = tolerance * 1e-7 if exact else tolerance
+    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    try:
+        small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
+        _fill(tensors_of(small), tensors, kept)
+        prove_same(model, small, _inputs(example), allowed)
+    except ProofError:
+        small = _slim_graph(known, left, kept, tensors, example)
+        small.shape_edits = (*getattr(model, "shape_edits", ()), *small.shape_edits)  # type: ignore[assignment]
+        prove_same(model, small, _inputs(example), allowed)
     return small
 
 
-def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
-    """Give `model`, in place, the shapes that `edits` say; changed tensors are new and zero, to be loaded into.
-
-    Returns the model, whose `shape_edits` now hold these edits too. Nothing is changed unless all edits fit.
-
-    Raises:
-        CheckpointError: an edit names no tensor or attribute of the model, or its sizes are not the model's.
-    """
-    _check(model, edits)
-    tensors = _tensors(model)
-    shapes: dict[str, list[int]] = {}
-    for edit in edits:
-        if edit.kind == "tensor":
-            shapes.setdefault(edit.name, list(tensors[edit.name].shape))[edit.index] = edit.after
-        else:
-            path, _, attribute = edit.name.rpartition(".")
-            module = model.get_submodule(path)
-            sizes = tuple(getattr(module, attribute))
-            setattr(module, attribute, (*sizes[: edit.index], edit.after, *sizes[edit.index + 1 :]))
-    for name, shape in shapes.items():
-        path, _, leaf = name.rpartition(".")
-        _replace(model.get_submodule(path), leaf, tensors[name].new_zeros(shape))
-    model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
-    return model
-
-
-def edits_to_json(edits: Sequence[ShapeEdit]) -> str:
-    return json.dumps([asdict(edit) for edit in edits])
-
-
-def edits_from_json(text: str) -> tuple[ShapeEdit, ...]:
-    """Raises CheckpointError unless `text` is exactly what `edits_to_json` writes."""
-    try:
-        entries = json.loads(text, object_pairs_hook=tuple)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"The list of shape edits is not JSON ({error}); the file is damaged.") from error
-    if not isinstance(entries, list):
-        raise CheckpointError(f"The shape edits are a {type(entries).__name__}, not a list; the file is damaged.")
-    return tuple(_edit(entry) for entry in entries)
-
-
-def _edit(entry: Any) -> ShapeEdit:
-    types = {"kind": str, "name": str, "index": int, "before": int, "after": int}
-    values = dict(entry) if isinstance(entry, tuple) and len(entry) == len(types) else {}
-    if {key: type(value) for key, value in values.items()} != types or values["kind"] not in get_args(Kind):
-        raise CheckpointError(f"{str(entry)[:200]} is no shape edit; it has exactly the keys {', '.join(types)}.")
-    return ShapeEdit(**values)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-
-
-# --- what goes ---
-
-
-def _dead(coupling: Coupling, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Nodes (int64, ascending) whose entries are exactly zero in all members; never all of them."""
-    alive = torch.zeros(coupling.size, dtype=torch.bool)
-    for member in coupling.members:
-        tensor = tensors[member.tensor].detach()
-        used = (tensor != 0).movedim(member.dim, 0).reshape(tensor.shape[member.dim], -1).any(1)
-        alive |= used.reshape(member.outer, member.size, member.inner).any(2).any(0).cpu()
-    dead = (~alive).nonzero().flatten()
-    return dead[1:] if len(dead) == coupling.size else dead
+def _slim_graph(
+    known: Couplings, left: Mapping[Coupling, int], kept: Positions, tensors: Mapping[str, Tensor], example: Tensor
+) -> nn.Module:
+    """The class's own code has sizes in it that no attribute changes."""
+    module = copy.deepcopy(traced_module(known.program))
+    own = tensors_of(module)
+    kept = {place: positions for place, positions in kept.items() if place[0] in own}
+    edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
+    module = change(module, edits)
+    _fill(tensors_of(module), tensors, kept)
+    return module
 
 
 def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
     for coupling, reason in known.stuck:
-        if dead := len(_dead(coupling, tensors)):
+        if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
                 f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "
                 f"{reason}."
             )
 
 
-def _kept_positions(dead: Mapping[Coupling, Tensor], tensors: Mapping[str, Tensor]) -> dict[tuple[str, int], Tensor]:
-    """Positions that stay (int64) along each (tensor, dimension) that shrinks."""
+def _kept_positions(dead: Mapping[Coupling, Tensor], known: Couplings, tensors: Mapping[str, Tensor]) -> Positions:
+    """Positions that stay (int64) along each (tensor, dimension) that shrinks; a tied tensor comes with all names."""
     stays: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in dead.items():
         for member in coupling.members:
             length = tensors[member.tensor].shape[member.dim]
             mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
             mask[member.index(nodes)] = False
-    return {place: mask.nonzero().flatten() for place, mask in stays.items()}
+    return {
+        (alias, dim): mask.nonzero().flatten() for (name, dim), mask in stays.items() for alias in known.names[name]
+    }
 
 
-def _tensor_edits(kept: Mapping[tuple[str, int], Tensor], tensors: Mapping[str, Tensor]) -> Iterator[ShapeEdit]:
+def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[ShapeEdit]:
     for (name, dim), positions in kept.items():
         yield ShapeEdit("tensor", name, dim, tensors[name].shape[dim], len(positions))
 
 
-def _attribute_edits(dead: Mapping[Coupling, Tensor], model: nn.Module) -> Iterator[ShapeEdit]:
-    shares = defaultdict(list)
-    for coupling, nodes in dead.items():
-        for attribute in coupling.attributes:
-            shares[attribute].append((coupling.size, coupling.size - len(nodes)))
-    for attribute, counts in shares.items():
-        before = after = getattr(model.get_submodule(attribute.module), attribute.name)[attribute.index]
-        for size, left in counts:
-            after = after // size * left
-        yield ShapeEdit("attribute", f"{attribute.module}.{attribute.name}", attribute.index, before, after)
+def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Iterator[ShapeEdit]:
+    for number, before, after in known.resized(left, kind):
+        yield ShapeEdit("attribute" if kind == "attribute" else "number", number.name, number.index, before, after)
 
 
 @torch.no_grad()
-def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Mapping[tuple[str, int], Tensor]) -> None:
-    cut = {name: tensors[name].detach() for name, _ in kept}
+def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
+    cut = {name: tensors[name].detach() for name in small}
     for (name, dim), positions in kept.items():
         cut[name] = cut[name].index_select(dim, positions.to(cut[name].device))
     for name, tensor in cut.items():
@@ -189,61 +126,3 @@ def _inputs(example: Tensor) -> Iterator[Tensor]:
         else:  # class or token numbers: any others might be out of range
             yield example.flatten()[torch.randint(example.numel(), shape, generator=generator).to(example.device)]
     yield example
-
-
-# --- new shapes ---
-
-# Attributes that an edit may change, and of which modules.
-_EDITABLE = {"unflattened_size": nn.Unflatten}
-
-
-def _check(model: nn.Module, edits: Sequence[ShapeEdit]) -> None:
-    tensors, modules = _tensors(model), dict(model.named_modules())
-    repeated = [place for place, n in Counter((edit.kind, edit.name, edit.index) for edit in edits).items() if n > 1]
-    if repeated:
-        raise CheckpointError(f"The shape edits change {repeated[0][1]!r}, index {repeated[0][2]}, more than once.")
-    for edit in edits:
-        path, _, attribute = edit.name.rpartition(".")
-        if edit.kind == "tensor" and edit.name in tensors:
-            sizes = tuple(tensors[edit.name].shape)
-        elif edit.kind == "attribute" and isinstance(modules.get(path), _EDITABLE.get(attribute, ())):
-            sizes = tuple(getattr(modules[path], attribute))
-        else:
-            raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
-        if not 0 <= edit.index < len(sizes) or sizes[edit.index] != edit.before:
-            raise CheckpointError(
-                f"A shape edit expects {edit.before} at index {edit.index} of {edit.name!r}, whose sizes in the model "
-                f"are {list(sizes)}; build the dense network that was slimmed."
-            )
-        if not 1 <= edit.after <= edit.before:
-            raise CheckpointError(
-                f"A shape edit makes {edit.before} of {edit.name!r} into {edit.after}; it may only shrink."
-            )
-
-
-def _replace(module: nn.Module, leaf: str, tensor: Tensor) -> None:
-    old = getattr(module, leaf)
-    if isinstance(old, nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=old.requires_grad)
-    setattr(module, leaf, tensor)
-    if leaf == "weight":
-        _state_widths(module)
-
-
-def _state_widths(module: nn.Module) -> None:
-    """The numbers that a layer tells about its weight."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-
-
-def _compose(earlier: Sequence[ShapeEdit], later: Sequence[ShapeEdit]) -> tuple[ShapeEdit, ...]:
-    """Edits that lead from the dense sizes to the latest ones at once."""
-    composed = {(edit.kind, edit.name, edit.index): edit for edit in earlier}
-    for edit in later:
-        place = (edit.kind, edit.name, edit.index)
-        composed[place] = replace(edit, before=composed.get(place, edit).before)
-    return tuple(composed.values())

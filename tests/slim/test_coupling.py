@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from compress import models
 from compress.errors import InputError, TargetError, UnsupportedModelError
-from compress.slim.coupling import Attribute, Couplings, Member, couplings
+from compress.slim.coupling import Couplings, Member, couplings
+from compress.slim.flow import Number
 
 
 class Net(nn.Module):
@@ -59,7 +61,9 @@ def test_nodes_of_a_linear_are_channels_before_unflatten(conv_autoencoder):
         Member("decoder.1.bias", 0, "writes", 8, inner=9),
         Member("decoder.4.weight", 0, "reads", 8),
     )
-    assert coupling.attributes == (Attribute("decoder.3", "unflattened_size", 0),)
+    left = {coupling: 5}
+    unflattened = Number("attribute", "decoder.3.unflattened_size", 0)
+    assert list(conv_autoencoder.resized(left, "attribute")) == [(unflattened, 8, 5)]
 
 
 def test_a_transposed_convolution_writes_its_second_dimension(conv_autoencoder):
@@ -187,83 +191,39 @@ def test_flattening_by_code_that_adapts(flatten):
     assert couplings(net, torch.zeros(2, 1, 5, 5)).of("conv").members[-1] == Member("fc.weight", 1, "reads", 4, inner=9)
 
 
-class Halves(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, : x.shape[1] // 2]
-
-
-def _used_twice() -> nn.Module:
-    return Net(lambda net, x: net.b(torch.tanh(net.a(torch.tanh(net.a(x))))), a=nn.Linear(4, 4), b=nn.Linear(4, 2))
-
-
-def _tied() -> nn.Module:
-    net = Net(lambda net, x: net.c(net.b(net.a(x))), a=nn.Linear(4, 4), b=nn.Linear(4, 4), c=nn.Linear(4, 2))
-    net.b.weight = net.a.weight
-    return net
-
-
-def _two_names() -> nn.Module:
-    net = Net(lambda net, x: net.b(net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))
-    net.alias = net.a
-    return net
-
-
 def _loose_buffer() -> nn.Module:
     net = Net(lambda net, x: net.b(F.linear(net.a(x), net.w)), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
     net.register_buffer("w", torch.ones(6, 6), persistent=False)
     return net
 
 
-def _same_unflatten() -> nn.Module:
-    parts = {"a": nn.Linear(4, 6), "b": nn.Linear(4, 6), "shape": nn.Unflatten(1, (2, 3)), "conv": nn.Conv1d(2, 1, 1)}
-    net = Net(lambda net, x: net.conv(net.shape(net.a(x))) + net.other(net.shape(net.b(x))), **parts)
-    net.other = nn.Conv1d(2, 1, 1)
-    return net
+def _two(forward) -> Callable[[], nn.Module]:
+    return lambda: Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
 
 
 KEPT = [
-    ("a", "aten.add.Tensor", lambda: Net(lambda net, x: net.b(x + net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))),
+    ("a", "the network's input", lambda: Net(lambda net, x: net.b(x + net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))),
     ("0", "aten.layer_norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))),
-    (
-        "0",
-        "aten.batch_norm.default in '1' has no rule",
-        lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)),
-    ),
     ("0", "aten.softmax", lambda: nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 2))),
-    ("0", "aten.prelu", lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.Linear(6, 2))),
-    ("0", "aten.slice", lambda: nn.Sequential(nn.Linear(4, 6), Halves(), nn.Linear(3, 2))),
-    ("a", "uses the tensor 'a.weight' 2 times", _used_twice),
-    ("a", "'a.weight' is shared with 'b.weight'", _tied),
-    ("b", "'a.weight' is shared with 'b.weight'", _tied),
-    ("a", "'a.weight' is shared with 'alias.weight'", _two_names),
-    ("a", "not saved with the network", _loose_buffer),
-    ("a", "a number in the network's code", _same_unflatten),
-    ("b", "a number in the network's code", _same_unflatten),
+    ("a", "aten.mean", _two(lambda net, x: net.b(net.a(x)) * net.a(x).mean(1, keepdim=True))),
     (
         "a",
-        "aten.view.default in 'the network' has the size as a number in the network's code",
-        lambda: Net(lambda net, x: net.b(net.a(x).view(-1, 2, 3)), a=nn.Linear(4, 6), b=nn.Conv1d(2, 1, 1)),
+        "sums over nodes that need not be zero",
+        _two(lambda net, x: net.b(net.a(x)) * net.a(x).exp().sum(1)[:, None]),
+    ),
+    ("a", "aten.sort", _two(lambda net, x: net.b(net.a(x).sort(1)[0]))),
+    (
+        "a",
+        "aten.slice.Tensor in 'the network' takes every 2th",
+        _two(lambda net, x: net.b(net.a(x)[:, ::2].repeat(1, 2))),
     ),
     (
         "a",
-        "a number in the network's code",
-        lambda: Net(lambda net, x: net.b(net.a(x).view(-1, 6)), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
+        "aten.fft_fft.default in 'the network' has no rule",
+        _two(lambda net, x: net.b(torch.fft.fft(net.a(x)).real)),
     ),
-    (
-        "a",
-        "a number in the network's code",
-        lambda: Net(lambda net, x: net.b(net.a(x).unflatten(1, (2, 3))), a=nn.Linear(4, 6), b=nn.Conv1d(2, 1, 1)),
-    ),
-    (
-        "a",
-        "a weight that is computed",
-        lambda: Net(lambda net, x: F.linear(net.a(x), net.b.weight.abs()), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
-    ),
-    (
-        "a",
-        "is the network's output",
-        lambda: Net(lambda net, x: (lambda y: (y, net.b(y)))(net.a(x)), a=nn.Linear(4, 6), b=nn.Linear(6, 2)),
-    ),
+    ("a", "not part of the network's state_dict", _loose_buffer),
+    ("a", "is the network's output", _two(lambda net, x: (lambda y: (y, net.b(y)))(net.a(x)))),
     ("a", "does not use it", lambda: Net(lambda net, x: net.b(x), a=nn.Linear(4, 6), b=nn.Linear(4, 2))),
     ("0", "has a single node", lambda: nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 2))),
 ]
@@ -277,12 +237,29 @@ def test_what_is_not_understood_is_kept_with_its_reason(layer, reason, build):
         known.of(layer)
 
 
-def test_a_grouped_convolution_keeps_both_of_its_widths():
-    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 1, 1))
+def test_a_grouped_convolution_has_groups_and_nodes_of_each():
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 1, 1))
     known = couplings(model, torch.zeros(2, 1, 3, 3))
-    assert [coupling.name for coupling in known.found] == ["2"]
-    assert known.kept["0"] == known.kept["1"] == "aten.conv2d.default in '1' is grouped"
-    assert [coupling.name for coupling, _ in known.stuck] == ["0", "1"]
+    groups, each, after = known.found
+    assert groups.members == (
+        *(Member("0.weight", 0, "writes", 2, inner=2), Member("0.bias", 0, "writes", 2, inner=2)),
+        *(Member("1.weight", 0, "writes", 2, inner=3), Member("1.bias", 0, "writes", 2, inner=3)),
+        Member("2.weight", 1, "reads", 2, inner=3),
+    )
+    assert each.members[-1] == Member("1.weight", 1, "reads", 2)
+    assert after.members[-1] == Member("2.weight", 1, "reads", 3, outer=2)
+    assert [str(number.name) for number, _, _ in known.resized({groups: 1, each: 1}, "attribute")] == ["1.groups"]
+
+
+def test_parts_of_a_concatenation_lie_behind_each_other():
+    net = Net(lambda net, x: net.c(torch.cat((net.a(x), net.b(x), net.a(x)), 1)), a=nn.Linear(4, 3), b=nn.Linear(4, 2))
+    net.c = nn.Linear(8, 1)
+    known = couplings(net, torch.zeros(2, 4))
+    assert [member for member in known.of("a").members if member.role == "reads"] == [
+        Member("c.weight", 1, "reads", 3),
+        Member("c.weight", 1, "reads", 3, offset=5),
+    ]
+    assert known.of("b").members[-1] == Member("c.weight", 1, "reads", 2, offset=3)
 
 
 def test_a_reshape_across_borders_is_kept():
