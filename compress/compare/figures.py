@@ -16,7 +16,7 @@ def curves(results: Mapping[str, Any]) -> Figure:
     for number, (rival, label) in enumerate(tables.labels(results).items()):
         levels = [level for level in results["levels"] if level["rivals"][rival]["mean"] is not None]
         at = [100 * level["sparsity"] for level in levels]
-        means, spreads = ([level["rivals"][rival][what] for level in levels] for what in ("mean", "sd"))
+        means, spreads = ([level["rivals"][rival][what] or 0.0 for level in levels] for what in ("mean", "sd"))
         plots.band(axes, at, means, spreads, label, plots.style(number))
     values = [dense["value"] for dense in results["dense"]]
     axes.axhline(sum(values) / len(values), color="black", linewidth=0.8, label="dense")

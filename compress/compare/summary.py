@@ -13,9 +13,9 @@ def mean(values: Sequence[float]) -> float:
     return statistics.fmean(values)
 
 
-def spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; 0 for a single seed, which has none to show."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None for a single seed, which has none."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:

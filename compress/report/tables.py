@@ -110,7 +110,8 @@ def _figures(level: Mapping[str, Any], name: str) -> str:
     found = level["rivals"][name]
     if found["mean"] is None:
         return f"{found['diverged']} diverged"
-    return f"{found['mean']:.2f} ± {found['sd']:.2f}{' *' if level['best'] == name else ''}"
+    deviation = "" if found["sd"] is None else f" ± {found['sd']:.2f}"
+    return f"{found['mean']:.2f}{deviation}{' *' if level['best'] == name else ''}"
 
 
 def _stacked(cell: str) -> Text:

@@ -49,7 +49,7 @@ def test_few_pairs_and_pairs_without_noise() -> None:
     assert paired_p([1, 2], [3, 4]) is None
     assert paired_p([1, 2, 3], [1, 2, 3]) == 1
     assert paired_p([1, 2, 3], [2, 3, 4]) == 0
-    assert spread([5.0]) == 0
+    assert spread([5.0]) is None
     assert spread([1.0, 2.0, 4.0]) == pytest.approx(statistics.stdev([1, 2, 4]))
 
 
