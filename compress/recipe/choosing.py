@@ -8,16 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from compress import metrics
-from compress.errors import InputError
+from compress.errors import InputError, TargetError
 from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
-from compress.remove.compensate import compensate
+from compress.remove.compensate import compensate, moments
 from compress.remove.masks import effective
 from compress.select import criteria, gradients, nodes
+from compress.select.axes import principal_axes
 from compress.select.choose import choose
 from compress.select.saliency import skeletonization
 from compress.select.targets import Target, resolve
-from compress.slim.coupling import Coupling, Member, couplings, layer_of
+from compress.slim.coupling import Coupling, Member, couplings
+from compress.slim.edits import insert_bottleneck
+from compress.slim.flow import layer_of
 
 COMPENSATION_SAMPLES = 5000
 """Training images on which the prediction of pruned nodes is fitted."""
@@ -81,7 +84,10 @@ def choice(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, s
         TargetError, UnsupportedModelError: targets that do not exist or cannot be pruned.
     """
     if isinstance(stage.target, schema.Nodes):
-        return _NodeChoice(model, stage, stage.target.nodes, number, pruned, setting)
+        layers = stage.target.nodes
+        if isinstance(stage.criterion, schema.PrincipalAxes):
+            layers = tuple(_to_axes(model, layer, stage.criterion, setting) for layer in layers)
+        return _NodeChoice(model, stage, layers, number, pruned, setting)
     return _WeightChoice(model, stage, stage.target, number, pruned, setting)
 
 
@@ -180,7 +186,12 @@ class _NodeChoice(Choice):
         self._coupled = {layer: structure.of(layer) for layer in layers}
         self._chance = _chance(setting, number)
         self._keep = dict(pruned.keep_nodes)
-        members = [member.tensor for coupling in self._coupled.values() for member in coupling.members]
+        members = [
+            member.tensor
+            for coupling in self._coupled.values()
+            for member in coupling.members
+            if member.role != "follows"
+        ]
         self.adjacent = [f"{side}.*" for side in sorted({tensor.rpartition(".")[0] for tensor in members})]
         self.paths = list(dict.fromkeys([*members, *pruned.keep]))
 
@@ -215,6 +226,22 @@ class _NodeChoice(Choice):
         return {**self._pruned.keep, **_with_earlier(masks, self._pruned.keep)}
 
 
+def _to_axes(model: nn.Module, layer: str, criterion: schema.PrincipalAxes, setting: Setting) -> str:
+    """Take apart the layer that reads the nodes of `layer`; the name of the layer whose nodes are the axes."""
+    coupling = couplings(model, setting.example).of(layer)
+    readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
+    if len(readers) != 1:
+        raise TargetError(
+            f"{len(readers)} layers read the nodes of {layer!r} ({', '.join(sorted(readers))}); principal_axes is for "
+            "nodes that a single Linear reads"
+        )
+    (reader,) = readers
+    found = moments(model, {reader: coupling.size}, scoring_batches(setting, criterion.samples))[reader]
+    linear = model.get_submodule(reader)
+    assert isinstance(linear, nn.Linear)
+    return insert_bottleneck(model, reader, *principal_axes(linear.weight, linear.bias, found))
+
+
 def _node_scores(
     model: nn.Module,
     criterion: schema.AnyCriterion,
@@ -227,6 +254,8 @@ def _node_scores(
     match criterion:
         case schema.Random():
             return {layer: torch.rand(coupling.size, generator=chance) for layer, coupling in coupled.items()}
+        case schema.PrincipalAxes():  # the widest axis is the first node
+            return {layer: torch.arange(coupling.size, 0, -1.0) for layer, coupling in coupled.items()}
         case schema.Norms():
             return {layer: _norms(model, coupling) for layer, coupling in coupled.items()}
         case schema.Variance():

@@ -400,6 +400,14 @@ class Variance(Part):
     samples: Samples = Field(5000, description="score on the first so many training images, or on all")
 
 
+class PrincipalAxes(Part):
+    """Directions instead of nodes: the layer that reads them is taken apart along the principal axes of what it reads,
+    and the axes along which the images vary least go first."""
+
+    kind: Literal["principal_axes"]
+    samples: Samples = Field(5000, description="score on the first so many training images, or on all")
+
+
 class Ablation(Part):
     """The node without which the loss rises least goes first: a pass over the images for each node."""
 
@@ -420,9 +428,10 @@ CriterionName = Literal[
     "norms",
     "variance",
     "ablation",
+    "principal_axes",
 ]
 ForWeights = ScaledMagnitude | Lamp | Gradient | Obd
-ForNodes = Skeletonization | Norms | Variance | Ablation
+ForNodes = Skeletonization | Norms | Variance | Ablation | PrincipalAxes
 AnyCriterion = Annotated[Magnitude | Random | ForWeights | ForNodes, Field(discriminator="kind")]
 Criterion = Annotated[AnyCriterion, BeforeValidator(_spelled_out, json_schema_input_type=CriterionName | AnyCriterion)]
 
@@ -701,6 +710,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "norms": Norms,
     "variance": Variance,
     "ablation": Ablation,
+    "principal_axes": PrincipalAxes,
     "hard": HardRemoval,
     "soft": SoftRemoval,
     "gradual": GradualRemoval,

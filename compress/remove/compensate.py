@@ -27,9 +27,26 @@ def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterabl
     Raises:
         TargetError: a reader that is neither, or whose inputs are not the nodes one by one.
     """
-    layers = {name: _reader(model, name, len(keep)) for name, keep in readers.items()}
-    moments: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_pre_hook(_gather(name, moments)) for name, layer in layers.items()]
+    for name, found in moments(model, {name: len(keep) for name, keep in readers.items()}, batches).items():
+        layer = model.get_submodule(name)
+        _fold(layer, prediction(found, readers[name], intercept=_has_room(layer)))
+
+
+@torch.no_grad()
+def moments(
+    model: nn.Module, readers: Mapping[str, int], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Sums of products [nodes + 1, nodes + 1], in float64, of what each reader gets and a constant 1, in that order.
+
+    Args:
+        readers: layer, a Linear or Conv -> how many nodes it reads. The positions of a picture count as samples.
+
+    Raises:
+        TargetError: as `compensate`.
+    """
+    layers = {name: _reader(model, name, nodes) for name, nodes in readers.items()}
+    found: dict[str, Tensor] = {}
+    hooks = [layer.register_forward_pre_hook(_gather(name, found)) for name, layer in layers.items()]
     training = model.training
     model.eval()
     try:
@@ -39,8 +56,7 @@ def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterabl
         model.train(training)
         for hook in hooks:
             hook.remove()
-    for name, layer in layers.items():
-        _fold(layer, prediction(moments[name], readers[name], intercept=_has_room(layer)))
+    return found
 
 
 def prediction(moments: Tensor, keep: Tensor, *, intercept: bool = True) -> Tensor:
@@ -70,18 +86,18 @@ def _reader(model: nn.Module, name: str, nodes: int) -> nn.Module:
     inputs = {nn.Linear: "in_features", nn.modules.conv._ConvNd: "in_channels"}
     width = next((getattr(layer, size) for kind, size in inputs.items() if isinstance(layer, kind)), None)
     if width is None or getattr(layer, "transposed", False) or getattr(layer, "groups", 1) != 1:
-        raise TargetError(f"{name!r} reads the pruned nodes and is no plain Linear or Conv: leave `compensate` out")
+        raise TargetError(f"{name!r} reads the nodes and is no plain Linear or Conv: what it reads is not the nodes")
     if width != nodes:
-        raise TargetError(f"{name!r} reads {nodes} nodes through {width} inputs: leave `compensate` out")
+        raise TargetError(f"{name!r} reads {nodes} nodes through {width} inputs: it must read them one by one")
     return layer
 
 
-def _gather(name: str, moments: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _gather(name: str, sums: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         values = args[0].movedim(-1 if isinstance(layer, nn.Linear) else 1, -1).flatten(0, -2).double().cpu()
         values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-        found = values.T @ values
-        moments[name] = moments[name] + found if name in moments else found
+        products = values.T @ values
+        sums[name] = sums[name] + products if name in sums else products
 
     return hook
 

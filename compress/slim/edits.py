@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
+from compress.slim.bottleneck import Affine, take_apart
 from compress.slim.coupling import trace
 from compress.slim.layers import CONVOLUTIONS
 from compress.slim.traced import numbers_of, set_number, traced_module
 
-Kind = Literal["tensor", "attribute", "input", "number"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
 
 # Attributes that an edit may change, and of which modules.
 EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
@@ -34,6 +35,8 @@ class ShapeEdit:
         attribute itself, if it is one number.
     input: nothing changes. The network becomes the graph traced of it, for inputs of the type `name` ("float32")
         whose size `index` is `before`; these edits come first, and the tensors and numbers after them are the graph's.
+    bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
+        before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
@@ -57,7 +60,13 @@ def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
     """
     for part in _rounds(edits):
         given = [edit for edit in part if edit.kind == "input"]
-        model = change(_traced(model, given) if given else model, part)
+        if given:
+            model = _traced(model, given)
+        elif part and part[0].kind == "bottleneck":
+            _check(model, part[:1])
+            insert_bottleneck(model, part[0].name)
+            part = part[1:]
+        model = change(model, part)
     return model
 
 
@@ -87,6 +96,14 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
         model.recompile()
     model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
     return model
+
+
+def insert_bottleneck(model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None) -> str:
+    """`take_apart`, and note it among the model's `shape_edits`, so that what is saved of it can be loaded again."""
+    axes_name, width = take_apart(model, name, axes, reader)
+    edit = ShapeEdit("bottleneck", name, 0, width, width)
+    model.shape_edits = _compose(getattr(model, "shape_edits", ()), [edit])  # type: ignore[assignment]
+    return axes_name
 
 
 def edits_to_json(edits: Sequence[ShapeEdit]) -> str:
@@ -123,10 +140,10 @@ def _edit(entry: Any) -> ShapeEdit:
 
 
 def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
-    """A network that was slimmed as a graph may have been slimmed before, and again."""
+    """What was slimmed as a graph may have been slimmed before, and again; a bottleneck comes before its own edits."""
     rounds: list[list[ShapeEdit]] = [[]]
     for edit in edits:
-        if edit.kind == "input" and edit.index == 0:
+        if edit.kind == "bottleneck" or (edit.kind == "input" and edit.index == 0):
             rounds.append([])
         rounds[-1].append(edit)
     return rounds
@@ -185,6 +202,8 @@ def _sizes(
         return tuple(value) if isinstance(value, tuple | list) else (value,)
     if edit.kind == "number" and edit.name in numbers:
         return numbers[edit.name]
+    if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):
+        return (layer.in_features,)
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
@@ -216,7 +235,7 @@ def _state_widths(module: nn.Module) -> None:
 
 def _compose(earlier: Sequence[ShapeEdit], later: Sequence[ShapeEdit]) -> tuple[ShapeEdit, ...]:
     """Edits that lead from the dense sizes to the latest ones; those of a new graph are a round on their own."""
-    if any(edit.kind == "input" for edit in later):
+    if any(edit.kind in ("input", "bottleneck") for edit in later):
         return (*earlier, *later)
     *rounds, last = _rounds(earlier)
     composed = {(edit.kind, edit.name, edit.index): edit for edit in last}

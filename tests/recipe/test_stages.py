@@ -18,6 +18,7 @@ from compress.recipe.schema import Stage
 from compress.recipe.setting import Setting
 from compress.recipe.stages import check_stage, run_stage
 from compress.remove.soft import Soft
+from compress.slim.shrink import slim
 from compress.sources import from_npz
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
@@ -347,3 +348,18 @@ def test_nodes_before_an_unflatten_are_seen_by_the_convolution(setting: Setting)
         assert (entry["pruned"], entry["of"]) == (2, 4)
         assert int((model[4].weight == 0).flatten(1).all(1).sum()) == 2
         assert int((model[1].weight == 0).all(1).sum()) == 18
+
+
+def test_principal_axes_cut_directions_that_vary_least(setting: Setting) -> None:
+    """Without retraining: the reader gets the best approximation of its inputs that has two directions."""
+    model, start = network(), network()
+    entry = run_stage(model, stage(criterion="principal_axes", sparsity=0.75), 0, Pruned(), setting)
+    assert (entry["pruned"], entry["of"]) == (6, 8)
+    inputs = torch.cat([batch for batch, _ in setting.data.batches("train", 50, "reconstruct")()])
+    nodes = start[:3](inputs).detach().double()
+    left, sizes, right = torch.linalg.svd(nodes - nodes.mean(0), full_matrices=False)
+    best = (left[:, :2] * sizes[:2]) @ right[:2] + nodes.mean(0)
+    expected = best @ start[3].weight.double().T + start[3].bias.double()
+    torch.testing.assert_close(model(inputs).flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
+    small = slim(model, setting.example)
+    assert small.get_submodule("3.axes").weight.shape == (2, 8)

@@ -1,0 +1,46 @@
+"""A Linear layer taken apart into a bottleneck and its reader, so that directions of its inputs can be cut out."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import TargetError
+
+Affine = tuple[Tensor, Tensor]  # (weight [out, in], bias [out])
+
+AXES, READER = "axes", "reader"
+
+
+@torch.no_grad()
+def take_apart(
+    model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None
+) -> tuple[str, int]:
+    """Put two Linear layers in place of the Linear layer `name`, as wide between them as its inputs are.
+
+    Args:
+        axes, reader: what the two layers compute; zeros, to be loaded into, if absent.
+
+    Returns:
+        (the name of the first of the two, whose outputs are the bottleneck's nodes; how many they are).
+
+    Raises:
+        TargetError: there is no such layer, or it is no Linear.
+    """
+    layer = dict(model.named_modules()).get(name)
+    if type(layer) is not nn.Linear or not name:
+        found = "is missing" if layer is None else f"is a {type(layer).__name__}"
+        raise TargetError(f"The layer {name!r}, which reads the nodes, {found}; only a Linear can be taken apart.")
+    like = layer.weight
+    width = like.shape[1]
+    parts = {AXES: (width, axes), READER: (like.shape[0], reader)}
+    made = OrderedDict[str, nn.Module]()
+    for part, (rows, values) in parts.items():
+        linear = nn.Linear(width, rows, device=like.device, dtype=like.dtype)
+        weight, bias = values or (like.new_zeros(rows, width), like.new_zeros(rows))
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+        made[part] = linear.train(layer.training)
+    path, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(path), leaf, nn.Sequential(made))
+    return f"{name}.{AXES}", width
