@@ -110,7 +110,7 @@ def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Itera
 
 @torch.no_grad()
 def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
-    cut = {name: tensors[name].detach() for name in small}
+    cut = {name: tensors[name].detach() for name in small if name in tensors}  # a graph has constants of its own
     for (name, dim), positions in kept.items():
         cut[name] = cut[name].index_select(dim, positions.to(cut[name].device))
     for name, tensor in cut.items():
