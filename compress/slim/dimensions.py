@@ -143,7 +143,8 @@ def _align_terms(terms: Sequence[Dim], dim: Dim, reason: str) -> None:
 
 def _take_out(summed: Factor, count: int, front: Factor | None = None) -> bool:
     """A sum turns out to be `count` equal pieces, whose factor is `front`; False where it cannot be cut so."""
-    pieces, rest = [], (summed,)
+    pieces: list[Dim] = []
+    rest: Dim = (summed,)
     for _ in range(count - 1):
         both = cut(rest, summed.size // count)
         if both is None:

@@ -187,7 +187,7 @@ def _inputs(program: ExportedProgram) -> Iterable[tuple[InputSpec, fx.Node]]:
 
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """For every tensor of the state_dict the names of all that begin where it does; more than one: it is tied."""
-    names: dict[tuple[int, int], list[str]] = defaultdict(list)
+    names: dict[object, list[str]] = defaultdict(list)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}
     for name, begin in begins.items():

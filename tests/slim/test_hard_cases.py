@@ -85,7 +85,9 @@ def squeeze_and_excite() -> nn.Module:
     gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Sigmoid())
     return Net(
         lambda net, x: net.out((lambda y: y * net.gate(y))(net.conv(x))),
-        **{"conv": nn.Conv2d(3, 8, 3), "gate": gate, "out": head(8)},
+        conv=nn.Conv2d(3, 8, 3),
+        gate=gate,
+        out=head(8),
     )
 
 
@@ -93,7 +95,9 @@ def residual() -> nn.Module:
     parts = {name: nn.Conv2d(8, 8, 3, padding=1) for name in ("a", "b")}
     return Net(
         lambda net, x: net.out((lambda y: F.relu(y + net.norm(net.b(F.relu(net.a(y))))))(net.stem(x))),
-        **{"stem": nn.Conv2d(3, 8, 3), "norm": nn.BatchNorm2d(8), "out": head(8)},
+        stem=nn.Conv2d(3, 8, 3),
+        norm=nn.BatchNorm2d(8),
+        out=head(8),
         **parts,
     )
 
@@ -130,7 +134,8 @@ def gated() -> nn.Module:
 def lstm() -> nn.Module:
     return Net(
         lambda net, x: net.out(net.lstm(net.a(x))[0][:, -1]),
-        **{"a": nn.Linear(6, 8), "lstm": nn.LSTM(8, 6, num_layers=2, batch_first=True, bidirectional=True)},
+        a=nn.Linear(6, 8),
+        lstm=nn.LSTM(8, 6, num_layers=2, batch_first=True, bidirectional=True),
         out=nn.Linear(12, 3),
     )
 
@@ -174,7 +179,9 @@ def in_proj() -> nn.Module:
     attention = nn.MultiheadAttention(8, 4, batch_first=True)
     return Net(
         lambda net, x: net.out((lambda y: net.attention(y, y, y, need_weights=False)[0])(net.a(x))),
-        **{"a": nn.Linear(6, 8), "attention": attention, "out": nn.Linear(8, 2)},
+        a=nn.Linear(6, 8),
+        attention=attention,
+        out=nn.Linear(8, 2),
     )
 
 
@@ -217,7 +224,9 @@ def tied() -> nn.Module:
 def called_twice() -> nn.Module:
     return Net(
         lambda net, x: net.out(net.again(F.relu(net.again(net.a(x))))),
-        **{"a": nn.Linear(6, 8), "again": nn.Linear(8, 8), "out": nn.Linear(8, 2)},
+        a=nn.Linear(6, 8),
+        again=nn.Linear(8, 8),
+        out=nn.Linear(8, 2),
     )
 
 
@@ -230,7 +239,9 @@ def onto_the_input() -> nn.Module:
 def output_is_latent() -> nn.Module:
     return Net(
         lambda net, x: (lambda y: (y, net.c(F.relu(net.b(y)))))(net.a(x)),
-        **{"a": nn.Linear(6, 4), "b": nn.Linear(4, 8), "c": nn.Linear(8, 6)},
+        a=nn.Linear(6, 4),
+        b=nn.Linear(4, 8),
+        c=nn.Linear(8, 6),
     )
 
 
