@@ -58,8 +58,8 @@ def build(name: str) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for buffer, (mean, spread) in {"running_mean": (0, 0.1), "running_var": (1, 0.1)}.items():
-                    module.get_buffer(buffer).normal_(mean, spread).abs_()
+                module.get_buffer("running_mean").normal_(0, 0.1)
+                module.get_buffer("running_var").uniform_(0.5, 1.5)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.1)
     return model

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(eq=False)
 class Factor:
-    """A factor of a dimension; once found to be the product `parts` or the sum `terms` of others, it stands for them."""
+    """A factor of a dimension; once found to be the product `parts` or the sum `terms` of others, it stands for it."""
 
     size: int
     reason: str | None = None  # why it must keep its size

@@ -78,7 +78,7 @@ def choose_nodes(
 
 
 def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
-    """Bool masks of all parameters that the nodes of `keep` are in, by name, True = keep: norms' scale and shift too."""
+    """Bool masks of all parameters that hold the nodes of `keep`, by name, True = keep: norms' scale and shift too."""
     found: dict[str, Tensor] = {}
     for coupling, nodes in keep.items():
         for name, mask in coupling.masks(model, nodes).items():

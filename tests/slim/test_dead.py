@@ -1,3 +1,5 @@
+import itertools
+
 import torch
 from torch import nn
 
@@ -8,7 +10,7 @@ from compress.slim.edits import tensors_of
 
 def chain(*widths: int) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(widths)))
 
 
 def found(model: nn.Module, width: int) -> dict[str, list[int]]:

@@ -135,7 +135,9 @@ def test_slim_computes_what_the_masked_network_does(build, shape, dtype, allowed
     small = slim(model, example)
     assert largest_difference(model, small, torch.randn(9, *shape[1:], dtype=dtype)) <= allowed
     # What only dead nodes read is dead too, so that more may go.
-    assert all(size <= most for name, shape in shapes(small).items() for size, most in zip(shape, left[name]))
+    assert all(
+        size <= most for name, shape in shapes(small).items() for size, most in zip(shape, left[name], strict=True)
+    )
     again = slim(small, example)
     assert shapes(again) == shapes(small)
     assert again.shape_edits == small.shape_edits

@@ -73,7 +73,7 @@ def test_the_slim_network_is_within_its_budget(budget, ranking):
 
 
 def test_a_budget_out_of_reach_says_what_is_possible():
-    with pytest.raises(InputError, match="cannot be reached.* is left"):
+    with pytest.raises(InputError, match=r"cannot be reached.* is left"):
         chosen(network(), params=0.01, min_nodes=10)
 
 
