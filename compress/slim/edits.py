@@ -201,9 +201,8 @@ def _state_widths(module: nn.Module) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, CONVOLUTIONS):
-        weight: Tensor = module.weight  # type: ignore[assignment]
-        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups  # type: ignore
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.RNNBase):

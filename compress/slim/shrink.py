@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def _slim_graph(
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
     module: nn.Module = copy.deepcopy(traced_module(known.program))
-    module.shape_edits = getattr(model, "shape_edits", ())  # type: ignore[assignment]
+    earlier: Any = getattr(model, "shape_edits", None)
+    module.shape_edits = earlier or ()
     own = tensors_of(module)
     kept = {place: positions for place, positions in kept.items() if place[0] in own}
     edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
