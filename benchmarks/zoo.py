@@ -54,12 +54,12 @@ def build(name: str) -> nn.Module:
         options |= {"init_weights": False}  # takes minutes
     if name not in names("classification"):
         options |= {"weights_backbone": None}
-    model = zoo.get_model(name, **options).eval()
+    model: nn.Module = zoo.get_model(name, **options).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+                module.get_buffer("running_mean").normal_(0, 0.1)
+                module.get_buffer("running_var").uniform_(0.5, 1.5)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.1)
     return model

@@ -14,6 +14,7 @@ import compress.slim  # noqa: F401
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from compress import export as export
     from compress.checkpoint import load as load
@@ -33,11 +34,13 @@ _HOMES = {
 }
 
 
-def slim(model: "nn.Module", example: "Tensor", *, tolerance: float = 1e-5) -> "nn.Module":
+def slim(
+    model: "nn.Module", example: "Tensor", *, tolerance: float = 1e-5, optimizer: "Optimizer | None" = None
+) -> "nn.Module":
     """Cut the zeros out of a pruned network; see `compress.slim.shrink.slim`."""
     from compress.slim.shrink import slim as cut
 
-    return cut(model, example, tolerance=tolerance)
+    return cut(model, example, tolerance=tolerance, optimizer=optimizer)
 
 
 def __getattr__(name: str) -> Any:

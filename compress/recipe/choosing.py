@@ -314,8 +314,7 @@ def _owner(member: Member) -> Tensor:
 
 def _per_node(scores: Tensor, layer: str, coupling: Coupling) -> Tensor:
     """Add up what belongs to one node, where a layer has several outputs to the node (before an Unflatten)."""
-    member = _writer(layer, coupling)
-    return scores.view(member.outer, member.size, member.inner).sum(dim=(0, 2))
+    return _writer(layer, coupling).per_node(scores)
 
 
 def _writer(layer: str, coupling: Coupling) -> Member:

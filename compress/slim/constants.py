@@ -9,6 +9,8 @@ from torch import Tensor, fx
 
 from compress.slim.coupling import Couplings
 from compress.slim.flow import arguments_of, extent
+from compress.slim.rules import rule_of
+from compress.slim.shapes import elementwise
 
 _SAME = {
     *("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias", "mean"),
@@ -65,12 +67,12 @@ class _Folding:
         given = [self.constants.get(source) for source in node.all_input_nodes]
         if not given or any(found is None for found in given):
             return None
-        if torch.Tag.pointwise in node.target.tags:  # type: ignore[union-attr]
-            return self._pointwise(node)
         first = given[0]
         assert first is not None
         if name in _SAME and (name != "mean" or first.axis not in _axes(arguments["dim"], node)):
             return first if node.meta["val"].ndim == node.all_input_nodes[0].meta["val"].ndim else None
+        if rule_of(node) is elementwise:
+            return self._elementwise(node)
         if name in ("flatten", "view", "reshape") and first.axis == 1 and node.meta["val"].ndim == 2:
             return _flat(first, node.meta["val"].shape[1])
         return None
@@ -116,7 +118,7 @@ class _Folding:
         values = (given.values - mean) / (variance + arguments["eps"]).sqrt() * scale + shift
         return _Constants(1, torch.where(scale == 0, shift, values).detach(), given.known | (scale == 0))
 
-    def _pointwise(self, node: fx.Node) -> _Constants | None:
+    def _elementwise(self, node: fx.Node) -> _Constants | None:
         given = {source: self.constants[source] for source in node.all_input_nodes}
         shapes = {tuple(map(extent, value.meta["val"].shape)) for value in (node, *given)}
         if len({found.axis for found in given.values()}) > 1 or len(shapes) > 1:

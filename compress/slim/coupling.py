@@ -6,6 +6,7 @@ left whole at the end is a width, and every (tensor, dimension) that holds it sh
 without a rule touches is kept, with its name as the reason: nothing is guessed.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -167,7 +168,8 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     with evaluation_mode(model):
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operators hide the weights
         try:
-            return torch.export.export(model, (rows,), dynamic_shapes=({0: Axis.AUTO},), strict=False)
+            with warnings.catch_warnings(action="ignore"):  # of lists of weights that recurrent layers keep
+                return torch.export.export(model, (rows,), dynamic_shapes=({0: Axis.AUTO},), strict=False)
         except Exception as error:
             _run(model, rows)
             raise UnsupportedModelError(f"The network cannot be traced by torch.export: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(eq=False)
 class Factor:
-    """A factor of a dimension; once found to be the product `parts` or the sum `terms` of others, it stands for them."""
+    """A factor of a dimension; once found to be the product `parts` or the sum `terms` of others, it stands for it."""
 
     size: int
     reason: str | None = None  # why it must keep its size
@@ -143,7 +143,8 @@ def _align_terms(terms: Sequence[Dim], dim: Dim, reason: str) -> None:
 
 def _take_out(summed: Factor, count: int, front: Factor | None = None) -> bool:
     """A sum turns out to be `count` equal pieces, whose factor is `front`; False where it cannot be cut so."""
-    pieces, rest = [], (summed,)
+    pieces: list[Dim] = []
+    rest: Dim = (summed,)
     for _ in range(count - 1):
         both = cut(rest, summed.size // count)
         if both is None:

@@ -216,19 +216,18 @@ def _resized(old: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _state_widths(module: nn.Module) -> None:
     """The numbers that a layer tells about its weights."""
-    weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, CONVOLUTIONS):
-        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups  # type: ignore
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.RNNBase):
         module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
-    elif isinstance(module, nn.modules.batchnorm._NormBase) and weight is not None:
-        module.num_features = len(weight)
+    elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
+        module.num_features = len(module.weight)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, InputSpec
 
 from compress.slim.dimensions import BATCH, Dim, align, fresh, is_kept, keep
 
@@ -17,7 +17,9 @@ Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for 
 INPUT = "it is a size of the network's input"
 OUTPUT = "it is the network's output"
 EXTENT = "it is a length that does not count nodes, such as a picture's height"
-BY_DESIGN = (INPUT, OUTPUT, EXTENT)
+TABLE = "it is the number of entries of a table"
+GATES = "it counts the gates of a recurrent layer"
+BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Flow:
         self.kept: dict[str, str] = {}
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self._model = model
+        self._used = {str(spec.target) for spec, node in _inputs(program) if node.users}
         self._specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
         self._shared: dict[str, Value] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -112,7 +115,7 @@ class Flow:
         if names[0] in self.parameters:
             self.vanish.add(node)
         value = self._shared.setdefault(names[0], fresh_value(node.meta["val"]))
-        if not node.users:
+        if self._used.isdisjoint(names):
             self._hold(value, "the forward pass does not use it", names)
         elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
             self._hold(value, f"it shares its memory with {', '.join(map(repr, names))} of another shape", names)
@@ -177,9 +180,14 @@ def fresh_value(example: object, reason: str | None = None) -> Value:
     return None
 
 
+def _inputs(program: ExportedProgram) -> Iterable[tuple[InputSpec, fx.Node]]:
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    return zip(program.graph_signature.input_specs, nodes, strict=True)
+
+
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """For every tensor of the state_dict the names of all that begin where it does; more than one: it is tied."""
-    names: dict[tuple[int, int], list[str]] = defaultdict(list)
+    names: dict[object, list[str]] = defaultdict(list)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}
     for name, begin in begins.items():

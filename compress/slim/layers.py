@@ -7,11 +7,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from compress.slim.dimensions import BATCH, Dim, keep, regroup, size_of, total
-from compress.slim.flow import EXTENT, Flow, Rule, Value, at, fresh_value
+from compress.slim.flow import EXTENT, GATES, TABLE, Flow, Rule, Value, at, fresh_value
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_TABLE = "it is the number of entries of a table"
-_GATES = "it counts the gates of a recurrent layer"
 
 
 def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str]], result: str) -> tuple[Dim, ...]:
@@ -211,7 +209,7 @@ def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 def embedding(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     weight = arguments["weight"]
-    keep(flow.dims(weight)[:1], _TABLE)
+    keep(flow.dims(weight)[:1], TABLE)
     if weight in flow.tensors:
         flow.writes.add((flow.tensors[weight], 1))
     if weight in flow.vanish:
@@ -237,7 +235,7 @@ def recurrent(gates: int) -> Rule:
                 pieces = regroup([flow.dims(tensor)[0]], [gates, size_of(width)])
                 if pieces is None:
                     return "has gates whose borders do not meet"
-                keep(pieces[0], _GATES)
+                keep(pieces[0], GATES)
                 flow.align(node, width, pieces[1])
             if start and start % (ways * each) == 0:
                 reads = total([width] * ways)

@@ -168,7 +168,9 @@ def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         return "cuts a batch"
     found = parts[1 if start else 0]
     flow.number(node, "start", [(0, parts[0])] if start else [])
-    flow.number(node, "end", [(0, total(parts[: 2 if start else 1]))])
+    # An end beyond the last position, which means all that is there, adapts by itself.
+    ends = isinstance(arguments["end"], int) and arguments["end"] < size_of(dim)
+    flow.number(node, "end", [(0, total(parts[: 2 if start else 1]))] if ends else [])
     return (*dims[:place], found, *dims[place + 1 :])
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from compress.slim.traced import traced_module
 Positions = Mapping[tuple[str, int], Tensor]
 
 
-def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Module:
+def slim(
+    model: nn.Module, example: Tensor, *, tolerance: float = 1e-5, optimizer: torch.optim.Optimizer | None = None
+) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
 
     A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
@@ -33,6 +36,7 @@ def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Mo
         example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
         tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
             float64 must agree to 1e-7 times it.
+        optimizer: of the model's parameters; it goes on with those of the copy, its state cut in the same way.
 
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
@@ -47,7 +51,9 @@ def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Mo
     dead = dead_nodes(known.found, tensors)
     if not dead:
         _refuse_stuck(known, tensors)
-        return apply_edits(copy.deepcopy(model), ())
+        small = apply_edits(copy.deepcopy(model), ())
+        _carry_over(optimizer, model, small, {})
+        return small
     kept = _kept_positions(dead, known, tensors)
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
     allowed = tolerance * 1e-7 if exact else tolerance
@@ -57,17 +63,24 @@ def slim(model: nn.Module, example: Tensor, *, tolerance: float = 1e-5) -> nn.Mo
         _fill(tensors_of(small), tensors, kept)
         prove_same(model, small, _inputs(example), allowed)
     except ProofError:
-        small = _slim_graph(known, left, kept, tensors, example)
-        small.shape_edits = (*getattr(model, "shape_edits", ()), *small.shape_edits)  # type: ignore[assignment]
+        small = _slim_graph(model, known, left, kept, tensors, example)
         prove_same(model, small, _inputs(example), allowed)
+    _carry_over(optimizer, model, small, kept)
     return small
 
 
 def _slim_graph(
-    known: Couplings, left: Mapping[Coupling, int], kept: Positions, tensors: Mapping[str, Tensor], example: Tensor
+    model: nn.Module,
+    known: Couplings,
+    left: Mapping[Coupling, int],
+    kept: Positions,
+    tensors: Mapping[str, Tensor],
+    example: Tensor,
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
-    module = copy.deepcopy(traced_module(known.program))
+    module: nn.Module = copy.deepcopy(traced_module(known.program))
+    earlier: Any = getattr(model, "shape_edits", None)
+    module.shape_edits = earlier or ()
     own = tensors_of(module)
     kept = {place: positions for place, positions in kept.items() if place[0] in own}
     edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
@@ -110,11 +123,33 @@ def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Itera
 
 @torch.no_grad()
 def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
-    cut = {name: tensors[name].detach() for name in small}
-    for (name, dim), positions in kept.items():
-        cut[name] = cut[name].index_select(dim, positions.to(cut[name].device))
-    for name, tensor in cut.items():
-        small[name].copy_(tensor)
+    for name, tensor in small.items():
+        if name in tensors:  # a graph has constants of its own
+            tensor.copy_(_cut(tensors[name].detach(), name, kept))
+
+
+def _carry_over(optimizer: torch.optim.Optimizer | None, model: nn.Module, small: nn.Module, kept: Positions) -> None:
+    """Let the optimizer train the parameters of `small`; averages that have a parameter's shape are cut like it."""
+    if optimizer is None:
+        return
+    new = dict(small.named_parameters(remove_duplicate=False))
+    names = {parameter: name for name, parameter in model.named_parameters() if name in new}
+    for group in optimizer.param_groups:
+        group["params"] = [new[names[old]] if old in names else old for old in group["params"]]
+    for old, name in names.items():
+        if old in optimizer.state:
+            state = optimizer.state.pop(old)
+            optimizer.state[new[name]] = {
+                key: _cut(value, name, kept) if isinstance(value, Tensor) and value.shape == old.shape else value
+                for key, value in state.items()
+            }
+
+
+def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
+    for (other, dim), positions in kept.items():
+        if other == name:
+            tensor = tensor.index_select(dim, positions.to(tensor.device))
+    return tensor
 
 
 def _inputs(example: Tensor) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress import models
-from compress.errors import CheckpointError, InputError, ProofError, UnsupportedModelError
+from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.slim.coupling import Coupling, couplings
 from compress.slim.edits import ShapeEdit, apply_edits, edits_from_json, edits_to_json
 from compress.slim.shrink import slim
@@ -135,7 +135,9 @@ def test_slim_computes_what_the_masked_network_does(build, shape, dtype, allowed
     small = slim(model, example)
     assert largest_difference(model, small, torch.randn(9, *shape[1:], dtype=dtype)) <= allowed
     # What only dead nodes read is dead too, so that more may go.
-    assert all(size <= most for name, shape in shapes(small).items() for size, most in zip(shape, left[name]))
+    assert all(
+        size <= most for name, shape in shapes(small).items() for size, most in zip(shape, left[name], strict=True)
+    )
     again = slim(small, example)
     assert shapes(again) == shapes(small)
     assert again.shape_edits == small.shape_edits
@@ -402,3 +404,50 @@ def test_a_list_of_edits_in_json():
 def test_any_other_text_is_refused_too(text):
     with contextlib.suppress(CheckpointError):
         assert edits_from_json(text) == ()
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, functools.partial(torch.optim.SGD, momentum=0.9)])
+def test_an_optimizer_goes_on_with_the_slim_network(make):
+    torch.manual_seed(0)
+    model, given = dense().eval(), torch.randn(VECTOR)
+    optimizer = make([{"params": [*model[0].parameters()], "lr": 0.1}, {"params": [*model[3].parameters()]}], lr=0.01)
+
+    def step(net: nn.Module) -> None:
+        optimizer.zero_grad()
+        net(given).square().sum().backward()
+        optimizer.step()
+
+    step(model)
+    for name, dim in (("0.weight", 0), ("0.bias", 0), ("3.weight", 1)):
+        kill(model.get_parameter(name), dim, [1, 4])
+    old = {name: dict(optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters()}
+    small = slim(model, given, optimizer=optimizer)
+    groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    assert groups == [[id(parameter) for parameter in small[index].parameters()] for index in (0, 3)]
+    assert len(optimizer.state) == 4
+    for key, value in optimizer.state[small[3].weight].items():
+        expected = old["3.weight"][key]
+        assert torch.equal(value, expected[:, [0, 2, 3]] if value.ndim else expected)
+    # The dead nodes' gradients do not matter to the others: both go on alike.
+    before = [parameter.detach().clone() for parameter in small.parameters()]
+    step(small)
+    assert all(not torch.equal(*pair) for pair in zip(before[:4], list(small.parameters())[:4], strict=True))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ShapeEdit("number", "view.size", 2, 8, 4),
+        ShapeEdit("number", "view_9.size", 2, 2, 1),
+        ShapeEdit("number", "view.size", 2, 2, 3),
+        ShapeEdit("input", "float32", 1, 5, 5),
+        ShapeEdit("input", "device", 0, 2, 2),
+    ],
+)
+def test_tampered_edits_of_a_traced_network_are_refused(edit):
+    good = [ShapeEdit("input", "float32", 0, 2, 2), ShapeEdit("input", "float32", 1, 6, 6)]
+    edits = (
+        [edit, *good[1:]] if edit.kind == "input" and edit.index == 0 else [*good[: edit.kind == "input" or 2], edit]
+    )
+    with pytest.raises(CheckpointError, match="shape edit"):
+        apply_edits(Counting(_by_number), edits)
