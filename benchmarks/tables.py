@@ -9,8 +9,13 @@ fails where one of them has drifted.
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rivals import EXPERIMENTS, command
+
+from compress.compare.document import markdown
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
@@ -103,11 +108,18 @@ def split() -> str:
     return table(("phase", "seconds", "share"), [*rows, ("all", f"{found['seconds']:.1f}", "")], right=2)
 
 
+def rivals(name: str) -> str:
+    """A comparison of removals or criteria: its command, its table and its curves."""
+    results = measured(f"rivals/{name}")
+    return f"```\n{command(name)}\n```\n\n{markdown(results)}\n![{name}](benchmarks/rivals/{name}.svg)"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "recipes": recipes,
     "split": split,
+    **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
 
 
