@@ -299,6 +299,7 @@ class Retraining(Training):
     trainable: Trainable = Field(
         default="all", description="all, adjacent to the pruned nodes, or a list of patterns of parameter names"
     )
+    batch_size: Count | None = Field(default=None, description="images in a batch; as many as in `data` if absent")
     distill: Distillation | None = Field(
         default=None, description="learn from the dense network too; from the images alone if absent"
     )

@@ -1,6 +1,7 @@
 """One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.retrain.train`.
     """
+    setting = _in_batches_of(stage, setting)
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = _teacher(model, stage, pruned)
     before = setting.evaluate(model) if removal.steps == 0 else None
@@ -89,6 +91,7 @@ def check_stage(
     Raises:
         InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
     """
+    setting = _in_batches_of(stage, setting)
     with _told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
     with _told_at(place(f"stages.{number}.target")):
@@ -118,6 +121,11 @@ def describe_target(stage: schema.Stage) -> str:
     if isinstance(target, schema.Nodes):
         return ", ".join(target.nodes)
     return ", ".join(target.weights) + (" with biases" if target.bias else "")
+
+
+def _in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:
+    wanted = None if stage.retrain is None else stage.retrain.batch_size
+    return setting if wanted is None else dataclasses.replace(setting, batch_size=wanted)
 
 
 def _trainable(stage: schema.Stage, chosen: Choice) -> Sequence[str]:

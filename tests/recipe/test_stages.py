@@ -363,3 +363,13 @@ def test_principal_axes_cut_directions_that_vary_least(setting: Setting) -> None
     torch.testing.assert_close(model(inputs).flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
     small = slim(model, setting.example)
     assert small.get_submodule("3.axes").weight.shape == (2, 8)
+
+
+def test_a_retraining_may_have_batches_of_its_own(setting: Setting) -> None:
+    assert setting.steps_per_epoch == 5
+    retrain = RETRAIN | {"batch_size": 10}
+    wanted = stage(removal={"kind": "gradual", "over": "15 steps", "every": "2 steps"}, retrain=retrain)
+    assert check_stage(network(), wanted, 0, setting) == 4  # 15 steps fit into two epochs of ten, not of five
+    assert run_stage(network(), wanted, 0, Pruned(), setting)["steps"] == 20
+    with pytest.raises(InputError, match=r"takes 15 steps .* has 10 \(5 an epoch\)"):
+        check_stage(network(), stage(removal=wanted.removal.model_dump(mode="json"), retrain=RETRAIN), 0, setting)
