@@ -18,6 +18,7 @@ import compress
 from compress.cli import app
 from compress.recipe.loading import load_recipe, shipped
 from compress.remove.decay import CURVES
+from compress.remove.pruner import Pruner
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for pattern in ("*.md", "docs/*.md", "recipes/*.md") for page in ROOT.glob(pattern))
@@ -70,23 +71,27 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "optimizer": torch.optim.AdamW(model.parameters()),
     }
     code = blocks(ROOT / "README.md", "python")
-    assert len(code) == 3
-    for block in code:
+    assert len(code) == 4
+    for block, sparsity in zip(code, (0.9, 0.97, 0.97, 0.97), strict=True):
         exec(compile(block, "README.md", "exec"), names)
-    zeros = int((model.fc.weight == 0).sum())
-    assert zeros == round(0.9 * model.fc.weight.numel())
+        if "Gradual(" in block:  # the loop is the first block's
+            finish(names["pruner"])
+        assert int((model.fc.weight == 0).sum()) == round(sparsity * model.fc.weight.numel())
     assert torch.equal(names["again"](data), names["small"](data))  # type: ignore[operator]
 
-    pruner = names["pruner"]  # of the second block, whose loop is the first one's
-    assert isinstance(pruner, compress.SoftPruner)
-    while not pruner.removed:
-        pruner.step()
-    pruner.finalize()
+    finish(names["pruner"])  # of the third block, whose loop is the first one's too
     slim = compress.slim(model, data[:2])
     # Most rows of `fc` have lost all of their weights: those nodes are constant, and have gone into the next bias.
     alive = int(model.fc.weight.any(1).sum())
     assert slim.get_parameter("latent.weight").shape == (16, alive)
     assert slim.get_parameter("decoder.1.weight").shape == (128, 16)
+
+
+def finish(pruner: object) -> None:
+    assert isinstance(pruner, Pruner)
+    while not pruner.removed:
+        pruner.step()
+    pruner.finalize()
 
 
 @pytest.mark.parametrize(("file", "line"), COMPRESS)
