@@ -202,7 +202,12 @@ def one(part: str, name: str, pipe: Connection) -> None:
 
 def table(results: dict[str, dict[str, Row]]) -> str:
     """Markdown: how many pass, and a row for each network."""
-    lines = ["# Torchvision's networks, slimmed", "", "Written by `python benchmarks/zoo.py`, which says how.", ""]
+    lines = [
+        "# Torchvision's networks, slimmed",
+        "",
+        "Written by `python benchmarks/zoo.py`, which says how. Only what",
+    ]
+    lines += ["has been measured counts; a network with an empty row has not been yet.", ""]
     for kind in ("classification", "segmentation", "detection"):
         rows = {name: parts for name, parts in results.items() if parts["kind"] == {"is": kind}}
         for part in PARTS:

@@ -225,7 +225,8 @@ def _state_widths(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.RNNBase):
-        module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
+        module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
     elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
         module.num_features = len(module.weight)
     elif isinstance(module, nn.PReLU):

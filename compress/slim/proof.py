@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterable
 from itertools import zip_longest
 
@@ -71,22 +72,36 @@ def _scale(output: Tensor) -> float:
 
 
 def _parting(reference: nn.Module, candidate: nn.Module, given: Tensor, tolerance: float) -> str:
-    """Where the two part, in the order of execution: the first comparable output that differs, or is missing."""
+    """Where the two part, in the order of execution: the first comparable output that differs, or is missing.
+
+    A traced graph has the outputs of no layer but its own; what it lacks says nothing unless it did not finish.
+    """
     expected, found = _outputs(reference, given), _outputs(candidate, given)
-    for (name, one), (_, other) in zip(expected, found, strict=False):
-        if one.shape == other.shape and max_difference(one, other) > tolerance * _scale(one):
+    unfinished = ("", 0) not in found
+    for (name, number), one in expected.items():
+        other = found.get((name, number))
+        if other is None:
+            differs = unfinished
+        else:
+            differs = one.shape == other.shape and max_difference(one, other) > tolerance * _scale(one)
+        if differs:
             return repr(name) if name else "the network's own forward"
-    missing = expected[len(found)][0] if len(found) < len(expected) else ""
-    return repr(missing) if missing else "the network's own forward"
+    return "the network's own forward"
 
 
-def _outputs(model: nn.Module, given: Tensor) -> list[tuple[str, Tensor]]:
-    """Outputs of all modules with their names, in the order in which they finish, as far as the model runs."""
-    outputs: list[tuple[str, Tensor]] = []
+def _outputs(model: nn.Module, given: Tensor) -> dict[tuple[str, int], Tensor]:
+    """Outputs of all modules by name and number, in the order in which they finish, as far as the model runs.
+
+    A module that is called twice, or gives several tensors in whatever tuple or dict, has several.
+    """
+    outputs: dict[tuple[str, int], Tensor] = {}
+    counts: Counter[str] = Counter()
 
     def record(name: str, output: object) -> None:
-        if isinstance(output, Tensor):
-            outputs.append((name, output.clone()))  # so may a later layer
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                outputs[name, counts[name]] = leaf.clone()  # a later layer may write into it
+                counts[name] += 1
 
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: record(name, output))

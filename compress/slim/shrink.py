@@ -79,8 +79,8 @@ def _slim_graph(
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
     module: nn.Module = copy.deepcopy(traced_module(known.program))
-    earlier: Any = getattr(model, "shape_edits", None)
-    module.shape_edits = earlier or ()
+    earlier: Any = getattr(model, "shape_edits", ())
+    module.shape_edits = earlier
     own = tensors_of(module)
     kept = {place: positions for place, positions in kept.items() if place[0] in own}
     edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]

@@ -131,3 +131,26 @@ def test_every_output_counts():
 def test_an_input_that_the_reference_refuses(network):
     with pytest.raises(InputError, match=r"\[2, 3\]"):
         prove_same(network, network, [torch.zeros(2, 3)], 1e-5)
+
+
+class Several(nn.Module):
+    """Two outputs in a dict, one of them of a layer that gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        states, last = self.rnn(x)
+        return {"out": self.out(states), "last": last}
+
+
+def test_outputs_in_tuples_and_dicts_are_compared_and_named():
+    torch.manual_seed(0)
+    model, given = Several(), [torch.randn(2, 5, 3)]
+    candidate = copy.deepcopy(model)
+    assert prove_same(model, candidate, given, 0.0) == 0.0
+    with torch.no_grad():
+        candidate.rnn.weight_hh_l0[0, 0] += 1
+    with pytest.raises(ProofError, match="first difference is in 'rnn'"):
+        prove_same(model, candidate, given, 1e-5)
