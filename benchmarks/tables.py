@@ -111,7 +111,8 @@ def split() -> str:
 def rivals(name: str) -> str:
     """A comparison of removals or criteria: its command, its table and its curves."""
     results = measured(f"rivals/{name}")
-    return f"```\n{command(name)}\n```\n\n{markdown(results)}\n![{name}](benchmarks/rivals/{name}.svg)"
+    text = re.sub(r"^#+ (.*)$", r"**\1**", markdown(results), flags=re.MULTILINE)  # its headings are of another page
+    return f"```\n{command(name)}\n```\n\n{text}\n![{name}](benchmarks/rivals/{name}.svg)"
 
 
 TABLES: dict[str, Callable[[], str]] = {
