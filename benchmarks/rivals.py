@@ -20,6 +20,8 @@ from pathlib import Path
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "rivals"
 
 GRADUAL_SOFT = "{kind: gradual_soft, cohort: 60 steps, every: 10 steps}"
+RETRAIN_ALL = "{epochs: 5, optimizer: adamw, lr: 2e-3, lr_schedule: cosine, weight_decay: 1e-4}"
+IN_SMALL_BATCHES = "{epochs: 1, batch_size: 32, optimizer: adamw, lr: 2e-3, lr_schedule: linear, weight_decay: 1e-4}"
 REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
 
 # name -> the recipe, and what is compared on it
@@ -31,6 +33,26 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "fashion_mnist_removals": (
         "fashion_mnist_classifier",
         ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", "--lr", "2e-3,5e-3", "--seeds", "5"),
+    ),
+    "cifar10_removals": (
+        "cifar10_classifier",
+        ("--removal", f"hard,gradual,{GRADUAL_SOFT}", "--sparsity", ".97", "--lr", "2e-3", "--seeds", "3"),
+    ),
+    "mnist_latent": (
+        "mnist_ae",
+        (
+            *("--criterion", "skeletonization,principal_axes", "--removal", "hard", "--sparsity", ".75,.953125"),
+            *("--lr", "2e-3", "--seeds", "3"),
+            *("--set", f"stages.0.retrain={RETRAIN_ALL}"),
+        ),
+    ),
+    "mnist_decoder": (
+        "mnist_decoder",
+        (
+            *("--removal", "hard,gradual,{kind: gradual_soft, cohort: 200 steps, over: 0.6 epochs}"),
+            *("--sparsity", ".9,.95", "--lr", "2e-3", "--seeds", "3"),
+            *("--set", f"stages.0.retrain={IN_SMALL_BATCHES}"),
+        ),
     ),
 }
 

@@ -16,6 +16,8 @@ from typing import Any
 from rivals import EXPERIMENTS, command
 
 from compress.compare.document import markdown
+from compress.paper.findings import NAMES
+from compress.paper.printed import TABLE_I
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
@@ -115,10 +117,27 @@ def rivals(name: str) -> str:
     return f"```\n{command(name)}\n```\n\n{text}\n![{name}](benchmarks/rivals/{name}.svg)"
 
 
+def classifiers() -> str:
+    """Accuracy of the classifiers by removal, beside what the paper prints for its soft pruning."""
+    rows, removals = [], dict[str, None]()
+    for dataset in ("mnist", "fashion_mnist", "cifar10"):
+        results = measured(f"rivals/{dataset}_removals")
+        dense = sum(entry["value"] for entry in results["dense"]) / len(results["dense"])
+        kinds = {rival["name"]: rival["removal"].partition(" ")[0] for rival in results["rivals"]}
+        for level in results["levels"]:
+            found = {kinds[name]: f"{one['mean']:.1f} ± {one['sd']:.1f}" for name, one in level["rivals"].items()}
+            removals |= dict.fromkeys(found)
+            paper = TABLE_I[dataset]["soft"].get(level["sparsity"])
+            rows.append((NAMES[dataset], f"{dense:.1f}", f"{level['sparsity']:.0%}", found, f"{paper or ''}"))
+    cells = [(*row[:3], *(row[3].get(kind, "") for kind in removals), row[4]) for row in rows]
+    return table(("", "dense", "pruned", *removals, "the paper's soft"), cells, right=len(removals) + 3)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "recipes": recipes,
+    "classifiers": classifiers,
     "split": split,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
