@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from compress.report import plots, tables
 
@@ -21,9 +20,7 @@ def curves(results: Mapping[str, Any]) -> Figure:
     values = [dense["value"] for dense in results["dense"]]
     axes.axhline(sum(values) / len(values), color="black", linewidth=0.8, label="dense")
     if name == "loss":
-        axes.set_yscale("log")
-        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatted(LogFormatter(minor_thresholds=(2, 0.5)))  # 60 rather than 6 x 10^1
+        plots.log_losses(axes)
     unit = "accuracy on the test images (%)" if name == "accuracy" else "loss on the test images (10$^{-3}$)"
     axes.set(xlabel=f"pruned {results['pruned']} (%)", ylabel=unit, title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)

@@ -97,6 +97,8 @@ def _curves(results: Results, experiment: str, dataset: str) -> Figure:
     if start := dense(results, experiment, dataset):
         axes.axhline(mean(start), color="black", linewidth=0.8, label="dense")
     _paper_points(axes, experiment, dataset)
+    if not classification:
+        plots.log_losses(axes)
     unit = "accuracy on the test images (%)" if classification else "loss on the test images (10$^{-3}$)"
     what = {"classification": "weights", "decoder": "decoder's weights", "latent": "latent nodes"}[experiment]
     axes.set(xlabel=f"pruned {what} (%)", ylabel=unit, title=f"{NAMES[dataset]}: {experiment}")

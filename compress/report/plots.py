@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#999999")
 """Of Okabe and Ito, told apart by the colour-blind."""
@@ -35,6 +36,13 @@ def band(
     low = [m - s for m, s in zip(means, spreads, strict=True)]
     high = [m + s for m, s in zip(means, spreads, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def log_losses(axes: Axes) -> None:
+    """Losses of very different size on one axis, with ticks that say 60 rather than 6 x 10^1."""
+    axes.set_yscale("log")
+    for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatted(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def save(figure: Figure, name: str, path: Path) -> None:
