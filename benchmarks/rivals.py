@@ -20,7 +20,7 @@ from pathlib import Path
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "rivals"
 
 GRADUAL_SOFT = "{kind: gradual_soft, cohort: 60 steps, every: 10 steps}"
-RETRAIN_ALL = "{epochs: 5, optimizer: adamw, lr: 2e-3, lr_schedule: cosine, weight_decay: 1e-4}"
+RETRAIN_ALL = "{epochs: 5, batch_size: 64, optimizer: adamw, lr: 1.5e-3, lr_schedule: cosine, weight_decay: 1e-4}"
 IN_SMALL_BATCHES = "{epochs: 1, batch_size: 32, optimizer: adamw, lr: 2e-3, lr_schedule: linear, weight_decay: 1e-4}"
 REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
 
@@ -41,8 +41,8 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "mnist_latent": (
         "mnist_ae",
         (
-            *("--criterion", "skeletonization,principal_axes", "--removal", "hard", "--sparsity", ".75,.953125"),
-            *("--lr", "2e-3", "--seeds", "3"),
+            *("--criterion", "principal_axes,skeletonization", "--removal", "hard", "--sparsity", ".75,.953125"),
+            *("--lr", "1.5e-3", "--seeds", "3"),
             *("--set", f"stages.0.retrain={RETRAIN_ALL}"),
         ),
     ),
