@@ -34,6 +34,20 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         "fashion_mnist_classifier",
         ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", "--lr", "2e-3,5e-3", "--seeds", "5"),
     ),
+    "mnist_criteria": (
+        "mnist_classifier",
+        (
+            *("--criterion", "magnitude,scaled_magnitude,lamp,taylor,snip,obd,random"),
+            *("--sparsity", ".97,.99", "--lr", "2e-3,5e-3", "--seeds", "3"),
+        ),
+    ),
+    "mnist_more_removals": (
+        "mnist_classifier",
+        (
+            *("--removal", "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"),
+            *("--sparsity", ".97,.99", "--lr", "2e-3,5e-3", "--seeds", "3"),
+        ),
+    ),
     "cifar10_removals": (
         "cifar10_classifier",
         ("--removal", f"hard,gradual,{GRADUAL_SOFT}", "--sparsity", ".97", "--lr", "2e-3", "--seeds", "3"),
