@@ -17,6 +17,7 @@ from compress.metrics import Loss
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 LRSchedule = Literal["constant", "cosine", "linear"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Optimization:
 
     lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
     warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
+    precision: bfloat16 computes in it what torch holds to be safe; weights and optimizer stay in float32.
     """
 
     optimizer: Optimizer = "adamw"
@@ -33,6 +35,7 @@ class Optimization:
     weight_decay: float = 0.0
     lr_schedule: LRSchedule = "constant"
     warmup: float = 0.0
+    precision: Precision = "float32"
 
 
 @dataclass
@@ -78,7 +81,8 @@ def train(
         epoch_start, state = result.steps, copy.deepcopy(model.state_dict())
         values = []
         for inputs, target in batches(generator):
-            value = loss(model(inputs), target)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=optimization.precision == "bfloat16"):
+                value = loss(model(inputs), target)
             values.append(value.item())
             if not math.isfinite(values[-1]):
                 model.load_state_dict(good)

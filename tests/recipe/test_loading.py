@@ -74,7 +74,7 @@ ONE_MISTAKE = [
     ("seed: 0", "seed: 4294967296", "2: seed: found 4294967296; needs a number below 4294967296"),
     ("seed: 0", "seed: yes", "2: seed: found 'yes'; needs a whole number"),
     ("name: autoencoder", "name: autoencodr", "3: model.name: found 'autoencodr'; did you mean autoencoder?"),
-    ("name: autoencoder", "name: resnet", "3: model.name: found 'resnet'; needs autoencoder, conv_autoencoder, "),
+    ("name: autoencoder", "name: gpt", "3: model.name: found 'gpt'; needs autoencoder, conv_autoencoder, "),
     ("{name: autoencoder, latent: 64}", "autoencoder", "3: model: found 'autoencoder'; needs a mapping with exactly "),
     ("{name: autoencoder", "{factory: 'a:b', name: autoencoder", "3: model: found a mapping with the keys factory, "),
     ("{nodes: latent}", "{nodes: !part latent}", "8: stages.0.target.nodes: found the YAML tag !part; write the value"),
