@@ -11,7 +11,9 @@ class Training(Part):
     """How the dense network is trained, by `compress train`."""
 
     epochs: int = Field(ge=1, description="passes over the training images")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(description="sgd, adam or adamw")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)"
+    )
     lr: float = Field(gt=0, description="learning rate; where it starts, if there is a schedule")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of the optimizer")
