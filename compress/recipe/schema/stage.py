@@ -118,7 +118,9 @@ class Stage(Part):
     @field_validator("sparsity")
     @classmethod
     def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
-        budgets = [name for name in ("params", "macs") if info.data.get(name) is not None]
+        if not {"params", "macs"} <= info.data.keys():
+            return sparsity  # one of them is wrong, and is reported itself
+        budgets = [name for name in ("params", "macs") if info.data[name] is not None]
         if sparsity is None and not budgets:
             raise PydanticCustomError("missing", "missing")
         if len(budgets) + (sparsity is not None) > 1:
