@@ -60,10 +60,8 @@ def measured(recipe: Any, weights: Path, setting: Setting, options: dict[str, An
     small = pruned(dense, setting, stage.macs, options)
     before = setting.evaluate(small)
     setting.train(small, "", stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
-    sizes = {
-        name: dataclasses.asdict(measure(net, setting.example)) for name, net in (("dense", dense), ("slim", small))
-    }
-    left = {key: sizes["slim"][key] / sizes["dense"][key] for key in ("params", "macs")}
+    whole, slim = measure(dense, setting.example), measure(small, setting.example)
+    left = {"params": slim.params / whole.params, "macs": slim.macs / whole.macs}
     return {"before_retraining": before, "after": setting.evaluate(small), "left": left}
 
 
