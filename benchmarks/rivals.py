@@ -20,7 +20,6 @@ from pathlib import Path
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "rivals"
 
 GRADUAL_SOFT = "{kind: gradual_soft, cohort: 60 steps, every: 10 steps}"
-RETRAIN_ALL = "{epochs: 5, batch_size: 64, optimizer: adamw, lr: 1.5e-3, lr_schedule: cosine, weight_decay: 1e-4}"
 DECODER = (
     *("--removal", "hard,gradual,{kind: gradual_soft, over: 0.6 epochs, cohort: 100 steps, every: 20 steps}"),
     *("--sparsity", ".9,.95", "--lr", "3e-3", "--seeds", "3"),
@@ -58,9 +57,8 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "mnist_latent": (
         "mnist_ae",
         (
-            *("--criterion", "principal_axes,skeletonization", "--removal", "hard", "--sparsity", ".75,.953125"),
-            *("--lr", "1.5e-3", "--seeds", "3"),
-            *("--set", f"stages.0.retrain={RETRAIN_ALL}"),
+            *("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}"),
+            *("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "3"),
         ),
     ),
     **{f"{data}_decoder": (f"{data}_decoder", DECODER) for data in ("mnist", "fashion_mnist", "cifar10")},
