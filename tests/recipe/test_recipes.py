@@ -53,7 +53,7 @@ def test_editors_find_no_fault_with_a_shipped_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("data", ["cifar10", "fashion_mnist", "mnist"])
 def test_the_recipes_train_and_take_as_much_as_the_paper(data: str) -> None:
-    """What goes and how it goes is what the comparisons found to be best; networks, training and epochs are the paper's."""
+    """How it goes is what the comparisons found to be best; networks, training and epochs are the paper's."""
     for what, epochs, sparsity in (("ae", 5, 0.75), ("decoder", 1, 0.9)):
         recipe = load_recipe(f"{data}_{what}")
         (stage,) = recipe.stages
