@@ -80,7 +80,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         orig, mask, pruned = tensors(module, self._tensor_name)
         product = orig * mask if self.learns else torch.where(pruned, orig.detach() * mask, orig)
         if self._watcher is not None and product.requires_grad:
-            product.register_hook(partial(self._watcher, product.detach()))  # type: ignore[no-untyped-call]
+            product.register_hook(partial(self._watcher, product.detach()))
         return product
 
     @torch.no_grad()
