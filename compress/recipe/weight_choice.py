@@ -10,10 +10,9 @@ from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
 from compress.recipe.setting import Setting
 from compress.remove.gradual import progress_at
-from compress.remove.masks import effective, watch
+from compress.remove.masks import effective
 from compress.select import criteria, gradients
 from compress.select.choose import choose
-from compress.select.movement import Movement
 from compress.select.regrow import returning, share_at
 from compress.select.targets import Target, resolve
 
@@ -25,7 +24,6 @@ class WeightChoice(Choice):
         self._model, self._stage, self._setting = model, stage, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
         self._chance = chance_of(setting, number)
-        self._movements: list[Movement] = []
         self.adjacent = []
         self.paths = list(dict.fromkeys([*(found.path for found in self._targets), *pruned.keep]))
 
@@ -36,10 +34,7 @@ class WeightChoice(Choice):
 
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, [target.path for target in self._targets]
-        if isinstance(stage.criterion, schema.Movement):
-            plain = self._moved()
-        else:
-            plain = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
+        plain = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
         scores = [
             taken_first(taken_first(score, self._pruned.keep.get(name)), ~gone[name])
             for name, score in zip(names, plain, strict=True)
@@ -52,14 +47,6 @@ class WeightChoice(Choice):
         assert scope != "isomorphic", "the schema refuses it"
         chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
-
-    def _moved(self) -> list[Tensor]:
-        """The movement so far: all zero at the first choice, when the masks that are watched have just been laid."""
-        if not self._movements:
-            self._movements = [Movement(target.parameter) for target in self._targets]
-            for target, movement in zip(self._targets, self._movements, strict=True):
-                watch(target.module, target.name, movement)
-        return [movement.score for movement in self._movements]
 
     def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:
         """What comes back of that which this stage took, chosen within the tensors that compete with each other."""

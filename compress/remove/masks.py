@@ -12,18 +12,14 @@ In a module whose parameter `weight` is being pruned
     weight          attribute   weight_orig * weight_mask, computed before each forward pass
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import TargetError
-
-Watcher = Callable[[Tensor, Tensor], None]
-"""Told, in every backward pass, a parameter as it acts and its gradient, which masked entries have too."""
 
 
 class SoftPruningMethod(prune.BasePruningMethod):
@@ -38,7 +34,6 @@ class SoftPruningMethod(prune.BasePruningMethod):
     PRUNING_TYPE = "unstructured"
     learns = False
     _caller: nn.Module | None = None
-    _watcher: Watcher | None = None
     _leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
@@ -78,10 +73,9 @@ class SoftPruningMethod(prune.BasePruningMethod):
         if self._leaf is not None:
             return self._leaf
         orig, mask, pruned = tensors(module, self._tensor_name)
-        product = orig * mask if self.learns else torch.where(pruned, orig.detach() * mask, orig)
-        if self._watcher is not None and product.requires_grad:
-            product.register_hook(partial(self._watcher, product.detach()))
-        return product
+        if self.learns:
+            return orig * mask
+        return torch.where(pruned, orig.detach() * mask, orig)
 
     @torch.no_grad()
     def refresh(self, module: nn.Module) -> None:
@@ -170,11 +164,6 @@ def _effective(module: nn.Module, name: str) -> Iterator[Tensor]:
     finally:
         method._leaf = None
         method.refresh(module)
-
-
-def watch(module: nn.Module, name: str, watcher: Watcher) -> None:
-    """From now on, tell `watcher` of every backward pass through the parameter, those inside `effective` excepted."""
-    _method(module, name)._watcher = watcher
 
 
 @torch.no_grad()

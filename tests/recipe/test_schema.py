@@ -189,18 +189,6 @@ def test_regrowth_where_there_is_none(changes: dict[str, Any], message: str) -> 
         stage(GRADUAL_WEIGHTS, **changes)
 
 
-@pytest.mark.parametrize("removal", ["hard", "soft", "sfp", "srfp", "greg"])
-def test_movement_needs_a_removal_that_chooses_later(removal: str) -> None:
-    moving = {**WEIGHTS, "criterion": "movement", "retrain": RETRAIN}
-    assert stage(moving, removal="gradual_soft").criterion.kind == "movement"
-    with pytest.raises(
-        ValidationError, match=f"{removal} removal chooses before the first step, when there is no move"
-    ):
-        stage(moving, removal=removal)
-    with pytest.raises(ValidationError, match="movement ranks weights, and the target is nodes"):
-        stage(NODES, criterion="movement")
-
-
 def test_every_criterion_has_a_name_and_its_line_in_the_docs() -> None:
     names = get_args(CriterionName)
     kinds = [kind for form in get_args(get_args(AnyCriterion)[0]) for kind in get_args(form.__annotations__["kind"])]

@@ -1,4 +1,4 @@
-"""What is chosen anew during a gradual removal, and what comes back; other choices are tested with their stages."""
+"""Regrowth during a gradual removal; the other choices of weights are tested with their stages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -143,7 +143,7 @@ def test_what_an_earlier_stage_took_never_comes_back(setting: Setting) -> None:
 
 @pytest.mark.parametrize("removal", ["gradual", "gradual_soft"])
 @pytest.mark.parametrize("scope", ["global", "layer", "erk"])
-@pytest.mark.parametrize("criterion", ["magnitude", "lamp", "movement"])
+@pytest.mark.parametrize("criterion", ["magnitude", "lamp"])
 def test_as_many_go_as_without_regrowth(setting: Setting, removal: str, scope: str, criterion: str) -> None:
     model = network()
     wanted = stage(removal={"kind": removal, "every": "2 steps"}, scope=scope, criterion=criterion, min_keep=20)
@@ -153,29 +153,6 @@ def test_as_many_go_as_without_regrowth(setting: Setting, removal: str, scope: s
     assert max(zeros) <= 288 - 20
     if scope != "global":
         assert zeros == [216, 216]
-
-
-def test_what_plain_descent_moved_towards_zero_goes_first(setting: Setting) -> None:
-    """A step of plain descent is -0.5 times the gradient: the living weights' own way tells their scores."""
-    model, moved = network(), torch.zeros(576, dtype=torch.float64)
-    choice = WeightChoice(model, stage(criterion="movement", regrow=None), 0, Pruned(), setting)
-    pruner = Pruner(model, NAMES, 0.75, removal=Gradual(RAMP, EVERY), chooser=choice)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    inputs, targets = first_images(setting)
-    for step in range(1, RAMP + 1):
-        living = torch.cat([~model[layer].weight_pruned.flatten() for layer in (1, 3)])
-        before = torch.cat([model[layer].weight_orig.detach().flatten() for layer in (1, 3)]).double()
-        (model(inputs) - targets).square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        after = torch.cat([model[layer].weight_orig.detach().flatten() for layer in (1, 3)]).double()
-        moved += before * (after - before) / 0.5
-        pruner.step()
-        gone = torch.cat([model[layer].weight_pruned.flatten() for layer in (1, 3)])
-        if step % EVERY == 0:
-            assert (gone & living).any()
-            assert moved[gone & living].max() <= moved[~gone].min() + 1e-5 * moved.abs().max()
-    assert int(gone.sum()) == 432
 
 
 def test_nothing_is_regrown_where_nothing_goes(setting: Setting) -> None:

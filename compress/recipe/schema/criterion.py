@@ -71,13 +71,6 @@ class Obd(Part):
     samples: Samples = Field(1000, description="score on the first so many training images, or on all")
 
 
-class Movement(Part):
-    """The weight that training has moved most towards zero since the stage began, by -w g over its steps, goes first
-    (Sanh, 2020)."""
-
-    kind: Literal["movement"]
-
-
 class Norms(Part):
     """The node with the smallest norm of its rows times norm of its columns goes first."""
 
@@ -115,14 +108,13 @@ CriterionName = Literal[
     "taylor_square",
     "snip",
     "obd",
-    "movement",
     "skeletonization",
     "norms",
     "variance",
     "ablation",
     "principal_axes",
 ]
-ForWeights = ScaledMagnitude | Lamp | Obd | Movement
+ForWeights = ScaledMagnitude | Lamp | Obd
 ForNodes = Skeletonization | Norms | Variance | Ablation | PrincipalAxes
 AnyCriterion = Annotated[Magnitude | Random | Gradient | ForWeights | ForNodes, Field(discriminator="kind")]
 Criterion = Annotated[AnyCriterion, BeforeValidator(spelled_out, json_schema_input_type=CriterionName | AnyCriterion)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights, Movement
+from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights
 from compress.recipe.schema.parts import Count, Names, Part, told_by
 from compress.recipe.schema.removal import (
     AnyRemoval,
@@ -50,7 +50,6 @@ MinKeep = Annotated[
 ]
 
 
-Gradual = GradualRemoval | GradualSoftRemoval
 Scope = Literal["global", "layer", "erk", "isomorphic"]
 Measure = Literal["sparsity", "params", "macs"]
 Budget = Annotated[float | None, Field(gt=0, lt=1)]
@@ -150,16 +149,6 @@ class Stage(Part):
             )
         return removal
 
-    @field_validator("removal")
-    @classmethod
-    def _movement_takes_time(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
-        if isinstance(info.data.get("criterion"), Movement) and not isinstance(removal, Gradual):
-            raise ValueError(
-                f"{removal.kind} removal chooses before the first step, when there is no movement yet; use removal: "
-                "gradual or gradual_soft, or criterion: magnitude"
-            )
-        return removal
-
     @field_validator("regrow")
     @classmethod
     def _what_grows_back_is_chosen_anew(cls, regrow: Regrowth | None, info: ValidationInfo) -> Regrowth | None:
@@ -170,7 +159,7 @@ class Stage(Part):
             raise ValueError("regrow is for weights, and the target is nodes, which stay chosen; remove the key")
         if isinstance(removal, FilterRemoval):
             raise ValueError(f"what {removal.kind} removal lowers learns on and grows back anyway; remove the key")
-        if not isinstance(removal, Gradual):
+        if not isinstance(removal, GradualRemoval | GradualSoftRemoval):
             raise ValueError(
                 f"{removal.kind} removal chooses once, and what is gone comes back at a new choice; remove `regrow`, "
                 "or use removal: gradual or gradual_soft"
