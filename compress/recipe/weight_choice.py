@@ -9,9 +9,11 @@ from compress import metrics
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
 from compress.recipe.setting import Setting
+from compress.remove.gradual import progress_at
 from compress.remove.masks import effective
 from compress.select import criteria, gradients
 from compress.select.choose import choose
+from compress.select.regrow import returning, share_at
 from compress.select.targets import Target, resolve
 
 
@@ -37,10 +39,27 @@ class WeightChoice(Choice):
             taken_first(taken_first(score, self._pruned.keep.get(name)), ~gone[name])
             for name, score in zip(names, plain, strict=True)
         ]
+        if stage.regrow is not None:
+            back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
+            # As many others then go in their stead. Below infinity, which is for what min_keep protects.
+            scores = [s.masked_fill(mask, torch.finfo(s.dtype).max) for s, mask in zip(scores, back, strict=True)]
         scope = stage.scope or "global"
         assert scope != "isomorphic", "the schema refuses it"
         chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
+
+    def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:
+        """What comes back of that which this stage took, chosen within the tensors that compete with each other."""
+        keep = self._pruned.keep
+        may = list(with_earlier(gone, keep).values())
+        if not any(mask.any() for mask in may):
+            return may
+        dead = [mask | ~keep[name] if name in keep else mask for name, mask in gone.items()]
+        share = share_at(wanted.share, progress_at(sparsity / self._stage.goes))
+        slopes = _slopes(self._model, self._targets, wanted.samples, self._setting)
+        if self._stage.scope == "global":
+            return returning(slopes, dead, may, share)
+        return [returning([s], [d], [m], share)[0] for s, d, m in zip(slopes, dead, may, strict=True)]
 
 
 def _weight_scores(
@@ -66,6 +85,13 @@ def _weight_scores(
             ]
         case _:
             return [criteria.magnitude(weight) for weight in weights]
+
+
+def _slopes(model: nn.Module, targets: Sequence[Target], samples: int | str, setting: Setting) -> list[Tensor]:
+    """The gradient of the loss in every entry as it acts now, gone or not."""
+    batches, loss = scoring_batches(setting, samples), metrics.loss(setting.task)
+    with effective([(target.module, target.name) for target in targets]) as leaves:
+        return gradients.mean(model, leaves, batches, loss)
 
 
 _BY_GRADIENT = {

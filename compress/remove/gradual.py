@@ -10,6 +10,16 @@ from compress.remove.decay import GONE
 from compress.remove.pruner import Pruner, Removal
 
 
+def level(progress: float) -> float:
+    """The share of all that goes in the end which is in the set at this progress of the ramp, in [0, 1]."""
+    return 1.0 - (1.0 - progress) ** 3
+
+
+def progress_at(level: float) -> float:
+    """The inverse of `level`; what rounding puts above 1 counts as 1."""
+    return float(1.0 - max(0.0, 1.0 - level) ** (1 / 3))
+
+
 class Gradual(Removal):
     """A cubic ramp of cohorts.
 
@@ -36,7 +46,7 @@ class Gradual(Removal):
 
     def advance(self, pruner: Pruner, step: int) -> None:
         if step == self.ramp or (step < self.ramp and step % self.every == 0):
-            pruner.take(1.0 - (1.0 - step / self.ramp) ** 3)
+            pruner.take(level(step / self.ramp))
         pruner.fade_by(self.factor, self._floor)
 
     def finish(self, pruner: Pruner) -> None:

@@ -24,7 +24,7 @@ from compress.select.targets import Target, TargetLike, resolve
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
 """(sparsity, what is gone) -> what is kept: bool tensors of the targets' shapes, in their order.
 
-Called whenever the set is taken anew; what is gone (True, exactly zero) is to go again.
+Called whenever the set is taken anew; what is gone (True, exactly zero) is to go again, or comes back at zero.
 """
 
 

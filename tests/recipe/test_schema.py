@@ -160,6 +160,35 @@ def test_a_criterion_for_nodes_is_refused_for_weights(criterion: str) -> None:
         stage(WEIGHTS, criterion=criterion)
 
 
+GRADUAL_WEIGHTS = {**WEIGHTS, "removal": "gradual", "retrain": RETRAIN, "regrow": {"share": 0.3}}
+
+
+@pytest.mark.parametrize("removal", ["gradual", "gradual_soft"])
+def test_regrowth_is_for_weights_that_go_gradually(removal: str) -> None:
+    found = stage(GRADUAL_WEIGHTS, removal=removal).regrow
+    assert found is not None
+    assert (found.share, found.samples) == (0.3, 500)
+    assert stage(GRADUAL_WEIGHTS, regrow={"share": 0.3, "samples": "all"}).regrow.samples == "all"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"removal": "hard"}, "hard removal chooses once, .* use removal: gradual or gradual_soft"),
+        ({"removal": "soft"}, "soft removal chooses once"),
+        ({"removal": "greg"}, "greg removal chooses once"),
+        ({"removal": "sfp"}, "what sfp removal lowers learns on and grows back anyway; remove the key"),
+        ({"removal": "srfp"}, "what srfp removal lowers learns on"),
+        ({"target": {"nodes": "latent"}, "scope": None}, "regrow is for weights, and the target is nodes"),
+        ({"regrow": {"share": 1.0}}, "less than 1"),
+        ({"regrow": {"samples": 100}}, "share"),
+    ],
+)
+def test_regrowth_where_there_is_none(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stage(GRADUAL_WEIGHTS, **changes)
+
+
 def test_every_criterion_has_a_name_and_its_line_in_the_docs() -> None:
     names = get_args(CriterionName)
     kinds = [kind for form in get_args(get_args(AnyCriterion)[0]) for kind in get_args(form.__annotations__["kind"])]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compress.errors import InputError
-from compress.remove.gradual import Gradual
+from compress.remove.gradual import Gradual, level, progress_at
 from compress.remove.pruner import EarlyRemovalWarning, Pruner
 from compress.select.choose import LayerCollapseWarning
 
@@ -39,6 +39,12 @@ def test_the_set_grows_along_zhu_and_guptas_cubic():
     assert seen[39] == seen[49] == 80
     pruner.finalize()
     assert (model.weight == 0).sum() == 80
+
+
+def test_the_progress_follows_from_the_level():
+    for progress in (0.0, 0.1, 0.5, 0.99, 1.0):
+        assert progress_at(level(progress)) == pytest.approx(progress)
+    assert progress_at(1.0 + 1e-16) == progress_at(1.0) == 1.0
 
 
 def test_what_goes_is_what_is_small_at_that_moment():

@@ -41,6 +41,7 @@ from compress.recipe.schema.removal import (
     GradualRemoval,
     HardRemoval,
     PenaltyRemoval,
+    Regrowth,
     SoftRemoval,
 )
 from compress.recipe.schema.stage import Nodes, Stage, Weights
@@ -81,6 +82,7 @@ __all__ = [
     "PrincipalAxes",
     "Random",
     "Recipe",
+    "Regrowth",
     "ResNet20",
     "Retraining",
     "RowLSTM",

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from compress.recipe.schema.criterion import Samples
 from compress.recipe.schema.parts import Duration, DurationText, Part, spelled_out
 
 
@@ -92,6 +93,19 @@ class PenaltyRemoval(Part):
     ceiling: float = Field(
         default=0.05, gt=0, lt=1, description="the last penalty: the share of a weight that a step takes away"
     )
+
+
+class Regrowth(Part):
+    """At each new choice of a gradual removal, the gone weights with the largest |gradient| come back at zero, and as
+    many others go in their stead (RigL; Evci, 2020)."""
+
+    share: float = Field(
+        gt=0,
+        lt=1,
+        description="how many: this share of the weights that live, or of those that are gone where these are fewer; "
+        "by half a cosine it falls to 0 until the set is complete",
+    )
+    samples: Samples = Field(500, description="take the gradient on the first so many training images, or on all")
 
 
 def _check_exponential(key: str, value: float | None, info: ValidationInfo) -> None:

@@ -7,7 +7,15 @@ from pydantic_core import PydanticCustomError
 
 from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights
 from compress.recipe.schema.parts import Count, Names, Part, told_by
-from compress.recipe.schema.removal import AnyRemoval, HardRemoval, Removal
+from compress.recipe.schema.removal import (
+    AnyRemoval,
+    FilterRemoval,
+    GradualRemoval,
+    GradualSoftRemoval,
+    HardRemoval,
+    Regrowth,
+    Removal,
+)
 from compress.recipe.schema.training import Retraining
 
 
@@ -80,6 +88,10 @@ class Stage(Part):
         default=False, description="let the next layer make up for pruned nodes, by least squares from the kept ones"
     )
     removal: Removal = Field(description="how they go: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
+    regrow: Regrowth | None = Field(
+        default=None,
+        description="for weights that go gradually: at every choice some that are gone come back, and others go",
+    )
     retrain: Retraining | None = Field(
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
     )
@@ -138,6 +150,23 @@ class Stage(Part):
                 "remove `compensate`, or use removal: hard"
             )
         return removal
+
+    @field_validator("regrow")
+    @classmethod
+    def _what_grows_back_is_chosen_anew(cls, regrow: Regrowth | None, info: ValidationInfo) -> Regrowth | None:
+        removal = info.data.get("removal")
+        if regrow is None or removal is None:
+            return regrow
+        if isinstance(info.data.get("target"), Nodes):
+            raise ValueError("regrow is for weights, and the target is nodes, which stay chosen; remove the key")
+        if isinstance(removal, FilterRemoval):
+            raise ValueError(f"what {removal.kind} removal lowers learns on and grows back anyway; remove the key")
+        if not isinstance(removal, GradualRemoval | GradualSoftRemoval):
+            raise ValueError(
+                f"{removal.kind} removal chooses once, and what is gone comes back at a new choice; remove `regrow`, "
+                "or use removal: gradual or gradual_soft"
+            )
+        return regrow
 
     @field_validator("retrain")
     @classmethod
