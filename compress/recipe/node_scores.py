@@ -59,10 +59,12 @@ def comparable(scores: Scores, criterion: schema.AnyCriterion, keep: Mapping[Cou
     """
     if not isinstance(criterion, schema.Magnitude | schema.Norms):
         return scores
-    return {
-        coupling: score / score[keep[coupling].to(score.device)].mean() if coupling in keep else score / score.mean()
-        for coupling, score in scores.items()
-    }
+    return {coupling: _relative(score, keep.get(coupling)) for coupling, score in scores.items()}
+
+
+def _relative(score: Tensor, keep: Tensor | None) -> Tensor:
+    mean = (score if keep is None else score[keep.to(score.device)]).mean()
+    return score / mean if mean > 0 else score  # all of them are zero
 
 
 def _row_norms(model: nn.Module, coupling: Coupling) -> Tensor:
@@ -72,10 +74,12 @@ def _row_norms(model: nn.Module, coupling: Coupling) -> Tensor:
 
 
 def _norms(model: nn.Module, coupling: Coupling) -> Tensor:
-    """Norm of all rows and biases of each node times norm of all its columns."""
+    """Norm of all rows and biases of each node times norm of all its columns, if it has any."""
     sides: dict[str, list[Tensor]] = {"writes": [], "reads": [], "follows": []}
     for member in coupling.members:
         sides[member.role].append(member.matrix(_values(model, member)))
+    if not sides["reads"]:  # summed over without weights, as queries and keys are
+        return criteria.row_norm(torch.cat(sides["writes"], dim=1))
     return criteria.norms(sides["writes"], sides["reads"])
 
 
