@@ -192,7 +192,7 @@ def test_a_vision_transformer_has_whole_patches_and_heads(model: dict[str, Any],
     ],
 )
 def test_networks_that_are_not_the_papers(model: dict[str, Any]) -> None:
-    recipe = {**RECIPE, "task": "classify", "model": model}
+    recipe = {**RECIPE, "task": "classify", "model": model, "data": {"npz": "a.npz"}}
     assert Recipe.model_validate(recipe).model.name == model["name"]
     assert Draft202012Validator(json_schema()).is_valid(recipe)
     with pytest.raises(ValidationError, match="classify"):
