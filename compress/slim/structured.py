@@ -62,20 +62,20 @@ def choose_nodes(
     for coupling, score in scores.items():
         if score.isnan().any():
             raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
-    earlier = {} if earlier is None else earlier
-    scores = {coupling: _gone_first(score, earlier.get(coupling)) for coupling, score in scores.items()}
+    before: Mapping[Coupling, Tensor] = earlier or {}
+    scores = {coupling: _gone_first(score, before.get(coupling)) for coupling, score in scores.items()}
     pools = _pools(scores, ranking)
 
     def at(share: float) -> Keep:
         keep = _at(share, scores, pools, multiple_of, min_nodes)
-        return {coupling: nodes & earlier.get(coupling, nodes) for coupling, nodes in keep.items()}
+        return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
 
     if sparsity is not None:
         return at(sparsity)
     weights = weights_of("params" if macs is None else "macs", known)
     budget = given[0] * cost(known, {}, weights)
     low, high = 0.0, 1.0
-    least = cost(known, {**earlier, **at(high)}, weights)
+    least = cost(known, {**before, **at(high)}, weights)
     if least > budget:
         raise InputError(
             f"The budget of {given[0]:.0%} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
@@ -83,7 +83,7 @@ def choose_nodes(
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        fits = cost(known, {**earlier, **at(middle)}, weights) <= budget
+        fits = cost(known, {**before, **at(middle)}, weights) <= budget
         low, high = (low, middle) if fits else (middle, high)
     return at(high)
 
