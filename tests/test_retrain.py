@@ -44,7 +44,31 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def plain_loop(model: nn.Module, steps: int, optimizer: torch.optim.Optimizer, rates: list[float]) -> list[float]:
+class Both:
+    """Muon for the matrices and AdamW for the biases, as one optimizer."""
+
+    def __init__(self, model: nn.Module, **settings: float) -> None:
+        matrices, biases = ([p for p in model.parameters() if (p.dim() == 2) == two] for two in (True, False))
+        self.muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings)  # type: ignore[arg-type]
+        self.adamw = torch.optim.AdamW(biases, fused=True, **settings)  # type: ignore[arg-type]
+        self.param_groups = self.muon.param_groups + self.adamw.param_groups
+
+    def zero_grad(self) -> None:
+        self.muon.zero_grad()
+        self.adamw.zero_grad()
+
+    def step(self) -> None:
+        self.muon.step()
+        self.adamw.step()
+
+
+def plain_loop(
+    model: nn.Module,
+    steps: int,
+    optimizer: torch.optim.Optimizer | Both,
+    rates: list[float],
+    precision: torch.dtype = torch.float32,
+) -> list[float]:
     generator, losses = seeded(), []
     while len(losses) < steps:
         for inputs, targets in Samples()(generator):
@@ -52,7 +76,8 @@ def plain_loop(model: nn.Module, steps: int, optimizer: torch.optim.Optimizer, r
                 break
             for group in optimizer.param_groups:
                 group["lr"] = rates[len(losses)]
-            loss = F.mse_loss(model(inputs), targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                loss = F.mse_loss(model(inputs), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -84,6 +109,51 @@ def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.op
     assert shown == list(enumerate(losses, start=1))
     assert result.steps == 17
     assert result.losses == [sum(part) / len(part) for part in (losses[:7], losses[7:14], losses[14:])]
+
+
+def test_muon_is_torchs_own_for_matrices_and_adamw_for_the_rest_to_the_last_bit() -> None:
+    ours, plain = network(), network()
+    losses = plain_loop(plain, 17, Both(plain, lr=0.01, weight_decay=0.1), [0.01] * 17)
+    settings = Optimization("muon", lr=0.01, weight_decay=0.1)
+    result = train(ours, Samples(), F.mse_loss, 17, settings, generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+    assert result.losses == [sum(part) / len(part) for part in (losses[:7], losses[7:14], losses[14:])]
+
+
+def test_muon_without_matrices_or_without_anything_else() -> None:
+    for kept in ("weight", "bias"):
+        ours, plain = network(), network()
+        for model in (ours, plain):
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.endswith(kept))
+        both = Both(plain, lr=0.01, weight_decay=0.0)
+        plain_loop(plain, 3, both, [0.01] * 3)
+        train(ours, Samples(), F.mse_loss, 3, Optimization("muon", lr=0.01), generator=seeded())
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+
+
+def test_the_schedule_is_that_of_both_optimizers_of_muon() -> None:
+    ours, plain, steps = network(), network(), 12
+    rates = [0.05 * (1 - t / steps) * min(1.0, (t + 1) / 4) for t in range(steps)]
+    plain_loop(plain, steps, Both(plain, lr=0.05, weight_decay=0.1), rates)
+    settings = Optimization("muon", 0.05, weight_decay=0.1, lr_schedule="linear", warmup=0.25)
+    train(ours, Samples(), F.mse_loss, steps, settings, generator=seeded())
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_is_a_plain_loop_under_autocast_to_the_last_bit() -> None:
+    ours, plain, full = network(), network(), network()
+    for model, precision in ((plain, torch.bfloat16), (full, torch.float32)):
+        plain_loop(model, 10, torch.optim.SGD(model.parameters(), fused=True), [0.05] * 10, precision)
+    seen = []
+    ours[1].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    settings = Optimization("sgd", 0.05, precision="bfloat16")
+    train(ours, Samples(), F.mse_loss, 10, settings, generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
+    assert not torch.equal(ours[0].weight, full[0].weight)
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])

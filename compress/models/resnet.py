@@ -35,7 +35,8 @@ def resnet20(
 ) -> Network:
     """ResNet-20 with projection shortcuts; 272,474 parameters for CIFAR-10, 40.8 M multiply-adds.
 
-    [N, C, H, W] to logits [N, classes]. Convolutions are He-normal over their outputs, norms the identity.
+    [N, C, H, W] to logits [N, classes]. Convolutions are He-normal over their outputs, norms the
+    identity, and the head is Xavier-uniform without bias to begin with.
     """
     channels, blocks = WIDTHS[0], []
     for width in WIDTHS:
@@ -53,5 +54,6 @@ def resnet20(
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-    nn.init.xavier_uniform_(network.get_submodule("head").weight, generator=generator)  # type: ignore[arg-type]
+    nn.init.xavier_uniform_(network.get_parameter("head.weight"), generator=generator)
+    nn.init.zeros_(network.get_parameter("head.bias"))
     return network

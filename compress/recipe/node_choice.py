@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.errors import TargetError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, with_earlier
 from compress.recipe.node_scores import comparable, node_scores
 from compress.recipe.setting import Setting
 from compress.remove.compensate import compensate, moments
@@ -40,7 +40,9 @@ class NodeChoice(Choice):
         members = [
             member.tensor for coupling in self._coupled for member in coupling.members if member.role != "follows"
         ]
-        self.adjacent = [f"{side}.*" for side in sorted({tensor.rpartition(".")[0] for tensor in members})]
+        self.adjacent = sorted(
+            {f"{side}.*" if side else name for side, _, name in (t.rpartition(".") for t in members)}
+        )
         self.paths = list(dict.fromkeys([*members, *pruned.keep]))
 
     @property
@@ -71,23 +73,25 @@ class NodeChoice(Choice):
         self._pruned.keep_nodes.update(self._keep)
 
     def _masks(self, share: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        self._keep |= with_earlier(self._chosen(share), self._keep)
+        self._keep |= self._chosen(share)
         masks = masks_of(self._model, {coupling: self._keep[coupling] for coupling in self._coupled})
         return {**self._pruned.keep, **with_earlier(masks, self._pruned.keep)}
 
     def _chosen(self, share: float) -> Keep:
         if share == 0:  # where a ramp begins
-            return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
+            every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
+            return with_earlier(every, self._keep)
         stage = self._stage
         scores = node_scores(self._model, stage.criterion, self._coupled, self._chance, self._setting)
         if stage.scope is not None:
             scores = comparable(scores, stage.criterion, self._keep)
-        ranked = {coupling: taken_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
-        return choose_within(self._known, ranked, stage, share)
+        return choose_within(self._known, scores, stage, share, self._keep)
 
 
-def choose_within(known: Couplings, scores: Mapping[Coupling, Tensor], stage: schema.Stage, share: float) -> Keep:
-    """`choose_nodes` as the stage has it, at a share of what goes.
+def choose_within(
+    known: Couplings, scores: Mapping[Coupling, Tensor], stage: schema.Stage, share: float, earlier: Keep
+) -> Keep:
+    """`choose_nodes` as the stage has it, at a share of what goes; none of what `earlier` choices took comes back.
 
     Raises:
         InputError: a budget that cannot be reached.
@@ -102,6 +106,7 @@ def choose_within(known: Couplings, scores: Mapping[Coupling, Tensor], stage: sc
         ranking=_RANKINGS[stage.scope or "layer"],
         multiple_of=stage.multiple_of,
         min_nodes=stage.min_keep or 1,
+        earlier=earlier,
     )
 
 

@@ -59,10 +59,12 @@ def comparable(scores: Scores, criterion: schema.AnyCriterion, keep: Mapping[Cou
     """
     if not isinstance(criterion, schema.Magnitude | schema.Norms):
         return scores
-    return {
-        coupling: score / score[keep[coupling].to(score.device)].mean() if coupling in keep else score / score.mean()
-        for coupling, score in scores.items()
-    }
+    return {coupling: _relative(score, keep.get(coupling)) for coupling, score in scores.items()}
+
+
+def _relative(score: Tensor, keep: Tensor | None) -> Tensor:
+    mean = (score if keep is None else score[keep.to(score.device)]).mean()
+    return score / mean if mean > 0 else score  # all of them are zero
 
 
 def _row_norms(model: nn.Module, coupling: Coupling) -> Tensor:
@@ -72,10 +74,12 @@ def _row_norms(model: nn.Module, coupling: Coupling) -> Tensor:
 
 
 def _norms(model: nn.Module, coupling: Coupling) -> Tensor:
-    """Norm of all rows and biases of each node times norm of all its columns."""
+    """Norm of all rows and biases of each node times norm of all its columns, if it has any."""
     sides: dict[str, list[Tensor]] = {"writes": [], "reads": [], "follows": []}
     for member in coupling.members:
         sides[member.role].append(member.matrix(_values(model, member)))
+    if not sides["reads"]:  # summed over without weights, as queries and keys are
+        return criteria.row_norm(torch.cat(sides["writes"], dim=1))
     return criteria.norms(sides["writes"], sides["reads"])
 
 
@@ -124,22 +128,31 @@ def _taps(model: nn.Module, coupling: Coupling) -> list[nodes.Tap]:
     """All layers that read the nodes, which is behind the activation function; or else the output of a writer."""
     readers = _readers(coupling)
     modules = [model.get_submodule(layer_of(member.tensor)) for member in readers]
-    if readers and all(isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) for module in modules):
-        return [nodes.Tap(layer_of(member.tensor), "input", _owner(member)) for member in readers]
+    if readers and all(_is_watched(module) for module in modules):
+        return [nodes.Tap(layer_of(member.tensor), "input", _owner(model, member)) for member in readers]
     writer = _writers(model, coupling)[0]
-    return [nodes.Tap(layer_of(writer.tensor), "output", _owner(writer))]
+    return [nodes.Tap(layer_of(writer.tensor), "output", _owner(model, writer))]
 
 
-def _owner(member: Member) -> Tensor:
-    """The node that each position along the member's dimension belongs to.
+def _is_watched(module: nn.Module) -> bool:
+    """MultiheadAttention reads the weights of its out_proj without calling it."""
+    called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    return called and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+
+
+def _owner(model: nn.Module, member: Member) -> Tensor:
+    """The node that each feature which the member's layer reads, or writes, belongs to.
 
     Raises:
-        TargetError: some belong to nodes of others.
+        TargetError: some belong to nodes of others, or the layer is none that shows features.
     """
-    if member.offset or member.step:
+    name, side = layer_of(member.tensor), "in" if member.role == "reads" else "out"
+    module = model.get_submodule(name)
+    features = getattr(module, f"{side}_features", getattr(module, f"{side}_channels", None))
+    if features != member.outer * member.size * member.inner:
         raise TargetError(
-            f"{layer_of(member.tensor)!r} holds nodes of other layers beside those in question, which cannot be "
-            "watched there one by one; use the criterion magnitude, norms or taylor"
+            f"what {'goes into' if side == 'in' else 'comes out of'} {name!r} is not just the nodes in question, which "
+            "cannot be watched there one by one; use the criterion magnitude, norms or taylor"
         )
     every = torch.arange(member.size)[None, :, None]
     return every.expand(member.outer, member.size, member.inner).flatten()

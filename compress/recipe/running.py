@@ -117,7 +117,10 @@ def apply(
         require_inputs(model, setting.example, recipe.model)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        counts = [check_stage(model, stage, number, setting, place) for number, stage in enumerate(recipe.stages)]
+        sketch = Pruned()
+        counts = [
+            check_stage(model, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)
+        ]
     if not any(counts):
         raise NothingPrunedError(
             "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"

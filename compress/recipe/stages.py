@@ -83,12 +83,18 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
 
 def check_stage(
-    model: nn.Module, stage: schema.Stage, number: int, setting: Setting, place: Callable[[str], str] = str
+    model: nn.Module,
+    stage: schema.Stage,
+    number: int,
+    setting: Setting,
+    place: Callable[[str], str] = str,
+    pruned: Pruned | None = None,
 ) -> int:
     """Find out before any time is spent whether the stage can be run on this network.
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
+        pruned: how many nodes earlier stages will take, if not which; this stage adds its own.
 
     Returns:
         How many of its entries or nodes will go.
@@ -100,7 +106,10 @@ def check_stage(
     with _told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
     with _told_at(place(f"stages.{number}.target")):
-        going = _going_nodes(model, stage, setting) if isinstance(stage.target, schema.Nodes) else _going(model, stage)
+        if isinstance(stage.target, schema.Nodes):
+            going = _going_nodes(model, stage, setting, pruned or Pruned())
+        else:
+            going = _going(model, stage)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with _told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
@@ -113,12 +122,14 @@ def _going(model: nn.Module, stage: schema.Stage) -> int:
     return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
 
 
-def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting) -> int:
-    """As many as if all scores were equal, which is as good a guess as any."""
+def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned: Pruned) -> int:
+    """As many as if the scores of all widths were alike, which is as good a guess as any."""
     assert isinstance(stage.target, schema.Nodes)
     known = couplings(model, setting.example)
-    equal = {coupling: torch.zeros(coupling.size) for coupling in known.matching(stage.target.nodes)}
-    return sum(int((~keep).sum()) for keep in choose_within(known, equal, stage, stage.goes).values())
+    alike = {coupling: torch.linspace(0, 1, coupling.size) for coupling in known.matching(stage.target.nodes)}
+    keep = choose_within(known, alike, stage, stage.goes, pruned.keep_nodes)
+    pruned.keep_nodes |= keep
+    return sum(int((~nodes).sum()) for nodes in keep.values())
 
 
 @contextmanager

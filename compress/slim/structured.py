@@ -35,6 +35,7 @@ def choose_nodes(
     ranking: Ranking = "coupling",
     multiple_of: int = 1,
     min_nodes: int | float = 1,
+    earlier: Mapping[Coupling, Tensor] | None = None,
 ) -> Keep:
     """Which nodes stay, of every coupling in `scores`: bool [size], True = keep.
 
@@ -46,6 +47,7 @@ def choose_nodes(
             are of one kind), or with all others.
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
         min_nodes: of every coupling at least so many stay, or this share of its nodes if it is below 1.
+        earlier: bool [size] of any couplings, what earlier choices kept: the rest goes first, and counts in a budget.
 
     Raises:
         InputError: not exactly one of the three was given, one is out of range, or the budget cannot be reached.
@@ -60,13 +62,20 @@ def choose_nodes(
     for coupling, score in scores.items():
         if score.isnan().any():
             raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
+    before: Mapping[Coupling, Tensor] = earlier or {}
+    scores = {coupling: _gone_first(score, before.get(coupling)) for coupling, score in scores.items()}
     pools = _pools(scores, ranking)
+
+    def at(share: float) -> Keep:
+        keep = _at(share, scores, pools, multiple_of, min_nodes)
+        return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
+
     if sparsity is not None:
-        return _at(sparsity, scores, pools, multiple_of, min_nodes)
+        return at(sparsity)
     weights = weights_of("params" if macs is None else "macs", known)
     budget = given[0] * cost(known, {}, weights)
     low, high = 0.0, 1.0
-    least = cost(known, _at(high, scores, pools, multiple_of, min_nodes), weights)
+    least = cost(known, {**before, **at(high)}, weights)
     if least > budget:
         raise InputError(
             f"The budget of {given[0]:.0%} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
@@ -74,9 +83,9 @@ def choose_nodes(
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        fits = cost(known, _at(middle, scores, pools, multiple_of, min_nodes), weights) <= budget
+        fits = cost(known, {**before, **at(middle)}, weights) <= budget
         low, high = (low, middle) if fits else (middle, high)
-    return _at(high, scores, pools, multiple_of, min_nodes)
+    return at(high)
 
 
 def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
@@ -122,6 +131,12 @@ def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Cou
     return list(pools.values())
 
 
+def _gone_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+    """Sparsity is of the original: what is gone already counts."""
+    scores = scores.float().cpu()
+    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
 def _at(
     sparsity: float,
     scores: Mapping[Coupling, Tensor],
@@ -132,13 +147,13 @@ def _at(
     """The lowest round(sparsity * n) of each pool go; what rounding gives back are the best of those."""
     keep: Keep = {}
     for pool in pools:
-        together = torch.cat([scores[coupling].float().cpu() for coupling in pool])
+        together = torch.cat([scores[coupling] for coupling in pool])
         stays = torch.ones(len(together), dtype=torch.bool)
         stays[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
         for coupling, mine in zip(pool, torch.split(stays, [coupling.size for coupling in pool]), strict=True):
             floor = min_nodes if min_nodes >= 1 else max(1, round(min_nodes * coupling.size))
             count = max(int(mine.sum()), int(floor))
             count = min(-(-count // multiple_of) * multiple_of, coupling.size)
-            best = scores[coupling].float().cpu().argsort(descending=True, stable=True)[:count]
+            best = scores[coupling].argsort(descending=True, stable=True)[:count]
             keep[coupling] = torch.zeros(coupling.size, dtype=torch.bool).index_fill_(0, best, True)
     return keep

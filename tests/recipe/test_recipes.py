@@ -1,10 +1,13 @@
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
+from typer.testing import Result
 
 from compress.errors import RecipeError
 from compress.recipe.loading import load_recipe, resolved_yaml, shipped, shipped_text
@@ -68,6 +71,33 @@ def test_the_classifiers_retrain_as_long_as_the_paper_and_otherwise_take_what_wi
     (stage,) = load_recipe(f"{data}_classifier").stages
     assert stage.retrain is not None
     assert (stage.removal.kind, stage.retrain.epochs, stage.sparsity) == ("gradual_soft", 1, 0.97)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "measure"),
+    [
+        ("cifar10_resnet", "model.image=[1, 28, 28]", "macs"),
+        ("mnist_lstm", "model.hidden=32", "params"),
+        ("fashion_mnist_vit", "model.depth=2", None),
+    ],
+)
+def test_recipes_for_other_networks_run_from_end_to_end(
+    run: Callable[..., Result], tmp_path: Path, name: str, change: str, measure: str | None
+) -> None:
+    """On a few digits: 4 steps an epoch."""
+    changes = [change, "data={name: mnist_sample, train: 96, test: 40, batch_size: 24}", "train.epochs=1"]
+    changes += ["stages.0.criterion.samples=48", "stages.0.removal.cohort=1 step", "stages.0.removal.every=1 step"]
+    changes += ["stages.0.retrain.epochs=1", "stages.0.removal.over=3 steps", "export=[]"]
+    options = [part for item in changes for part in ("--set", item)]
+    run("train", name, "-o", tmp_path / "model.pt", *options)
+    found = json.loads(run("apply", name, tmp_path / "model.pt", "-o", tmp_path / "out", "--json", *options).stdout)
+    dense, slim = found["models"]["dense"], found["models"]["slim"]
+    assert found["parity"]["masked_vs_slim"] <= found["parity"]["tolerance"]
+    assert slim["params"] < dense["params"]
+    if measure is not None:
+        assert 0.3 * dense[measure] < slim[measure] <= 0.5 * dense[measure]
+    else:
+        assert found["stages"][0]["achieved"] == 0.5
 
 
 def schema_parts() -> list[type[Part]]:

@@ -196,3 +196,33 @@ def test_every_criterion_has_a_name_and_its_line_in_the_docs() -> None:
     assert set(names) <= set(FORMS)
     text = (SCHEMA_FILE.parent / "recipes.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` | " in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"patch": 5}, "patches of 5 x 5 do not fill images of 28 x 28"),
+        ({"image": [3, 32, 30], "patch": 4}, "patches of 4 x 4 do not fill images of 32 x 30"),
+        ({"heads": 5}, "5 heads do not divide tokens of 64; choose a divisor, or another `dim`"),
+        ({"dim": 30, "heads": 4}, "4 heads do not divide tokens of 30"),
+    ],
+)
+def test_a_vision_transformer_has_whole_patches_and_heads(model: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({**RECIPE, "task": "classify", "model": {"name": "vision_transformer", **model}})
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "vision_transformer", "image": [3, 32, 16], "patch": 8, "dim": 30, "heads": 5},
+        {"name": "resnet20", "image": [1, 28, 28]},
+        {"name": "row_lstm", "hidden": 7, "layers": 1},
+    ],
+)
+def test_networks_that_are_not_the_papers(model: dict[str, Any]) -> None:
+    recipe = {**RECIPE, "task": "classify", "model": model, "data": {"npz": "a.npz"}}
+    assert Recipe.model_validate(recipe).model.name == model["name"]
+    assert Draft202012Validator(json_schema()).is_valid(recipe)
+    with pytest.raises(ValidationError, match="classify"):
+        Recipe.model_validate({**recipe, "task": "reconstruct"})

@@ -101,6 +101,22 @@ def test_against_a_loop(make, masked):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_each_batch_has_a_gradient_of_its_own(masked):
+    model, places, inputs, target = build(convolutional, masked)
+    with effective(places) as leaves:
+        batches = zip(inputs.split(3), target.split(3), strict=True)
+        found = [
+            [slope.clone() for slope in slopes] for slopes in gradients.each(model, leaves, batches, F.cross_entropy)
+        ]
+    _, expected = by_hand(convolutional, masked, 3)
+    for rows, slopes in zip(zip(*found, strict=True), expected, strict=True):
+        torch.testing.assert_close(torch.stack(rows), slopes)
+    assert all(module.training for module in model.modules())
+    with effective(places) as leaves, pytest.raises(InputError, match="no scoring data"):
+        list(gradients.each(model, leaves, [], F.cross_entropy))
+
+
 def test_a_modules_own_mode_comes_back():
     model, places, inputs, target = build(convolutional)
     model[1].eval()

@@ -83,6 +83,22 @@ def test_index_is_where_the_nodes_lie_in_a_reshaped_dimension(outer, size, inner
     assert found.tolist() == positions.tolist()
 
 
+@given(*(st.integers(1, 3) for _ in range(3)), *(st.integers(0, 3) for _ in range(2)), st.integers(0, 2))
+def test_matrix_is_what_belongs_to_each_node_between_others(outer, size, inner, before, after, dim):
+    """As in a concatenation: in each of `outer` stretches of the dimension others lie before and after the nodes."""
+    step = before + size * inner + after
+    shape = [2, 3]
+    shape.insert(dim, outer * step)
+    values = np.random.default_rng(0).normal(size=shape)
+    stretches = np.moveaxis(values, dim, 0).reshape(outer, step, -1)[:, before : before + size * inner]
+    expected = np.moveaxis(stretches.reshape(outer, size, inner, -1), 1, 0).reshape(size, -1)
+    member = Member("w", dim, "reads", size, outer, inner, before, step)
+    assert np.array_equal(member.matrix(torch.from_numpy(values)).numpy(), expected)
+    line = np.arange(outer * step)
+    sums = line.reshape(outer, step)[:, before : before + size * inner].reshape(outer, size, inner).sum((0, 2))
+    assert np.array_equal(member.per_node(torch.from_numpy(line)).numpy(), sums)
+
+
 ACTIVATIONS = [
     *(
         nn.ReLU(),
@@ -270,6 +286,33 @@ def test_a_reshape_across_borders_is_kept():
 def test_layers_that_do_not_exist(autoencoder):
     with pytest.raises(TargetError, match=r"no layer 'latents' .* latent"):
         autoencoder.of("latents")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["latent"], ["latent"]),
+        (["encoder.*"], ["encoder.1", "encoder.3", "encoder.5", "encoder.7"]),
+        (["decoder.*"], ["decoder.1", "decoder.3", "decoder.5", "decoder.7"]),  # the last is the network's output
+        (["decoder.[13]", "l*", "decoder.3", "latent"], ["decoder.1", "decoder.3", "latent"]),
+        ([], []),
+    ],
+)
+def test_patterns_match_layers_whose_nodes_can_go_each_once(autoencoder, patterns, expected):
+    assert [coupling.name for coupling in autoencoder.matching(patterns)] == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error", "message"),
+    [
+        ("decoder.9", UnsupportedModelError, "'decoder.9' must keep its width: it is the network's output"),
+        ("decoder.9*", TargetError, r"no layer 'decoder.9\*' with nodes of its own; layers whose nodes can go: enc"),
+        ("Latent", TargetError, "no layer 'Latent'"),
+    ],
+)
+def test_a_pattern_that_matches_no_layer_whose_nodes_can_go(autoencoder, pattern, error, message):
+    with pytest.raises(error, match=message):
+        autoencoder.matching(["latent", pattern])
 
 
 def test_the_model_and_the_example_stay_as_they_were():
