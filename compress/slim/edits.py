@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
 from compress.slim.bottleneck import Affine, take_apart
-from compress.slim.coupling import trace
 from compress.slim.layers import CONVOLUTIONS
+from compress.slim.trace import trace
 from compress.slim.traced import numbers_of, set_number, traced_module
 
 Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]

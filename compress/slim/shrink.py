@@ -78,7 +78,7 @@ def _slim_graph(
     example: Tensor,
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
-    module: nn.Module = copy.deepcopy(traced_module(known.program))
+    module: nn.Module = copy.deepcopy(traced_module(known.trace))
     earlier: Any = getattr(model, "shape_edits", ())
     module.shape_edits = earlier
     own = tensors_of(module)
