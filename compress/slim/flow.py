@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.slim.dimensions import Dim, align, fresh, is_kept, keep
+from compress.errors import InputError
+from compress.slim.dimensions import Dim, align, fresh, is_kept, keep, size_of
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
 
@@ -77,6 +78,12 @@ class Flow:
         return value
 
     def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
+        """Raises InputError where both have nodes, of different numbers."""
+        if one and other and size_of(one) != size_of(other):
+            raise InputError(
+                f"The network does not run on the example: {at(node)} meets {size_of(one)} nodes where it takes "
+                f"{size_of(other)}."
+            )
         align(one, other, f"{at(node)} takes widths for one that are made of different parts")
 
     def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
