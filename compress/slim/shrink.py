@@ -12,8 +12,9 @@ from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.slim.constants import fold_constants
 from compress.slim.coupling import Coupling, Couplings, couplings
 from compress.slim.dead import all_zero, dead_nodes
-from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits, tensors_of
+from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits
 from compress.slim.proof import prove_same
+from compress.slim.trace import tensors_of
 from compress.slim.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]

@@ -72,6 +72,12 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     return Trace(recorder.graph, recorder.tensors)
 
 
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by qualified name; what is tied comes with all of its names."""
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    return {**dict(parameters), **dict(buffers)}
+
+
 def _run(model: nn.Module, example: Tensor) -> None:
     rows = torch.cat([example[:2], example[:2]])[:2]
     try:
@@ -92,21 +98,20 @@ def _restored(model: nn.Module) -> Iterator[None]:
             attributes.update(old)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Operators arrive here as they are called, `linear` and not its parts, since inference mode has no autograd."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
-        self.tensors = dict(model.named_parameters(remove_duplicate=False))
-        self.tensors |= dict(model.named_buffers(remove_duplicate=False))
+        self.tensors = tensors_of(model)
         self.rows = torch.empty(BATCH, *example.shape[1:], dtype=example.dtype, device=_META)
         self._device = example.device
         self._layers = [""]
         self._paths = {module: name for name, module in model.named_modules()}
-        # By identity: the node, and the stand-in, which is held on to, so that no other tensor gets its identity.
+        # By identity: the node, and the stand-in. All are held on to, so that no other tensor gets their identity.
         self._known: dict[int, tuple[fx.Node, Tensor]] = {}
-        self._others: set[fx.Node] = set()
+        self._others: dict[fx.Node, Tensor] = {}
         self._batches: dict[int, fx.Node] = {}
         self._input = self.graph.placeholder("input")
         self._remember(self._input, self.rows)
@@ -133,7 +138,9 @@ class _Recorder(TorchDispatchMode):
             return _mapped(self._output, value)
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise UnsupportedModelError(f"it returns a {type(value).__name__}; tensors in tuples, lists and dicts are followed")
+        raise UnsupportedModelError(
+            f"it returns a {type(value).__name__}; let it return tensors in tuples, lists or dicts"
+        )
 
     @contextmanager
     def following_layers(self) -> Iterator[None]:
@@ -146,7 +153,7 @@ class _Recorder(TorchDispatchMode):
             self._layers.pop()
 
         before = hooks.register_module_forward_pre_hook(enter)
-        after = hooks.register_module_forward_hook(leave)
+        after = hooks.register_module_forward_hook(leave, always_call=True)
         try:
             yield
         finally:
@@ -158,7 +165,7 @@ class _Recorder(TorchDispatchMode):
             raise UnsupportedModelError(_ROW_BY_ROW)
         if len(self.graph.nodes) > _MOST_OPERATORS:
             raise UnsupportedModelError(_ROW_BY_ROW)
-        if func._schema.is_mutable and isinstance(noted[0], fx.Node) and noted[0] in self._others:
+        if func._schema.is_mutable and noted and isinstance(noted[0], fx.Node) and noted[0] in self._others:
             raise UnsupportedModelError(f"{func} changes a tensor that is not part of the network's state_dict")
 
     def _noted(self, value: Any) -> Any:
@@ -182,12 +189,22 @@ class _Recorder(TorchDispatchMode):
         return [self._without_data(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _node(self, tensor: Tensor) -> tuple[fx.Node, Tensor]:
+        if id(tensor) not in self._known and tensor.is_meta:
+            return self._same_data(tensor)
         if id(tensor) not in self._known:  # of the code's own
             name = f"_constant_{len(self._others)}"
-            self.tensors[name] = tensor
+            with torch.inference_mode(False):  # it would stay one that cannot take part in training
+                self.tensors[name] = tensor.clone() if tensor.is_inference() else tensor
             self._stand_in(name, tensor)
-            self._others.add(self._known[id(tensor)][0])
+            self._others[self._known[id(tensor)][0]] = tensor
         return self._known[id(tensor)]
+
+    def _same_data(self, tensor: Tensor) -> tuple[fx.Node, Tensor]:
+        """Of a tensor that no operator has made, as the attribute `data` of another."""
+        for node, known in reversed(self._known.values()):
+            if _memory(known) == _memory(tensor):
+                return node, tensor
+        raise UnsupportedModelError("it uses a tensor that none of torch's operators has made")
 
     def _stand_in(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor without data, which goes for `tensor` from now on."""
@@ -222,6 +239,10 @@ class _Recorder(TorchDispatchMode):
         if isinstance(result, Tensor):
             node.meta["val"] = result.detach()  # as it is now: an operator in place may change its sizes
             self._known[id(result)] = (node, result)
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def _mapped(function: Any, value: Any) -> Any:
