@@ -210,6 +210,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A tensor without data, which goes for `tensor` from now on."""
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
+        if any(size and size % BATCH == 0 for size in tensor.shape):
+            raise UnsupportedModelError(f"{name!r} has the shape {list(tensor.shape)}; {BATCH} is kept for the batch")
         bare = torch.empty_like(tensor, device=_META)
         node = self.graph.create_node("get_attr", name)
         self._remember(node, bare)

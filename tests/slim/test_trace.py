@@ -130,6 +130,11 @@ def test_what_depends_on_values_or_on_the_batch_is_refused(forward, message, mon
         trace(Net(forward), torch.zeros(2, 4))
 
 
+def test_a_width_that_would_be_taken_for_the_batch_is_refused():
+    with pytest.raises(UnsupportedModelError, match=r"'weight' has the shape \[1000003, 1\]"):
+        trace(nn.Linear(1, 1_000_003), torch.zeros(2, 1))
+
+
 def test_a_named_tuple_is_followed():
     model = Net(lambda net, x: Pair(net.a(x)))
     assert "output" in couplings(model, torch.zeros(2, 4)).kept["a"]
