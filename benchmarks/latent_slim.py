@@ -1,9 +1,10 @@
 """Is the slim autoencoder as fast as one built by hand with as many latent nodes, and never slower than the dense one?
 
+    compress apply mnist_ae model.pt -o OUT --set stages.0.criterion=skeletonization
     python benchmarks/latent_slim.py OUT model.pt
 
-OUT is the folder that `compress apply mnist_ae model.pt -o OUT` has left. Timed are OUT/slim.onnx, as it was shipped,
-and the ONNX files of the dense network, of the masked one, and of a fresh network that was built small.
+Timed are OUT/slim.onnx, as it was shipped, and the ONNX files of the dense network, of the masked one, and of a fresh
+network that was built small.
 """
 
 import json

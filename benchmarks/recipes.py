@@ -44,14 +44,14 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         entry["train"] = {key: trained[key] for key in ("steps", "seconds", "metric")}
     out = arguments.work / (arguments.label or name)
     results = run("apply", name, str(model), "-o", str(out), "--data-root", arguments.data_root, "--force", *changes)
-    figures = ("asked", "achieved", "before_removal", "after_removal", "steps", "seconds")
+    figures = ("measure", "asked", "achieved", "before_removal", "after_removal", "steps", "seconds")
     return entry | {
         "data": {key: results["data"][key] for key in ("name", "train", "test")},
         "threads": results["machine"]["threads"],
         "dense": results["models"]["dense"]["metric"],
         "stages": [{key: stage[key] for key in figures} for stage in results["stages"]],
         "slim": results["models"]["slim"]["metric"],
-        "params": {kind: results["models"][kind]["params"] for kind in ("dense", "slim")},
+        **{size: {kind: results["models"][kind][size] for kind in ("dense", "slim")} for size in ("params", "macs")},
         "parity": results["parity"],
         "warnings": results["warnings"],
         "timing": results["timing"],

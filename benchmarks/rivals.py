@@ -20,8 +20,10 @@ from pathlib import Path
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "rivals"
 
 GRADUAL_SOFT = "{kind: gradual_soft, cohort: 60 steps, every: 10 steps}"
-RETRAIN_ALL = "{epochs: 5, batch_size: 64, optimizer: adamw, lr: 1.5e-3, lr_schedule: cosine, weight_decay: 1e-4}"
-IN_SMALL_BATCHES = "{epochs: 1, batch_size: 32, optimizer: adamw, lr: 2e-3, lr_schedule: linear, weight_decay: 1e-4}"
+DECODER = (
+    *("--removal", "hard,gradual,{kind: gradual_soft, over: 0.6 epochs, cohort: 100 steps, every: 20 steps}"),
+    *("--sparsity", ".9,.95", "--lr", "3e-3", "--seeds", "3"),
+)
 REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
 
 # name -> the recipe, and what is compared on it
@@ -55,17 +57,16 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "mnist_latent": (
         "mnist_ae",
         (
-            *("--criterion", "principal_axes,skeletonization", "--removal", "hard", "--sparsity", ".75,.953125"),
-            *("--lr", "1.5e-3", "--seeds", "3"),
-            *("--set", f"stages.0.retrain={RETRAIN_ALL}"),
+            *("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}"),
+            *("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "3"),
         ),
     ),
-    "mnist_decoder": (
-        "mnist_decoder",
+    **{f"{data}_decoder": (f"{data}_decoder", DECODER) for data in ("mnist", "fashion_mnist", "cifar10")},
+    "cifar10_resnet": (
+        "cifar10_resnet",
         (
-            *("--removal", "hard,gradual,{kind: gradual_soft, cohort: 200 steps, over: 0.6 epochs}"),
-            *("--sparsity", ".9,.95", "--lr", "2e-3", "--seeds", "3"),
-            *("--set", f"stages.0.retrain={IN_SMALL_BATCHES}"),
+            *("--removal", "hard,soft,{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"),
+            *("--lr", "2e-2", "--seeds", "3"),
         ),
     ),
 }

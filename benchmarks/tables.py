@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from rivals import EXPERIMENTS, command
@@ -21,13 +22,6 @@ from compress.paper.printed import TABLE_I
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
-
-LATENT_ROWS = {
-    "mnist_ae_hard": ("hard", "the layers next to the nodes"),
-    "mnist_ae": ("soft", "the layers next to the nodes"),
-    "mnist_ae_all_hard": ("hard", "everything, cosine learning rate"),
-    "mnist_ae_all": ("soft", "everything, cosine learning rate"),
-}
 
 
 def main() -> None:
@@ -49,14 +43,16 @@ def filled(path: Path) -> str:
 
 
 def latent() -> str:
-    """The autoencoder with 16 of 64 latent nodes: removal and what retrains."""
-    found = measured("recipes")
-    rows = [("dense, 64 latent nodes, 60 epochs", "", "", "", thousandths(found["mnist_ae"]["dense"]))]
-    for label, (removal, trainable) in LATENT_ROWS.items():
-        (stage,) = found[label]["stages"]
-        before, after = (thousandths(stage[key]) for key in ("before_removal", "after_removal"))
-        rows.append(("slim, 16 latent nodes", removal, trainable, before, after))
-    return table(("network", "removal", "what retrains", "before removal", "after removal"), rows, right=2)
+    """The autoencoder with fewer latent nodes: how they are chosen, and what a network of that size comes to."""
+    results = measured("rivals/mnist_latent")
+    criteria = {rival["name"]: (rival["criterion"], rival["removal"].partition(" ")[0]) for rival in results["rivals"]}
+    titles = [f"{criterion}, {removal}" for criterion, removal in criteria.values()]
+    rows = []
+    for level in results["levels"]:
+        left = round(64 * (1 - level["sparsity"]))
+        cells = [f"{level['rivals'][name]['mean']:.2f} ± {level['rivals'][name]['sd']:.2f}" for name in criteria]
+        rows.append((str(left), *cells, thousandths(measured(f"small_{left}")["metric"])))
+    return table(("latent nodes left", *titles, "small from the start"), rows, right=len(titles) + 1)
 
 
 def latency() -> str:
@@ -77,15 +73,14 @@ def recipes() -> str:
     """Every shipped recipe that was measured as it is: what it was before and after."""
     rows = []
     for name, entry in measured("recipes").items():
-        if name in LATENT_ROWS and name != "mnist_ae":
-            continue
         (stage,) = entry["stages"]
         quality = percent if "accuracy" in entry["slim"] else thousandths
         changes = ", ".join(entry["changes"]) or "none"
         params = f"{entry['params']['dense']:,} to {entry['params']['slim']:,}"
-        rows.append(
-            (name, f"{stage['asked']:.0%}", changes, quality(entry["dense"]), quality(stage["after_removal"]), params)
+        asked = f"{stage['asked']:.0%}" + {"params": " of parameters left", "macs": " of multiply-adds left"}.get(
+            stage.get("measure", ""), ""
         )
+        rows.append((name, asked, changes, quality(entry["dense"]), quality(stage["after_removal"]), params))
     return table(("recipe", "pruned", "changes", "dense", "after removal", "parameters"), rows, right=3)
 
 
@@ -99,6 +94,27 @@ def expected(name: str) -> str:
         figures = f"test loss {thousandths(before)}e-3 dense, {thousandths(after)}e-3 after removal"
     changed = f" with --set {' --set '.join(entry['changes'])}" if entry["changes"] else ""
     return f"# Expected (measured, seed 0){changed}: {figures}."
+
+
+def structured() -> str:
+    """The ResNet-20 at half of its multiply-adds: ours by removal, and the peer."""
+    results = measured("rivals/cifar10_resnet")
+    (level,) = results["levels"]
+    rows = [
+        (
+            f"softprune, {rival['criterion']}, {rival['removal'].partition(' ')[0]}",
+            *spread(level["rivals"][rival["name"]]),
+        )
+        for rival in results["rivals"]
+    ]
+    for way, seeds in measured("structured").items():
+        values = [100 * cell["after"]["accuracy"] for cell in seeds.values()]
+        rows.append((f"torch-pruning 1.6.1, {way}, at once", *spread({"mean": mean(values), "sd": stdev(values)})))
+    return table(("way", "accuracy after 2 epochs"), rows, right=1)
+
+
+def spread(found: dict[str, float]) -> tuple[str]:
+    return (f"{found['mean']:.2f} ± {found['sd']:.2f}",)
 
 
 def split() -> str:
@@ -138,6 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "recipes": recipes,
     "classifiers": classifiers,
+    "structured": structured,
     "split": split,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }

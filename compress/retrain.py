@@ -15,8 +15,9 @@ from compress.data import Batches
 from compress.errors import DivergedError, InputError, TargetError
 from compress.metrics import Loss
 
-Optimizer = Literal["sgd", "adam", "adamw"]
+Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 LRSchedule = Literal["constant", "cosine", "linear"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Optimization:
 
     lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
     warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
+    precision: bfloat16 computes in it what torch holds to be safe; weights and optimizer stay in float32.
     """
 
     optimizer: Optimizer = "adamw"
@@ -33,6 +35,7 @@ class Optimization:
     weight_decay: float = 0.0
     lr_schedule: LRSchedule = "constant"
     warmup: float = 0.0
+    precision: Precision = "float32"
 
 
 @dataclass
@@ -68,9 +71,9 @@ def train(
             from which the loss was still finite.
         InputError: no parameter requires a gradient.
     """
-    optimizer = _optimizer(model, optimization)
-    schedulers = _schedulers(optimizer, optimization, max(1, steps))
-    optimizer.zero_grad()
+    optimizers = _optimizers(model, optimization)
+    schedulers = [found for optimizer in optimizers for found in _schedulers(optimizer, optimization, max(1, steps))]
+    model.zero_grad()
     result = Training()
     good_step, good = 0, copy.deepcopy(model.state_dict())
     model.train()
@@ -78,7 +81,8 @@ def train(
         epoch_start, state = result.steps, copy.deepcopy(model.state_dict())
         values = []
         for inputs, target in batches(generator):
-            value = loss(model(inputs), target)
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=optimization.precision == "bfloat16"):
+                value = loss(model(inputs), target)
             values.append(value.item())
             if not math.isfinite(values[-1]):
                 model.load_state_dict(good)
@@ -88,8 +92,9 @@ def train(
                 )
             good_step, good = epoch_start, state
             value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+            model.zero_grad()
             for scheduler in schedulers:
                 scheduler.step()
             result.steps += 1
@@ -140,7 +145,7 @@ def _schedulers(
     return found
 
 
-def _optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
+def _optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise InputError("nothing to train: no parameter of the model requires a gradient")
@@ -148,8 +153,23 @@ def _optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimize
     # Fused updates halve the time of a step on the paper's autoencoder.
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)
+            return [torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)]
         case "adam":
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+            return [torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)]
         case "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+            return [torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)]
+        case "muon":
+            return _muon(parameters, settings)
+
+
+def _muon(parameters: Sequence[nn.Parameter], settings: Optimization) -> list[torch.optim.Optimizer]:
+    """Muon for matrices, and AdamW for what is none; both with updates of the same size at the same learning rate."""
+    lr, decay = settings.lr, settings.weight_decay
+    matrices = [parameter for parameter in parameters if parameter.dim() == 2]
+    others = [parameter for parameter in parameters if parameter.dim() != 2]
+    found: list[torch.optim.Optimizer] = []
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        found.append(torch.optim.AdamW(others, lr=lr, weight_decay=decay, fused=True))
+    return found

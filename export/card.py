@@ -85,7 +85,8 @@ def _what(results: Results) -> str:
 def _stage(stage: Mapping[str, Any]) -> str:
     how = f"chosen by {_kind(stage['criterion'])}, {_kind(stage['removal'])} removal, {stage['steps']:,} training steps"
     what = " of ".join(_plain(stage[key]) for key in ("kind", "target") if key in stage)
-    text = f"{what}: {_percent(stage['achieved'])} removed "
+    left = {"params": "of all parameters left", "macs": "of all multiply-adds left"}
+    text = f"{what}: {_percent(stage['achieved'])} {left.get(stage.get('measure', ''), 'removed')} "
     text += f"({_percent(stage['asked'])} asked), {how}"
     metrics = ((key, stage.get(key)) for key in ("before_removal", "after_removal"))
     return text + "".join(f"; {_metric(metric)} {key.replace('_', ' ')}" for key, metric in metrics if metric)

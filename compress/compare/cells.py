@@ -16,7 +16,7 @@ from compress.data import Dataset
 from compress.errors import DataError, TrainingError
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device
-from compress.recipe.choosing import Pruned
+from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.setting import Setting, no_bar
 from compress.recipe.stages import run_stage

@@ -45,7 +45,7 @@ def write_all(results: Results, folder: Path) -> None:
 
 def markdown(results: Results) -> str:
     """The table, the learning rates that were chosen, and what a reader needs to know."""
-    levels = [f"{100 * sparsity:.10g} %" for sparsity in results["sparsities"]]
+    levels = [tables.level(results, value) for value in results["sparsities"]]
     metric = results["metric"]
     values = [
         [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]

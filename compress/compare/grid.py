@@ -46,8 +46,9 @@ class Rival:
         return self.template.retrain is not None and self.template.retrain.epochs > 0
 
     def stage(self, sparsity: float, rate: float | None) -> schema.Stage:
-        """The stage at a sparsity and a learning rate of the grid, which `plan` has checked; None is the recipe's."""
-        changes: dict[str, object] = {"sparsity": sparsity}
+        """The stage at a level and a learning rate of the grid, which `plan` has checked; None is the recipe's."""
+        measure, _ = self.template.level
+        changes: dict[str, object] = {measure: sparsity}
         if rate is not None and self.template.retrain is not None:
             changes["retrain"] = self.template.retrain.model_copy(update={"lr": rate})
         return self.template.model_copy(update=changes)
@@ -114,7 +115,7 @@ def plan(
         base,
         number,
         tuple(Rival(stage) for stage in stages[::each]),
-        tuple(dict.fromkeys(stage.sparsity for stage in stages)),
+        tuple(dict.fromkeys(stage.level[1] for stage in stages)),
         tuple(dict.fromkeys(None if stage.retrain is None else stage.retrain.lr for stage in stages)),
         tuple(_trained(model) for model in models),
         _seeds(base.seed, seeds, len(models)),

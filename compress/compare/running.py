@@ -178,6 +178,7 @@ def _described(grid: Grid, place: Place) -> Results:
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
         "held_out": HELD_OUT,
         "seeds": list(grid.seeds),
+        "measure": grid.rivals[0].template.level[0],
         "sparsities": sorted(grid.sparsities),
         "rates": list(grid.rates),
         "rivals": [

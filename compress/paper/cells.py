@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from compress import metrics
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Batches, Dataset, Part, batch_rows
-from compress.distill import Teacher
 from compress.errors import DataError
 from compress.metrics import Task
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model
-from compress.recipe.choosing import Pruned
+from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.setting import EVALUATION_BATCH, Setting, no_bar, optimization
 from compress.recipe.stages import run_stage
-from compress.retrain import Training
+from compress.retrain import Optimization, Training
 from compress.select.choose import LayerCollapseWarning
 from compress.sweep import fingerprint
 
@@ -116,24 +115,10 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
 
 @dataclass(frozen=True)
 class _HalfPrecision(Setting):
-    """Trains in bfloat16 where torch holds that to be safe, and measures in float32."""
+    """Trains in bfloat16, and measures in float32."""
 
-    def train(
-        self,
-        model: nn.Module,
-        title: str,
-        steps: int,
-        optimization: Any,
-        after_step: Callable[[int], None] = lambda step: None,
-        teacher: Teacher | None = None,
-    ) -> Training:
-        # Without the cache: it would hand out the weights of the first step as long as this context lasts.
-        with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
-            return super().train(model, title, steps, optimization, after_step, teacher)
-
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        with torch.autocast("cpu", enabled=False):
-            return super().evaluate(model)
+    def train(self, model: nn.Module, title: str, steps: int, optimization: Optimization, *others: Any) -> Training:
+        return super().train(model, title, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
 
 
 def _setting(dense: Dense, dataset: Dataset) -> Setting:

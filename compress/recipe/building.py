@@ -52,6 +52,13 @@ def build_model(wanted: schema.Model, seed: int) -> nn.Module:
             return models.classifier(wanted.image, wanted.classes, generator=generator)
         case schema.ConvClassifier():
             return models.conv_classifier(wanted.classes, generator=generator)
+        case schema.ResNet20():
+            return models.resnet20(wanted.image, wanted.classes, generator=generator)
+        case schema.RowLSTM():
+            return models.row_lstm(wanted.image, wanted.hidden, wanted.layers, wanted.classes, generator=generator)
+        case schema.VisionTransformer():
+            sizes = wanted.model_dump(exclude={"name"})
+            return models.vision_transformer(**sizes, generator=generator)
         case schema.FactoryModel():
             torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
@@ -67,7 +74,7 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
     if isinstance(model, schema.FactoryModel):
         return
     data.require_shape(dataset, model.image, model.name)
-    if isinstance(model, schema.Classifier | schema.ConvClassifier):
+    if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
         data.require_classes(dataset, model.classes, model.name)
 
 

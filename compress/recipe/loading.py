@@ -83,10 +83,10 @@ def resolved_yaml(recipe: Recipe) -> str:
 
 
 class _Representer(RoundTripRepresenter):
-    """Quotes text with line ends or control characters, some of which ruamel would write as they are and lose."""
+    """Quotes what ruamel would write as it is, and could not read again: line ends, control characters, a first `?`."""
 
     def represent_str(self, data: str) -> ScalarNode:
-        style = None if data.isprintable() else '"'
+        style = None if data.isprintable() and not data.startswith("?") else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
 

@@ -23,7 +23,7 @@ from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
-from compress.recipe.choosing import Pruned
+from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder

@@ -77,5 +77,5 @@ class Setting:
 
 def optimization(settings: schema.Training) -> Optimization:
     """The optimizer's part of a `train` or `retrain` section."""
-    keys = ("optimizer", "lr", "momentum", "weight_decay", "lr_schedule", "warmup")
+    keys = ("optimizer", "lr", "momentum", "weight_decay", "lr_schedule", "warmup", "precision")
     return Optimization(**{key: getattr(settings, key) for key in keys})

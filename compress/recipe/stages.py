@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from compress.distill import Teacher
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.recipe.choosing import Choice, Pruned, choice
+from compress.recipe.choice import Choice, Pruned
+from compress.recipe.node_choice import NodeChoice, choose_within
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
+from compress.recipe.weight_choice import WeightChoice
 from compress.remove.pruner import Pruner
 from compress.retrain import Training, only_trainable
 from compress.select.targets import resolve
@@ -40,12 +43,12 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     before = setting.evaluate(model) if removal.steps == 0 else None
     training, earlier = Training(), setting.clock.spent("training")
     with setting.clock.phase("selection"):
-        chosen = choice(model, stage, number, pruned, setting)
+        chosen = _choice(model, stage, number, pruned, setting)
         if stage.compensate:
-            chosen.compensate(stage.sparsity)
+            chosen.compensate(stage.goes)
     with only_trainable(model, _trainable(stage, chosen)):
         with setting.clock.phase("selection"):
-            pruner = Pruner(model, chosen.paths, stage.sparsity, removal=removal, chooser=chosen)
+            pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen)
 
         def after_step(step: int) -> None:
             nonlocal before
@@ -59,13 +62,15 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         pruner.finalize()
     chosen.settle()
     count, total = chosen.count
+    measure, asked = stage.level
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": describe_target(stage),
         "criterion": stage.criterion.model_dump(),
         "removal": stage.removal.model_dump(mode="json"),
-        "asked": stage.sparsity,
-        "achieved": count / total,
+        "measure": measure,
+        "asked": asked,
+        "achieved": chosen.achieved,
         "pruned": count,
         "of": total,
         "before_removal": before,
@@ -95,17 +100,25 @@ def check_stage(
     with _told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
     with _told_at(place(f"stages.{number}.target")):
-        if isinstance(stage.target, schema.Nodes):
-            structure = couplings(model, setting.example)
-            ranked = [structure.of(layer).size for layer in stage.target.nodes]
-        else:
-            found = resolve(model, stage.target.weights, bias=stage.target.bias)
-            sizes = [target.parameter.numel() for target in found]
-            ranked = sizes if stage.scope == "layer" else [sum(sizes)]
+        going = _going_nodes(model, stage, setting) if isinstance(stage.target, schema.Nodes) else _going(model, stage)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with _told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
-    return sum(round(stage.sparsity * size) for size in ranked)
+    return going
+
+
+def _going(model: nn.Module, stage: schema.Stage) -> int:
+    assert isinstance(stage.target, schema.Weights)
+    sizes = [target.parameter.numel() for target in resolve(model, stage.target.weights, bias=stage.target.bias)]
+    return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
+
+
+def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting) -> int:
+    """As many as if all scores were equal, which is as good a guess as any."""
+    assert isinstance(stage.target, schema.Nodes)
+    known = couplings(model, setting.example)
+    equal = {coupling: torch.zeros(coupling.size) for coupling in known.matching(stage.target.nodes)}
+    return sum(int((~keep).sum()) for keep in choose_within(known, equal, stage, stage.goes).values())
 
 
 @contextmanager
@@ -121,6 +134,12 @@ def describe_target(stage: schema.Stage) -> str:
     if isinstance(target, schema.Nodes):
         return ", ".join(target.nodes)
     return ", ".join(target.weights) + (" with biases" if target.bias else "")
+
+
+def _choice(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
+    """Raises TargetError and UnsupportedModelError: targets that do not exist or cannot be pruned."""
+    kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
+    return kind(model, stage, number, pruned, setting)
 
 
 def _in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:

@@ -33,6 +33,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
     learns = False
+    _caller: nn.Module | None = None
     _leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
@@ -40,17 +41,18 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, keep: Tensor, *, learns: bool = False
+        cls, module: nn.Module, name: str, keep: Tensor, *, learns: bool = False, caller: nn.Module | None = None
     ) -> "SoftPruningMethod":
         """Put a mask of ones on `module.name` and mark where it will decay.
 
         Args:
             keep: bool tensor of the parameter's shape, False where the parameter is to go.
+            caller: the module whose forward pass reads the parameter, where `module` itself is not called.
 
         Raises:
             TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
         """
-        parameter = _prunable(module, name)
+        parameter = _prunable(module, name, caller)
         if keep.shape != parameter.shape or keep.dtype != torch.bool:
             raise TargetError(
                 f"the mask for {name!r} of {type(module).__name__} is {keep.dtype} {tuple(keep.shape)}; "
@@ -59,7 +61,10 @@ class SoftPruningMethod(prune.BasePruningMethod):
         module.register_buffer(f"{name}_pruned", (~keep).to(parameter.device))
         method: SoftPruningMethod = super().apply(module, name)  # type: ignore[no-untyped-call]
         method.learns = learns
-        module.register_forward_hook(method.drop_graph)
+        if caller is None:
+            module.register_forward_hook(method.drop_graph)
+        else:
+            method._called_by(caller, module)
         method.refresh(module)
         return method
 
@@ -81,6 +86,12 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """Forward hook: a tensor with a graph could be neither copied nor pickled with its module."""
         setattr(module, self._tensor_name, getattr(module, self._tensor_name).detach())
 
+    def _called_by(self, caller: nn.Module, module: nn.Module) -> None:
+        """Compute the product before each forward pass of `caller`, and drop its graph behind it."""
+        self._caller = caller
+        caller.register_forward_pre_hook(_OnBehalf(self, module))
+        caller.register_forward_hook(_OnBehalf(self, module))
+
     def remove(self, module: nn.Module) -> None:
         """Called by `prune.remove`: the product becomes the plain parameter again, with exact zeros."""
         name = self._tensor_name
@@ -90,9 +101,32 @@ class SoftPruningMethod(prune.BasePruningMethod):
         # -3.0 * 0.0 is -0.0: equal to zero, but not for whoever looks at the bits.
         orig.data.masked_fill_(gone, 0.0)
         del module._buffers[f"{name}_pruned"]
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__self__", None) is self:
-                del module._forward_hooks[key]
+        for owner in (module, self._caller or module):
+            for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
+                for key, hook in list(hooks.items()):
+                    if self in (getattr(hook, "__self__", None), getattr(hook, "method", None)):
+                        del hooks[key]
+
+
+class _OnBehalf:
+    """A hook of the module that reads another one's parameter: does what the other's own would have done."""
+
+    def __init__(self, method: SoftPruningMethod, module: nn.Module) -> None:
+        self.method, self.module = method, module
+
+    def __call__(self, caller: nn.Module, args: object, *output: object) -> None:
+        if output:
+            self.method.drop_graph(self.module, args, *output)
+        else:
+            self.method(self.module, args)
+
+
+def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
+    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj."""
+    for other in model.modules():
+        if isinstance(other, nn.MultiheadAttention) and other.out_proj is module:
+            return other
+    return None
 
 
 def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]:
@@ -175,7 +209,7 @@ def _method(module: nn.Module, name: str) -> SoftPruningMethod:
     raise TargetError(f"{name!r} of {type(module).__name__} is not being soft-pruned")
 
 
-def _prunable(module: nn.Module, name: str) -> nn.Parameter:
+def _prunable(module: nn.Module, name: str, caller: nn.Module | None) -> nn.Parameter:
     kind = type(module).__name__
     if f"{name}_orig" in module._parameters:
         raise TargetError(f"{name!r} of {kind} is pruned already: call finalize() or prune.remove() first")
@@ -183,9 +217,9 @@ def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     if parameter is None:
         known = ", ".join(key for key, value in module._parameters.items() if value is not None)
         raise TargetError(f"{kind} has no parameter {name!r}; it has {known or 'none of its own'}")
-    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) and caller is None:
         raise TargetError(
             "MultiheadAttention reads the weight of its out_proj without calling it, so a mask there would be "
-            "silently ignored: prune its in_proj_weight, or leave out_proj out of the targets"
+            "silently ignored: say caller=... (a Pruner of the whole model does)"
         )
     return parameter

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
-from compress.remove.masks import SoftPruningMethod, refresh, set_factor, set_pruned, tensors
+from compress.remove.masks import SoftPruningMethod, caller_of, refresh, set_factor, set_pruned, tensors
 from compress.select.choose import Scope, choose, warn_of_collapse
 from compress.select.criteria import Criterion, magnitude
 from compress.select.targets import Target, TargetLike, resolve
@@ -87,7 +87,7 @@ class Pruner:
             InputError: contradicting or missing arguments.
             TargetError: targets that do not exist, are shared, or are pruned already.
         """
-        self.removal = removal
+        self._model, self.removal = model, removal
         self.targets = resolve(model, targets, bias=bias)
         if (sparsity is None) == (keep is None):
             raise InputError("give either sparsity=... or keep=..., the masks themselves")
@@ -221,7 +221,8 @@ class Pruner:
         try:
             for target in self.targets:
                 everything = torch.ones_like(target.parameter, dtype=torch.bool)
-                SoftPruningMethod.apply(target.module, target.name, everything, learns=self.removal.learns)
+                caller, learns = caller_of(self._model, target.module), self.removal.learns
+                SoftPruningMethod.apply(target.module, target.name, everything, learns=learns, caller=caller)
                 applied.append(target)
             self.removal.start(self)
             if self.removed:

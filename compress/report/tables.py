@@ -47,12 +47,21 @@ def stages(results: Results) -> Table:
     table.add_row("target", *(Text(f"{stage['kind']} of {stage['target']}") for stage in found))
     table.add_row("criterion", *(stage["criterion"]["kind"] for stage in found))
     table.add_row("removal", *(_removal(stage) for stage in found))
-    table.add_row("asked", *(f"{stage['asked']:.4g}" for stage in found))
+    table.add_row("asked", *(f"{_MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
     table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
     table.add_row("before removal", *(_metric(stage["before_removal"]) for stage in found))
     table.add_row("after removal", *(_metric(stage["after_removal"]) for stage in found))
     table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
     return table
+
+
+_MEASURES = {"sparsity": "sparsity", "params": "parameters left", "macs": "multiply-adds left"}
+
+
+def level(results: Results, value: float) -> str:
+    """A level of a comparison: the sparsity, or the budget that was kept to."""
+    measure = results.get("measure", "sparsity")
+    return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {_MEASURES[measure]}")
 
 
 def _removal(stage: Mapping[str, Any]) -> str:
@@ -83,7 +92,7 @@ def comparison(results: Results) -> Table:
     )
     table.add_column("rival", overflow="fold")
     for sparsity in results["sparsities"]:
-        table.add_column(f"{100 * sparsity:.10g} %", justify="right", no_wrap=True)
+        table.add_column(level(results, sparsity), justify="right", no_wrap=True)
     for (_, cells), label in zip(compared(results), labels(results).values(), strict=True):
         table.add_row(Text(label), *map(_stacked, cells))
     return table

@@ -19,6 +19,21 @@ Place = tuple[nn.Module, str]
 _NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
 
 
+def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> Iterator[Sequence[Tensor]]:
+    """The gradient of each batch's mean loss.
+
+    Raises:
+        InputError: there are no batches.
+    """
+    count = 0
+    with scoring_mode(model):
+        for inputs, target in batches:
+            count += 1
+            yield _gradient(model, leaves, inputs, target, loss)
+    if not count:
+        raise InputError(_NO_DATA)
+
+
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
@@ -87,11 +102,10 @@ def _mean_of(
     term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss
 ) -> list[Tensor]:
     sums, count = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with scoring_mode(model):
-        for inputs, target in batches:
-            for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
-                total += term(slope)
-            count += 1
+    for slopes in each(model, leaves, batches, loss):
+        for total, slope in zip(sums, slopes, strict=True):
+            total += term(slope)
+        count += 1
     return _divided(sums, count)
 
 

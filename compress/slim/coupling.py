@@ -7,8 +7,9 @@ without a rule touches is kept, with its name as the reason: nothing is guessed.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
@@ -49,8 +50,15 @@ class Member:
 
     def per_node(self, values: Tensor) -> Tensor:
         """The sum over all positions of each node, of `values` [length of `dim`]; [size]."""
+        return self._grouped(values).sum(dim=(0, 2))
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The entries of `values` (of the tensor's shape) that belong to each node; [size, entries]."""
+        return self._grouped(values.movedim(self.dim, 0)).transpose(0, 1).flatten(1)
+
+    def _grouped(self, values: Tensor) -> Tensor:
         nodes = torch.arange(self.size, device=values.device)
-        return values[self.index(nodes)].view(self.outer, self.size, self.inner).sum(dim=(0, 2))
+        return values[self.index(nodes)].reshape(self.outer, self.size, self.inner, *values.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class Couplings:
     stuck: with their reasons, what is known of the widths that stay because the network is not understood there,
         rather than because they are its input, its output or the size of a picture.
     names: of every tensor of the network all of its names; more than one if it is tied.
+    shapes: of the network's parameters, one that several modules share by one of its names.
     positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
     """
 
@@ -102,6 +111,7 @@ class Couplings:
     kept: Mapping[str, str]
     stuck: tuple[tuple[Coupling, str], ...]
     names: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
     positions: Mapping[str, int]
     numbers: Mapping[Number, tuple[Dim, ...]] = field(repr=False)
     trace: Trace = field(repr=False)
@@ -120,6 +130,25 @@ class Couplings:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
         names = ", ".join(coupling.name for coupling in self.found) or "none"
         raise TargetError(f"There is no layer {module!r} with nodes of its own; layers whose nodes can go: {names}.")
+
+    def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
+        """`of` all layers whose qualified names match a shell pattern and whose nodes can go; each coupling once.
+
+        Raises:
+            TargetError, UnsupportedModelError: a name without wildcards as `of` does; a pattern that matches nothing.
+        """
+        layers = [
+            layer
+            for coupling in self.found
+            for member in coupling.members
+            if member.role == "writes"
+            for layer in sorted(self._layers(member.tensor))
+        ]
+        wanted: list[str] = []
+        for pattern in patterns:
+            matches = [layer for layer in layers if fnmatchcase(layer, pattern)] or [pattern]
+            wanted += [pattern] if pattern in self.kept else matches
+        return tuple(dict.fromkeys(self.of(layer) for layer in wanted))
 
     def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
         """The numbers of a kind that change when so many nodes are left of some couplings: (number, before, after).
@@ -152,10 +181,11 @@ def couplings(model: nn.Module, example: Tensor) -> Couplings:
         flow.visit(node, rule_of(node))
         if node.op == "call_function":
             note_zeros(flow, node)
-    return _collect(flow, traced)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return _collect(flow, traced, shapes)
 
 
-def _collect(flow: Flow, traced: Trace) -> Couplings:
+def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
     """A factor that a layer writes, another reads or a computation sums over, and nothing keeps, is a coupling."""
     found: list[Coupling] = []
     stuck: list[tuple[Coupling, str]] = []
@@ -172,7 +202,7 @@ def _collect(flow: Flow, traced: Trace) -> Couplings:
         elif factor.reason not in BY_DESIGN:
             stuck.append((coupling, factor.reason))
     numbers = {number: tuple(dims) for number, dims in flow.numbers.items()}
-    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, flow.positions, numbers, traced)
+    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, shapes, flow.positions, numbers, traced)
 
 
 def _members(flow: Flow) -> dict[Factor, list[Member]]:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputError
+from compress.errors import InputError, TargetError
 from compress.slim.coupling import Coupling, Couplings
 
 Ranking = Literal["coupling", "isomorphic", "global"]
@@ -21,22 +21,20 @@ def norms(model: nn.Module, coupling: Coupling) -> Tensor:
     squares = torch.zeros(coupling.size)
     for member in coupling.members:
         if member.role != "follows":
-            values = model.get_parameter(member.tensor).detach().square().movedim(member.dim, 0)
-            squares += member.per_node(values.reshape(len(values), -1).sum(1)).float().cpu()
+            squares += member.matrix(model.get_parameter(member.tensor).detach().square()).sum(1).float().cpu()
     return squares.sqrt()
 
 
 def choose_nodes(
     known: Couplings,
     scores: Mapping[Coupling, Tensor],
-    model: nn.Module,
     *,
     sparsity: float | None = None,
     params: float | None = None,
     macs: float | None = None,
     ranking: Ranking = "coupling",
     multiple_of: int = 1,
-    min_nodes: int = 1,
+    min_nodes: int | float = 1,
 ) -> Keep:
     """Which nodes stay, of every coupling in `scores`: bool [size], True = keep.
 
@@ -47,24 +45,28 @@ def choose_nodes(
         ranking: nodes compete within their coupling, with those of couplings whose members are alike (whose scores
             are of one kind), or with all others.
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
-        min_nodes: of every coupling at least so many stay.
+        min_nodes: of every coupling at least so many stay, or this share of its nodes if it is below 1.
 
     Raises:
         InputError: not exactly one of the three was given, one is out of range, or the budget cannot be reached.
+        TargetError: a score is NaN.
     """
     given = [value for value in (sparsity, params, macs) if value is not None]
-    if len(given) != 1 or not 0 <= given[0] < 1 or multiple_of < 1 or min_nodes < 1:
+    if len(given) != 1 or not 0 <= given[0] < 1 or multiple_of < 1 or min_nodes <= 0:
         raise InputError(
-            f"Give one of sparsity, params and macs, in [0, 1), and multiple_of and min_nodes from 1; found "
+            f"Give one of sparsity, params and macs, in [0, 1), multiple_of from 1 and min_nodes above 0; found "
             f"sparsity={sparsity}, params={params}, macs={macs}, multiple_of={multiple_of}, min_nodes={min_nodes}."
         )
+    for coupling, score in scores.items():
+        if score.isnan().any():
+            raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
     pools = _pools(scores, ranking)
     if sparsity is not None:
         return _at(sparsity, scores, pools, multiple_of, min_nodes)
-    weights = _weights(known, model, macs is not None)
-    budget = given[0] * cost(known, {}, model, weights)
+    weights = weights_of("params" if macs is None else "macs", known)
+    budget = given[0] * cost(known, {}, weights)
     low, high = 0.0, 1.0
-    least = cost(known, _at(high, scores, pools, multiple_of, min_nodes), model, weights)
+    least = cost(known, _at(high, scores, pools, multiple_of, min_nodes), weights)
     if least > budget:
         raise InputError(
             f"The budget of {given[0]:.0%} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
@@ -72,7 +74,7 @@ def choose_nodes(
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        fits = cost(known, _at(middle, scores, pools, multiple_of, min_nodes), model, weights) <= budget
+        fits = cost(known, _at(middle, scores, pools, multiple_of, min_nodes), weights) <= budget
         low, high = (low, middle) if fits else (middle, high)
     return _at(high, scores, pools, multiple_of, min_nodes)
 
@@ -86,9 +88,9 @@ def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
     return found
 
 
-def cost(known: Couplings, keep: Mapping[Coupling, Tensor], model: nn.Module, weights: Mapping[str, int]) -> int:
+def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:
     """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left."""
-    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters() if name in weights}
+    shapes = {name: list(known.shapes[name]) for name in weights}
     stays: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in keep.items():
         gone = (~nodes).nonzero().flatten()
@@ -102,9 +104,9 @@ def cost(known: Couplings, keep: Mapping[Coupling, Tensor], model: nn.Module, we
     return sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
 
 
-def _weights(known: Couplings, model: nn.Module, macs: bool) -> dict[str, int]:
-    names = [name for name, _ in model.named_parameters()]
-    return {name: known.positions.get(name, 0) for name in names} if macs else dict.fromkeys(names, 1)
+def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
+    """What an entry of each parameter costs: one parameter, or so many multiply-adds for a sample."""
+    return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
 
 
 def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Coupling]]:
@@ -121,7 +123,11 @@ def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Cou
 
 
 def _at(
-    sparsity: float, scores: Mapping[Coupling, Tensor], pools: list[list[Coupling]], multiple_of: int, min_nodes: int
+    sparsity: float,
+    scores: Mapping[Coupling, Tensor],
+    pools: list[list[Coupling]],
+    multiple_of: int,
+    min_nodes: int | float,
 ) -> Keep:
     """The lowest round(sparsity * n) of each pool go; what rounding gives back are the best of those."""
     keep: Keep = {}
@@ -130,7 +136,8 @@ def _at(
         stays = torch.ones(len(together), dtype=torch.bool)
         stays[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
         for coupling, mine in zip(pool, torch.split(stays, [coupling.size for coupling in pool]), strict=True):
-            count = max(int(mine.sum()), min_nodes)
+            floor = min_nodes if min_nodes >= 1 else max(1, round(min_nodes * coupling.size))
+            count = max(int(mine.sum()), int(floor))
             count = min(-(-count // multiple_of) * multiple_of, coupling.size)
             best = scores[coupling].float().cpu().argsort(descending=True, stable=True)[:count]
             keep[coupling] = torch.zeros(coupling.size, dtype=torch.bool).index_fill_(0, best, True)

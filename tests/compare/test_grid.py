@@ -73,12 +73,12 @@ def test_a_model_for_every_seed(recipe: Path, trained: Path, tmp_path: Path) -> 
 
 def test_all_that_the_schema_refuses_is_told_at_once(recipe: Path, trained: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        plan(recipe, [trained], removals=["hrd", "soft"], scopes=["global"], sparsities=["1.5"], rates=["0"])
+        plan(recipe, [trained], removals=["hrd", "soft"], scopes=["erk"], sparsities=["1.5"], rates=["0"])
     lines = str(caught.value).splitlines()
     assert sorted(line.partition(": ")[0] for line in lines) == [
         "--lr 0",
         "--removal hrd",
-        "--scope global",
+        "--scope erk",
         "--sparsity 1.5",
     ]
     assert "--removal hrd: stages.0.removal: found 'hrd'; did you mean hard?" in lines

@@ -8,15 +8,18 @@ from ruamel.yaml import YAML
 
 from compress.errors import RecipeError
 from compress.recipe.loading import load_recipe, resolved_yaml, shipped, shipped_text
-from compress.recipe.schema import FORMS, Part, Recipe, SoftRemoval, json_schema
+from compress.recipe.schema import FORMS, Part, Recipe, json_schema
 
 ROOT = Path(__file__).parents[2]
-NAMES = [f"{data}_{what}" for data in ("cifar10", "fashion_mnist", "mnist") for what in ("ae", "classifier", "decoder")]
+PAPER = [f"{data}_{what}" for data in ("cifar10", "fashion_mnist", "mnist") for what in ("ae", "classifier", "decoder")]
+NAMES = sorted([*PAPER, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
 
 
-def test_nine_recipes_are_shipped_each_with_a_summary() -> None:
+def test_recipes_are_shipped_each_with_a_summary() -> None:
     assert [name for name, _ in shipped()] == NAMES
-    assert all(re.fullmatch(r"\w.* \(paper, section (IV|V|VI)\)\.", summary) for _, summary in shipped())
+    of_the_paper = re.compile(r"\w.* \(paper, section (IV|V|VI)\)\.")
+    assert [name for name, summary in shipped() if of_the_paper.fullmatch(summary)] == PAPER
+    assert all(re.fullmatch(r"\w.*\.", summary) for _, summary in shipped())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,21 +52,15 @@ def test_editors_find_no_fault_with_a_shipped_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["cifar10", "fashion_mnist", "mnist"])
-def test_the_recipes_hold_the_papers_settings(data: str) -> None:
-    latent, decoder = (load_recipe(f"{data}_{what}") for what in ("ae", "decoder"))
-    for recipe, optimizer, lr, decay, epochs in ((latent, "adamw", 1e-3, 1e-4, 5), (decoder, "adamw", 1e-3, 1e-4, 1)):
+def test_the_recipes_train_and_take_as_much_as_the_paper(data: str) -> None:
+    """How it goes is what the comparisons found to be best; networks, training and epochs are the paper's."""
+    for what, epochs, sparsity in (("ae", 5, 0.75), ("decoder", 1, 0.9)):
+        recipe = load_recipe(f"{data}_{what}")
         (stage,) = recipe.stages
         assert recipe.train is not None
         assert stage.retrain is not None
-        for training in (recipe.train, stage.retrain):
-            assert (training.optimizer, training.lr, training.weight_decay) == (optimizer, lr, decay)
-        assert stage.retrain.epochs == epochs
-        assert isinstance(stage.removal, SoftRemoval)
-        assert stage.removal.decay == "exponential"
-    (stage,) = latent.stages
-    assert stage.retrain is not None
-    assert stage.retrain.trainable == "adjacent"
-    assert stage.sparsity == 0.75
+        assert (recipe.train.optimizer, recipe.train.lr, recipe.train.weight_decay) == ("adamw", 1e-3, 1e-4)
+        assert (stage.retrain.epochs, stage.retrain.trainable, stage.sparsity) == (epochs, "all", sparsity)
 
 
 @pytest.mark.parametrize("data", ["cifar10", "fashion_mnist", "mnist"])

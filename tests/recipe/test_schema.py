@@ -146,7 +146,7 @@ def test_the_json_schema_takes_what_the_models_take() -> None:
         assert not validator.is_valid(refused)
 
 
-@pytest.mark.parametrize("criterion", ["scaled_magnitude", "lamp", "taylor", "taylor_square", "snip", "obd"])
+@pytest.mark.parametrize("criterion", ["scaled_magnitude", "lamp", "obd"])
 def test_a_criterion_for_weights_is_refused_for_nodes(criterion: str) -> None:
     assert stage(WEIGHTS, criterion=criterion, scope="erk").criterion.kind == criterion
     with pytest.raises(ValidationError, match=f"{criterion} ranks weights, and the target is nodes; use skel"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError, UnsupportedModelError
-from compress.recipe.choosing import Pruned
+from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.removals import schedule
 from compress.recipe.schema import Stage
@@ -227,7 +227,7 @@ def test_compensation_is_that_of_the_chosen_nodes(setting: Setting) -> None:
     pruned, model, plain = Pruned(), network(), network()
     entry = run_stage(model, stage(**wanted), 0, pruned, setting)
     without = run_stage(plain, stage(**wanted | {"compensate": False}), 0, Pruned(), setting)
-    keep = pruned.keep_nodes["1"]
+    (keep,) = pruned.keep_nodes.values()
     inputs = torch.cat([batch for batch, _ in setting.data.batches("train", 50, "reconstruct")()])
     start = network()
     nodes = start[:3](inputs).detach()

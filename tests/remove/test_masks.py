@@ -235,3 +235,32 @@ def test_mistakes_leave_the_module_as_it_was():
     attention = nn.MultiheadAttention(4, 2)
     with pytest.raises(TargetError, match="out_proj"):
         SoftPruningMethod.apply(attention.out_proj, "weight", torch.ones(4, 4, dtype=torch.bool))
+
+
+def test_the_out_proj_of_attention_is_masked_on_behalf_of_it():
+    """Which is never called itself: outputs and gradients are those of the product, until it is plain again."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 2)
+    hooks = len(attention._forward_pre_hooks), len(attention._forward_hooks)
+    before = attention.out_proj.weight.detach().clone()
+    keep = torch.rand(4, 4) > 0.4
+    SoftPruningMethod.apply(attention.out_proj, "weight", keep, caller=attention)
+    set_factor(attention.out_proj, "weight", 0.5)
+    x = torch.randn(5, 2, 4)
+    attention = copy.deepcopy(attention)
+    output = attention(x, x, x)[0]
+    output.square().sum().backward()
+
+    plain = nn.MultiheadAttention(4, 2)
+    state = {name: value for name, value in attention.state_dict().items() if "out_proj.weight" not in name}
+    plain.load_state_dict(state | {"out_proj.weight": torch.where(keep, before, before * 0.5)})
+    wanted = plain(x, x, x)[0]
+    wanted.square().sum().backward()
+    torch.testing.assert_close(output, wanted)
+    gradient = plain.out_proj.weight.grad * keep
+    torch.testing.assert_close(attention.out_proj.weight_orig.grad, gradient)
+    assert attention.out_proj.weight.grad_fn is None
+
+    prune.remove(attention.out_proj, "weight")
+    assert (len(attention._forward_pre_hooks), len(attention._forward_hooks)) == hooks
+    torch.testing.assert_close(attention.out_proj.weight.detach(), plain.out_proj.weight.detach())

@@ -22,7 +22,7 @@ EXAMPLE = torch.randn(2, 3, 8, 8)
 
 def chosen(model, **options):
     known = couplings(model, EXAMPLE)
-    return choose_nodes(known, {coupling: norms(model, coupling) for coupling in known.found}, model, **options)
+    return choose_nodes(known, {coupling: norms(model, coupling) for coupling in known.found}, **options)
 
 
 def test_norms_are_over_rows_biases_scales_and_columns():

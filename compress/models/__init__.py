@@ -1,0 +1,30 @@
+"""Networks by name: the paper's, small modern ones that show more than dense layers, and a user's own."""
+
+from compress.models.factory import call_factory, from_factory
+from compress.models.paper import (
+    CIFAR_IMAGE,
+    MNIST_IMAGE,
+    Network,
+    autoencoder,
+    classifier,
+    conv_autoencoder,
+    conv_classifier,
+)
+from compress.models.recurrent import row_lstm
+from compress.models.resnet import resnet20
+from compress.models.transformer import vision_transformer
+
+__all__ = [
+    "CIFAR_IMAGE",
+    "MNIST_IMAGE",
+    "Network",
+    "autoencoder",
+    "call_factory",
+    "classifier",
+    "conv_autoencoder",
+    "conv_classifier",
+    "from_factory",
+    "resnet20",
+    "row_lstm",
+    "vision_transformer",
+]

@@ -1,0 +1,50 @@
+"""A user's own network, or data: a function named as "my_module:build"."""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from compress.errors import InputError
+
+
+def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
+    """The user's own network: `spec` "my_module:build" is imported and called with `args`.
+
+    Raises InputError as `call_factory` does, and where the result is no nn.Module.
+    """
+    model = call_factory(spec, args)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{spec} returned {type(model).__name__}; a model factory returns a torch.nn.Module.")
+    return model
+
+
+def call_factory(spec: str, args: Mapping[str, Any] | None = None) -> object:
+    """Import "my_module:build" and return `build(**args)`; modules in the current directory are found, as by `python`.
+
+    Raises InputError where the module or the name in it is missing, or importing or calling it fails.
+    """
+    module_name, _, name = spec.partition(":")
+    if not module_name or not name:
+        raise InputError(f'"{spec}" does not name a factory; write "my_module:build".')
+    # It stays there: loader processes that are spawned later import the user's module again.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise InputError(
+            f"{spec}: the module {module_name} cannot be imported from {here} or the installed packages "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise InputError(f"{spec}: {module_name} has no function {name}.")
+    try:
+        return factory(**(args or {}))
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in (args or {}).items())
+        raise InputError(f"{spec}: {name}({given}) failed ({type(error).__name__}: {error}).") from error

@@ -1,0 +1,126 @@
+"""Which nodes a stage takes, with all that hangs on them: layers, channels or heads whose widths are coupled."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import TargetError
+from compress.recipe import schema
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
+from compress.recipe.node_scores import comparable, node_scores
+from compress.recipe.setting import Setting
+from compress.remove.compensate import compensate, moments
+from compress.select.axes import principal_axes
+from compress.slim.coupling import Coupling, Couplings, couplings
+from compress.slim.edits import insert_bottleneck
+from compress.slim.flow import layer_of
+from compress.slim.structured import Keep, Ranking, choose_nodes, cost, masks_of, weights_of
+
+COMPENSATION_SAMPLES = 5000
+"""Training images on which the prediction of pruned nodes is fitted."""
+
+_RANKINGS: Mapping[str, Ranking] = {"layer": "coupling", "isomorphic": "isomorphic", "global": "global"}
+
+
+class NodeChoice(Choice):
+    """What was once chosen stays chosen."""
+
+    def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
+        super().__init__(pruned)
+        self._model, self._stage, self._setting = model, stage, setting
+        self._known = couplings(model, setting.example)
+        self._coupled = self._known.matching(layers_of(stage))
+        if isinstance(stage.criterion, schema.PrincipalAxes):
+            axes = [_to_axes(model, coupling.name, stage.criterion, setting) for coupling in self._coupled]
+            self._known = couplings(model, setting.example)
+            self._coupled = self._known.matching(axes)
+        self._chance = chance_of(setting, number)
+        self._keep = dict(pruned.keep_nodes)
+        members = [
+            member.tensor for coupling in self._coupled for member in coupling.members if member.role != "follows"
+        ]
+        self.adjacent = [f"{side}.*" for side in sorted({tensor.rpartition(".")[0] for tensor in members})]
+        self.paths = list(dict.fromkeys([*members, *pruned.keep]))
+
+    @property
+    def count(self) -> tuple[int, int]:
+        kept = [self._keep[coupling] for coupling in self._coupled]
+        return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
+
+    @property
+    def achieved(self) -> float:
+        measure, _ = self._stage.level
+        if measure == "sparsity":
+            return super().achieved
+        weights = weights_of(measure, self._known)
+        return cost(self._known, self._keep, weights) / cost(self._known, {}, weights)
+
+    def compensate(self, share: float) -> None:
+        self._masks(share, {})  # what is chosen stays chosen: the pruner comes to the same
+        readers = {
+            layer_of(member.tensor): self._keep[coupling]
+            for coupling in self._coupled
+            for member in coupling.members
+            if member.role == "reads"
+        }
+        compensate(self._model, readers, scoring_batches(self._setting, COMPENSATION_SAMPLES))
+
+    def settle(self) -> None:
+        super().settle()
+        self._pruned.keep_nodes.update(self._keep)
+
+    def _masks(self, share: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._keep |= with_earlier(self._chosen(share), self._keep)
+        masks = masks_of(self._model, {coupling: self._keep[coupling] for coupling in self._coupled})
+        return {**self._pruned.keep, **with_earlier(masks, self._pruned.keep)}
+
+    def _chosen(self, share: float) -> Keep:
+        if share == 0:  # where a ramp begins
+            return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
+        stage = self._stage
+        scores = node_scores(self._model, stage.criterion, self._coupled, self._chance, self._setting)
+        if stage.scope is not None:
+            scores = comparable(scores, stage.criterion, self._keep)
+        ranked = {coupling: taken_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
+        return choose_within(self._known, ranked, stage, share)
+
+
+def choose_within(known: Couplings, scores: Mapping[Coupling, Tensor], stage: schema.Stage, share: float) -> Keep:
+    """`choose_nodes` as the stage has it, at a share of what goes.
+
+    Raises:
+        InputError: a budget that cannot be reached.
+        TargetError: a score is NaN.
+    """
+    measure, _ = stage.level
+    level = {measure: share if measure == "sparsity" else 1.0 - share}
+    return choose_nodes(
+        known,
+        scores,
+        **level,
+        ranking=_RANKINGS[stage.scope or "layer"],
+        multiple_of=stage.multiple_of,
+        min_nodes=stage.min_keep or 1,
+    )
+
+
+def layers_of(stage: schema.Stage) -> Sequence[str]:
+    assert isinstance(stage.target, schema.Nodes)
+    return stage.target.nodes
+
+
+def _to_axes(model: nn.Module, layer: str, criterion: schema.PrincipalAxes, setting: Setting) -> str:
+    """Take apart the layer that reads the nodes of `layer`; the name of the layer whose nodes are the axes."""
+    coupling = couplings(model, setting.example).of(layer)
+    readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
+    if len(readers) != 1:
+        raise TargetError(
+            f"{len(readers)} layers read the nodes of {layer!r} ({', '.join(sorted(readers))}); principal_axes is for "
+            "nodes that a single Linear reads"
+        )
+    (reader,) = readers
+    found = moments(model, {reader: coupling.size}, scoring_batches(setting, criterion.samples))[reader]
+    linear = model.get_submodule(reader)
+    assert isinstance(linear, nn.Linear)
+    return insert_bottleneck(model, reader, *principal_axes(linear.weight, linear.bias, found))

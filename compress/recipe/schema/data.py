@@ -1,0 +1,66 @@
+"""The images: a data set that the project knows, files, or a factory of one's own."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, Tag
+
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
+
+FirstTrain = Annotated[Count | None, Field(description="use the first so many training images; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use the first so many test images; all if absent")]
+BatchSize = Annotated[Count, Field(description="images in a batch")]
+
+
+class NamedData(Part):
+    """A data set that the project knows."""
+
+    images: ClassVar[Mapping[str, tuple[int, int, int]]] = {
+        "mnist": MNIST_IMAGE,
+        "fashion_mnist": MNIST_IMAGE,
+        "cifar10": CIFAR_IMAGE,
+        "mnist_sample": MNIST_IMAGE,
+    }
+
+    name: Literal["mnist", "fashion_mnist", "cifar10", "mnist_sample"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
+class NpzData(Part):
+    """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
+
+    npz: Text = Field(description="file with the images; a part is held out for testing where there is no `npz_test`")
+    npz_test: Text | None = Field(default=None, description="file with the test images")
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
+class FolderData(Part):
+    """Images in one folder per class, below train/ and test/ or directly."""
+
+    folder: Text = Field(description="holds train/CLASS and test/CLASS, or CLASS folders")
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
+class FactoryData(Part):
+    """Data of one's own: `factory()` returns a pair of loaders, which decide on images and batches themselves."""
+
+    train: ClassVar[None] = None
+    test: ClassVar[None] = None
+    batch_size: ClassVar[int] = 1
+
+    factory: Factory
+
+
+Data = Annotated[
+    Annotated[NamedData, Tag("name data")]
+    | Annotated[NpzData, Tag("npz data")]
+    | Annotated[FolderData, Tag("folder data")]
+    | Annotated[FactoryData, Tag("factory data")],
+    told_by("data", "name", "npz", "folder", "factory"),
+]

@@ -1,0 +1,117 @@
+"""The network: one that the project knows by name, or a factory of one's own."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
+
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Image, Part, Task, told_by
+
+
+class Autoencoder(Part):
+    """Dense autoencoder of the paper's Tables IV and V; parts `encoder`, `latent`, `decoder`."""
+
+    task: ClassVar[Task] = "reconstruct"
+
+    name: Literal["autoencoder"]
+    latent: Count = Field(default=64, description="number of latent nodes")
+    image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
+
+
+class ConvAutoencoder(Part):
+    """Convolutional autoencoder of the paper's Table IV; parts `encoder`, `latent`, `decoder`."""
+
+    task: ClassVar[Task] = "reconstruct"
+    image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
+
+    name: Literal["conv_autoencoder"]
+    latent: Count = Field(default=64, description="number of latent nodes")
+
+
+class Classifier(Part):
+    """Dense classifier of the paper's Table III; its layers are in `dense`."""
+
+    task: ClassVar[Task] = "classify"
+
+    name: Literal["classifier"]
+    image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
+    classes: int = Field(default=10, ge=2, description="number of classes")
+
+
+class ConvClassifier(Part):
+    """Convolutional classifier of the paper's Table III; parts `features` and `dense`."""
+
+    task: ClassVar[Task] = "classify"
+    image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
+
+    name: Literal["conv_classifier"]
+    classes: int = Field(default=10, ge=2, description="number of classes")
+
+
+class ResNet20(Part):
+    """Residual network of 20 layers (He, 2015); parts `stem`, `blocks` and `head`."""
+
+    task: ClassVar[Task] = "classify"
+
+    name: Literal["resnet20"]
+    image: Image = Field(default=CIFAR_IMAGE, description="channels, height, width")
+    classes: int = Field(default=10, ge=2, description="number of classes")
+
+
+class RowLSTM(Part):
+    """LSTM that reads an image row by row; parts `lstm` and `head`."""
+
+    task: ClassVar[Task] = "classify"
+
+    name: Literal["row_lstm"]
+    image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
+    hidden: Count = Field(default=128, description="nodes of each layer")
+    layers: Count = Field(default=2, description="number of LSTM layers")
+    classes: int = Field(default=10, ge=2, description="number of classes")
+
+
+class VisionTransformer(Part):
+    """Small vision transformer (Dosovitskiy, 2021); parts `patches`, `blocks` and `head`."""
+
+    task: ClassVar[Task] = "classify"
+
+    name: Literal["vision_transformer"]
+    image: Image = Field(default=MNIST_IMAGE, description="channels, height, width; multiples of `patch`")
+    patch: Count = Field(default=4, description="height and width of the patches that become tokens")
+    dim: Count = Field(default=64, description="size of a token; a multiple of `heads`")
+    depth: Count = Field(default=4, description="number of blocks")
+    heads: Count = Field(default=4, description="attention heads of a block")
+    hidden: Count = Field(default=128, description="hidden nodes of a block's two-layer network")
+    classes: int = Field(default=10, ge=2, description="number of classes")
+
+    @field_validator("patch")
+    @classmethod
+    def _patches_fill_the_image(cls, patch: int, info: ValidationInfo) -> int:
+        _, height, width = info.data.get("image", (1, patch, patch))
+        if height % patch or width % patch:
+            raise ValueError(f"patches of {patch} x {patch} do not fill images of {height} x {width}")
+        return patch
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide_a_token(cls, heads: int, info: ValidationInfo) -> int:
+        if (dim := info.data.get("dim", heads)) % heads:
+            raise ValueError(f"{heads} heads do not divide tokens of {dim}; choose a divisor, or another `dim`")
+        return heads
+
+
+class FactoryModel(Part):
+    """A network of one's own: `factory(**args)` returns the module."""
+
+    factory: Factory
+    args: dict[str, JsonValue] = Field(default={}, description="arguments of the factory, by name")
+
+
+Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
+Model = Annotated[
+    Annotated[
+        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer, Field(discriminator="name")],
+        Tag("name model"),
+    ]
+    | Annotated[FactoryModel, Tag("factory model")],
+    told_by("model", "name", "factory"),
+]

@@ -1,0 +1,110 @@
+"""What the parts of a recipe's schema are made of: strict models, small types, and the choice between forms."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    StringConstraints,
+)
+
+Task = Literal["reconstruct", "classify"]
+
+MNIST_IMAGE: Final = (1, 28, 28)
+CIFAR_IMAGE: Final = (3, 32, 32)
+
+T = TypeVar("T")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"{value} is there twice; name it once")
+    return values
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+# A YAML list arrives as a Python list, which strict mode would not take for a tuple.
+Listed = Annotated[tuple[T, ...], Strict(False)]
+Distinct = Annotated[Listed[T], AfterValidator(_without_repeats)]
+SomeDistinct = Annotated[Listed[T], Field(min_length=1), AfterValidator(_without_repeats)]
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Image = Annotated[tuple[Count, Count, Count], Strict(False)]
+Names = Annotated[SomeDistinct[Text], BeforeValidator(_listed, json_schema_input_type=Text | SomeDistinct[Text])]
+Factory = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
+    Field(description="a function of yours, as my_module:build"),
+]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A stretch of training, written as "3 epochs", "0.5 epochs" or "1000 steps"."""
+
+    amount: float
+    unit: Literal["epochs", "steps"]
+
+    # The few decimals keep `str` free of exponents, so that it reads back as the same number.
+    PATTERN: ClassVar[str] = r"^([0-9]{1,9}(?:\.[0-9]{1,4})?) +(step|epoch)s?$"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read "3 epochs"; raises ValueError where there is no unit, nothing to wait for, or a part of a step."""
+        if isinstance(value, cls):
+            return value
+        match = re.fullmatch(cls.PATTERN, value) if isinstance(value, str) else None
+        if match is None or not float(match[1]) or (match[2] == "step" and not float(match[1]).is_integer()):
+            raise ValueError(f"found {value!r}; needs a number above 0 and its unit, as `3 epochs` or `1000 steps`")
+        return cls(float(match[1]), "steps" if match[2] == "step" else "epochs")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """The duration in optimizer steps, at least one."""
+        return max(1, round(self.amount * (steps_per_epoch if self.unit == "epochs" else 1)))
+
+    def __str__(self) -> str:
+        return f"{self.amount:.15g} {self.unit[:-1] if self.amount == 1 else self.unit}"
+
+
+DurationText = Annotated[
+    Duration,
+    PlainValidator(Duration.parse, json_schema_input_type=Annotated[str, Field(pattern=Duration.PATTERN)]),
+    PlainSerializer(str, return_type=str),
+]
+
+
+def told_by(noun: str, *keys: str) -> Discriminator:
+    """Choose the form, tagged "KEY NOUN", whose key is there; none of them, or several, is a mistake."""
+
+    def tag(value: Any) -> str | None:
+        present = [key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))]
+        return f"{present[0]} {noun}" if len(present) == 1 else None
+
+    return Discriminator(
+        tag,
+        custom_error_type="one_of_keys",
+        custom_error_message=f"needs a mapping with exactly one of the keys {', '.join(keys)}",
+    )
+
+
+def spelled_out(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value

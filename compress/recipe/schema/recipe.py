@@ -1,0 +1,147 @@
+"""The recipe as a whole, and its JSON schema."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+
+from compress.recipe.schema.criterion import (
+    Ablation,
+    Gradient,
+    Lamp,
+    Magnitude,
+    Norms,
+    Obd,
+    PrincipalAxes,
+    Random,
+    ScaledMagnitude,
+    Skeletonization,
+    Variance,
+)
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.model import (
+    Autoencoder,
+    Classifier,
+    ConvAutoencoder,
+    ConvClassifier,
+    FactoryModel,
+    Model,
+    ResNet20,
+    RowLSTM,
+    VisionTransformer,
+)
+from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct, Task
+from compress.recipe.schema.removal import (
+    FilterRemoval,
+    GradualRemoval,
+    GradualSoftRemoval,
+    HardRemoval,
+    PenaltyRemoval,
+    SoftRemoval,
+)
+from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.training import Training
+
+
+class Benchmark(Part):
+    """How the models are timed."""
+
+    batch_sizes: SomeDistinct[Count] = Field(default=(1, 32), description="images per call")
+    threads: Count = Field(default=1, description="threads of onnxruntime")
+
+
+class Recipe(Part):
+    """Which parameters go, how, and what is written."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")] = Field(
+        description="letters, digits, _ and -, such as mnist_ae"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the initial weights, the batches' order and chance")
+    model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
+    data: Data = Field(
+        description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
+    )
+    task: Task = Field(description="reconstruct (an autoencoder) or classify")
+    train: Training | None = Field(
+        default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
+    )
+    stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
+    export: Distinct[Literal["onnx", "safetensors", "pt2"]] = Field(
+        default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
+    )
+    benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
+
+    @field_validator("data")
+    @classmethod
+    def _images_fit_the_model(
+        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
+    ) -> NamedData | NpzData | FolderData | FactoryData:
+        wanted = getattr(info.data.get("model"), "image", None)
+        if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
+            raise ValueError(
+                f"{data.name} has images of {list(data.images[data.name])}, and the model takes {list(wanted)}; "
+                "use another model or data set, or set the model's `image`"
+            )
+        return data
+
+    @field_validator("task")
+    @classmethod
+    def _task_fits_the_model(cls, task: Task, info: ValidationInfo) -> Task:
+        model = info.data.get("model")
+        if (able := getattr(model, "task", task)) != task:
+            raise ValueError(
+                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+            )
+        return task
+
+
+# What pydantic's error locations contain beside the recipe's own keys: which form of a union was taken.
+FORMS: Final[Mapping[str, type[Part] | None]] = {
+    "name model": None,
+    "autoencoder": Autoencoder,
+    "conv_autoencoder": ConvAutoencoder,
+    "classifier": Classifier,
+    "conv_classifier": ConvClassifier,
+    "resnet20": ResNet20,
+    "row_lstm": RowLSTM,
+    "vision_transformer": VisionTransformer,
+    "factory model": FactoryModel,
+    "name data": NamedData,
+    "npz data": NpzData,
+    "folder data": FolderData,
+    "factory data": FactoryData,
+    "nodes target": Nodes,
+    "weights target": Weights,
+    "magnitude": Magnitude,
+    "random": Random,
+    "scaled_magnitude": ScaledMagnitude,
+    "lamp": Lamp,
+    "taylor": Gradient,
+    "taylor_square": Gradient,
+    "snip": Gradient,
+    "obd": Obd,
+    "skeletonization": Skeletonization,
+    "norms": Norms,
+    "variance": Variance,
+    "ablation": Ablation,
+    "principal_axes": PrincipalAxes,
+    "hard": HardRemoval,
+    "soft": SoftRemoval,
+    "gradual": GradualRemoval,
+    "gradual_soft": GradualSoftRemoval,
+    "sfp": FilterRemoval,
+    "srfp": FilterRemoval,
+    "greg": PenaltyRemoval,
+    "word": None,
+    "patterns": None,
+    "count": None,
+    "share": None,
+    # of JsonValue
+    "dict": None,
+    "list": None,
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe as it is written, for editors; docs/recipe.schema.json holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

@@ -1,0 +1,180 @@
+"""One step of a recipe's plan: what goes, how much of it, and how."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights
+from compress.recipe.schema.parts import Count, Names, Part, told_by
+from compress.recipe.schema.removal import AnyRemoval, HardRemoval, Removal
+from compress.recipe.schema.training import Retraining
+
+
+class Nodes(Part):
+    """Outputs of layers (nodes, channels, attention heads), which `slim` then cuts out."""
+
+    nodes: Names = Field(
+        description="patterns of layer names, such as latent or blocks.*; their output nodes are pruned, wherever they "
+        "are coupled to"
+    )
+
+
+class Weights(Part):
+    """Single weights."""
+
+    weights: Names = Field(description="patterns of parameter names, such as decoder.*")
+    bias: bool = Field(default=False, description="whether biases are pruned as well")
+
+
+Target = Annotated[
+    Annotated[Nodes, Tag("nodes target")] | Annotated[Weights, Tag("weights target")],
+    told_by("target", "nodes", "weights"),
+]
+
+
+def _min_keep_form(value: object) -> str:
+    return "share" if isinstance(value, float) else "count"
+
+
+MinKeep = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[float, Field(gt=0, lt=1), Tag("share")], Discriminator(_min_keep_form)
+]
+
+
+Scope = Literal["global", "layer", "erk", "isomorphic"]
+Measure = Literal["sparsity", "params", "macs"]
+Budget = Annotated[float | None, Field(gt=0, lt=1)]
+
+
+class Stage(Part):
+    """One step of the plan: which parameters or nodes go, how many, and how."""
+
+    target: Target = Field(description="which parameters or nodes: {nodes: latent} or {weights: [decoder.*]}")
+    criterion: Criterion = Field(description="which of them go first: magnitude, random, lamp, skeletonization, ...")
+    scope: Scope | None = Field(
+        default=None,
+        validate_default=True,
+        description="weights are ranked over all targeted tensors together (global, if absent), in each (layer), or in "
+        "each with a share by its shape (erk); nodes in their coupling (layer, if absent), among couplings that are "
+        "alike (isomorphic), or all together (global)",
+    )
+    params: Budget = Field(
+        default=None, description="instead of sparsity, for nodes: share of all parameters to be left"
+    )
+    macs: Budget = Field(
+        default=None, description="instead of sparsity, for nodes: share of all multiply-adds to be left"
+    )
+    sparsity: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        validate_default=True,
+        description="share of the original target that goes, at least 0 and below 1",
+    )
+    multiple_of: Count = Field(default=1, description="for nodes: widths are rounded up to a multiple of it")
+    min_keep: MinKeep | None = Field(
+        default=None, description="what every layer keeps at least: a number of entries, or a share between 0 and 1"
+    )
+    compensate: bool = Field(
+        default=False, description="let the next layer make up for pruned nodes, by least squares from the kept ones"
+    )
+    removal: Removal = Field(description="how they go: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
+    retrain: Retraining | None = Field(
+        default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
+    )
+
+    @field_validator("criterion")
+    @classmethod
+    def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
+        target = info.data.get("target")
+        if isinstance(target, Weights) and isinstance(criterion, ForNodes):
+            raise ValueError(f"{criterion.kind} ranks nodes, and the target is weights; use magnitude, or target nodes")
+        if isinstance(target, Nodes) and isinstance(criterion, ForWeights):
+            raise ValueError(
+                f"{criterion.kind} ranks weights, and the target is nodes; use skeletonization, or target weights"
+            )
+        return criterion
+
+    @field_validator("scope")
+    @classmethod
+    def _scope_fits_the_target(cls, scope: Scope | None, info: ValidationInfo) -> Scope | None:
+        target = info.data.get("target")
+        if isinstance(target, Nodes) and scope == "erk":
+            raise ValueError(
+                "erk shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
+            )
+        if isinstance(target, Weights) and scope == "isomorphic":
+            raise ValueError("isomorphic is for nodes, and the target is weights; use global, layer or erk")
+        return "global" if scope is None and isinstance(target, Weights) else scope
+
+    @field_validator("params", "macs", "multiple_of")
+    @classmethod
+    def _widths_are_of_nodes(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value not in (None, 1) and isinstance(info.data.get("target"), Weights):
+            raise ValueError(f"{info.field_name} is for nodes, and the target is weights; remove the key")
+        return value
+
+    @field_validator("sparsity")
+    @classmethod
+    def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
+        if not {"params", "macs"} <= info.data.keys():
+            return sparsity  # one of them is wrong, and is reported itself
+        budgets = [name for name in ("params", "macs") if info.data[name] is not None]
+        if sparsity is None and not budgets:
+            raise PydanticCustomError("missing", "missing")
+        if len(budgets) + (sparsity is not None) > 1:
+            raise ValueError(f"found together with {' and '.join(budgets)}, which says the same; keep one of them")
+        return sparsity
+
+    @field_validator("removal")
+    @classmethod
+    def _compensation_is_for_nodes_that_go_at_once(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
+        if info.data.get("compensate") and isinstance(info.data.get("target"), Weights):
+            raise ValueError("compensate is for nodes, and the target is weights; remove the key")
+        if info.data.get("compensate") and not isinstance(removal, HardRemoval):
+            raise ValueError(
+                f"compensate makes up for nodes that go at once, and {removal.kind} removal lets them go slowly; "
+                "remove `compensate`, or use removal: hard"
+            )
+        return removal
+
+    @field_validator("retrain")
+    @classmethod
+    def _retraining_fits(cls, retrain: Retraining | None, info: ValidationInfo) -> Retraining | None:
+        removal = info.data.get("removal")
+        if removal is not None and not isinstance(removal, HardRemoval):
+            _check_removal_has_time(removal, retrain)
+        if retrain and retrain.trainable == "adjacent" and isinstance(info.data.get("target"), Weights):
+            raise ValueError(
+                "trainable: adjacent is for nodes, and the target is weights; use all, or a list of patterns"
+            )
+        return retrain
+
+    @property
+    def level(self) -> tuple[Measure, float]:
+        """How much: the sparsity, or a budget of what is left."""
+        for measure in get_args(Measure):
+            value: float | None = getattr(self, measure)
+            if value is not None:
+                return measure, value
+        raise AssertionError("the schema demands one")
+
+    @property
+    def goes(self) -> float:
+        """The share that goes, of the target's entries or of what the budget measures."""
+        measure, value = self.level
+        return value if measure == "sparsity" else 1.0 - value
+
+
+def _check_removal_has_time(removal: Any, retrain: Retraining | None) -> None:
+    if retrain is None or retrain.epochs == 0:
+        raise ValueError(
+            f"{removal.kind} removal happens during retraining; "
+            "add `retrain` with at least 1 epoch, or use removal: hard"
+        )
+    if removal.over and removal.over.unit == "epochs" and removal.over.amount > retrain.epochs:
+        raise ValueError(
+            f"{retrain.epochs} epochs end before the removal does (over: {removal.over}); "
+            "retrain for longer, or shorten `over`"
+        )
