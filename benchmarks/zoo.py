@@ -236,8 +236,10 @@ def page(results: dict[str, dict[str, Row]]) -> str:
     lines += [
         "Half of every width that can shrink is set to zero and cut out; the result is proven to compute the same."
     ]
-    lines += ["Written by `python benchmarks/zoo.py`, which says at its top what passes and how time is taken.", ""]
-    lines += summary(kinds)
+    lines += ["Written by `python benchmarks/zoo.py`, which says at its top what passes and how time is taken."]
+    missing = sum("ours" not in parts for parts in results.values())
+    lines += [f"{missing} of torchvision's {len(results)} networks have not been measured yet."] if missing else []
+    lines += ["", *summary(kinds)]
     for kind, rows in kinds.items():
         if rows:
             lines += ["", f"## {kind.capitalize()}", "", *(detection(rows) if kind == "detection" else table(rows))]
@@ -246,9 +248,9 @@ def page(results: dict[str, dict[str, Row]]) -> str:
 
 def summary(kinds: dict[str, dict[str, dict[str, Row]]]) -> list[str]:
     said = {
-        "ours": "{kind}: {good} of {all} networks pass here",
-        "peer": "{kind}: {good} of {all} pass with torch-pruning",
-        "backbone": "{kind}, the backbone alone: {good} of {all} pass here",
+        "ours": "{kind}: here {good} of {all} measured networks pass",
+        "peer": "{kind}: with torch-pruning {good} of {all} pass",
+        "backbone": "{kind}, the backbone alone: here {good} of {all} pass",
     }
     lines = []
     for kind, rows in kinds.items():
