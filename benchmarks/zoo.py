@@ -261,10 +261,8 @@ def summary(kinds: dict[str, dict[str, dict[str, Row]]]) -> list[str]:
     converted = [parts["onnx"] for rows in kinds.values() for parts in rows.values() if "onnx" in parts]
     if converted:
         good, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
-        lines.append(
-            f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime (1e-5 of their "
-            f"scale); of {neither} of the others the dense network cannot be exported either."
-        )
+        text = f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime"
+        lines.append(text + (f"; of {neither} the dense network cannot be exported either." if neither else "."))
     return lines + pace([parts for rows in kinds.values() for parts in rows.values()])
 
 
