@@ -1,20 +1,24 @@
 """How many of torchvision's networks can be slimmed exactly, and how quickly, beside torch-pruning 1.6.1?
 
     pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is no dependency of this project
-    python benchmarks/zoo.py --peer /some/folder
+    python benchmarks/zoo.py --peer /some/folder --onnx
 
 Every network has random weights, biases and statistics. Half of the nodes of every coupled width are set to zero on
 both sides, the classifier's outputs stay, and the network is slimmed. It passes if it runs, its outputs keep their
 shape, at least 30 % of its parameters are gone, and it computes what the masked network does (1e-5 of its scale). The
-peer prunes the same networks by magnitude, half of everything but the classifier; it passes if it runs, with the same
-shape and saving. The analysis is `couplings` here, and building the dependency graph with all its groups there, both
-on one picture of 224 x 224 in one thread, after a first analysis of a tiny network. Seconds are of processor time.
+peer prunes the same networks by magnitude, half of everything but the layers that have the classes as outputs; it
+passes if it runs, with the same shape and saving. The analysis is `couplings` here, and building the dependency graph
+with all its groups there, both on one picture of 224 x 224 in one thread, after a first analysis of a tiny network and
+without garbage collection. Seconds are of processor time.
+
+Detection networks are tried as a whole, and then their backbone, which is a network of its own, alone.
 
 Each network has a process and 120 seconds of its own. What has been measured is kept in --cache and not measured
-again; `--onnx` adds a pass that exports the slim networks and compares onnxruntime's outputs. The table is written
+again; `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
 after each run from all that is in the cache.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -79,16 +83,24 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def halved(name: str) -> tuple[nn.Module, nn.Module, Row]:
-    """The masked network, the slim one, and what was measured on the way."""
+def timed(analyse: Callable[[nn.Module, Tensor], Any], model: nn.Module, example: Tensor) -> tuple[Any, float]:
+    """What the analysis of `model` gives, and its seconds."""
+    analyse(tiny(), example)
+    gc.collect()
+    gc.disable()
+    begin = time.process_time()
+    found = analyse(model, example)
+    seconds = time.process_time() - begin
+    gc.enable()
+    return found, seconds
+
+
+def halved(model: nn.Module, example: Tensor) -> tuple[nn.Module, Row]:
+    """The slim network, and what was measured on the way; `model` is the masked one afterwards."""
     from compress.slim.coupling import couplings
     from compress.slim.shrink import slim
 
-    couplings(tiny(), picture(name))
-    model, example = build(name), picture(name)
-    begin = time.process_time()
-    known = couplings(model, example)
-    analysis = time.process_time() - begin
+    known, analysis = timed(couplings, model, example)
     with torch.no_grad():
         for coupling in known.found:
             keep = torch.arange(coupling.size) % 2 == 0
@@ -97,13 +109,23 @@ def halved(name: str) -> tuple[nn.Module, nn.Module, Row]:
     begin = time.process_time()
     small = slim(model, example)
     found = {"analysis_seconds": analysis, "slim_seconds": time.process_time() - begin}
-    return model, small, found | {"widths": len(known.found), "traced": isinstance(small, torch.fx.GraphModule)}
+    return small, found | {"widths": len(known.found), "traced": isinstance(small, torch.fx.GraphModule)}
 
 
 def ours(name: str) -> Row:
-    masked, small, found = halved(name)
-    dense, left = count(masked), count(small)
-    same = shapes(small, picture(name)) == shapes(masked, picture(name))
+    return slimmed(build(name), picture(name))
+
+
+def backbone(name: str) -> Row:
+    """Of a detection network, the part that makes features of a batch of pictures."""
+    model = build(name)
+    return {"whole": count(model)} | slimmed(model.get_submodule("backbone"), picture(name))
+
+
+def slimmed(model: nn.Module, example: Tensor) -> Row:
+    small, found = halved(model, example)
+    dense, left = count(model), count(small)
+    same = shapes(small, example) == shapes(model, example)
     return found | {"params": dense, "gone": 1 - left / dense, "pass": same and 1 - left / dense >= LEAST_GONE}
 
 
@@ -111,7 +133,7 @@ def onnx(name: str) -> Row:
     """Parity of the exported slim network; where it cannot be exported, whether the dense one can."""
     import compress.export
 
-    _, small, _ = halved(name)
+    small, _ = halved(build(name), picture(name))
     with tempfile.TemporaryDirectory() as folder:
         try:
             return {"pass": True, "difference": compress.export.onnx(small, Path(folder) / "m.onnx", picture(name))}
@@ -127,18 +149,16 @@ def onnx(name: str) -> Row:
 def peer(name: str) -> Row:
     import torch_pruning as tp  # type: ignore[import-not-found]
 
-    def analyse(model: nn.Module) -> None:
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=picture(name))
+    def analyse(model: nn.Module, example: Tensor) -> None:
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=example)
         list(graph.get_all_groups())
 
-    analyse(tiny())
     model, example = build(name), picture(name)
     dense, before = count(model), shapes(model, example)
-    begin = time.process_time()
-    analyse(model)
-    analysis = time.process_time() - begin
-    heads = [layer for layer in model.modules() if getattr(layer, "out_features", 0) == 1000]
-    heads += [layer for layer in model.modules() if getattr(layer, "out_channels", 0) == 1000]
+    _, analysis = timed(analyse, model, example)
+    classes = (1000, 21)
+    heads = [layer for layer in model.modules() if getattr(layer, "out_features", 0) in classes]
+    heads += [layer for layer in model.modules() if getattr(layer, "out_channels", 0) in classes]
     pruner = tp.pruner.MagnitudePruner(
         model,
         example,
@@ -157,7 +177,13 @@ def tiny() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
 
 
-PARTS: dict[str, Callable[[str], Row]] = {"ours": ours, "peer": peer, "onnx": onnx}
+# What is measured of the networks of each kind.
+PARTS: dict[str, Callable[[str], Row]] = {"ours": ours, "peer": peer, "onnx": onnx, "backbone": backbone}
+KINDS = {
+    "classification": ("ours", "peer", "onnx"),
+    "segmentation": ("ours", "peer"),
+    "detection": ("ours", "backbone"),
+}
 
 
 def short(error: Exception) -> str:
@@ -190,7 +216,7 @@ def measure(part: str, name: str, cache: Path) -> Row:
 
 def one(part: str, name: str, pipe: Connection) -> None:
     """In a process of its own; seconds are those of its processor, whatever else the machine does."""
-    resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT + 5))  # at the second it would be SIGKILL
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     begin = time.process_time()
     try:
@@ -200,56 +226,111 @@ def one(part: str, name: str, pipe: Connection) -> None:
     pipe.send(found | {"seconds": time.process_time() - begin})
 
 
-def table(results: dict[str, dict[str, Row]]) -> str:
-    """Markdown: how many pass, and a row for each network."""
-    lines = [
-        "# Torchvision's networks, slimmed",
-        "",
-        "Written by `python benchmarks/zoo.py`, which says how. Only what",
-    ]
-    lines += ["has been measured counts; a network with an empty row has not been yet.", ""]
-    for kind in ("classification", "segmentation", "detection"):
-        rows = {name: parts for name, parts in results.items() if parts["kind"] == {"is": kind}}
-        for part in PARTS:
-            tried = [parts[part] for parts in rows.values() if part in parts]
-            if tried:
-                lines.append(f"- {kind}, {part}: {sum(row['pass'] for row in tried)} of {len(tried)} pass")
-    pairs = [(parts.get("ours", {}), parts.get("peer", {})) for parts in results.values()]
-    ratios = [
-        a["analysis_seconds"] / b["analysis_seconds"]
-        for a, b in pairs
-        if "analysis_seconds" in a and "analysis_seconds" in b
-    ]
-    if ratios:
-        slowest = max(a["analysis_seconds"] for a, _ in pairs if "analysis_seconds" in a)
-        lines.append(
-            f"- analysis: median ratio of ours to the peer's {median(ratios):.2f}; our slowest {slowest:.1f} s"
-        )
+def page(results: dict[str, dict[str, Row]]) -> str:
+    """Markdown: how many pass, and a table for each kind of network. What has not been measured yet is left out."""
+    kinds = {
+        kind: {name: parts for name, parts in results.items() if parts["kind"] == {"is": kind} and "ours" in parts}
+        for kind in KINDS
+    }
+    lines = ["# Torchvision's networks, slimmed", ""]
     lines += [
-        "",
-        "| network | parameters | gone | analysis | as | ONNX | peer: gone | analysis |",
-        "|---|--:|--:|--:|---|---|--:|--:|",
+        "Half of every width that can shrink is set to zero and cut out; the result is proven to compute the same."
     ]
-    lines += [line(name, parts) for name, parts in results.items()]
+    lines += ["Written by `python benchmarks/zoo.py`, which says at its top what passes and how time is taken."]
+    missing = sum("ours" not in parts for parts in results.values())
+    lines += [f"{missing} of torchvision's {len(results)} networks have not been measured yet."] if missing else []
+    lines += ["", *summary(kinds)]
+    for kind, rows in kinds.items():
+        if rows:
+            lines += ["", f"## {kind.capitalize()}", "", *(detection(rows) if kind == "detection" else table(rows))]
     return "\n".join(lines) + "\n"
 
 
-def line(name: str, parts: dict[str, Row]) -> str:
-    mine, other = parts.get("ours", {}), parts.get("peer", {})
-    converted = parts.get("onnx", {})
-    cells = [
-        name,
-        f"{mine['params'] / 1e6:.1f} M" if "params" in mine else "",
-        gone(mine),
-        f"{mine['analysis_seconds']:.2f} s" if "analysis_seconds" in mine else "",
-        "" if "traced" not in mine else "graph" if mine["traced"] else "class",
-        f"{converted['difference']:.0e}"
-        if converted.get("pass")
-        else converted.get("error", "").replace("|", "/")[:60],
-        gone(other),
-        f"{other['analysis_seconds']:.2f} s" if "analysis_seconds" in other else "",
+def summary(kinds: dict[str, dict[str, dict[str, Row]]]) -> list[str]:
+    said = {
+        "ours": "{kind}: here {good} of {all} measured networks pass",
+        "peer": "{kind}: with torch-pruning {good} of {all} pass",
+        "backbone": "{kind}, the backbone alone: here {good} of {all} pass",
+    }
+    lines = []
+    for kind, rows in kinds.items():
+        for part, text in said.items():
+            tried = [parts[part]["pass"] for parts in rows.values() if part in parts]
+            if tried:
+                lines.append(f"- {text.format(kind=kind.capitalize(), good=sum(tried), all=len(tried))}.")
+    converted = [parts["onnx"] for rows in kinds.values() for parts in rows.values() if "onnx" in parts]
+    if converted:
+        good, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
+        text = f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime"
+        lines.append(text + (f"; of {neither} the dense network cannot be exported either." if neither else "."))
+    return lines + pace([parts for rows in kinds.values() for parts in rows.values()])
+
+
+def pace(rows: list[dict[str, Row]]) -> list[str]:
+    seconds = [[parts.get(part, {}).get("analysis_seconds") for part in ("ours", "peer")] for parts in rows]
+    ratios = [mine / other for mine, other in seconds if mine and other]
+    if not ratios:
+        return []
+    slowest = max(mine for mine, _ in seconds if mine)
+    quicker = sum(ratio <= 1 for ratio in ratios)
+    line = (
+        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)} "
+        f"networks, {quicker} of which take no longer; at most {max(ratios):.1f} times). Our slowest: {slowest:.2f} s."
+    )
+    return [line]
+
+
+def table(rows: dict[str, dict[str, Row]]) -> list[str]:
+    onnx = any("onnx" in parts for parts in rows.values())
+    heads = ["network", "parameters", "gone", "analysis", "result", *(["ONNX"] if onnx else [])]
+    heads += ["peer: gone", "peer: analysis"]
+    explained = (
+        "`result`: an instance of the network's own class, or, where the class has sizes in its code, the traced graph."
+    )
+    if onnx:
+        explained += " `ONNX`: the largest difference between onnxruntime and torch, or why there is none."
+    lines = [explained, "", f"| {' | '.join(heads)} |", "|---|--:|--:|--:|---|" + "--:|" * (len(heads) - 5)]
+    for name, parts in rows.items():
+        mine, other = parts["ours"], parts.get("peer", {})
+        result = "" if "traced" not in mine else "graph" if mine["traced"] else "class"
+        cells = [name, size(mine), gone(mine), seconds(mine), result]
+        cells += [parity(parts.get("onnx", {}))] if onnx else []
+        lines.append(f"| {' | '.join([*cells, gone(other), seconds(other)])} |")
+    return lines
+
+
+def detection(rows: dict[str, dict[str, Row]]) -> list[str]:
+    reasons = {parts["ours"].get("error", "").partition(": ")[2] for parts in rows.values()} - {""}
+    lines = [f"As a whole: {reason}." for reason in sorted(reasons)]
+    lines += [
+        "What of a picture goes on to the next part, such as which boxes are left, depends on its values, and no trace",
+        "without them can say. The backbone is a network from pictures to features, whose outputs stay, and can be",
+        "slimmed by itself: `model.backbone = compress.slim(model.backbone, pictures)`.",
+        "",
+        "| network | parameters | of its backbone | of those gone | analysis |",
+        "|---|--:|--:|--:|--:|",
     ]
-    return f"| {' | '.join(cells)} |"
+    for name, parts in rows.items():
+        mine = parts.get("backbone", {})
+        whole = f"{mine['whole'] / 1e6:.1f} M" if "whole" in mine else ""
+        lines.append(f"| {' | '.join([name, whole, size(mine), gone(mine), seconds(mine)])} |")
+    return lines
+
+
+def size(row: Row) -> str:
+    return f"{row['params'] / 1e6:.1f} M" if "params" in row else ""
+
+
+def seconds(row: Row) -> str:
+    return f"{row['analysis_seconds']:.2f} s" if "analysis_seconds" in row else ""
+
+
+def parity(row: Row) -> str:
+    if not row:
+        return ""
+    if row["pass"]:
+        return f"{row['difference']:.0e}"
+    return f"{'neither is the dense one: ' if 'dense_error' in row else ''}{row['error'].replace('|', '/')[:80]}"
 
 
 def gone(row: Row) -> str:
@@ -269,20 +350,18 @@ def main(
 ) -> None:
     """Measure what is not in the cache yet, and write docs/zoo.json and docs/zoo.md."""
     torch.set_num_threads(1)  # which makes forks safe, too
-    parts = ["ours", *(["peer"] if peer else []), *(["onnx"] if onnx else [])]
+    skipped = {*(() if peer else ("peer",)), *(() if onnx else ("onnx",))}
     sys.path += [str(peer)] if peer else []
     results: dict[str, dict[str, Row]] = {}
-    for group in ("classification", "segmentation", "detection"):
+    for group, parts in KINDS.items():
         for name in names(group):
             results[name] = {"kind": {"is": group}}
-            for part in PARTS:
-                wanted = (
-                    part in parts and only in name and kind in group and (part != "onnx" or group == "classification")
-                )
+            for part in parts:
+                wanted = part not in skipped and only in name and kind in group
                 if wanted or (cache / part / f"{name}.json").exists():
                     results[name][part] = measure(part, name, cache)
     DOCS.joinpath("zoo.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    DOCS.joinpath("zoo.md").write_text(table(results), encoding="utf-8")
+    DOCS.joinpath("zoo.md").write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

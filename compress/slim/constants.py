@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.slim.coupling import Couplings
-from compress.slim.flow import arguments_of, extent
+from compress.slim.flow import arguments_of
 from compress.slim.rules import rule_of
 from compress.slim.shapes import elementwise
 
@@ -37,7 +37,7 @@ def fold_constants(known: Couplings, tensors: Mapping[str, Tensor]) -> dict[str,
     where the layer that reads has no bias, or shares its tensors with another.
     """
     folding = _Folding(known, tensors)
-    for node in known.program.graph.nodes:
+    for node in known.trace.graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             found = folding.visit(node)
             if found is not None and found.known.any():
@@ -51,11 +51,10 @@ class _Folding:
         self.tensors = dict(tensors)
         self._names: dict[fx.Node, str] = {}
         self._own: set[fx.Node] = set()
-        specs = {spec.arg.name: str(spec.target) for spec in known.program.graph_signature.input_specs}
-        for node in known.program.graph.nodes:
-            if node.op == "placeholder" and specs[node.name] in known.names:
-                self._names[node] = specs[node.name]
-                if len(node.users) == 1 and len(known.names[specs[node.name]]) == 1:
+        for node in known.trace.graph.nodes:
+            if node.op == "get_attr" and node.target in known.names:
+                self._names[node] = str(node.target)
+                if len(node.users) == 1 and len(known.names[str(node.target)]) == 1:
                     self._own.add(node)
 
     def visit(self, node: fx.Node) -> _Constants | None:
@@ -120,7 +119,7 @@ class _Folding:
 
     def _elementwise(self, node: fx.Node) -> _Constants | None:
         given = {source: self.constants[source] for source in node.all_input_nodes}
-        shapes = {tuple(map(extent, value.meta["val"].shape)) for value in (node, *given)}
+        shapes = {tuple(value.meta["val"].shape) for value in (node, *given)}
         if len({found.axis for found in given.values()}) > 1 or len(shapes) > 1:
             return None
         # A copy, since an in-place operator writes into what it is given.
@@ -141,8 +140,8 @@ def _axes(dims: int | list[int] | None, node: fx.Node) -> list[int]:
     return [dim % rank for dim in ([dims] if isinstance(dims, int) else dims)]
 
 
-def _flat(given: _Constants, size: int | torch.SymInt) -> _Constants | None:
-    if not isinstance(size, int) or size % len(given.known):
+def _flat(given: _Constants, size: int) -> _Constants | None:
+    if size % len(given.known):
         return None
     times = size // len(given.known)
     return _Constants(1, given.values.repeat_interleave(times), given.known.repeat_interleave(times))

@@ -1,12 +1,11 @@
 """What shrinks together, derived from the network itself.
 
-The network is traced once with `torch.export`, and the sizes of its tensors are followed through the graph
+The network is traced once (`trace`), and the sizes of its tensors are followed through the graph
 (`dimensions` is their algebra, `rules` says how each operator's result follows from its operands). A factor that is
 left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it. What an operator
 without a rule touches is kept, with its name as the reason: nothing is guessed.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,14 +14,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim as Axis
-from torch.export import ExportedProgram
 
-from compress.errors import InputError, TargetError, UnsupportedModelError
-from compress.metrics import evaluation_mode
+from compress.errors import TargetError, UnsupportedModelError
 from compress.slim.dimensions import Dim, Factor, keep, length, places, repeated, whole
 from compress.slim.flow import BY_DESIGN, Flow, Number, layer_of
 from compress.slim.rules import note_zeros, rule_of
+from compress.slim.trace import Trace, trace
 
 Role = Literal["writes", "reads", "follows"]
 
@@ -117,7 +114,7 @@ class Couplings:
     shapes: Mapping[str, tuple[int, ...]]
     positions: Mapping[str, int]
     numbers: Mapping[Number, tuple[Dim, ...]] = field(repr=False)
-    program: ExportedProgram = field(repr=False)
+    trace: Trace = field(repr=False)
 
     def of(self, module: str) -> Coupling:
         """The coupling whose nodes the layer `module` (its qualified name) computes; the outermost of several.
@@ -172,49 +169,23 @@ class Couplings:
 def couplings(model: nn.Module, example: Tensor) -> Couplings:
     """Derive from one trace of `model` in evaluation mode on `example` [N, ...] what shrinks together.
 
-    Neither is changed. The first two rows of `example` are traced with a dynamic batch size; the values don't matter.
+    Neither is changed. Of `example` only the sizes of a row and the type matter.
 
     Raises:
         InputError: the network does not run on `example`.
-        UnsupportedModelError: `torch.export` cannot trace it.
+        UnsupportedModelError: it cannot be traced.
     """
-    program = trace(model, example)
-    flow = Flow(model, program)
-    for node in program.graph.nodes:
+    traced = trace(model, example)
+    flow = Flow(model, traced.graph)
+    for node in traced.graph.nodes:
         flow.visit(node, rule_of(node))
         if node.op == "call_function":
             note_zeros(flow, node)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return _collect(flow, program, shapes)
+    return _collect(flow, traced, shapes)
 
 
-def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """Raises as `couplings` does."""
-    if example.ndim == 0 or example.shape[0] == 0:
-        raise InputError(f"The example has the shape {list(example.shape)}; it needs a batch dimension with a row.")
-    # torch.export takes a batch of one for a constant.
-    rows = torch.cat([example[:2], example[:2]])[:2]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with evaluation_mode(model):
-        torch.backends.mha.set_fastpath_enabled(False)  # its fused operators hide the weights
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of lists of weights that recurrent layers keep
-                return torch.export.export(model, (rows,), dynamic_shapes=({0: Axis.AUTO},), strict=False)
-        except Exception as error:
-            _run(model, rows)
-            raise UnsupportedModelError(f"The network cannot be traced by torch.export: {error}") from error
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _run(model: nn.Module, rows: Tensor) -> None:
-    try:
-        model(rows)
-    except Exception as error:
-        raise InputError(f"The network does not run on an example of shape {list(rows.shape)}: {error}") from error
-
-
-def _collect(flow: Flow, program: ExportedProgram, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
+def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
     """A factor that a layer writes, another reads or a computation sums over, and nothing keeps, is a coupling."""
     found: list[Coupling] = []
     stuck: list[tuple[Coupling, str]] = []
@@ -231,7 +202,7 @@ def _collect(flow: Flow, program: ExportedProgram, shapes: Mapping[str, tuple[in
         elif factor.reason not in BY_DESIGN:
             stuck.append((coupling, factor.reason))
     numbers = {number: tuple(dims) for number, dims in flow.numbers.items()}
-    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, shapes, flow.positions, numbers, program)
+    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, shapes, flow.positions, numbers, traced)
 
 
 def _members(flow: Flow) -> dict[Factor, list[Member]]:

@@ -25,7 +25,7 @@ class Factor:
 
 Dim = tuple[Factor, ...]  # a product, outermost first; () is the size 1
 
-# A prime that no layer's width is divisible by: the batch, whose size is a symbol, thus stays a factor of its own.
+# The size of the batch in a trace: a prime that no width is divisible by, so that it stays a factor of its own.
 BATCH = 1_000_003
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
 from compress.slim.bottleneck import Affine, take_apart
-from compress.slim.coupling import trace
 from compress.slim.layers import CONVOLUTIONS
+from compress.slim.trace import tensors_of, trace
 from compress.slim.traced import numbers_of, set_number, traced_module
 
 Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
@@ -125,10 +125,6 @@ def input_edits(example: Tensor) -> Iterator[ShapeEdit]:
     """What `apply_edits` must know to trace the network again."""
     for index, size in enumerate((2, *example.shape[1:])):
         yield ShapeEdit("input", str(example.dtype).removeprefix("torch."), index, size, size)
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
 def _edit(entry: Any) -> ShapeEdit:

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
 
-from compress.slim.dimensions import BATCH, Dim, align, fresh, is_kept, keep
+from compress.errors import InputError
+from compress.slim.dimensions import Dim, align, fresh, is_kept, keep, size_of
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
 
@@ -43,7 +42,7 @@ class Flow:
     vanish: values that are zero at a node if all of the network's own tensors are zero there.
     """
 
-    def __init__(self, model: nn.Module, program: ExportedProgram) -> None:
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         self.values: dict[fx.Node, Value] = {}
         self.tensors: dict[fx.Node, str] = {}
         self.names = _names(model)
@@ -56,22 +55,21 @@ class Flow:
         self.kept: dict[str, str] = {}
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self._model = model
-        self._used = {str(spec.target) for spec, node in _inputs(program) if node.users}
-        self._specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+        self._used = {str(node.target) for node in graph.nodes if node.op == "get_attr" and node.users}
         self._shared: dict[str, Value] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
     def visit(self, node: fx.Node, rule: "Rule") -> None:
         if node.op == "placeholder":
-            self.values[node] = self._given(node)
-        elif node.op == "output":
-            for source in node.all_input_nodes:
-                keep(self.values[source], OUTPUT)
+            self.values[node] = fresh_value(node.meta["val"], INPUT)
+        elif node.op == "get_attr":
+            self.values[node] = self._own(node)
         elif node.op == "call_function":
             result = rule(self, node, arguments_of(node))
             self.values[node] = self._opaque(node, result) if isinstance(result, str) else result
         else:
-            self.values[node] = None  # an inner graph: the operator that runs it has no rule
+            for source in node.all_input_nodes:
+                keep(self.values[source], OUTPUT)
 
     def dims(self, node: fx.Node) -> tuple[Dim, ...]:
         """Dimensions of a node whose value is one tensor."""
@@ -80,6 +78,12 @@ class Flow:
         return value
 
     def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
+        """Raises InputError where both have nodes, of different numbers."""
+        if one and other and size_of(one) != size_of(other):
+            raise InputError(
+                f"The network does not run on the example: {at(node)} meets {size_of(one)} nodes where it takes "
+                f"{size_of(other)}."
+            )
         align(one, other, f"{at(node)} takes widths for one that are made of different parts")
 
     def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
@@ -104,13 +108,10 @@ class Flow:
             for index, dim in dims:
                 self.numbers[Number("attribute", f"{path}.{name}", index)].append(dim)
 
-    def _given(self, node: fx.Node) -> Value:
-        spec = self._specs[node.name]
-        if spec.kind is InputKind.USER_INPUT:
-            return fresh_value(node.meta["val"], INPUT)
-        names = self.names.get(str(spec.target), ())
+    def _own(self, node: fx.Node) -> Value:
+        names = self.names.get(str(node.target), ())
         if not names:
-            return fresh_value(node.meta["val"], f"{spec.target!r} is not part of the network's state_dict")
+            return fresh_value(node.meta["val"], f"{node.target!r} is not part of the network's state_dict")
         self.tensors[node] = names[0]
         if names[0] in self.parameters:
             self.vanish.add(node)
@@ -147,8 +148,7 @@ def layer_of(tensor: str) -> str:
 
 def layer_at(node: fx.Node) -> str:
     """Qualified name of the innermost module whose code made `node`; "" for the network itself."""
-    stack = node.meta.get("nn_module_stack")
-    return str(list(stack.values())[-1][0]) if stack else ""
+    return str(node.meta["layer"])
 
 
 def at(node: fx.Node) -> str:
@@ -164,25 +164,13 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     return defaults | dict(zip(defaults, node.args, strict=False)) | node.kwargs
 
 
-def extent(size: int | torch.SymInt) -> int:
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
-
-
 def fresh_value(example: object, reason: str | None = None) -> Value:
     """Dimensions for the traced value `example` of which nothing is known but their sizes."""
     if isinstance(example, Tensor):
-        return tuple(fresh(extent(size), reason) for size in example.shape)
+        return tuple(fresh(size, reason) for size in example.shape)
     if isinstance(example, tuple | list):
         return [fresh_value(item, reason) for item in example]
     return None
-
-
-def _inputs(program: ExportedProgram) -> Iterable[tuple[InputSpec, fx.Node]]:
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
-    return zip(program.graph_signature.input_specs, nodes, strict=True)
 
 
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:

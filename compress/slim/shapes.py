@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from compress.slim.dimensions import Dim, fresh, is_kept, keep, regroup, size_of, split, total
-from compress.slim.flow import EXTENT, Flow, Rule, Value, at, extent, fresh_value
+from compress.slim.flow import EXTENT, Flow, Rule, Value, at, fresh_value
 from compress.slim.layers import new_extents
 
 _BORDERS = "regroups dimensions whose borders do not meet"
@@ -67,7 +67,7 @@ def _spelled_out(sizes: Sequence[Any], dims: Sequence[Dim]) -> list[tuple[int, D
 
 
 def _regrouped(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim, ...] | str:
-    sizes = [extent(size) for size in node.meta["val"].shape]
+    sizes = node.meta["val"].shape
     return regroup(flow.dims(arguments["self"]), sizes) or ("has no rule" if not sizes else _BORDERS)
 
 
@@ -95,7 +95,7 @@ def unsqueeze(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 def expand(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     shape = node.meta["val"].shape
     dims = (((),) * len(shape) + flow.dims(arguments["self"]))[-len(shape) :] if len(shape) else ()
-    result = tuple(dim or fresh(extent(size)) for dim, size in zip(dims, shape, strict=True))
+    result = tuple(dim or fresh(size) for dim, size in zip(dims, shape, strict=True))
     if "size" in arguments:
         flow.number(node, "size", _spelled_out(arguments["size"], result))
     elif isinstance(like := arguments.get("other"), fx.Node):
@@ -105,9 +105,9 @@ def expand(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def repeat(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    times = [extent(count) for count in arguments["repeats"]]
-    dims = ((),) * (len(times) - len(flow.dims(arguments["self"]))) + flow.dims(arguments["self"])
-    return tuple((*fresh(count, EXTENT), *dim) for count, dim in zip(times, dims, strict=True))
+    shape = node.meta["val"].shape
+    dims = ((),) * (len(shape) - len(flow.dims(arguments["self"]))) + flow.dims(arguments["self"])
+    return tuple((*fresh(size // size_of(dim), EXTENT), *dim) for size, dim in zip(shape, dims, strict=True))
 
 
 def concatenate(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -139,7 +139,7 @@ def pieces(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """Consecutive pieces, of equal sizes or not; after a cut each has its own."""
     dims, results = flow.dims(arguments["self"]), node.meta["val"]
     place = arguments["dim"] % len(dims)
-    sizes = [extent(result.shape[place]) for result in results]
+    sizes = [result.shape[place] for result in results]
     parts = [fresh(size, EXTENT) for size in sizes] if is_kept(dims[place]) else split(dims[place], sizes)
     if parts is None:
         return "cuts a batch"
@@ -151,7 +151,7 @@ def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """A slice."""
     dims, shape = flow.dims(arguments["self"]), node.meta["val"].shape
     place = arguments["dim"] % len(dims)
-    dim, size = dims[place], extent(shape[place])
+    dim, size = dims[place], shape[place]
     if size == size_of(dim):
         return dims
     if arguments.get("step", 1) != 1:
@@ -161,6 +161,8 @@ def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     if is_kept(dim):
         return (*dims[:place], fresh(size, EXTENT), *dims[place + 1 :])
     start = arguments["start"] or 0
+    if not isinstance(start, int):
+        return "cuts a batch"
     start = start + size_of(dim) if start < 0 else start
     sizes = [length for length in (start, size, size_of(dim) - start - size) if length]
     parts = split(dim, sizes)
@@ -199,7 +201,7 @@ def index(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     for numbers in taken:
         if numbers is not None:
             keep(flow.values[numbers], EXTENT)
-    new = [fresh(extent(size), EXTENT) for size in node.meta["val"].shape[first : first + count]]
+    new = [fresh(size, EXTENT) for size in node.meta["val"].shape[first : first + count]]
     rest = [dim for place, dim in enumerate(dims) if place not in places]
     return (*rest[:first], *new, *rest[first:])
 
@@ -208,7 +210,7 @@ def index_select(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value 
     dims = flow.dims(arguments["self"])
     place = arguments["dim"] % len(dims)
     keep(dims[place], f"{at(node)} takes some of its positions")
-    return (*dims[:place], fresh(extent(node.meta["val"].shape[place]), EXTENT), *dims[place + 1 :])
+    return (*dims[:place], fresh(node.meta["val"].shape[place], EXTENT), *dims[place + 1 :])
 
 
 def reduction(sums: bool) -> Rule:
@@ -254,7 +256,7 @@ def pad(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     for number in range(len(amounts) // 2):
         if any(amounts[2 * number : 2 * number + 2]):
             keep(dims[-1 - number], EXTENT)
-            dims[-1 - number] = fresh(extent(shape[-1 - number]), EXTENT)
+            dims[-1 - number] = fresh(shape[-1 - number], EXTENT)
     return tuple(dims)
 
 

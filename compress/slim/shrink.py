@@ -12,8 +12,9 @@ from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.slim.constants import fold_constants
 from compress.slim.coupling import Coupling, Couplings, couplings
 from compress.slim.dead import all_zero, dead_nodes
-from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits, tensors_of
+from compress.slim.edits import ShapeEdit, apply_edits, change, input_edits
 from compress.slim.proof import prove_same
+from compress.slim.trace import tensors_of
 from compress.slim.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -78,7 +79,7 @@ def _slim_graph(
     example: Tensor,
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
-    module: nn.Module = copy.deepcopy(traced_module(known.program))
+    module: nn.Module = copy.deepcopy(traced_module(known.trace))
     earlier: Any = getattr(model, "shape_edits", ())
     module.shape_edits = earlier
     own = tensors_of(module)

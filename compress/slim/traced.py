@@ -5,29 +5,28 @@ attention. The traced graph has them too, but as arguments of its operators. A m
 tensors of the original; it always computes as in evaluation mode (dropout and batch statistics stay off).
 """
 
+import copy
 import math
 from typing import Any
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
+from compress.slim.dimensions import BATCH
 from compress.slim.flow import arguments_of
+from compress.slim.trace import Trace
 
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
 
 
-def traced_module(program: ExportedProgram) -> fx.GraphModule:
-    """The program as a module on the same tensors, in which every size that may change is a plain number."""
-    unlifted = program.module(check_guards=False)
-    for node in unlifted.graph.nodes:
+def traced_module(traced: Trace) -> fx.GraphModule:
+    """The trace as a module on the same tensors, in which every size that may change is a plain number."""
+    graph = copy.deepcopy(traced.graph)
+    for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             _loosen(node)
-    # A fresh module lacks the hooks that fix what was traced, and the methods that refuse a change of mode.
-    module = fx.GraphModule(unlifted, unlifted.graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module.eval()
+    graph.eliminate_dead_code()
+    return fx.GraphModule(dict(traced.tensors), graph).eval()
 
 
 def _loosen(node: fx.Node) -> None:
@@ -37,7 +36,7 @@ def _loosen(node: fx.Node) -> None:
     if name in ("chunk", "split"):
         place, source = arguments["dim"], node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
-        if all(isinstance(size, int) for size in sizes):
+        if sum(sizes) % BATCH:
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
     elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
@@ -45,7 +44,7 @@ def _loosen(node: fx.Node) -> None:
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
         size = arguments["self"].meta["val"].shape[arguments["dim"]]
         ends = [arguments["start"], arguments["end"]]
-        if isinstance(size, int) and any(isinstance(end, int) and end < 0 for end in ends):
+        if size % BATCH and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
     elif name in _VIEWS and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from compress.slim.constants import fold_constants
 from compress.slim.coupling import couplings
-from compress.slim.edits import tensors_of
 from compress.slim.shrink import slim
+from compress.slim.trace import tensors_of
 
 
 def zero_rows(layer: nn.Module, rows: list[int]) -> None:

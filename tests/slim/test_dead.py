@@ -5,7 +5,7 @@ from torch import nn
 
 from compress.slim.coupling import couplings
 from compress.slim.dead import all_zero, dead_nodes
-from compress.slim.edits import tensors_of
+from compress.slim.trace import tensors_of
 
 
 def chain(*widths: int) -> nn.Sequential:

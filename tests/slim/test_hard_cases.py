@@ -7,9 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 from torchvision import models as zoo
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.googlenet import Inception
 from torchvision.models.maxvit import MaxVit
+from torchvision.models.segmentation import LRASPP
 from torchvision.models.swin_transformer import SwinTransformer, SwinTransformerBlockV2
 from torchvision.models.vision_transformer import VisionTransformer
 
@@ -199,6 +203,18 @@ def swin_v2() -> nn.Module:
     )
 
 
+def segmentation() -> nn.Module:
+    """A mask as large as the picture, in a dict."""
+    layers = (nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU())
+    return LRASPP(IntermediateLayerGetter(nn.Sequential(*layers), {"2": "low", "4": "high"}), 8, 16, 3, 6)
+
+
+def backbone() -> nn.Module:
+    """Of detection networks: features of several sizes, which are all outputs."""
+    layers = (nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU())
+    return BackboneWithFPN(nn.Sequential(*layers), {"1": "one", "3": "two"}, [8, 16], 4)
+
+
 class Permuted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)
@@ -257,6 +273,8 @@ CASES: list[tuple[Callable[[], nn.Module], tuple[int, ...], int, bool]] = [
     (residual, IMAGE, 2, True),
     (densenet, (2, 3, 32, 32), 10, True),
     (googlenet, IMAGE, 12, True),
+    (segmentation, IMAGE, 3, True),
+    (backbone, IMAGE, 3, True),
     (split_and_joined, IMAGE, 3, False),
     (sliced_and_stacked, IMAGE, 1, False),
     (gated, ROWS, 2, True),
@@ -291,8 +309,7 @@ def halve(model: nn.Module, known: Couplings) -> None:
 
 def outputs(model: nn.Module, given: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        result = model.eval()(given)
-    return list(result) if isinstance(result, tuple) else [result]
+        return list(tree_leaves(model.eval()(given)))
 
 
 @pytest.mark.parametrize(("build", "shape", "count", "own_class"), CASES, ids=[case[0].__name__ for case in CASES])
