@@ -60,7 +60,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         ),
     ),
     "mnist_decoder": ("mnist_decoder", ("--removal", f"hard,gradual,{FADING}", *AT_90_AND_95)),
-    "fashion_mnist_decoder": ("fashion_mnist_decoder", ("--removal", f"hard,gradual,{FADING}", *AT_90_AND_95)),
+    "fashion_mnist_decoder": ("fashion_mnist_decoder", ("--removal", f"hard,{FADING}", *AT_90_AND_95)),
     "cifar10_decoder": ("cifar10_decoder", ("--removal", f"hard,{FADING}", *AT_90_AND_95)),
     "cifar10_resnet": (
         "cifar10_resnet",
