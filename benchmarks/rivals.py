@@ -61,7 +61,10 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "mnist_decoder": ("mnist_decoder", ("--removal", f"hard,gradual,{FADING}", *AT_90_AND_95)),
     "fashion_mnist_decoder": ("fashion_mnist_decoder", ("--removal", f"hard,{FADING}", *AT_90_AND_95)),
-    "cifar10_decoder": ("cifar10_decoder", ("--removal", f"hard,{FADING}", *AT_90_AND_95)),
+    "cifar10_decoder": (
+        "cifar10_decoder",
+        ("--removal", f"hard,{FADING}", "--sparsity", ".9", "--lr", "3e-3", "--seeds", "3"),
+    ),
     "cifar10_resnet": (
         "cifar10_resnet",
         (
