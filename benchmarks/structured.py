@@ -3,9 +3,9 @@
     pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is no dependency of this project
     python benchmarks/structured.py cifar10_resnet.pt --peer /some/folder --data-root DIR
 
-The peer prunes channels by magnitude, at once, with the lowest ratio that leaves no more than half of the
-multiply-adds; then the network trains as the recipe's stage says, with the same images in the same order. Ours is the
-experiment `cifar10_resnet` of benchmarks/rivals.py. Both go into docs/benchmarks/structured.json.
+The peer prunes channels by magnitude, at once, the same share of every width: the lowest that leaves no more than half
+of the multiply-adds. Then the network trains as the recipe's stage says, with the same images in the same order. Ours
+is the experiment `cifar10_resnet` of benchmarks/rivals.py; this leaves docs/benchmarks/structured.json.
 """
 
 import copy
@@ -28,7 +28,6 @@ from compress.stats import measure
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structured.json"
 RECIPE = "cifar10_resnet"
 HALVINGS = 12
-WAYS = {"magnitude, uniform": {"global_pruning": False}, "magnitude, global": {"global_pruning": True}}
 
 
 def main(
@@ -43,21 +42,20 @@ def main(
     found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     recipe = load_recipe(RECIPE)
     data = build_data(recipe.data, data_root)
-    for way, options in WAYS.items():
-        for seed in range(seeds):
-            if str(seed) in found.setdefault(way, {}):
-                continue
-            setting = Setting(data, recipe.task, recipe.data.batch_size, torch.device("cpu"), seed, no_bar, Clock())
-            found[way][str(seed)] = measured(recipe, model, setting, options)
-            print(way, seed, found[way][str(seed)], flush=True)
-            OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for seed in range(seeds):
+        if str(seed) in found:
+            continue
+        setting = Setting(data, recipe.task, recipe.data.batch_size, torch.device("cpu"), seed, no_bar, Clock())
+        found[str(seed)] = measured(recipe, model, setting)
+        print(seed, found[str(seed)], flush=True)
+        OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(recipe: Any, weights: Path, setting: Setting, options: dict[str, Any]) -> dict[str, Any]:
+def measured(recipe: Any, weights: Path, setting: Setting) -> dict[str, Any]:
     stage = recipe.stages[0]
     dense = build_model(recipe.model, setting.seed)
     load_weights(dense, read_weights(weights), str(weights))
-    small = pruned(dense, setting, stage.macs, options)
+    small = pruned(dense, setting, stage.macs)
     before = setting.evaluate(small)
     setting.train(small, "", stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
     whole, slim = measure(dense, setting.example), measure(small, setting.example)
@@ -65,7 +63,7 @@ def measured(recipe: Any, weights: Path, setting: Setting, options: dict[str, An
     return {"before_retraining": before, "after": setting.evaluate(small), "left": left}
 
 
-def pruned(dense: nn.Module, setting: Setting, budget: float, options: dict[str, Any]) -> nn.Module:
+def pruned(dense: nn.Module, setting: Setting, budget: float) -> nn.Module:
     """The network with the lowest pruning ratio whose multiply-adds are within the budget."""
     import torch_pruning as tp  # type: ignore[import-not-found]
 
@@ -81,7 +79,6 @@ def pruned(dense: nn.Module, setting: Setting, budget: float, options: dict[str,
             pruning_ratio=ratio,
             max_pruning_ratio=0.95,
             ignored_layers=[model.get_submodule("head")],
-            **options,
         ).step()
         if measure(model, setting.example).macs <= allowed:
             high, best = ratio, model
