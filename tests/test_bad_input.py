@@ -89,7 +89,7 @@ def test_a_pickled_module_is_refused_with_the_line_that_saves_it_again(
 ) -> None:
     torch.save(autoencoder(8, (1, 6, 6)), tmp_path / "model.pt")
     text = refused("apply", recipe, "model.pt", "-o", "out")
-    assert "holds the pickled object compress.models.Network, which could run any code and is not loaded" in text
+    assert "holds the pickled object compress.models.paper.Network, which could run any code and is not loaded" in text
     assert 'torch.save(model.state_dict(), "model.pt")' in text
 
 
