@@ -106,9 +106,8 @@ def _saliency(
     loss = metrics.loss(setting.task)
     found = skeletonization(model, layers, batches, loss, error=criterion.error, reduce=criterion.reduce)
     return {
-        coupling: sum((member.per_node(found[layer_of(member.tensor)]) for member in members[1:]), start=first)
+        coupling: torch.stack([member.per_node(found[layer_of(member.tensor)]) for member in members]).sum(0)
         for coupling, members in writers.items()
-        for first in [members[0].per_node(found[layer_of(members[0].tensor)])]
     }
 
 
