@@ -21,32 +21,38 @@ OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "rivals"
 
 GRADUAL_SOFT = "{kind: gradual_soft, cohort: 60 steps, every: 10 steps}"
 FADING = "{kind: gradual_soft, over: 0.6 epochs, cohort: 100 steps, every: 20 steps}"
-AT_90_AND_95 = ("--sparsity", ".9,.95", "--lr", "3e-3", "--seeds", "3")
 REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
+CRITERIA = "magnitude,scaled_magnitude,lamp,taylor,snip,obd,random"
+MORE_REMOVALS = "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"
+CLASSIFIERS = ("--lr", "2e-3,5e-3")
+DECODERS = ("--removal", f"hard,gradual,{FADING}", "--sparsity", ".9,.95", "--seeds", "5")
+LATENT = ("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "5")
 
 # name -> the recipe, and what is compared on it
 EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "mnist_removals": (
         "mnist_classifier",
-        ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", "--lr", "2e-3,5e-3", "--seeds", "5"),
+        ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", *CLASSIFIERS, "--seeds", "5"),
     ),
     "fashion_mnist_removals": (
         "fashion_mnist_classifier",
-        ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", "--lr", "2e-3,5e-3", "--seeds", "5"),
+        ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", *CLASSIFIERS, "--seeds", "5"),
     ),
     "mnist_criteria": (
         "mnist_classifier",
-        (
-            *("--criterion", "magnitude,scaled_magnitude,lamp,taylor,snip,obd,random"),
-            *("--sparsity", ".97,.99", "--lr", "2e-3,5e-3", "--seeds", "3"),
-        ),
+        ("--criterion", CRITERIA, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
+    ),
+    "fashion_mnist_criteria": (
+        "fashion_mnist_classifier",
+        ("--criterion", CRITERIA, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
     ),
     "mnist_more_removals": (
         "mnist_classifier",
-        (
-            *("--removal", "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"),
-            *("--sparsity", ".97,.99", "--lr", "2e-3,5e-3", "--seeds", "3"),
-        ),
+        ("--removal", MORE_REMOVALS, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
+    ),
+    "fashion_mnist_more_removals": (
+        "fashion_mnist_classifier",
+        ("--removal", MORE_REMOVALS, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
     ),
     "cifar10_removals": (
         "cifar10_classifier",
@@ -54,17 +60,15 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "mnist_latent": (
         "mnist_ae",
-        (
-            *("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}"),
-            *("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "3"),
-        ),
+        ("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}", *LATENT),
     ),
-    "mnist_decoder": ("mnist_decoder", ("--removal", f"hard,gradual,{FADING}", *AT_90_AND_95)),
-    "fashion_mnist_decoder": ("fashion_mnist_decoder", ("--removal", f"hard,{FADING}", *AT_90_AND_95)),
-    "cifar10_decoder": (
-        "cifar10_decoder",
-        ("--removal", f"hard,{FADING}", "--sparsity", ".9", "--lr", "3e-3", "--seeds", "3"),
+    "mnist_latent_compensated": (
+        "mnist_ae",
+        ("--criterion", "skeletonization", "--removal", "hard", *LATENT, "--set", "stages.0.compensate=true"),
     ),
+    "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "1.5e-3,3e-3,6e-3")),
+    "fashion_mnist_decoder": ("fashion_mnist_decoder", (*DECODERS, "--lr", "3e-3")),
+    "cifar10_decoder": ("cifar10_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_resnet": (
         "cifar10_resnet",
         (
