@@ -27,6 +27,14 @@ MORE_REMOVALS = "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"
 CLASSIFIERS = ("--lr", "2e-3,5e-3")
 DECODERS = ("--removal", f"hard,gradual,{FADING}", "--sparsity", ".9,.95", "--seeds", "5")
 LATENT = ("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "5")
+COMPENSATED = (
+    "--set",
+    "stages.0.criterion=skeletonization",
+    "--set",
+    "stages.0.removal=hard",
+    "--set",
+    "stages.0.compensate=true",
+)
 
 # name -> the recipe, and what is compared on it
 EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -64,7 +72,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "mnist_latent_compensated": (
         "mnist_ae",
-        ("--criterion", "skeletonization", "--removal", "hard", *LATENT, "--set", "stages.0.compensate=true"),
+        (*COMPENSATED, *LATENT),
     ),
     "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "1.5e-3,3e-3,6e-3")),
     "fashion_mnist_decoder": ("fashion_mnist_decoder", (*DECODERS, "--lr", "3e-3")),

@@ -206,7 +206,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`x_orig` and `x_mask` become `x`; `x_pruned`, the companion of a soft mask, goes with them."""
+    """`x_orig` and `x_mask` become `x`; `x_pruned` and `x_start`, the companions of a soft mask, go with them."""
     folded = dict(tensors)
     for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
         orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
@@ -214,7 +214,7 @@ def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         # Not the plain product: -3.0 * 0.0 is -0.0, and a NaN would survive its own removal.
         folded[name] = torch.where(mask == 0, torch.zeros_like(orig), orig * mask)
-        for suffix in ("_orig", "_mask", "_pruned"):
+        for suffix in ("_orig", "_mask", "_pruned", "_start"):
             folded.pop(name + suffix, None)
     return folded
 

@@ -37,6 +37,11 @@ class Optimization:
     warmup: float = 0.0
     precision: Precision = "float32"
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether what becomes of a weight depends on its own gradients alone: Muon looks at the whole matrix."""
+        return self.optimizer != "muon"
+
 
 @dataclass
 class Training:

@@ -70,7 +70,7 @@ class TestReading:
         assert found.keys() == model.state_dict().keys()
         assert torch.equal(found["0.weight"], model[0].weight)
 
-    def test_folds_soft_masks_and_drops_their_companion(self, tmp_path: Path) -> None:
+    def test_folds_soft_masks_and_drops_their_companions(self, tmp_path: Path) -> None:
         model = network()
         before = model[0].weight.detach().clone()
         keep = torch.rand_like(before) > 0.5

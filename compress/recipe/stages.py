@@ -17,7 +17,7 @@ from compress.recipe.node_choice import NodeChoice, choose_within
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
 from compress.recipe.weight_choice import WeightChoice
-from compress.remove.pruner import Pruner
+from compress.remove.pruner import Pruner, Removal
 from compress.retrain import Training, only_trainable
 from compress.select.targets import resolve
 from compress.slim.coupling import couplings
@@ -48,11 +48,13 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
             chosen.compensate(stage.goes)
     with only_trainable(model, _trainable(stage, chosen)):
         with setting.clock.phase("selection"):
-            pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen)
+            masks = _masks_gradients(stage, removal)
+            pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen, mask_gradients=masks)
 
         def after_step(step: int) -> None:
             nonlocal before
             if pruner.removes_next:
+                pruner.hold()
                 before = setting.evaluate(model)
             pruner.step()
 
@@ -80,6 +82,12 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "epoch_losses": training.losses,
         "seconds": setting.clock.spent("training") - earlier,
     }
+
+
+def _masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
+    """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
+    come_back = removal.cohorts or stage.regrow is not None
+    return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)
 
 
 def check_stage(

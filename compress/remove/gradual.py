@@ -38,16 +38,26 @@ class Gradual(Removal):
             raise InputError(f"a ramp over {ramp} steps, every {every}, cohorts of {cohort}: 1, 1 and 0 are the least")
         self.ramp, self.every, self.cohort = ramp, every, cohort
         self.steps = ramp + cohort
+        self.cohorts = cohort > 0
         self.factor = final ** (1 / cohort) if cohort else 0.0
-        self._floor = final * self.factor**-0.5 if cohort else final  # between the last two values before the cut
 
     def start(self, pruner: Pruner) -> None:
         pruner.take(0.0)
 
     def advance(self, pruner: Pruner, step: int) -> None:
-        if step == self.ramp or (step < self.ramp and step % self.every == 0):
+        if self._takes(step):
             pruner.take(level(step / self.ramp))
-        pruner.fade_by(self.factor, self._floor)
+        if not self.cohort:
+            pruner.fade_to(0.0)
+            return
+        pruner.fade_by(self.factor)
+        joined = step - self.cohort + 1  # whoever joined then has faded `cohort` times with this step
+        if self._takes(joined):
+            pruner.cut(joined)
+
+    def _takes(self, step: int) -> bool:
+        """Whether a cohort joins at this step."""
+        return step == self.ramp or (0 < step < self.ramp and step % self.every == 0)
 
     def finish(self, pruner: Pruner) -> None:
         pruner.take()

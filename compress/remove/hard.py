@@ -30,6 +30,7 @@ class HardPruner(Pruner):
         min_keep: int | float | None = None,
         bias: bool = False,
         keep: Sequence[Tensor] | None = None,
+        mask_gradients: bool = True,
     ) -> None:
         super().__init__(
             model,
@@ -41,4 +42,5 @@ class HardPruner(Pruner):
             min_keep=min_keep,
             bias=bias,
             keep=keep,
+            mask_gradients=mask_gradients,
         )

@@ -1,4 +1,4 @@
-"""Soft pruning as a method of torch.nn.utils.prune: a mask that is 1, 0, or on its way between.
+"""Soft pruning as a method of torch.nn.utils.prune: chosen entries fade to zero in the parameter itself.
 
 Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equation 1:
 
@@ -6,140 +6,201 @@ Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equ
 
 In a module whose parameter `weight` is being pruned
 
-    weight_orig     Parameter   W; where pruned it stays at its value W0 from before pruning
-    weight_mask     buffer      1 where kept, the decayed x**t where pruned
-    weight_pruned   buffer      bool, the paper's M; the mask alone cannot tell before its first decay
-    weight          attribute   weight_orig * weight_mask, computed before each forward pass
+    weight_orig     Parameter   the optimizer's parameter, as before; pruned entries hold their faded value
+    weight_mask     buffer      bool, False where an entry is gone, that is exactly zero
+    weight_pruned   buffer      bool, the paper's M
+    weight_start    buffer      where pruned, what the entry fades from; 0 elsewhere
+    weight          attribute   `weight_orig` itself
+
+so that weight == weight_orig * weight_mask at every moment, as in torch's own methods, and a forward pass costs what it
+costs without pruning. After each step of the optimizer `place` puts the pruned entries where they belong.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch.utils.hooks import RemovableHandle
 
 from compress.errors import TargetError
 
 
 class SoftPruningMethod(prune.BasePruningMethod):
-    """Multiplies a parameter by a mask whose pruned entries are lowered by `set_factor`; they get no gradient.
-
-    Unlike torch's own methods it survives `copy.deepcopy` and `pickle` at any moment: outside of a forward pass the
-    attribute `weight` is a plain value without a graph.
-
-    learns: pruned entries get the gradient of the product after all, and go on learning underneath their mask.
-    """
+    """Entries of a parameter that get no gradient and stand where `place` puts them."""
 
     PRUNING_TYPE = "unstructured"
-    learns = False
-    _caller: nn.Module | None = None
-    _leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
+
+    def __init__(self, masks_gradients: bool = True) -> None:
+        self._masks_gradients = masks_gradients
+        self._exposed: nn.Parameter | None = None
+        self._hook: RemovableHandle | None = None
+        self._keep: Tensor | None = None
+        self._keep_of: tuple[Tensor, int] | None = None  # the set that `_keep` was made from, and its version
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of a module has a Parameter of its own, without our hook: its first forward pass sees to that."""
+        return {"_tensor_name": self._tensor_name, "_masks_gradients": self._masks_gradients}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        SoftPruningMethod.__init__(self)
+        self.__dict__.update(state)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
-        return default_mask
+        return default_mask.bool()
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, keep: Tensor, *, learns: bool = False, caller: nn.Module | None = None
+        cls, module: nn.Module, name: str, keep: Tensor, *, fades: bool = True, masks_gradients: bool = True
     ) -> "SoftPruningMethod":
-        """Put a mask of ones on `module.name` and mark where it will decay.
+        """Mark entries of `module.name` as pruned; until `place` is called they keep their values.
 
         Args:
             keep: bool tensor of the parameter's shape, False where the parameter is to go.
-            caller: the module whose forward pass reads the parameter, where `module` itself is not called.
+            fades: whether entries fade; if they only ever go to zero, what they fade from is not kept.
+            masks_gradients: whether pruned entries get a gradient of zero; `place` undoes what the optimizer makes of
+                them either way.
 
         Raises:
             TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
         """
-        parameter = _prunable(module, name, caller)
+        parameter = _prunable(module, name)
         if keep.shape != parameter.shape or keep.dtype != torch.bool:
             raise TargetError(
                 f"the mask for {name!r} of {type(module).__name__} is {keep.dtype} {tuple(keep.shape)}; "
                 f"it must be bool {tuple(parameter.shape)}"
             )
-        module.register_buffer(f"{name}_pruned", (~keep).to(parameter.device))
-        method: SoftPruningMethod = super().apply(module, name)  # type: ignore[no-untyped-call]
-        method.learns = learns
-        if caller is None:
-            module.register_forward_hook(method.drop_graph)
-        else:
-            method._called_by(caller, module)
-        method.refresh(module)
+        pruned = (~keep).to(parameter.device)
+        module.register_buffer(f"{name}_pruned", pruned)
+        module.register_buffer(f"{name}_start", parameter.detach() * pruned if fades else None)
+        method: SoftPruningMethod = super().apply(module, name, masks_gradients)  # type: ignore[no-untyped-call]
+        method._expose(module)
         return method
 
     def apply_mask(self, module: nn.Module) -> Tensor:
-        """`weight_orig * weight_mask`, with a gradient for the kept entries only, unless pruned ones learn."""
-        if self._leaf is not None:
-            return self._leaf
-        orig, mask, pruned = tensors(module, self._tensor_name)
-        if self.learns:
-            return orig * mask
-        return torch.where(pruned, orig.detach() * mask, orig)
+        """What acts: the parameter itself."""
+        return tensors(module, self._tensor_name)[0]
+
+    def __call__(self, module: nn.Module, inputs: object) -> None:
+        """Before a forward pass: nothing is computed, but the module may be a copy, or have other tensors now."""
+        if self._exposed is not module._parameters[f"{self._tensor_name}_orig"] and not torch.compiler.is_compiling():
+            self._expose(module)
+
+    @classmethod
+    @torch.no_grad()
+    def place(cls, places: "Sequence[Place]", factor: float) -> None:
+        """Put the pruned entries at `factor` times what they fade from, whatever the optimizer has made of them."""
+        origs: list[Tensor] = [tensors(module, method._tensor_name)[0] for module, method in places]
+        keeps = [method._kept(module) for module, method in places]
+        torch._foreach_mul_(origs, keeps)
+        starts = [start for module, method in places if (start := method._start_of(module)) is not None]
+        if factor and starts:  # either all fade or none
+            torch._foreach_add_(origs, starts, alpha=factor)
 
     @torch.no_grad()
-    def refresh(self, module: nn.Module) -> None:
-        """Bring the attribute up to date without a graph."""
-        setattr(module, self._tensor_name, self.apply_mask(module))
+    def fade_by(self, module: nn.Module, factor: float) -> None:
+        """What the pruned entries fade from is itself multiplied by `factor`."""
+        start = self._start_of(module)
+        if start is not None:
+            start.mul_(factor)
 
-    def drop_graph(self, module: nn.Module, args: object, output: object) -> None:
-        """Forward hook: a tensor with a graph could be neither copied nor pickled with its module."""
-        setattr(module, self._tensor_name, getattr(module, self._tensor_name).detach())
+    @torch.no_grad()
+    def vanish(self, module: nn.Module, which: Tensor) -> None:
+        """Of the pruned entries, those that `which` marks become exactly zero, and stay it while they are pruned."""
+        orig, mask, pruned = tensors(module, self._tensor_name)
+        gone = pruned & which
+        mask.masked_fill_(gone, False)
+        # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero but not for whoever looks at the bits.
+        orig.masked_fill_(gone, 0.0)
+        start = self._start_of(module)
+        if start is not None:
+            start.masked_fill_(gone, 0.0)
 
-    def _called_by(self, caller: nn.Module, module: nn.Module) -> None:
-        """Compute the product before each forward pass of `caller`, and drop its graph behind it."""
-        self._caller = caller
-        caller.register_forward_pre_hook(_OnBehalf(self, module))
-        caller.register_forward_hook(_OnBehalf(self, module))
+    @torch.no_grad()
+    def take(self, module: nn.Module, keep: Tensor) -> None:
+        """Take the set of pruned entries anew: all fade from where they stand, and what leaves goes on from there."""
+        orig, mask, pruned = tensors(module, self._tensor_name)
+        pruned.copy_(~keep)
+        mask.logical_or_(keep.to(mask.device))
+        start = self._start_of(module)
+        if start is not None:
+            torch.mul(orig, pruned, out=start)
+
+    @contextmanager
+    def effective(self, module: nn.Module) -> Iterator[Tensor]:
+        """See the function `effective`."""
+        with _requiring_grad(tensors(module, self._tensor_name)[0]) as orig:
+            yield orig
 
     def remove(self, module: nn.Module) -> None:
-        """Called by `prune.remove`: the product becomes the plain parameter again, with exact zeros."""
+        """Called by `prune.remove`: the parameter is a plain one again, with exact zeros."""
         name = self._tensor_name
         orig, mask, pruned = tensors(module, name)
         gone = pruned & (mask == 0)
         super().remove(module)
-        # -3.0 * 0.0 is -0.0: equal to zero, but not for whoever looks at the bits.
-        orig.data.masked_fill_(gone, 0.0)
-        del module._buffers[f"{name}_pruned"]
-        for owner in (module, self._caller or module):
-            for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
-                for key, hook in list(hooks.items()):
-                    if self in (getattr(hook, "__self__", None), getattr(hook, "method", None)):
-                        del hooks[key]
+        orig.data.masked_fill_(gone, 0.0)  # the optimizer may have moved them since
+        for buffer in ("pruned", "start"):
+            del module._buffers[f"{name}_{buffer}"]
+        self._unhook()
+
+    def _expose(self, module: nn.Module) -> None:
+        """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
+        name = self._tensor_name
+        orig, _, _ = tensors(module, name)
+        if module.__dict__.get(name) is not orig:
+            setattr(module, name, orig)  # an LSTM keeps a list of its own, and changes it here
+            module.__dict__[name] = module._parameters.pop(name)
+        self._unhook()
+        if self._masks_gradients and orig.is_leaf and orig.requires_grad:
+            self._hook = orig.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(self._mask, module)
+            )
+        self._exposed = orig
+
+    def _mask(self, module: nn.Module, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad.mul_(self._kept(module))
+
+    def _kept(self, module: nn.Module) -> Tensor:
+        """1 where kept and 0 where pruned, in the parameter's dtype: torch multiplies ten times as fast by it."""
+        orig, _, pruned = tensors(module, self._tensor_name)
+        source, version = self._keep_of or (None, 0)
+        if self._keep is None or source is not pruned or version != pruned._version or self._keep.dtype != orig.dtype:
+            self._keep, self._keep_of = (~pruned).to(orig.dtype), (pruned, pruned._version)
+        return self._keep
+
+    def _start_of(self, module: nn.Module) -> Tensor | None:
+        return module._buffers[f"{self._tensor_name}_start"]
+
+    def _unhook(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._exposed = None
 
 
-class _OnBehalf:
-    """A hook of the module that reads another one's parameter: does what the other's own would have done."""
-
-    def __init__(self, method: SoftPruningMethod, module: nn.Module) -> None:
-        self.method, self.module = method, module
-
-    def __call__(self, caller: nn.Module, args: object, *output: object) -> None:
-        if output:
-            self.method.drop_graph(self.module, args, *output)
-        else:
-            self.method(self.module, args)
-
-
-def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
-    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj."""
-    for other in model.modules():
-        if isinstance(other, nn.MultiheadAttention) and other.out_proj is module:
-            return other
-    return None
+Place = tuple[nn.Module, SoftPruningMethod]
+"""A module, and what prunes a parameter of it."""
 
 
 def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]:
     """(`name_orig`, `name_mask`, `name_pruned`) of a soft-pruned parameter."""
-    return getattr(module, f"{name}_orig"), getattr(module, f"{name}_mask"), getattr(module, f"{name}_pruned")
+    orig = module._parameters[f"{name}_orig"]  # several times as fast as getattr, and asked for at each step
+    mask, pruned = module._buffers[f"{name}_mask"], module._buffers[f"{name}_pruned"]
+    assert orig is not None
+    assert mask is not None
+    assert pruned is not None
+    return orig, mask, pruned
 
 
 @contextmanager
 def effective(places: Sequence[tuple[nn.Module, str]]) -> Iterator[list[Tensor]]:
     """The parameters (module, name) as they act now, masked or not, as leaves that a gradient can be taken of.
 
-    Inside, forward passes compute with the leaves that are handed out, so that entries whose mask lets no gradient
-    through have one too: that of their product.
+    Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
+    have one too: that of what acts.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(_effective(module, name)) for module, name in places]
@@ -148,49 +209,26 @@ def effective(places: Sequence[tuple[nn.Module, str]]) -> Iterator[list[Tensor]]
 @contextmanager
 def _effective(module: nn.Module, name: str) -> Iterator[Tensor]:
     parameter = module._parameters.get(name)
-    if parameter is not None:
-        before = parameter.requires_grad
-        parameter.requires_grad_(True)
-        try:
-            yield parameter
-        finally:
-            parameter.requires_grad_(before)
-        return
-    method = _method(module, name)
-    method.refresh(module)
-    method._leaf = getattr(module, name).clone().requires_grad_(True)
+    with _requiring_grad(parameter) if parameter is not None else method_of(module, name).effective(module) as leaf:
+        yield leaf
+
+
+@contextmanager
+def _requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
+    before = parameter.requires_grad
+    parameter.requires_grad_(True)
     try:
-        yield method._leaf
+        yield parameter
     finally:
-        method._leaf = None
-        method.refresh(module)
+        parameter.requires_grad_(before)
 
 
-@torch.no_grad()
 def set_factor(module: nn.Module, name: str, factor: float) -> None:
-    """Overwrite the mask of the pruned entries (torch's own container would multiply masks into each other)."""
-    method = _method(module, name)
-    _, mask, pruned = tensors(module, name)
-    mask.masked_fill_(pruned, factor)
-    method.refresh(module)
-
-
-@torch.no_grad()
-def set_pruned(module: nn.Module, name: str, keep: Tensor) -> None:
-    """Take the set of pruned entries anew. What leaves it goes on from the value that its mask had left it."""
-    method = _method(module, name)
-    orig, mask, pruned = tensors(module, name)
-    leaves = pruned & keep.to(pruned.device)
-    orig.copy_(torch.where(leaves, orig * mask, orig))
-    mask.masked_fill_(leaves, 1.0)
-    pruned.copy_(~keep)
-    method.refresh(module)
-
-
-@torch.no_grad()
-def refresh(module: nn.Module, name: str) -> None:
-    """Bring the attribute `name` up to date with its mask."""
-    _method(module, name).refresh(module)
+    """The pruned entries stand at `factor` times what they fade from; 0 is for good."""
+    method = method_of(module, name)
+    method.place([(module, method)], factor)
+    if factor == 0:
+        method.vanish(module, tensors(module, name)[2])
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -202,14 +240,15 @@ def fold(model: nn.Module) -> nn.Module:
     return model
 
 
-def _method(module: nn.Module, name: str) -> SoftPruningMethod:
+def method_of(module: nn.Module, name: str) -> SoftPruningMethod:
+    """What prunes the parameter; TargetError if nothing does."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SoftPruningMethod) and hook._tensor_name == name:
             return hook
     raise TargetError(f"{name!r} of {type(module).__name__} is not being soft-pruned")
 
 
-def _prunable(module: nn.Module, name: str, caller: nn.Module | None) -> nn.Parameter:
+def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     kind = type(module).__name__
     if f"{name}_orig" in module._parameters:
         raise TargetError(f"{name!r} of {kind} is pruned already: call finalize() or prune.remove() first")
@@ -217,9 +256,4 @@ def _prunable(module: nn.Module, name: str, caller: nn.Module | None) -> nn.Para
     if parameter is None:
         known = ", ".join(key for key, value in module._parameters.items() if value is not None)
         raise TargetError(f"{kind} has no parameter {name!r}; it has {known or 'none of its own'}")
-    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear) and caller is None:
-        raise TargetError(
-            "MultiheadAttention reads the weight of its out_proj without calling it, so a mask there would be "
-            "silently ignored: say caller=... (a Pruner of the whole model does)"
-        )
     return parameter

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
-from compress.remove.masks import SoftPruningMethod, caller_of, refresh, set_factor, set_pruned, tensors
+from compress.remove.masks import Place, SoftPruningMethod, tensors
+from compress.remove.underneath import LearningMethod, caller_of
 from compress.select.choose import Scope, choose, warn_of_collapse
 from compress.select.criteria import Criterion, magnitude
 from compress.select.targets import Target, TargetLike, resolve
@@ -40,6 +41,9 @@ class Removal:
 
     learns = False
     """Whether what is chosen goes on learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
+
+    cohorts = False
+    """Whether entries join the set at several times, may leave it while they fade, and are `cut` by their age."""
 
     def start(self, pruner: "Pruner") -> None:
         """Before the first step."""
@@ -74,6 +78,7 @@ class Pruner:
         bias: bool = False,
         keep: Sequence[Tensor] | None = None,
         chooser: Chooser | None = None,
+        mask_gradients: bool = True,
     ) -> None:
         """
         Args:
@@ -82,6 +87,9 @@ class Pruner:
             sparsity: fraction of the targets' entries that goes, in [0, 1); see `choose` for `scope` and `min_keep`.
             keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in their order, True = keep.
             chooser: with `sparsity`, what chooses instead of `criterion`, `scope` and `min_keep`.
+            mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
+                are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
+                itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
 
         Raises:
             InputError: contradicting or missing arguments.
@@ -99,7 +107,10 @@ class Pruner:
         self.steps_done = 0
         self._complete = False  # whether the set has once been all that goes
         self._finalized = False
-        self._start: list[Tensor] = []  # weight_orig where pruned, which the optimizer moves and must not
+        self._factor = 1.0  # of what the pruned entries fade from
+        self._places: list[Place] = []
+        self._mask_gradients = mask_gradients
+        self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
         self._apply()
 
     @property
@@ -123,13 +134,16 @@ class Pruner:
         """Take the pruned entries one step further. Call it after `optimizer.step()`."""
         self._refuse_finalized("step")
         self.steps_done += 1
-        for (orig, _, pruned), start in zip(self._tensors(), self._start, strict=False):
-            orig.copy_(torch.where(pruned, start.to(orig), orig))
         if self.steps_done < self.removal.steps:
             self.removal.advance(self, self.steps_done)
         elif self.steps_done == self.removal.steps:
-            self._finish()
-        self._refresh()
+            self.removal.finish(self)
+        self.hold()
+
+    def hold(self) -> None:
+        """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
+        if self._places:
+            type(self._places[0][1]).place(self._places, self._factor)
 
     def finalize(self) -> None:
         """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
@@ -146,7 +160,7 @@ class Pruner:
                 stacklevel=2,
             )
             self.steps_done = self.removal.steps
-            self._finish()
+            self.removal.finish(self)
         for target in self.targets:
             prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
         self._finalized = True
@@ -155,44 +169,58 @@ class Pruner:
 
     @torch.no_grad()
     def take(self, share: float = 1.0) -> None:
-        """Choose anew what goes: `share` of all that goes in the end. What leaves the set lives on from where it is."""
-        self._refresh()  # the optimizer has moved the weights since the last forward pass
-        gone = [pruned & (mask == 0) for _, mask, pruned in self._tensors()]
-        keep = self._choose(share * self._sparsity, gone)
-        for target, mask in zip(self.targets, keep, strict=True):
-            set_pruned(target.module, target.name, mask)
+        """Choose anew what goes: `share` of all that goes in the end.
+
+        All of it fades from where it stands at this moment; what leaves the set lives on from there.
+        """
+        self.hold()  # the optimizer has moved the weights since
+        before = self._tensors()
+        keep = self._choose(share * self._sparsity, [pruned & (mask == 0) for _, mask, pruned in before])
+        for joined, (_, _, pruned), mask in zip(self._joined, before, keep, strict=False):
+            joined.masked_fill_(~(mask.to(pruned.device) | pruned), self.steps_done)
+        for (module, method), mask in zip(self._places, keep, strict=True):
+            method.take(module, mask)
         if share == 1.0 and not self._complete:
             warn_of_collapse(keep, [target.path for target in self.targets])
             self._complete = True
-        self._hold()
+        self._factor = 1.0
 
     @torch.no_grad()
     def fade_to(self, factor: float) -> None:
-        """The masks of all pruned entries become `factor`."""
-        for target in self.targets:
-            set_factor(target.module, target.name, factor)
+        """All pruned entries stand at `factor` times what they fade from, at the end of this step; 0 is for good."""
+        self._factor = factor
+        if factor == 0:
+            for (module, method), (_, _, pruned) in zip(self._places, self._tensors(), strict=True):
+                method.vanish(module, pruned)
 
     @torch.no_grad()
-    def fade_by(self, factor: float, floor: float) -> None:
-        """The masks of all pruned entries are multiplied by `factor`; what falls below `floor` is gone."""
-        for _, mask, pruned in self._tensors():
-            mask.mul_(torch.where(pruned, factor, 1.0))
-            mask.masked_fill_(mask < floor, 0.0)
+    def fade_by(self, factor: float) -> None:
+        """All pruned entries stand at `factor` times where they stood."""
+        for module, method in self._places:
+            method.fade_by(module, factor)
+
+    @torch.no_grad()
+    def cut(self, latest: int) -> None:
+        """Pruned entries that joined the set at step `latest` or earlier are gone; for removals with `cohorts`."""
+        for (module, method), joined in zip(self._places, self._joined, strict=True):
+            method.vanish(module, joined <= latest)
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
-        """The pruned entries themselves, not their masks, are multiplied by `factor`: they may grow again."""
+        """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
         for orig, _, pruned in self._tensors():
             orig.mul_(torch.where(pruned, factor, 1.0))
 
     # --- resuming ---
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model's own state_dict (which holds W0, masks and sets)."""
+        """What a resumed run needs beside the model's own state_dict (which holds the sets and what fades)."""
         return {
             "steps_done": self.steps_done,
             "removal_steps": self.removal.steps,
             "targets": [target.path for target in self.targets],
+            "factor": self._factor,
+            "joined": self._joined,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,9 +234,10 @@ class Pruner:
         for key in ("targets", "removal_steps"):
             if state.get(key) != mine[key]:
                 raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")
-        self.steps_done = int(state["steps_done"])
-        self._hold()
-        self._refresh()
+        self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
+        for joined, saved in zip(self._joined, state["joined"], strict=True):
+            joined.copy_(saved)
+        self.hold()
 
     # --- inside ---
 
@@ -217,33 +246,27 @@ class Pruner:
         return [tensors(target.module, target.name) for target in self.targets]
 
     def _apply(self) -> None:
-        applied: list[Target] = []
         try:
             for target in self.targets:
-                everything = torch.ones_like(target.parameter, dtype=torch.bool)
-                caller, learns = caller_of(self._model, target.module), self.removal.learns
-                SoftPruningMethod.apply(target.module, target.name, everything, learns=learns, caller=caller)
-                applied.append(target)
+                self._places.append((target.module, self._mark(target)))
             self.removal.start(self)
             if self.removed:
-                self._finish()
+                self.removal.finish(self)
         except (InputError, RuntimeError):
-            for target in applied:
-                prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
+            for module, method in self._places:
+                prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]
             raise
-        self._refresh()
+        self.hold()
 
-    def _finish(self) -> None:
-        self.removal.finish(self)
-        self._start.clear()  # where the mask is 0, it no longer matters what it is laid on
-
-    def _hold(self) -> None:
-        if not self.removal.learns and not self.removed:
-            self._start = [orig.detach().clone() for orig, _, _ in self._tensors()]
-
-    def _refresh(self) -> None:
-        for target in self.targets:
-            refresh(target.module, target.name)
+    def _mark(self, target: Target) -> SoftPruningMethod:
+        nothing = torch.ones_like(target.parameter, dtype=torch.bool)
+        if self.removal.cohorts:
+            self._joined.append(torch.zeros_like(nothing, dtype=torch.int32))
+        if self.removal.learns:
+            caller = caller_of(self._model, target.module)
+            return LearningMethod.apply(target.module, target.name, nothing, caller=caller)
+        fades, masks = self.removal.steps > 0, self._mask_gradients
+        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=fades, masks_gradients=masks)
 
     def _refuse_finalized(self, what: str) -> None:
         if self._finalized:

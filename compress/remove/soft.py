@@ -51,6 +51,7 @@ class SoftPruner(Pruner):
         min_keep: int | float | None = None,
         bias: bool = False,
         keep: Sequence[Tensor] | None = None,
+        mask_gradients: bool = True,
     ) -> None:
         """
         Args:
@@ -71,6 +72,7 @@ class SoftPruner(Pruner):
             min_keep=min_keep,
             bias=bias,
             keep=keep,
+            mask_gradients=mask_gradients,
         )
 
     @property

@@ -11,6 +11,7 @@ from torch.nn.utils import prune
 
 from compress.errors import TargetError
 from compress.remove.masks import SoftPruningMethod, fold, set_factor
+from compress.remove.underneath import LearningMethod
 
 
 class Own(nn.Module):
@@ -49,25 +50,30 @@ def run(module, x):
     return output[0] if isinstance(output, tuple) else output
 
 
-def pruned(make, name, factor=0.5):
+def pruned(make, name, factor=0.5, method=SoftPruningMethod):
     """A module mid-decay, the mask, and the value that the parameter must have."""
     module = make()
     before = getattr(module, name).detach().clone()
     keep = torch.rand(before.shape) > 0.4
-    SoftPruningMethod.apply(module, name, keep)
+    method.apply(module, name, keep)
     set_factor(module, name, factor)
     return module, keep, torch.where(keep, before, before * factor)
 
 
-@pytest.fixture(params=MODULES, autouse=False)
+@pytest.fixture(params=MODULES)
 def case(request):
     torch.manual_seed(0)
     return MODULES[request.param]
 
 
-def test_names_and_forward_equal_a_plain_module_with_the_product(case):
+@pytest.fixture(params=[SoftPruningMethod, LearningMethod])
+def method(request):
+    return request.param
+
+
+def test_names_and_forward_equal_a_plain_module_with_the_product(case, method):
     make, name, x = case
-    module, _, value = pruned(make, name)
+    module, _, value = pruned(make, name, method=method)
     assert prune.is_pruned(module)
     assert f"{name}_orig" in dict(module.named_parameters())
     assert {f"{name}_mask", f"{name}_pruned"} <= set(dict(module.named_buffers()))
@@ -92,9 +98,9 @@ def test_only_kept_entries_get_a_gradient(case):
     torch.testing.assert_close(getattr(module, f"{name}_orig").grad, expected, rtol=0, atol=0)
 
 
-def test_remove_leaves_a_plain_parameter(case):
+def test_remove_leaves_a_plain_parameter(case, method):
     make, name, x = case
-    module, keep, _ = pruned(make, name, factor=0.0)
+    module, keep, _ = pruned(make, name, factor=0.0, method=method)
     inputs = x()
     with torch.no_grad():
         before = run(module, inputs)
@@ -112,9 +118,9 @@ def test_remove_leaves_a_plain_parameter(case):
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 @pytest.mark.parametrize("moment", ["fresh", "after forward", "after backward", "no_grad"])
-def test_copies_compute_the_same_and_go_on_alone(case, copier, moment):
+def test_copies_compute_the_same_and_go_on_alone(case, method, copier, moment):
     make, name, x = case
-    module, _, _ = pruned(make, name)
+    module, keep, value = pruned(make, name, method=method)
     inputs = x()
     if moment == "no_grad":
         with torch.no_grad():
@@ -126,16 +132,22 @@ def test_copies_compute_the_same_and_go_on_alone(case, copier, moment):
     other = copier(module)
     torch.testing.assert_close(run(other, inputs), run(module, inputs), rtol=0, atol=0)
     set_factor(other, name, 0.25)
-    pruned_part = getattr(module, f"{name}_pruned")
-    assert (getattr(module, f"{name}_mask")[pruned_part] == 0.5).all()
-    run(other, inputs).square().sum().backward()
-    assert getattr(other, f"{name}_orig").grad is not None
+    run(module, inputs)
+    assert torch.equal(getattr(module, name).detach(), value)
+    for one in (module, other):
+        one.zero_grad()
+        run(one, inputs).square().sum().backward()
+    run(other, inputs)
+    gradient = getattr(other, f"{name}_orig").grad
+    assert torch.equal(getattr(other, name)[~keep], value[~keep] / 2)
+    assert gradient is not None
+    assert method is LearningMethod or (gradient[~keep] == 0).all()
 
 
-def test_state_dict_travels(case):
+def test_state_dict_travels(case, method):
     make, name, x = case
-    module, _, value = pruned(make, name)
-    other, _, _ = pruned(make, name, factor=0.9)
+    module, _, value = pruned(make, name, method=method)
+    other, _, _ = pruned(make, name, factor=0.9, method=method)
     buffer = io.BytesIO()
     torch.save(module.state_dict(), buffer)
     buffer.seek(0)
@@ -156,7 +168,8 @@ def test_to_dtype_keeps_set_and_factor(case, dtype):
     assert torch.equal(getattr(module, f"{name}_pruned"), ~keep)
     set_factor(module, name, 0.999)  # bfloat16 rounds it to 1: the set must not be lost with it
     set_factor(module, name, 0.0)
-    assert (getattr(module, f"{name}_mask") == keep.to(dtype)).all()
+    assert torch.equal(getattr(module, f"{name}_mask"), keep)
+    assert (getattr(module, name)[~keep] == 0).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -168,14 +181,13 @@ def test_to_device(case):
     assert run(module, x().cuda()).is_cuda
 
 
-def test_evaluation_without_gradient_sees_the_current_factor(case):
+def test_evaluation_without_gradient_sees_the_current_factor(case, method):
     make, name, x = case
-    module, keep, _ = pruned(make, name)
+    module, keep, value = pruned(make, name, method=method)
     set_factor(module, name, 0.125)
     with torch.no_grad():
         run(module, x())
-    orig = getattr(module, f"{name}_orig").detach()
-    assert torch.equal(getattr(module, name), torch.where(keep, orig, orig * 0.125))
+    assert torch.equal(getattr(module, name), torch.where(keep, value, value / 4))
 
 
 @pytest.mark.parametrize("key", ["linear", "conv2d", "own"])
@@ -232,22 +244,24 @@ def test_mistakes_leave_the_module_as_it_was():
     prune.random_unstructured(layer, "weight", 0.5)
     with pytest.raises(TargetError, match="pruned already"):
         SoftPruningMethod.apply(layer, "weight", torch.ones(3, 4, dtype=torch.bool))
-    attention = nn.MultiheadAttention(4, 2)
-    with pytest.raises(TargetError, match="out_proj"):
-        SoftPruningMethod.apply(attention.out_proj, "weight", torch.ones(4, 4, dtype=torch.bool))
 
 
-def test_the_out_proj_of_attention_is_masked_on_behalf_of_it():
-    """Which is never called itself: outputs and gradients are those of the product, until it is plain again."""
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_out_proj_of_attention_is_pruned_though_it_is_never_called(learns):
+    """Outputs and gradients are those of the product, until it is plain again."""
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(4, 2)
     hooks = len(attention._forward_pre_hooks), len(attention._forward_hooks)
     before = attention.out_proj.weight.detach().clone()
     keep = torch.rand(4, 4) > 0.4
-    SoftPruningMethod.apply(attention.out_proj, "weight", keep, caller=attention)
+    if learns:
+        LearningMethod.apply(attention.out_proj, "weight", keep, caller=attention)
+    else:
+        SoftPruningMethod.apply(attention.out_proj, "weight", keep)
     set_factor(attention.out_proj, "weight", 0.5)
     x = torch.randn(5, 2, 4)
-    attention = copy.deepcopy(attention)
+    if learns:
+        attention = copy.deepcopy(attention)
     output = attention(x, x, x)[0]
     output.square().sum().backward()
 
@@ -257,7 +271,7 @@ def test_the_out_proj_of_attention_is_masked_on_behalf_of_it():
     wanted = plain(x, x, x)[0]
     wanted.square().sum().backward()
     torch.testing.assert_close(output, wanted)
-    gradient = plain.out_proj.weight.grad * keep
+    gradient = plain.out_proj.weight.grad * torch.where(keep, 1.0, 0.5 if learns else 0.0)
     torch.testing.assert_close(attention.out_proj.weight_orig.grad, gradient)
     assert attention.out_proj.weight.grad_fn is None
 

@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
+from compress.remove import decay
 from compress.remove.decay import CURVES
 from compress.remove.hard import HardPruner
-from compress.remove.pruner import EarlyRemovalWarning
-from compress.remove.soft import SoftPruner
+from compress.remove.pruner import EarlyRemovalWarning, Pruner
+from compress.remove.soft import Soft, SoftPruner
 from compress.select import criteria
 from compress.select.choose import LayerCollapseWarning
 
@@ -294,6 +295,29 @@ def test_a_mask_that_does_not_fit_leaves_no_half_pruned_model():
     with pytest.raises(TargetError, match=r"must be bool \(3, 8\)"):
         SoftPruner(model, keep=[good, bad], steps=3)
     assert not prune.is_pruned(model)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_gradients_of_pruned_entries_change_nothing_where_entries_stand_alone(make):
+    """Which is why they need not be masked: to the last bit, whatever the optimizer's state was before."""
+    results = []
+    for masked in (True, False):
+        model = network()
+        optimizer = make(model.parameters())
+        torch.manual_seed(1)
+        train(model, optimizer, 5)
+        pruner = Pruner(model, sparsity=0.6, removal=Soft(decay.over(12)), mask_gradients=masked)
+        train(model, optimizer, 8, pruner)
+        before = model[0].weight.detach().clone()
+        F.mse_loss(model(torch.randn(16, 6)), torch.randn(16, 3)).backward()
+        optimizer.step()
+        pruner.hold()
+        pruned = model[0].weight_pruned
+        assert torch.equal(model[0].weight[pruned], before[pruned])
+        train(model, optimizer, 8, pruner)
+        pruner.finalize()
+        results.append(model.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
 def test_gradient_accumulation_and_clipping_never_see_pruned_entries():

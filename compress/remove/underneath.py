@@ -1,0 +1,135 @@
+"""A mask under which weights go on learning: the product of torch's own methods, with a mask that falls.
+
+Here `weight_orig` is W, which the optimizer moves everywhere; `weight_mask` is a number, 1 where kept and the factor
+where pruned; and `weight`, their product, is computed before each forward pass, so that W's gradient goes through the
+mask.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from compress.remove.masks import Place, SoftPruningMethod, tensors
+
+
+class LearningMethod(SoftPruningMethod):
+    """Multiplies a parameter by a mask.
+
+    Unlike torch's own methods it survives `copy.deepcopy` and `pickle` at any moment: outside of a forward pass the
+    attribute `weight` is a plain value without a graph.
+    """
+
+    def __init__(self, masks_gradients: bool = False) -> None:
+        super().__init__(masks_gradients)
+        self._caller: nn.Module | None = None
+        self._factor = 1.0  # of the pruned entries' mask
+        self._leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_caller": self._caller, "_factor": self._factor}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        LearningMethod.__init__(self)
+        self.__dict__.update(state)
+
+    @classmethod
+    def apply(  # type: ignore[override]
+        cls, module: nn.Module, name: str, keep: Tensor, *, caller: nn.Module | None = None
+    ) -> "LearningMethod":
+        """As `SoftPruningMethod.apply`. caller: what reads the parameter, where `module` itself is not called."""
+        method = super().apply(module, name, keep, fades=False, masks_gradients=False)
+        assert isinstance(method, LearningMethod)
+        if caller is None:
+            module.register_forward_hook(method.drop_graph)
+        else:
+            method._caller = caller
+            caller.register_forward_pre_hook(_OnBehalf(method, module))
+            caller.register_forward_hook(_OnBehalf(method, module))
+        return method
+
+    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
+        return default_mask
+
+    def apply_mask(self, module: nn.Module) -> Tensor:
+        orig, mask, _ = tensors(module, self._tensor_name)
+        return orig * mask if self._leaf is None else self._leaf
+
+    def __call__(self, module: nn.Module, inputs: object) -> None:
+        setattr(module, self._tensor_name, self.apply_mask(module))
+
+    def drop_graph(self, module: nn.Module, args: object, output: object) -> None:
+        """Forward hook: a tensor with a graph could be neither copied nor pickled with its module."""
+        setattr(module, self._tensor_name, getattr(module, self._tensor_name).detach())
+
+    @classmethod
+    @torch.no_grad()
+    def place(cls, places: Sequence[Place], factor: float) -> None:
+        """The masks of the pruned entries become `factor`; those that are gone stay so."""
+        for module, method in places:
+            assert isinstance(method, cls)
+            if factor != method._factor:
+                _, mask, pruned = tensors(module, method._tensor_name)
+                mask.masked_fill_(pruned & (mask != 0), factor)
+                method._factor = factor
+            method._expose(module)
+
+    @torch.no_grad()
+    def vanish(self, module: nn.Module, which: Tensor) -> None:
+        _, mask, pruned = tensors(module, self._tensor_name)
+        mask.masked_fill_(pruned & which, 0.0)
+        self._expose(module)
+
+    @torch.no_grad()
+    def take(self, module: nn.Module, keep: Tensor) -> None:
+        """Take the set anew. What leaves it goes on from the value that its mask had left it."""
+        orig, mask, pruned = tensors(module, self._tensor_name)
+        leaves = pruned & keep.to(pruned.device)
+        orig.copy_(torch.where(leaves, orig * mask, orig))
+        mask.masked_fill_(leaves, 1.0)
+        pruned.copy_(~keep)
+
+    @contextmanager
+    def effective(self, module: nn.Module) -> Iterator[Tensor]:
+        self._expose(module)
+        self._leaf = getattr(module, self._tensor_name).clone().requires_grad_(True)
+        try:
+            yield self._leaf
+        finally:
+            self._leaf = None
+            self._expose(module)
+
+    def remove(self, module: nn.Module) -> None:
+        super().remove(module)
+        for owner in (module, self._caller or module):
+            for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
+                for key, hook in list(hooks.items()):
+                    if self in (getattr(hook, "__self__", None), getattr(hook, "method", None)):
+                        del hooks[key]
+
+    @torch.no_grad()
+    def _expose(self, module: nn.Module) -> None:
+        """Bring the attribute up to date, without a graph."""
+        setattr(module, self._tensor_name, self.apply_mask(module))
+
+
+class _OnBehalf:
+    """A hook of the module that reads another one's parameter: does what the other's own would have done."""
+
+    def __init__(self, method: LearningMethod, module: nn.Module) -> None:
+        self.method, self.module = method, module
+
+    def __call__(self, caller: nn.Module, args: object, *output: object) -> None:
+        if output:
+            self.method.drop_graph(self.module, args, *output)
+        else:
+            self.method(self.module, args)
+
+
+def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
+    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj."""
+    for other in model.modules():
+        if isinstance(other, nn.MultiheadAttention) and other.out_proj is module:
+            return other
+    return None
