@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from compress.cli import app
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+hypothesis.settings.load_profile("any machine")
 
 RECIPE = """\
 name: tiny

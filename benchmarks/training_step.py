@@ -1,0 +1,167 @@
+"""What does pruning cost a training step? Beside the same step without any, and with torch's own prune hooks.
+
+    python benchmarks/training_step.py
+
+The limit is the step without pruning: forward, backward, fused AdamW. Every way has its own copy of the network; they
+take turns, a few steps each, and a ratio is the median over the rounds of the round's own ratio to the step without
+pruning. Seconds are of processor time, in one thread. What is pruned is what the recipes prune: all weights of the
+classifier (97 %), the decoder of the autoencoder (90 %); of torchvision's ResNet-18, on pictures of 224 x 224, all
+weights (90 %). The growth is that of `Pruner.step` on one square Linear, from 65,536 to 16,777,216 weights.
+"""
+
+import copy
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torchvision.models import resnet18
+
+from compress import models
+from compress.recipe.running import cpu_name
+from compress.remove import decay
+from compress.remove.gradual import Gradual
+from compress.remove.hard import Hard
+from compress.remove.pruner import Pruner, Removal
+from compress.remove.soft import Soft
+from compress.report import plots
+from compress.select.choose import LayerCollapseWarning
+from compress.select.targets import resolve
+
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "training_step.json"
+FOREVER = 1_000_000  # steps: no removal is over within the benchmark
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, what it learns, what is pruned of it, and the ratio that is aimed at."""
+
+    network: Callable[[], nn.Module]
+    inputs: tuple[int, ...]
+    targets: str
+    sparsity: float
+    aim: float
+    steps: int  # in a turn
+    rounds: int
+
+
+CASES = {
+    "classifier, batch 64": Case(models.classifier, (64, 1, 28, 28), "dense.*", 0.97, 1.06, 20, 30),
+    "autoencoder, batch 128": Case(models.autoencoder, (128, 1, 28, 28), "decoder.*", 0.90, 1.03, 6, 20),
+    "ResNet-18, batch 32": Case(resnet18, (32, 3, 224, 224), "*", 0.90, 1.02, 1, 5),
+}
+# name -> the removal, and whether gradients are masked: recipes do so where entries may leave the set, and under Muon
+WAYS: Mapping[str, tuple[Callable[[], Removal], bool]] = {
+    "soft": (lambda: Soft(decay.over(FOREVER)), False),
+    "soft, gradients masked": (lambda: Soft(decay.over(FOREVER)), True),
+    "hard": (Hard, False),
+    "gradual soft": (lambda: Gradual(FOREVER, every=20, cohort=100), True),
+}
+PLAIN, HOOKS = "no pruning", "torch.nn.utils.prune"
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="A fifth of the rounds, to see that it runs.")] = False,
+    report: Annotated[Path, typer.Option("--json", help="The file for the figures; plots go beside it.")] = REPORT,
+) -> None:
+    """Print milliseconds and ratios of every way on every network, and write them as JSON with a plot of the growth."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", LayerCollapseWarning)
+    found = {name: measure(case, max(2, case.rounds // 5) if quick else case.rounds) for name, case in CASES.items()}
+    for name, ways in found.items():
+        print(f"{name} (aim {CASES[name].aim:g})")
+        for way, (milliseconds, ratio) in ways.items():
+            print(f"  {way:<26}{milliseconds:10.3f} ms{ratio:9.3f}")
+    sizes, seconds = growth(20 if quick else 100)
+    exponent = float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+    print(f"Pruner.step over weights: exponent {exponent:.2f}")
+    document = {
+        "machine": {"cpu": cpu_name(), "threads": 1},
+        "versions": {name: version(name) for name in ("softprune", "torch")},
+        "aims": {name: case.aim for name, case in CASES.items()},
+        "steps": {
+            name: {way: {"milliseconds": value, "ratio": ratio} for way, (value, ratio) in ways.items()}
+            for name, ways in found.items()
+        },
+        "growth": {"weights": sizes, "seconds": seconds, "exponent": exponent},
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw(sizes, seconds, exponent, report)
+
+
+def measure(case: Case, rounds: int) -> dict[str, tuple[float, float]]:
+    """(milliseconds, ratio to no pruning) of a step, by way."""
+    torch.manual_seed(0)
+    network, inputs = case.network(), torch.rand(case.inputs)
+    steps = {way: training_step(copy.deepcopy(network), inputs, case, way) for way in (PLAIN, HOOKS, *WAYS)}
+    seconds: dict[str, list[float]] = {way: [] for way in steps}
+    for step in steps.values():
+        step()  # optimizers make their state
+    for _ in range(rounds):
+        for way, step in steps.items():
+            started = time.process_time()
+            for _ in range(case.steps):
+                step()
+            seconds[way].append((time.process_time() - started) / case.steps)
+    ratios = {way: [mine / plain for mine, plain in zip(seconds[way], seconds[PLAIN], strict=True)] for way in steps}
+    return {way: (1000 * median(seconds[way]), median(ratios[way])) for way in steps}
+
+
+def training_step(network: nn.Module, inputs: Tensor, case: Case, way: str) -> Callable[[], None]:
+    """One step of training `network` while it is pruned."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+    pruner = None
+    if way == HOOKS:
+        places = [(target.module, target.name) for target in resolve(network, [case.targets])]
+        prune.global_unstructured(places, prune.L1Unstructured, amount=case.sparsity)
+    elif way != PLAIN:
+        removal, masks = WAYS[way]
+        pruner = Pruner(network, [case.targets], case.sparsity, removal=removal(), mask_gradients=masks)
+
+    def step() -> None:
+        network(inputs).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if pruner is not None:
+            pruner.step()
+
+    return step
+
+
+def growth(repeats: int) -> tuple[list[int], list[float]]:
+    """(weights, median seconds of `Pruner.step`) of square layers."""
+    sizes, found = [], []
+    for width in (256, 512, 1024, 2048, 4096):
+        pruner = Pruner(nn.Linear(width, width), sparsity=0.9, removal=Soft(decay.over(FOREVER)))
+        seconds = []
+        for _ in range(repeats):
+            started = time.process_time()
+            pruner.step()
+            seconds.append(time.process_time() - started)
+        sizes.append(width * width)
+        found.append(median(seconds))
+    return sizes, found
+
+
+def draw(sizes: Sequence[int], seconds: Sequence[float], exponent: float, report: Path) -> None:
+    figure, axes = plots.canvas(1)
+    axes.loglog(sizes, [1e6 * value for value in seconds], marker="o", label=f"exponent {exponent:.2f}")
+    axes.set(xlabel="weights", ylabel="microseconds of a Pruner.step")
+    axes.legend()
+    for kind in ("svg", "png"):
+        plots.save(figure, "growth", report.with_name(f"training_step.{kind}"))
+
+
+if __name__ == "__main__":
+    typer.run(main)
