@@ -206,12 +206,18 @@ def measure(part: str, name: str, cache: Path) -> Row:
         found: Row = mine.recv()
     except EOFError:
         process.join()
-        limit = process.exitcode == -signal.SIGXCPU
-        found = {"pass": False, "error": f"took more than {TIME_LIMIT} seconds" if limit else "its process died"}
+        found = {"pass": False, "error": ended(process.exitcode)}
     process.join()
     file.write_text(json.dumps(found), encoding="utf-8")
     print(part, name, json.dumps(found), flush=True)
     return found
+
+
+def ended(code: int | None) -> str:
+    """Why a process ended without an answer."""
+    if code == -signal.SIGXCPU:
+        return f"took more than {TIME_LIMIT} seconds"
+    return f"its process was ended by {signal.Signals(-code).name}" if code and code < 0 else f"it exited with {code}"
 
 
 def one(part: str, name: str, pipe: Connection) -> None:
