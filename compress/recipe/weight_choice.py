@@ -1,6 +1,7 @@
 """Which weights a stage takes: the scores that its criterion gives them, and the lowest of those."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from compress.remove.masks import effective
 from compress.select import criteria, gradients
 from compress.select.choose import choose
 from compress.select.regrow import returning, share_at
+from compress.select.scores import Scores, gone_first
 from compress.select.targets import Target, resolve
 
 
@@ -30,19 +32,21 @@ class WeightChoice(Choice):
     @property
     def count(self) -> tuple[int, int]:
         masks = [self._latest[target.path] for target in self._targets]
-        return sum(int((~mask).sum()) for mask in masks), sum(mask.numel() for mask in masks)
+        total = sum(mask.numel() for mask in masks)
+        return total - sum(int(mask.count_nonzero()) for mask in masks), total
 
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, [target.path for target in self._targets]
-        plain = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
+        scores = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
         scores = [
-            taken_first(taken_first(score, self._pruned.keep.get(name)), ~gone[name])
-            for name, score in zip(names, plain, strict=True)
+            score.then(taken_first, self._pruned.keep[name]) if name in self._pruned.keep else score
+            for name, score in zip(names, scores, strict=True)
         ]
+        scores = [score.then(gone_first, gone[name]) for name, score in zip(names, scores, strict=True)]
         if stage.regrow is not None:
             back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
-            # As many others then go in their stead. Below infinity, which is for what min_keep protects.
-            scores = [s.masked_fill(mask, torch.finfo(s.dtype).max) for s, mask in zip(scores, back, strict=True)]
+            # As many others then go in their stead.
+            scores = [score.then(_back_last, mask) for score, mask in zip(scores, back, strict=True)]
         scope = stage.scope or "global"
         assert scope != "isomorphic", "the schema refuses it"
         chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
@@ -68,23 +72,23 @@ def _weight_scores(
     criterion: schema.AnyCriterion,
     chance: torch.Generator,
     setting: Setting,
-) -> list[Tensor]:
+) -> list[Scores]:
     """A score for every entry of the targets as they act now, larger = keep."""
     weights = [target.parameter for target in targets]
     match criterion:
         case schema.Gradient() | schema.Obd():
             return _gradient_scores(model, targets, criterion, setting)
         case schema.Random():
-            return [criteria.random(weight, chance) for weight in weights]
+            return [Scores.of(criteria.random(weight, chance)) for weight in weights]
         case schema.Lamp():
-            return [criteria.lamp(weight) for weight in weights]
+            return [Scores.of(criteria.lamp(weight)) for weight in weights]
         case schema.ScaledMagnitude():
             return [
-                criteria.scaled_magnitude(weight, criteria.fan_in(target.module, weight))
+                Scores(partial(criteria.scaled_magnitude, fan_in=criteria.fan_in(target.module, weight)), weight)
                 for target, weight in zip(targets, weights, strict=True)
             ]
         case _:
-            return [criteria.magnitude(weight) for weight in weights]
+            return [Scores(criteria.magnitude, weight) for weight in weights]
 
 
 def _slopes(model: nn.Module, targets: Sequence[Target], samples: int | str, setting: Setting) -> list[Tensor]:
@@ -103,11 +107,18 @@ _BY_GRADIENT = {
 
 def _gradient_scores(
     model: nn.Module, targets: Sequence[Target], criterion: schema.Gradient | schema.Obd, setting: Setting
-) -> list[Tensor]:
+) -> list[Scores]:
     batches, loss = scoring_batches(setting, criterion.samples), metrics.loss(setting.task)
     places = [(target.module, target.name) for target in targets]
+    score = criteria.obd if isinstance(criterion, schema.Obd) else _BY_GRADIENT[criterion.kind][0]
     with effective(places) as leaves:
         if isinstance(criterion, schema.Obd):
-            return list(map(criteria.obd, leaves, gradients.fisher(model, places, leaves, batches, loss)))
-        score, statistic = _BY_GRADIENT[criterion.kind]
-        return list(map(score, leaves, statistic(model, leaves, batches, loss)))
+            found = gradients.fisher(model, places, leaves, batches, loss)
+        else:
+            found = _BY_GRADIENT[criterion.kind][1](model, leaves, batches, loss)
+    # Of the parameters and not of the leaves, which are copies where masks are on.
+    return [Scores(score, target.parameter, statistic) for target, statistic in zip(targets, found, strict=True)]
+
+
+def _back_last(score: Tensor, back: Tensor) -> Tensor:
+    return score.masked_fill(back, torch.finfo(score.dtype).max)

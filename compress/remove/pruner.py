@@ -19,7 +19,8 @@ from compress.errors import InputError, TargetError
 from compress.remove.masks import Place, SoftPruningMethod, tensors
 from compress.remove.underneath import LearningMethod, caller_of
 from compress.select.choose import Scope, choose, warn_of_collapse
-from compress.select.criteria import Criterion, magnitude
+from compress.select.criteria import ENTRYWISE, Criterion, magnitude
+from compress.select.scores import Scores, gone_first
 from compress.select.targets import Target, TargetLike, resolve
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
@@ -277,10 +278,12 @@ def _by_scores(targets: Sequence[Target], criterion: Criterion, scope: Scope, mi
     names = [target.path for target in targets]
 
     def chooser(sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
-        scores = [
-            criterion(target.parameter).masked_fill(dead, -torch.inf)
-            for target, dead in zip(targets, gone, strict=True)
-        ]
+        weights = [target.parameter for target in targets]
+        if criterion in ENTRYWISE:
+            scores = [Scores(criterion, weight) for weight in weights]
+        else:
+            scores = [Scores.of(criterion(weight)) for weight in weights]
+        scores = [score.then(gone_first, dead) for score, dead in zip(scores, gone, strict=True)]
         return choose(scores, sparsity, scope=scope, min_keep=min_keep, names=names)
 
     return chooser

@@ -1,21 +1,26 @@
-"""The choice: exactly k entries of the lowest score, ties broken by position, whatever the dtype."""
+"""The choice: exactly k entries of the lowest score, ties broken by position, whatever the dtype.
+
+In passes over the scores, a piece at a time: beside the answer, a few pieces and a histogram are held. Time is linear.
+"""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
+from compress.select.scores import Scores
 
 Scope = Literal["global", "layer", "erk"]
 
 COLLAPSED = 0.002
 """A layer that keeps a smaller share of its weights than this is reported as collapsed."""
 
-_CHUNK = 1 << 20
 _DIGIT = 16
+_HALF = 1 << (_DIGIT - 1)
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class LayerCollapseWarning(UserWarning):
@@ -23,7 +28,7 @@ class LayerCollapseWarning(UserWarning):
 
 
 def choose(
-    scores: Sequence[Tensor],
+    scores: Sequence[Tensor | Scores],
     sparsity: float,
     *,
     scope: Scope = "global",
@@ -33,7 +38,8 @@ def choose(
     """Keep all but the lowest scores.
 
     Args:
-        scores: one tensor per parameter, any float dtype, larger = keep; infinities are allowed.
+        scores: one tensor per parameter, any float dtype, larger = keep; infinities are allowed. `Scores` are computed
+            as they are needed, several times.
         sparsity: the fraction that goes, in [0, 1): exactly round(sparsity * n) entries, of all entries together
             (`scope="global"`, or "erk", where `erk_counts` says how many each tensor keeps) or of each tensor
             ("layer"). Equal scores go in order of position.
@@ -49,19 +55,17 @@ def choose(
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity {sparsity}: it is the fraction that goes and must lie in [0, 1)")
-    names = names or [f"tensor {index}" for index in range(len(scores))]
-    for name, score in zip(names, scores, strict=True):
-        if score.isnan().any():
-            raise TargetError(f"the scores of {name} hold NaN: nothing can be ranked by them")
-    floors = [_floor(score.numel(), min_keep) for score in scores]
+    ranked = [Scores.of(score) for score in scores]
+    names = _names(ranked, names)
+    floors = [_floor(score.numel(), min_keep) for score in ranked]
     if scope == "layer":
         return [
-            _choose_together([score], sparsity, [floor], name)[0]
-            for score, floor, name in zip(scores, floors, names, strict=True)
+            _choose_together([score], sparsity, [floor], [name], name)[0]
+            for score, floor, name in zip(ranked, floors, names, strict=True)
         ]
     if scope == "erk":
-        return _choose_by_erk(scores, sparsity, floors)
-    return _choose_together(scores, sparsity, floors, "all targets")
+        return _choose_by_erk(ranked, sparsity, floors, names)
+    return _choose_together(ranked, sparsity, floors, names, "all targets")
 
 
 def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
@@ -95,11 +99,13 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
 
 def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLAPSED) -> list[str]:
     """A sentence for each tensor of which less than `share` is kept."""
+    # Not mask.sum(), which copies the mask to int64 first, 8 bytes an entry.
+    counts = [int(mask.count_nonzero()) for mask in keep]
     return [
-        f"{name} would keep {int(mask.sum())} of its {mask.numel()} weights: a collapsed layer passes nothing on; "
+        f"{name} would keep {count} of its {mask.numel()} weights: a collapsed layer passes nothing on; "
         "min_keep holds some of them"
-        for name, mask in zip(names, keep, strict=True)
-        if mask.sum() < share * mask.numel()
+        for name, mask, count in zip(names, keep, counts, strict=True)
+        if count < share * mask.numel()
     ]
 
 
@@ -108,22 +114,38 @@ def warn_of_collapse(keep: Sequence[Tensor], names: Sequence[str]) -> None:
         warnings.warn(sentence, LayerCollapseWarning, stacklevel=3)
 
 
-def _choose_together(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int], what: str) -> list[Tensor]:
+def _choose_together(
+    scores: Sequence[Scores], sparsity: float, floors: Sequence[int], names: Sequence[str], what: str
+) -> list[Tensor]:
     count = _count(scores, sparsity, floors, what)
-    return [~mask for mask in lowest(_protected(scores, floors), count)]
+    # All but the `floor` best of each tensor.
+    spare = [
+        lowest([score], score.numel() - floor, [name])[0] if floor else None
+        for score, floor, name in zip(scores, floors, names, strict=True)
+    ]
+    return [mark.logical_not_() for mark in lowest(scores, count, names, spare=spare)]
 
 
-def _choose_by_erk(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int]) -> list[Tensor]:
+def _choose_by_erk(
+    scores: Sequence[Scores], sparsity: float, floors: Sequence[int], names: Sequence[str]
+) -> list[Tensor]:
     sizes = [score.numel() for score in scores]
     kept = sum(sizes) - _count(scores, sparsity, floors, "all targets")
     # What an earlier choice took, score -inf, is no place to keep anything while there are others.
-    alive = [max(int((score > -torch.inf).sum()), floor) for score, floor in zip(scores, floors, strict=True)]
+    alive = [max(_alive(score), floor) for score, floor in zip(scores, floors, strict=True)]
     most = alive if sum(alive) >= kept else sizes
     counts = erk_counts([score.shape for score in scores], kept, floors, most)
-    return [~lowest([score], score.numel() - count)[0] for score, count in zip(scores, counts, strict=True)]
+    return [
+        lowest([score], score.numel() - count, [name])[0].logical_not_()
+        for score, count, name in zip(scores, counts, names, strict=True)
+    ]
 
 
-def _count(scores: Sequence[Tensor], sparsity: float, floors: Sequence[int], what: str) -> int:
+def _alive(scores: Scores) -> int:
+    return sum(int((piece > -torch.inf).count_nonzero()) for _, piece in scores.pieces())
+
+
+def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], what: str) -> int:
     """How many entries go."""
     total = sum(score.numel() for score in scores)
     count = round(sparsity * total)
@@ -145,64 +167,127 @@ def _floor(size: int, min_keep: int | float | None) -> int:
     raise InputError(f"min_keep {min_keep}: give a number of entries (1, 2, ...) or a share between 0 and 1")
 
 
-def _protected(scores: Sequence[Tensor], floors: Sequence[int]) -> list[Tensor]:
-    """The scores with the `floor` best of each tensor out of reach."""
-    result = []
-    for score, floor in zip(scores, floors, strict=True):
-        if floor:
-            (spare,) = lowest([score], score.numel() - floor)
-            score = torch.where(spare, score, torch.inf)
-        result.append(score)
-    return result
-
-
-def lowest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
+def lowest(
+    scores: Sequence[Tensor | Scores],
+    count: int,
+    names: Sequence[str] | None = None,
+    *,
+    spare: Sequence[Tensor | None] | None = None,
+) -> list[Tensor]:
     """Bool tensors that mark exactly the `count` lowest of all scores; among equals, the first ones.
 
-    Radix selection on the bits: the threshold's digits are fixed one after the other from histograms, so memory
-    beyond the answer stays at a few chunks, and time is linear in the number of scores.
+    Radix selection on the bits: the threshold's digits are fixed one after the other from histograms, two of them for
+    float32, one for bfloat16 and float16; a last pass marks what lies below.
+
+    Args:
+        names: for messages.
+        spare: bool tensors, contiguous, outside of which nothing is marked. They are overwritten with the marks.
+
+    Raises:
+        TargetError: a score is NaN.
     """
-    if count == 0:
-        return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
-    bits = 64 if any(score.dtype == torch.float64 for score in scores) else 32
-    threshold, ties = _threshold(scores, count, bits)
+    ranked = [Scores.of(score) for score in scores]
+    kind = _common({score.dtype for score in ranked})
+    allowed = spare or [None] * len(ranked)
+    keys = [_Keys(*each, kind) for each in zip(ranked, _names(ranked, names), allowed, strict=True)]
+    threshold, ties = _threshold(keys, count, 8 * kind.itemsize)
     marks = []
-    for score in scores:
-        mark = torch.empty(score.numel(), dtype=torch.bool, device=score.device)
-        for start, keys in _chunks(score, bits):
-            chunk = mark[start : start + len(keys)]
-            torch.lt(keys, threshold, out=chunk)
-            if ties:
-                equal = (keys == threshold).nonzero().flatten()[:ties]
-                chunk[equal] = True
-                ties -= len(equal)
-        marks.append(mark.view(score.shape))
+    for key in keys:
+        mark, ties = key.below(threshold, ties)
+        marks.append(mark)
     return marks
 
 
-def _threshold(scores: Sequence[Tensor], count: int, bits: int) -> tuple[int, int]:
-    """(key of the count-th lowest score, how many scores equal to it belong to the lowest)."""
-    prefix, left, half = 0, count, 1 << (_DIGIT - 1)
+class _Keys:
+    """One tensor's scores as integers in the same order: the bits of a float, with the negative half turned around.
+
+    What is not spare has the largest of all integers, beyond infinity.
+    """
+
+    def __init__(self, scores: Scores, name: str, spare: Tensor | None, kind: torch.dtype) -> None:
+        self._scores, self._name, self._kind = scores, name, kind
+        self._spare = None if spare is None else spare.view(-1)
+        self._integer = _INTEGERS[kind.itemsize]
+        self._infinity = int(torch.tensor(torch.inf, dtype=kind).view(self._integer))
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        largest = torch.iinfo(self._integer).max
+        for place, piece in self._scores.pieces():
+            score = piece.to(self._kind)
+            key = score.view(self._integer)
+            low, high = map(int, key.aminmax())
+            if low < 0:
+                key = (score + 0.0).view(self._integer)  # + 0.0 makes one zero of the two
+                key ^= (key >> (8 * self._kind.itemsize - 1)).bitwise_and_(largest)
+                low, high = map(int, key.aminmax())
+            if low < ~self._infinity or high > self._infinity:
+                raise TargetError(f"the scores of {self._name} hold NaN: nothing can be ranked by them")
+            yield place, key if self._spare is None else key.masked_fill(~self._spare[place], largest)
+
+    def below(self, threshold: int, ties: int) -> tuple[Tensor, int]:
+        """(mark of the keys below the threshold and of the first `ties` equal to it, how many ties are left)."""
+        mark = self._spare
+        if mark is None:
+            mark = torch.empty(self._scores.numel(), dtype=torch.bool, device=self._scores.device)
+        for place, key in self.pieces():
+            part = torch.lt(key, threshold, out=mark[place])
+            if ties:
+                equal = (key == threshold).nonzero().flatten()[:ties]
+                part[equal] = True
+                ties -= len(equal)
+        return mark.view(self._scores.shape), ties
+
+
+def _threshold(all_keys: Sequence[_Keys], count: int, bits: int) -> tuple[int, int]:
+    """(the count-th lowest key, how many of those equal to it belong to the lowest)."""
+    prefix, left = 0, count
     for shift in range(bits - _DIGIT, -1, -_DIGIT):
         first = shift + _DIGIT == bits
-        histogram = torch.zeros(1 << _DIGIT, dtype=torch.int64)
-        for score in scores:
-            for _, keys in _chunks(score, bits):
-                high = keys >> shift
-                # The first digit carries the sign; a later one counts only where all digits before it agree.
-                digit = high + half if first else high[(high >> _DIGIT) == prefix] & ((1 << _DIGIT) - 1)
-                histogram += torch.bincount(digit, minlength=1 << _DIGIT).cpu()
-        upto = histogram.cumsum(0)
+        upto = _histogram(_digits(all_keys, shift, None if first else prefix)).cumsum(0)
         value = int(torch.searchsorted(upto, left))
-        left -= int(upto[value] - histogram[value])
-        prefix = value - half if first else (prefix << _DIGIT) | value
+        left -= int(upto[value - 1]) if value else 0
+        prefix = value - _HALF if first else (prefix << _DIGIT) | value
     return prefix, left
 
 
-def _chunks(score: Tensor, bits: int) -> Iterator[tuple[int, Tensor]]:
-    """(start, integer keys in the order of the scores): a float's bits, with the negative half turned around."""
-    kind, integer = (torch.float64, torch.int64) if bits == 64 else (torch.float32, torch.int32)
-    flat = score.detach().reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        key = (flat[start : start + _CHUNK].to(kind) + 0.0).view(integer)  # + 0.0 makes one zero of the two
-        yield start, key ^ ((key >> (bits - 1)) & ((1 << (bits - 1)) - 1))
+def _digits(all_keys: Sequence[_Keys], shift: int, prefix: int | None) -> Iterator[Tensor]:
+    """The digits above `shift`, in [0, 2**16), of the keys whose digits before it are `prefix`; None: it is the first.
+
+    The first digit carries the sign.
+    """
+    for keys in all_keys:
+        for _, key in keys.pieces():
+            if prefix is None:
+                yield (key >> shift).int() + _HALF
+            else:
+                yield (key[(key >> (shift + _DIGIT)) == prefix] >> shift).int() & (2 * _HALF - 1)
+
+
+def _histogram(digits: Iterable[Tensor]) -> Tensor:
+    """How often each digit occurs: int64 [2**16]. Few digits wait for more, since a count goes through all of them."""
+    histogram = torch.zeros(2 * _HALF, dtype=torch.int64)
+    waiting: list[Tensor] = []
+
+    def count() -> None:
+        for device in {digit.device for digit in waiting}:
+            counts = torch.cat([digit for digit in waiting if digit.device == device]).bincount().cpu()
+            histogram[: len(counts)] += counts
+        waiting.clear()
+
+    for digit in digits:
+        waiting.append(digit)
+        if sum(map(len, waiting)) >= 2 * _HALF:
+            count()
+    count()
+    return histogram
+
+
+def _common(kinds: Set[torch.dtype]) -> torch.dtype:
+    """The float type that holds all of these exactly."""
+    if len(kinds) == 1 and kinds <= {torch.float16, torch.bfloat16}:
+        return next(iter(kinds))
+    return torch.float64 if torch.float64 in kinds else torch.float32
+
+
+def _names(scores: Sequence[Scores], names: Sequence[str] | None) -> Sequence[str]:
+    return names or [f"tensor {index}" for index in range(len(scores))]

@@ -17,6 +17,10 @@ def magnitude(weight: Tensor) -> Tensor:
     return weight.detach().abs()
 
 
+ENTRYWISE = (magnitude,)
+"""Criteria that look at one entry at a time, whatever the shape: `compress.select.scores.Scores` may compute them."""
+
+
 def scaled_magnitude(weight: Tensor, fan_in: int | None = None) -> Tensor:
     """|w| * sqrt(fan-in): layers whose weights are small only because they are many don't go first.
 

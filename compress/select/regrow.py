@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.select.choose import lowest
+from compress.select.scores import Scores
 
 
 def share_at(share: float, progress: float) -> float:
@@ -29,6 +30,10 @@ def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Te
     Returns:
         Bool tensors of the slopes' shapes; among equal gradients the first ones.
     """
-    living = sum(int((~dead).sum()) for dead in gone)
-    count = round(share * min(living, sum(int(mask.sum()) for mask in may)))
-    return lowest([torch.where(mask, -slope.abs(), torch.inf) for slope, mask in zip(slopes, may, strict=True)], count)
+    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in gone)
+    count = round(share * min(living, sum(int(mask.count_nonzero()) for mask in may)))
+    return lowest([Scores(_steepest_first, slope, mask) for slope, mask in zip(slopes, may, strict=True)], count)
+
+
+def _steepest_first(slope: Tensor, may: Tensor) -> Tensor:
+    return torch.where(may, -slope.abs(), torch.inf)

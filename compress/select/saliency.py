@@ -5,6 +5,7 @@ A factor a = 1 is laid on every node's output; the node's saliency is the deriva
 factor of its own for every sample, one forward and one backward pass give all nodes of all layers at once.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Literal
@@ -18,6 +19,8 @@ from compress.errors import InputError, TargetError
 Error = Literal["loss", "linear"]
 Reduce = Literal["sum", "abs", "square"]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+_TERMS: dict[Reduce, Callable[[Tensor], Tensor]] = {"sum": torch.positive, "abs": torch.abs, "square": torch.square}
 
 # The axis of a layer's output along which its nodes lie; transposed convolutions are convolutions here.
 _NODES_ALONG = {nn.Linear: -1, nn.modules.conv._ConvNd: 1}
@@ -70,8 +73,9 @@ def skeletonization(
     try:
         for inputs, target in batches:
             for name, slope in _slopes(model, modules, inputs, target, measure).items():
-                term = {"sum": slope, "abs": slope.abs(), "square": slope.square()}[reduce].double().sum(0)
-                sums[name] = sums[name] + term if name in sums else term
+                term = _TERMS[reduce](slope)
+                total = term.sum(0, dtype=torch.promote_types(term.dtype, torch.float32)).double()
+                sums[name] = sums[name] + total if name in sums else total
             samples += len(inputs)
     finally:
         model.train(training)
@@ -83,29 +87,39 @@ def skeletonization(
 def _slopes(
     model: nn.Module, modules: dict[str, nn.Module], inputs: Tensor, target: Tensor, measure: Loss
 ) -> dict[str, Tensor]:
-    """dE/da for each sample and node, [batch, nodes] per layer; E of a sample as if it were alone."""
-    factors: dict[str, Tensor] = {}
+    """dE/da for each sample and node, [batch, nodes] per layer; E of a sample as if it were alone.
 
-    def lay_factor(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    The factor itself is not laid on: dE/da is the layer's output times the slope dE/d(output), summed over positions.
+    """
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
+
+    def watch(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, args: object, output: Tensor) -> Tensor:
-            along = nodes_along(module)
-            shape = [1] * output.dim()
-            shape[0], shape[along] = output.shape[0], output.shape[along]
-            if name not in factors:
-                factors[name] = torch.ones(shape, dtype=output.dtype, device=output.device, requires_grad=True)
-            return output * factors[name]
+            # A probe rather than the output itself, which an in-place activation would overwrite.
+            probe = output.new_zeros(()).expand_as(output).requires_grad_()
+            calls[name].append((output.detach(), probe))
+            return output + probe
 
         return hook
 
     with ExitStack() as stack, torch.enable_grad():
         for name, module in modules.items():
-            stack.callback(module.register_forward_hook(lay_factor(name)).remove)
+            stack.callback(module.register_forward_hook(watch(name)).remove)
         total = measure(model(inputs), target) * len(inputs)
-        unused = [name for name in modules if name not in factors]
+        unused = [name for name in modules if not calls[name]]
         if unused:
             raise TargetError(f"layer {unused[0]!r} takes no part in the forward pass: its nodes have no saliency")
-        slopes = torch.autograd.grad(total, list(factors.values()), allow_unused=False)
-    return {name: slope.flatten(1) for name, slope in zip(factors, slopes, strict=True)}
+        probes = [probe for seen in calls.values() for _, probe in seen]
+        found = iter(torch.autograd.grad(total, probes, materialize_grads=True))
+    return {
+        name: functools.reduce(torch.add, [_per_node(output * next(found), modules[name]) for output, _ in seen])
+        for name, seen in calls.items()
+    }
+
+
+def _per_node(values: Tensor, module: nn.Module) -> Tensor:
+    """[batch, nodes], added up over the positions."""
+    return values if values.dim() == 2 else values.movedim(nodes_along(module), 1).flatten(2).sum(2)
 
 
 def nodes_along(module: nn.Module) -> int:

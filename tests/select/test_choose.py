@@ -1,3 +1,4 @@
+import json
 import math
 import warnings
 
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from compress.errors import InputError, TargetError
+from compress.select import criteria
 from compress.select.choose import LayerCollapseWarning, choose, collapsed, erk_counts, lowest, warn_of_collapse
+from compress.select.scores import PIECE, Scores, gone_first
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -35,6 +38,45 @@ def test_lowest_equals_a_stable_sort(raw, share, dtype):
     count = int(share * sum(score.numel() for score in scores))
     marks = lowest(scores, count)
     np.testing.assert_array_equal(torch.cat([mark.flatten() for mark in marks]).numpy(), by_sorting(scores, count))
+
+
+def chosen_by_sorting(scores, sparsity, scope, floor):
+    """What `choose` keeps, by numpy: the `floor` best of each tensor aside, the first of a stable sort go."""
+    if scope == "layer":
+        return [chosen_by_sorting([score], sparsity, "global", floor)[0] for score in scores]
+    flat = [score.double().numpy().ravel() for score in scores]
+    held = np.concatenate([np.argsort(np.argsort(part, kind="stable")) >= len(part) - floor for part in flat])
+    order = np.lexsort((np.concatenate(flat), held))
+    keep = np.ones(len(held), dtype=bool)
+    keep[order[: round(sparsity * len(held))]] = False
+    ends = np.cumsum([len(part) for part in flat])
+    return [part.reshape(score.shape) for part, score in zip(np.split(keep, ends[:-1]), scores, strict=True)]
+
+
+@settings(max_examples=200)
+@given(
+    raw=tensors,
+    kinds=st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4),
+    scope=st.sampled_from(["global", "layer"]),
+    sparsity=st.floats(0, 0.99),
+    floor=st.integers(0, 2),
+    lazily=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_choose_equals_sorting(raw, kinds, scope, sparsity, floor, lazily, seed):
+    """Weights of any mixture of dtypes, some entries gone already, magnitudes computed before or piece by piece."""
+    weights = [torch.from_numpy(array).to(kinds[index % len(kinds)]) for index, array in enumerate(raw)]
+    chance = torch.Generator().manual_seed(seed)
+    gone = [torch.rand(weight.shape, generator=chance) < 0.2 for weight in weights]
+    scores = [weight.abs().masked_fill(dead, -torch.inf) for weight, dead in zip(weights, gone, strict=True)]
+    groups = [[score] for score in scores] if scope == "layer" else [scores]
+    sizes = [[score.numel() for score in group] for group in groups]
+    if any(round(sparsity * sum(group)) > sum(group) - sum(min(floor, size) for size in group) for group in sizes):
+        sparsity = 0.0
+    given = [Scores(criteria.magnitude, w).then(gone_first, d) for w, d in zip(weights, gone, strict=True)]
+    keep = choose(given if lazily else scores, sparsity, scope=scope, min_keep=floor or None)
+    for mask, expected in zip(keep, chosen_by_sorting(scores, sparsity, scope, floor), strict=True):
+        np.testing.assert_array_equal(mask.numpy(), expected)
 
 
 @given(
@@ -68,10 +110,13 @@ def test_exactly_k_whatever_the_ties(sizes, sparsity, dtype, kind, seed):
     assert [int((~mask).sum()) for mask in per_layer] == [round(sparsity * size) for size in sizes]
 
 
-def test_large_tensors_cross_chunk_borders():
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("distinct", [50, 10**9])
+def test_large_tensors_cross_the_borders_of_pieces(dtype, distinct):
     generator = torch.Generator().manual_seed(0)
-    scores = [torch.randint(0, 50, (n,), generator=generator).float() for n in (1_500_000, 1_200_001)]
-    count = 1_777_777
+    sizes = (3 * PIECE + 1, 5, 2 * PIECE)
+    scores = [(torch.randint(-distinct, distinct, (n,), generator=generator) / 7).to(dtype) for n in sizes]
+    count = 3 * PIECE + PIECE // 2
     marks = torch.cat(lowest(scores, count))
     np.testing.assert_array_equal(marks.numpy(), by_sorting(scores, count))
 
@@ -89,9 +134,46 @@ def test_sparsity_out_of_range(sparsity):
         choose([torch.rand(3)], sparsity)
 
 
-def test_nan_is_refused_by_name():
-    with pytest.raises(TargetError, match=r"scores of fc\.weight hold NaN"):
-        choose([torch.rand(2), torch.tensor([1.0, float("nan")])], 0.5, names=["a", "fc.weight"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("nan", [math.nan, -math.nan])
+@pytest.mark.parametrize("others", [1.0, -1.0, math.inf, -math.inf])
+@pytest.mark.parametrize("how", [{}, {"scope": "layer"}, {"scope": "erk"}, {"min_keep": 1}])
+def test_nan_is_refused_by_name(dtype, nan, others, how):
+    broken = torch.full((4, 2), others, dtype=dtype)
+    broken[2, 1] = nan
+    for sparsity in (0.0, 0.5):
+        with pytest.raises(TargetError, match=r"scores of fc\.weight hold NaN"):
+            choose([torch.rand(2, 2, dtype=dtype), broken], sparsity, names=["a", "fc.weight"], **how)
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, -0x7FFFFF])
+def test_nan_whatever_its_payload(bits):
+    nan = torch.tensor([1.0, 0.0]).view(torch.int32).fill_(bits).view(torch.float32)
+    assert nan.isnan().all()
+    with pytest.raises(TargetError, match="scores of tensor 0 hold NaN"):
+        lowest([nan], 1)
+
+
+def peak(function, trace):
+    """Bytes that torch held at once beyond those before, temporaries within operations included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    profile.export_chrome_trace(str(trace))
+    events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    memory = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
+    return int(np.cumsum([event["args"]["Bytes"] for event in memory]).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("how", [{}, {"min_keep": 5}, {"scope": "erk"}])
+def test_memory_beside_the_masks_does_not_grow_with_the_weights(dtype, how, tmp_path):
+    beside = []
+    for entries in (1 << 20, 1 << 22):
+        scores = [Scores(criteria.magnitude, torch.randn(2, entries // 4).to(dtype)) for _ in range(2)]
+        masks = entries
+        beside.append(peak(lambda scores=scores: choose(scores, 0.9, **how), tmp_path / "trace.json") - masks)
+    assert beside[1] < 32 * PIECE
+    assert beside[1] - beside[0] < 4 * PIECE  # less than a bit for each entry that was added
 
 
 @given(
@@ -109,6 +191,13 @@ def test_min_keep_holds_the_best_of_every_tensor(sizes, floor, seed):
     for mask, score, count in zip(keep, scores, held, strict=True):
         assert int(mask.sum()) >= count
         assert mask[score.argsort()[-count:]].all()
+
+
+def test_min_keep_holds_among_infinite_scores():
+    scores = [torch.tensor([math.inf]), torch.full((2, 2), math.inf)]
+    first, second = choose(scores, 0.6, min_keep=1)
+    assert first.tolist() == [True]
+    assert second.tolist() == [[False, False], [False, True]]
 
 
 def test_min_keep_that_contradicts_the_sparsity():

@@ -99,6 +99,40 @@ def test_against_finite_differences(key, error, reduce):
         torch.testing.assert_close(scores[layer], expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("key", CASES)
+def test_one_forward_and_one_backward_pass_for_all_nodes_of_all_layers(key, monkeypatch):
+    model, layers, loss, inputs, target = build(key)
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append("forward"))
+    derive = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *args, **options: passes.append("backward") or derive(*args, **options)
+    )
+    skeletonization(model, layers, [(inputs, target)], loss)
+    assert passes == ["forward", "backward"]
+
+
+def test_in_place_activations_and_a_layer_called_twice():
+    """What is scored is the layer's output, although the activation overwrites it; two calls share one factor."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(layer, nn.ReLU(inplace=True), layer, nn.Linear(4, 2)).double().eval()
+    inputs, target = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 2, dtype=torch.float64)
+    found = skeletonization(model, ["0"], [(inputs, target)], F.mse_loss)["0"]
+    expected = by_finite_differences(model, "0", inputs, target, F.mse_loss, "loss", "square")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_sums_in_half_precision_are_taken_in_single():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False)).bfloat16()
+    nn.init.ones_(model[0].weight)
+    inputs, target = torch.ones(1000, 3).bfloat16(), torch.zeros(1000, 2).bfloat16()
+    found = skeletonization(
+        model, ["0"], [(inputs, target)], lambda output, target: (output - target).sum() / len(output)
+    )
+    assert found["0"].tolist() == [9.0, 9.0]
+
+
 def test_a_node_that_nobody_reads_has_no_saliency():
     model, _, loss, inputs, target = build("autoencoder")
     with torch.no_grad():

@@ -1,0 +1,71 @@
+"""Scores that are computed a piece at a time, so that no tensor as large as the weights has to hold them."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError
+
+PIECE = 1 << 17
+"""Entries at a time: few enough to stay in a processor's cache from one operation to the next."""
+
+
+class Scores:
+    """The scores of one tensor's entries, computed anew whenever somebody looks at them.
+
+    Scores(criteria.magnitude, weight)
+    Scores(criteria.taylor, weight, mean_abs)
+    """
+
+    def __init__(self, compute: Callable[..., Tensor], *sources: Tensor) -> None:
+        """
+        Args:
+            compute: an entry's score from the entries of `sources` at the same place and from nothing else, since it is
+                given flat pieces of them. Larger = keep, any float dtype.
+            sources: tensors of one shape. One that is not contiguous is copied while it is looked at.
+
+        Raises:
+            InputError: shapes that differ.
+        """
+        shapes = {tuple(source.shape) for source in sources}
+        if len(shapes) != 1:
+            raise InputError(f"scores are computed entry by entry, from tensors of one shape, and not {sorted(shapes)}")
+        self._compute, self._sources = compute, sources
+
+    @classmethod
+    def of(cls, scores: "Tensor | Scores") -> "Scores":
+        """Scores that a tensor holds, if it is one."""
+        return scores if isinstance(scores, Scores) else cls(lambda held: held, scores)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._sources[0].shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._compute(*(source.new_empty(0) for source in self._sources)).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._sources[0].device
+
+    def numel(self) -> int:
+        return self._sources[0].numel()
+
+    def then(self, change: Callable[..., Tensor], *more: Tensor) -> "Scores":
+        """change(score, entries of `more` at the same place), instead of the score."""
+        compute, own = self._compute, len(self._sources)
+        return Scores(lambda *all_: change(compute(*all_[:own]), *all_[own:]), *self._sources, *more)
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """(place in the flat tensor, scores of its entries), from the first to the last."""
+        flat = [source.detach().reshape(-1) for source in self._sources]
+        for start in range(0, self.numel(), PIECE):
+            place = slice(start, start + PIECE)
+            yield place, self._compute(*(source[place] for source in flat))
+
+
+def gone_first(score: Tensor, gone: Tensor) -> Tensor:
+    """The score, and below all others where the entry is gone already."""
+    return score.masked_fill(gone, -torch.inf)
