@@ -128,7 +128,7 @@ class Pruner:
     def achieved(self) -> float:
         """Fraction of the targets' entries that are chosen to go."""
         pruned = [pruned for _, _, pruned in self._tensors()]
-        return sum(int(mask.sum()) for mask in pruned) / sum(mask.numel() for mask in pruned)
+        return sum(int(mask.count_nonzero()) for mask in pruned) / sum(mask.numel() for mask in pruned)
 
     @torch.no_grad()
     def step(self) -> None:
