@@ -206,7 +206,10 @@ def _statistics(histograms: Tensor) -> tuple[Tensor, Tensor]:
 
 def _histograms(images: Tensor) -> Tensor:
     """How often each channel of uint8 [N, C, H, W] has each value, int64 [C, 256]: sums of them are exact."""
-    return torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)])
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for piece in torch.split(images, 1000):  # each channel is copied for the counting
+        counts += torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in piece.unbind(1)])
+    return counts
 
 
 def _split(images: NDArray[np.uint8], labels: object, source: str) -> Split:
