@@ -1,8 +1,8 @@
 """Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
 
-`TrainingData` is what training needs of a data set: a `Dataset` in memory, which `compress.sources` makes, or
-`Loaders` around a user's own. In memory an epoch of MNIST takes hundredths of a second, through transforms and a
-DataLoader seconds.
+`TrainingData` is what training needs of a data set: a `Dataset` in memory or a `StreamedDataset` of files
+(`compress.streaming`), both of which `compress.sources` makes, or `Loaders` around a user's own. In memory an epoch of
+MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Batches(Protocol):
 
 
 class TrainingData(Protocol):
-    """What training and its results need of a data set; `Dataset` and `Loaders` are."""
+    """What training and its results need of a data set; `Dataset`, `StreamedDataset` and `Loaders` are it."""
 
     @property
     def name(self) -> str: ...
@@ -121,6 +121,15 @@ def batch_rows(samples: int, size: int, generator: torch.Generator | None) -> tu
     return torch.split(order, size)
 
 
+def normalised(images: Tensor, labels: Tensor | None, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """(input, target) of uint8 images [n, C, H, W], with statistics [C, 1, 1] of images in [0, 1].
+
+    Without labels the images in [0, 1] are the targets.
+    """
+    pixels = images.float().div_(255)
+    return (pixels - mean).div_(std), pixels if labels is None else labels
+
+
 @dataclass(frozen=True, eq=False)
 class _ImageBatches:
     images: Tensor
@@ -136,9 +145,8 @@ class _ImageBatches:
         for rows in batch_rows(len(self.images), self.size, generator):
             rows = rows.to(self.images.device)
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
-            pixels = self.images.index_select(0, rows).float().div_(255)
-            target = pixels if self.labels is None else self.labels.index_select(0, rows)
-            yield (pixels - self.mean).div_(self.std), target
+            labels = None if self.labels is None else self.labels.index_select(0, rows)
+            yield normalised(self.images.index_select(0, rows), labels, self.mean, self.std)
 
 
 @dataclass(frozen=True, eq=False)

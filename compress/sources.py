@@ -1,14 +1,18 @@
-"""Where data sets come from: a function per source, each giving a `Dataset` in memory.
+"""Where data sets come from: a function per source, each giving a `Dataset` in memory, a folder also one that streams.
 
 `train` and `test` of a source take the first so many images of each part, in the source's order.
 """
 
+import hashlib
+import math
+import os
 import shutil
 import socket
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.data import Dataset, Split, digest, times
+from compress.data import Dataset, Split, batch_rows, digest, times
 from compress.errors import DataError
+from compress.streaming import Decoder, Files, StreamedDataset, default_workers
 
-# Images are held in memory; beyond this they belong into the user's own loaders.
 LARGEST_BYTES = 8 << 30
-# PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
-PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
+"""More than these are not held in memory."""
+
+FEW_IMAGES = 1000
+"""So many are decoded sooner than worker processes are started."""
 
 
 def mnist(root: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
@@ -103,28 +109,50 @@ def from_npz(
     return _dataset(train_file.name, parts, (train, test), classes=classes, note=note)
 
 
-def from_folder(directory: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
+def from_folder(
+    directory: str | Path,
+    *,
+    train: int | None = None,
+    test: int | None = None,
+    stream: bool | None = None,
+    workers: int | None = None,
+) -> Dataset | StreamedDataset:
     """A data set from folders of images: `directory`/{train,test}/CLASS/*, or `directory`/CLASS/*.
 
     In the second form the last sixth of each class, in the order of the paths, is the test set, and `note` says so.
     Classes are numbered in the order of their names; within each part the images are then shuffled, always in the
-    same way, so that the first so many have all classes. Images are grey (C = 1) if stored so, else RGB. Raises
-    DataError where there are none, a file is no image, two differ in size, or they exceed `LARGEST_BYTES`.
+    same way, so that the first so many have all classes. Images are grey (C = 1) if stored so, else RGB.
+
+    Args:
+        stream: decode the files anew in each epoch (True), or hold all images in memory (False); by default what
+            memory is too small for streams, and `note` says so. All else is the same, bit for bit: both decode every
+            file once before this returns, for the mean, the standard deviation and the hash.
+        workers: processes that decode; 0 for this one. By default one for each core, at most 4, and none for a
+            thousand images or less in memory.
+
+    Raises:
+        DataError: there are none, a file is no image, two differ in size, or they are not to stream and exceed
+            `LARGEST_BYTES`.
     """
-    directory, note = Path(directory), None
+    directory = Path(directory)
     name = directory.resolve().name
-    if (directory / "train").is_dir() or (directory / "test").is_dir():
-        train_part, classes = _read_folder(directory / "train")
-        test_part, test_classes = _read_folder(directory / "test")
-        if classes != test_classes:
-            differing = ", ".join(sorted({*classes} ^ {*test_classes}))
-            raise DataError(f"{directory}: train/ and test/ need the same class folders; only one has {differing}.")
-        parts = train_part, test_part
-    else:
-        whole, classes = _read_folder(directory)
-        parts = _hold_out_each(whole, directory, classes)
-        note = "No test folder: the last sixth of each class, in the order of the file names, is the test set."
-    return _dataset(name, (_shuffled(parts[0]), _shuffled(parts[1])), (train, test), classes=len(classes), note=note)
+    listed, classes, note = _list_parts(directory)
+    files = _first_files(listed[0], train, f"{name}: train"), _first_files(listed[1], test, f"{name}: test")
+    decoder = Decoder.like(os.fsdecode(listed[0].paths[0]), default_workers() if workers is None else workers)
+    count = sum(len(part.labels) for part in files)
+    size = count * math.prod(decoder.shape)
+    if stream or (stream is None and size > memory_limit()):
+        streams = f"The images ({size:,} bytes decoded) are not held in memory: each epoch decodes the files anew."
+        return _streamed(name, files, len(classes), decoder, f"{note} {streams}" if note else streams)
+    if size > LARGEST_BYTES:
+        raise DataError(
+            f"{directory} unpacks to {size:,} bytes, the most in memory is {LARGEST_BYTES:,}; take the first so many "
+            f"images (train, test) or, except for a comparison, let it stream (stream: true)."
+        )
+    if workers is None and count <= FEW_IMAGES:
+        decoder = replace(decoder, workers=0)
+    parts = _decoded(files[0], decoder), _decoded(files[1], decoder)
+    return _dataset(name, parts, (None, None), classes=len(classes), note=note)
 
 
 def _dataset(
@@ -151,26 +179,37 @@ def _dataset(
         _first(split, count, f"{name}: {part}")
         for split, count, part in zip(parts, first, ("train", "test"), strict=True)
     )
-    return Dataset(name, train, test, classes, *_statistics(train.images), digest(train, test), note)
+    return Dataset(name, train, test, classes, *_statistics(_histograms(train.images)), digest(train, test), note)
 
 
 def _first(split: Split, count: int | None, what: str) -> Split:
     if count is None:
         return split
-    if not 1 <= count <= len(split.images):
-        raise DataError(f"{what} asks for the first {count:,} images; there are {len(split.images):,}.")
+    _require_count(count, len(split.images), what)
     return Split(split.images[:count], split.labels[:count])
 
 
-def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation per channel [C], of uint8 [N, C, H, W] scaled to [0, 1]; exact sums."""
-    histograms = torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in images.unbind(1)]).double()
-    shares = histograms / histograms.sum(1, keepdim=True)
+def _require_count(count: int, there: int, what: str) -> None:
+    if not 1 <= count <= there:
+        raise DataError(f"{what} asks for the first {count:,} images; there are {there:,}.")
+
+
+def _statistics(histograms: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (population) standard deviation per channel [C], of images scaled to [0, 1], from `_histograms`."""
+    shares = histograms.double() / histograms.sum(1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = shares @ values
     std = (shares * (values - mean[:, None]) ** 2).sum(1).sqrt()
     # A channel of one value has nothing to normalise; dividing by 1 leaves it at 0.
     return mean.float(), torch.where(std == 0, 1.0, std).float()
+
+
+def _histograms(images: Tensor) -> Tensor:
+    """How often each channel of uint8 [N, C, H, W] has each value, int64 [C, 256]: sums of them are exact."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for piece in torch.split(images, 1000):  # each channel is copied for the counting
+        counts += torch.stack([torch.bincount(plane.flatten(), minlength=256) for plane in piece.unbind(1)])
+    return counts
 
 
 def _split(images: NDArray[np.uint8], labels: object, source: str) -> Split:
@@ -184,8 +223,12 @@ def _split(images: NDArray[np.uint8], labels: object, source: str) -> Split:
 
 
 def _shuffled(split: Split) -> Split:
-    order = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
+    order = _shuffled_rows(len(split.labels))
     return Split(split.images[order], split.labels[order])
+
+
+def _shuffled_rows(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def _hold_out(whole: Split, count: int) -> tuple[Split, Split]:
@@ -193,20 +236,6 @@ def _hold_out(whole: Split, count: int) -> tuple[Split, Split]:
     return (
         Split(whole.images[:-count], whole.labels[:-count]),
         Split(whole.images[-count:], whole.labels[-count:]),
-    )
-
-
-def _hold_out_each(whole: Split, directory: Path, names: Sequence[str]) -> tuple[Split, Split]:
-    """The samples but the last sixth (at least one) of each class, and those."""
-    held_out = torch.zeros(len(whole.labels), dtype=torch.bool)
-    for label, name in enumerate(names):
-        (rows,) = torch.where(whole.labels == label)
-        if len(rows) < 2:
-            raise DataError(f"{directory / name} has one image; one to train on and one to test on are needed.")
-        held_out[rows[-max(1, len(rows) // 6) :]] = True
-    return (
-        Split(whole.images[~held_out], whole.labels[~held_out]),
-        Split(whole.images[held_out], whole.labels[held_out]),
     )
 
 
@@ -327,38 +356,82 @@ def _channels_first(images: NDArray[Any], source: str) -> NDArray[np.uint8]:
     )
 
 
-def _read_folder(directory: Path) -> tuple[Split, list[str]]:
-    """All images of `directory`/CLASS/*, class by class and by path, with the names of the classes."""
+# --- folders of images ---
+
+
+def _list_parts(directory: Path) -> tuple[tuple[Files, Files], list[str], str | None]:
+    """The training and the test files, class by class and by path; the names of the classes; a note."""
+    if not ((directory / "train").is_dir() or (directory / "test").is_dir()):
+        whole, classes = _list_files(directory)
+        note = "No test folder: the last sixth of each class, in the order of the file names, is the test set."
+        return _hold_out_each(whole, directory, classes), classes, note
+    train, classes = _list_files(directory / "train")
+    test, test_classes = _list_files(directory / "test")
+    if classes != test_classes:
+        differing = ", ".join(sorted({*classes} ^ {*test_classes}))
+        raise DataError(f"{directory}: train/ and test/ need the same class folders; only one has {differing}.")
+    return (train, test), classes, None
+
+
+def _list_files(directory: Path) -> tuple[Files, list[str]]:
+    """All image files of `directory`/CLASS/*, class by class and by path, with the names of the classes."""
     from torchvision.datasets import ImageFolder
 
     try:
-        folder = ImageFolder(directory, loader=_read_image)
+        folder = ImageFolder(directory)
     except OSError as error:
         raise DataError(f"{directory}: {error}") from error
-    first_path = folder.samples[0][0]
-    first = _read_image(first_path)
-    if (size := first.size * len(folder)) > LARGEST_BYTES:
-        raise DataError(f"{directory} unpacks to {size:,} bytes, the most is {LARGEST_BYTES:,}; use {{factory: ...}}.")
-    images = np.empty((len(folder), *first.shape), np.uint8)
-    for row, (image, _) in enumerate(folder):
-        if image.shape != first.shape:
-            raise DataError(
-                f"{folder.samples[row][0]} is {times(image.shape)} and {first_path} {times(first.shape)} "
-                f"(channels, height, width); all images must be alike: resize or convert them first."
-            )
-        images[row] = image
-    return _split(images, folder.targets, str(directory)), folder.classes
+    paths = np.array([os.fsencode(path) for path, _ in folder.samples])
+    return Files(paths, torch.tensor(folder.targets)), folder.classes
 
 
-def _read_image(path: str) -> NDArray[np.uint8]:
-    """The image file at `path` as uint8 [C, H, W]."""
-    from PIL import Image
+def _hold_out_each(whole: Files, directory: Path, names: Sequence[str]) -> tuple[Files, Files]:
+    """The files but the last sixth (at least one) of each class, and those."""
+    held_out = torch.zeros(len(whole.labels), dtype=torch.bool)
+    for label, name in enumerate(names):
+        (rows,) = torch.where(whole.labels == label)
+        if len(rows) < 2:
+            raise DataError(f"{directory / name} has one image; one to train on and one to test on are needed.")
+        held_out[rows[-max(1, len(rows) // 6) :]] = True
+    return whole.take(~held_out), whole.take(held_out)
 
+
+def _first_files(files: Files, count: int | None, what: str) -> Files:
+    """The first so many of the files as they are shuffled."""
+    order = _shuffled_rows(len(files.labels))
+    if count is None:
+        return files.take(order)
+    _require_count(count, len(order), what)
+    return files.take(order[:count])
+
+
+def _in_order(files: Files, decoder: Decoder) -> Iterator[Tensor]:
+    """All images, a piece at a time."""
+    return decoder.decode(files.paths, batch_rows(len(files.labels), decoder.piece, None))
+
+
+def _decoded(files: Files, decoder: Decoder) -> Split:
+    images = torch.empty(len(files.labels), *decoder.shape, dtype=torch.uint8)
+    for place, piece in zip(torch.split(images, decoder.piece), _in_order(files, decoder), strict=True):
+        place.copy_(piece)
+    return Split(images, files.labels)
+
+
+def _streamed(name: str, parts: tuple[Files, Files], classes: int, decoder: Decoder, note: str) -> StreamedDataset:
+    """The files with the statistics and the hash that they would have in memory, taken in one pass over them."""
+    content, histograms = hashlib.sha256(), torch.zeros(decoder.shape[0], 256, dtype=torch.int64)
+    for number, files in enumerate(parts):
+        for images in _in_order(files, decoder):
+            content.update(images.numpy().data)
+            if number == 0:
+                histograms += _histograms(images)
+        content.update(files.labels.numpy().data)
+    return StreamedDataset(name, *parts, classes, *_statistics(histograms), content.hexdigest(), decoder, note)
+
+
+def memory_limit() -> int:
+    """Bytes of images that are held in memory unasked: half of what the machine has."""
     try:
-        with Image.open(path) as image:
-            if image.mode not in PIL_MODES:
-                raise DataError(f"{path} has pixels of PIL's mode {image.mode}; convert it to 8-bit grey or RGB.")
-            pixels = np.asarray(image.convert(PIL_MODES[image.mode]))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}).") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return min(LARGEST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    except (AttributeError, ValueError, OSError):  # there is no such question on Windows
+        return LARGEST_BYTES

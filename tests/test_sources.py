@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import http.server
+import os
 import pickle
 import shutil
 import socket
@@ -25,6 +26,7 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from compress import data, sources
 from compress.errors import CompressError, DataError
+from compress.streaming import StreamedDataset
 
 RNG = np.random.default_rng(0)
 
@@ -171,10 +173,21 @@ class TestFolder:
         self.write(tmp_path, {f"{k}/{i}.png": np.zeros((1, 1), np.uint8) for k in "ab" for i in range(30)})
         assert set(sources.from_folder(tmp_path, train=12).train.labels.tolist()) == {0, 1}
 
-    def test_the_first_image_of_another_size_is_named(self, tmp_path: Path) -> None:
-        self.write(tmp_path, {f"a/{i}.png": some_images(4, 5 + (i > 2)) for i in range(6)})
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_an_image_of_another_size_is_named(self, tmp_path: Path, stream: bool) -> None:
+        self.write(tmp_path, {f"a/{i}.png": some_images(4, 5 + (i == 3)) for i in range(6)})
         with pytest.raises(DataError, match=r"a/3\.png is 1x4x6 and .*a/0\.png 1x4x5"):
-            sources.from_folder(tmp_path)
+            sources.from_folder(tmp_path, stream=stream, workers=1)
+
+    def test_images_that_are_not_asked_for_are_not_read(self, tmp_path: Path) -> None:
+        self.write(tmp_path, {f"{part}/a/{i}.png": some_images(4, 5) for part in ("train", "test") for i in range(4)})
+        whole = sources.from_folder(tmp_path)
+        absent = next(
+            i for i in range(4) if is_last(whole.train, np.asarray(Image.open(tmp_path / f"train/a/{i}.png")))
+        )
+        (tmp_path / f"train/a/{absent}.png").write_bytes(b"damaged")
+        few = sources.from_folder(tmp_path, train=3)
+        assert torch.equal(few.train.images, whole.train.images[:3])
 
     def test_unusable_folders_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="class folder"):
@@ -184,14 +197,15 @@ class TestFolder:
         (tmp_path / "a").mkdir()
         with pytest.raises(DataError, match="no valid file for the classes a"):
             sources.from_folder(tmp_path)
+        self.write(tmp_path, {"a/1.png": some_images(2, 2)})
+        with pytest.raises(DataError, match="a has one image"):
+            sources.from_folder(tmp_path)
+        self.write(tmp_path, {"a/2.png": some_images(2, 2)})
         (tmp_path / "a" / "1.png").write_bytes(b"no picture")
         with pytest.raises(DataError, match=r"1\.png is not a readable image"):
             sources.from_folder(tmp_path)
         Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a" / "1.png")
         with pytest.raises(DataError, match="mode I;16"):
-            sources.from_folder(tmp_path)
-        self.write(tmp_path, {"a/1.png": some_images(2, 2)})
-        with pytest.raises(DataError, match="a has one image"):
             sources.from_folder(tmp_path)
 
     def test_train_and_test_must_have_the_same_classes(self, tmp_path: Path) -> None:
@@ -199,11 +213,53 @@ class TestFolder:
         with pytest.raises(DataError, match="only one has b"):
             sources.from_folder(tmp_path)
 
-    def test_a_folder_too_large_for_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("parts", [("",), ("train/", "test/")])
+    def test_a_folder_too_large_for_memory_streams_the_same_images(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+    ) -> None:
+        names = [f"{part}{k}/{i}.png" for part in parts for k in "ab" for i in range(8)]
+        self.write(tmp_path, {name: some_images(4, 5, 3) for name in names})
+        first = {"train": 9, "test": 2}
+        held = sources.from_folder(tmp_path, **first)
+        monkeypatch.setattr(sources, "LARGEST_BYTES", 659)  # 11 images of 60 bytes
+        streamed = sources.from_folder(tmp_path, **first, workers=0)
+        assert isinstance(held, data.Dataset)
+        assert isinstance(streamed, StreamedDataset)
+        same = [(found.name, found.classes, found.shape, found.sha256) for found in (held, streamed)]
+        assert same[0] == same[1]
+        assert torch.equal(streamed.mean, held.mean)
+        assert torch.equal(streamed.std, held.std)
+        assert streamed.note is not None
+        assert streamed.note.startswith(
+            "The images (660 bytes decoded) are not held" if held.note is None else held.note
+        )
+        for part in ("train", "test"):
+            assert streamed.count(part) == held.count(part)
+            (inputs, labels), (expected, right) = (
+                next(iter(found.batches(part, 9, "classify")())) for found in (streamed, held)
+            )
+            assert torch.equal(inputs, expected)
+            assert torch.equal(labels, right)
+
+    def test_streaming_is_forced_or_forbidden(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.write(tmp_path, {f"a/{i}.png": some_images(9, 9) for i in range(3)})
+        assert isinstance(sources.from_folder(tmp_path, stream=True, workers=0), StreamedDataset)
         monkeypatch.setattr(sources, "LARGEST_BYTES", 242)
-        with pytest.raises(DataError, match="243 bytes, the most is 242"):
-            sources.from_folder(tmp_path)
+        with pytest.raises(DataError, match="243 bytes, the most in memory is 242; take the first so many"):
+            sources.from_folder(tmp_path, stream=False)
+
+    def test_half_of_a_small_memory_is_for_images(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+        monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+        assert sources.memory_limit() == 2_048_000
+        monkeypatch.setitem(sizes, "SC_PHYS_PAGES", 1 << 40)
+        assert sources.memory_limit() == sources.LARGEST_BYTES
+        monkeypatch.delattr(os, "sysconf")
+        assert sources.memory_limit() == sources.LARGEST_BYTES
+
+
+def is_last(split: data.Split, image: np.ndarray) -> bool:
+    return np.array_equal(split.images[-1, 0], image)
 
 
 class TestSample:

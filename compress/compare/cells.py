@@ -117,10 +117,13 @@ def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
     """The data set, downloaded to `root` if need be; for `tuning` its training images alone, in two parts.
 
     Raises:
-        DataError: it is not to be had, or is not in memory.
+        DataError: it is not to be had, or does not fit into memory.
     """
     if tuning:
         return load(wanted, root, False).held_out(HELD_OUT)
+    if isinstance(wanted, schema.FolderData):
+        # Every process of a sweep would decode all files for each of its cells; in memory it reads them once.
+        wanted = wanted.model_copy(update={"stream": False})
     dataset = build_data(wanted, root)
     if not isinstance(dataset, Dataset):
         raise DataError(

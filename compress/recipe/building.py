@@ -31,7 +31,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
         case schema.NpzData():
             return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
-            return sources.from_folder(wanted.folder, **first)
+            return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
         case schema.FactoryData():
             return data.from_factory(wanted.factory)
 

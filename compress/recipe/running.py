@@ -31,6 +31,7 @@ from compress.recipe.setting import Bar, Setting, optimization
 from compress.recipe.stages import check_stage, run_stage
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
+from compress.streaming import StreamedDataset
 
 TOLERANCE = 1e-5
 
@@ -252,7 +253,11 @@ def _describe_data(setting: Setting) -> dict[str, Any]:
         "name": found.name,
         "sha256": found.sha256,
         **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
-        **({"mean": found.mean.tolist(), "std": found.std.tolist()} if isinstance(found, Dataset) else {}),
+        **(
+            {"mean": found.mean.tolist(), "std": found.std.tolist()}
+            if isinstance(found, Dataset | StreamedDataset)
+            else {}
+        ),
         **({"note": found.note} if found.note else {}),
     }
 

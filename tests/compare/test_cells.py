@@ -15,7 +15,8 @@ from torch import Tensor
 from compress.compare import cells
 from compress.compare.cells import HELD_OUT, Cell, Place
 from compress.compare.grid import Grid, Trained, plan
-from compress.recipe import setting
+from compress.errors import DataError
+from compress.recipe import schema, setting
 
 Pictures = Callable[..., dict[str, NDArray[Any]]]
 
@@ -153,3 +154,16 @@ def test_to_diverge_is_a_result(grid: Grid, place: Place) -> None:
     found = cells.run(dataclasses.replace(cell(grid), stage=grid.rivals[1].stage(0.5, 1e38)), place)
     assert set(found) == {"diverged"}
     assert "the loss became" in found["diverged"] or "weights have diverged" in found["diverged"]
+
+
+def test_a_folder_is_held_in_memory(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(wanted: schema.FolderData, root: Path) -> None:
+        asked.append(wanted)
+        raise DataError("too large")
+
+    monkeypatch.setattr(cells, "build_data", refuse)
+    with pytest.raises(DataError, match="too large"):
+        cells.load(schema.FolderData(folder="images", stream=True, workers=3), tmp_path, tuning=False)
+    assert asked == [schema.FolderData(folder="images", stream=False, workers=3)]

@@ -1,9 +1,12 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -55,6 +58,33 @@ def test_every_kind_of_data_is_built(tmp_path: Path, npz: Path, monkeypatch: pyt
         build_data(DATA.validate_python({"folder": str(tmp_path / "empty")}), tmp_path)
     with pytest.raises(InputError, match="no_such_module"):
         build_data(DATA.validate_python({"factory": "no_such_module:loaders"}), tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pictures: Any) -> Path:
+    """60 images of 6 x 6 pixels in the folders of three classes."""
+    found = pictures(60)
+    for number, (image, label) in enumerate(zip(found["images"], found["labels"], strict=True)):
+        path = tmp_path / "images" / str(label) / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "images"
+
+
+def test_a_folder_that_streams_trains_the_same_network(
+    folder: Path, recipe: Path, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    told = {}
+    for stream in ("true", "false"):
+        data = f"data={{folder: {json.dumps(str(folder))}, batch_size: 20, stream: {stream}, workers: 1}}"
+        done = run("train", recipe, "-o", tmp_path / f"{stream}.pt", "--set", data, "--json")
+        told[stream] = json.loads(done.stdout)
+    weights = [torch.load(tmp_path / f"{stream}.pt", weights_only=True) for stream in told]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert "each epoch decodes the files anew" in told["true"]["data"].pop("note")
+    assert "last sixth of each class" in told["false"]["data"].pop("note")
+    for key in ("data", "steps", "epoch_losses", "metric"):
+        assert told["true"][key] == told["false"][key]
 
 
 def test_the_data_must_fit_the_network(recipe: Path, tmp_path: Path, pictures: Any, npz: Path) -> None:

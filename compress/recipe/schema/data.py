@@ -42,6 +42,12 @@ class FolderData(Part):
     """Images in one folder per class, below train/ and test/ or directly."""
 
     folder: Text = Field(description="holds train/CLASS and test/CLASS, or CLASS folders")
+    stream: bool | None = Field(
+        default=None, description="decode the files anew in each epoch; if absent, where memory is too small for them"
+    )
+    workers: int | None = Field(
+        default=None, ge=0, le=1024, description="processes that decode images, 0: none; if absent, by the cores"
+    )
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
