@@ -13,7 +13,7 @@ without garbage collection. Seconds are of processor time.
 
 Detection networks are tried as a whole, and then their backbone, which is a network of its own, alone.
 
-Each network has a process and 120 seconds of its own. What has been measured is kept in --cache and not measured
+Each network has a process, 120 seconds and 16 GB of its own. What has been measured is kept in --cache and not measured
 again; `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
 after each run from all that is in the cache.
 """
@@ -41,6 +41,7 @@ from torchvision import models as zoo
 
 DOCS = Path(__file__).parents[1] / "docs"
 TIME_LIMIT = 120
+MEMORY_LIMIT = 16 << 30
 LEAST_GONE = 0.30
 Row = dict[str, Any]
 
@@ -223,6 +224,7 @@ def ended(code: int | None) -> str:
 def one(part: str, name: str, pipe: Connection) -> None:
     """In a process of its own; seconds are those of its processor, whatever else the machine does."""
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT + 5))  # at the second it would be SIGKILL
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     begin = time.process_time()
     try:
