@@ -13,8 +13,8 @@ from typer.testing import Result
 
 import compress
 from compress.recipe import demo
-from compress.recipe.loading import shipped, shipped_text
 from compress.recipe.schema import json_schema
+from compress.recipe.shipped import shipped, shipped_text
 from compress.sources import from_npz
 
 Run = Callable[..., Result]
