@@ -1,8 +1,10 @@
-# `make demo` and `make test` need Python 3.11 or newer, make, and a package registry; they set up the rest.
+# `make demo`, `make test` and `make bench` need Python 3.11 or newer, make, and a package registry; they set up the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+# Scripts of benchmarks/ whose --quick needs no download, in alphabetical order; all of them take under 15 minutes.
+BENCHMARKS := slim_latency start sweeps time_split whole_run
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -15,6 +17,11 @@ demo: .venv/installed
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+# With COMPRESS_DATA=DIR the digits are MNIST's, from there. Afterwards, `git diff docs` shows what has changed.
+bench: .venv/installed
+	set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python benchmarks/$$name.py --quick; done
+	$(BIN)/python benchmarks/tables.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -56,17 +56,56 @@ def latent() -> str:
 
 
 def latency() -> str:
-    found = measured("latent_slim")
-    models = ("dense", "masked", "slim", "by hand")
+    """Slim beside dense, masked and by hand under onnxruntime."""
+    found = measured("slim_latency")
+    models, others = ("dense", "masked", "slim", "by hand"), ("dense", "masked", "by hand")
     rows = [
         (
+            name,
             batch,
-            *(f"{found['p50_ms'][model][batch]:.4f}" for model in models),
-            *(f"{found['slim_to'][other][batch]:.3f}" for other in ("dense", "by hand")),
+            *(f"{case['p50_ms'][model][batch]:.4f}" for model in models),
+            *(f"{case['slim_to'][other][batch]:.3f}" for other in others),
         )
-        for batch in found["p50_ms"]["slim"]
+        for name, case in found["cases"].items()
+        for batch in case["p50_ms"]["slim"]
     ]
-    return table(("batch", *models, "slim / dense", "slim / by hand"), rows, right=7)
+    titles = ("network", "batch", *models, *(f"slim / {other}" for other in others))
+    return table(titles, rows, right=8) + conditions(found)
+
+
+def whole_run() -> str:
+    """`compress apply` beside loops that one would write by hand."""
+    found = measured("whole_run")
+    rows = [
+        (
+            way,
+            f"{seconds:.1f}",
+            f"{found['times_as_long'][way]['by hand']:.2f}",
+            f"{1 / found['times_as_long'][way]['in memory']:.2f}",
+        )
+        for way, seconds in found["seconds"].items()
+    ]
+    images = f"{found['train']:,} training images of {found['data']}, median of {found['runs']}"
+    return table(("", "seconds", "by hand / it", "it / in memory"), rows, right=3) + conditions(found, images)
+
+
+def sweeps() -> str:
+    """Cells a minute, and what a cell costs beside its work, by workers."""
+    found = measured("sweeps")
+    names = ("cells_per_minute", "work", "overhead", "most_overhead", "start")
+    titles = ("workers", "cells a minute", "work, s", "overhead, s", "largest overhead, s", "start of a worker, s")
+    rows = [(workers, *(f"{figures[name]:.2f}" for name in names)) for workers, figures in found["workers"].items()]
+    ratio = f"{found['two_to_one']:.2f} times as many cells a minute with two workers; {found['rounds']} round(s)"
+    return table(titles, rows, right=6) + conditions(found, ratio)
+
+
+def start() -> str:
+    found = measured("start")
+    rows = [
+        (name, *(f"{figures[title]:.2f}" for title in ("median", "fastest", "aim")))
+        for name, figures in found["seconds"].items()
+    ]
+    return table(("", "median, s", "fastest, s", "aim, s"), rows, right=3) + conditions(found, f"{found['runs']} runs")
 
 
 def recipes() -> str:
@@ -122,7 +161,8 @@ def split() -> str:
         (phase, f"{seconds:.1f}", f"{seconds / found['seconds']:.0%}")
         for phase, seconds in sorted(found["phases"].items(), key=lambda item: -item[1])
     ]
-    return table(("phase", "seconds", "share"), [*rows, ("all", f"{found['seconds']:.1f}", "")], right=2)
+    rows.append(("all", f"{found['seconds']:.1f}", ""))
+    return table(("phase", "seconds", "share"), rows, right=2) + conditions(found, f"median of {found['runs']}")
 
 
 def rivals(name: str) -> str:
@@ -155,6 +195,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "classifiers": classifiers,
     "structured": structured,
     "split": split,
+    "whole_run": whole_run,
+    "sweeps": sweeps,
+    "start": start,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
 
@@ -162,6 +205,13 @@ TABLES: dict[str, Callable[[], str]] = {
 def measured(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
     return found
+
+
+def conditions(found: dict[str, Any], more: str = "") -> str:
+    """The line below a table of times: what the time hangs on beside the code."""
+    threads = found["machine"]["threads"]
+    said = ("1 thread" if threads == 1 else f"{threads} threads", found["machine"]["cpu"], more)
+    return f"\n\n{', '.join(filter(None, said))}."
 
 
 def thousandths(metric: dict[str, float]) -> str:

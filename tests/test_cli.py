@@ -1,5 +1,6 @@
 """The commands as people and scripts meet them: what goes to stdout, what to stderr, which options count."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import pytest
 from typer.testing import Result
 
 import compress
+from compress.cli import main
 from compress.recipe import demo
-from compress.recipe.loading import shipped, shipped_text
 from compress.recipe.schema import json_schema
+from compress.recipe.shipped import shipped, shipped_text
 from compress.sources import from_npz
 
 Run = Callable[..., Result]
@@ -124,6 +126,18 @@ def test_recipes_are_listed_and_printed(run: Run) -> None:
     assert all(name in listed for name, _ in shipped())
     assert run("recipes", "mnist_ae").stdout == shipped_text("mnist_ae").rstrip() + "\n"
     assert "did you mean mnist_ae?" in run("recipes", "mnist_a", code=2).stderr
+
+
+def test_leaving_does_not_search_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = gc.get_threshold()
+    monkeypatch.setattr(sys, "argv", ["compress", "--version"])
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_version_and_help(run: Run) -> None:

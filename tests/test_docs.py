@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import compress
 from compress.cli import app
-from compress.recipe.loading import load_recipe, shipped
+from compress.recipe.loading import load_recipe
+from compress.recipe.shipped import shipped
 from compress.remove.decay import CURVES
 from compress.remove.pruner import Pruner
 

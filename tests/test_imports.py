@@ -131,6 +131,10 @@ def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path, arguments: lis
     assert not found & HEAVY
 
 
+def test_listing_the_recipes_reads_no_yaml(tmp_path: Path) -> None:
+    assert "ruamel" not in loaded_by(COMMAND.format(arguments=["recipes"], code=0), tmp_path)
+
+
 def test_importing_the_package_is_light(tmp_path: Path) -> None:
     found = loaded_by("import compress; compress.__version__; dir(compress)", tmp_path)
     assert not found & (HEAVY | {"pydantic", "ruamel", "typer", "rich"})

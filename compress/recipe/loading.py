@@ -1,14 +1,11 @@
 """Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
 
-import difflib
 import io
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +20,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from compress.errors import RecipeError
 from compress.recipe.schema import FORMS, Part, Recipe
+from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
@@ -93,31 +91,6 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(str, _Representer.represent_str)
 
 
-def shipped() -> list[tuple[str, str]]:
-    """(name, first comment line) of every recipe that comes with the package, by name."""
-    return [
-        (name, file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip())
-        for name, file in sorted(_shipped_files().items())
-    ]
-
-
-def shipped_text(name: str) -> str:
-    """A shipped recipe as it is written, comments and all; raises RecipeError where none has that name."""
-    files = _shipped_files()
-    if name not in files:
-        raise RecipeError(f"{name}: no shipped recipe of that name{_suggestion(name, files)}")
-    return files[name].read_text(encoding="utf-8")
-
-
-def _suggestion(name: str, files: Iterable[str]) -> str:
-    return _did_you_mean(name, files) or f"; shipped are {', '.join(sorted(files))}"
-
-
-def _shipped_files() -> dict[str, Traversable]:
-    folder = resources.files("compress") / "recipes"
-    return {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
-
-
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +118,7 @@ def _read(source: str | Path) -> "_Document":
 
 def _content(source: str | Path) -> tuple[str, bytes]:
     """(what to call it in messages, at most a byte more than a recipe may have)."""
-    path, files = Path(source), _shipped_files()
+    path, files = Path(source), shipped_files()
     try:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:
@@ -157,7 +130,7 @@ def _content(source: str | Path) -> tuple[str, bytes]:
         raise RecipeError(f"{source}: cannot be read ({error.strerror}); name a readable recipe file") from None
     if str(source) in files:
         return f"recipes/{source}.yaml", files[str(source)].read_bytes()
-    raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{_suggestion(path.stem, files)}")
+    raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{suggestion(path.stem, files)}")
 
 
 def _parse(text: str, at: Callable[[Line], str]) -> Any:
@@ -362,7 +335,7 @@ def _explanation(detail: ErrorDetails, owner: type[Part]) -> str:
     if kind in ("literal_error", "union_tag_invalid"):
         value = context.get("tag", detail["input"])
         options = re.findall(r"'(.*?)'", context.get("expected_tags") or context["expected"])
-        return f"found {_shown(value)}{_did_you_mean(str(value), options) or f'; needs {_one_of(options)}'}"
+        return f"found {_shown(value)}{did_you_mean(str(value), options) or f'; needs {_one_of(options)}'}"
     if kind == "union_tag_not_found":
         return f"{found}; needs the key {context['discriminator'].strip(chr(39))}"
     if kind == "string_pattern_mismatch":
@@ -374,16 +347,11 @@ def _explanation(detail: ErrorDetails, owner: type[Part]) -> str:
 
 def _unknown_key(key: str, owner: type[Part]) -> str:
     known = owner.model_fields
-    return f"unknown key{_did_you_mean(key, known) or '; known here are ' + ', '.join(known)}"
+    return f"unknown key{did_you_mean(key, known) or '; known here are ' + ', '.join(known)}"
 
 
 def _one_of(options: Sequence[str]) -> str:
     return " or ".join([", ".join(options[:-1]), options[-1]] if len(options) > 1 else options)
-
-
-def _did_you_mean(word: str, options: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(options), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _shown(value: object) -> str:

@@ -6,13 +6,14 @@ import json
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import compress.export
 from compress import stats
@@ -189,41 +190,47 @@ def _export(
     parity: dict[str, Any],
 ) -> None:
     """Write the slim network's files; measure size and latency of all three models."""
-    clock, example = setting.clock, setting.example.cpu()
-    note = {"recipe": recipe.model_dump_json()}
-    with tempfile.TemporaryDirectory() as scratch:
-        sizes: dict[str, dict[str, Path]] = {name: {} for name in models}
-        with clock.phase("export"):
-            traced = {"onnx", "pt2"} & set(recipe.export)
-            program = compress.export.trace(models["slim"], example) if traced else None
-            if "safetensors" in recipe.export:
-                for name, network in models.items():
-                    path = (folder if name == "slim" else Path(scratch)) / f"{name}.safetensors"
-                    compress.export.safetensors(network, path, metadata=note)
-                    sizes[name]["safetensors"] = path
-            if "pt2" in recipe.export:
-                parity["slim_vs_pt2"] = compress.export.pt2(
-                    models["slim"], folder / "slim.pt2", example, program=program
-                )
-            if "onnx" in recipe.export:
-                paths = {name: Path(scratch) / f"{name}.onnx" for name in sizes} | {"slim": folder / "slim.onnx"}
-                parity["slim_vs_onnx"] = compress.export.onnx(
-                    models["slim"], paths["slim"], example, metadata=note, program=program
-                )
-                # Converting takes a second each; the others differ from it in nothing but weights and widths.
-                for name in ("dense", "masked"):
-                    compress.export.with_weights(paths["slim"], models[name], paths[name], example)
-                for name, path in paths.items():
-                    sizes[name]["onnx"] = path
-        for name, files in sizes.items():
-            described[name]["bytes"] = {
-                key: count
-                for kind, path in files.items()
-                for key, count in _bytes(kind, stats.file_bytes(path)).items()
-            }
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
+        homes = {name: folder if name == "slim" else Path(scratch) for name in models}
+        files: dict[str, dict[str, Path]] = {name: {} for name in models}
+        sizes = []
+        with setting.clock.phase("export"):
+            for name, kind in _written(recipe, models, homes, setting.example.cpu(), parity):
+                files[name][kind] = homes[name] / f"{name}.{kind}"
+                # A thread can compress while the interpreter is busy with the next file.
+                sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
+            for entry in described.values():
+                entry["bytes"] = {}
+            for name, kind, found in sizes:
+                described[name]["bytes"] |= _bytes(kind, found.result())
         if "onnx" in recipe.export:
-            with clock.phase("benchmark"):
-                _time(recipe.benchmark, {name: files["onnx"] for name, files in sizes.items()}, described)
+            with setting.clock.phase("benchmark"):
+                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
+
+
+def _written(
+    recipe: schema.Recipe, models: Models, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
+
+    A `.pt2` is written of slim alone.
+    """
+    note, slim = {"recipe": recipe.model_dump_json()}, models["slim"]
+    program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
+    if "safetensors" in recipe.export:
+        for name, network in models.items():
+            compress.export.safetensors(network, homes[name] / f"{name}.safetensors", metadata=note)
+            yield name, "safetensors"
+    if "pt2" in recipe.export:
+        parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
+    if "onnx" in recipe.export:
+        paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
+        parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
+        yield "slim", "onnx"
+        # Converting takes a second each; the others differ from it in nothing but weights and widths.
+        for name in ("dense", "masked"):
+            compress.export.with_weights(paths["slim"], models[name], paths[name], example)
+            yield name, "onnx"
 
 
 def _time(wanted: schema.Benchmark, files: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> None:

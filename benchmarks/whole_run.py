@@ -1,0 +1,238 @@
+"""How long does a whole run take beside the loop that one would write by hand, and beside the fastest such loop?
+
+    python benchmarks/whole_run.py --data-root DIR
+    python benchmarks/whole_run.py --quick
+
+Measured is the recipe mnist_ae: 5 epochs of retraining after three quarters of the latent nodes have gone. Every run is
+a process of its own, timed from outside, the start of Python included; they take turns. All have the same images,
+epochs, batch size, loss, optimizer and schedule, start from the same weights, evaluate on the test images at the end,
+and write the weights. Beside that
+
+- apply chooses the nodes by principal axes, lets them decay, evaluates three networks, cuts, proves, writes ONNX,
+  safetensors and `.pt2`, proves those, and times three networks.
+- apply, no export does so without the three files, their proofs, and timing.
+- by hand prunes by `torch.nn.utils.prune.ln_structured` and trains on torchvision's MNIST with its transforms, through
+  a DataLoader as it is by default.
+- in memory prunes in the same way and trains on tensors that were normalised at the start, with a fused optimizer; it
+  looks at the loss once in an epoch.
+
+Without --data-root the images are those of mnist_sample, repeated up to MNIST's 60,000 and 10,000: it is time that is
+measured here, and no quality.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "whole_run.json"
+EPOCHS, BATCH, RATE, DECAY, GOES = 5, 64, 1.5e-3, 1e-4, 0.75  # of the recipe; `measure` checks that
+MEAN, STD = 0.1307, 0.3081
+WAYS = ("apply", "apply, no export", "by hand", "in memory")
+
+app = typer.Typer()
+ModelArgument = Annotated[Path, typer.Argument(help="The dense weights, as .pt.")]
+FolderArgument = Annotated[Path, typer.Argument(help="Where MNIST/raw lies.")]
+OutArgument = Annotated[Path, typer.Argument(help="The file for the weights.")]
+TrainOption = Annotated[int, typer.Option(min=1000, max=60_000, help="Training images, from the first on.")]
+
+
+@app.callback(invoke_without_command=True)
+def measure(
+    context: typer.Context,
+    data_root: Annotated[
+        Path | None, typer.Option(envvar="COMPRESS_DATA", help="Where MNIST lies; mnist_sample if absent.")
+    ] = None,
+    train: TrainOption = 50_000,
+    runs: Annotated[int, typer.Option(min=1, help="How often each way; in turns.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = os.cpu_count() or 1,
+    quick: Annotated[bool, typer.Option("--quick", help="One run, with two fifths of the images.")] = False,
+    report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
+) -> None:
+    """Time all ways in turns; print a table and write it as JSON."""
+    if context.invoked_subcommand:
+        return
+    train, runs = (2 * train // 5, 1) if quick else (train, runs)
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as scratch:
+        cpu = prepared(Path(scratch))
+        root = data_root or stand_in(Path(scratch))
+        for number in range(runs):
+            for way in WAYS:
+                seconds[way].append(timed(command(way, Path(scratch), root, train), threads))
+                print(f"run {number + 1} of {runs}, {way}: {seconds[way][-1]:.1f} s", file=sys.stderr)
+    ratios = {
+        way: {
+            other: statistics.median(theirs / mine for mine, theirs in zip(seconds[way], seconds[other], strict=True))
+            for other in ("by hand", "in memory")
+        }
+        for way in WAYS
+    }
+    medians = {way: statistics.median(found) for way, found in seconds.items()}
+    document: dict[str, Any] = {
+        "recipe": "mnist_ae",
+        "data": "mnist" if data_root else "mnist_sample, repeated",
+        "train": train,
+        "runs": runs,
+        "machine": {"cpu": cpu, "threads": threads, "cores": os.cpu_count()},
+        "versions": {name: version(name) for name in ("softprune", "torch", "torchvision")},
+        "seconds": medians,
+        "times_as_long": ratios,
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    print(f"seconds of a whole process, {train:,} images of {document['data']}, {threads} thread(s), {runs} run(s)")
+    print(f"{'':<20}{'seconds':>10}{'by hand / it':>16}{'it / in memory':>16}")
+    for way, median in medians.items():
+        print(f"{way:<20}{median:10.1f}{ratios[way]['by hand']:16.2f}{1 / ratios[way]['in memory']:16.2f}")
+
+
+def command(way: str, scratch: Path, root: Path, train: int) -> list[str]:
+    """The process of a way; what it writes replaces what the one before has written."""
+    model = str(scratch / "model.pt")
+    if way.startswith("apply"):
+        settings = ["--set", f"data.train={train}", *(["--set", "export=[]"] if way != "apply" else [])]
+        apply = ["apply", "mnist_ae", model, "-o", str(scratch / "out"), "--force", "--json", "--data-root", str(root)]
+        return [sys.executable, "-m", "compress.cli", *apply, *settings]
+    return [
+        sys.executable,
+        __file__,
+        way.replace(" ", "-"),
+        model,
+        str(root),
+        str(scratch / "loop.pt"),
+        "--train",
+        str(train),
+    ]
+
+
+def timed(arguments: list[str], threads: int) -> float:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    started = time.perf_counter()
+    subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True, env=environment)
+    return time.perf_counter() - started
+
+
+def prepared(scratch: Path) -> str:
+    """The dense weights, in the folder; returns the processor's name."""
+    from compress.checkpoint import write_weights
+    from compress.recipe.building import build_model
+    from compress.recipe.loading import load_recipe
+    from compress.recipe.running import cpu_name
+
+    recipe = load_recipe("mnist_ae")
+    (stage,) = recipe.stages
+    settings = stage.retrain
+    assert settings is not None
+    found = (settings.epochs, settings.batch_size, settings.lr, settings.weight_decay, stage.goes)
+    assert found == (EPOCHS, BATCH, RATE, DECAY, GOES), "the loops must do what the recipe does"
+    assert (settings.optimizer, settings.lr_schedule, settings.trainable) == ("adamw", "cosine", "all")
+    write_weights(build_model(recipe.model, 0).state_dict(), scratch / "model.pt")
+    return cpu_name()
+
+
+def stand_in(root: Path) -> Path:
+    """mnist_sample's digits, repeated, as the four idx files of MNIST below the folder `root`, which is returned."""
+    from compress.sources import mnist_sample
+
+    sample, folder = mnist_sample(), root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for split, name, count in ((sample.train, "train", 60_000), (sample.test, "t10k", 10_000)):
+        times = count // len(split.labels)
+        for tensor, kind, sizes in (
+            (split.images, "images-idx3", (count, 28, 28)),
+            (split.labels.byte(), "labels-idx1", (count,)),
+        ):
+            magic = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(magic + tensor.numpy().tobytes() * times)
+    return root
+
+
+@app.command("by-hand")
+def by_hand(model: ModelArgument, folder: FolderArgument, out: OutArgument, train: TrainOption = 50_000) -> None:
+    """The loop as tutorials have it."""
+    import torch
+    import torch.nn.functional as F
+    from torch.nn.utils import prune
+    from torch.utils.data import DataLoader, Subset
+    from torchvision import datasets, transforms
+
+    from compress.models import autoencoder
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    images = Subset(datasets.MNIST(folder, train=True, transform=transform), range(train))
+    loader = DataLoader(images, batch_size=BATCH, shuffle=True)
+    tests = DataLoader(datasets.MNIST(folder, train=False, transform=transform), batch_size=250)
+    network = autoencoder()
+    network.load_state_dict(torch.load(model))
+    latent = network.get_submodule("latent")
+    prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * len(loader))
+    for epoch in range(EPOCHS):
+        total = 0.0
+        for inputs, _ in loader:
+            optimizer.zero_grad()
+            loss = F.mse_loss(network(inputs), inputs * STD + MEAN)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            total += loss.item()
+        print(epoch, total / len(loader))
+    prune.remove(latent, "weight")  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        print(sum(F.mse_loss(network(inputs), inputs * STD + MEAN).item() for inputs, _ in tests) / len(tests))
+    torch.save(network.state_dict(), out)
+
+
+@app.command("in-memory")
+def in_memory(model: ModelArgument, folder: FolderArgument, out: OutArgument, train: TrainOption = 50_000) -> None:
+    """The fastest loop that does the same."""
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+    from torch.nn.utils import prune
+
+    from compress.models import autoencoder
+
+    def read(name: str, count: int) -> Tensor:
+        file = folder / "MNIST" / "raw" / f"{name}-images-idx3-ubyte"
+        pixels = torch.from_numpy(np.fromfile(file, np.uint8, count * 784, offset=16))
+        return pixels.view(-1, 1, 28, 28).float().div_(255)
+
+    targets, tests = read("train", train), read("t10k", 10_000)
+    images = (targets - MEAN) / STD
+    network = autoencoder()
+    network.load_state_dict(torch.load(model))
+    latent = network.get_submodule("latent")
+    prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
+    steps = -(-train // BATCH)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * steps)
+    for epoch in range(EPOCHS):
+        for rows in torch.split(torch.randperm(train), BATCH):
+            loss = F.mse_loss(network(images.index_select(0, rows)), targets.index_select(0, rows))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+        print(epoch, loss.item())
+    prune.remove(latent, "weight")  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        batches = torch.split(tests, 250)
+        print(sum(F.mse_loss(network((batch - MEAN) / STD), batch).item() for batch in batches) / len(batches))
+    torch.save(network.state_dict(), out)
+
+
+if __name__ == "__main__":
+    app()
