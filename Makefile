@@ -1,8 +1,9 @@
 # `make demo`, `make test` and `make bench` need Python 3.11 or newer, make, and a package registry; they set up the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-# Scripts of benchmarks/ whose --quick needs no download, in alphabetical order; all of them take under 15 minutes.
-BENCHMARKS := slim_latency start sweeps time_split whole_run
+# In full, and what takes long in full: all of it under 15 minutes on 2 cores, without a download.
+BENCHMARKS := data selection skeletonization slim_latency start sweeps training_step
+SHORTENED := time_split whole_run
 
 .PHONY: demo test bench lint clean
 .DELETE_ON_ERROR:
@@ -20,7 +21,9 @@ test: .venv/installed
 
 # With COMPRESS_DATA=DIR the digits are MNIST's, from there. Afterwards, `git diff docs` shows what has changed.
 bench: .venv/installed
-	set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python benchmarks/$$name.py --quick; done
+	set -e; for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py; done
+	set -e; for name in $(SHORTENED); do echo "# $$name, shortened"; \
+		$(BIN)/python benchmarks/$$name.py --quick --json runs/bench/$$name.json; done
 	$(BIN)/python benchmarks/tables.py
 
 lint: .venv/installed

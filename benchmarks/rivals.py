@@ -44,7 +44,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "fashion_mnist_removals": (
         "fashion_mnist_classifier",
-        ("--removal", REMOVALS, "--sparsity", ".9,.97,.99", *CLASSIFIERS, "--seeds", "5"),
+        ("--criterion", "magnitude", "--removal", REMOVALS, "--sparsity", ".9,.97,.99", *CLASSIFIERS, "--seeds", "5"),
     ),
     "mnist_criteria": (
         "mnist_classifier",
@@ -52,7 +52,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "fashion_mnist_criteria": (
         "fashion_mnist_classifier",
-        ("--criterion", CRITERIA, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
+        ("--criterion", CRITERIA, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "5"),
     ),
     "mnist_more_removals": (
         "mnist_classifier",
@@ -60,7 +60,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "fashion_mnist_more_removals": (
         "fashion_mnist_classifier",
-        ("--removal", MORE_REMOVALS, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
+        ("--criterion", "magnitude", "--removal", MORE_REMOVALS, "--sparsity", ".97,.99", *CLASSIFIERS, "--seeds", "3"),
     ),
     "cifar10_removals": (
         "cifar10_classifier",
@@ -74,7 +74,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         "mnist_ae",
         (*COMPENSATED, *LATENT),
     ),
-    "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "1.5e-3,3e-3,6e-3")),
+    "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "3e-3,6e-3")),
     "fashion_mnist_decoder": ("fashion_mnist_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_decoder": ("cifar10_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_resnet": (

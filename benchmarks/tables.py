@@ -73,6 +73,60 @@ def latency() -> str:
     return table(titles, rows, right=8) + conditions(found)
 
 
+def training_step() -> str:
+    """A step with pruning beside one without."""
+    found = measured("training_step")
+    cases = found["steps"]
+    ways = list(next(iter(cases.values())))
+    rows = [(way, *(f"{ways_of[way]['ratio']:.3f}" for ways_of in cases.values())) for way in ways]
+    rows.append(("milliseconds without pruning", *(f"{of[ways[0]]['milliseconds']:.2f}" for of in cases.values())))
+    rows.append(("aim", *(f"{found['aims'][name]:.2f}" for name in cases)))
+    growth = f"Pruner.step over the number of weights: exponent {found['growth']['exponent']:.2f}"
+    return table(("", *cases), rows, right=len(cases)) + conditions(found, growth)
+
+
+def selection() -> str:
+    """The exact choice among many weights, beside torch's."""
+    found = measured("selection")
+    cells = {(row["way"], row["dtype"], row["weights"]): row for row in found["rows"]}
+    rows = []
+    for (way, dtype, weights), row in cells.items():
+        if way == "softprune":
+            peer = cells.get(("global_unstructured", dtype, weights))
+            theirs = (f"{peer['seconds']:.1f}", gigabytes(peer)) if peer else ("", "")
+            faster = f"{peer['seconds'] / row['seconds']:.0f}" if peer else ""
+            share = f"{row['beside_share']:.1%}"
+            rows.append((f"{weights / 1e6:,.0f} M", dtype, f"{row['seconds']:.2f}", share, *theirs, faster))
+    titles = ("weights", "dtype", "s", "memory beside masks", "torch, s", "torch, GB", "times as fast")
+    fitted = ", ".join(f"{name} {value:.2f}" for name, value in found["exponents"].items() if value is not None)
+    return table(titles, rows, right=5) + conditions(found, f"exponents of the growth: {fitted}")
+
+
+def gigabytes(row: dict[str, Any]) -> str:
+    return f"{(row['peak_bytes'] - row['mask_bytes']) / 1e9:.1f}"
+
+
+def skeletonization() -> str:
+    found = measured("skeletonization")
+    rows = [(name, f"{ratio:.3f}") for name, ratio in found["ratios"].items()]
+    samples = f"{found['samples']:,} digits, {found['rounds']} rounds"
+    return table(("", "times as long"), rows, right=1) + conditions(found, samples)
+
+
+def data() -> str:
+    """Epochs in memory and from files, beside torchvision's, and the memory of streaming."""
+    found = measured("data")
+    rows = []
+    for part, title in (("held", "in memory"), ("streamed", "from JPEG files")):
+        case = found[part]
+        what = f"{case['images']:,} images of {'x'.join(map(str, case['image']))}, {title}"
+        rows += [(what, way, f"{case['images'] / seconds:,.0f}") for way, seconds in case["seconds"].items()]
+    speed = table(("", "", "images a second"), rows, right=1)
+    peaks = [(what, f"{peak / 1e6:,.0f}") for what, peak in found["memory"]["peak_bytes"].items()]
+    peaks.append(("the pixels themselves", f"{found['memory']['decoded_bytes'] / 1e6:,.0f}"))
+    return f"{speed}\n\n{table(('', 'MB, workers included'), peaks, right=1)}{conditions(found)}"
+
+
 def whole_run() -> str:
     """`compress apply` beside loops that one would write by hand."""
     found = measured("whole_run")
@@ -195,6 +249,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "classifiers": classifiers,
     "structured": structured,
     "split": split,
+    "training_step": training_step,
+    "selection": selection,
+    "skeletonization": skeletonization,
+    "data": data,
     "whole_run": whole_run,
     "sweeps": sweeps,
     "start": start,

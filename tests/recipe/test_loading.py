@@ -100,7 +100,7 @@ ONE_MISTAKE = [
     (
         "{name: mnist,",
         "{folder: a, nmae: b,",
-        "4: data.nmae: unknown key; known here are folder, train, test, batch_size",
+        "4: data.nmae: unknown key; known here are folder, stream, workers, train, test, batch_size",
     ),
     (
         "batch_size: 128",
