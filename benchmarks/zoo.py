@@ -229,6 +229,8 @@ def one(part: str, name: str, pipe: Connection) -> None:
     begin = time.process_time()
     try:
         found = PARTS[part](name)
+    except MemoryError:
+        found = {"pass": False, "error": f"took more than {MEMORY_LIMIT >> 30} GB"}
     except Exception as error:
         found = {"pass": False, "error": short(error)}
     pipe.send(found | {"seconds": time.process_time() - begin})
