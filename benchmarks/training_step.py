@@ -58,7 +58,7 @@ class Case:
 CASES = {
     "classifier, batch 64": Case(models.classifier, (64, 1, 28, 28), "dense.*", 0.97, 1.06, 20, 30),
     "autoencoder, batch 128": Case(models.autoencoder, (128, 1, 28, 28), "decoder.*", 0.90, 1.03, 6, 20),
-    "ResNet-18, batch 32": Case(resnet18, (32, 3, 224, 224), "*", 0.90, 1.02, 1, 5),
+    "ResNet-18, batch 32": Case(resnet18, (32, 3, 224, 224), "*", 0.90, 1.02, 1, 3),
 }
 # name -> the removal, and whether gradients are masked: recipes do so where entries may leave the set, and under Muon
 WAYS: Mapping[str, tuple[Callable[[], Removal], bool]] = {
