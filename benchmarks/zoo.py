@@ -71,7 +71,7 @@ def build(name: str) -> nn.Module:
 
 
 def picture(name: str) -> Tensor:
-    size = 299 if name == "inception_v3" else 224
+    size = {"inception_v3": 299, "ssd300_vgg16": 300}.get(name, 224)
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
