@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # In full, and what takes long in full: all of it under 15 minutes on 2 cores, without a download.
-BENCHMARKS := data selection skeletonization slim_latency start sweeps training_step
-SHORTENED := time_split whole_run
+BENCHMARKS := data selection skeletonization slim_latency start training_step
+SHORTENED := sweeps time_split whole_run
 
 .PHONY: demo test bench lint clean
 .DELETE_ON_ERROR:
