@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 from compress.checkpoint import Weights, atomic, load, load_weights, read_weights, write_weights
 from compress.errors import CheckpointError, OutputError
-from compress.remove.masks import SoftPruningMethod, set_factor
+from compress.remove.masks import SoftPruningMethod
 from compress.slim.edits import edits_to_json
 from compress.slim.shrink import slim
 
@@ -74,8 +74,8 @@ class TestReading:
         model = network()
         before = model[0].weight.detach().clone()
         keep = torch.rand_like(before) > 0.5
-        SoftPruningMethod.apply(model[0], "weight", keep)
-        set_factor(model[0], "weight", 0.25)
+        method = SoftPruningMethod.apply(model[0], "weight", keep)
+        method.place([(model[0], method)], 0.25)
         torch.save(model.state_dict(), tmp_path / "w.pt")
         found = read_weights(tmp_path / "w.pt").tensors
         assert found.keys() == network().state_dict().keys()

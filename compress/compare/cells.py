@@ -23,7 +23,7 @@ from compress.recipe.stages import run_stage
 from compress.select.choose import LayerCollapseWarning
 from compress.sweep import fingerprint
 
-REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
+REVISION = 2  # raised when the code computes something else than before: cached cells are then computed again
 
 HELD_OUT = 0.1
 """The share of the training images on which learning rates are chosen."""

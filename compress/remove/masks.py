@@ -34,8 +34,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     PRUNING_TYPE = "unstructured"
 
-    def __init__(self, masks_gradients: bool = True) -> None:
-        self._masks_gradients = masks_gradients
+    def __init__(self, mask_gradients: bool = True) -> None:
+        self._mask_gradients = mask_gradients
         self._exposed: nn.Parameter | None = None
         self._hook: RemovableHandle | None = None
         self._keep: Tensor | None = None
@@ -43,7 +43,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of a module has a Parameter of its own, without our hook: its first forward pass sees to that."""
-        return {"_tensor_name": self._tensor_name, "_masks_gradients": self._masks_gradients}
+        return {"_tensor_name": self._tensor_name, "_mask_gradients": self._mask_gradients}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         SoftPruningMethod.__init__(self)
@@ -54,14 +54,14 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @classmethod
     def apply(  # type: ignore[override]
-        cls, module: nn.Module, name: str, keep: Tensor, *, fades: bool = True, masks_gradients: bool = True
+        cls, module: nn.Module, name: str, keep: Tensor, *, fades: bool = True, mask_gradients: bool = True
     ) -> "SoftPruningMethod":
         """Mark entries of `module.name` as pruned; until `place` is called they keep their values.
 
         Args:
             keep: bool tensor of the parameter's shape, False where the parameter is to go.
             fades: whether entries fade; if they only ever go to zero, what they fade from is not kept.
-            masks_gradients: whether pruned entries get a gradient of zero; `place` undoes what the optimizer makes of
+            mask_gradients: whether pruned entries get a gradient of zero; `place` undoes what the optimizer makes of
                 them either way.
 
         Raises:
@@ -76,7 +76,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         pruned = (~keep).to(parameter.device)
         module.register_buffer(f"{name}_pruned", pruned)
         module.register_buffer(f"{name}_start", parameter.detach() * pruned if fades else None)
-        method: SoftPruningMethod = super().apply(module, name, masks_gradients)  # type: ignore[no-untyped-call]
+        method: SoftPruningMethod = super().apply(module, name, mask_gradients)  # type: ignore[no-untyped-call]
         method._expose(module)
         return method
 
@@ -154,7 +154,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
             setattr(module, name, orig)  # an LSTM keeps a list of its own, and changes it here
             module.__dict__[name] = module._parameters.pop(name)
         self._unhook()
-        if self._masks_gradients and orig.is_leaf and orig.requires_grad:
+        if self._mask_gradients and orig.is_leaf and orig.requires_grad:
             self._hook = orig.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 partial(self._mask, module)
             )
@@ -221,14 +221,6 @@ def _requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
         yield parameter
     finally:
         parameter.requires_grad_(before)
-
-
-def set_factor(module: nn.Module, name: str, factor: float) -> None:
-    """The pruned entries stand at `factor` times what they fade from; 0 is for good."""
-    method = method_of(module, name)
-    method.place([(module, method)], factor)
-    if factor == 0:
-        method.vanish(module, tensors(module, name)[2])
 
 
 def fold(model: nn.Module) -> nn.Module:

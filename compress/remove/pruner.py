@@ -267,7 +267,7 @@ class Pruner:
             caller = caller_of(self._model, target.module)
             return LearningMethod.apply(target.module, target.name, nothing, caller=caller)
         fades, masks = self.removal.steps > 0, self._mask_gradients
-        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=fades, masks_gradients=masks)
+        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=fades, mask_gradients=masks)
 
     def _refuse_finalized(self, what: str) -> None:
         if self._finalized:

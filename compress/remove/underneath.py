@@ -21,8 +21,8 @@ class LearningMethod(SoftPruningMethod):
     attribute `weight` is a plain value without a graph.
     """
 
-    def __init__(self, masks_gradients: bool = False) -> None:
-        super().__init__(masks_gradients)
+    def __init__(self, mask_gradients: bool = False) -> None:
+        super().__init__(mask_gradients)
         self._caller: nn.Module | None = None
         self._factor = 1.0  # of the pruned entries' mask
         self._leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
@@ -39,7 +39,7 @@ class LearningMethod(SoftPruningMethod):
         cls, module: nn.Module, name: str, keep: Tensor, *, caller: nn.Module | None = None
     ) -> "LearningMethod":
         """As `SoftPruningMethod.apply`. caller: what reads the parameter, where `module` itself is not called."""
-        method = super().apply(module, name, keep, fades=False, masks_gradients=False)
+        method = super().apply(module, name, keep, fades=False, mask_gradients=False)
         assert isinstance(method, LearningMethod)
         if caller is None:
             module.register_forward_hook(method.drop_graph)

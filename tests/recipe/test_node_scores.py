@@ -18,7 +18,7 @@ from compress.recipe.clock import Clock
 from compress.recipe.node_scores import comparable, node_scores
 from compress.recipe.schema import AnyCriterion
 from compress.recipe.setting import Setting, no_bar
-from compress.remove.masks import SoftPruningMethod, set_factor
+from compress.remove.masks import SoftPruningMethod
 from compress.slim.coupling import Coupling, couplings
 from compress.sources import from_npz
 
@@ -165,8 +165,8 @@ def test_gradients_of_nodes_are_those_of_their_masked_columns(setting: Setting) 
     model, masked = network(), network()
     keep = torch.tensor([True, False, True, False, True])[None, :, None, None].expand(4, 5, 3, 3)
     nodes = coupling(masked, "a")
-    SoftPruningMethod.apply(masked.get_submodule("b"), "weight", keep.clone())
-    set_factor(masked.get_submodule("b"), "weight", 0.25)
+    layer = masked.get_submodule("b")
+    SoftPruningMethod.place([(layer, SoftPruningMethod.apply(layer, "weight", keep.clone()))], 0.25)
     with torch.no_grad():
         model.get_parameter("b.weight").mul_(torch.where(keep, 1.0, 0.25))
     wanted = criterion({"kind": "taylor", "samples": 20})

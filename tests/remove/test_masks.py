@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import TargetError
-from compress.remove.masks import SoftPruningMethod, fold, set_factor
+from compress.remove.masks import SoftPruningMethod, fold, method_of, tensors
 from compress.remove.underneath import LearningMethod
 
 
@@ -48,6 +48,14 @@ MODULES = {
 def run(module, x):
     output = module(x, x, x) if isinstance(module, nn.MultiheadAttention) else module(x)
     return output[0] if isinstance(output, tuple) else output
+
+
+def set_factor(module, name, factor):
+    """As a pruner does it: what is pruned stands at `factor` of where it was, and 0 is for good."""
+    method = method_of(module, name)
+    method.place([(module, method)], factor)
+    if factor == 0:
+        method.vanish(module, tensors(module, name)[2])
 
 
 def pruned(make, name, factor=0.5, method=SoftPruningMethod):
@@ -239,7 +247,7 @@ def test_mistakes_leave_the_module_as_it_was():
     with pytest.raises(TargetError, match=r"torch.float32 \(3, 4\); it must be bool \(3, 4\)"):
         SoftPruningMethod.apply(layer, "weight", torch.ones(3, 4))
     with pytest.raises(TargetError, match="not being soft-pruned"):
-        set_factor(layer, "weight", 0.5)
+        method_of(layer, "weight")
     assert sorted(layer.state_dict()) == ["bias", "weight"]
     prune.random_unstructured(layer, "weight", 0.5)
     with pytest.raises(TargetError, match="pruned already"):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compress.errors import InputError
-from compress.remove.masks import SoftPruningMethod, effective, set_factor, tensors
+from compress.remove.masks import SoftPruningMethod, effective, tensors
 from compress.select import criteria, gradients
 
 
@@ -42,8 +42,8 @@ def build(make, masked=False):
     places = [(model.get_submodule(layer), name) for layer, name in names]
     if masked:
         for module, name in places:
-            SoftPruningMethod.apply(module, name, torch.rand_like(getattr(module, name)) > 0.5)
-            set_factor(module, name, 0.3)
+            method = SoftPruningMethod.apply(module, name, torch.rand_like(getattr(module, name)) > 0.5)
+            method.place([(module, method)], 0.3)
     return model, places, inputs, target
 
 
