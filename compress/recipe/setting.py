@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,33 @@ from compress.distill import Teacher
 from compress.metrics import Task
 from compress.recipe import schema
 from compress.recipe.clock import Clock
+from compress.remove.pruner import Pruner
 from compress.retrain import Optimization, Training, train
 
 EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int, float], None]]]
+
+class Moment(NamedTuple):
+    """What is known after a training step.
+
+    step: how many are done, from 1.
+    factor: what all pruned entries are multiplied by, where it is one for all of them.
+    share: how much of what goes in the end has been chosen, in [0, 1]; None where nothing is pruned.
+    """
+
+    step: int
+    loss: float
+    factor: float | None = None
+    share: float | None = None
 
 
-def no_bar(title: str, steps: int) -> AbstractContextManager[Callable[[int, float], None]]:
+OnStep = Callable[[Moment], None]
+Bar = Callable[[str, int], AbstractContextManager[OnStep]]
+
+
+def no_bar(title: str, steps: int) -> AbstractContextManager[OnStep]:
     """A `Bar` that shows nothing."""
-    return nullcontext(lambda done, loss: None)
+    return nullcontext(lambda moment: None)
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,7 @@ class Setting:
     batch_size: int
     device: torch.device
     seed: int
-    bar: Bar  # (title, steps) -> context manager of a function (steps done, loss)
+    bar: Bar  # (title, steps) -> context manager of a function that is told of every step
     clock: Clock
 
     @property
@@ -59,10 +77,15 @@ class Setting:
         optimization: Optimization,
         after_step: Callable[[int], None] = lambda step: None,
         teacher: Teacher | None = None,
+        pruner: Pruner | None = None,
     ) -> Training:
-        """`retrain.train` on the training images, in the order that the seed gives."""
+        """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes."""
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
-        with self.bar(title, steps) as on_step, self.clock.phase("training"):
+        with self.bar(title, steps) as tell, self.clock.phase("training"):
+
+            def on_step(step: int, loss: float) -> None:
+                tell(Moment(step, loss) if pruner is None else Moment(step, loss, pruner.factor, pruner.share))
+
             return train(
                 model,
                 batches if teacher is None else teacher.batches(batches),

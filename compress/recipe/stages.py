@@ -60,7 +60,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
         if steps and stage.retrain is not None:
             title = f"stage {number + 1}: {describe_target(stage)}"
-            training = setting.train(model, title, steps, optimization(stage.retrain), after_step, teacher)
+            training = setting.train(model, title, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
     chosen.settle()
     count, total = chosen.count

@@ -43,6 +43,9 @@ class Removal:
     learns = False
     """Whether what is chosen goes on learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
 
+    together = False
+    """Whether all that is chosen stands at one and the same factor, on its way from 1 to 0."""
+
     cohorts = False
     """Whether entries join the set at several times, may leave it while they fade, and are `cut` by their age."""
 
@@ -108,6 +111,8 @@ class Pruner:
         self.steps_done = 0
         self._complete = False  # whether the set has once been all that goes
         self._finalized = False
+        self.share = 0.0
+        """How much of what goes in the end is in the set, in [0, 1]."""
         self._factor = 1.0  # of what the pruned entries fade from
         self._places: list[Place] = []
         self._mask_gradients = mask_gradients
@@ -123,6 +128,11 @@ class Pruner:
     def removes_next(self) -> bool:
         """Whether the coming `step` takes the last of the pruned entries away: the moment to measure before it."""
         return self.steps_done + 1 == self.removal.steps
+
+    @property
+    def factor(self) -> float | None:
+        """What pruned entries are multiplied by at this moment, from 1 to 0; None where each is on a way of its own."""
+        return self._factor if self.removal.together else None
 
     @property
     def achieved(self) -> float:
@@ -184,7 +194,7 @@ class Pruner:
         if share == 1.0 and not self._complete:
             warn_of_collapse(keep, [target.path for target in self.targets])
             self._complete = True
-        self._factor = 1.0
+        self._factor, self.share = 1.0, share
 
     @torch.no_grad()
     def fade_to(self, factor: float) -> None:

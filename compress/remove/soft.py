@@ -19,6 +19,8 @@ class Soft(Removal):
         keeps them as they are.
     """
 
+    together = True
+
     def __init__(self, decay: decays.Decay, *, learns: bool = False) -> None:
         self.decay, self.steps, self.learns = decay, decay.steps, learns
 
@@ -74,11 +76,6 @@ class SoftPruner(Pruner):
             keep=keep,
             mask_gradients=mask_gradients,
         )
-
-    @property
-    def factor(self) -> float:
-        """What pruned entries are multiplied by at this moment, from 1 down to 0."""
-        return self.decay(self.steps_done)
 
 
 def _decay(steps: int | None, factor: float | None, curve: str | decays.Curve, final: float) -> decays.Decay:

@@ -8,12 +8,22 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-OnStep = Callable[[int, float], None]
+
+class Moment(Protocol):
+    """What is known after a training step: how many are done, and the loss of the latest."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+
+
+OnStep = Callable[[Moment], None]
 
 
 @contextmanager
 def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
-    """A bar for `steps` training steps; call what it yields with (steps done, loss)."""
+    """A bar for `steps` training steps; call what it yields after every one."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -26,13 +36,14 @@ def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
         task = bar.add_task(title, total=steps, loss=float("nan"), speed=0.0)
         started = shown = time.monotonic()
 
-        def on_step(done: int, loss: float) -> None:
+        def on_step(now: Moment) -> None:
             nonlocal shown
-            now = time.monotonic()
+            seconds = time.monotonic()
             # Drawing costs more than a small network's step: a few times a second is enough for people.
-            if now - shown > 0.2 or done == steps:
-                shown = now
-                bar.update(task, completed=done, loss=loss, speed=done / max(now - started, 1e-9))
+            if seconds - shown > 0.2 or now.step == steps:
+                shown = seconds
+                speed = now.step / max(seconds - started, 1e-9)
+                bar.update(task, completed=now.step, loss=now.loss, speed=speed)
 
         yield on_step
 

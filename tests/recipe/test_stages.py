@@ -1,7 +1,5 @@
-import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.removals import schedule
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting
+from compress.recipe.setting import Setting, no_bar
 from compress.recipe.stages import check_stage, run_stage
 from compress.remove.soft import Soft
 from compress.slim.shrink import slim
@@ -32,11 +30,6 @@ def stage(**changes: Any) -> Stage:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 36), nn.Unflatten(1, (1, 6, 6)))
-
-
-@contextlib.contextmanager
-def no_bar(title: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-    yield lambda step, loss: None
 
 
 @pytest.fixture

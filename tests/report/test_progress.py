@@ -1,4 +1,5 @@
 from io import StringIO
+from typing import NamedTuple
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,13 @@ class Time:
         return self.now
 
 
+class Moment(NamedTuple):
+    step: int
+    loss: float
+    factor: float | None = None
+    share: float | None = None
+
+
 def console(terminal: bool) -> Console:
     return Console(file=StringIO(), force_terminal=terminal, width=100, color_system=None)
 
@@ -27,7 +35,7 @@ def test_silent_where_nobody_watches() -> None:
     quiet = console(terminal=False)
     with progress.training_bar(quiet, "stage 1", 10) as on_step:
         for step in range(1, 11):
-            on_step(step, 0.5)
+            on_step(Moment(step, 0.5))
     assert shown(quiet) == ""
 
 
@@ -35,7 +43,7 @@ def test_on_a_terminal_it_ends_with_all_steps_and_the_last_loss() -> None:
     loud = console(terminal=True)
     with progress.training_bar(loud, "stage 1: [latent]", 10) as on_step:
         for step in range(1, 11):
-            on_step(step, 1 / step)
+            on_step(Moment(step, 1 / step))
     assert "10/10" in shown(loud)
     assert "loss 0.1 " in shown(loud)
     assert "steps/s" in shown(loud)
@@ -49,7 +57,7 @@ def test_speed_is_steps_by_seconds_and_drawing_is_rare(monkeypatch: pytest.Monke
     with progress.training_bar(console(terminal=False), "train", 300) as on_step:
         for step in range(1, 301):
             clock.now += 0.01
-            on_step(step, 0.5)
+            on_step(Moment(step, 0.5))
     assert 12 <= len(updates) <= 16
     assert updates[-1] == {"completed": 300, "loss": 0.5, "speed": pytest.approx(100)}
 
@@ -57,4 +65,4 @@ def test_speed_is_steps_by_seconds_and_drawing_is_rare(monkeypatch: pytest.Monke
 def test_the_first_step_may_be_faster_than_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "time", Time())
     with progress.training_bar(console(terminal=False), "train", 1) as on_step:
-        on_step(1, 0.5)
+        on_step(Moment(1, 0.5))

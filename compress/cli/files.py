@@ -1,0 +1,118 @@
+"""The commands about files: export, bench, inspect, recipes."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compress.cli.options import DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
+from compress.cli.voices import print_json, reporting, say, show
+from compress.errors import InputError
+
+
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Whose network it is; a slim.safetensors knows that itself.")
+    ] = None,
+    changes: SetOption = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.")
+    ] = None,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write ONNX, safetensors and .pt2, masks folded: compress export model.pt --recipe mnist_ae -o files"""
+    with reporting(debug):
+        from compress.recipe import exporting, output
+
+        output.require_writable(out, force=force, inputs=[model])
+        with redirect_stdout(sys.stderr):  # as in `train`
+            written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
+        if as_json:
+            print_json(written)
+        else:
+            for name, found in written["files"].items():
+                say(f"{out / name}: {found['bytes']:,} bytes" + _difference(found))
+
+
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.")],
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images per call, separated by commas.")] = "1,32",
+    threads: Annotated[int, typer.Option("--threads", help="Of onnxruntime.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, roughly.")] = 4.0,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Time ONNX files under onnxruntime, in turns: compress bench dense.onnx slim.onnx"""
+    with reporting(debug):
+        from compress.export import latency
+        from compress.report import tables
+
+        timings = latency.measure(
+            {str(file): file for file in files}, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds
+        )
+        found = timings.document(str(files[0]))
+        if as_json:
+            print_json(found)
+        else:
+            show(tables.latencies(found))
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.")],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What a file holds: tensors, shapes, zeros, and what was noted in it: compress inspect slim.onnx"""
+    with reporting(debug):
+        from compress.export.contents import inspect as look
+        from compress.report import tables
+
+        found = look(file)
+        if as_json:
+            print_json(found)
+        else:
+            show(tables.tensors(found["tensors"]))
+            for line in tables.summary(found):
+                say(line)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this shipped recipe, to start one of your own.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the shipped recipes, or print one: compress recipes mnist_ae > my.yaml"""
+    with reporting(debug):
+        from compress.recipe.shipped import shipped, shipped_text
+        from compress.report import tables
+
+        if schema:
+            from compress.recipe.schema import json_schema  # building the schema takes as long as all of the listing
+
+            print_json(json_schema())
+        elif name is not None and as_json:
+            print_json(load(name, None, None).model_dump(mode="json"))
+        elif name is not None:
+            say(shipped_text(name).rstrip())
+        elif as_json:
+            print_json(dict(shipped()))
+        else:
+            show(tables.recipes(shipped()))
+
+
+def _difference(found: dict[str, Any]) -> str:
+    return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--batch-sizes {text}: give numbers separated by commas, such as 1,32") from None

@@ -1,0 +1,145 @@
+"""The commands that run many trainings: compare, reproduce."""
+
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli.options import DataOption, DebugOption, DeviceOption, JsonOption, RecipeArgument, SetOption
+from compress.cli.voices import people, print_json, reporting, say, show, tell
+from compress.errors import InputError
+
+
+def compare(
+    recipe: RecipeArgument,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="The trained network: one file, or one for every seed.")
+    ],
+    removal: Annotated[
+        str | None, typer.Option("--removal", metavar="LIST", help="hard,soft,'{kind: soft, decay: linear}'")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option("--criterion", metavar="LIST", help="magnitude,random")] = None,
+    scope: Annotated[str | None, typer.Option("--scope", metavar="LIST", help="global,layer")] = None,
+    sparsity: Annotated[str | None, typer.Option("--sparsity", metavar="LIST", help=".9,.95,.99")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option("--lr", metavar="LIST", help="To choose from; the recipe's times 0.5, 1, 2, 4 if absent."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="How many; 5, or as many as models, if absent.")
+    ] = None,
+    stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
+    changes: SetOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The folder for table and curves; runs/compare/NAME if absent.")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells are kept.")] = Path("runs/compare/cells"),
+    data_root: DataOption = Path("data"),
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Which removal and criterion keep most, at equal steps: compare mnist_ae model.pt --removal hard,soft --seeds 3"""
+    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        from compress.compare import grid
+
+        planned = grid.plan(
+            recipe,
+            models,
+            removals=grid.split(removal),
+            criteria=grid.split(criterion),
+            scopes=grid.split(scope),
+            sparsities=grid.split(sparsity),
+            rates=grid.split(rates),
+            seeds=seeds,
+            number=stage,
+            changes=changes or (),
+        )
+        # After that, since torch takes its time, and a misspelt name is told without it.
+        from compress.compare import document, running
+        from compress.recipe import output
+        from compress.report import tables
+        from compress.report.progress import sweep_bar
+
+        out = out or Path("runs/compare") / planned.recipe.name
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
+        with redirect_stdout(sys.stderr):  # as in `train`
+            results = running.compare(
+                planned, data_root, cache, workers=workers, device=device, bar=partial(sweep_bar, people())
+            )
+        document.write_all(results, out)
+        if as_json:
+            print_json(results)
+        else:
+            show(tables.comparison(results))
+            for line in document.closing(results):
+                say(line)
+            say(f"{out}: {', '.join(document.FILES)}")
+
+
+def reproduce(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many.")] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="SHARES", help="Only these, such as .75,.95")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few minutes on mnist_sample.")] = False,
+    draw: Annotated[
+        bool, typer.Option("--draw", help="Run nothing: write the page from the cells that are there.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Take over the finished cells of a results.json.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="For paper.md and paper/; docs, or the cache for a part.")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells and trained networks are kept.")] = Path(
+        "runs/paper"
+    ),
+    data_root: DataOption = Path("data"),
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the paper's experiments and write them up beside its own figures: compress reproduce --quick"""
+    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        from compress.paper import document, figures, reproducing
+        from compress.paper.experiments import PAPER, QUICK, all_cells
+        from compress.recipe import output
+        from compress.report.progress import sweep_bar
+
+        wanted = [*(experiments or []), *(only or [])]
+        cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, _shares(levels))
+        whole = not (quick or wanted or seeds or levels)
+        out = out or (Path("docs") if whole else cache)
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
+        if resume is not None:
+            tell(f"{resume}: {reproducing.restore(resume, cells, cache)} of {len(cells)} cells are done")
+        if not draw:
+            with sweep_bar(people(), "reproduce") as on_progress, redirect_stdout(sys.stderr):
+                reproducing.run(cells, data_root, cache, workers, on_progress)
+        results = reproducing.collect(cells, cache)
+        figures.write_all(results, out / "paper")
+        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8")
+        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8")
+        if as_json:
+            print_json(results)
+        else:
+            say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
+
+
+def _shares(text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"--levels {text}: give shares separated by commas, such as .75,.95") from None
