@@ -34,8 +34,10 @@ ALLOWED = {
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
 ALLOWED["sweep"] = {"errors", "checkpoint"}
 ALLOWED["paper"] = set(ALLOWED)
+ALLOWED["trials"] = set(ALLOWED) - {"paper", "report"}
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
-ALLOWED["cli"] = {"compare", "errors", "export", "paper", "recipe", "report"}
+ALLOWED["explore"] = set(ALLOWED) - {"paper", "compare"}
+ALLOWED["cli"] = {"compare", "errors", "explore", "export", "paper", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 
