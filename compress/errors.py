@@ -13,6 +13,7 @@ CompressError                   the base: `except CompressError` catches all of 
     │   └── DivergedError       ... during training: the model holds its last good weights again
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
+    ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
     └── SweepError              some cells of a sweep failed; the others are kept
 
 A message is a sentence or two: what was found, where, and the way out.
@@ -70,6 +71,10 @@ class ProofError(RunError):
 
 
 class NothingPrunedError(RunError):
+    pass
+
+
+class NothingFoundError(RunError):
     pass
 
 

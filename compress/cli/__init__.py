@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli import files, run, sweeps
+from compress.cli import exploring, files, run, sweeps
 from compress.cli.voices import say
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.demo,
     sweeps.reproduce,
     sweeps.compare,
+    exploring.sensitivity,
+    exploring.search,
 )
 """In the order of `compress --help`."""
 

@@ -89,8 +89,8 @@ class Choice(ABC):
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
         """From the sparsity of each layer, by name, to masks, True = keep, by scores that are computed once.
 
-        What the gradients say is of now; the weights' own part in a score is of when the result is called. Where the
-        stage compensates, a call does that too.
+        What the gradients say is of now; the weights' own part in a score is of when the result is called. `count` is
+        of the latest call. Where the stage compensates, a call does that too.
         """
 
     @property

@@ -57,10 +57,10 @@ class NodeChoice(Choice):
         scores = self._scores()
 
         def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
-            keep = _in_each(self._known, scores, [shares[name] for name in self.names], self._stage, {})
+            self._keep = _in_each(self._known, scores, [shares[name] for name in self.names], self._stage, {})
             if self._stage.compensate:
-                self._compensate(keep)
-            return masks_of(self._model, keep)
+                self._compensate()
+            return masks_of(self._model, self._keep)
 
         return masks
 
@@ -79,11 +79,11 @@ class NodeChoice(Choice):
 
     def compensate(self, share: float) -> None:
         self._masks(share, {})  # what is chosen stays chosen: the pruner comes to the same
-        self._compensate(self._keep)
+        self._compensate()
 
-    def _compensate(self, keep: Keep) -> None:
+    def _compensate(self) -> None:
         readers = {
-            layer_of(member.tensor): keep[coupling]
+            layer_of(member.tensor): self._keep[coupling]
             for coupling in self._coupled
             for member in coupling.members
             if member.role == "reads"

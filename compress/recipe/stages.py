@@ -43,7 +43,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     before = setting.evaluate(model) if removal.steps == 0 else None
     training, earlier = Training(), setting.clock.spent("training")
     with setting.clock.phase("selection"):
-        chosen = _choice(model, stage, number, pruned, setting)
+        chosen = choice_of(model, stage, number, pruned, setting)
         if stage.compensate:
             chosen.compensate(stage.goes)
     with only_trainable(model, _trainable(stage, chosen)):
@@ -158,8 +158,8 @@ def describe_target(stage: schema.Stage) -> str:
     return ", ".join(target.weights) + (" with biases" if target.bias else "")
 
 
-def _choice(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
-    """Raises TargetError and UnsupportedModelError: targets that do not exist or cannot be pruned."""
+def choice_of(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
+    """What the stage takes. Raises TargetError and UnsupportedModelError: targets that do not exist or cannot go."""
     kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
     return kind(model, stage, number, pruned, setting)
 

@@ -39,7 +39,12 @@ class WeightChoice(Choice):
 
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
         scores = _weight_scores(self._model, self._targets, self._stage.criterion, self._chance, self._setting)
-        return lambda shares: dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            return self._latest
+
+        return masks
 
     def _in_each(self, scores: Sequence[Scores], shares: Mapping[str, float]) -> list[Tensor]:
         return [
