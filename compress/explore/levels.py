@@ -29,7 +29,7 @@ def describe(stage: schema.Stage) -> str:
     return f"{describe_target(stage)}: {MEASURES[measure]} {value:.4g}"
 
 
-def check(recipe: schema.Recipe, trained: Trained, data_root: Place) -> list[int | None]:
+def check(recipe: schema.Recipe, trained: Trained, place: Place) -> list[int | None]:
     """Find out before any time is spent whether the stages can be run, with and without the held-out images.
 
     Returns:
@@ -38,7 +38,6 @@ def check(recipe: schema.Recipe, trained: Trained, data_root: Place) -> list[int
     Raises:
         InputError: data, model or stages that do not fit, or a stage whose level is no single number.
     """
-    place = data_root
     for number, stage in enumerate(recipe.stages):
         if stage.layers is not None:
             raise InputError(

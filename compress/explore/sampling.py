@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import InputError
+from compress.explore.tried import Left, Trials
 
 if TYPE_CHECKING:
     import optuna
-
-    from compress.explore.tried import Left, Trials
 
 LEAST = 0.01
 """The smallest share that is left of what a stage's level is of."""
@@ -18,8 +17,8 @@ LEAST = 0.01
 MOST = 0.99
 
 
-def sample(trials: "Trials", count: int, cache: Path, name: str) -> None:
-    """Let the study `name` have `count` trials, those that it has already included.
+def sample(trials: Trials, count: int, cache: Path) -> None:
+    """Let the study of these trials, whose journal is in the folder `cache`, have `count` trials, those that it has already included.
 
     One value is minimised, which puts all that keep to the bounds before all that do not: see `value_of`. The levels
     of the recipe come first.
@@ -27,7 +26,7 @@ def sample(trials: "Trials", count: int, cache: Path, name: str) -> None:
     Raises:
         InputError: Optuna is not installed.
     """
-    study = _study(cache / f"{name}.journal", name, trials)
+    study = _study(trials, cache)
     width = len(trials.recipe.stages)
     if not study.trials:
         study.enqueue_trial(_params(tuple(1 - stage.goes for stage in trials.recipe.stages)))
@@ -45,7 +44,7 @@ def sample(trials: "Trials", count: int, cache: Path, name: str) -> None:
             study.tell(number, value_of(trials, result))
 
 
-def value_of(trials: "Trials", result: Mapping[str, Any]) -> float:
+def value_of(trials: Trials, result: Mapping[str, Any]) -> float:
     """In [0, 1) what is minimised where the bounds hold; from 1 on by how much they do not, and 3 if there is nothing.
 
     The size where quality is bounded, and else q / (1 + q) of the quality q.
@@ -61,7 +60,7 @@ def value_of(trials: "Trials", result: Mapping[str, Any]) -> float:
     return quality / (1 + quality)
 
 
-def _study(journal: Path, name: str, trials: "Trials") -> "optuna.Study":
+def _study(trials: Trials, cache: Path) -> "optuna.Study":
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -72,8 +71,9 @@ def _study(journal: Path, name: str, trials: "Trials") -> "optuna.Study":
             "'softprune[search]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
+    cache.mkdir(parents=True, exist_ok=True)
+    name = trials.study
+    storage = JournalStorage(JournalFileBackend(str(cache / f"{name}.journal")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is experimental in it
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
@@ -91,10 +91,10 @@ def _running(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
 
 
-def _params(left: "Left") -> dict[str, float]:
+def _params(left: Left) -> dict[str, float]:
     return {f"left{stage}": min(MOST, max(LEAST, share)) for stage, share in enumerate(left)}
 
 
-def _left(params: Mapping[str, float]) -> "Left":
+def _left(params: Mapping[str, float]) -> Left:
     """Four decimals are more than a network can tell apart."""
     return tuple(round(params[f"left{stage}"], 4) for stage in range(len(params)))

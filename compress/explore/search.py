@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress import sweep
 from compress.errors import InputError
 from compress.explore import levels
 from compress.explore.bisection import first_true
 from compress.explore.bounds import shown, unit
 from compress.explore.front import knee
-from compress.explore.trial import Trial
-from compress.explore.tried import Left, Trials, Wanted, quality_kind
+from compress.explore.tried import Left, Trials, Wanted
 from compress.recipe import schema
 from compress.trials.cells import Bar, Place, described, silent
 from compress.trials.trained import Trained
@@ -50,9 +48,8 @@ def search(
         raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
     if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
         raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
-    trials = Trials(recipe, trained, place, wanted)
     with bar("search") as on_progress:
-        trials.start(cache, workers, on_progress)
+        trials = Trials(trained, place, wanted, cache, workers, on_progress)
         if wanted.goal == "knee":
             _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
         elif len(widths) == 1 and wanted.trials is None:
@@ -60,15 +57,8 @@ def search(
         else:
             from compress.explore import sampling
 
-            sampling.sample(trials, wanted.trials or TRIALS, cache, study_of(trials, trained, place))
-    return _results(trials, place)
-
-
-def study_of(trials: Trials, trained: Trained, place: Place) -> str:
-    """A name for the study: a hash of all that its trials and their values hang on."""
-    whole = Trial(trained, trials.recipe.stages, trials.recipe.seed).key(place)
-    limits = [(bound.kind, bound.value, bound.relative) for bound in trials.wanted.bounds]
-    return sweep.fingerprint({"whole": whole, "bounds": limits, "goal": trials.wanted.goal})
+            sampling.sample(trials, wanted.trials or TRIALS, cache)
+    return _results(trials, place, of_one_layer=len(widths) == 1 and widths[0] is not None)
 
 
 def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:
@@ -99,11 +89,12 @@ def _bisect(trials: Trials, grid: Sequence[float]) -> None:
 # --- results.json ---
 
 
-def _results(trials: Trials, place: Place) -> Results:
-    recipe, wanted = trials.recipe, trials.wanted
-    front, kind = trials.front(), quality_kind(recipe, wanted)
+def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Results:
+    wanted, front, kind = trials.wanted, trials.front(), trials.kind
     numbers = {left: number for number, left in enumerate(trials.found)}
-    bend = _knee(trials)
+    curve = trials.curve() if of_one_layer else []
+    # Only of sizes that are spread over all of it, as those of a bisection are not.
+    bend = _knee(trials, curve) if wanted.goal == "knee" else None
     if wanted.goal == "knee":
         winner = _winner(trials, [] if bend is None else [bend[1]])
     else:
@@ -112,7 +103,7 @@ def _results(trials: Trials, place: Place) -> Results:
         "schema": 1,
         **described(place),
         "metric": unit(kind),
-        "seed": recipe.seed,
+        "seed": trials.recipe.seed,
         "goal": wanted.goal,
         "bounds": [{"kind": bound.kind, "text": bound.text, "limit": trials.limit(bound)} for bound in wanted.bounds],
         "size": trials.measure,
@@ -133,18 +124,14 @@ def _results(trials: Trials, place: Place) -> Results:
         "front": [numbers[left] for left in front],
         "curve": [
             {"left": count, "trial": numbers[left], "loss": trials.found[left]["metric"]["loss"]}
-            for count, left in trials.curve()
+            for count, left in curve
         ],
         "knee": None if bend is None else {"left": bend[0], "trial": numbers[bend[1]]},
         "winner": None if winner is None else {"trial": numbers[winner[0]], **winner[1]},
     }
 
 
-def _knee(trials: Trials) -> tuple[int, Left] | None:
-    """Only of sizes that are spread over the whole curve, as those of a bisection are not."""
-    if trials.wanted.goal != "knee":
-        return None
-    curve = trials.curve()
+def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left] | None:
     index = knee([count for count, _ in curve], [trials.found[left]["metric"]["loss"] for _, left in curve])
     return None if index is None else curve[index]
 

@@ -13,6 +13,7 @@ from compress.explore.bounds import Bound, Goal
 from compress.explore.front import pareto
 from compress.explore.trial import Trial
 from compress.recipe import schema
+from compress.report.explored import size_of
 from compress.trials.cells import Place, compute
 from compress.trials.trained import Trained
 
@@ -24,7 +25,7 @@ Left = tuple[float, ...]  # of each stage, the share that is left
 class Wanted:
     """What is searched for.
 
-    task: of the recipe. trials: how many Optuna is to make; None: bisection where there is one stage, else TRIALS.
+    trials: how many Optuna is to make; None: bisection where there is one stage, else TRIALS.
     levels: sparsities, or shares left where the stage has a budget, to bisect over; a grid if there are none.
     """
 
@@ -37,12 +38,30 @@ class Wanted:
 class Trials:
     """The trials of a search, run as they are asked for and kept in a folder."""
 
-    def __init__(self, recipe: schema.Recipe, trained: Trained, place: Place, wanted: Wanted) -> None:
-        self.recipe, self.wanted = recipe, wanted
-        self._trained, self._place = trained, place
+    def __init__(
+        self,
+        trained: Trained,
+        place: Place,
+        wanted: Wanted,
+        cache: Path,
+        workers: int = 1,
+        on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
+    ) -> None:
+        """Measure the dense network.
+
+        Raises:
+            InputError: bounds that decide nothing.
+        """
+        self.recipe, self.wanted = place.recipe, wanted
+        self._trained, self._place, self._cache = trained, place, cache
+        self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
-        self.dense: Results = {}
+        # A process that trains on the other core would be timed as well.
+        self.at_once = 1 if self._timed else workers
         self.found: dict[Left, Results] = {}
+        dense = Trial(trained, (), self.recipe.seed)
+        (self.dense,) = compute([("dense", dense)], place, cache, 1)
+        bounds.require_reach(wanted.bounds, self.dense)
 
     def stages(self, left: Left) -> tuple[schema.Stage, ...]:
         return tuple(levels.at(stage, share) for stage, share in zip(self.recipe.stages, left, strict=True))
@@ -50,22 +69,12 @@ class Trials:
     def title(self, left: Left) -> str:
         return "; ".join(map(levels.describe, self.stages(left)))
 
-    def start(self, cache: Path, workers: int, on_progress: Callable[[sweep.Progress], None]) -> None:
-        """Measure the dense network.
-
-        Raises:
-            InputError: bounds that decide nothing.
-        """
-        # A process that trains on the other core would be timed as well.
-        self._cache, self._workers = cache, 1 if self._timed else workers
-        self._tell, self._done = on_progress, 0
-        dense = Trial(self._trained, (), self.recipe.seed)
-        (self.dense,) = compute([("dense", dense)], self._place, cache, 1)
-        bounds.require_reach(self.wanted.bounds, self.dense)
-
     @property
-    def at_once(self) -> int:
-        return self._workers
+    def study(self) -> str:
+        """A name for what is searched: a hash of all that trials and bounds hang on."""
+        whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._place)
+        limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
+        return sweep.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal})
 
     def run(self, wanted: Sequence[Left], total: int) -> list[Results]:
         """The results at these levels; `total` is how many there will be in the end, roughly."""
@@ -81,7 +90,7 @@ class Trials:
             rest = None if each is None else each * max(0, total - done)
             self._tell(dataclasses.replace(now, done=done, total=max(total, done), seconds_left=rest))
 
-        for left, result in zip(new, compute(cells, self._place, self._cache, self._workers, on_progress), strict=True):
+        for left, result in zip(new, compute(cells, self._place, self._cache, self.at_once, on_progress), strict=True):
             self.found[left] = result
         self._done += len(new)
         return [self.found[left] for left in wanted]
@@ -95,7 +104,7 @@ class Trials:
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
-        dense, winner = compute(cells, self._place, self._cache, self._workers)
+        dense, winner = compute(cells, self._place, self._cache, self.at_once)
         return dense, winner
 
     # --- what they come to ---
@@ -103,14 +112,26 @@ class Trials:
     @property
     def measure(self) -> str:
         """What a network's size is: what the bounds are on, else its parameters; if single weights go, the nonzero."""
-        return size_measure(self.recipe, self.wanted)
+        sizes = [bound.kind for bound in self.wanted.bounds if bound.kind not in bounds.QUALITY]
+        if sizes and sizes[0] != "params":
+            return sizes[0]
+        nodes = any(isinstance(stage.target, schema.Nodes) for stage in self.recipe.stages)
+        return "params" if nodes else "nonzero"
+
+    @property
+    def kind(self) -> bounds.Kind:
+        """What quality is: what the bounds are on, else the accuracy where there is one; of a knee, the loss."""
+        kinds: list[bounds.Kind] = [bound.kind for bound in self.wanted.bounds if bound.kind in bounds.QUALITY]
+        if kinds:
+            return kinds[0]
+        return "accuracy_drop" if self.recipe.task == "classify" and self.wanted.goal != "knee" else "loss"
 
     def size(self, result: Mapping[str, Any]) -> float:
         return size_of(result, self.measure)
 
     def quality(self, result: Mapping[str, Any]) -> float:
         """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss; inf if it failed."""
-        return math.inf if "failed" in result else bounds.measured(quality_kind(self.recipe, self.wanted), result)
+        return math.inf if "failed" in result else bounds.measured(self.kind, result)
 
     def holds(self, result: Mapping[str, Any]) -> bool:
         return "failed" not in result and all(self.keeps(bound, result) for bound in self.wanted.bounds)
@@ -125,13 +146,12 @@ class Trials:
     def limit(self, bound: Bound) -> float:
         if bound.kind == "latency":
             return bound.value
-        return bound.limit(
-            self.dense | {"params": self._bounded(bound, self.dense)} if bound.kind == "params" else self.dense
-        )
+        return bound.limit({**self.dense, "params": self.dense[self.measure]} if bound.kind == "params" else self.dense)
 
     def _bounded(self, bound: Bound, result: Mapping[str, Any]) -> float:
-        """Where single weights go, parameters are those that are not zero."""
-        return self.size(result) if bound.kind == "params" else bounds.measured(bound.kind, result)
+        if bound.kind == "params":  # where single weights go, those that are not zero
+            return float(result[self.measure])
+        return bounds.measured(bound.kind, result)
 
     @property
     def complete(self) -> dict[Left, Results]:
@@ -152,33 +172,9 @@ class Trials:
         return sorted(held, key=lambda left: points[left])
 
     def curve(self) -> list[tuple[int, Left]]:
-        """Of a single layer of nodes: how many are left, rising, with the trial."""
-        if len(self.recipe.stages) > 1 or not isinstance(self.recipe.stages[0].target, schema.Nodes):
-            return []
+        """How many nodes the one stage has left, rising, with the trial."""
         sizes = {}
         for left, result in self.complete.items():
             (stage,) = result["stages"]
             sizes[stage["of"] - stage["pruned"]] = left
         return sorted(sizes.items())
-
-
-def size_measure(recipe: schema.Recipe, wanted: Wanted) -> str:
-    sizes = [bound.kind for bound in wanted.bounds if bound.kind not in bounds.QUALITY]
-    if sizes and sizes[0] != "params":
-        return sizes[0]
-    nodes = any(isinstance(stage.target, schema.Nodes) for stage in recipe.stages)
-    return "params" if nodes else "nonzero"
-
-
-def size_of(result: Mapping[str, Any], measure: str) -> float:
-    """Of the dense network, which is not timed against itself, the latency is 1."""
-    if measure == "latency":
-        return float(result["latency"]["ratio"]) if "latency" in result else 1.0
-    return float(result[measure])
-
-
-def quality_kind(recipe: schema.Recipe, wanted: Wanted) -> bounds.Kind:
-    kinds: list[bounds.Kind] = [bound.kind for bound in wanted.bounds if bound.kind in bounds.QUALITY]
-    if kinds:
-        return kinds[0]
-    return "accuracy_drop" if recipe.task == "classify" and wanted.goal != "knee" else "loss"
