@@ -81,7 +81,7 @@ def parse(kind: Kind, text: str, option: str | None = None) -> Bound:
         raise InputError(f"{option} {text}: even the dense network has 1x; allow it at least that, such as 1.05x")
     if kind == "latency" and not relative:
         raise InputError(
-            f"{option} {text}: give a multiple of the dense network's, such as 0.5x; milliseconds differ between machines"
+            f"{option} {text}: give a multiple of the dense network's, as 0.5x; milliseconds differ between machines"
         )
     if kind not in QUALITY and (value == 0 or (relative and value >= 1)):
         raise InputError(f"{option} {text}: a smaller network is searched for; give a bound between 0x and 1x")

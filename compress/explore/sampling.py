@@ -18,7 +18,7 @@ MOST = 0.99
 
 
 def sample(trials: Trials, count: int, cache: Path) -> None:
-    """Let the study of these trials, whose journal is in the folder `cache`, have `count` trials, those that it has already included.
+    """Let Optuna's study of these trials, with a journal in the folder `cache`, have `count` of them in all.
 
     One value is minimised, which puts all that keep to the bounds before all that do not: see `value_of`. The levels
     of the recipe come first.
@@ -47,7 +47,7 @@ def sample(trials: Trials, count: int, cache: Path) -> None:
 def value_of(trials: Trials, result: Mapping[str, Any]) -> float:
     """In [0, 1) what is minimised where the bounds hold; from 1 on by how much they do not, and 3 if there is nothing.
 
-    The size where quality is bounded, and else q / (1 + q) of the quality q.
+    Of the size s, where quality is bounded, s / (s + dense), and else q / (1 + q) of the quality q.
     """
     if "failed" in result:
         return 3.0
@@ -55,7 +55,8 @@ def value_of(trials: Trials, result: Mapping[str, Any]) -> float:
     if excess:
         return 1 + excess / (1 + excess)
     if trials.wanted.goal == "smallest":
-        return trials.size(result) / (trials.size(trials.dense) + 1)
+        size = trials.size(result)
+        return size / (size + trials.size(trials.dense))
     quality = trials.quality(result)
     return quality / (1 + quality)
 
