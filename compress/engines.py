@@ -4,6 +4,7 @@ Every worker computes on one thread: on two cores, two processes of two threads 
 of one thread.
 """
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -95,9 +96,11 @@ class OnCluster:
 
     def __enter__(self) -> "OnCluster":
         if "RAY_ADDRESS" in os.environ:
-            self._ray.init(address="auto", log_to_driver=False, logging_level="error")
+            self._ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         else:
-            self._ray.init(num_cpus=self._count, log_to_driver=False, logging_level="error", include_dashboard=False)
+            self._ray.init(
+                num_cpus=self._count, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+            )
         self._remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_on_one_thread)
         return self
 
