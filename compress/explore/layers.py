@@ -19,10 +19,13 @@ from compress.trials.trained import Trained
 
 REVISION = 1  # raised when the code computes something else than before
 
-HALVINGS = 8
-"""Of the interval in which the rise that each layer alone may cause is sought."""
+HALVINGS = 12
+"""Of the interval, on a logarithmic scale, in which the loss that each layer alone may cause is sought."""
 
-Points = tuple[tuple[float, float], ...]  # (sparsity, badness), by rising sparsity
+SLOPE = 0.01
+"""What a whole layer costs at least, as a share of the dense network's loss: on level ground more is still more."""
+
+Points = tuple[tuple[float, float], ...]  # (sparsity, loss), by rising sparsity from 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,9 @@ class OneLayer:
 
 @dataclass(frozen=True)
 class AllLayers:
-    """How far all layers can be pruned together, such that each one alone would raise the loss by the same.
+    """How far all layers can be pruned together, such that each one alone would raise the loss to the same level.
 
-    curves: what `OneLayer` found, by layer. dense, limit: badness of the dense network, and the most that is tolerated.
-    kind: what badness is of.
+    curves: what `OneLayer` found, by layer. limit: the most of a `kind` that is tolerated, of all together.
     """
 
     trained: Trained
@@ -68,18 +70,18 @@ class AllLayers:
     seed: int
     curves: tuple[tuple[str, Points], ...]
     kind: bounds.Kind
-    dense: float
     limit: float
 
     def key(self, place: Place) -> str:
-        own = {"curves": self.curves, "kind": self.kind, "dense": self.dense, "limit": self.limit}
+        own = {"curves": self.curves, "kind": self.kind, "limit": self.limit}
         return fingerprint(_determinants(self, place) | {"sensitivity": "all"} | own)
 
     def run(self, place: Place) -> dict[str, Any]:
-        """The `shares` by layer, the `metric` with all of them, `alone`: what each may rise to; empty if none do."""
+        """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
         pruning = _Pruning(self, place)
         nodes = isinstance(self.stage.target, schema.Nodes)
-        best: dict[str, Any] = {"shares": {}, "metric": None, "alone": None}
+        low = self.curves[0][1][0][1]  # the dense network's loss: nothing goes
+        best: dict[str, Any] = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
 
         def keeps(level: float) -> bool:
             shares = {
@@ -93,25 +95,30 @@ class AllLayers:
             best.update(shares=shares, metric=metric, alone=level)
             return True
 
-        low, high = self.dense, self.limit
+        high = max(loss for _, points in self.curves for _, loss in points if math.isfinite(loss)) + SLOPE * low
+        keeps(low)
         if not keeps(high):
-            keeps(low)
             for _ in range(HALVINGS):
-                middle = (low + high) / 2
+                middle = math.sqrt(low * high)
                 low, high = (middle, high) if keeps(middle) else (low, middle)
         return best
 
 
 def share_at(points: Points, level: float) -> float:
-    """The sparsity up to which the curve, straight between its points, stays at or below `level`."""
-    share = 0.0
-    for (start, below), (end, above) in pairwise(points):
-        if below > level:
-            break
-        part = 1.0 if above <= level else (level - below) / (above - below) if math.isfinite(above) else 0.0
-        share = start + part * (end - start)
-        if part < 1:
-            break
+    """The sparsity at which a curve first reaches the loss `level`, straight between its points.
+
+    As if it never fell, and rose by `SLOPE` at least: this is 0 at the dense network's loss, and grows from there on.
+    """
+    least, highest, share = SLOPE * points[0][1], -math.inf, 0.0
+    rising = []
+    for sparsity, loss in points:
+        highest = max(highest, loss)
+        rising.append((sparsity, highest + least * sparsity))
+    for (start, below), (end, above) in pairwise(rising):
+        if above > level:
+            part = (level - below) / (above - below) if math.isfinite(above) else 0.0
+            return start + max(0.0, part) * (end - start)
+        share = end
     return share
 
 

@@ -60,11 +60,12 @@ def sensitivity(
         found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
     dense = found[0]["curve"][0]["metric"]  # nothing is pruned
     kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
+    # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
     curves = tuple(
-        (layer, tuple((point["sparsity"], badness(point["metric"], kind)) for point in result["curve"]))
+        (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
         for layer, result in zip(sizes, found, strict=True)
     )
-    every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, badness(dense, kind), limit)
+    every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
     with bar("all together") as on_progress:
         (together,) = compute([("all layers together", every)], place, cache, 1, on_progress)
     return {
@@ -80,7 +81,7 @@ def sensitivity(
         "dense": {"metric": dense, "value": shown(kind, dense)},
         "knee": _knee(found[0]["curve"]) if nodes and len(sizes) == 1 else None,
         "layers": [
-            {"name": layer, "size": result["size"], "share": together["shares"].get(layer, 0.0), **_entry(result, kind)}
+            {"name": layer, "size": result["size"], "share": together["shares"][layer], **_entry(result, kind)}
             for layer, result in zip(sizes, found, strict=True)
         ],
         "together": {

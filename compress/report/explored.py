@@ -47,7 +47,7 @@ def of_sensitivity(results: Results) -> Iterable[str]:
     together, metric = results["together"], results["metric"]
     if results["knee"] is not None:
         yield f"knee of the loss without retraining: {results['knee']} nodes left"
-    if together["metric"] is None:
+    if not together["sparsity"]:
         yield f"no layer can be pruned within {results['tolerated']['text']}"
         return
     unit = metric["unit"]
@@ -58,8 +58,7 @@ def of_sensitivity(results: Results) -> Iterable[str]:
         f"{results['dense']['value']:.2f}"
     )
     if len(results["layers"]) > 1:
-        alone = 1000 * together["alone"] if metric["name"] == "loss" else 100 - together["alone"]
-        yield f"each layer by as much as would alone bring it to {alone:.2f} {unit}"
+        yield f"each layer by as much as would alone bring the loss to {1000 * together['alone']:.2f} 10^-3"
 
 
 def front(results: Results) -> Table:

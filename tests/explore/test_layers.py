@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.explore.layers import AllLayers, OneLayer, _Pruning, share_at, whole
+from compress.explore.layers import SLOPE, AllLayers, OneLayer, _Pruning, share_at, whole
 from compress.recipe import schema
 from compress.recipe.building import build_model
 from compress.recipe.loading import load_recipe
@@ -115,7 +115,7 @@ def test_all_layers_together_keep_to_the_bound_and_no_more_could_go(place: Place
     )
     before = loss_on_held_out(dense(place, trained), place)
     limit = 1.5 * before
-    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", before, limit).run(place)
+    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", limit).run(place)
 
     def together(given: dict[str, float]) -> float:
         model = dense(place, trained)
@@ -129,25 +129,30 @@ def test_all_layers_together_keep_to_the_bound_and_no_more_could_go(place: Place
     assert before <= found["metric"]["loss"] <= limit
     for name, points in curves:
         assert found["shares"][name] == whole(share_at(points, found["alone"]), None)
-    step = (limit - before) / 2**8
-    beyond = {name: whole(share_at(points, found["alone"] + step), None) for name, points in curves}
+    beyond = {name: whole(share_at(points, 1.01 * found["alone"]), None) for name, points in curves}
     assert together(beyond) > limit
 
 
 def test_where_nothing_is_tolerated_nothing_goes(place: Place, trained: Path) -> None:
     name = "decoder.1.weight"
     before = loss_on_held_out(dense(place, trained), place)
-    curves = ((name, ((0.0, before), (0.5, 2 * before))),)
+    curves = ((name, ((0.0, before), (0.9, 2 * before))),)
     weights = stage(target={"weights": [name]})
-    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", before, 0.5 * before).run(place)
-    assert found == {"shares": {}, "metric": None, "alone": None}
+    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", 0.5 * before).run(place)
+    assert found == {"shares": {name: 0}, "metric": None, "alone": before}
 
 
-def test_how_far_a_curve_stays_below_a_level() -> None:
+def test_where_a_curve_reaches_a_level() -> None:
     points = ((0.0, 1.0), (0.5, 2.0), (0.8, 1.5), (0.9, 4.0))
-    assert share_at(points, 1.5) == 0.25, "half of the way to 0.5; what comes later lies beyond a hill"
-    assert share_at(points, 2.0) == pytest.approx(0.82)
-    assert share_at(points, 4.0) == share_at(points, 9.0) == 0.9
-    assert share_at(points, 0.9) == 0
+    assert share_at(points, 1.0) == share_at(points, 0.5) == 0
+    assert share_at(points, 1.5 + SLOPE / 4) == pytest.approx(0.25), "half of the way to 0.5; later lies beyond a hill"
+    assert share_at(points, 2.0 + SLOPE / 2) == pytest.approx(0.5)
+    assert share_at(points, 3.0 + SLOPE * 0.85) == pytest.approx(0.85), "it never falls"
+    assert share_at(points, 4.0 + SLOPE) == share_at(points, 9.0) == 0.9
     assert share_at(((0.0, 1.0), (0.5, math.inf)), 3.0) == 0
+    flat = ((0.0, 2.0), (0.5, 2.0), (1.0, 1.5))
+    assert share_at(flat, 2 * (1 + 0.3 * SLOPE)) == pytest.approx(0.3), "more is more where it costs nothing"
+
+
+def test_shares_are_of_whole_nodes() -> None:
     assert (whole(0.12349, None), whole(0.74, 8), whole(0.75, 8), whole(7 / 9, 9)) == (0.1234, 0.625, 0.75, 0.777778)

@@ -109,7 +109,7 @@ def test_a_latent_space_is_tried_at_every_size(recipe: Path, trained: Path, tmp_
     assert stage.layers is None, "a single layer has a sparsity"
     assert stage.sparsity == layer["share"]
     within = [point["left"] for point in layer["curve"] if point["metric"]["loss"] <= found["tolerated"]["limit"]]
-    assert round(8 * (1 - layer["share"])) == min(within)
+    assert round(8 * (1 - layer["share"])) == min(within) < 8
 
 
 def test_where_nothing_can_go_there_is_no_recipe(recipe: Path, trained: Path, tmp_path: Path, run: Run) -> None:
