@@ -52,6 +52,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) in warned:  # of a rehearsal, and then of the run
+            return
         warned.append(str(message))
         console.print(Text.assemble(("warning: ", "yellow"), str(message)))
 
