@@ -78,7 +78,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
-        "data": _describe_data(setting),
+        "data": describe_data(setting),
         "steps": training.steps,
         "seconds": setting.clock.spent("training"),
         "epoch_losses": training.losses,
@@ -158,7 +158,7 @@ def apply(
             "seed": recipe.seed,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
-            "data": _describe_data(setting),
+            "data": describe_data(setting),
             "stages": found,
             "models": described,
             "parity": parity,
@@ -259,7 +259,8 @@ def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
         raise DivergedError(f"{error}; they are in {path}") from error
 
 
-def _describe_data(setting: Setting) -> dict[str, Any]:
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data's entry of results.json."""
     found = setting.data
     return {
         "name": found.name,
