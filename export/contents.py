@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from compress import stats
 from compress.checkpoint import Weights, read_weights
-from compress.errors import CompressError, InputError
+from compress.errors import InputError, UnsupportedModelError
 from compress.export.program_file import quiet
-from compress.slim.coupling import couplings
+from compress.slim.coupling import Couplings, couplings
 from compress.slim.flow import layer_of
 from compress.slim.shrink import cuttable
 
@@ -73,7 +73,10 @@ def inspect(path: str | os.PathLike[str], network_of: Callable[[Weights], Networ
         raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
     described = [_describe(name, tensor) for name, tensor in tensors]
     if path.suffix == ".onnx":
-        total, per_layer = _onnx_macs(graph)
+        try:
+            total, per_layer = _onnx_macs(graph)
+        except Exception as error:  # a stranger's graph may be anything
+            total, found["note"] = None, f"its multiply-adds do not follow from its graph: {error}"
         found |= {} if total is None else {"macs": total}
     return {
         "file": str(path),
@@ -142,14 +145,24 @@ def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) 
         if network is None:
             return {}
         known = couplings(*network)
-        try:
-            goes = cuttable(*network)
-        except CompressError as error:  # there are dead nodes, and none of them can be cut
-            goes, found["note"] = {}, str(error)
-    except CompressError as error:
+        found["nodes"] = _nodes(known, _cuttable(network, found))
+        found["macs"] = stats.measure(*network).macs
+    except Exception as error:  # whatever a stranger's program raises, its tensors can be told
         found["note"] = str(error)
         return {}
-    found["nodes"] = {
+    return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
+
+
+def _cuttable(network: Network, found: dict[str, Any]) -> Mapping[str, int]:
+    try:
+        return cuttable(*network)
+    except UnsupportedModelError as error:
+        found["note"] = str(error)
+        return {}
+
+
+def _nodes(known: Couplings, goes: Mapping[str, int]) -> dict[str, Any]:
+    return {
         "prunable": [
             {
                 "name": coupling.name,
@@ -163,8 +176,6 @@ def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) 
         ],
         "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(known.kept.items())],
     }
-    found["macs"] = stats.measure(*network).macs
-    return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
 
 
 def _per_layer(macs: Mapping[str, int]) -> dict[str, int]:
@@ -186,7 +197,7 @@ def _read_program(path: Path) -> torch.export.ExportedProgram:
 def _runnable(program: torch.export.ExportedProgram) -> Network | None:
     """None where it takes anything but one tensor."""
     match program.example_inputs:
-        case ((Tensor() as example,), {}) if example.ndim:
+        case ((Tensor() as example,), named) if example.ndim and not named:
             return program.module(), example
     return None
 
@@ -250,7 +261,8 @@ def _infer_shapes_of_one(graph: "onnx_ir.Model") -> None:
     for node in graph.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
-    ShapeInferencePass()(graph)
+    with quiet():
+        ShapeInferencePass()(graph)
 
 
 def _macs_of(node: "onnx_ir.Node") -> int | None:

@@ -1,6 +1,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -180,6 +182,30 @@ def test_nodes_of_a_program(tmp_path: Path) -> None:
     nodes = inspect(tmp_path / "model.pt2")["nodes"]
     assert {one["name"]: (one["nodes"], one["cuttable"]) for one in nodes["prunable"]}["4"] == (4, 1)
     assert nodes["kept"] == [{"layer": "6", "reason": "it is the network's output"}]
+
+
+def test_a_program_that_does_not_run_is_told_of_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("no kernel image")
+
+    compress.export.pt2(convolutions(), tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
+    monkeypatch.setattr("compress.stats.measure", fails)
+    found = inspect(tmp_path / "model.pt2")
+    assert found["note"] == "no kernel image"
+    assert "macs" not in found
+    assert layer(found, "6")["entries"] == 2570
+
+
+def test_a_graph_that_is_not_understood_is_told_of_without(tmp_path: Path) -> None:
+    """A matrix product that lacks an operand, which no checker has seen."""
+    weight = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [], [onnx.helper.make_tensor_value_info("y", 1, [3, 3])], [weight])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    found = inspect(tmp_path / "model.onnx")
+    assert "macs" not in found
+    assert found["note"].startswith("its multiply-adds do not follow from its graph: ")
+    assert layer(found, "w")["zeros"] == 6
 
 
 def test_a_file_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
