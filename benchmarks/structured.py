@@ -57,7 +57,7 @@ def measured(recipe: Any, weights: Path, setting: Setting) -> dict[str, Any]:
     load_weights(dense, read_weights(weights), str(weights))
     small = pruned(dense, setting, stage.macs)
     before = setting.evaluate(small)
-    setting.train(small, "", stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
+    setting.train(small, stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
     whole, slim = measure(dense, setting.example), measure(small, setting.example)
     left = {"params": slim.params / whole.params, "macs": slim.macs / whole.macs}
     return {"before_retraining": before, "after": setting.evaluate(small), "left": left}

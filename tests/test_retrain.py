@@ -103,7 +103,7 @@ def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.op
         17,
         settings,
         generator=seeded(),
-        on_step=lambda step, value: shown.append((step, value)),
+        on_step=lambda step, value, lr: shown.append((step, value)),
     )
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
     assert shown == list(enumerate(losses, start=1))
@@ -222,7 +222,7 @@ def test_after_step_comes_between_the_update_and_on_step() -> None:
         Optimization(),
         generator=seeded(),
         after_step=after_step,
-        on_step=lambda step, value: events.append(("on", step, math.isfinite(value))),
+        on_step=lambda step, value, lr: events.append(("on", step, math.isfinite(value))),
     )
     assert events == [("after", 1, False), ("on", 1, True)]
 

@@ -107,7 +107,7 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
         load_weights(model, read_weights(path), str(path))
         return model
     setting = _setting(dense, dataset)
-    setting.train(model, "", dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
+    setting.train(model, dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return model
@@ -117,8 +117,8 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
 class _HalfPrecision(Setting):
     """Trains in bfloat16, and measures in float32."""
 
-    def train(self, model: nn.Module, title: str, steps: int, optimization: Optimization, *others: Any) -> Training:
-        return super().train(model, title, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
+    def train(self, model: nn.Module, steps: int, optimization: Optimization, *others: Any) -> Training:
+        return super().train(model, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
 
 
 def _setting(dense: Dense, dataset: Dataset) -> Setting:
