@@ -115,7 +115,7 @@ class Display:
             if seconds - shown > DRAW:
                 shown = seconds
                 self._draw()
-            if self._live is None and now.step % epoch == 0 and now.step < steps and seconds - said > SPEAK:
+            if self._live is None and now.step % epoch == 0 and now.step < steps and seconds - said >= SPEAK:
                 said = seconds
                 self._say(f"{self._title}: {', '.join(running.pieces())}")
 
