@@ -1,37 +1,46 @@
 """What the shell offers for an argument; it asks at each press of the key, so nothing but file names is looked at."""
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compress.recipe.shipped import shipped
+from compress.recipe.shipped import shipped_files
 
 WEIGHTS = (".pt", ".pth", ".safetensors")
 MODELS = (*WEIGHTS, ".pt2", ".onnx")
 
 
-def shipped_names(incomplete: str) -> list[tuple[str, str]]:
-    """Shipped recipes, with what they do."""
-    return [(name, summary) for name, summary in shipped() if name.startswith(incomplete)]
+def shipped_names(incomplete: str) -> list[str]:
+    return sorted(name for name in shipped_files() if name.startswith(incomplete))
 
 
-def recipes(incomplete: str) -> list[tuple[str, str]]:
+def recipes(incomplete: str) -> list[str]:
     """Shipped recipes, and recipe files."""
-    return [*shipped_names(incomplete), *((path, "") for path in _files(incomplete, (".yaml", ".yml")))]
+    return [*shipped_names(incomplete), *_files(incomplete, (".yaml", ".yml"))]
 
 
 def weights(incomplete: str) -> list[str]:
-    return list(_files(incomplete, WEIGHTS))
+    return _files(incomplete, WEIGHTS)
 
 
 def models(incomplete: str) -> list[str]:
-    return list(_files(incomplete, MODELS))
+    return _files(incomplete, MODELS)
 
 
 def onnx(incomplete: str) -> list[str]:
-    return list(_files(incomplete, (".onnx",)))
+    return _files(incomplete, (".onnx",))
 
 
-def _files(incomplete: str, suffixes: Sequence[str]) -> Iterator[str]:
+def _files(incomplete: str, suffixes: Sequence[str]) -> list[str]:
+    found = _matching(incomplete, suffixes)
+    if "complete_bash" in os.environ.values():
+        # Bash puts on the command line what it is given; the other shells escape it themselves.
+        return [re.sub(r"([ \t!\"#$&'()*;<>?\[\\\]^`{|}])", r"\\\1", path) for path in found]
+    return list(found)
+
+
+def _matching(incomplete: str, suffixes: Sequence[str]) -> Iterator[str]:
     """Paths that begin like this: files, and folders with the files that they hold.
 
     A folder alone would be taken for the whole word, and the shell would begin the next.
