@@ -246,11 +246,14 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
     assert found["recipe"]["data"]["name"] == ("mnist" if mnist else "mnist_sample")
     assert ("Falling back to mnist_sample" in result.stderr) == (not mnist)
     assert ("no network [here]" in result.stderr) == (not mnist)
+    assert len(found["warnings"]) == (not mnist)
     assert (tmp_path / "demo" / "model.pt").exists()
     assert (tmp_path / "demo" / "mnist_ae" / "results.json").exists()
     if mnist:
         shown = run("demo", "-o", tmp_path / "demo", "--force").stdout
         assert "mnist_ae: the network before and after" in shown
+        assert shown.splitlines()[-1] == "next: compress recipes mnist_ae > mine.yaml"
+        assert run("demo", "-o", tmp_path / "demo", "--force", "--quiet").stderr == ""
 
 
 # --- as a program ---

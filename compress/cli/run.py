@@ -130,13 +130,17 @@ def demo(
         output.require_writable(out, force=force)
         with watching(quiet=quiet) as watcher:
             clock = Clock(STARTED, "imports", watcher.phase)
-            results = job.run(out, data_root, device, watcher, tell, clock, warned)
+            results = job.run(out, data_root, device, watcher, _silent if quiet else tell, clock, warned)
         if as_json:
             print_json(results)
         else:
             _show_results(results, out / "mnist_ae", quiet)
             if not quiet:
                 say(after_recipes())
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _show_results(results: dict[str, Any], out: Path, quiet: bool) -> None:

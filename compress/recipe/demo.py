@@ -1,5 +1,6 @@
 """`compress demo`: the whole job on real digits, short enough to watch."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def run(
     try:
         setting = running.prepare(recipe, data_root, device, watcher, clock)
     except DataError as error:
-        tell(f"MNIST is not to be had: {error}")
-        tell("Falling back to mnist_sample, 5,000 real MNIST digits: the losses below are not those of full MNIST.")
+        warnings.warn(
+            f"MNIST is not to be had: {error}. Falling back to mnist_sample, 5,000 real MNIST digits: the losses are "
+            "not those of full MNIST.",
+            stacklevel=1,
+        )
         recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
         setting = running.prepare(recipe, data_root, device, watcher, clock)
     out.mkdir(parents=True, exist_ok=True)
