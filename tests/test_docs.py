@@ -1,11 +1,12 @@
 """What the documents promise: code that runs, commands that exist, links that lead somewhere."""
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import typer.main
 from torch import Tensor, nn
+from typer.testing import Result
 
 import compress
 from compress.cli import app
@@ -100,10 +102,36 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     """Parsed as the command line does, and with recipe and changes checked, but not run."""
     _, command, *arguments = shlex.split(re.split(r"[|>]", line)[0], comments=True)
     group = typer.main.get_group(app)
+    if command.startswith("-"):
+        assert command in {option for parameter in group.params for option in parameter.opts}
+        return
     assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
     if command in ("train", "apply"):
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
+
+
+def test_the_page_about_the_terminal_runs(
+    run: Callable[..., Result], recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a small recipe: in its folder, a file is taken before a shipped recipe of that name."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist_ae").write_text(recipe_text, encoding="utf-8")
+    page = ROOT / "docs" / "terminal.md"
+    lines = [line for line in "\n".join(blocks(page, "")).splitlines() if not line.endswith("--install-completion")]
+    assert len(lines) == 5
+    for line in lines:
+        program, *arguments = shlex.split(line.partition(">")[0])
+        assert program == "compress"
+        told = run(*arguments)
+        if "--quiet" in arguments:
+            assert told.stderr == ""
+            assert "stages" in json.loads(told.stdout)
+    for place in ("runs/csv/tiny-train/events.csv", "runs/tensorboard/tiny", "curves/events.csv"):
+        assert (tmp_path / place).exists()
+    (code,) = blocks(page, "python")
+    exec(compile(code, "terminal.md", "exec"), {})
 
 
 def test_every_command_is_shown_somewhere() -> None:

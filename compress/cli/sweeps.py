@@ -157,8 +157,8 @@ def reproduce(
                 reproducing.run(cells, data_root, cache, workers, on_progress)
         results = reproducing.collect(cells, cache)
         figures.write_all(results, out / "paper")
-        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8")
-        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8")
+        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
+        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
         if as_json:
             print_json(results)
         else:

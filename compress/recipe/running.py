@@ -166,10 +166,12 @@ def apply(
         }
         (folder / "checkpoint").mkdir()
         write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
-        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
+        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
         results["timing"] = clock.split()
-        (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "results.json").write_text(
+            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     return results
 
 
