@@ -94,7 +94,7 @@ def apply(
         out = out or Path(loaded.name)
         output.require_writable(out, force=force, inputs=[model, Path(recipe)])
         inputs.require_model(model, inputs.making(model, loaded, recipe, changes or ()))
-        with watching(quiet=quiet, log=log, name=loaded.name) as watcher:
+        with watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher:
             setting = running.prepare(loaded, data_root, device, watcher, Clock(STARTED, "imports", watcher.phase))
             results = running.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())

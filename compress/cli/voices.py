@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -73,8 +74,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
 
 
 @contextmanager
-def watching(*, quiet: bool, log: str | None = None, name: str = "") -> Iterator["Watcher"]:
-    """Who is told how a run goes on: the display and, if asked for, a log of that `name`.
+def watching(*, quiet: bool, log: str | None = None, name: str = "", out: Path | None = None) -> Iterator["Watcher"]:
+    """Who is told how a run goes on: the display and, if asked for, a log of that `name`, which may not lie in `out`.
 
     What code of the user's prints meanwhile is no result, and goes to stderr.
 
@@ -85,7 +86,7 @@ def watching(*, quiet: bool, log: str | None = None, name: str = "") -> Iterator
     from compress.recipe.setting import Watchers
     from compress.report.progress import Display
 
-    found = None if log is None else event_log.where(log, name)
+    found = None if log is None else event_log.where(log, name, out)
     with ExitStack() as stack:
         watchers: list[Watcher] = [stack.enter_context(Display(people(), quiet=quiet))]
         stack.enter_context(redirect_stdout(sys.stderr))

@@ -3,7 +3,7 @@
 import csv
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from compress.errors import InputError, OutputError
@@ -54,16 +54,17 @@ class EventLog(Unwatched):
             self._write(f"{self._part}/{when}/{name}", value, step)
 
 
-def where(wanted: str, name: str) -> tuple[str, Path]:
+def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
     """What `--log` asks for, as (kind, new folder), before any time is spent.
 
     Args:
         wanted: "tensorboard" or "csv", with the folder behind a colon: "tensorboard:runs/mine".
         name: of the run; without a folder, it is the next in runs/tensorboard that is free: NAME, NAME-2, ...
+        out: the folder that appears at the end of the run.
 
     Raises:
         InputError: another word, or the package that writes for TensorBoard is not installed.
-        OutputError: the folder is not empty, or cannot be made.
+        OutputError: the folder is not empty, lies in `out`, or cannot be made.
     """
     kind, _, given = wanted.partition(":")
     if kind not in KINDS:
@@ -74,6 +75,8 @@ def where(wanted: str, name: str) -> tuple[str, Path]:
             "pip install 'softprune[tensorboard]', or take --log csv"
         )
     folder = Path(given) if given else _free(HOME / kind / name)
+    if out is not None and out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise OutputError(f"--log: {folder} lies in {out}, which appears whole at the end; name another folder")
     try:
         require_writable(folder, force=False)
     except OutputError as error:
@@ -85,20 +88,43 @@ def where(wanted: str, name: str) -> tuple[str, Path]:
 def event_log(kind: str, folder: Path) -> Iterator[EventLog]:
     """A watcher that writes into `folder`; what is there when a run is interrupted can be read.
 
+    Nothing is made before there is something to write: a run may be refused until then.
+
     Args:
         kind, folder: what `where` has found.
     """
-    if kind == "csv":
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "events.csv").open("w", encoding="utf-8", newline="") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(("tag", "step", "value"))
-            yield EventLog(lambda tag, value, step: rows.writerow((tag, step, value)))
-        return
+    open_ = _table if kind == "csv" else _tensorboard()
+    written: Write | None = None
+    with ExitStack() as stack:
+
+        def write(tag: str, value: float, step: int) -> None:
+            nonlocal written
+            if written is None:
+                written = stack.enter_context(open_(folder))
+            written(tag, value, step)
+
+        yield EventLog(write)
+
+
+@contextmanager
+def _table(folder: Path) -> Iterator[Write]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "events.csv").open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(("tag", "step", "value"))
+        yield lambda tag, value, step: rows.writerow((tag, step, value))
+
+
+def _tensorboard() -> Callable[[Path], AbstractContextManager[Write]]:
+    # Not when the first figure is there: that would count as training.
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:
-        yield EventLog(lambda tag, value, step: writer.add_scalar(tag, value, step))
+    @contextmanager
+    def open_(folder: Path) -> Iterator[Write]:
+        with SummaryWriter(str(folder)) as writer:
+            yield lambda tag, value, step: writer.add_scalar(tag, value, step)
+
+    return open_
 
 
 def _free(folder: Path) -> Path:

@@ -109,7 +109,8 @@ def test_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     found = []
     for _ in range(3):
         kind, folder = event_log.where("csv", "tiny")
-        with event_log.event_log(kind, folder):
+        with event_log.event_log(kind, folder) as log:
+            log.measured("test", {"loss": 1.0}, 1)
             found.append(folder.as_posix())
     assert found == ["runs/csv/tiny", "runs/csv/tiny-2", "runs/csv/tiny-3"]
     assert event_log.where("tensorboard:C:\\logs", "tiny")[1] == Path("C:\\logs")
@@ -137,9 +138,22 @@ def test_what_is_no_log(run: Run, recipe: Path, tmp_path: Path, monkeypatch: pyt
         event_log.where("wandb", "tiny")
     with pytest.raises(OutputError, match=r"--log: full is not empty; name another folder$"):
         event_log.where("csv:full", "tiny")
+    for inside in ("out", "out/log"):
+        with pytest.raises(OutputError, match=f"--log: {inside} lies in out, which appears whole at the end"):
+            event_log.where(f"csv:{inside}", "tiny", Path("out"))
     result = run("train", recipe, "-o", "m.pt", "--log", "wandb", code=2)
     assert result.stderr.startswith("error: --log wandb")
     assert not (tmp_path / "m.pt").exists()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_run_that_is_refused_leaves_no_log(
+    run: Run, recipe: Path, tmp_path: Path, kind: str, unchanged: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    pytest.importorskip(kind)
+    with unchanged(tmp_path):
+        changes = ("--set", "data={npz: nowhere.npz}")
+        run("train", recipe, "-o", tmp_path / "m.pt", "--log", f"{kind}:{tmp_path / 'log'}", *changes, code=2)
 
 
 def test_a_missing_package_names_the_extra(
