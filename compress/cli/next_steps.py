@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.recipe.output import free
+
 
 def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) -> str:
     """Apply the recipe to what it has trained, into a folder called like it.
@@ -13,7 +15,7 @@ def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) ->
     Args:
         repeated: the options that hold for both.
     """
-    return _line("apply", recipe, model, *repeated, "-o", _free(Path(name)))
+    return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
 
 
 def after_apply(out: Path) -> str:
@@ -44,7 +46,7 @@ def after_inspect(found: Mapping[str, Any]) -> list[str]:
     if found["format"] == "onnx":
         return [_line("bench", file)]
     if found["format"] == "safetensors" and "recipe" in found["metadata"]:
-        return [_line("export", file, "-o", _free(Path("files")))]
+        return [_line("export", file, "-o", free(Path("files")))]
     return []
 
 
@@ -66,7 +68,7 @@ def after_compare(results: Mapping[str, Any], recipe: str, model: Path, repeated
         if value is not None
         for word in ("--set", f"stages.{results['stage']}.{key}={_as_yaml(value)}")
     ]
-    return [_line("apply", recipe, model, *repeated, *settings, "-o", _free(Path(results["recipe"]["name"])))]
+    return [_line("apply", recipe, model, *repeated, *settings, "-o", free(Path(results["recipe"]["name"])))]
 
 
 def repeated(
@@ -86,11 +88,3 @@ def _line(*words: object) -> str:
 def _as_yaml(value: Any) -> str:
     known = {key: part for key, part in value.items() if part is not None} if isinstance(value, dict) else value
     return known if isinstance(known, str) else json.dumps(known)
-
-
-def _free(folder: Path) -> Path:
-    number, found = 1, folder
-    while found.exists():
-        number += 1
-        found = folder.with_name(f"{folder.name}-{number}")
-    return found

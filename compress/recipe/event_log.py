@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from compress.errors import InputError, OutputError
-from compress.recipe.output import require_writable
+from compress.recipe.output import free, require_writable
 from compress.recipe.setting import Moment, OnStep, Unwatched
 
 KINDS = ("tensorboard", "csv")
@@ -74,7 +74,7 @@ def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
             "--log tensorboard needs the package tensorboard, which is not installed: "
             "pip install 'softprune[tensorboard]', or take --log csv"
         )
-    folder = Path(given) if given else _free(HOME / kind / name)
+    folder = Path(given) if given else free(HOME / kind / name)
     if out is not None and out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise OutputError(f"--log: {folder} lies in {out}, which appears whole at the end; name another folder")
     try:
@@ -125,11 +125,3 @@ def _tensorboard() -> Callable[[Path], AbstractContextManager[Write]]:
             yield lambda tag, value, step: writer.add_scalar(tag, value, step)
 
     return open_
-
-
-def _free(folder: Path) -> Path:
-    number, found = 1, folder
-    while found.exists():
-        number += 1
-        found = folder.with_name(f"{folder.name}-{number}")
-    return found

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 DRAW = 0.2
-"""Seconds between two drawings. Each takes a millisecond or two, more than a small network's step."""
+"""Seconds between two drawings. Each takes some tenths of a millisecond, as a small network's step does."""
 
 SPEAK = 30.0
 """Seconds between two plain lines about the same training."""
