@@ -50,11 +50,16 @@ def sensitivity(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """How much each layer tolerates without retraining, and a recipe of it: sensitivity mnist_classifier model.pt"""
+    """How much each layer tolerates without retraining, and a recipe of that.
+
+    Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
+    """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.explore import bounds
+        from compress.recipe.inputs import making, require_model
 
         loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), _shares(levels)
+        require_model(model, making(model, loaded, recipe, changes or ()))
         # After that, since torch takes its time.
         from compress.explore import document
         from compress.explore import sensitivity as job
@@ -135,9 +140,13 @@ def search(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """The smallest network within a loss, or the best within a size: search mnist_ae model.pt --max-loss 1.05x"""
+    """The smallest network within a loss, or the best within a size.
+
+    Example: compress search mnist_ae model.pt --max-loss 1.05x
+    """
     with reporting(debug, interrupted=f"interrupted: finished trials are kept in {cache}"):
         from compress.explore import bounds
+        from compress.recipe.inputs import making, require_model
 
         given: dict[bounds.Kind, str | None] = {
             "loss": max_loss,
@@ -148,6 +157,7 @@ def search(
         }
         limits = tuple(bounds.parse(kind, text) for kind, text in given.items() if text is not None)
         loaded = load(recipe, changes, seed)
+        require_model(model, making(model, loaded, recipe, changes or ()))
         goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), _shares(levels)
         # After that, since torch takes its time.
         from compress.explore import document

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.errors import InputError, RecipeError
 from compress.recipe import schema
+from compress.recipe.inputs import making, require_model
 from compress.recipe.loading import load_recipe
 from compress.trials.trained import Trained
 
@@ -109,7 +110,7 @@ def plan(
         tuple(Rival(stage) for stage in stages[::each]),
         tuple(dict.fromkeys(stage.level[1] for stage in stages)),
         tuple(dict.fromkeys(None if stage.retrain is None else stage.retrain.lr for stage in stages)),
-        tuple(Trained.of(model) for model in models),
+        tuple(_trained(model, making(model, base, recipe, changes)) for model in models),
         _seeds(base.seed, seeds, len(models)),
     )
 
@@ -160,6 +161,11 @@ def _seeds(first: int, wanted: int | None, models: int) -> tuple[int, ...]:
     if models not in (1, count):
         raise InputError(f"{models} models and {count} seeds: give one model for all seeds, or one for each")
     return tuple(range(first, first + count))
+
+
+def _trained(path: Path, way_out: str) -> Trained:
+    require_model(path, way_out)
+    return Trained.of(path)
 
 
 def _written(part: Any) -> str:

@@ -46,6 +46,11 @@ class NodeChoice(Choice):
         self.paths = list(dict.fromkeys([*members, *pruned.keep]))
 
     @property
+    def coupled(self) -> Mapping[Coupling, Tensor]:
+        """The nodes in question, with what is kept of them by the latest choice."""
+        return {coupling: self._keep[coupling] for coupling in self._coupled}
+
+    @property
     def names(self) -> Mapping[str, Collection[str]]:
         return {names[0]: names for names in names_of(self._known, self._coupled).values()}
 
@@ -54,7 +59,7 @@ class NodeChoice(Choice):
         return dict(zip(self.names, (coupling.size for coupling in self._coupled), strict=True))
 
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
-        scores = self._scores()
+        scores = self._scores()  # each layer by itself, so that they need not be comparable
 
         def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
             self._keep = _in_each(self._known, scores, [shares[name] for name in self.names], self._stage, {})
@@ -66,7 +71,7 @@ class NodeChoice(Choice):
 
     @property
     def count(self) -> tuple[int, int]:
-        kept = [self._keep[coupling] for coupling in self._coupled]
+        kept = self.coupled.values()
         return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
 
     @property
@@ -96,19 +101,31 @@ class NodeChoice(Choice):
 
     def _masks(self, share: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self._keep |= self._chosen(share)
-        masks = masks_of(self._model, {coupling: self._keep[coupling] for coupling in self._coupled})
+        masks = masks_of(self._model, dict(self.coupled))
         return {**self._pruned.keep, **with_earlier(masks, self._pruned.keep)}
 
     def _chosen(self, share: float) -> Keep:
         if share == 0:  # where a ramp begins
             every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
             return with_earlier(every, self._keep)
-        return choose_within(self._known, self._scores(), self._stage, share, self._keep)
+        stage, scores = self._stage, self._scores()
+        if stage.scope is not None:
+            scores = comparable(scores, stage.criterion, self._keep)
+        return choose_within(self._known, scores, stage, share, self._keep)
 
     def _scores(self) -> Scores:
-        stage = self._stage
-        scores = node_scores(self._model, stage.criterion, self._coupled, self._chance, self._setting)
-        return scores if stage.scope is None else comparable(scores, stage.criterion, self._keep)
+        return node_scores(self._model, self._stage.criterion, self._coupled, self._chance, self._setting)
+
+
+class EvenChoice(NodeChoice):
+    """As many as if the scores of all widths were alike: a sketch, where the criterion's own would take too long."""
+
+    def _scores(self) -> Scores:
+        return even_scores(self._coupled)
+
+
+def even_scores(coupled: Iterable[Coupling]) -> Scores:
+    return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
 
 
 def choose_within(

@@ -19,7 +19,7 @@ from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
 from compress.recipe.clock import Clock
 from compress.recipe.running import cpu_name
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.trials.trained import Trained
 
 HELD_OUT = 0.1
@@ -108,7 +108,7 @@ def prepare(place: Place, seed: int, *, tuning: bool) -> Setting:
     recipe = place.recipe
     dataset = load(recipe.data, place.data_root, tuning)
     device = choose_device(place.device)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, device, seed, no_bar, Clock())
+    return Setting(dataset, recipe.task, recipe.data.batch_size, device, seed, unwatched, Clock())
 
 
 def network(trained: Trained, place: Place, seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ from compress.errors import TargetError
 from compress.recipe.choice import Pruned, shares_of
 from compress.recipe.clock import Clock
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import check_stage, choice_of, run_stage
 from compress.sources import from_npz
 
@@ -33,7 +33,7 @@ def network() -> nn.Sequential:
 
 @pytest.fixture
 def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, unwatched, Clock())
 
 
 def stage(**changes: Any) -> Stage:
