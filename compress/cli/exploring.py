@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.next_steps import after_search, repeated
 from compress.cli.options import (
     DataOption,
     DebugOption,
@@ -97,7 +98,7 @@ def sensitivity(
                 f"nothing can go within --tolerate {tolerate} without retraining, so there is no recipe; tolerate more"
             )
         if not as_json:
-            say(f"next: compress apply {out / document.RECIPE} {model}")
+            say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
 
 
 def search(
@@ -196,7 +197,7 @@ def search(
                 + ("search for a bound instead" if knee else "ask for less, or retrain for longer")
             )
         if not as_json:
-            say(f"next: compress apply {out / document.RECIPE} {model}")
+            say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
 
 
 def _shares(text: str | None) -> tuple[float, ...]:
