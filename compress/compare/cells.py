@@ -15,7 +15,7 @@ from compress.compare.grid import Trained
 from compress.data import Dataset
 from compress.errors import DataError, TrainingError
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, choose_device
+from compress.recipe.building import build_data, build_model, build_task, choose_device
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.setting import Setting, no_bar
@@ -69,7 +69,7 @@ def key(cell: Cell, place: Place) -> str:
             "tuning": cell.tuning,  # the held-out part is normalised like the whole
             "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
             "weights": cell.trained.sha256,
-            "task": recipe.task,
+            "task": recipe.model_dump(mode="json", include={"task"}, exclude_defaults=True)["task"],
             "batch_size": recipe.data.batch_size,
             "seed": cell.seed,
             "number": cell.number,
@@ -102,7 +102,7 @@ def prepare(cell: Cell, place: Place) -> Setting:
     recipe = place.recipe
     dataset = load(recipe.data, place.data_root, cell.tuning)
     device = choose_device(place.device)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, device, cell.seed, no_bar, Clock())
+    return Setting(dataset, build_task(recipe.task), recipe.data.batch_size, device, cell.seed, no_bar, Clock())
 
 
 def network(cell: Cell, place: Place) -> nn.Module:

@@ -172,7 +172,7 @@ def _described(grid: Grid, place: Place) -> Results:
         "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
         "stage": grid.number,
         "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
-        "metric": {"name": "accuracy", "unit": "%"} if recipe.task == "classify" else {"name": "loss", "unit": "10^-3"},
+        "metric": {"name": "accuracy", "unit": "%"} if _is_accuracy(recipe) else {"name": "loss", "unit": "10^-3"},
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
@@ -186,6 +186,11 @@ def _described(grid: Grid, place: Place) -> Results:
             for rival in grid.rivals
         ],
     }
+
+
+def _is_accuracy(recipe: schema.Recipe) -> bool:
+    """Whether `headline` is an accuracy: rivals are ranked by it where there is one, and else by the loss."""
+    return recipe.task == "classify" or (isinstance(recipe.task, schema.OwnTask) and "accuracy" in recipe.task.metrics)
 
 
 def _dense_entry(cell: Cell, result: Mapping[str, Any]) -> Results:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress import data, models, sources
+from compress import data, metrics, models, sources
 from compress.data import TrainingData
 from compress.errors import DataError, InputError
 from compress.metrics import evaluation_mode
@@ -62,6 +62,40 @@ def build_model(wanted: schema.Model, seed: int) -> nn.Module:
         case schema.FactoryModel():
             torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
+
+
+def build_task(wanted: schema.Task | schema.OwnTask) -> metrics.Task:
+    """What the word or the functions of a recipe's `task` mean.
+
+    Raises:
+        InputError: a function that cannot be imported.
+    """
+    if not isinstance(wanted, schema.OwnTask):
+        return wanted
+    own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
+    return metrics.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+
+
+class _OwnMeasure:
+    """A loss or metric of the user's own, which may fail in any way."""
+
+    def __init__(self, spec: str) -> None:
+        self._spec, self._function = spec, models.function(spec)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Raises InputError where the function fails, or gives no single number."""
+        try:
+            value = self._function(output, target)
+        except Exception as error:
+            given = " and ".join(f"{value.dtype} {list(value.shape)}" for value in (output, target))
+            raise InputError(
+                f"{self._spec} failed on output and target of {given} ({type(error).__name__}: {error})"
+            ) from error
+        single = isinstance(value, Tensor) and value.numel() == 1
+        if not single and not isinstance(value, float | int):
+            what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
+        return torch.as_tensor(value)
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:

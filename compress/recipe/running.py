@@ -23,7 +23,7 @@ from compress.errors import DivergedError, InputError, NothingPrunedError
 from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.recipe.building import build_data, build_model, build_task, choose_device, require_fit, require_inputs
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
@@ -48,11 +48,11 @@ def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock
     Raises:
         DataError, InputError: it is not there, does not fit, or there is no such device.
     """
-    chosen = choose_device(device)
+    chosen, task = choose_device(device), build_task(recipe.task)
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar, clock)
+    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, bar, clock)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:

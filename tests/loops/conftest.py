@@ -60,6 +60,7 @@ MAKERS = {
 
 @pytest.fixture(params=list(MAKERS))
 def make(request: pytest.FixtureRequest) -> Callable[..., Pruner]:
+    """Each of them, one after the other."""
     maker: Callable[..., Pruner] = MAKERS[request.param]
     return maker
 
@@ -86,6 +87,11 @@ def by_hand(
                 pruner.step()
     pruner.finalize()
     return model.state_dict()
+
+
+@pytest.fixture
+def soft() -> Callable[..., Pruner]:
+    return MAKERS["soft"]
 
 
 @pytest.fixture(name="by_hand")

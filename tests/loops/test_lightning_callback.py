@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from compress.loops.pruning import Loop
 from compress.remove.pruner import EarlyRemovalWarning
 from compress.remove.soft import SoftPruner
 
-lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed: pip install 'softprune[lightning]'")
+lightning = pytest.importorskip(
+    "lightning.pytorch", reason="lightning is not installed: pip install 'softprune[lightning]'"
+)
 
 from compress.loops.lightning_callback import LightningPruning  # noqa: E402 (after the question whether it can be)
 
@@ -71,34 +72,58 @@ def batches(samples: Any) -> DataLoader[Any]:
     return DataLoader(samples, batch_size=20)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_weights_are_those_of_a_loop_by_hand(
-    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path, accumulate: int
+    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
     module = Module(digits)
-    fit(module, samples, [LightningPruning(make)], tmp_path, accumulate_grad_batches=accumulate)
-    loop = Loop(24 // accumulate, 8 // accumulate)
-    wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=accumulate)
+    fit(module, samples, [LightningPruning(make)], tmp_path, accumulate_grad_batches=2)
+    loop = Loop(12, 4)
+    wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=2)
     same(digits.state_dict(), wanted)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])  # in the middle of the removal, just after it, at the end
-def test_a_resumed_run_ends_with_the_same_weights(
-    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path, epoch: int
+def test_every_batch_is_a_step_without_accumulation(
+    digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
-    keep_all = lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    fit(Module(digits), samples, [LightningPruning(make), keep_all], tmp_path, max_epochs=epoch + 1 if epoch == 2 else 3)
-    module = Module(type(digits)())
-    fit(module, samples, [LightningPruning(make)], tmp_path, max_epochs=4, ckpt_path=tmp_path / f"epoch={epoch}.ckpt")
-    wanted = by_hand(type(digits)(), batches(samples), make, Loop(32, 8), epochs=4)
-    same(module.net.state_dict(), wanted)
+    module = Module(digits)
+    fit(module, samples, [LightningPruning(soft)], tmp_path)
+    loop = Loop(24, 8)
+    wanted = by_hand(type(digits)(), batches(samples), soft, loop, epochs=3)
+    same(digits.state_dict(), wanted)
+
+
+def resumed(net: nn.Module, again: nn.Module, samples: Any, make: Any, folder: Path, epoch: int, last: int) -> None:
+    """Fit `net` for `last` epochs, and `again` from the checkpoint of `epoch`, counted from 0, to the end of four."""
+
+    def keep_all(name: str) -> Any:
+        return lightning.callbacks.ModelCheckpoint(folder / name, filename="{epoch}", save_top_k=-1)
+
+    fit(Module(net), samples, [LightningPruning(make), keep_all("first")], folder, max_epochs=last)
+    checkpoint = folder / "first" / f"epoch={epoch}.ckpt"
+    fit(
+        Module(again), samples, [LightningPruning(make), keep_all("second")], folder, max_epochs=4, ckpt_path=checkpoint
+    )
+
+
+def test_a_run_that_resumes_in_the_middle_of_the_removal_ends_with_the_same_weights(
+    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
+) -> None:
+    resumed(digits, again := type(digits)(), samples, make, tmp_path, epoch=0, last=2)
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(32, 8), epochs=4))
+
+
+def test_a_run_that_was_complete_goes_on(
+    digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
+) -> None:
+    resumed(digits, again := type(digits)(), samples, soft, tmp_path, epoch=1, last=2)
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(32, 8), epochs=4))
 
 
 def test_a_checkpoint_loads_without_a_pruner_and_the_last_one_is_pruned(
-    digits: nn.Module, samples: Any, make: Any, tmp_path: Path
+    digits: nn.Module, samples: Any, soft: Any, tmp_path: Path
 ) -> None:
     keep_last = lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_last=True)
-    fit(Module(digits), samples, [LightningPruning(make), keep_last], tmp_path)
+    fit(Module(digits), samples, [LightningPruning(soft), keep_last], tmp_path)
     for name in ("epoch=0", "epoch=2", "last"):
         loaded = Module.load_from_checkpoint(tmp_path / f"{name}.ckpt", net=type(digits)())
         assert (name == "epoch=0") != all(
@@ -117,7 +142,7 @@ def test_the_sanity_check_sees_the_network_as_it_was(digits: nn.Module, samples:
 
 
 def test_a_trainer_of_pytorch_lightning_takes_it(
-    digits: nn.Module, samples: Any, by_hand: Any, make: Any, same: Any, tmp_path: Path
+    digits: nn.Module, samples: Any, by_hand: Any, soft: Any, same: Any, tmp_path: Path
 ) -> None:
     other = pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
 
@@ -136,10 +161,10 @@ def test_a_trainer_of_pytorch_lightning_takes_it(
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=tmp_path,
-        callbacks=[LightningPruning(make)],
+        callbacks=[LightningPruning(soft)],
     )
     trainer.fit(Other(), batches(samples))
-    same(digits.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(16, 8), epochs=2))
+    same(digits.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(16, 8), epochs=2))
 
 
 def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
@@ -178,5 +203,3 @@ def test_weights_of_another_checkpoint_are_refused(digits: nn.Module, samples: A
     torch.save(mixed, tmp_path / "mixed.ckpt")
     with pytest.raises(InputError, match=r"does not belong to the weights that were loaded: net\.hidden\.weight"):
         fit(Module(type(digits)()), samples, [pruning()], tmp_path, ckpt_path=tmp_path / "mixed.ckpt")
-
-

@@ -46,14 +46,18 @@ class InOrder(transformers.Trainer):  # type: ignore[name-defined, misc]
 
 
 def trainer(net: nn.Module, samples: Any, callback: TrainerPruning, folder: Path, **settings: Any) -> Any:
-    arguments = transformers.TrainingArguments(
-        **{
-            **{"output_dir": str(folder), "num_train_epochs": 3, "learning_rate": 2e-3, "weight_decay": 0.01},
-            **{"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "use_cpu": True, "optim": "adamw_torch"},
-            **{"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "logging_strategy": "no"},
-            **settings,
-        }
-    )
+    chosen = {
+        "output_dir": str(folder),
+        "num_train_epochs": 3,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    arguments = transformers.TrainingArguments(**{**chosen, **settings})
     data = [{"pixels": image, "labels": label} for image, label in samples]
     found = InOrder(Network(net), arguments, train_dataset=data, eval_dataset=data, callbacks=[callback])
     # Its own would decay biases and norms less than the loop by hand does.
@@ -65,17 +69,25 @@ def batches(samples: Any) -> DataLoader[Any]:
     return DataLoader(samples, batch_size=20)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_weights_are_those_of_a_loop_by_hand(
-    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path, accumulate: int
+    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
-    trainer(digits, samples, TrainerPruning(make), tmp_path, gradient_accumulation_steps=accumulate).train()
-    loop = Loop(24 // accumulate, 8 // accumulate)
-    wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=accumulate)
+    trainer(digits, samples, TrainerPruning(make), tmp_path, gradient_accumulation_steps=2).train()
+    loop = Loop(12, 4)
+    wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=2)
     same(digits.state_dict(), wanted)
 
 
-@pytest.mark.parametrize("step", [5, 8, 20])  # within an epoch and the removal, at its end, after the removal
+def test_every_batch_is_a_step_without_accumulation(
+    digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
+) -> None:
+    trainer(digits, samples, TrainerPruning(soft), tmp_path).train()
+    loop = Loop(24, 8)
+    wanted = by_hand(type(digits)(), batches(samples), soft, loop, epochs=3)
+    same(digits.state_dict(), wanted)
+
+
+@pytest.mark.parametrize("step", [5, 20])  # in the middle of the removal and of an epoch; after the removal
 def test_a_resumed_run_ends_with_the_same_weights(
     digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path, step: int
 ) -> None:
@@ -88,8 +100,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
     same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(24, 8), epochs=3))
 
 
-def test_the_last_checkpoint_is_the_pruned_network(digits: nn.Module, samples: Any, make: Any, tmp_path: Path) -> None:
-    found = trainer(digits, samples, TrainerPruning(make), tmp_path, save_strategy="epoch")
+def test_the_last_checkpoint_is_the_pruned_network(digits: nn.Module, samples: Any, soft: Any, tmp_path: Path) -> None:
+    found = trainer(digits, samples, TrainerPruning(soft), tmp_path, save_strategy="epoch")
     found.train()
     other = Network(type(digits)())
     found._load_from_checkpoint(str(tmp_path / "checkpoint-24"), other)
@@ -99,15 +111,26 @@ def test_the_last_checkpoint_is_the_pruned_network(digits: nn.Module, samples: A
 
 def test_a_network_of_transformers_is_pruned(samples: Any, tmp_path: Path) -> None:
     config = transformers.ViTConfig(
-        **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
-        **{"image_size": 28, "patch_size": 7, "num_channels": 1, "num_labels": 10},
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=28,
+        patch_size=7,
+        num_channels=1,
+        num_labels=10,
     )
     torch.manual_seed(0)
     model = transformers.ViTForImageClassification(config)
     data = [{"pixel_values": image, "labels": label} for image, label in samples]
     arguments = transformers.TrainingArguments(
-        **{"output_dir": str(tmp_path), "num_train_epochs": 1, "use_cpu": True, "report_to": "none"},
-        **{"disable_tqdm": True, "save_strategy": "steps", "save_steps": 8, "logging_strategy": "no"},
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        use_cpu=True,
+        save_strategy="epoch",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
     )
     pruning = TrainerPruning(
         lambda model, loop: SoftPruner(model, ["*.mlp.*.weight"], 0.75, steps=loop.steps("1 epoch"))
@@ -122,18 +145,20 @@ def test_a_network_of_transformers_is_pruned(samples: Any, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_that_lies_elsewhere_has_to_be_named(
-    digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
+    digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
-    trainer(digits, samples, TrainerPruning(make), tmp_path / "a", save_strategy="epoch").train()
+    trainer(digits, samples, TrainerPruning(soft), tmp_path / "a", save_strategy="epoch").train()
     (tmp_path / "a" / "checkpoint-8").rename(tmp_path / "kept")
     again = type(digits)()
     with pytest.raises(CheckpointError, match=r"resume_from=FOLDER"):
-        trainer(again, samples, TrainerPruning(make), tmp_path / "b").train(resume_from_checkpoint=str(tmp_path / "kept"))
-    named = TrainerPruning(make, resume_from=tmp_path / "kept")
+        trainer(again, samples, TrainerPruning(soft), tmp_path / "b").train(
+            resume_from_checkpoint=str(tmp_path / "kept")
+        )
+    named = TrainerPruning(soft, resume_from=tmp_path / "kept")
     trainer(again, samples, named, tmp_path / "b").train(resume_from_checkpoint=str(tmp_path / "kept"))
-    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(24, 8), epochs=3))
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(24, 8), epochs=3))
     (tmp_path / "kept" / STATE).write_bytes(b"no archive")
-    named = TrainerPruning(make, resume_from=tmp_path / "kept")
+    named = TrainerPruning(soft, resume_from=tmp_path / "kept")
     with pytest.raises(CheckpointError, match="is damaged"):
         trainer(again, samples, named, tmp_path / "b").train(resume_from_checkpoint=str(tmp_path / "kept"))
 

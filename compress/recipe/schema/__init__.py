@@ -45,6 +45,7 @@ from compress.recipe.schema.removal import (
     SoftRemoval,
 )
 from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.task import OwnTask
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "Norms",
     "NpzData",
     "Obd",
+    "OwnTask",
     "Part",
     "PenaltyRemoval",
     "PrincipalAxes",

@@ -30,7 +30,7 @@ from compress.recipe.schema.model import (
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct, Task
+from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
 from compress.recipe.schema.removal import (
     FilterRemoval,
     GradualRemoval,
@@ -40,6 +40,7 @@ from compress.recipe.schema.removal import (
     SoftRemoval,
 )
 from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
 
@@ -61,7 +62,7 @@ class Recipe(Part):
     data: Data = Field(
         description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
     )
-    task: Task = Field(description="reconstruct (an autoencoder) or classify")
+    task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
@@ -86,9 +87,9 @@ class Recipe(Part):
 
     @field_validator("task")
     @classmethod
-    def _task_fits_the_model(cls, task: Task, info: ValidationInfo) -> Task:
+    def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
             raise ValueError(
                 f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
             )
@@ -110,6 +111,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "npz data": NpzData,
     "folder data": FolderData,
     "factory data": FactoryData,
+    "own task": OwnTask,
     "nodes target": Nodes,
     "weights target": Weights,
     "magnitude": Magnitude,
