@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (compress recipes).")]
-ModelArgument = Annotated[Path, typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file; or a .pt2 program.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.sparsity=0.9")
 ]

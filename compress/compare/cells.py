@@ -15,7 +15,7 @@ from compress.compare.grid import Trained
 from compress.data import Dataset
 from compress.errors import DataError, TrainingError
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, build_task, choose_device
+from compress.recipe.building import build_data, build_model, build_task, choose_device, trained_model
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.setting import Setting, no_bar
@@ -107,8 +107,11 @@ def prepare(cell: Cell, place: Place) -> Setting:
 
 def network(cell: Cell, place: Place) -> nn.Module:
     """The dense network, fresh for every call."""
-    model = build_model(place.recipe.model, cell.seed)
-    load_weights(model, _weights(cell.trained), str(cell.trained.path))
+    if isinstance(place.recipe.model, schema.Program):
+        model = trained_model(place.recipe.model, cell.seed, cell.trained.path)
+    else:
+        model = build_model(place.recipe.model, cell.seed)
+        load_weights(model, _weights(cell.trained), str(cell.trained.path))
     return model.to(choose_device(place.device))
 
 

@@ -17,13 +17,21 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import stats
-from compress.checkpoint import load_weights, read_weights, write_weights
+from compress.checkpoint import write_weights
 from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError, NothingPrunedError
 from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, build_task, choose_device, require_fit, require_inputs
+from compress.recipe.building import (
+    build_data,
+    build_model,
+    build_task,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
@@ -113,9 +121,7 @@ def apply(
     torch.manual_seed(recipe.seed)
     clock = setting.clock
     with clock.phase("load"):
-        model = build_model(recipe.model, recipe.seed)
-        load_weights(model, read_weights(source), str(source))
-        model.to(setting.device)
+        model = trained_model(recipe.model, recipe.seed, source).to(setting.device)
         require_inputs(model, setting.example, recipe.model)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):

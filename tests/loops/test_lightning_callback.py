@@ -23,6 +23,8 @@ pytestmark = [
     # Lightning's advice on what these tests do on purpose: no processes for 160 samples, a progress in few batches.
     pytest.mark.filterwarnings(r"ignore:The '\w+' does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:GPU available but not used:UserWarning"),
+    # A resumed run saves beside the first one.
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
     # Lightning asks torch's pytree in a way that torch has deprecated.
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings(r"ignore:The `srun` command is available:UserWarning"),
@@ -95,14 +97,12 @@ def test_every_batch_is_a_step_without_accumulation(
 def resumed(net: nn.Module, again: nn.Module, samples: Any, make: Any, folder: Path, epoch: int, last: int) -> None:
     """Fit `net` for `last` epochs, and `again` from the checkpoint of `epoch`, counted from 0, to the end of four."""
 
-    def keep_all(name: str) -> Any:
-        return lightning.callbacks.ModelCheckpoint(folder / name, filename="{epoch}", save_top_k=-1)
+    def callbacks() -> list[Any]:
+        keep_all = lightning.callbacks.ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        return [LightningPruning(make), keep_all]
 
-    fit(Module(net), samples, [LightningPruning(make), keep_all("first")], folder, max_epochs=last)
-    checkpoint = folder / "first" / f"epoch={epoch}.ckpt"
-    fit(
-        Module(again), samples, [LightningPruning(make), keep_all("second")], folder, max_epochs=4, ckpt_path=checkpoint
-    )
+    fit(Module(net), samples, callbacks(), folder, max_epochs=last)
+    fit(Module(again), samples, callbacks(), folder, max_epochs=4, ckpt_path=folder / f"epoch={epoch}.ckpt")
 
 
 def test_a_run_that_resumes_in_the_middle_of_the_removal_ends_with_the_same_weights(
@@ -193,13 +193,13 @@ def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_
 
 
 def test_weights_of_another_checkpoint_are_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
-    def pruning() -> LightningPruning:
-        return LightningPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=loop.steps("2 epochs")))
+    def callbacks() -> list[Any]:
+        pruning = LightningPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=loop.steps("2 epochs")))
+        return [pruning, lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)]
 
-    keep = lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    fit(Module(digits), samples, [pruning(), keep], tmp_path)
+    fit(Module(digits), samples, callbacks(), tmp_path)
     mixed = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
     mixed["state_dict"]["net.hidden.weight"] = torch.ones(16, 784)
     torch.save(mixed, tmp_path / "mixed.ckpt")
     with pytest.raises(InputError, match=r"does not belong to the weights that were loaded: net\.hidden\.weight"):
-        fit(Module(type(digits)()), samples, [pruning()], tmp_path, ckpt_path=tmp_path / "mixed.ckpt")
+        fit(Module(type(digits)()), samples, callbacks(), tmp_path, ckpt_path=tmp_path / "mixed.ckpt")

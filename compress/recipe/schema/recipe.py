@@ -26,6 +26,7 @@ from compress.recipe.schema.model import (
     ConvClassifier,
     FactoryModel,
     Model,
+    Program,
     ResNet20,
     RowLSTM,
     VisionTransformer,
@@ -42,6 +43,9 @@ from compress.recipe.schema.removal import (
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
+
+WATCHING: Final = ("skeletonization", "variance", "ablation", "principal_axes", "scaled_magnitude")
+"""Criteria that look at layers while the network runs, or at what kind they are."""
 
 
 class Benchmark(Part):
@@ -85,6 +89,26 @@ class Recipe(Part):
             )
         return data
 
+    @field_validator("train")
+    @classmethod
+    def _a_program_is_trained(cls, train: Training | None, info: ValidationInfo) -> Training | None:
+        if train is not None and isinstance(info.data.get("model"), Program):
+            raise ValueError("a program comes with its weights; take the section away, and retrain in the stages")
+        return train
+
+    @field_validator("stages")
+    @classmethod
+    def _a_program_has_no_layers_to_watch(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+        if isinstance(info.data.get("model"), Program):
+            for number, stage in enumerate(stages):
+                if stage.criterion.kind in WATCHING or stage.compensate:
+                    what = "compensate" if stage.compensate else f"the criterion {stage.criterion.kind}"
+                    raise ValueError(
+                        f"entry {number}: {what} watches layers, and a program has none, only operators; "
+                        "magnitude, norms, lamp, taylor, taylor_square, snip and obd do without"
+                    )
+        return stages
+
     @field_validator("task")
     @classmethod
     def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
@@ -106,6 +130,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "program": Program,
     "factory model": FactoryModel,
     "name data": NamedData,
     "npz data": NpzData,
