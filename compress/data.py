@@ -78,8 +78,8 @@ class Dataset:
     def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
-        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what an own task says. The whole part moves to
-        `device` here, once, and not batch by batch.
+        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
+        The whole part moves to `device` here, once, and not batch by batch.
         """
         split = self._split(part)
         targets = None if wants_images(task) else split.labels.to(device)
