@@ -33,7 +33,7 @@ ALLOWED = {
     "report": set(),
 }
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
-ALLOWED["loops"] = {"errors", "duration", "checkpoint", "remove"}
+ALLOWED["loops"] = {"errors", "duration", "checkpoint", "select", "remove"}
 ALLOWED["engines"] = {"errors"}
 ALLOWED["sweep"] = {"errors", "checkpoint", "engines"}
 ALLOWED["paper"] = set(ALLOWED)

@@ -1,5 +1,6 @@
 """A pruner that is made, stepped, saved and finished by somebody else's loop."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from compress.errors import InputError
 from compress.loops.plain_names import PlainNames
 from compress.remove.masks import fold
 from compress.remove.pruner import Pruner
+from compress.select.choose import LayerCollapseWarning
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ class Pruning:
         saved, self._saved = self._saved, None
         # To make a pruner can change weights: hard removal does, and which ones chance may say.
         loaded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if saved else {}
-        pruner = self._make(model, loop)
+        with warnings.catch_warnings():
+            if saved:  # what is chosen now is not what goes
+                warnings.simplefilter("ignore", LayerCollapseWarning)
+            pruner = self._make(model, loop)
         self._names = PlainNames(pruner)
         try:
             if saved:

@@ -83,9 +83,8 @@ def test_an_own_metric_is_shown_under_its_name_everywhere(
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     pages = Path(__file__).parents[2] / "docs"
     jsonschema.validate(results, json.loads((pages / "results.schema.json").read_text(encoding="utf-8")))
-    assert "| test top\\_2 (own\\_measures:top\\_2) |" in (tmp_path / "out" / "MODEL_CARD.md").read_text(
-        encoding="utf-8"
-    )
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| test top\\_2 (own\\_measures:top\\_2) |" in card
 
     # What is in results.json is what the functions say of the network that was written.
     network = compress.load(

@@ -6,6 +6,7 @@ Rules between keys stand at the later of the two, as field validators that look 
 runs those even where other keys are wrong, and so everything is reported at once.
 """
 
+from compress.duration import Duration
 from compress.recipe.schema.criterion import (
     Ablation,
     AnyCriterion,
@@ -34,7 +35,7 @@ from compress.recipe.schema.model import (
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Duration, Part, Task
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
 from compress.recipe.schema.removal import (
     AnyRemoval,
