@@ -51,7 +51,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    """Its cells one after the other, as a script; .ci/run runs it in a kernel too."""
+    """Its cells one after the other, as a script: nothing in them needs a kernel."""
     cells = ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
     (tmp_path / "notebook.py").write_text("\n".join(cells), encoding="utf-8")
     shown = executed([str(tmp_path / "notebook.py")], tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from compress.errors import InputError
 from compress.remove.pruner import Pruner
@@ -22,11 +23,13 @@ class PlainNames:
 
     def __init__(self, pruner: Pruner) -> None:
         self._targets, self._learns = pruner.targets, pruner.removal.learns
-        self._hooks = []
+        self._hooks: list[RemovableHandle] = []
         for target in pruner.targets:
             module, name = target.module, target.name
-            self._hooks.append(module.register_state_dict_post_hook(partial(_to_plain, name)))
-            self._hooks.append(module.register_load_state_dict_pre_hook(partial(_from_plain, name)))
+            self._hooks += [
+                module.register_state_dict_post_hook(partial(_to_plain, name)),  # type: ignore[no-untyped-call]
+                module.register_load_state_dict_pre_hook(partial(_from_plain, name)),  # type: ignore[no-untyped-call]
+            ]
 
     def remove(self) -> None:
         for hook in self._hooks:
