@@ -10,7 +10,8 @@ from torch import Tensor
 
 from compress.checkpoint import read_weights
 from compress.errors import InputError
-from compress.export.program_file import quiet
+from compress.export.onnx_reading import read_onnx
+from compress.export.program_reading import program_weights
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
@@ -36,7 +37,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     elif path.suffix == ".onnx":
         tensors, metadata = _read_onnx(path)
     elif path.suffix == ".pt2":
-        tensors, metadata = _read_program(path)
+        tensors, metadata = program_weights(path), {}
     else:
         raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
     described = [_describe(name, tensor) for name, tensor in tensors.items()]
@@ -57,29 +58,25 @@ def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "entries": tensor.numel(),
-        "zeros": tensor.numel() - int(tensor.count_nonzero()),
+        "zeros": tensor.numel() - int(_countable(tensor).count_nonzero()),
     }
 
 
-def _read_onnx(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    import onnx_ir
+def _countable(tensor: Tensor) -> Tensor:
+    """torch does not count in its rarer types, all of which fit into these."""
+    if tensor.is_floating_point():
+        return tensor.float() if tensor.itemsize == 1 else tensor
+    return tensor != 0 if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64) else tensor
 
+
+def _read_onnx(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    model = read_onnx(path)
     try:
-        model = onnx_ir.load(path)
         tensors = {
             name: torch.from_numpy(value.const_value.numpy().copy())
             for name, value in model.graph.initializers.items()
             if value.const_value is not None
         }
-    except Exception as error:  # protobuf's and the reader's errors have no common base
+    except Exception as error:  # numpy's errors have no common base
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
     return tensors, model.metadata_props
-
-
-def _read_program(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    try:
-        with quiet():
-            program = torch.export.load(path)
-    except Exception as error:  # torch.export has no base class for its errors
-        raise InputError(f"{path} cannot be read as an exported program: {error}") from error
-    return {name: tensor.detach() for name, tensor in program.state_dict.items()}, {}

@@ -31,6 +31,8 @@ def export(
         from compress.recipe import exporting, output
 
         output.require_writable(out, force=force, inputs=[model])
+        if recipe is not None:
+            load(recipe, changes, None)  # which tells whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
             written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:

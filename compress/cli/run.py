@@ -22,6 +22,7 @@ from compress.cli.options import (
     load,
 )
 from compress.cli.voices import STARTED, bar, people, print_json, reporting, say, show, tell
+from compress.report.visible import visible
 
 
 def train(
@@ -123,4 +124,4 @@ def _show_results(results: dict[str, Any], out: Path) -> None:
 
 def _note(data: dict[str, Any]) -> None:
     if "note" in data:
-        people().print(Text.assemble(("note: ", "yellow"), data["note"]))
+        people().print(Text.assemble(("note: ", "yellow"), visible(data["note"])))

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from compress.cli.options import DataOption, DebugOption, DeviceOption, JsonOption, RecipeArgument, SetOption
+from compress.cli.options import (
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    tell_factories,
+)
 from compress.cli.voices import people, print_json, reporting, say, show, tell
 from compress.errors import InputError
 
@@ -59,6 +67,7 @@ def compare(
             number=stage,
             changes=changes or (),
         )
+        tell_factories(planned.recipe)
         # After that, since torch takes its time, and a misspelt name is told without it.
         from compress.compare import document, running
         from compress.recipe import output

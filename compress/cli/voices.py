@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compress.errors import CompressError
+from compress.report.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,11 +31,11 @@ def people() -> Console:
 
 
 def tell(line: str) -> None:
-    people().print(Text(line))
+    people().print(Text(visible(line)))
 
 
 def say(line: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(Text(line))
+    Console(highlight=False, soft_wrap=True).print(Text(visible(line)))
 
 
 def show(table: "Table") -> None:
@@ -53,7 +54,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
         warned.append(str(message))
-        console.print(Text.assemble(("warning: ", "yellow"), str(message)))
+        console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -63,10 +64,10 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         except CompressError as error:
             if debug:
                 traceback.print_exception(error)
-            console.print(Text.assemble(("error: ", "bold red"), str(error)))
+            console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console.print(Text(interrupted))
+            console.print(Text(visible(interrupted)))
             raise typer.Exit(130) from None
 
 

@@ -36,13 +36,13 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return data.from_factory(wanted.factory)
 
 
-def build_model(wanted: schema.Model, seed: int) -> nn.Module:
-    """A fresh network; the same seed gives the same weights.
+def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
+    """A fresh network; the same seed gives the same weights, and None those of torch's own generator.
 
     Raises:
         InputError: a factory that cannot be imported or called, or that returns no module.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -60,7 +60,8 @@ def build_model(wanted: schema.Model, seed: int) -> nn.Module:
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
         case schema.FactoryModel():
-            torch.manual_seed(seed)
+            if seed is not None:
+                torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
 
 

@@ -16,6 +16,9 @@ from compress.recipe.building import build_model
 from compress.recipe.loading import load_recipe
 from compress.recipe.output import whole_folder
 
+_MOST_BYTES = 8 * 2**30
+"""Of the dense network, where nothing but a file of weights says how large it is."""
+
 FORMATS = ("onnx", "safetensors", "pt2")
 
 
@@ -26,7 +29,7 @@ def export(
 
     Args:
         recipe: a recipe's file or name, for the network that the weights belong to; None where `source` is a
-            .safetensors file of this package, which has the recipe in it.
+            .safetensors file of this package, which has the recipe in it; that one may not name a factory.
         changes: to the recipe, as "model.latent=16".
 
     Returns:
@@ -71,13 +74,34 @@ def _recipe_of(source: Path) -> schema.Recipe:
     if text is None:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
     try:
-        return schema.Recipe.model_validate_json(text)
+        found = schema.Recipe.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "all of it"
         raise InputError(
             f"the recipe inside {source} is damaged ({key}: {first['msg']}): name one with --recipe"
         ) from None
+    if isinstance(found.model, schema.FactoryModel):
+        raise InputError(
+            f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "
+            "name a recipe that you trust with --recipe"
+        )
+    _require_room(found, source)
+    return found
+
+
+def _require_room(recipe: schema.Recipe, source: Path) -> None:
+    """The dense network is built before it is shrunk, in sizes that the file alone says."""
+    try:
+        with torch.device("meta"):  # sizes without memory
+            size = sum(tensor.nbytes for tensor in build_model(recipe.model, None).parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:
