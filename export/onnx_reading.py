@@ -23,11 +23,12 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
     file = Path(path).absolute()  # a bare name has no folder, and onnx_ir would then check none
     try:
         model = onnx_ir.load(file)
-        external = list(_external(model))
+        for tensor in _external(model):
+            _require_beside(tensor, file.parent, path)
+    except InputError:
+        raise
     except Exception as error:  # protobuf's and the reader's errors have no common base
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
-    for tensor in external:
-        _require_beside(tensor, file.parent, path)
     return model
 
 
