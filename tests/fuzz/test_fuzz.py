@@ -1,7 +1,7 @@
 """Files that were damaged, or made up, by chance: each is read, or refused with an error of this package. Nothing else.
 
-An input is a valid file with a few mutations, of its bytes or of the structure that they stand for. The short version runs
-always, with the same inputs each time; `-m slow` tries `LONG` inputs of every kind, with others each day unless
+An input is a valid file with a few mutations, of its bytes or of the structure that they stand for. The short version
+runs always, with the same inputs each time; `-m slow` tries `LONG` inputs of every kind, with others each day unless
 COMPRESS_FUZZ_SEED says which. An error names target and number of the input, which make it again.
 """
 
@@ -25,7 +25,7 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from torch import nn
 
-from compress.checkpoint import load, read_weights
+from compress.checkpoint import load
 from compress.errors import CompressError
 from compress.export.card import model_card
 from compress.export.contents import inspect
@@ -326,8 +326,14 @@ class BytesIOText:
 
 
 TARGETS: dict[str, Callable[[Random, Path], None]] = {
-    **{"torch": torch_file, "safetensors": safetensors_file, "program": program_file, "onnx": onnx_file},
-    **{"edits": edits_text, "recipe": recipe_file, "change": change_of_a_recipe, "results": results_document},
+    "torch": torch_file,
+    "safetensors": safetensors_file,
+    "program": program_file,
+    "onnx": onnx_file,
+    "edits": edits_text,
+    "recipe": recipe_file,
+    "change": change_of_a_recipe,
+    "results": results_document,
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {}
@@ -393,9 +399,20 @@ RESULTS: dict[str, Any] = {
     "machine": {"cpu": "some", "threads": 1},
     "stages": [
         {
-            **{"kind": "nodes", "target": "latent", "criterion": {"kind": "random"}, "removal": {"kind": "hard"}},
-            **{"asked": 0.5, "achieved": 0.5, "measure": "sparsity", "pruned": 1, "of": 2, "steps": 3, "seconds": 1.0},
-            **{"before_removal": None, "after_removal": {"loss": 0.5}, "removal_steps": 0},
+            "kind": "nodes",
+            "target": "latent",
+            "criterion": {"kind": "random"},
+            "removal": {"kind": "hard"},
+            "asked": 0.5,
+            "achieved": 0.5,
+            "measure": "sparsity",
+            "pruned": 1,
+            "of": 2,
+            "steps": 3,
+            "seconds": 1.0,
+            "before_removal": None,
+            "after_removal": {"loss": 0.5},
+            "removal_steps": 0,
         }
     ],
     "models": {"dense": figures(4), "masked": figures(4), "slim": figures(2)},
@@ -411,7 +428,8 @@ def tried(target: str, number: int, seed: int, folder: Path) -> bool:
         TARGETS[target](Random(f"{seed} {target} {number}"), folder)
         read = True
     except CompressError as error:
-        assert str(error).strip(), "an error without a word"
+        if not str(error).strip():
+            raise AssertionError(f"{target}, seed {seed}, input {number}: an error without a word") from error
     except (Exception, RecursionError) as error:
         raise AssertionError(f"{target}, seed {seed}, input {number}: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started

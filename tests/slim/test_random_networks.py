@@ -1,7 +1,8 @@
 """Networks that nobody drew up: random parts in a random order, random nodes gone, and everything must still agree.
 
 Slim computes what masked does, a file of it is the same network again, onnxruntime agrees, and an
-optimizer goes on as if nothing had been cut. A few dozen run each time, always the same ones; `-m slow` tries 600 new ones.
+optimizer goes on as if nothing had been cut. A few dozen run each time, always the same ones; `-m slow` tries
+600 new ones.
 """
 
 import copy
