@@ -77,6 +77,12 @@ def _read_onnx(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
             for name, value in model.graph.initializers.items()
             if value.const_value is not None
         }
+        metadata = {_text(key): _text(value) for key, value in model.metadata_props.items()}
     except Exception as error:  # numpy's errors have no common base
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
-    return tensors, model.metadata_props
+    return tensors, metadata
+
+
+def _text(found: str | bytes) -> str:
+    """protobuf gives what is no UTF-8 as bytes."""
+    return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import InputError
+from compress.export.program_file import quiet
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -22,7 +23,8 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
 
     file = Path(path).absolute()  # a bare name has no folder, and onnx_ir would then check none
     try:
-        model = onnx_ir.load(file)
+        with quiet():  # it warns of what is odd, with names from the file
+            model = onnx_ir.load(file)
         for tensor in _external(model):
             _require_beside(tensor, file.parent, path)
     except InputError:

@@ -51,6 +51,19 @@ class NodeChoice(Choice):
         return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
 
     @property
+    def expected(self) -> int | None:
+        stage = self._stage
+        if (
+            stage.level[0] != "sparsity"
+            or stage.multiple_of > 1
+            or stage.min_keep
+            or stage.scope not in (None, "layer")
+        ):
+            return None
+        sizes = [coupling.size for coupling in self._coupled]
+        return sum(min(round(stage.goes * size), size - 1) for size in sizes)  # the last one stays
+
+    @property
     def achieved(self) -> float:
         measure, _ = self._stage.level
         if measure == "sparsity":

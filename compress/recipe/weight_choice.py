@@ -35,6 +35,10 @@ class WeightChoice(Choice):
         total = sum(mask.numel() for mask in masks)
         return total - sum(int(mask.count_nonzero()) for mask in masks), total
 
+    @property
+    def expected(self) -> int:
+        return going(self._targets, self._stage)
+
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, [target.path for target in self._targets]
         scores = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
@@ -64,6 +68,12 @@ class WeightChoice(Choice):
         if self._stage.scope == "global":
             return returning(slopes, dead, may, share)
         return [returning([s], [d], [m], share)[0] for s, d, m in zip(slopes, dead, may, strict=True)]
+
+
+def going(targets: Sequence[Target], stage: schema.Stage) -> int:
+    """How many of the targets' entries a stage takes: exactly, but for those that earlier ones took beyond it."""
+    sizes = [target.parameter.numel() for target in targets]
+    return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
 
 
 def _weight_scores(

@@ -97,6 +97,19 @@ def test_data_beside_the_model_is_read(tmp_path: Path) -> None:
         assert (found["entries"], found["zeros"]) == (6, 1)
 
 
+def test_names_that_are_no_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "m.onnx", numpy_helper.from_array(VALUES, "wwwww"))
+    path.write_bytes(path.read_bytes().replace(b"wwwww", b"w\xff\x1b[2"))
+    with pytest.raises(InputError, match="cannot be read as an ONNX model"):
+        inspect(path)
+    model = onnx.load(write(path, numpy_helper.from_array(VALUES, "w")))
+    helper.set_model_props(model, {"note": "vvvvv"})
+    model.graph.node[0].input[0] = "\x1b[2J"  # onnx_ir warns of it, by that name
+    path.write_bytes(model.SerializeToString().replace(b"vvvvv", b"v\xff\x1b[2"))
+    assert inspect(path)["metadata"] == {"note": "v\\xff\x1b[2"}
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_tensor_that_claims_more_than_it_holds(tmp_path: Path) -> None:
     tensor = numpy_helper.from_array(VALUES, "w")
     tensor.dims[0] = 2**40

@@ -199,7 +199,7 @@ def safetensors_file(chance: Random, folder: Path) -> None:
 def read_whole(path: Path, chance: Random) -> None:
     """As `inspect` reads it, as a network, or both."""
     if chance.random() < 0.5:
-        inspect(path)
+        json.dumps(inspect(path), allow_nan=False)
     else:
         load(path, Net)
 
@@ -217,12 +217,12 @@ def program_file(chance: Random, folder: Path) -> None:
     (content,) = SEEDS["program"]
     content = rezipped(content, change) if chance.random() < 0.7 else damaged(content, chance)
     (folder / "m.pt2").write_bytes(content)
-    inspect(folder / "m.pt2")
+    json.dumps(inspect(folder / "m.pt2"), allow_nan=False)
 
 
 def onnx_file(chance: Random, folder: Path) -> None:
     (folder / "m.onnx").write_bytes(damaged(chance.choice(SEEDS["onnx"]), chance))
-    inspect(folder / "m.onnx")
+    json.dumps(inspect(folder / "m.onnx"), allow_nan=False)
 
 
 def edits_text(chance: Random, folder: Path) -> None:
