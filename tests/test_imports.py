@@ -32,7 +32,8 @@ ALLOWED = {
     "report": set(),
 }
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
-ALLOWED["sweep"] = {"errors", "checkpoint"}
+ALLOWED["engines"] = {"errors"}
+ALLOWED["sweep"] = {"errors", "checkpoint", "engines"}
 ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
 ALLOWED["cli"] = {"compare", "errors", "export", "paper", "recipe", "report"}
@@ -121,6 +122,7 @@ except SystemExit as exit:
         (["recipes", "mnist_ae", "--json"], 0),
         (["train", "broken.yaml", "-o", "model.pt"], 2),
         (["apply", "mnist_ae", "model.pt", "--set", "seed=no"], 2),
+        (["plan", "mnist_ae", "model.pt", "--set", "seed=no"], 2),
         (["compare", "mnist_ae", "model.pt", "--removal", "hrd"], 2),
     ],
 )

@@ -11,6 +11,8 @@ from compress.errors import DataError, InputError
 from compress.metrics import evaluation_mode
 from compress.recipe import schema
 
+_MOST_BYTES = 8 * 2**30
+
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     """Load the data set; `root` is where named ones lie or are downloaded to.
@@ -63,6 +65,24 @@ def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
             if seed is not None:
                 torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
+
+
+def require_room(wanted: schema.Model, source: str) -> None:
+    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
+
+    Raises:
+        InputError: it takes more than 8 GiB, or cannot be built.
+    """
+    try:
+        with torch.device("meta"):  # sizes without memory
+            size = sum(tensor.nbytes for tensor in build_model(wanted, None).parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:

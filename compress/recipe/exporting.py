@@ -12,12 +12,9 @@ import compress.export
 from compress.checkpoint import load, read_weights
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.recipe.building import build_model
+from compress.recipe.building import build_model, require_room
 from compress.recipe.loading import load_recipe
 from compress.recipe.output import whole_folder
-
-_MOST_BYTES = 8 * 2**30
-"""Of the dense network, where nothing but a file of weights says how large it is."""
 
 FORMATS = ("onnx", "safetensors", "pt2")
 
@@ -86,22 +83,8 @@ def _recipe_of(source: Path) -> schema.Recipe:
             f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "
             "name a recipe that you trust with --recipe"
         )
-    _require_room(found, source)
+    require_room(found.model, str(source))
     return found
-
-
-def _require_room(recipe: schema.Recipe, source: Path) -> None:
-    """The dense network is built before it is shrunk, in sizes that the file alone says."""
-    try:
-        with torch.device("meta"):  # sizes without memory
-            size = sum(tensor.nbytes for tensor in build_model(recipe.model, None).parameters())
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
-    if size > _MOST_BYTES:
-        raise InputError(
-            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
-            "if that is right, name a recipe of it with --recipe"
-        )
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:
