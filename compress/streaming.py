@@ -225,9 +225,9 @@ class _StreamedBatches:
     def __len__(self) -> int:
         return -(-len(self.files.labels) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         mean, std = (statistic.view(-1, 1, 1).to(self.device) for statistic in (self.data.mean, self.data.std))
-        batches = batch_rows(len(self.files.labels), self.size, generator)
+        batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
         images = self.data.decoder.decode(self.files.paths, batches)
         for rows, pixels in zip(batches, images, strict=True):
             labels = None if self.task == "reconstruct" else self.files.labels[rows].to(self.device)

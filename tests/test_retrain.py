@@ -20,8 +20,8 @@ class Samples:
     def __len__(self) -> int:
         return 7
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(50, generator=generator).split(8):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(50, generator=generator).split(8)[skip:]:
             yield INPUTS[rows], TARGETS[rows]
 
 
@@ -29,8 +29,8 @@ class Recorder(Samples):
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in super().__call__(generator):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in super().__call__(generator, skip):
             self.seen.append(inputs)
             yield inputs, targets
 
