@@ -1,4 +1,4 @@
-"""Where this process's chance stands: the generators that belong to nobody, such as torch's own, which dropout draws from.
+"""Where chance stands: the generators that the process shares, such as torch's own, which dropout draws from.
 
 Whatever has a generator of its own keeps that itself.
 """
@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-State = dict[str, Any]
 
-
-def state() -> State:
+def state_dict() -> dict[str, Any]:
     """Of torch (all devices), numpy and Python; tensors, lists and numbers alone, so that any file can hold it."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (str(kind), torch.from_numpy(keys.astype(np.int64)), *rest),
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "python": random.getstate(),
     }
 
 
-def set_state(saved: State) -> None:
-    """From here on chance repeats what followed `state()`."""
+def load_state_dict(saved: dict[str, Any]) -> None:
+    """From here on chance repeats what followed `state_dict()`."""
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])

@@ -56,9 +56,7 @@ class _TaughtBatches:
     ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
         return self._taught(self.batches(generator, skip))
 
-    def _taught(
-        self, batches: Iterator[tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    def _taught(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
         for inputs, target in batches:
             with evaluation_mode(self.teacher):
                 taught = self.teacher(inputs)

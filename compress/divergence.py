@@ -29,7 +29,7 @@ def first_broken(model: nn.Module, inputs: Tensor, target: object) -> str | None
 
 
 def listed(names: Sequence[str]) -> str | None:
-    """"a", "a and 3 more", or None."""
+    """ "a", "a and 3 more", or None."""
     return (names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")) if names else None
 
 

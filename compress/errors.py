@@ -15,6 +15,8 @@ CompressError                   the base: `except CompressError` catches all of 
     ├── NothingPrunedError      a run that would leave the network as large as it was
     └── SweepError              some cells of a sweep failed; the others are kept
 
+Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
+
 A message is a sentence or two: what was found, where, and the way out.
 """
 
@@ -75,3 +77,9 @@ class NothingPrunedError(RunError):
 
 class SweepError(RunError):
     pass
+
+
+class Interrupted(KeyboardInterrupt):
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.exit_code = 128 + signal  # as shells have it

@@ -144,7 +144,7 @@ class Loop:
             "epoch_losses": self.training.losses,
             "losses": self._losses,
             "began": self._began,
-            "chance": chance.state(),
+            "chance": chance.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
             "good": tuple(self._good),
@@ -154,25 +154,25 @@ class Loop:
         """Before the first step; the model's own state is loaded by whoever keeps it."""
         self.training = Training(list(state["epoch_losses"]), state["steps"])
         self._losses, self._began = list(state["losses"]), state["began"]
-        for part, saved in zip(
-            [*self._optimizers, *self._schedulers], [*state["optimizers"], *state["schedulers"]], strict=True
-        ):
-            part.load_state_dict(saved)
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
         self._epoch_start = self._good = _Weights(*state["good"])  # the same one after a step
-        chance.set_state(state["chance"])
+        chance.load_state_dict(state["chance"])
 
     def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch that are still to come."""
         if not self._losses:
-            self._began = {"order": self._generator.get_state(), "chance": chance.state()}
+            self._began = {"order": self._generator.get_state(), "chance": chance.state_dict()}
             self._epoch_start = _Weights(self.training.steps, copy.deepcopy(self._model.state_dict()))
             return self._batches(self._generator)
         # What was drawn for the batches that are done is drawn again; then chance stands where they had left it.
-        now = chance.state()
+        now = chance.state_dict()
         self._generator.set_state(self._began["order"])
-        chance.set_state(self._began["chance"])
+        chance.load_state_dict(self._began["chance"])
         batches = self._batches(self._generator, len(self._losses))
-        chance.set_state(now)
+        chance.load_state_dict(now)
         return batches
 
     def _update(self, inputs: Tensor, target: Tensor) -> float:
@@ -204,9 +204,7 @@ class Loop:
         """The model gets its last good weights back."""
         self._model.load_state_dict(self._good.state)
         advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
-        return DivergedError(
-            f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}"
-        )
+        return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
 
 
 @contextmanager

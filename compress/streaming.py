@@ -6,6 +6,7 @@ Workers hand pixels back through pipes, not through shared memory, of which a co
 
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class _Lane:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # the workers' seeds would otherwise be drawn from the global one
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def run(self, pieces: Iterable[Paths]) -> Iterator[NDArray[np.uint8]]:
@@ -125,6 +127,11 @@ class _Lane:
                 yield images
         except RuntimeError as error:
             _explain(error)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A terminal's Ctrl-C goes to all processes; the run ends its step first, which may need images."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(images: object) -> object:

@@ -27,7 +27,9 @@ ALLOWED = {
     "remove": {"errors", "select"},
     "slim": {"errors", "metrics"},
     "checkpoint": {"errors", "slim"},
-    "retrain": {"errors", "metrics", "data"},
+    "chance": set(),
+    "divergence": set(),
+    "retrain": {"chance", "divergence", "errors", "metrics", "data"},
     "export": {"errors", "stats", "checkpoint", "metrics", "slim"},
     "report": set(),
 }

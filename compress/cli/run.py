@@ -13,12 +13,15 @@ from compress.cli.options import (
     DataOption,
     DebugOption,
     DeviceOption,
+    EveryOption,
     ForceOption,
     JsonOption,
     ModelArgument,
     RecipeArgument,
+    ResumeOption,
     SeedOption,
     SetOption,
+    command_line,
     load,
 )
 from compress.cli.voices import STARTED, bar, people, print_json, reporting, say, show, tell
@@ -31,6 +34,8 @@ def train(
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    every: EveryOption = 60.0,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -40,10 +45,15 @@ def train(
         loaded = load(recipe, changes, seed)
         from compress.recipe import output, running
         from compress.recipe.clock import Clock
+        from compress.recipe.journal import kept
 
         output.require_file(out, force=force)
-        with redirect_stdout(sys.stderr):  # what a factory of the user's prints is no result
-            setting = running.prepare(loaded, data_root, device, bar(), Clock(STARTED, "imports"))
+        again = _command("train", recipe, out, changes, data_root, seed, device, every, as_json, force)
+        with (
+            kept(out, resume=resume, force=force, every=every, command=again, tell=tell) as journal,
+            redirect_stdout(sys.stderr),  # what a factory of the user's prints is no result
+        ):
+            setting = running.prepare(loaded, data_root, device, bar(), Clock(STARTED, "imports"), journal)
             done = running.train_dense(loaded, out, setting)
         if as_json:
             print_json(done)
@@ -64,6 +74,8 @@ def apply(
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    every: EveryOption = 60.0,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -73,11 +85,16 @@ def apply(
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading, output, running
         from compress.recipe.clock import Clock
+        from compress.recipe.journal import kept
 
         out = out or Path(loaded.name)
         output.require_writable(out, force=force, inputs=[model, Path(recipe)])
-        with redirect_stdout(sys.stderr):  # as in `train`
-            setting = running.prepare(loaded, data_root, device, bar(), Clock(STARTED, "imports"))
+        again = _command("apply", recipe, out, changes, data_root, seed, device, every, as_json, force, model)
+        with (
+            kept(out, resume=resume, force=force, every=every, command=again, tell=tell) as journal,
+            redirect_stdout(sys.stderr),  # as in `train`
+        ):
+            setting = running.prepare(loaded, data_root, device, bar(), Clock(STARTED, "imports"), journal)
             results = running.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
             )
@@ -107,6 +124,35 @@ def demo(
             print_json(results)
         else:
             _show_results(results, out / "mnist_ae")
+
+
+def _command(
+    name: str,
+    recipe: str,
+    out: Path,
+    changes: list[str] | None,
+    data_root: Path,
+    seed: int | None,
+    device: str,
+    every: float,
+    as_json: bool,
+    force: bool,
+    *models: Path,
+) -> str:
+    """What was typed, but for what is as it is by default."""
+    return command_line(
+        name,
+        recipe,
+        *models,
+        out=out,
+        set=changes,
+        data_root=None if data_root == Path("data") else data_root,
+        seed=seed,
+        device=None if device == "auto" else device,
+        checkpoint_every=None if every == 60 else every,
+        json=as_json,
+        force=force,
+    )
 
 
 def _show_results(results: dict[str, Any], out: Path) -> None:

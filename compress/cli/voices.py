@@ -52,7 +52,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
-        warned.append(str(message))
+        if str(message) not in warned:  # a resumed run says again what its beginning had said
+            warned.append(str(message))
         console.print(Text.assemble(("warning: ", "yellow"), str(message)))
 
     with warnings.catch_warnings():
@@ -64,10 +65,17 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
             if debug:
                 traceback.print_exception(error)
             console.print(Text.assemble(("error: ", "bold red"), str(error)))
+            _notes(console, error)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             console.print(Text(interrupted))
-            raise typer.Exit(130) from None
+            _notes(console, error)
+            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
+def _notes(console: Console, error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        console.print(Text(note))
 
 
 def bar() -> Callable[[str, int], AbstractContextManager["OnStep"]]:

@@ -1,6 +1,6 @@
 """`compress demo`: the whole job on real digits, short enough to watch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def run(
     bar: Bar,
     tell: Callable[[str], None],
     clock: Clock,
-    warned: Sequence[str],
+    warned: list[str],
 ) -> dict[str, Any]:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from compress.distill import Teacher
 from compress.metrics import Task
 from compress.recipe import schema
 from compress.recipe.clock import Clock
+from compress.recipe.journal import Journal
 from compress.remove.pruner import Pruner
 from compress.retrain import Optimization, Training, train
 
@@ -52,6 +53,7 @@ class Setting:
     seed: int
     bar: Bar  # (title, steps) -> context manager of a function that is told of every step
     clock: Clock
+    journal: Journal = field(default_factory=Journal)
 
     @property
     def example(self) -> Tensor:
@@ -81,10 +83,12 @@ class Setting:
     ) -> Training:
         """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes."""
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
-        with self.bar(title, steps) as tell, self.clock.phase("training"):
+        journal = self.journal
+        with self.bar(title, steps) as tell, self.clock.phase("training"), journal.training(title, steps) as may_keep:
 
             def on_step(step: int, loss: float) -> None:
                 tell(Moment(step, loss) if pruner is None else Moment(step, loss, pruner.factor, pruner.share))
+                may_keep(step)
 
             return train(
                 model,
@@ -95,6 +99,7 @@ class Setting:
                 generator=torch.Generator().manual_seed(self.seed),
                 after_step=after_step,
                 on_step=on_step,
+                on_start=lambda loop: journal.follow("loop", loop),
             )
 
 

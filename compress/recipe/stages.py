@@ -40,28 +40,41 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     setting = _in_batches_of(stage, setting)
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = _teacher(model, stage, pruned)
-    before = setting.evaluate(model) if removal.steps == 0 else None
-    training, earlier = Training(), setting.clock.spent("training")
+    training, journal = Training(), setting.journal
+    if removal.steps == 0:
+        journal.note("before_removal", lambda: setting.evaluate(model))
+    earlier = journal.note("trained_before", lambda: setting.clock.spent("training"))
     with setting.clock.phase("selection"):
         chosen = _choice(model, stage, number, pruned, setting)
         if stage.compensate:
-            chosen.compensate(stage.goes)
+            journal.note("compensated", lambda: chosen.compensate(stage.goes))
     with only_trainable(model, _trainable(stage, chosen)):
         with setting.clock.phase("selection"):
             masks = _masks_gradients(stage, removal)
-            pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen, mask_gradients=masks)
+            pruner = Pruner(
+                model,
+                chosen.paths,
+                stage.goes,
+                removal=removal,
+                chooser=chosen,
+                mask_gradients=masks,
+                start=not journal.has("pruner"),
+            )
+        journal.follow("choice", chosen)
+        journal.follow("masked model", model, instead_of="model")
+        journal.follow("pruner", pruner)
 
         def after_step(step: int) -> None:
-            nonlocal before
             if pruner.removes_next:
                 pruner.hold()
-                before = setting.evaluate(model)
+                journal.note("before_removal", lambda: setting.evaluate(model))
             pruner.step()
 
         if steps and stage.retrain is not None:
             title = f"stage {number + 1}: {describe_target(stage)}"
             training = setting.train(model, title, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
+    before = journal.noted("before_removal")
     chosen.settle()
     count, total = chosen.count
     measure, asked = stage.level

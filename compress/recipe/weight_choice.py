@@ -21,11 +21,10 @@ from compress.select.targets import Target, resolve
 
 class WeightChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned)
+        super().__init__(pruned, chance_of(setting, number))
         assert isinstance(stage.target, schema.Weights)
         self._model, self._stage, self._setting = model, stage, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
-        self._chance = chance_of(setting, number)
         self.adjacent = []
         self.paths = list(dict.fromkeys([*(found.path for found in self._targets), *pruned.keep]))
 

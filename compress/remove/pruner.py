@@ -267,8 +267,8 @@ class Pruner:
                 self._places.append((target.module, self._mark(target)))
             if start:
                 self.removal.start(self)
-            if start and self.removed:
-                self.removal.finish(self)
+                if self.removed:
+                    self.removal.finish(self)
         except (InputError, RuntimeError):
             for module, method in self._places:
                 prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from compress.checkpoint import load_weights, read_weights
 from compress.metrics import evaluate
 from compress.models import autoencoder
 from compress.recipe.loading import load_recipe
+from compress.recipe.setting import Moment
 from compress.sources import from_npz
 
 Run = Callable[..., Result]
@@ -336,10 +337,10 @@ def test_ctrl_c_ends_cleanly(
     steps = []
 
     @contextmanager
-    def bar(console: object, title: str, total: int) -> Iterator[Callable[[int, float], None]]:
-        def on_step(done: int, loss: float) -> None:
-            steps.append(done)
-            if done == 3:
+    def bar(console: object, title: str, total: int) -> Iterator[Callable[[Moment], None]]:
+        def on_step(now: Moment) -> None:
+            steps.append(now.step)
+            if now.step == 3:
                 raise KeyboardInterrupt
 
         yield on_step
