@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from compress.checkpoint import atomic
+from compress.checkpoint import archive, atomic
 from compress.errors import InputError, OutputError
 
 PARTIAL = ".partial"
@@ -81,7 +81,6 @@ def _locked(folder: Path, out: Path) -> FileLock:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    number: int
     where: str
     state: State
 
@@ -111,21 +110,19 @@ class Checkpoints:
         content, note = self.folder / f"{number}.pt", self.folder / f"{number}.json"
         try:
             with atomic(content) as temporary:
-                with temporary.open("wb") as file:
+                with archive(temporary) as file:
                     torch.save(state, file)
                 digest = _sha256(temporary)
             with atomic(note) as temporary:
                 found = {"where": where, "sha256": digest, "fingerprint": self.fingerprint}
                 temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except (OutputError, OSError, RuntimeError) as error:  # torch has a RuntimeError for a full disk
+        except OutputError as error:
             with suppress(OSError):
                 content.unlink(missing_ok=True)
             self.tell(f"warning: no checkpoint at {where}: {error}; the run goes on, with those before")
             return
         for old in sorted(_numbers(self.folder))[:-KEPT]:
-            for suffix in (".json", ".pt"):
-                with suppress(OSError):
-                    (self.folder / f"{old}{suffix}").unlink(missing_ok=True)
+            self._remove(old)
 
     def latest(self) -> Checkpoint | None:
         """The latest one that is whole, and None if none is.
@@ -140,7 +137,8 @@ class Checkpoints:
                 if _sha256(content) != note["sha256"]:
                     raise ValueError("its checksum is another")
                 where, fingerprint = str(note["where"]), note["fingerprint"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                state = torch.load(content, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch.load raises whatever its damaged input leads to
                 self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): taking the one before")
                 continue
             if different := list(_differences(fingerprint, json.loads(json.dumps(self.fingerprint)))):
@@ -148,13 +146,19 @@ class Checkpoints:
                     f"{self.folder} is of another run: {'; '.join(different)}. Go on with what it was begun with, or "
                     "begin anew: --force without --resume"
                 )
-            return Checkpoint(number, where, torch.load(content, map_location="cpu", weights_only=True))
+            for damaged in (later for later in _numbers(self.folder) if later > number):
+                self._remove(damaged)
+            return Checkpoint(where, state)
         return None
 
     def clear(self) -> None:
         """The run is complete, or begins anew."""
         for number in _numbers(self.folder):
-            for suffix in (".json", ".pt"):
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        for suffix in (".json", ".pt"):
+            with suppress(OSError):
                 (self.folder / f"{number}{suffix}").unlink(missing_ok=True)
 
     def _note(self, number: int) -> dict[str, Any]:
