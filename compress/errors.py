@@ -14,6 +14,7 @@ CompressError                   the base: `except CompressError` catches all of 
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
     └── SweepError              some cells of a sweep failed; the others are kept
+        └── LostWorkerError     ... since the process that computed one has died
 
 Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
 
@@ -76,6 +77,10 @@ class NothingPrunedError(RunError):
 
 
 class SweepError(RunError):
+    pass
+
+
+class LostWorkerError(SweepError):
     pass
 
 

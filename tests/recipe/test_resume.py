@@ -269,7 +269,7 @@ def test_a_loss_that_becomes_nan_after_resuming_goes_back_as_far(make: Callable[
     for out in ("whole", "resumed"):
         if out == "resumed":
             run.killed(out, after=1)
-        with pytest.raises(DivergedError, match="nan at step 3 of 15, .* had become not finite; .* step 0"):
+        with pytest.raises(DivergedError, match=r"nan at step 3 of 15, .* had become not finite; .* step 0"):
             run(out, Deadly(run.folder / f"{out}.partial", 0) if out == "resumed" else None)
         places.append(run.folder / out / "checkpoint" / "last_good.safetensors")
     assert places[0].read_bytes() == places[1].read_bytes()
@@ -448,8 +448,10 @@ def test_an_output_folder_that_is_there(
     assert names == {"results.json", "recipe.yaml", "MODEL_CARD.md", "checkpoint"}
 
 
-@pytest.mark.parametrize("export", ["onnx", "pt2", "safetensors", ""])
-@pytest.mark.parametrize("size", [0, 1000, 100_000])
+@pytest.mark.parametrize(
+    ("export", "size"),
+    [("", 0), ("safetensors", 1000), ("pt2", 0), ("pt2", 1000), ("pt2", 100_000), ("onnx", 100_000)],
+)
 def test_a_disk_that_is_full_at_the_end(
     run: Command, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: str, size: int
 ) -> None:
@@ -503,7 +505,7 @@ def test_warnings_from_before_the_interruption_are_in_the_results_once(
         result = run("apply", recipe, trained, "-o", tmp_path / "out", *options, code=143)
     run(*command_in(result.stderr))
     found, whole = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("out", "whole"))
-    assert len(whole["warnings"]) == 1
+    assert len(whole["warnings"]) == len(set(whole["warnings"])) > 0
     assert timeless(found) == timeless(whole)
     assert found["timing"]["phases"]["training"] > 0
     assert found["timing"]["total"] == pytest.approx(sum(found["timing"]["phases"].values()))
