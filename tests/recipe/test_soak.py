@@ -1,6 +1,6 @@
-"""Real processes, killed at random moments and gone on with, until fifty have died: minutes, so not in the default suite.
+"""Real processes, killed at random moments and gone on with, until fifty have died; takes minutes.
 
-    pytest -m slow tests/recipe/test_soak.py -s
+pytest -m slow tests/recipe/test_soak.py -s
 """
 
 import json
@@ -18,23 +18,22 @@ KILLS = 50
 RECIPE = """\
 name: soak
 model: {name: classifier}
-data: {name: mnist_sample, train: 2000, batch_size: 50}
+data: {name: mnist_sample, train: 1000, batch_size: 25}
 task: classify
 train: {epochs: 1, optimizer: adamw, lr: 1e-3}
 stages:
   - target: {weights: ["dense.*"]}
-    criterion: taylor
+    criterion: {kind: taylor, samples: 500}
     sparsity: 0.8
-    removal: {kind: gradual_soft, every: 10 steps}
-    regrow: {share: 0.2}
-    retrain: {epochs: 12, optimizer: muon, lr: 1e-3, lr_schedule: cosine, distill: {weight: 0.5}}
+    removal: {kind: gradual_soft, every: 20 steps}
+    regrow: {share: 0.2, samples: 200}
+    retrain: {epochs: 5, optimizer: muon, lr: 1e-3, lr_schedule: cosine, distill: {weight: 0.5}}
   - target: {nodes: ["*"]}
     criterion: skeletonization
     sparsity: 0.25
-    removal: {kind: soft, over: 8 epochs}
-    retrain: {epochs: 12, optimizer: adamw, lr: 1e-3}
-export: [onnx, safetensors]
-benchmark: {batch_sizes: [1]}
+    removal: {kind: soft, over: 6 epochs}
+    retrain: {epochs: 10, optimizer: adamw, lr: 1e-3}
+export: [safetensors]
 """
 
 
@@ -50,7 +49,7 @@ def content(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         del stage["seconds"]
     for model in results["models"].values():
         model.pop("latency_ms", None)
-    files = [out / "slim.onnx", out / "slim.safetensors", out / "checkpoint" / "masked.safetensors"]
+    files = [out / "slim.safetensors", out / "checkpoint" / "masked.safetensors"]
     return results, {path.name: path.read_bytes() for path in files}
 
 
@@ -88,7 +87,7 @@ def test_fifty_deaths(tmp_path: Path) -> None:
         assert not (tmp_path / f"out{finished}.partial").exists()
         finished += 1
     assert gone_on > KILLS / 4
-    print(
+    sys.stdout.write(
         f"\n{deaths} of runs that take {seconds:.0f} s; {gone_on} went on from a checkpoint, {finished} were finished, "
-        f"all equal to the whole one; {spent:.0f} s in all"
+        f"all equal to the whole one; {spent:.0f} s in all\n"
     )
