@@ -70,7 +70,7 @@ def train(
     *,
     generator: torch.Generator,
     after_step: Callable[[int], None] = lambda step: None,
-    on_step: Callable[[int, float], None] = lambda step, value: None,
+    on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
     on_start: Callable[["Loop"], None] = lambda loop: None,
 ) -> Training:
     """Train all parameters that require a gradient for `steps` optimizer steps.
@@ -80,7 +80,8 @@ def train(
         loss: (output, target) -> scalar.
         generator: decides the order of the samples, and nothing else does.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
-        on_step: called after that with (steps done, loss): progress is shown here, and checkpoints are made.
+        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
+            checkpoints are made.
         on_start: called with the loop before its first step: what goes on after an interruption loads its state here.
 
     Raises:
@@ -121,16 +122,17 @@ class Loop:
         self._began: dict[str, Any] = {}  # order and chance when this epoch began
         self._epoch_start = self._good = _Weights(0, copy.deepcopy(model.state_dict()))
 
-    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float], None]) -> Training:
+    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
         done = self.training
         self._model.zero_grad()
         self._model.train()
         while self._losses or done.steps < self._steps:
             for inputs, target in islice(self._rest_of_epoch(), self._steps - done.steps):
-                self._losses.append(self._update(inputs, target))
+                loss, lr = self._update(inputs, target)
+                self._losses.append(loss)
                 done.steps += 1
                 after_step(done.steps)
-                on_step(done.steps, self._losses[-1])
+                on_step(done.steps, loss, lr)
             done.losses.append(sum(self._losses) / len(self._losses))
             self._losses = []
         if done.steps and (broken := listed(broken_weights(self._model))):
@@ -175,8 +177,8 @@ class Loop:
         chance.load_state_dict(now)
         return batches
 
-    def _update(self, inputs: Tensor, target: Tensor) -> float:
-        """One step of the optimizers; the loss before it."""
+    def _update(self, inputs: Tensor, target: Tensor) -> tuple[float, float]:
+        """One step of the optimizers: (the loss before it, its learning rate)."""
         precision = torch.autocast(
             inputs.device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
         )
@@ -196,9 +198,10 @@ class Loop:
         for optimizer in self._optimizers:
             optimizer.step()
         self._model.zero_grad()
+        lr = self._optimizers[0].param_groups[0]["lr"]  # where there are two optimizers, both have the same
         for scheduler in self._schedulers:
             scheduler.step()
-        return found
+        return found, lr
 
     def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
         """The model gets its last good weights back."""

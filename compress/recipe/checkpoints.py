@@ -22,18 +22,11 @@ from filelock import FileLock, Timeout
 from compress.checkpoint import archive, atomic
 from compress.errors import InputError, OutputError
 
-PARTIAL = ".partial"
 KEPT = 2
 
 State = dict[str, Any]
 Fingerprint = Mapping[str, Any]
 """Everything that determines what a run comes to, as JSON."""
-
-
-def folder_of(out: Path) -> Path:
-    """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
-    beside = out.parent / f"{out.name}{PARTIAL}"
-    return out / PARTIAL if out.is_dir() and not beside.exists() else beside
 
 
 @contextmanager

@@ -52,6 +52,7 @@ class Stop:
             raise Interrupted(self._wanted)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._deferring or self.wanted:
+        at_once = not self._deferring or self.wanted
+        self._wanted = number  # for the next `check`, where Python swallows what is raised, as in a destructor
+        if at_once:
             raise Interrupted(number)
-        self._wanted = number

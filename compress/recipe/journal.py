@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from compress.errors import DivergedError, OutputError
-from compress.recipe.checkpoints import Checkpoints, Fingerprint, State, alone, folder_of
+from compress.recipe.checkpoints import Checkpoints, Fingerprint, State, alone
 from compress.recipe.clock import Clock
 from compress.recipe.interruption import Stop
+from compress.recipe.output import folder_of
 
 Result = TypeVar("Result")
 
@@ -54,7 +55,7 @@ class Journal:
         self._results: dict[str, Any] = {}  # of chapters
         self._notes: dict[str, Any] = {}  # of the one that is being written
         self._saved: State = {}  # states of parts that have not come up yet
-        self._due = 0.0
+        self._title, self._due = "", 0.0
         self.opened = False  # whether there is a run to go on with, rather than arguments of another one
 
     @property
@@ -116,7 +117,7 @@ class Journal:
         if title in self._results:
             found: Result = self._results[title]
             return found
-        parts = dict(self._parts)
+        parts, self._title = dict(self._parts), title
         done = self._results[title] = write()
         self._parts, self._notes = parts, {}
         self._keep(f"the end of {title}")
@@ -124,19 +125,19 @@ class Journal:
         return done
 
     @contextmanager
-    def training(self, title: str, steps: int) -> Iterator[Callable[[int], None]]:
+    def training(self, steps: int) -> Iterator[Callable[[int], None]]:
         """Call what it yields after each of `steps` steps: now and then, and before it ends by a signal, it keeps all.
 
         Raises:
             Interrupted: by a signal.
         """
         with self._stop.deferred():
-            yield lambda step: self._step(title, step, steps)
+            yield lambda step: self._step(step, steps)
 
-    def _step(self, title: str, step: int, steps: int) -> None:
+    def _step(self, step: int, steps: int) -> None:
         stopping = self._stop.wanted
         if self._checkpoints is not None and (stopping or time.monotonic() >= self._due):
-            self._keep(f"{title}, step {step:,} of {steps:,}")
+            self._keep(f"{self._title}, step {step:,} of {steps:,}")
         if stopping:
             self._stop.check()
 
@@ -163,7 +164,7 @@ def kept(
         OutputError: another run writes `out`, or has left what could be gone on with (unless `resume` or `force`).
     """
     folder, stop = folder_of(out), Stop()
-    go_on = f"to go on: {command} --resume"
+    go_on = f"to go on: {command}"
     with alone(folder, out):
         checkpoints = Checkpoints(folder, tell)
         if checkpoints.where and not resume:

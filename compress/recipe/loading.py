@@ -25,6 +25,7 @@ from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
+MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
 Line = int
@@ -72,11 +73,22 @@ def place(source: str | Path, overrides: Sequence[str], key: str) -> str:
 
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with its defaults written out, as YAML that loads as an equal recipe."""
+    return _yaml(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def brief_yaml(recipe: Recipe) -> str:
+    """What the recipe prunes, and of which network, without what is left at its default."""
+    stages = {"__all__": {"target", "criterion", "scope", "sparsity", "params", "macs", "removal"}}
+    parts: Any = {"name": True, "model": True, "stages": stages}
+    return _yaml(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
+
+
+def _yaml(document: Any) -> str:
     yaml, stream = YAML(), io.StringIO()
     yaml.Representer = _Representer
     yaml.default_flow_style = None  # the innermost lists and mappings on one line each
     yaml.width = MAX_BYTES
-    yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+    yaml.dump(document, stream)
     return stream.getvalue()
 
 
@@ -119,6 +131,8 @@ def _read(source: str | Path) -> "_Document":
 def _content(source: str | Path) -> tuple[str, bytes]:
     """(what to call it in messages, at most a byte more than a recipe may have)."""
     path, files = Path(source), shipped_files()
+    if path.suffix in MODELS:
+        raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
     try:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:

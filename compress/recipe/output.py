@@ -7,11 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from compress.checkpoint import to_disk
 from compress.errors import OutputError
-from compress.recipe.checkpoints import PARTIAL
+
+PARTIAL = ".partial"
+"""What the folder of a run in progress is called, after its output."""
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+def folder_of(out: Path) -> Path:
+    """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
+    beside = out.parent / f"{out.name}{PARTIAL}"
+    return out / PARTIAL if out.is_dir() and not beside.exists() else beside
 
 
 def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
@@ -46,6 +53,15 @@ def require_file(out: Path, *, force: bool) -> None:
     _try_to_write(out.parent)
 
 
+def free(folder: Path) -> Path:
+    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet."""
+    number, found = 1, folder
+    while found.exists():
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
+
+
 def _try_to_write(out: Path) -> None:
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     # access() alone lies for root and on read-only mounts: try.
@@ -66,6 +82,8 @@ def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made, written to or put in place.
     """
+    from compress.checkpoint import to_disk  # and with it torch, for which no command waits that writes nothing
+
     # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
     home = out if out.is_dir() else out.parent
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
@@ -104,6 +122,8 @@ def _replace_content(out: Path, draft: Path) -> None:
 
 def _all_to_disk(folder: Path) -> None:
     """Before it is put in place: a power cut right after would leave empty files else."""
+    from compress.checkpoint import to_disk
+
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             to_disk(path)

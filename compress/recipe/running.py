@@ -21,10 +21,10 @@ import compress.export
 from compress import chance, stats
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Dataset, Part
-from compress.errors import DivergedError, InputError, NothingPrunedError
+from compress.errors import DivergedError, InputError
 from compress.export import latency
 from compress.export.card import model_card
-from compress.recipe import schema
+from compress.recipe import rehearsal, schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
 from compress.recipe.checkpoints import Fingerprint
 from compress.recipe.choice import Pruned
@@ -32,8 +32,8 @@ from compress.recipe.clock import Clock
 from compress.recipe.journal import Journal
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
-from compress.recipe.setting import Bar, Setting, optimization
-from compress.recipe.stages import check_stage, run_stage
+from compress.recipe.setting import Setting, Watcher, optimization
+from compress.recipe.stages import describe_target, run_stage
 from compress.slim.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
@@ -48,7 +48,7 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 
 
 def prepare(
-    recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock: Clock, journal: Journal | None = None
+    recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock, journal: Journal | None = None
 ) -> Setting:
     """Load the data and check that it fits the recipe's network.
 
@@ -62,7 +62,8 @@ def prepare(
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar, clock, journal or Journal())
+    journal = journal or Journal()
+    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -82,26 +83,43 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
-    settings, journal, title = optimization(recipe.train), setting.journal, f"train {recipe.name}"
+    settings, journal = recipe.train, setting.journal
     journal.open(_fingerprint(recipe, None, setting), setting.clock)
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
     journal.follow("chance", chance)
     with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
+        setting.watcher.begin("train", f"train {recipe.name}")
         training = journal.chapter(
-            "the training", lambda: dataclasses.asdict(setting.train(model, title, steps, settings))
+            "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
         )
     metric = setting.evaluate(model)
+    setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
-        "data": _describe_data(setting),
+        "data": describe_data(setting),
         "steps": training["steps"],
         "seconds": setting.clock.spent("training"),
         "epoch_losses": training["losses"],
         "metric": metric,
     }
+
+
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
+    """The recipe's network with the weights in `source`; without one as it is before any training.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+        DataError: the data do not.
+    """
+    model = build_model(recipe.model, recipe.seed)
+    if source is not None:
+        load_weights(model, read_weights(source), str(source))
+    model.to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
+    return model
 
 
 def apply(
@@ -133,20 +151,10 @@ def apply(
     clock, journal = setting.clock, setting.journal
     warned = [] if warned is None else warned
     with clock.phase("load"):
-        model = build_model(recipe.model, recipe.seed)
-        load_weights(model, read_weights(source), str(source))
-        model.to(setting.device)
-        require_inputs(model, setting.example, recipe.model)
+        model = load_dense(recipe, source, setting)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        sketch = Pruned()
-        counts = [
-            check_stage(model, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)
-        ]
-    if not any(counts):
-        raise NothingPrunedError(
-            "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
-        )
+        rehearsal.check(recipe, model, setting, place)
     pruned = Pruned(dense=dense)
     journal.open(_fingerprint(recipe, source, setting), clock)
     journal.follow("clock", clock)
@@ -155,11 +163,12 @@ def apply(
     journal.follow("shapes", _Shapes(model))
     journal.follow("model", model)
     journal.follow("chance", chance)
-    found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
-        for number, stage in enumerate(recipe.stages):
-            run = partial(run_stage, model, stage, number, pruned, setting)
-            found.append(journal.chapter(f"stage {number + 1}", run))
+        found = [
+            journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
+            for number in range(len(recipe.stages))
+        ]
+    setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
     metrics = {
@@ -181,7 +190,7 @@ def apply(
             "seed": recipe.seed,
             "versions": _versions(),
             "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
-            "data": _describe_data(setting),
+            "data": describe_data(setting),
             "stages": found,
             "models": described,
             "parity": parity,
@@ -189,11 +198,21 @@ def apply(
         }
         (folder / "checkpoint").mkdir()
         write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
-        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
+        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
         results["timing"] = clock.split()
-        (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "results.json").write_text(
+            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     return results
+
+
+def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+    stage = recipe.stages[number]
+    setting.watcher.begin(
+        f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
+    )
+    return run_stage(model, stage, number, pruned, setting)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,7 +343,8 @@ def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
         raise DivergedError(f"{error}; they are in {path}") from error
 
 
-def _describe_data(setting: Setting) -> dict[str, Any]:
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data's entry of results.json."""
     found = setting.data
     return {
         "name": found.name,
@@ -343,7 +363,7 @@ def cpu_name() -> str:
     """The processor's name, as far as this system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

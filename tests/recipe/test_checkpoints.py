@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from compress.errors import InputError, OutputError
-from compress.recipe.checkpoints import Checkpoints, alone, folder_of
+from compress.recipe.checkpoints import Checkpoints, alone
+from compress.recipe.output import folder_of
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from compress.recipe.clock import Clock
 from compress.recipe.interruption import Stop
 from compress.recipe.journal import Journal
 from compress.recipe.schema import Recipe
-from compress.recipe.setting import Moment, no_bar
+from compress.recipe.setting import Moment, unwatched
 
 Command = Callable[..., Result]
 
@@ -58,7 +58,7 @@ class Run:
     def __call__(self, out: str, checkpoints: Checkpoints | None = None) -> dict[str, Any]:
         torch.manual_seed(len(out))  # chance is what the run makes it
         kept = Journal(checkpoints, Stop(), every=0.0, resume=True)
-        setting = running.prepare(self.recipe, Path("data"), "cpu", no_bar, Clock(), kept)
+        setting = running.prepare(self.recipe, Path("data"), "cpu", unwatched, Clock(), kept)
         return running.apply(self.recipe, self.source, self.folder / out, setting)
 
     def killed(self, out: str, after: int) -> str:
@@ -188,7 +188,7 @@ def test_killed_at_every_checkpoint(make: Callable[..., Run]) -> None:
         resumed = run(f"out{after}", Deadly(run.folder / f"out{after}.partial", 0))
         assert timeless(resumed) == timeless(whole)
         assert run.content(f"out{after}") == run.content("whole")
-    assert places[0] == "stage 1: encoder.*, step 1 of 15"
+    assert places[0] == "stage 1, step 1 of 15"
     assert places[15] == "the end of stage 1"
     assert places[-1] == "the end of stage 2"
     assert len(places) == 2 * (15 + 1)
@@ -284,7 +284,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, wanted: int, action: Callable[[], o
     steps: list[int] = []
 
     @contextmanager
-    def bar(console: object, title: str, total: int) -> Iterator[Callable[[Moment], None]]:
+    def training(display: object, total: int, epoch: int) -> Iterator[Callable[[Moment], None]]:
         def on_step(now: Moment) -> None:
             steps.append(now.step)
             if now.step == wanted:
@@ -293,7 +293,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, wanted: int, action: Callable[[], o
         yield on_step
 
     with monkeypatch.context() as patched:
-        patched.setattr("compress.report.progress.training_bar", bar)
+        patched.setattr("compress.report.progress.Display.training", training)
         yield steps
 
 
@@ -398,9 +398,7 @@ def test_an_interrupted_run_is_not_thrown_away(
     out = tmp_path / "out"
     with unchanged(tmp_path):
         result = run("apply", *interrupted, code=2)
-        assert (
-            f"{out}.partial has what an interrupted run has done until stage 1: latent, step 5 of 10" in result.stderr
-        )
+        assert f"{out}.partial has what an interrupted run has done until stage 1, step 5 of 10" in result.stderr
         assert command_in(result.stderr.replace("; to begin anew: --force", ""))[-1] == "--resume"
         result = run("apply", *interrupted, "--resume", "--seed", 3, code=2)
         assert "is of another run: recipe.seed was 0 and is 3" in result.stderr
@@ -489,7 +487,7 @@ def test_a_disk_that_is_full_on_the_way(
             result = run("apply", recipe, trained, "-o", tmp_path / "out", "--checkpoint-every", 0)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert result.stderr.count("warning: no checkpoint at stage 1: latent, step ") == 9
+    assert result.stderr.count("warning: no checkpoint at stage 1, step ") == 9
     documents = json.loads((tmp_path / "out" / "results.json").read_text())
     assert documents["warnings"] == []
     assert not (tmp_path / "out.partial").exists()
