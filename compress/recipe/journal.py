@@ -91,6 +91,8 @@ class Journal:
         Args:
             instead_of: the part of that name is not followed until the chapter's end.
         """
+        if self._checkpoints is None:
+            return
         if instead_of is not None:
             self._parts.pop(instead_of, None)
         self._parts[name] = part
@@ -102,15 +104,23 @@ class Journal:
         return name in self._saved
 
     def note(self, name: str, measure: Callable[[], Result]) -> Result:
-        """What `measure()` gives, or gave before the interruption."""
+        """What `measure()` gives, or gave before the interruption; within `notes`."""
         if name not in self._notes:
             self._notes[name] = measure()
         found: Result = self._notes[name]
         return found
 
     def noted(self, name: str) -> Any:
-        """What was noted in this chapter, or None."""
+        """What was noted, or None."""
         return self._notes.get(name)
+
+    @contextmanager
+    def notes(self) -> Iterator[None]:
+        """What is noted in the block is forgotten at its end."""
+        try:
+            yield
+        finally:
+            self._notes = {}
 
     def chapter(self, title: str, write: Callable[[], Result]) -> Result:
         """What `write()` gives, or gave before the interruption; what comes up within it is over with it."""
@@ -119,7 +129,7 @@ class Journal:
             return found
         parts, self._title = dict(self._parts), title
         done = self._results[title] = write()
-        self._parts, self._notes = parts, {}
+        self._parts = parts
         self._keep(f"the end of {title}")
         self._stop.check()
         return done

@@ -36,7 +36,11 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.retrain.train`.
     """
-    setting = in_batches_of(stage, setting)
+    with setting.journal.notes():
+        return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
+
+
+def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, pruned)
     training, journal = Training(), setting.journal
