@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from compress.atomic import atomic
 from compress.errors import CheckpointError, OutputError
 from compress.slim.edits import apply_edits, edits_from_json
 
@@ -131,29 +130,6 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
             raise CheckpointError(f"{path}: {error}") from error
     load_weights(network, weights, str(path))
     return network.eval()
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
-
-    Raises:
-        OutputError: the folder is missing or not writable, or writing failed.
-    """
-    path = Path(path)
-    # Not from tempfile: its files are readable by their owner only, and would stay so.
-    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
-    try:
-        temporary.touch(exist_ok=False)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:

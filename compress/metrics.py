@@ -64,12 +64,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], task: Task) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    task: Task,
+    seen: Callable[[Tensor, Tensor], None] = lambda output, target: None,
+) -> dict[str, float]:
     """Mean loss over all samples and, for `classify`, the accuracy in [0, 1].
 
     Every sample counts alike however the batches fall: losses are summed in float64. `batches()` gives
-    (input, target) pairs on the model's device. Raises TrainingError when the loss is not finite and
-    DataError when there is no sample.
+    (input, target) pairs on the model's device; `seen` is told of each (output, target). Raises TrainingError when
+    the loss is not finite and DataError when there is no sample.
     """
     criterion = loss(task)
     total, correct, samples = 0.0, 0, 0
@@ -81,6 +86,7 @@ def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tens
             samples += len(inputs)
             if task == "classify":
                 correct += int((output.argmax(1) == targets).sum())
+            seen(output, targets)
     if not samples:
         raise DataError("There is no sample to evaluate on; the data set's part is empty.")
     if not math.isfinite(total):

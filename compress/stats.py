@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,6 +37,19 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
         nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
         macs=round(counter.get_total_flops() / 2 / len(example)),
     )
+
+
+def tensors(masked: nn.Module, slim: nn.Module) -> list[dict[str, Any]]:
+    """Every parameter of `masked`, in its order: {"name", "shape", "zeros", "slim": the shape that is left of it}.
+
+    "slim" is absent where `slim` has no parameter of that name.
+    """
+    left = {name: list(parameter.shape) for name, parameter in slim.named_parameters()}
+    return [
+        {"name": name, "shape": list(parameter.shape), "zeros": parameter.numel() - int(parameter.count_nonzero())}
+        | ({"slim": left[name]} if name in left else {})
+        for name, parameter in masked.named_parameters()
+    ]
 
 
 def file_bytes(path: str | Path) -> FileBytes:

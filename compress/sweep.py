@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.errors import CompressError, SweepError
 
 Result = dict[str, Any]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.errors import UnsupportedModelError
 from compress.export.parity import check
 from compress.export.weights_file import require_plain

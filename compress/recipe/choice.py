@@ -3,16 +3,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
+from compress.select.histogram import histogram
+from compress.select.scores import Scores
 from compress.slim.coupling import Coupling
 
 Key = TypeVar("Key")
+Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
+"""(tensor or layer, or None for all targets together; scores; what stays of each)."""
+
+HISTOGRAMS = 24
+"""Of so many groups at most, the largest, are the scores in the results."""
 
 
 @dataclass
@@ -39,8 +47,10 @@ class Choice(ABC):
     adjacent: Sequence[str]
     """Patterns of the parameters on both sides of pruned nodes."""
 
-    def __init__(self, pruned: Pruned) -> None:
-        self._pruned = pruned
+    def __init__(self, stage: schema.Stage, pruned: Pruned) -> None:
+        self._stage, self._pruned = stage, pruned
+        self.histograms: list[dict[str, Any]] = []
+        """How the scores were spread when first all that goes was chosen; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
 
     def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
@@ -69,6 +79,16 @@ class Choice(ABC):
     @abstractmethod
     def count(self) -> tuple[int, int]:
         """(how many weights or nodes go by the latest choice, of how many); earlier stages may have taken more."""
+
+    def _note_scores(self, groups: Iterable[Group], share: float) -> None:
+        """Keep histograms of the groups, each of tensors that were ranked together, if this is the whole choice."""
+        tells = not isinstance(self._stage.criterion, schema.Random | schema.PrincipalAxes)  # no measurement, or ranks
+        if self.histograms or not tells or share < self._stage.goes:
+            return
+        largest = sorted(groups, key=lambda group: -sum(mask.numel() for mask in group[2]))[:HISTOGRAMS]
+        for name, scores, keep in largest:
+            if (found := histogram(scores, keep)) is not None:
+                self.histograms.append({**({} if name is None else {"of": name}), **found})
 
     @abstractmethod
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...

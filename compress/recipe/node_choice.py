@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compress.errors import TargetError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, with_earlier
+from compress.recipe.choice import Choice, Group, Pruned, chance_of, scoring_batches, taken_first, with_earlier
 from compress.recipe.node_scores import comparable, node_scores
 from compress.recipe.setting import Setting
 from compress.remove.compensate import compensate, moments
@@ -27,8 +27,8 @@ class NodeChoice(Choice):
     """What was once chosen stays chosen."""
 
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned)
-        self._model, self._stage, self._setting = model, stage, setting
+        super().__init__(stage, pruned)
+        self._model, self._setting = model, setting
         self._known = couplings(model, setting.example)
         self._coupled = self._known.matching(layers_of(stage))
         if isinstance(stage.criterion, schema.PrincipalAxes):
@@ -85,7 +85,16 @@ class NodeChoice(Choice):
         scores = node_scores(self._model, stage.criterion, self._coupled, self._chance, self._setting)
         if stage.scope is not None:
             scores = comparable(scores, stage.criterion, self._keep)
-        return choose_within(self._known, scores, stage, share, self._keep)
+        chosen = choose_within(self._known, scores, stage, share, self._keep)
+        self._note_scores(self._groups(scores, chosen), share)
+        return chosen
+
+    def _groups(self, scores: Mapping[Coupling, Tensor], chosen: Keep) -> list[Group]:
+        """Scores as the choice saw them: what is gone already is out of it."""
+        living = {coupling: taken_first(score.cpu(), self._keep.get(coupling)) for coupling, score in scores.items()}
+        if self._stage.scope == "global":
+            return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
+        return [(coupling.name, [score], [chosen[coupling]]) for coupling, score in living.items()]
 
 
 def choose_within(

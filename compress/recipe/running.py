@@ -28,8 +28,10 @@ from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
+from compress.recipe.pictures import Look, compared
 from compress.recipe.setting import Bar, Setting, optimization
 from compress.recipe.stages import check_stage, run_stage
+from compress.report.page import page
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 from compress.streaming import StreamedDataset
@@ -134,10 +136,11 @@ def apply(
             found.append(run_stage(model, stage, number, pruned, setting))
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
+    looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = {
-        "dense": setting.evaluate(models["dense"]),
+        "dense": setting.evaluate(models["dense"], looks["dense"]),
         "masked": found[-1]["after_removal"],
-        "slim": setting.evaluate(models["slim"]),
+        "slim": setting.evaluate(models["slim"], looks["slim"]),
     }
     for network in models.values():
         network.cpu()
@@ -156,6 +159,8 @@ def apply(
             "data": _describe_data(setting),
             "stages": found,
             "models": described,
+            "tensors": stats.tensors(models["masked"], models["slim"]),
+            **compared(**looks),
             "parity": parity,
             "warnings": list(warned),
         }
@@ -164,6 +169,7 @@ def apply(
         (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
         results["timing"] = clock.split()
+        (folder / "report.html").write_text(page(results), encoding="utf-8")
         (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return results
 
@@ -259,6 +265,7 @@ def _describe_data(setting: Setting) -> dict[str, Any]:
     return {
         "name": found.name,
         "sha256": found.sha256,
+        "shape": list(found.shape),
         **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
         **(
             {"mean": found.mean.tolist(), "std": found.std.tolist()}

@@ -13,6 +13,7 @@ from compress.distill import Teacher
 from compress.errors import InputError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
+from compress.recipe.curve import Curve
 from compress.recipe.node_choice import NodeChoice, choose_within
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
@@ -41,7 +42,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = _teacher(model, stage, pruned)
     before = setting.evaluate(model) if removal.steps == 0 else None
-    training, earlier = Training(), setting.clock.spent("training")
+    training, curve, earlier = Training(), Curve(steps), setting.clock.spent("training")
     with setting.clock.phase("selection"):
         chosen = _choice(model, stage, number, pruned, setting)
         if stage.compensate:
@@ -60,7 +61,8 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
         if steps and stage.retrain is not None:
             title = f"stage {number + 1}: {describe_target(stage)}"
-            training = setting.train(model, title, steps, optimization(stage.retrain), after_step, teacher, pruner)
+            how = optimization(stage.retrain)
+            training = setting.train(model, title, steps, how, after_step, teacher, pruner, curve.add)
         pruner.finalize()
     chosen.settle()
     count, total = chosen.count
@@ -80,6 +82,8 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "steps": training.steps,
         "removal_steps": removal.steps,
         "epoch_losses": training.losses,
+        **({"curve": curve.document()} if training.steps else {}),
+        **({"scores": chosen.histograms} if chosen.histograms else {}),
         "seconds": setting.clock.spent("training") - earlier,
     }
 

@@ -21,9 +21,9 @@ from compress.select.targets import Target, resolve
 
 class WeightChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned)
+        super().__init__(stage, pruned)
         assert isinstance(stage.target, schema.Weights)
-        self._model, self._stage, self._setting = model, stage, setting
+        self._model, self._setting = model, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
         self._chance = chance_of(setting, number)
         self.adjacent = []
@@ -43,6 +43,7 @@ class WeightChoice(Choice):
             for name, score in zip(names, scores, strict=True)
         ]
         scores = [score.then(gone_first, gone[name]) for name, score in zip(names, scores, strict=True)]
+        ranked = scores
         if stage.regrow is not None:
             back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
             # As many others then go in their stead.
@@ -50,6 +51,8 @@ class WeightChoice(Choice):
         scope = stage.scope or "global"
         assert scope != "isomorphic", "the schema refuses it"
         chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
+        apart = [(name, [score], [keep]) for name, score, keep in zip(names, ranked, chosen, strict=True)]
+        self._note_scores([(None, ranked, chosen)] if scope == "global" else apart, sparsity)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
 
     def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:

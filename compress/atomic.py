@@ -1,0 +1,32 @@
+"""A file that appears whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compress.errors import OutputError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or writing failed.
+    """
+    path = Path(path)
+    # Not from tempfile: its files are readable by their owner only, and would stay so.
+    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    try:
+        temporary.touch(exist_ok=False)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
