@@ -26,7 +26,7 @@ class Drawing:
                 "viewBox": f"0 0 {_n(width)} {_n(height)}",
                 "role": "img",
                 "aria-labelledby": f"{name}-title {name}-text",
-                "style": f"max-width: {_n(1.35 * width)}px",
+                "style": f"max-width: {_n(1.2 * width)}px",
             },
         )
         for tag, key, content in (("title", "title", title), ("desc", "text", description)):

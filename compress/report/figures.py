@@ -32,7 +32,7 @@ def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None
     )
     begin = 0
     for number, stage in enumerate(stages, 1):
-        left, right = x(begin), x(begin + stage["steps"])
+        left = x(begin)
         if stage["removal_steps"]:
             drawing.box(left, 26, x(begin + stage["removal_steps"]) - left, 170, "decay")
             drawing.box(left, 232, x(begin + stage["removal_steps"]) - left, 56, "decay")
@@ -41,7 +41,6 @@ def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None
         if len(stages) > 1:
             drawing.text(left + 4, 18, f"stage {number}", "muted")
         begin += stage["steps"]
-        del right
     _grid(drawing, x, y, "loss", 196, bottom=False)
     for level in (0, 1):
         drawing.line((LEFT, mask(level)), (width - 12, mask(level)), "grid")
@@ -70,7 +69,7 @@ def _curve(drawing: Drawing, stage: Mapping[str, Any], begin: int, x: Scale, y: 
             known = [(begin, curve[key][0] if key == "share" else first), *zip(ends, curve[key], strict=True)]
             drawing.path(((x(step), mask(value)) for step, value in known), key)
     if stage.get("before_removal"):
-        drawing.dot(x(begin + stage["removal_steps"]), y(stage["before_removal"]["loss"]), "before")
+        drawing.dot(x(begin + stage["removal_steps"]), y(stage["before_removal"]["loss"]), "before", 5.5)
     if stage.get("after_removal"):
         drawing.dot(x(end), y(stage["after_removal"]["loss"]), "after")
 
@@ -123,7 +122,8 @@ def scores(name: str, found: Mapping[str, Any], what: str) -> str:
         place = min(max(x(found["threshold"]), x.start), x.end)
         drawing.line((place, 20), (place, floor), "threshold")
         side = "end" if place > width / 2 else "start"
-        drawing.text(place + (-5 if side == "end" else 5), 22, f"threshold {found['threshold']:.3g}", "", side)
+        rounded = short(float(f"{found['threshold']:.3g}"))
+        drawing.text(place + (-5 if side == "end" else 5), 22, f"threshold {rounded}", "", side)
     for tick in x.ticks(4):
         drawing.text(x(tick), floor + 16, short(tick), "tick", "middle")
     drawing.text(width - 12, floor + 34, f"score{' (log scale)' if log else ''}", "tick", "end")
@@ -139,7 +139,10 @@ def latency(name: str, batch: str, models: Mapping[str, Mapping[str, Any]]) -> s
     drawn = {model: models[model] for model in MODELS if "quantiles" in models.get(model, {})}
     width, row = 400.0, 34.0
     floor = 12 + row * len(drawn)
-    x = Scale(0, 1.06 * max(found["quantiles"][19] for found in drawn.values()), 62, width - 14)
+    # One slow run in twenty must not press all others against the axis.
+    longest = max(found["quantiles"][19] for found in drawn.values())
+    longest = min(longest, max(1.6 * found["quantiles"][15] for found in drawn.values()))
+    x = Scale(0, 1.04 * longest, 62, width - 14)
     text = "; ".join(
         f"{model} median {found['p50']:.4g} ms, middle half {found['quantiles'][5]:.4g} to {found['quantiles'][15]:.4g}"
         for model, found in drawn.items()
@@ -152,7 +155,9 @@ def latency(name: str, batch: str, models: Mapping[str, Mapping[str, Any]]) -> s
     for index, (model, found) in enumerate(drawn.items()):
         quantiles, middle = found["quantiles"], 12 + row * (index + 0.5)
         drawing.text(54, middle + 4, model, "", "end")
-        drawing.line((x(quantiles[1]), middle), (x(quantiles[19]), middle), f"{model}-line whisker")
+        drawing.line((x(quantiles[1]), middle), (min(x(quantiles[19]), x.end), middle), f"{model}-line whisker")
+        if x(quantiles[19]) > x.end:
+            drawing.text(x.end, middle - 5, f"to {quantiles[19]:.3g}", "tick", "end")
         drawing.box(x(quantiles[5]), middle - 8, max(2.0, x(quantiles[15]) - x(quantiles[5])), 16, f"{model}-box")
         drawing.line((x(quantiles[10]), middle - 11), (x(quantiles[10]), middle + 11), "median")
     return str(drawing)
@@ -182,8 +187,10 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
             drawing.box(left, top, cell - 1, cell - 1, "cell")
             if count:
                 kind = "right" if true == guess else "wrong"
-                # Errors are few: the root makes 1 % of a row visible.
-                drawing.box(left, top, cell - 1, cell - 1, kind, round(0.75 * math.sqrt(share), 3))
-                label = "on" if share > 0.5 else ""
-                drawing.text(left + cell / 2, top + cell / 2 + 4, str(count), f"count {label}".strip(), "middle")
+                # Errors are few: the root makes 1 % of a row visible. Half-tones would leave the number hard to read.
+                full = share > 0.5
+                drawing.box(left, top, cell - 1, cell - 1, kind, 1.0 if full else round(0.6 * math.sqrt(share), 3))
+                if cell > 20:
+                    label = "count on" if full else "count"
+                    drawing.text(left + cell / 2, top + cell / 2 + 4, str(count), label, "middle")
     return str(drawing)

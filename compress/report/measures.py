@@ -8,6 +8,10 @@ MODELS = ("dense", "masked", "slim")
 
 Models = Mapping[str, Mapping[str, Any]]
 
+AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED = "as many", "the same size", "as fast", "unchanged"
+SAME = (AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED)
+"""What is said where there is no change to speak of."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -50,31 +54,31 @@ def kilobytes(size: float) -> str:
 
 
 def fewer(before: float, after: float) -> str:
-    return _times(before, after, "fewer", "more", "as many")
+    return _times(before, after, "fewer", "more", AS_MANY)
 
 
 def smaller(before: float, after: float) -> str:
-    return _times(before, after, "smaller", "larger", "the same size")
+    return _times(before, after, "smaller", "larger", SAME_SIZE)
 
 
 def faster(before: float, after: float) -> str:
     """In time; what differs by less than 3 % is as fast, since machines are no steadier."""
     if abs(after / before - 1) < 0.03:
-        return "as fast"
-    return _times(before, after, "faster", "slower", "as fast")
+        return AS_FAST
+    return _times(before, after, "faster", "slower", AS_FAST)
 
 
 def percent(before: float, after: float) -> str:
     if before == 0:
-        return "was 0" if after else "unchanged"
+        return "was 0" if after else UNCHANGED
     change = 100 * (after / before - 1)
-    return "unchanged" if abs(change) < 0.05 else f"{change:+,.1f} %".replace("-", "\N{MINUS SIGN}")
+    return UNCHANGED if abs(change) < 0.05 else f"{change:+,.1f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def points(before: float, after: float) -> str:
     """Of accuracies in [0, 1], in percentage points."""
     change = 100 * (after - before)
-    return "unchanged" if abs(change) < 0.005 else f"{change:+.2f} points".replace("-", "\N{MINUS SIGN}")
+    return UNCHANGED if abs(change) < 0.005 else f"{change:+.2f} points".replace("-", "\N{MINUS SIGN}")
 
 
 def _times(before: float, after: float, less: str, more: str, same: str) -> str:

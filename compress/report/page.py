@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
 from compress.errors import InputError
 from compress.report import figures
-from compress.report.measures import MODELS, faster, fewer, measures, percent, points, smaller
+from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
 from compress.yaml_text import yaml_text
@@ -29,14 +30,16 @@ def page(results: Results) -> str:
     Args:
         results: the content of a results.json, of this version or an earlier one.
     """
+    return _template().render(_context(results))
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html").render(_context(results))
+    return environment.get_template("page.html")
 
 
 def source(path: Path) -> Path:
@@ -68,11 +71,16 @@ def render(results: Results, file: Path) -> str:
         InputError: a value is not what it should be.
     """
     try:
-        return page(results)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        text = page(results)
+        text.encode()  # half of a surrogate pair would only be noticed when it is written
+    except _DAMAGE as error:
         raise InputError(
             f"{file} is damaged: {type(error).__name__}: {error}; let `compress apply` write it anew"
         ) from error
+    return text
+
+
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
 
 
 def _no_number(text: str) -> NoReturn:
@@ -86,6 +94,7 @@ def _context(results: Results) -> dict[str, Any]:
         "style": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         "headline": headline(results),
         "deck": _deck(results),
+        "same": SAME,
         "tiles": list(_tiles(models)),
         "note": results["data"].get("note"),
         "warnings": results.get("warnings", []),
@@ -138,14 +147,15 @@ def headline(results: Results) -> str:
 
 
 def _what_went(stage: Mapping[str, Any]) -> str:
-    target, plain = stage["target"], not set(stage["target"]) & set("*?[,")
+    target, of, gone = stage["target"], stage["of"], stage["pruned"]
     if stage["measure"] != "sparsity":
-        return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left, in {target}"
-    if stage["kind"] == "nodes" and plain:
-        return f"{stage['of']:,} {ARROW} {stage['of'] - stage['pruned']:,} {target} nodes"
+        return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left"
+    if stage["kind"] == "nodes" and not set(target) & set("*?[,"):
+        return f"{of:,} {ARROW} {of - gone:,} {target} nodes"
+    where = "" if target == "*" else f" of {target}"
     if stage["kind"] == "nodes":
-        return f"{stage['pruned']:,} of {stage['of']:,} nodes of {target} gone"
-    return f"{_share(stage['achieved'])} of the weights of {target} gone"
+        return f"{gone:,} of {of:,} nodes{where} gone"
+    return f"{_share(stage['achieved'])} of the weights{where} gone"
 
 
 _BUDGETS = {"params": "parameters", "macs": "multiply-adds"}
@@ -153,44 +163,55 @@ _BUDGETS = {"params": "parameters", "macs": "multiply-adds"}
 
 def _size(models: Mapping[str, Any]) -> str:
     dense, slim = models["dense"], models["slim"]
-    for kind in FILES:
-        if kind in dense["bytes"] and kind in slim["bytes"]:
-            before, after = dense["bytes"][kind], slim["bytes"][kind]
-            break
-    else:
-        before, after = dense["params"], slim["params"]
-    words = smaller(before, after)
-    return f"hardly smaller ({words})" if after <= before < 1.05 * after else words
+    kind = _file_kind(models)
+    if kind is None:
+        return _hardly(dense["params"], slim["params"])
+    sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, f"{kind}_gzip")]
+    plain, zipped = (before / after for before, after in sizes)
+    # Single weights leave the file as large, but zeros compress.
+    return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
+
+
+def _file_kind(models: Mapping[str, Any]) -> str | None:
+    """Of the file whose size stands for that of the network, if one was written."""
+    return next((kind for kind in FILES if all(kind in models[name]["bytes"] for name in ("dense", "slim"))), None)
+
+
+def _hardly(before: float, after: float) -> str:
+    """1.01 times smaller is nothing to be proud of."""
+    times = before / after
+    return f"hardly smaller ({times:.2f}\N{MULTIPLICATION SIGN})" if 1.005 <= times < 1.05 else smaller(before, after)
 
 
 def _speed(models: Mapping[str, Any]) -> Iterator[str]:
     timed = {batch: found for batch, found in models["slim"].get("latency_ms", {}).items() if "ratio" in found}
     words = {batch: faster(1.0, found["ratio"]) for batch, found in timed.items()}
-    if len(set(words.values())) == 1:
-        yield next(iter(words.values()))
-    elif words:
+    if words:
+        # Large batches are where a smaller network can show; small ones mostly time the calls.
         batch = max(words, key=int)
-        yield f"{words[batch]} in batches of {batch}"
+        alike = len(set(words.values())) == 1
+        yield ("as fast as before" if words[batch] == AS_FAST else words[batch]) + (
+            "" if alike else f" at batch {batch}"
+        )
 
 
 def _quality(models: Mapping[str, Any]) -> str:
     before, after = models["dense"]["metric"], models["slim"]["metric"]
     if "accuracy" in before and "accuracy" in after:
-        return f"accuracy {points(before['accuracy'], after['accuracy'])}"
-    return f"loss {percent(before['loss'], after['loss'])}"
+        return f"test accuracy {points(before['accuracy'], after['accuracy'])}"
+    return f"test loss {percent(before['loss'], after['loss'])}"
 
 
 def _deck(results: Results) -> str:
-    """How, in a sentence below the headline."""
-    data, model = results["data"], results["recipe"]["model"]
-    ways = [f"{stage['criterion']['kind'].replace('_', ' ')} chose, {_removed(stage)}" for stage in results["stages"]]
-    name = model.get("name") or model.get("factory")
-    return f"Network: {name}. Data: {data['name']}. " + "; then ".join(dict.fromkeys(ways)).capitalize() + "."
+    """How, in a line below the headline."""
+    model = results["recipe"]["model"]
+    ways = dict.fromkeys(_way(stage) for stage in results["stages"])
+    return f"{model.get('name') or model.get('factory')} on {results['data']['name']}. {' Then: '.join(ways)}"
 
 
-def _removed(stage: Mapping[str, Any]) -> str:
-    text = f"removal was {removal(stage).replace('_', ' ')}"
-    return text + (f", retraining took {stage['steps']:,}" if stage["steps"] else ", without retraining")
+def _way(stage: Mapping[str, Any]) -> str:
+    text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
+    return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
 
 
 def _share(share: float) -> str:
@@ -202,11 +223,9 @@ def _tiles(models: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
     yield "multiply-adds", _compact(dense["macs"]), _compact(slim["macs"]), fewer(dense["macs"], slim["macs"])
-    for kind, file in FILES.items():
-        if kind in dense["bytes"] and kind in slim["bytes"]:
-            before, after = dense["bytes"][kind], slim["bytes"][kind]
-            yield f"size of {file}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
-            break
+    if (kind := _file_kind(models)) is not None:
+        before, after = dense["bytes"][kind], slim["bytes"][kind]
+        yield f"size of {FILES[kind]}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
     for batch, after in slim.get("latency_ms", {}).items():
         before = dense.get("latency_ms", {}).get(batch)
         if before is not None and "ratio" in after:
