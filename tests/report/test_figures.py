@@ -78,7 +78,7 @@ def test_one_slow_run_in_twenty_does_not_set_the_scale() -> None:
 
 def test_a_matrix_has_its_counts_in_place() -> None:
     svg = figures.confusion("c", "slim", [[9, 1], [0, 5]])
-    counts = [text for text in elements(svg, "text", "count")]
+    counts = elements(svg, "text", "count")
     assert [text.text for text in counts] == ["9", "1", "5"]
     places = [tuple(number(text, "x", "y")) for text in counts]
     assert places[0][1] == places[1][1] < places[2][1]
