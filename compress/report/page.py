@@ -204,9 +204,9 @@ def _quality(models: Mapping[str, Any]) -> str:
 
 def _deck(results: Results) -> str:
     """How, in a line below the headline."""
-    model = results["recipe"]["model"]
+    model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
-    return f"{model.get('name') or model.get('factory')} on {results['data']['name']}. {' Then: '.join(ways)}"
+    return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
 
 
 def _way(stage: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.select.scores import Scores
 
 BINS = 40
-SKEWED = 20
+SKEWED = 10
 """Where the highest score is more than so many times the mean, bins of equal width would leave all but one empty."""
 
 

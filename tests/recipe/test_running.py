@@ -22,6 +22,7 @@ from compress.checkpoint import load_weights, read_weights
 from compress.metrics import evaluate
 from compress.models import autoencoder
 from compress.recipe.loading import load_recipe
+from compress.recipe.setting import Moment
 from compress.sources import from_npz
 
 Run = Callable[..., Result]
@@ -200,7 +201,7 @@ def test_the_scores_are_told_apart_by_their_threshold(results: dict[str, Any]) -
 
 def test_the_tensors_are_those_of_the_files(applied: Path, results: dict[str, Any]) -> None:
     before, after = dict(masked(applied).named_parameters()), read_weights(applied / "slim.safetensors").tensors
-    assert [tensor["name"] for tensor in results["tensors"]] == list(before)
+    assert [tensor["name"] for tensor in results["tensors"]] == [name for name, _ in build().named_parameters()]
     for tensor in results["tensors"]:
         parameter = before[tensor["name"]]
         assert tensor["shape"] == list(parameter.shape)
@@ -396,10 +397,10 @@ def test_ctrl_c_ends_cleanly(
     steps = []
 
     @contextmanager
-    def bar(console: object, title: str, total: int) -> Iterator[Callable[[int, float], None]]:
-        def on_step(done: int, loss: float) -> None:
-            steps.append(done)
-            if done == 3:
+    def bar(console: object, title: str, total: int) -> Iterator[Callable[[Moment], None]]:
+        def on_step(now: Moment) -> None:
+            steps.append(now.step)
+            if now.step == 3:
                 raise KeyboardInterrupt
 
         yield on_step
