@@ -34,7 +34,8 @@ ALLOWED = {
     "report": {"errors", "yaml_text"},
 }
 ALLOWED["recipe"] = set(ALLOWED)
-ALLOWED["sweep"] = {"atomic", "errors"}
+ALLOWED["engines"] = {"errors"}
+ALLOWED["sweep"] = {"atomic", "engines", "errors"}
 ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
 ALLOWED["cli"] = {"atomic", "compare", "errors", "export", "paper", "recipe", "report"}
