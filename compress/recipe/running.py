@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import stats
+from compress.atomic import atomic
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError, NothingPrunedError
@@ -169,8 +170,10 @@ def apply(
         (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
         results["timing"] = clock.split()
-        (folder / "report.html").write_text(page(results), encoding="utf-8")
         (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    # Hours of training are not to be lost to a page that can be made again.
+    with atomic(out / "report.html") as draft:
+        draft.write_text(page(results), encoding="utf-8")
     return results
 
 

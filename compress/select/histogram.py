@@ -34,7 +34,8 @@ def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> dict
     if not seen.low < seen.high:
         return None
     skewed = seen.low >= 0 and seen.high > SKEWED * seen.total / seen.count
-    start = max(seen.positive, seen.high * 1e-8) if skewed else min(seen.low, 0.0)
+    # A decade at least, where a single score is above zero.
+    start = max(min(seen.positive, seen.high / 10), seen.high * 1e-8) if skewed else min(seen.low, 0.0)
     counts = torch.zeros(2 * BINS, dtype=torch.int64)
     for score, stays in _pieces(ranked, keep):
         counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + stays, minlength=2 * BINS).cpu()

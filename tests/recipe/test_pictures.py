@@ -73,7 +73,23 @@ def test_confusion_counts_true_by_predicted() -> None:
     }
 
 
+def test_what_cross_entropy_ignores_is_not_counted_and_pixels_count_one_by_one() -> None:
+    look = Look("classify", 1)
+    guesses = torch.tensor([[[0, 1], [1, 1]]])
+    look(torch.nn.functional.one_hot(guesses, 2).permute(0, 3, 1, 2).float(), torch.tensor([[[0, 0], [-100, 1]]]))
+    assert compared(look, look)["confusion"]["slim"] == [[1, 1], [0, 1]]
+
+
+def test_images_of_a_loader_that_shuffles_cannot_be_compared() -> None:
+    target = torch.rand(9, 1, 5, 5)
+    dense, slim = Look("reconstruct", 9), Look("reconstruct", 9)
+    dense(target, target)
+    slim(target.flip(0), target.flip(0))
+    assert compared(dense, slim) == {}
+
+
 def test_more_classes_than_can_be_read_are_left_out() -> None:
     look = Look("classify", 1)
     look(torch.rand(1, 21), torch.tensor([3]))
+    look(torch.zeros(1, 1).expand(1, 1_000_000), torch.tensor([3]))  # its square would take terabytes
     assert compared(look, look) == {}

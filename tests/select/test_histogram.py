@@ -51,6 +51,14 @@ def test_what_had_gone_before_is_in_no_bin():
     assert found["threshold"] == 1.0
 
 
+def test_a_single_score_above_zero():
+    score = torch.zeros(100)
+    score[7] = 5.0
+    found = histogram([score], [score > 0])
+    assert (found["scale"], found["from"], found["to"]) == ("log", 0.5, 5.0)
+    assert (found["gone"][0], found["kept"][-1]) == (99, 1)
+
+
 def test_below_zero_and_infinite():
     found = histogram([torch.tensor([-1.0, 0.5, torch.inf])], [torch.tensor([False, True, True])])
     assert (found["from"], found["to"], found["earlier"]) == (-1.0, 0.5, 1)
