@@ -68,11 +68,8 @@ def _pieces(scores: Sequence[Scores], keep: Sequence[Tensor]) -> Iterator[tuple[
     for ranked, mask in zip(scores, keep, strict=True):
         flat = mask.reshape(-1)
         for place, piece in ranked.pieces():
-            score, stays, finite = (
-                piece.to(torch.promote_types(piece.dtype, torch.float32)),
-                flat[place],
-                piece.isfinite(),
-            )
+            score, stays = piece.to(torch.promote_types(piece.dtype, torch.float32)), flat[place]
+            finite = score.isfinite()
             if not finite.all():  # picking takes as long as all the rest
                 score, stays = score[finite], stays[finite]
             if len(score):
