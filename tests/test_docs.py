@@ -1,11 +1,12 @@
 """What the documents promise: code that runs, commands that exist, links that lead somewhere."""
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import typer.main
 from torch import Tensor, nn
+from typer.testing import Result
 
 import compress
 from compress.cli import app
@@ -100,10 +102,53 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     """Parsed as the command line does, and with recipe and changes checked, but not run."""
     _, command, *arguments = shlex.split(re.split(r"[|>]", line)[0], comments=True)
     group = typer.main.get_group(app)
+    if command.startswith("-"):
+        assert command in {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+        return
     assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
-    if command in ("train", "apply"):
+    if command in ("train", "apply", "plan") and given["recipe"] != "mine.yaml":  # the reader's own
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
+
+
+def test_the_plan_that_is_shown_is_the_one_that_is_made(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an untrained network, since what is compared does not hang on the weights: names, counts, sizes and steps."""
+    page = ROOT / "docs" / "plan.md"
+    (recipe,), (shown, _) = blocks(page, "yaml"), blocks(page, "text")
+    (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run("plan", "mine.yaml")
+    fixed = re.compile(r"^│ (?!of them nonzero|estimated time)|^warning: |^note: |^stage |^keeps")
+    lines = [line for line in shown.splitlines() if fixed.match(line) and "zeros stay in place" not in line]
+    made = [*result.stderr.splitlines(), *result.stdout.splitlines()]
+    assert len(lines) > 15
+    assert [line for line in lines if line not in made] == []
+
+
+def test_the_page_about_the_terminal_runs(
+    run: Callable[..., Result], recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a small recipe: in its folder, a file is taken before a shipped recipe of that name."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist_ae").write_text(recipe_text, encoding="utf-8")
+    page = ROOT / "docs" / "terminal.md"
+    lines = [line for line in "\n".join(blocks(page, "")).splitlines() if line and "-completion" not in line]
+    assert len(lines) == 5
+    for line in lines:
+        program, *arguments = shlex.split(line.partition(">")[0])
+        assert program == "compress"
+        told = run(*arguments)
+        if "--quiet" in arguments:
+            assert told.stderr == ""
+            assert "stages" in json.loads(told.stdout)
+    for place in ("runs/csv/tiny-train/events.csv", "runs/tensorboard/tiny", "curves/events.csv"):
+        assert (tmp_path / place).exists()
+    (code,) = blocks(page, "python")
+    exec(compile(code, "terminal.md", "exec"), {})
 
 
 def test_every_command_is_shown_somewhere() -> None:

@@ -1,13 +1,15 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command runs."""
 
 import gc
+import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from compress import __version__
-from compress.cli import files, run, sweeps
+from compress.cli import files, planning, run, sweeps
 from compress.cli.voices import say
 
 app = typer.Typer(
@@ -21,6 +23,7 @@ app = typer.Typer(
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     run.train,
+    planning.plan,
     run.apply,
     files.export,
     files.bench,
@@ -49,6 +52,9 @@ def main() -> None:
     # Importing torch and tracing networks make a million objects that stay. Looking through them for garbage again and
     # again takes a tenth of a short run, and once more at the end, where they go anyway, a second.
     gc.set_threshold(50_000, 20, 50)
+    # A path or a sign that the terminal's encoding does not know is written out, as on stderr, and is no crash.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     finally:

@@ -23,6 +23,7 @@ from compress.yaml_text import yaml_text
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
+MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
 Line = int
@@ -73,6 +74,13 @@ def resolved_yaml(recipe: Recipe) -> str:
     return yaml_text(recipe.model_dump(mode="json", exclude_none=True))
 
 
+def brief_yaml(recipe: Recipe) -> str:
+    """What the recipe prunes, and of which network, without what is left at its default."""
+    stages = {"__all__": {"target", "criterion", "scope", "sparsity", "params", "macs", "removal"}}
+    parts: Any = {"name": True, "model": True, "stages": stages}
+    return yaml_text(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
+
+
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +109,8 @@ def _read(source: str | Path) -> "_Document":
 def _content(source: str | Path) -> tuple[str, bytes]:
     """(what to call it in messages, at most a byte more than a recipe may have)."""
     path, files = Path(source), shipped_files()
+    if path.suffix in MODELS:
+        raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
     try:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:

@@ -20,18 +20,18 @@ from compress import stats
 from compress.atomic import atomic
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Dataset, Part
-from compress.errors import DivergedError, InputError, NothingPrunedError
+from compress.errors import DivergedError, InputError
 from compress.export import latency
 from compress.export.card import model_card
-from compress.recipe import schema
+from compress.recipe import rehearsal, schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
 from compress.recipe.pictures import Look, compared
-from compress.recipe.setting import Bar, Setting, optimization
-from compress.recipe.stages import check_stage, run_stage
+from compress.recipe.setting import Setting, Watcher, optimization
+from compress.recipe.stages import describe_target, run_stage
 from compress.report.page import page
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
@@ -45,7 +45,7 @@ Models = dict[str, nn.Module]
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
-def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock: Clock) -> Setting:
+def prepare(recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock) -> Setting:
     """Load the data and check that it fits the recipe's network.
 
     Raises:
@@ -55,7 +55,7 @@ def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar, clock)
+    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -75,18 +75,35 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
     with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
-        training = setting.train(model, f"train {recipe.name}", steps, optimization(recipe.train))
+        setting.watcher.begin("train", f"train {recipe.name}")
+        training = setting.train(model, steps, optimization(recipe.train))
     metric = setting.evaluate(model)
+    setting.watcher.measured("test", metric, training.steps)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
-        "data": _describe_data(setting),
+        "data": describe_data(setting),
         "steps": training.steps,
         "seconds": setting.clock.spent("training"),
         "epoch_losses": training.losses,
         "metric": metric,
     }
+
+
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
+    """The recipe's network with the weights in `source`; without one as it is before any training.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+        DataError: the data do not.
+    """
+    model = build_model(recipe.model, recipe.seed)
+    if source is not None:
+        load_weights(model, read_weights(source), str(source))
+    model.to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
+    return model
 
 
 def apply(
@@ -116,25 +133,18 @@ def apply(
     torch.manual_seed(recipe.seed)
     clock = setting.clock
     with clock.phase("load"):
-        model = build_model(recipe.model, recipe.seed)
-        load_weights(model, read_weights(source), str(source))
-        model.to(setting.device)
-        require_inputs(model, setting.example, recipe.model)
+        model = load_dense(recipe, source, setting)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        sketch = Pruned()
-        counts = [
-            check_stage(model, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)
-        ]
-    if not any(counts):
-        raise NothingPrunedError(
-            "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
-        )
+        rehearsal.check(recipe, model, setting, place)
     pruned = Pruned(dense=dense)
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
         for number, stage in enumerate(recipe.stages):
+            title = f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
+            setting.watcher.begin(f"stage_{number + 1}", title)
             found.append(run_stage(model, stage, number, pruned, setting))
+    setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
@@ -157,7 +167,7 @@ def apply(
             "seed": recipe.seed,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
-            "data": _describe_data(setting),
+            "data": describe_data(setting),
             "stages": found,
             "models": described,
             "tensors": stats.tensors(models["masked"], models["slim"]),
@@ -167,13 +177,15 @@ def apply(
         }
         (folder / "checkpoint").mkdir()
         write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
-        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
+        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
         results["timing"] = clock.split()
-        (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "results.json").write_text(
+            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     # Hours of training are not to be lost to a page that can be made again.
     with atomic(out / "report.html") as draft:
-        draft.write_text(page(results), encoding="utf-8")
+        draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
 
 
@@ -263,7 +275,8 @@ def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
         raise DivergedError(f"{error}; they are in {path}") from error
 
 
-def _describe_data(setting: Setting) -> dict[str, Any]:
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data's entry of results.json."""
     found = setting.data
     return {
         "name": found.name,
@@ -283,7 +296,7 @@ def cpu_name() -> str:
     """The processor's name, as far as this system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -50,12 +50,12 @@ def level(results: Results, value: float) -> str:
 
 
 def removal(stage: Mapping[str, Any]) -> str:
-    """How the pruned entries of a stage went, as text."""
-    way = stage["removal"]
-    if way["kind"] == "hard":
+    """How a stage takes things away, and for how long."""
+    how = stage["removal"]
+    if how["kind"] == "hard":
         return "hard"
-    curve = f", {way['decay']}" if way["kind"] == "soft" else ""
-    return f"{way['kind']}{curve} over {stage['removal_steps']:,} steps"
+    curve = f", {how['decay']}" if how["kind"] == "soft" else ""
+    return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
 
 
 def metric_text(metric: Mapping[str, float] | None) -> str:
@@ -124,20 +124,6 @@ def recipes(found: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def tensors(found: Iterable[Mapping[str, Any]]) -> Table:
-    """The tensors of a file: name, shape, type, zeros."""
-    table = Table()
-    table.add_column("tensor", overflow="fold")
-    table.add_column("shape")
-    table.add_column("type")
-    table.add_column("zeros", justify="right")
-    for tensor in found:
-        share = tensor["zeros"] / max(1, tensor["entries"])
-        shape = " x ".join(str(size) for size in tensor["shape"]) or "scalar"
-        table.add_row(Text(tensor["name"]), shape, tensor["dtype"], f"{tensor['zeros']:,} ({share:.1%})")
-    return table
-
-
 def latencies(found: Mapping[str, Any]) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
     table = Table(title=f"onnxruntime, threads: {found['threads']}, milliseconds")
@@ -170,11 +156,3 @@ def closing(results: Results) -> Iterable[str]:
 
 
 PROOFS = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}
-
-
-def summary(found: Mapping[str, Any]) -> Iterable[str]:
-    """The closing lines of `compress inspect`."""
-    share = found["zeros"] / max(1, found["entries"])
-    yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
-    for key, text in found["metadata"].items():
-        yield f"{key}: {text}"

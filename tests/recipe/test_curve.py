@@ -7,7 +7,7 @@ from compress.recipe.setting import Moment
 def told(steps: int, factor: float | None = 0.5, share: float | None = 1.0) -> Curve:
     curve = Curve(steps)
     for step in range(1, steps + 1):
-        curve.add(Moment(step, float(step), factor, share))
+        curve.add(Moment(step, float(step), factor=factor, share=share))
     return curve
 
 

@@ -1,0 +1,61 @@
+"""The command that looks ahead: plan."""
+
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli.next_steps import after_plan, repeated
+from compress.cli.options import (
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    RecipeArgument,
+    SeedOption,
+    SetOption,
+    load,
+)
+from compress.cli.voices import STARTED, note, print_json, reporting, say, show
+
+
+def plan(
+    recipe: RecipeArgument,
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file; untrained if absent."),
+    ] = None,
+    changes: SetOption = None,
+    data_root: DataOption = Path("data"),
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What apply would do, and how long it would take, without doing it.
+
+    Example: compress plan mnist_ae model.pt
+    """
+    with reporting(debug, interrupted="interrupted") as warned:
+        loaded = load(recipe, changes, seed)
+        from compress.recipe import loading, planning, running
+        from compress.recipe.clock import Clock
+        from compress.recipe.setting import unwatched
+        from compress.report import plans
+
+        with redirect_stdout(sys.stderr):  # what a factory of the user's prints is no result
+            setting = running.prepare(loaded, data_root, device, unwatched, Clock(STARTED, "imports"))
+            place = partial(loading.place, recipe, changes or ())
+            found = planning.plan(loaded, model, setting, warned=warned, place=place)
+        if as_json:
+            print_json(found)
+        else:
+            note(found["data"])
+            show(plans.matched(found))
+            show(plans.sizes(found))
+            for line in plans.lines(found):
+                say(line)
+            say(after_plan(recipe, model, repeated(changes, seed, device, data_root)))
