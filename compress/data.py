@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.metrics import Task
+from compress.metrics import Task, wants_images
 from compress.models import call_factory
 
 Part = Literal["train", "test"]
@@ -78,11 +78,11 @@ class Dataset:
     def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
-        The target is the image in [0, 1] for `reconstruct` and the label for `classify`. The whole part moves to
-        `device` here, once, and not batch by batch.
+        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
+        The whole part moves to `device` here, once, and not batch by batch.
         """
         split = self._split(part)
-        targets = None if task == "reconstruct" else split.labels.to(device)
+        targets = None if wants_images(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         return _ImageBatches(split.images.to(device), targets, mean, std, size)
 

@@ -105,12 +105,13 @@ def _figures(results: Results) -> str:
     return f"{table}\nMasked is the pruned network before its zeros were cut out.\n"
 
 
-def _rows(figures: Mapping[str, Any], task: str | None) -> Iterator[tuple[str, str]]:
+def _rows(figures: Mapping[str, Any], task: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    means = {"loss": task["loss"], **task["metrics"]} if isinstance(task, Mapping) else {"loss": _LOSS.get(task or "")}
     for key, label in (("params", "parameters"), ("nonzero", "of them nonzero"), ("macs", "multiply-accumulates")):
         if key in figures:
             yield label, f"{figures[key]:,}"
     for name, value in figures.get("metric", {}).items():
-        meaning = f" ({_LOSS[task]})" if name == "loss" and task in _LOSS else ""
+        meaning = f" ({_plain(means[name])})" if means.get(name) else ""
         yield f"test {_plain(name)}{meaning}", f"{value:.4g}"
     for kind, size in figures.get("bytes", {}).items():
         yield f"{_plain(kind.replace('_', ', '))}, bytes", f"{size:,}"

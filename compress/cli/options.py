@@ -19,7 +19,9 @@ RecipeArgument = Annotated[
 ]
 ModelArgument = Annotated[
     Path,
-    typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.", autocompletion=weights),
+    typer.Argument(
+        help="Weights: a state_dict as .pt or .pth, or a .safetensors file; or a .pt2 program.", autocompletion=weights
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

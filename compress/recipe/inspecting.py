@@ -46,7 +46,7 @@ def _recipe(metadata: dict[str, str]) -> schema.Recipe | None:
 
 def _network(weights: Weights, source: str) -> contents.Network | None:
     recipe = _recipe(weights.metadata)
-    if recipe is None or isinstance(recipe.model, schema.FactoryModel):
+    if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
     wanted = recipe.model
     network = rebuild(weights, lambda: build_model(wanted, recipe.seed), source)

@@ -99,6 +99,12 @@ class VisionTransformer(Part):
         return heads
 
 
+class Program(Part):
+    """The network of a `.pt2` file, which `compress apply` is given; it needs no class."""
+
+    name: Literal["program"]
+
+
 class FactoryModel(Part):
     """A network of one's own: `factory(**args)` returns the module."""
 
@@ -109,7 +115,7 @@ class FactoryModel(Part):
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
 Model = Annotated[
     Annotated[
-        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer, Field(discriminator="name")],
+        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer | Program, Field(discriminator="name")],
         Tag("name model"),
     ]
     | Annotated[FactoryModel, Tag("factory model")],
