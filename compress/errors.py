@@ -13,6 +13,7 @@ CompressError                   the base: `except CompressError` catches all of 
     │   └── DivergedError       ... during training: the model holds its last good weights again
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
+    ├── LostProcessError        another process of the same training has ended
     └── SweepError              some cells of a sweep failed; the others are kept
 
 Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
@@ -72,6 +73,10 @@ class ProofError(RunError):
 
 
 class NothingPrunedError(RunError):
+    pass
+
+
+class LostProcessError(RunError):
     pass
 
 

@@ -29,7 +29,8 @@ ALLOWED = {
     "checkpoint": {"errors", "slim"},
     "chance": set(),
     "divergence": set(),
-    "retrain": {"chance", "divergence", "errors", "metrics", "data"},
+    "ranks": {"errors"},
+    "retrain": {"ranks", "chance", "divergence", "errors", "metrics", "data"},
     "export": {"errors", "stats", "checkpoint", "metrics", "slim"},
     "report": set(),
 }

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from compress.errors import InputError
 from compress.recipe import journal, running
 from compress.recipe.checkpoints import Checkpoints
 from compress.recipe.clock import Clock
