@@ -16,8 +16,8 @@ from torch import nn
 from compress.errors import NothingPrunedError, UnsupportedModelError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
-from compress.recipe.node_choice import EvenChoice, NodeChoice
 from compress.recipe.journal import Journal
+from compress.recipe.node_choice import EvenChoice, NodeChoice
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting
 from compress.recipe.stages import check_stage, choice_of, in_batches_of, told_at, trainable_of

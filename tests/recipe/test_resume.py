@@ -23,6 +23,9 @@ from compress.recipe.journal import Journal
 from compress.recipe.schema import Recipe
 from compress.recipe.setting import Moment, unwatched
 
+# Many of these recipes take weights here and there, which leaves the network as large as it was.
+pytestmark = pytest.mark.filterwarnings("ignore::compress.recipe.rehearsal.PlanWarning")
+
 Command = Callable[..., Result]
 
 
