@@ -7,12 +7,14 @@ CompressError                   the base: `except CompressError` catches all of 
 │   ├── DataError               a data set
 │   ├── TargetError             a layer, node or parameter that does not exist or cannot be pruned
 │   ├── UnsupportedModelError   a network that slimming does not understand, with the operation's name
-│   └── OutputError             an output folder or file that cannot be written
+│   ├── OutputError             an output folder or file that cannot be written
+│   └── MissingPackageError     an optional package is not installed; an ImportError too
 └── RunError                    the input was fine and the run failed; exit code 1
     ├── TrainingError           a loss is NaN or infinite
     │   └── DivergedError       ... during training: the model holds its last good weights again
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
+    ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
     └── SweepError              some cells of a sweep failed; the others are kept
         └── LostWorkerError     ... since the process that computed one has died
 
@@ -56,6 +58,10 @@ class OutputError(InputError):
     pass
 
 
+class MissingPackageError(InputError, ImportError):
+    pass
+
+
 class RunError(CompressError):
     pass
 
@@ -73,6 +79,10 @@ class ProofError(RunError):
 
 
 class NothingPrunedError(RunError):
+    pass
+
+
+class NothingFoundError(RunError):
     pass
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from compress.distill import Teacher
-from compress.errors import InputError
+from compress.errors import InputError, RunError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
 from compress.recipe.node_choice import NodeChoice, choose_within, even_scores
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
-from compress.recipe.weight_choice import WeightChoice
+from compress.recipe.weight_choice import WeightChoice, going
 from compress.remove.pruner import Pruner, Removal
 from compress.retrain import Training, only_trainable
 from compress.select.targets import resolve
@@ -35,6 +35,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     Raises:
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.retrain.train`.
+        RunError: what is gone is not what was asked for.
     """
     with setting.journal.notes():
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
@@ -83,18 +84,19 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
             training = setting.train(model, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
     before = journal.noted("before_removal")
+    earlier_ones = bool(pruned.keep)
     chosen.settle()
+    _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
     count, total = chosen.count
-    measure, asked = stage.level
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": describe_target(stage),
         "criterion": stage.criterion.model_dump(),
         "removal": stage.removal.model_dump(mode="json"),
-        "measure": measure,
-        "asked": asked,
+        "measure": stage.level[0],
+        "asked": chosen.asked,
         "achieved": chosen.achieved,
         "pruned": count,
         "of": total,
@@ -105,6 +107,27 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         "epoch_losses": training.losses,
         "seconds": setting.clock.spent("training") - earlier,
     }
+
+
+def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Choice, earlier_ones: bool) -> None:
+    """What the results will say of the stage is true of the weights.
+
+    Raises:
+        RunError: something that was to go is not exactly zero, or more or less goes than the recipe asks for.
+    """
+    if alive := chosen.left_alive(model):
+        raise RunError(f"{describe_target(stage)}: {alive:,} entries that were to go are not zero after the removal")
+    measure, asked = stage.level[0], chosen.asked
+    count, expected = chosen.count[0], chosen.expected
+    if measure != "sparsity":
+        kept = chosen.achieved <= asked
+    else:  # what earlier stages took stays gone, and may be more
+        kept = expected is None or count == expected or (earlier_ones and count > expected)
+    if not kept:
+        raise RunError(
+            f"{describe_target(stage)}: {measure} {asked:g} was asked for and {chosen.achieved:.6g} is reached; "
+            "no results are written"
+        )
 
 
 def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
@@ -136,21 +159,20 @@ def check_stage(
     setting = in_batches_of(stage, setting)
     with told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
-    with told_at(place(f"stages.{number}.target")):
+    with told_at(place(f"stages.{number}.{'target' if stage.layers is None else 'layers'}")):
         if isinstance(stage.target, schema.Nodes):
-            going = _going_nodes(model, stage, setting, pruned or Pruned())
+            count = _going_nodes(model, stage, setting, pruned or Pruned())
         else:
-            going = _going(model, stage)
+            count = _going(model, stage)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
-    return going
+    return count
 
 
 def _going(model: nn.Module, stage: schema.Stage) -> int:
     assert isinstance(stage.target, schema.Weights)
-    sizes = [target.parameter.numel() for target in resolve(model, stage.target.weights, bias=stage.target.bias)]
-    return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
+    return going(resolve(model, stage.target.weights, bias=stage.target.bias), stage)
 
 
 def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned: Pruned) -> int:
@@ -179,7 +201,7 @@ def describe_target(stage: schema.Stage) -> str:
 
 
 def choice_of(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
-    """Raises TargetError and UnsupportedModelError: targets that do not exist or cannot be pruned."""
+    """What the stage takes. Raises TargetError and UnsupportedModelError: targets that do not exist or cannot go."""
     kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
     return kind(model, stage, number, pruned, setting)
 

@@ -1,6 +1,6 @@
 """Which weights a stage takes: the scores that its criterion gives them, and the lowest of those."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress import metrics
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, taken_first, with_earlier
 from compress.recipe.setting import Setting
 from compress.remove.gradual import progress_at
 from compress.remove.masks import effective
@@ -21,19 +21,46 @@ from compress.select.targets import Target, resolve
 
 class WeightChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned, chance_of(setting, number))
+        super().__init__(stage, pruned, chance_of(setting, number))
         assert isinstance(stage.target, schema.Weights)
-        self._model, self._stage, self._setting = model, stage, setting
+        self._model, self._setting = model, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
         self.adjacent = []
         self.own_paths = [found.path for found in self._targets]
         self.paths = list(dict.fromkeys([*self.own_paths, *pruned.keep]))
 
     @property
+    def names(self) -> Mapping[str, Collection[str]]:
+        return {target.path: (target.path,) for target in self._targets}
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        return {target.path: target.parameter.numel() for target in self._targets}
+
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        scores = _weight_scores(self._model, self._targets, self._stage.criterion, self._chance, self._setting)
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            return self._latest
+
+        return masks
+
+    def _in_each(self, scores: Sequence[Scores], shares: Mapping[str, float]) -> list[Tensor]:
+        return [
+            choose([score], shares[name], min_keep=self._stage.min_keep, names=[name])[0]
+            for name, score in zip(self.layers, scores, strict=True)
+        ]
+
+    @property
     def count(self) -> tuple[int, int]:
         masks = [self._latest[target.path] for target in self._targets]
         total = sum(mask.numel() for mask in masks)
         return total - sum(int(mask.count_nonzero()) for mask in masks), total
+
+    @property
+    def expected(self) -> int:
+        return going(self._targets, self._stage)
 
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, self.own_paths
@@ -47,9 +74,12 @@ class WeightChoice(Choice):
             back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
             # As many others then go in their stead.
             scores = [score.then(_back_last, mask) for score, mask in zip(scores, back, strict=True)]
-        scope = stage.scope or "global"
-        assert scope != "isomorphic", "the schema refuses it"
-        chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
+        if stage.layers is not None:
+            chosen = self._in_each(scores, shares_of(stage.layers, self.names, sparsity / stage.goes))
+        else:
+            scope = stage.scope or "global"
+            assert scope != "isomorphic", "the schema refuses it"
+            chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
 
     def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:
@@ -64,6 +94,17 @@ class WeightChoice(Choice):
         if self._stage.scope == "global":
             return returning(slopes, dead, may, share)
         return [returning([s], [d], [m], share)[0] for s, d, m in zip(slopes, dead, may, strict=True)]
+
+
+def going(targets: Sequence[Target], stage: schema.Stage) -> int:
+    """How many of the targets' entries a stage takes: exactly, but for those that earlier ones took beyond it."""
+    sizes = {target.path: target.parameter.numel() for target in targets}
+    if stage.layers is not None:
+        shares = shares_of(stage.layers, {path: (path,) for path in sizes})
+        return sum(round(shares[path] * size) for path, size in sizes.items())
+    return sum(
+        round(stage.goes * size) for size in (sizes.values() if stage.scope == "layer" else [sum(sizes.values())])
+    )
 
 
 def _weight_scores(
