@@ -35,7 +35,7 @@ ALLOWED = {
     "report": {"errors", "yaml_text"},
 }
 ALLOWED["recipe"] = set(ALLOWED)
-ALLOWED["loops"] = {"atomic", "errors", "duration", "checkpoint", "select", "remove"}
+ALLOWED["loops"] = {"atomic", "errors", "duration", "select", "remove"}
 ALLOWED["engines"] = {"errors"}
 ALLOWED["sweep"] = {"atomic", "engines", "errors"}
 ALLOWED["paper"] = set(ALLOWED)
