@@ -8,6 +8,7 @@ MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import torch
@@ -27,8 +28,12 @@ class Batches(Protocol):
         """Batches per epoch."""
         ...
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (input, target); in a random order exactly if a (CPU) generator is given."""
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of (input, target), without its first `skip` batches.
+
+        In a random order exactly if a (CPU) generator is given, which is drawn from alike whatever is skipped. What is
+        skipped has had its part of chance when this returns.
+        """
         ...
 
 
@@ -141,8 +146,8 @@ class _ImageBatches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in batch_rows(len(self.images), self.size, generator):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
             rows = rows.to(self.images.device)
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
             labels = None if self.labels is None else self.labels.index_select(0, rows)
@@ -170,8 +175,11 @@ class Loaders:
         return len(dataset) if isinstance(dataset, Sized) else None
 
     def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair."""
-        return _LoaderBatches(self._loader(part), torch.device(device))
+        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair.
+
+        A batch with NaN or infinities raises DataError when its turn comes.
+        """
+        return _LoaderBatches(self._loader(part), torch.device(device), f"{self.name}: the {part} loader's")
 
     def _loader(self, part: Part) -> Iterable[Any]:
         return self.train if part == "train" else self.test
@@ -181,13 +189,23 @@ class Loaders:
 class _LoaderBatches:
     loader: Any
     device: torch.device
+    name: str
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in self.loader:
-            yield inputs.to(self.device), targets.to(self.device)
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = enumerate(self.loader)
+        for _ in islice(batches, skip):
+            pass  # a loader knows no other way past its first batches than through them
+        return (self._checked(number, *batch) for number, batch in batches)
+
+    def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        for what, tensor in (("inputs", inputs), ("targets", targets)):
+            if not tensor.isfinite().all():
+                # Told here: later it would look as if the training had diverged.
+                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
+        return inputs.to(self.device), targets.to(self.device)
 
 
 def from_loaders(loaders: object, name: str = "loaders") -> Loaders:

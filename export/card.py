@@ -152,4 +152,5 @@ def _listed(items: Iterable[str]) -> str:
 
 def _plain(name: object) -> str:
     """Text that Markdown shows as it is, in one line: names come from recipes and files of anybody's."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(str(name).split()))
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(name).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", line)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli.completion import recipes, weights
+from compress.cli.voices import tell
 
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
@@ -58,7 +59,23 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is ther
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has left off.")]
+EveryOption = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, help="Seconds, about, that an interruption may cost.")
+]
+
+
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
     from compress.recipe.loading import load_recipe
 
-    return load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
+    loaded = load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
+    tell_factories(loaded)
+    return loaded
+
+
+def tell_factories(recipe: "Recipe") -> None:
+    """Whose code the recipe that the command line names is about to run."""
+    from compress.recipe.factories import factories
+
+    for line in factories(recipe):
+        tell(line)

@@ -13,6 +13,8 @@ from compress.export.program_file import read_program
 from compress.metrics import evaluation_mode
 from compress.recipe import schema
 
+_MOST_BYTES = 8 * 2**30
+
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     """Load the data set; `root` is where named ones lie or are downloaded to.
@@ -38,13 +40,13 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return data.from_factory(wanted.factory)
 
 
-def build_model(wanted: schema.Model, seed: int) -> nn.Module:
-    """A fresh network; the same seed gives the same weights.
+def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
+    """A fresh network; the same seed gives the same weights, and None those of torch's own generator.
 
     Raises:
         InputError: a factory that cannot be imported or called, or that returns no module.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -66,7 +68,8 @@ def build_model(wanted: schema.Model, seed: int) -> nn.Module:
                 "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
             )
         case schema.FactoryModel():
-            torch.manual_seed(seed)
+            if seed is not None:
+                torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
 
 
@@ -119,6 +122,24 @@ class _OwnMeasure:
             what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
         return torch.as_tensor(value)
+
+
+def require_room(wanted: schema.Model, source: str) -> None:
+    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
+
+    Raises:
+        InputError: it takes more than 8 GiB, or cannot be built.
+    """
+    try:
+        with torch.device("meta"):  # sizes without memory
+            size = sum(tensor.nbytes for tensor in build_model(wanted, None).parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:

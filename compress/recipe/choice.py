@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
 from compress.select.histogram import histogram
 from compress.select.scores import Scores
-from compress.slim.coupling import Coupling
+from compress.slim.coupling import Coupling, Member
 
 Key = TypeVar("Key")
 Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
@@ -35,6 +35,12 @@ class Pruned:
     keep_nodes: dict[Coupling, Tensor] = field(default_factory=dict)  # bool [nodes]
     dense: nn.Module | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"keep": self.keep, "keep_nodes": packed(self.keep_nodes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.keep, self.keep_nodes = dict(state["keep"]), unpacked(state["keep_nodes"])
+
 
 class Choice(ABC):
     """A `compress.remove.pruner.Chooser` for one stage, over the parameters `paths`: its own and earlier stages'.
@@ -48,8 +54,8 @@ class Choice(ABC):
     adjacent: Sequence[str]
     """Patterns of the parameters on both sides of pruned nodes."""
 
-    def __init__(self, stage: schema.Stage, pruned: Pruned) -> None:
-        self._stage, self._pruned = stage, pruned
+    def __init__(self, stage: schema.Stage, pruned: Pruned, chance: torch.Generator) -> None:
+        self._stage, self._pruned, self._chance = stage, pruned, chance
         self.histograms: list[dict[str, Any]] = []
         """How the scores were spread when first all that goes was chosen; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
@@ -57,6 +63,15 @@ class Choice(ABC):
     def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
         self._latest = self._masks(sparsity, dict(zip(self.paths, gone, strict=True)))
         return [self._latest[path] for path in self.paths]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest": self._latest, "chance": self._chance.get_state(), "histograms": self.histograms}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what has been chosen, instead of choosing anew."""
+        self._latest = dict(state["latest"])
+        self._chance.set_state(state["chance"])
+        self.histograms = list(state["histograms"])
 
     def settle(self) -> None:
         """The latest choice is final: no later stage gives it back."""
@@ -117,6 +132,15 @@ class Choice(ABC):
             if (found := histogram(scores, keep)) is not None:
                 self.histograms.append({**({} if name is None else {"of": name}), **found})
 
+    @property
+    @abstractmethod
+    def expected(self) -> int | None:
+        """How many go by the stage's level alone; None where widths, floors or a budget have a say in it."""
+
+    def left_alive(self, model: nn.Module) -> int:
+        """How many entries were chosen to go and are not exactly zero in `model`, which has no masks any more."""
+        return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
+
     @abstractmethod
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 
@@ -172,6 +196,22 @@ def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> 
 def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
     """Sparsity is of the original: what is taken already counts, so it goes first."""
     return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
+def packed(keep: Mapping[Coupling, Tensor]) -> list[Any]:
+    """The masks of couplings as plain values and tensors."""
+    return [
+        (coupling.name, coupling.size, coupling.summed, [astuple(member) for member in coupling.members], mask)
+        for coupling, mask in keep.items()
+    ]
+
+
+def unpacked(saved: Iterable[Any]) -> dict[Coupling, Tensor]:
+    """Couplings are equal by name, size and members: each of these finds its equal in the network."""
+    return {
+        Coupling(name, size, tuple(Member(*member) for member in members), summed): mask
+        for name, size, summed, members, mask in saved
+    }
 
 
 def chance_of(setting: Setting, number: int) -> torch.Generator:

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from compress.report.visible import visible
+
 DRAW = 0.2
 """Seconds between two drawings. Each takes some tenths of a millisecond, as a small network's step does."""
 
@@ -143,7 +145,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         if not self._quiet:
-            self._console.print(Text(line))
+            self._console.print(Text(visible(line)))
 
 
 class _Training:
@@ -151,15 +153,16 @@ class _Training:
 
     def __init__(self, steps: int, epoch: int) -> None:
         self.steps, self.epoch = steps, epoch
-        self.step, self.loss = 0, 0.0
+        self.step, self.seen, self.loss = 0, 0, 0.0  # a training that is gone on with has steps that nobody saw
         self.started = self._warm = time.monotonic()
         self._latest: Moment | None = None
 
     def take(self, now: Moment) -> None:
         # The mean of all steps at first, and later of the last fifty or so.
-        self.loss += (now.loss - self.loss) * max(1 / now.step, 0.02)
+        self.seen += 1
+        self.loss += (now.loss - self.loss) * max(1 / self.seen, 0.02)
         self.step, self._latest = now.step, now
-        if now.step == 1:
+        if self.seen == 1:
             self._warm = time.monotonic()
 
     @property
@@ -178,8 +181,8 @@ class _Training:
         found = [f"epoch {min(self.step // self.epoch + 1, epochs)} of {epochs}"]
         if now is None:
             return found
-        if self.step > 1:  # the first takes seconds where torch has to load what it needs
-            left = (time.monotonic() - self._warm) / (self.step - 1) * (self.steps - self.step)
+        if self.seen > 1:  # the first takes seconds where torch has to load what it needs
+            left = (time.monotonic() - self._warm) / (self.seen - 1) * (self.steps - self.step)
             found.append(f"{_duration(left)} left")
         found.append(f"loss {self.loss:.4g}")
         if now.share is not None and now.share < 1:
@@ -196,7 +199,7 @@ class _Drawing:
         self._title, self._training = title, training
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self._title, no_wrap=True, overflow="crop")
+        yield Text(visible(self._title), no_wrap=True, overflow="crop")
         if self._training is None:
             return
         first = self._training.pieces()

@@ -167,11 +167,10 @@ def described(place: Place) -> dict[str, Any]:
     """The part of a results.json that says what was run on what."""
     recipe = place.recipe
     data = load(recipe.data, place.data_root, False)
+    metric = ("accuracy", "%") if schema.has_accuracy(recipe.task) else ("loss", "10^-3")
     return {
         "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
-        "metric": {"name": "accuracy", "unit": "%"}
-        if schema.has_accuracy(recipe.task)
-        else {"name": "loss", "unit": "10^-3"},
+        "metric": dict(zip(("name", "unit"), metric, strict=True)),
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
