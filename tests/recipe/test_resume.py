@@ -80,9 +80,9 @@ class Run:
         raise AssertionError("it never ends")
 
     def content(self, out: str) -> dict[str, bytes]:
-        """Of all files but results.json and the card, which have times in them."""
+        """Of all files but results.json, the card and the page, which have times in them."""
         files = [path for path in (self.folder / out).rglob("*") if path.is_file()]
-        timed = ("results.json", "MODEL_CARD.md")
+        timed = ("results.json", "MODEL_CARD.md", "report.html")
         return {str(path.relative_to(self.folder / out)): path.read_bytes() for path in files if path.name not in timed}
 
 
@@ -443,7 +443,7 @@ def test_an_output_folder_that_is_there(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"old", ".partial"}
     run(*command_in(result.stderr))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"results.json", "recipe.yaml", "MODEL_CARD.md", "checkpoint"}
+    assert names == {"results.json", "recipe.yaml", "MODEL_CARD.md", "report.html", "checkpoint"}
 
 
 @pytest.mark.parametrize(
