@@ -1,10 +1,12 @@
-"""A file that appears whole or not at all."""
+"""Files that appear whole or not at all."""
 
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from compress.errors import OutputError
 
@@ -31,6 +33,40 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def archive(path: Path) -> Iterator[BinaryIO]:
+    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
+
+    Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
+    """
+    with _Patient(path) as file:
+        yield file
+    if file.failed is not None:
+        raise file.failed
+
+
+class _Patient(io.BufferedWriter):
+    """Takes everything, and remembers what could not be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.failed is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failed = self.failed or error
 
 
 def to_disk(folder: Path) -> None:

@@ -1,23 +1,21 @@
 """Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
 
-import io
 import json
 import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compress.atomic import atomic
+from compress.atomic import archive, atomic
 from compress.errors import CheckpointError, OutputError
 from compress.slim.edits import apply_edits, edits_from_json
 
@@ -199,40 +197,6 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
             "get the weights from a source that you trust"
         )
-
-
-@contextmanager
-def archive(path: Path) -> Iterator[BinaryIO]:
-    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
-
-    Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
-    """
-    with _Patient(path) as file:
-        yield file
-    if file.failed is not None:
-        raise file.failed
-
-
-class _Patient(io.BufferedWriter):
-    """Takes everything, and remembers what could not be written."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "wb"))
-        self.failed: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        if self.failed is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.failed = error
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self.failed = self.failed or error
 
 
 def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:

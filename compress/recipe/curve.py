@@ -40,3 +40,9 @@ class Curve:
             if None not in values:
                 found[name] = [float(f"{value:.5g}") for value in values]
         return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self._points, "sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._points, self._sum, self._count = list(state["points"]), state["sum"], state["count"]
