@@ -26,13 +26,6 @@ class Curve:
             self._points.append((self._sum / self._count, moment.factor, moment.share))
             self._sum, self._count = 0.0, 0
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"points": self._points, "sum": self._sum, "count": self._count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._points = [tuple(point) for point in state["points"]]
-        self._sum, self._count = state["sum"], state["count"]
-
     def document(self) -> dict[str, Any]:
         """As results.json has it; what is not known of every point is absent."""
         found: dict[str, Any] = {"span": self.span}
