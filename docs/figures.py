@@ -1,0 +1,144 @@
+"""Draws the figures of soft-pruning.md, of real numbers: a network that is trained and pruned for it, in two minutes.
+
+    python docs/figures.py
+
+The autoencoder of the paper's Table IV on mnist_sample (no download), one thread, seed 0; 90 % of its decoder's weights go.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import metrics, models, sources
+from compress.data import Dataset
+from compress.remove import decay
+from compress.remove.gradual import Gradual
+from compress.remove.hard import Hard
+from compress.remove.pruner import Pruner, Removal
+from compress.remove.soft import Soft
+from compress.report import plots
+from compress.retrain import Optimization, train
+
+IMAGES = Path(__file__).parent / "images"
+TARGETS, SPARSITY = ["decoder.*"], 0.9
+LAYER = "decoder.7.weight"  # 512 x 256, in the middle
+BATCH_SIZE, STEPS, EVERY = 32, 600, 5
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    draw_curves()
+    data = sources.mnist_sample()
+    dense = models.autoencoder(64, generator=torch.Generator().manual_seed(0))
+    train_on(data, dense, 5000, "cosine")  # 40 epochs
+    draw_fading(data, dense)
+    draw_losses(data, dense)
+
+
+def draw_curves() -> None:
+    """Figure 1 of the paper, with all curves that a recipe may name."""
+    figure, axes = plots.canvas()
+    progress = [step / 400 for step in range(401)]
+    for number, (name, curve) in enumerate(decay.CURVES.items()):
+        colour, dashes = plots.style(number)
+        axes.plot(progress, [curve(at) for at in progress], dashes, color=colour, label=name)
+    axes.set(xlabel="share of the decay's steps that is done", ylabel="what pruned weights are multiplied by")
+    axes.legend()
+    plots.save(figure, "decay", IMAGES / "decay.svg")
+
+
+def draw_fading(data: Dataset, dense: nn.Module) -> None:
+    """The weights of one layer at five moments of a linear decay: the chosen ones move to zero, the others learn on."""
+    model, moments = copy.deepcopy(dense), {}
+    pruner = Pruner(model, TARGETS, SPARSITY, removal=Soft(decay.over(STEPS, "linear")))
+
+    def keep(step: int) -> None:
+        if step % (STEPS // 4) == 0:
+            weight = model.get_submodule(LAYER.rpartition(".")[0]).weight
+            moments[f"{step / STEPS:.0%}"] = weight.detach().numpy().copy().ravel()
+
+    keep(0)
+    train_on(data, model, STEPS, "constant", pruner, keep)
+    figure, axes = plots.canvas()
+    edges = np.linspace(-0.3, 0.3, 121)
+    for number, (done, weights) in enumerate(moments.items()):
+        colour, dashes = plots.style(number)
+        counts, _ = np.histogram(weights, edges)
+        label = f"{done}, exactly zero: {np.mean(weights == 0):.0%}"
+        axes.plot((edges[1:] + edges[:-1]) / 2, np.maximum(counts, 0.5), dashes, color=colour, label=label, drawstyle="steps-mid")
+    axes.set(xlabel=f"weight of {LAYER}", ylabel="how many", yscale="log", ylim=(0.8, None))
+    axes.legend(title="steps of the decay that are done")
+    plots.save(figure, "fading", IMAGES / "fading.svg")
+
+
+def draw_losses(data: Dataset, dense: nn.Module) -> None:
+    """The test loss while weights go and the rest retrains, four ways at equal steps."""
+    cohort = STEPS // 6
+    ways: Mapping[str, Callable[[], Removal]] = {
+        "hard": Hard,
+        "soft": lambda: Soft(decay.over(3 * STEPS // 5)),
+        "gradual": lambda: Gradual(3 * STEPS // 5, 20),
+        "gradual_soft": lambda: Gradual(3 * STEPS // 5 - cohort, 20, cohort, final=1e-3),
+    }
+    figure, axes = plots.canvas()
+    start = test_loss(data, dense)
+    axes.axhline(start, color=plots.COLOURS[-1], linestyle=":", label=f"dense: {start:.1f}")
+    for number, (name, removal) in enumerate(ways.items()):
+        model, steps, losses = copy.deepcopy(dense), [0], []
+        pruner = Pruner(model, TARGETS, SPARSITY, removal=removal())
+        losses.append(test_loss(data, model))
+
+        def measure(step: int, model: nn.Module = model, steps: list[int] = steps, losses: list[float] = losses) -> None:
+            if step % EVERY == 0:
+                steps.append(step)
+                losses.append(test_loss(data, model))
+
+        train_on(data, model, STEPS, "constant", pruner, measure)
+        pruner.finalize()
+        colour, dashes = plots.style(number)
+        label = f"{name}: {test_loss(data, model):.1f} in the end"
+        axes.plot(steps, losses, dashes, color=colour, label=label)
+        print(f"{name}: {losses[0]:.1f} at the start, {test_loss(data, model):.1f} in the end")
+    plots.log_losses(axes)
+    axes.set(xlabel=f"steps of retraining; everything is gone after {3 * STEPS // 5}", ylabel="test loss x 10^-3")
+    axes.legend()
+    plots.save(figure, "losses", IMAGES / "losses.svg")
+
+
+def train_on(
+    data: Dataset,
+    model: nn.Module,
+    steps: int,
+    schedule: str,
+    pruner: Pruner | None = None,
+    after: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Reconstruct the digits for so many steps; `pruner` prunes, and `after` looks on."""
+
+    def after_step(step: int) -> None:
+        if pruner is not None:
+            pruner.step()
+        after(step)
+
+    train(
+        model,
+        data.batches("train", BATCH_SIZE, "reconstruct"),
+        metrics.loss("reconstruct"),
+        steps,
+        Optimization("adamw", lr=1e-3, lr_schedule=schedule),
+        generator=torch.Generator().manual_seed(0),
+        after_step=after_step,
+    )
+
+
+def test_loss(data: Dataset, model: nn.Module) -> float:
+    """Mean squared error per pixel on the test images, x 10^3, of the weights as they act at this moment."""
+    return 1e3 * metrics.evaluate(model, data.batches("test", 250, "reconstruct"), "reconstruct")["loss"]
+
+
+if __name__ == "__main__":
+    main()
