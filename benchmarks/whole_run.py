@@ -15,9 +15,12 @@ and write the weights. Beside that
   a DataLoader as it is by default.
 - in memory prunes in the same way and trains on tensors that were normalised at the start, with a fused optimizer; it
   looks at the loss once in an epoch.
+- in memory, compiled is that with `torch.compile` (a C++ compiler must be there), with nothing compiled before.
 
 Without --data-root the images are those of mnist_sample, repeated up to MNIST's 60,000 and 10,000: it is time that is
 measured here, and no quality.
+
+Drawn are the seconds over the number of training images, with the exponent of the power law through them.
 """
 
 import json
@@ -27,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +40,7 @@ import typer
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "whole_run.json"
 EPOCHS, BATCH, RATE, DECAY, GOES = 5, 64, 1.5e-3, 1e-4, 0.75  # of the recipe; `measure` checks that
 MEAN, STD = 0.1307, 0.3081
-WAYS = ("apply", "apply, no export", "by hand", "in memory")
+WAYS = ("apply", "apply, no export", "by hand", "in memory", "in memory, compiled")
 
 app = typer.Typer()
 ModelArgument = Annotated[Path, typer.Argument(help="The dense weights, as .pt.")]
@@ -51,49 +55,99 @@ def measure(
     data_root: Annotated[
         Path | None, typer.Option(envvar="COMPRESS_DATA", help="Where MNIST lies; mnist_sample if absent.")
     ] = None,
-    train: TrainOption = 50_000,
-    runs: Annotated[int, typer.Option(min=1, help="How often each way; in turns.")] = 3,
+    sizes: Annotated[
+        str,
+        typer.Option("--sizes", metavar="LIST", help="Training images, from the first on; the table is of the most."),
+    ] = "10000,20000,50000",
+    runs: Annotated[int, typer.Option(min=1, help="How often each way with the most images; in turns.")] = 3,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = os.cpu_count() or 1,
     quick: Annotated[bool, typer.Option("--quick", help="One run, with two fifths of the images.")] = False,
     report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
 ) -> None:
-    """Time all ways in turns; print a table and write it as JSON."""
+    """Time all ways in turns; print a table, draw the growth, and write it all as JSON."""
     if context.invoked_subcommand:
         return
-    train, runs = (2 * train // 5, 1) if quick else (train, runs)
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    counts, runs = ([20_000], 1) if quick else (sorted(map(int, sizes.split(","))), runs)
     with tempfile.TemporaryDirectory() as scratch:
         cpu = prepared(Path(scratch))
         root = data_root or stand_in(Path(scratch))
-        for number in range(runs):
-            for way in WAYS:
-                seconds[way].append(timed(command(way, Path(scratch), root, train), threads))
-                print(f"run {number + 1} of {runs}, {way}: {seconds[way][-1]:.1f} s", file=sys.stderr)
-    ratios = {
+        seconds = {
+            train: in_turns(Path(scratch), root, train, threads, runs if train == counts[-1] else 1) for train in counts
+        }
+    document: dict[str, Any] = {
+        "recipe": "mnist_ae",
+        "data": "mnist" if data_root else "mnist_sample, repeated",
+        "train": counts[-1],
+        "runs": runs,
+        "machine": {"cpu": cpu, "threads": threads, "cores": os.cpu_count()},
+        "versions": {name: version(name) for name in ("softprune", "torch", "torchvision")},
+        "seconds": {way: statistics.median(found) for way, found in seconds[counts[-1]].items()},
+        "times_as_long": ratios(seconds[counts[-1]]),
+    }
+    if len(counts) > 1:
+        document["growth"] = growth(seconds)
+        draw(document, report)
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    show(document)
+
+
+def in_turns(scratch: Path, root: Path, train: int, threads: int, runs: int) -> dict[str, list[float]]:
+    """Seconds of every run, by way."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for number in range(runs):
+        for way in WAYS:
+            seconds[way].append(timed(command(way, scratch, root, train), threads))
+            print(f"{train:,} images, run {number + 1} of {runs}, {way}: {seconds[way][-1]:.1f} s", file=sys.stderr)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """How many times as long as a way the other two take, as the median over the rounds."""
+    return {
         way: {
             other: statistics.median(theirs / mine for mine, theirs in zip(seconds[way], seconds[other], strict=True))
             for other in ("by hand", "in memory")
         }
         for way in WAYS
     }
-    medians = {way: statistics.median(found) for way, found in seconds.items()}
-    document: dict[str, Any] = {
-        "recipe": "mnist_ae",
-        "data": "mnist" if data_root else "mnist_sample, repeated",
-        "train": train,
-        "runs": runs,
-        "machine": {"cpu": cpu, "threads": threads, "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("softprune", "torch", "torchvision")},
-        "seconds": medians,
-        "times_as_long": ratios,
-    }
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    print(f"seconds of a whole process, {train:,} images of {document['data']}, {threads} thread(s), {runs} run(s)")
+
+def growth(seconds: dict[int, dict[str, list[float]]]) -> dict[str, Any]:
+    """Seconds by the number of training images, and the exponents by least squares of the logarithms."""
+    import numpy as np
+
+    found = {way: [statistics.median(ways[way]) for ways in seconds.values()] for way in WAYS}
+    exponents = {way: float(np.polyfit(np.log(list(seconds)), np.log(of), 1)[0]) for way, of in found.items()}
+    return {"train": list(seconds), "seconds": found, "exponents": exponents}
+
+
+def draw(document: dict[str, Any], report: Path) -> None:
+    from compress.report import plots
+
+    figure, axes = plots.canvas()
+    found = document["growth"]
+    for number, (way, seconds) in enumerate(found["seconds"].items()):
+        label = f"{way}: n^{found['exponents'][way]:.2f}"
+        axes.plot(found["train"], seconds, label=label, marker="o", color=plots.style(number)[0])
+    axes.set(xlabel="training images", ylabel="seconds of the whole process", xlim=0, ylim=0)
+    axes.legend()
+    for suffix in (".svg", ".png"):
+        plots.save(figure, report.stem, report.with_suffix(suffix))
+
+
+def show(document: dict[str, Any]) -> None:
+    machine = document["machine"]
+    print(
+        f"seconds of a whole process, {document['train']:,} images of {document['data']}, "
+        f"{machine['threads']} thread(s), {document['runs']} run(s)"
+    )
     print(f"{'':<20}{'seconds':>10}{'by hand / it':>16}{'it / in memory':>16}")
-    for way, median in medians.items():
-        print(f"{way:<20}{median:10.1f}{ratios[way]['by hand']:16.2f}{1 / ratios[way]['in memory']:16.2f}")
+    for way, median in document["seconds"].items():
+        times = document["times_as_long"][way]
+        print(f"{way:<20}{median:10.1f}{times['by hand']:16.2f}{1 / times['in memory']:16.2f}")
+    for way, exponent in document.get("growth", {}).get("exponents", {}).items():
+        print(f"{way}: seconds ~ images^{exponent:.2f}")
 
 
 def command(way: str, scratch: Path, root: Path, train: int) -> list[str]:
@@ -103,23 +157,17 @@ def command(way: str, scratch: Path, root: Path, train: int) -> list[str]:
         settings = ["--set", f"data.train={train}", *(["--set", "export=[]"] if way != "apply" else [])]
         apply = ["apply", "mnist_ae", model, "-o", str(scratch / "out"), "--force", "--json", "--data-root", str(root)]
         return [sys.executable, "-m", "compress.cli", *apply, *settings]
-    return [
-        sys.executable,
-        __file__,
-        way.replace(" ", "-"),
-        model,
-        str(root),
-        str(scratch / "loop.pt"),
-        "--train",
-        str(train),
-    ]
+    loop, _, compiled = way.partition(", ")
+    wanted = [loop.replace(" ", "-"), model, str(root), str(scratch / "loop.pt"), "--train", str(train)]
+    return [sys.executable, __file__, *wanted, *(["--compile"] if compiled else [])]
 
 
 def timed(arguments: list[str], threads: int) -> float:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    started = time.perf_counter()
-    subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True, env=environment)
-    return time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as compiled:  # or only the first of all runs would wait for the compiler
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": compiled}
+        started = time.perf_counter()
+        subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True, env=environment)
+        return time.perf_counter() - started
 
 
 def prepared(scratch: Path) -> str:
@@ -195,7 +243,13 @@ def by_hand(model: ModelArgument, folder: FolderArgument, out: OutArgument, trai
 
 
 @app.command("in-memory")
-def in_memory(model: ModelArgument, folder: FolderArgument, out: OutArgument, train: TrainOption = 50_000) -> None:
+def in_memory(
+    model: ModelArgument,
+    folder: FolderArgument,
+    out: OutArgument,
+    train: TrainOption = 50_000,
+    compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
+) -> None:
     """The fastest loop that does the same."""
     import numpy as np
     import torch
@@ -218,10 +272,11 @@ def in_memory(model: ModelArgument, folder: FolderArgument, out: OutArgument, tr
     prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     steps = -(-train // BATCH)
+    run: Callable[[Tensor], Tensor] = torch.compile(network) if compiled else network
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * steps)
     for epoch in range(EPOCHS):
         for rows in torch.split(torch.randperm(train), BATCH):
-            loss = F.mse_loss(network(images.index_select(0, rows)), targets.index_select(0, rows))
+            loss = F.mse_loss(run(images.index_select(0, rows)), targets.index_select(0, rows))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -14,6 +14,7 @@ CompressError                   the base: `except CompressError` catches all of 
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
     └── SweepError              some cells of a sweep failed; the others are kept
+        └── LostWorkerError     ... since the process that computed one has died
 
 A message is a sentence or two: what was found, where, and the way out.
 """
@@ -74,4 +75,8 @@ class NothingPrunedError(RunError):
 
 
 class SweepError(RunError):
+    pass
+
+
+class LostWorkerError(SweepError):
     pass

@@ -1,23 +1,19 @@
-"""Many independent jobs in worker processes; each result is a file, so that an interrupted sweep goes on where it was.
-
-Every worker computes on one thread: on two cores, two processes of two threads each take several times as long as two
-of one thread.
-"""
+"""Many independent jobs; each result is a file, so that an interrupted sweep goes on where it was."""
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from compress.checkpoint import atomic
-from compress.errors import CompressError, SweepError
+from compress.engines import Engine, workers_of
+from compress.errors import CompressError, LostWorkerError, SweepError
 
 Result = dict[str, Any]
 
@@ -63,18 +59,26 @@ def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:
 
 
 def run(
-    jobs: Sequence[Job], folder: Path, workers: int, on_progress: Callable[[Progress], None] = lambda progress: None
+    jobs: Sequence[Job],
+    folder: Path,
+    workers: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    engine: Engine = "local",
 ) -> dict[str, Result]:
     """Compute the jobs that have no result in `folder` yet, in their order as far as `needs` allows.
 
+    Several sweeps may share the folder, at the same time too: at worst a job is computed by both, with one result.
+
     Args:
-        workers: processes of one thread each; 1 computes in this process.
+        workers: how many jobs at once, each on one thread; see `compress.engines`.
 
     Returns:
         All results, by key; each also has the `seconds` it took.
 
     Raises:
+        InputError: the engine's package is not installed.
         SweepError: jobs failed. All that do not need them were run first, and their results are kept.
+        LostWorkerError: a process that computed died; finished results are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = cached((job.key for job in jobs), folder)
@@ -82,7 +86,7 @@ def run(
     failed: list[str] = []
     lost: set[str] = set()  # the keys of what failed, and of what needs it
     watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
-    with _Workers(workers) as pool:
+    with workers_of(engine, workers) as pool:
         waiting, running = todo, dict[Future[Result], Job]()
         while waiting or running:
             while more := {job.key for job in waiting if lost & set(job.needs)} - lost:
@@ -90,19 +94,17 @@ def run(
             waiting = [job for job in waiting if job.key not in lost]
             ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
             for job in ready[: workers - len(running)]:
-                running[pool.submit(job, folder)] = job
+                running[pool.submit(partial(_work, job, folder))] = job
                 waiting.remove(job)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
                     results[job.key] = future.result()
+                except LostWorkerError as error:
+                    raise LostWorkerError(f"{job.title}: {error}; what was finished is kept in {folder}") from error
                 except CompressError as error:
                     failed.append(f"{job.title}: {error}")
                     lost.add(job.key)
-                except BrokenProcessPool as error:
-                    raise SweepError(
-                        f"{job.title}: a worker process died (out of memory?); what was finished is kept in {folder}"
-                    ) from error
                 watch.ended(job)
     if failed:
         raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {failed[0]}")
@@ -119,42 +121,6 @@ def store(folder: Path, key: str, result: Result) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(_file(folder, key)) as path:
         path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
-
-
-class _Workers:
-    """Processes that import torch once and are used again; none for a single worker."""
-
-    def __init__(self, count: int) -> None:
-        self._pool = None
-        if count > 1:
-            # A forked copy of a process that runs torch's threads can hang.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
-
-    def __enter__(self) -> "_Workers":
-        if self._pool is None:
-            _one_thread()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, job: Job, folder: Path) -> Future[Result]:
-        if self._pool is not None:
-            return self._pool.submit(_work, job, folder)
-        future: Future[Result] = Future()
-        try:
-            future.set_result(_work(job, folder))
-        except CompressError as error:
-            future.set_exception(error)
-        return future
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _work(job: Job, folder: Path) -> Result:

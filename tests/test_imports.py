@@ -32,7 +32,8 @@ ALLOWED = {
     "report": set(),
 }
 ALLOWED["recipe"] = set(ALLOWED) - {"report"}
-ALLOWED["sweep"] = {"errors", "checkpoint"}
+ALLOWED["engines"] = {"errors"}
+ALLOWED["sweep"] = {"errors", "checkpoint", "engines"}
 ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
 ALLOWED["cli"] = {"compare", "errors", "export", "paper", "recipe", "report"}

@@ -36,13 +36,15 @@ def resolve(model: nn.Module, wanted: Iterable[TargetLike], *, bias: bool = Fals
             - a pair (module, name).
 
     Raises:
-        TargetError: something matches nothing, is no parameter of the model, or is shared between two modules.
+        TargetError: something matches nothing, is no parameter of the model, is shared between two modules, or is
+            spread over several processes.
     """
     everything = _parameters(model)
     by_path = {target.path: target for target in everything}
     chosen = dict.fromkeys(path for item in wanted for path in _matches(item, everything, bias))
     targets = [by_path[path] for path in chosen]
     _refuse_shared(targets, everything)
+    _refuse_sharded(targets)
     return targets
 
 
@@ -99,4 +101,13 @@ def _refuse_shared(targets: Sequence[Target], everything: Sequence[Target]) -> N
             raise TargetError(
                 f"{' and '.join(paths)} are one shared parameter: a mask on one of them would leave the other "
                 "unpruned; leave it out of the targets or untie it"
+            )
+
+
+def _refuse_sharded(targets: Sequence[Target]) -> None:
+    for target in targets:
+        if hasattr(target.parameter, "device_mesh"):  # a DTensor; to import that class would take a while
+            raise TargetError(
+                f"{target.path} is spread over several processes (FSDP), each of which sees a part of it, so that none "
+                "can choose what goes: train with DistributedDataParallel, or prune before or after sharded training"
             )

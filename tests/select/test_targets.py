@@ -67,3 +67,17 @@ def test_a_shared_parameter_is_refused(model):
     with pytest.raises(TargetError, match=r"head\.weight and tied\.weight are one shared parameter"):
         resolve(model, ["*"])
     assert paths(resolve(model, ["encoder.*"])) == ["encoder.0.weight", "encoder.3.weight"]
+
+
+def test_a_sharded_parameter_is_refused() -> None:
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    model = nn.Linear(4, 4)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(model)
+        with pytest.raises(TargetError, match=r"weight is spread over several processes \(FSDP\)"):
+            resolve(model, ["*"])
+    finally:
+        distributed.destroy_process_group()

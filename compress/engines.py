@@ -1,0 +1,151 @@
+"""Where the jobs of a sweep are computed: in this process, in processes of this machine, or on a Ray cluster.
+
+Every worker computes on one thread: on two cores, two processes of two threads each take several times as long as two
+of one thread.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, TypeVar
+
+from compress.errors import CompressError, InputError, LostWorkerError
+
+Engine = Literal["local", "ray"]
+Answer = TypeVar("Answer")
+
+RETRIES = 3
+"""How often a call is made again whose worker was lost, on a cluster."""
+
+
+class Workers(Protocol):
+    """Several calls at once; as a context manager, so that no process outlives the sweep."""
+
+    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+        """Make the call, which must be picklable, in a worker.
+
+        The future raises what the call raised; LostWorkerError where the worker itself was lost.
+        """
+
+
+def workers_of(engine: Engine, count: int) -> AbstractContextManager[Workers]:
+    """`count` workers; a single local one is this process.
+
+    Raises:
+        InputError: the engine's package is not installed.
+    """
+    if engine == "ray":
+        return OnCluster(count)
+    return InProcesses(count) if count > 1 else Here()
+
+
+class Here:
+    """No process but this one: a call is made at once."""
+
+    def __enter__(self) -> "Here":
+        _one_thread()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+        future: Future[Answer] = Future()
+        try:
+            future.set_result(call())
+        except CompressError as error:
+            future.set_exception(error)
+        return future
+
+
+class InProcesses:
+    """Processes that import torch once and are used again."""
+
+    def __init__(self, count: int) -> None:
+        # A forked copy of a process that runs torch's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
+
+    def __enter__(self) -> "InProcesses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+        return _translated(self._pool.submit(call), _of_pool)
+
+
+class OnCluster:
+    """Ray's workers: of the cluster that RAY_ADDRESS names, else of one on this machine that ends with the sweep.
+
+    A call whose worker is lost is made again on another one. All machines must see the folders that a call reads and
+    writes under the same paths.
+    """
+
+    def __init__(self, count: int) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise InputError("--engine ray needs the package ray: pip install 'softprune[ray]'") from None
+        self._ray, self._count = ray, count
+
+    def __enter__(self) -> "OnCluster":
+        if "RAY_ADDRESS" in os.environ:
+            self._ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            self._ray.init(
+                num_cpus=self._count, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+            )
+        self._remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_on_one_thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+        return _translated(self._remote.remote(call).future(), self._of_ray)
+
+    def _of_ray(self, error: BaseException) -> BaseException:
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            return error.cause or error
+        if isinstance(error, self._ray.exceptions.RayError):
+            return LostWorkerError(f"its worker was lost {RETRIES + 1} times (out of memory?): {error}")
+        return error
+
+
+def _translated(future: "Future[Answer]", translate: Callable[[BaseException], BaseException]) -> "Future[Answer]":
+    """The same future, with the engine's own errors as ours."""
+    ours: Future[Answer] = Future()
+
+    def pass_on(theirs: "Future[Answer]") -> None:
+        if theirs.cancelled():
+            ours.cancel()
+        elif error := theirs.exception():
+            ours.set_exception(translate(error))
+        else:
+            ours.set_result(theirs.result())
+
+    future.add_done_callback(pass_on)
+    return ours
+
+
+def _of_pool(error: BaseException) -> BaseException:
+    if isinstance(error, BrokenProcessPool):
+        return LostWorkerError("a worker process died (out of memory?)")
+    return error
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _on_one_thread(call: Callable[[], Any]) -> Any:
+    _one_thread()
+    return call()
