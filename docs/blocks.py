@@ -2,8 +2,8 @@
 
     python docs/blocks.py README.md docs/quickstart.md
 
-prints the commands of these pages, shortened, one a line: docs/tour.sh runs them. The tests run them too. What is shown to a
-reader is what is run, but for what `shortened` adds.
+prints the commands of these pages, shortened, one a line: docs/tour.sh runs them. The tests run them too. What is shown
+to a reader is what is run, but for what `shortened` adds.
 """
 
 import re

@@ -2,7 +2,8 @@
 
     python docs/figures.py
 
-The autoencoder of the paper's Table IV on mnist_sample (no download), one thread, seed 0; 90 % of its decoder's weights go.
+The autoencoder of the paper's Table IV on mnist_sample (no download), one thread, seed 0; 90 % of its decoder's weights
+go.
 """
 
 import copy
@@ -21,11 +22,11 @@ from compress.remove.hard import Hard
 from compress.remove.pruner import Pruner, Removal
 from compress.remove.soft import Soft
 from compress.report import plots
-from compress.retrain import Optimization, train
+from compress.retrain import LRSchedule, Optimization, train
 
 IMAGES = Path(__file__).parent / "images"
 TARGETS, SPARSITY = ["decoder.*"], 0.9
-LAYER = "decoder.7.weight"  # 512 x 256, in the middle
+LAYER = "decoder.7"  # 512 x 256, in the middle
 BATCH_SIZE, STEPS, EVERY = 32, 600, 5
 
 
@@ -55,11 +56,11 @@ def draw_fading(data: Dataset, dense: nn.Module) -> None:
     """The weights of one layer at five moments of a linear decay: the chosen ones move to zero, the others learn on."""
     model, moments = copy.deepcopy(dense), {}
     pruner = Pruner(model, TARGETS, SPARSITY, removal=Soft(decay.over(STEPS, "linear")))
+    layer = model.get_submodule(LAYER)
 
     def keep(step: int) -> None:
         if step % (STEPS // 4) == 0:
-            weight = model.get_submodule(LAYER.rpartition(".")[0]).weight
-            moments[f"{step / STEPS:.0%}"] = weight.detach().numpy().copy().ravel()
+            moments[f"{step / STEPS:.0%}"] = np.array(layer.weight.detach()).ravel()
 
     keep(0)
     train_on(data, model, STEPS, "constant", pruner, keep)
@@ -69,8 +70,8 @@ def draw_fading(data: Dataset, dense: nn.Module) -> None:
         colour, dashes = plots.style(number)
         counts, _ = np.histogram(weights, edges)
         label = f"{done}, exactly zero: {np.mean(weights == 0):.0%}"
-        axes.plot((edges[1:] + edges[:-1]) / 2, np.maximum(counts, 0.5), dashes, color=colour, label=label, drawstyle="steps-mid")
-    axes.set(xlabel=f"weight of {LAYER}", ylabel="how many", yscale="log", ylim=(0.8, None))
+        axes.stairs(np.maximum(counts, 0.5), edges, color=colour, linestyle=dashes, label=label)
+    axes.set(xlabel=f"weight of the layer {LAYER}", ylabel="how many", yscale="log", ylim=(0.8, None))
     axes.legend(title="steps of the decay that are done")
     plots.save(figure, "fading", IMAGES / "fading.svg")
 
@@ -88,21 +89,21 @@ def draw_losses(data: Dataset, dense: nn.Module) -> None:
     start = test_loss(data, dense)
     axes.axhline(start, color=plots.COLOURS[-1], linestyle=":", label=f"dense: {start:.1f}")
     for number, (name, removal) in enumerate(ways.items()):
-        model, steps, losses = copy.deepcopy(dense), [0], []
+        model = copy.deepcopy(dense)
         pruner = Pruner(model, TARGETS, SPARSITY, removal=removal())
-        losses.append(test_loss(data, model))
+        steps, losses = [0], [test_loss(data, model)]
 
-        def measure(step: int, model: nn.Module = model, steps: list[int] = steps, losses: list[float] = losses) -> None:
+        def measure(
+            step: int, model: nn.Module = model, course: tuple[list[int], list[float]] = (steps, losses)
+        ) -> None:
             if step % EVERY == 0:
-                steps.append(step)
-                losses.append(test_loss(data, model))
+                course[0].append(step)
+                course[1].append(test_loss(data, model))
 
         train_on(data, model, STEPS, "constant", pruner, measure)
         pruner.finalize()
         colour, dashes = plots.style(number)
-        label = f"{name}: {test_loss(data, model):.1f} in the end"
-        axes.plot(steps, losses, dashes, color=colour, label=label)
-        print(f"{name}: {losses[0]:.1f} at the start, {test_loss(data, model):.1f} in the end")
+        axes.plot(steps, losses, dashes, color=colour, label=f"{name}: {test_loss(data, model):.1f} in the end")
     plots.log_losses(axes)
     axes.set(xlabel=f"steps of retraining; everything is gone after {3 * STEPS // 5}", ylabel="test loss x 10^-3")
     axes.legend()
@@ -113,7 +114,7 @@ def train_on(
     data: Dataset,
     model: nn.Module,
     steps: int,
-    schedule: str,
+    schedule: LRSchedule,
     pruner: Pruner | None = None,
     after: Callable[[int], None] = lambda step: None,
 ) -> None:

@@ -1,7 +1,7 @@
 """Brings into the site what its pages link to outside docs/: the README, recipes, the changelog.
 
-Pages are written for the repository, where `../recipes/README.md` is a neighbour of docs/. On the site every file keeps its path
-in the repository, less a leading `docs/`, and links are rewritten by that one rule.
+Pages are written for the repository, where `../recipes/README.md` is a neighbour of docs/. On the site every file keeps
+its path in the repository, less a leading `docs/`, and links are rewritten by that one rule.
 """
 
 import posixpath

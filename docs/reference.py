@@ -25,7 +25,9 @@ from compress.recipe.schema import Duration, json_schema
 DOCS = Path(__file__).parent
 FILES = (DOCS / "recipes.md", DOCS / "commands.md")
 
-MARKED = re.compile(r"(<!-- (?P<what>keys|forms|commands)(?:: (?P<names>[\w ]+))? -->\n).*?(<!-- /(?P=what) -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (?P<what>keys|forms|commands)(?:: (?P<names>[\w ]+))? -->\n).*?(<!-- /(?P=what) -->)", re.DOTALL
+)
 
 
 def main() -> None:
@@ -47,12 +49,13 @@ def filled(text: str) -> str:
 
 def headings_of_markers(text: str) -> dict[str, str]:
     """The heading above the marker that shows a definition: where a key that holds one links to."""
-    found, heading = {}, ""
+    found: dict[str, str] = {}
+    heading = ""
     for line in text.splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
         elif marker := re.match(r"<!-- (?:keys|forms): ([\w ]+) -->", line):
-            found |= {name: heading for name in marker[1].split()}
+            found |= dict.fromkeys(marker[1].split(), heading)
     return found
 
 
@@ -78,7 +81,9 @@ def keys(names: list[str], headings: dict[str, str]) -> str:
             rows.setdefault(row, []).append(label(part))
     if len(names) == 1:
         return table(("key", "value", "default", "meaning"), rows)
-    return table(("key", "of", "value", "default", "meaning"), ((row[0], ", ".join(of), *row[1:]) for row, of in rows.items()))
+    return table(
+        ("key", "of", "value", "default", "meaning"), ((row[0], ", ".join(of), *row[1:]) for row, of in rows.items())
+    )
 
 
 def forms(names: list[str]) -> str:
@@ -88,8 +93,11 @@ def forms(names: list[str]) -> str:
 
 def tag(part: dict[str, Any]) -> str | None:
     """The key whose value says which form a mapping is, if its value and not its presence says so."""
-    tags = [key for key in ("kind", "name") if {"const", "enum"} & part["properties"].get(key, {}).keys()]
-    return tags[0] if tags and "const" in part["properties"][tags[0]] or tags == ["kind"] else None
+    for key in ("kind", "name"):
+        value = part["properties"].get(key, {})
+        if "const" in value or (key == "kind" and "enum" in value):
+            return key
+    return None
 
 
 def label(part: dict[str, Any]) -> str:
