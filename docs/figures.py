@@ -8,6 +8,7 @@ go.
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,11 @@ def draw_fading(data: Dataset, dense: nn.Module) -> None:
     """The weights of one layer at five moments of a linear decay: the chosen ones move to zero, the others learn on."""
     model, moments = copy.deepcopy(dense), {}
     pruner = Pruner(model, TARGETS, SPARSITY, removal=Soft(decay.over(STEPS, "linear")))
-    layer = model.get_submodule(LAYER)
+    weight = model.get_parameter(f"{LAYER}.weight_orig")  # what acts, while pruning goes on
 
     def keep(step: int) -> None:
         if step % (STEPS // 4) == 0:
-            moments[f"{step / STEPS:.0%}"] = np.array(layer.weight.detach()).ravel()
+            moments[f"{step / STEPS:.0%}"] = np.array(weight.detach()).ravel()
 
     keep(0)
     train_on(data, model, STEPS, "constant", pruner, keep)
@@ -93,14 +94,7 @@ def draw_losses(data: Dataset, dense: nn.Module) -> None:
         pruner = Pruner(model, TARGETS, SPARSITY, removal=removal())
         steps, losses = [0], [test_loss(data, model)]
 
-        def measure(
-            step: int, model: nn.Module = model, course: tuple[list[int], list[float]] = (steps, losses)
-        ) -> None:
-            if step % EVERY == 0:
-                course[0].append(step)
-                course[1].append(test_loss(data, model))
-
-        train_on(data, model, STEPS, "constant", pruner, measure)
+        train_on(data, model, STEPS, "constant", pruner, partial(measure, data, model, steps, losses))
         pruner.finalize()
         colour, dashes = plots.style(number)
         axes.plot(steps, losses, dashes, color=colour, label=f"{name}: {test_loss(data, model):.1f} in the end")
@@ -108,6 +102,13 @@ def draw_losses(data: Dataset, dense: nn.Module) -> None:
     axes.set(xlabel=f"steps of retraining; everything is gone after {3 * STEPS // 5}", ylabel="test loss x 10^-3")
     axes.legend()
     plots.save(figure, "losses", IMAGES / "losses.svg")
+
+
+def measure(data: Dataset, model: nn.Module, steps: list[int], losses: list[float], step: int) -> None:
+    """Note the test loss, every so many steps."""
+    if step % EVERY == 0:
+        steps.append(step)
+        losses.append(test_loss(data, model))
 
 
 def train_on(
