@@ -1,0 +1,200 @@
+"""Every block that README, docs and recipes show is run, or stands here with the reason why not."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from blocks import Block, blocks, commands, shortened
+from reader import finish, given
+from typer.testing import Result
+
+import compress
+from compress.recipe.loading import load_recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(page for pattern in ("*.md", "docs/*.md", "recipes/*.md") for page in ROOT.glob(pattern))
+
+RUN = ("README.md", "docs/quickstart.md", "recipes/README.md")
+"""Pages whose commands are run here, one after the other in one folder, as `blocks.shortened` says."""
+
+NOT_RUN = {
+    "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
+    "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
+    "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
+    "docs/extending.md": "for a copy of the package; what it leads to is run below",
+    "docs/soft-pruning.md": "draws figures for minutes",
+}
+"""Pages whose commands are not, and why."""
+
+ELSEWHERE = {"compare": "tests/compare and the tour", "demo": "tests/test_cli.py", "reproduce": "tests/paper"}
+"""Commands that take too long to be run here, and where they are run."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
+    assert len(found) > 10
+    assert {language for _, language in found} <= {"", "python", "yaml", "diff"}
+    assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
+    assert {page for page, language in found if language == "python"} == {
+        "README.md",
+        "docs/compare.md",
+        "docs/extending.md",
+        "docs/faq.md",
+    }
+    assert {page for page, language in found if language == "diff"} == {"docs/extending.md"}
+
+
+def test_every_command_is_of_a_kind_that_is_checked() -> None:
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour."""
+    kinds = re.compile(r"(compress [a-z]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
+    lines = [line for page in PAGES for line in commands(page)]
+    assert len(lines) > 30
+    assert [line for line in lines if not kinds.match(line)] == []
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_run(
+    page: str, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in commands(ROOT / page) if line.startswith("compress ")]
+    assert lines
+    for line in lines:
+        if line.split()[1] in ELSEWHERE:
+            continue
+        command, _, file = shortened(line).partition(" > ")
+        result = run(*shlex.split(command)[1:])
+        if file:
+            Path(file).write_text(result.stdout, encoding="utf-8")
+
+
+def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    model, data = names["model"], torch.cat([inputs for inputs, _ in names["loader"]])
+    code = blocks(ROOT / "README.md", "python")
+    assert len(code) == 4
+    for block, sparsity in zip(code, (0.9, 0.97, 0.97, 0.97), strict=True):
+        exec(compile(block.text, "README.md", "exec"), names)
+        if "Gradual(" in block.text:  # the loop is the first block's
+            finish(names["pruner"])
+        assert int((model.fc.weight == 0).sum()) == round(sparsity * model.fc.weight.numel())
+    assert torch.equal(names["again"](data), names["small"](data))
+
+    finish(names["pruner"])  # of the third block, whose loop is the first one's too
+    slim = compress.slim(model, data[:2])
+    # Most rows of `fc` have lost all of their weights: those nodes are constant, and have gone into the next bias.
+    alive = int(model.fc.weight.any(1).sum())
+    assert slim.get_parameter("latent.weight").shape == (16, alive)
+    assert slim.get_parameter("decoder.1.weight").shape == (128, 16)
+
+
+def test_the_code_of_the_answers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    for block in blocks(ROOT / "docs" / "faq.md", "python"):
+        exec(compile(block.text, "faq.md", "exec"), names)
+    assert "decoder.3" in capsys.readouterr().out  # whose nodes are the network's output
+    assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
+
+
+def test_the_script_of_the_comparison_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, recipe_text: str
+) -> None:
+    (block,) = blocks(ROOT / "docs" / "compare.md", "python")
+    (tmp_path / "mnist_classifier").write_text(recipe_text, encoding="utf-8")
+    shutil.copy(trained, tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    text = block.text.replace("seeds=5", "seeds=1").replace("workers=2", "workers=1")
+    exec(compile(text, "compare.md", "exec"), {})
+    assert (tmp_path / "runs/compare/mnist_classifier/table.md").read_text(encoding="utf-8").count("| soft") > 0
+
+
+@pytest.mark.parametrize(
+    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: name(block.page)
+)
+def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
+    """A whole recipe, or stages to be put into one."""
+    head = "" if block.text.startswith("name:") else "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
+    (tmp_path / "recipe.yaml").write_text(head + block.text, encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").stages
+
+
+# --- a criterion and a removal of one's own --------------------------------------------------------------------------
+
+EXTENDING = ROOT / "docs" / "extending.md"
+
+
+def test_a_criterion_and_a_removal_of_ones_own_prune() -> None:
+    names, numbers = given(), []
+    for block in blocks(EXTENDING, "python"):
+        exec(compile(block.text, "extending.md", "exec"), names)
+        if "pruner =" in block.text:
+            finish(names.pop("pruner"))
+            numbers.append([int((weight == 0).sum()) for weight in names["model"].decoder.parameters() if weight.dim() > 1])
+            names["model"] = names["build"]()
+    total = 64 * 128 + 128 * 6
+    assert [sum(zeros) for zeros in numbers] == [round(0.9 * total)] * 2
+
+    weight = np.random.default_rng(0).normal(size=(5, 7))
+    size = np.abs(weight)
+    wanted = size / size.sum(0) + size / size.sum(1)[:, None]
+    assert names["relative_importance"](torch.tensor(weight)).numpy() == pytest.approx(wanted)
+
+
+def test_the_removal_of_ones_own_takes_equal_parts() -> None:
+    names = given()
+    code = {block.title: block.text for block in blocks(EXTENDING, "python")}
+    exec(compile(code["compress/remove/rounds.py"], "rounds.py", "exec"), names)
+    weight = names["model"].get_parameter("decoder.1.weight")
+    pruner = compress.remove.pruner.Pruner(  # type: ignore[attr-defined]
+        names["model"], ["decoder.1"], 0.8, removal=names["Rounds"](rounds=4, every=10)
+    )
+    zeros = []
+    for _ in range(30):
+        zeros.append(int((weight == 0).sum()))
+        pruner.step()
+    zeros.append(int((weight == 0).sum()))
+    assert [zeros[0], zeros[10], zeros[20], zeros[30]] == [round(0.2 * part * weight.numel()) for part in (1, 2, 3, 4)]
+    assert len(set(zeros)) == 4
+
+
+def test_recipes_can_name_them_once_the_page_is_followed(tmp_path: Path, trained: Path, recipe_text: str) -> None:
+    """In a copy of the package: the functions and files that the page shows, and its changes to the schema."""
+    if shutil.which("git") is None:
+        pytest.skip("git applies the changes")
+    shutil.copytree(ROOT / "compress", tmp_path / "compress", ignore=shutil.ignore_patterns("__pycache__"))
+    code = {block.title: block.text for block in blocks(EXTENDING, "python") if block.title}
+    criteria = tmp_path / "compress/select/criteria.py"
+    criteria.write_text(criteria.read_text(encoding="utf-8") + code["compress/select/criteria.py"], encoding="utf-8")
+    (tmp_path / "compress/remove/rounds.py").write_text(code["compress/remove/rounds.py"], encoding="utf-8")
+    for block in blocks(EXTENDING, "diff"):
+        subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=tmp_path, input=block.text, text=True, check=True)
+    stage = """
+  - target: {weights: ["decoder.*"]}
+    criterion: relative_importance
+    sparsity: 0.5
+    removal: {kind: rounds, rounds: 3}
+    retrain: {epochs: 1, optimizer: adamw, lr: 1e-3}
+"""
+    recipe = re.sub(r"(?<=stages:).*?(?=export:)", lambda _: stage, recipe_text, flags=re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    command = [sys.executable, "-m", "compress.cli", "apply", "recipe.yaml", str(trained), "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "out/results.json").read_text(encoding="utf-8")
+    assert '"criterion": "relative_importance"' in written
+    assert '"removal": "rounds"' in written
