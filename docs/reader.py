@@ -1,6 +1,6 @@
 """The reader whose network the Python blocks of the documents are about, so that they can be run as they stand.
 
-    python docs/reader.py README.md docs/faq.md
+python docs/reader.py README.md docs/faq.md
 """
 
 import sys

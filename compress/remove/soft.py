@@ -31,11 +31,11 @@ class Soft(Removal):
 class SoftPruner(Pruner):
     """Chooses the entries that go, and lets them decay to zero while the rest trains.
 
-        pruner = SoftPruner(model, ["decoder.*"], sparsity=0.9, steps=1000)
-        for x, y in loader:
-            loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
-            pruner.step()
-        pruner.finalize()
+    pruner = SoftPruner(model, ["decoder.*"], sparsity=0.9, steps=1000)
+    for x, y in loader:
+        loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
+        pruner.step()
+    pruner.finalize()
     """
 
     def __init__(

@@ -51,6 +51,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/compare.md",
         "docs/extending.md",
         "docs/faq.md",
+        "docs/python.md",
     }
     assert {page for page, language in found if language == "diff"} == {"docs/extending.md"}
 
@@ -67,6 +68,7 @@ def test_every_command_is_of_a_kind_that_is_checked() -> None:
 def test_the_commands_of_a_page_run(
     page: str, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the order of the page, whose later commands take what the earlier ones have left."""
     monkeypatch.chdir(tmp_path)
     lines = [line for line in commands(ROOT / page) if line.startswith("compress ")]
     assert lines
@@ -74,19 +76,28 @@ def test_the_commands_of_a_page_run(
         if line.split()[1] in ELSEWHERE:
             continue
         command, _, file = shortened(line).partition(" > ")
-        result = run(*shlex.split(command)[1:])
+        result = run(*shlex.split(command)[1:], *only_wanted_files(line, lines))
         if file:
             Path(file).write_text(result.stdout, encoding="utf-8")
 
 
-def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_wanted_files(line: str, lines: list[str]) -> list[str]:
+    """Converting a network takes seconds: `apply` writes those files that a later command reads, the tour all."""
+    if not line.startswith("compress apply"):
+        return []
+    out = re.search(r" -o (\S+)", line)
+    formats = [kind for kind in ("onnx", "safetensors", "pt2") if out and f"{out[1]}/slim.{kind}" in " ".join(lines)]
+    return ["--set", f"export=[{', '.join(formats)}]", "--set", "benchmark.batch_sizes=[1]"]
+
+
+def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = given()
     model, data = names["model"], torch.cat([inputs for inputs, _ in names["loader"]])
-    code = blocks(ROOT / "README.md", "python")
-    assert len(code) == 4
+    code = blocks(ROOT / "docs" / "python.md", "python")
+    assert code[0].text == blocks(ROOT / "README.md", "python")[0].text
     for block, sparsity in zip(code, (0.9, 0.97, 0.97, 0.97), strict=True):
-        exec(compile(block.text, "README.md", "exec"), names)
+        exec(compile(block.text, "python.md", "exec"), names)
         if "Gradual(" in block.text:  # the loop is the first block's
             finish(names["pruner"])
         assert int((model.fc.weight == 0).sum()) == round(sparsity * model.fc.weight.numel())
@@ -128,7 +139,11 @@ def test_the_script_of_the_comparison_runs(
 )
 def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
     """A whole recipe, or stages to be put into one."""
-    head = "" if block.text.startswith("name:") else "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
+    head = (
+        ""
+        if block.text.startswith("name:")
+        else "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
+    )
     (tmp_path / "recipe.yaml").write_text(head + block.text, encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").stages
 
@@ -144,7 +159,9 @@ def test_a_criterion_and_a_removal_of_ones_own_prune() -> None:
         exec(compile(block.text, "extending.md", "exec"), names)
         if "pruner =" in block.text:
             finish(names.pop("pruner"))
-            numbers.append([int((weight == 0).sum()) for weight in names["model"].decoder.parameters() if weight.dim() > 1])
+            numbers.append(
+                [int((weight == 0).sum()) for weight in names["model"].decoder.parameters() if weight.dim() > 1]
+            )
             names["model"] = names["build"]()
     total = 64 * 128 + 128 * 6
     assert [sum(zeros) for zeros in numbers] == [round(0.9 * total)] * 2
