@@ -42,7 +42,7 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     group = typer.main.get_group(app)
     assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
-    if command in ("train", "apply"):
+    if command in ("train", "apply") and given["recipe"] != "mine.yaml":  # which a line above writes
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
 
 
