@@ -26,8 +26,8 @@ LESS = {
     ],
     "bench": ["--seconds", "1"],
 }
-"""What is added to a command, after what the page says: digits that need no download, few of them, in batches so small that
-an epoch still has the steps that a recipe's cohorts take; a quick optimizer, and one learning rate instead of several."""
+"""What is added to a command, after what the page says: digits that need no download, few of them, in batches so small
+that an epoch still has the steps that a recipe's cohorts take; a quick optimizer, and one learning rate, not several."""
 
 
 @dataclass(frozen=True)

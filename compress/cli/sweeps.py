@@ -43,7 +43,7 @@ def compare(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Which removal and criterion keep most, at equal steps: compare mnist_ae model.pt --removal hard,soft --seeds 3"""
+    """Which removal and criterion keep most, at equal steps: compress compare mnist_ae model.pt --removal hard,soft"""
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.compare import grid
 
