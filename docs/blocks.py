@@ -27,7 +27,7 @@ LESS = {
     "bench": ["--seconds", "1"],
 }
 """What is added to a command, after what the page says: digits that need no download, few of them, in batches so small
-that an epoch still has the steps that a recipe's cohorts take; a quick optimizer, and one learning rate, not several."""
+that an epoch still has the steps that a recipe's cohorts take; a fast optimizer, and one learning rate of several."""
 
 
 @dataclass(frozen=True)
