@@ -122,14 +122,18 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
     Raises:
         CheckpointError: the file is unreadable or does not fit the network.
     """
-    weights = read_weights(path)
+    return rebuild(read_weights(path), model, str(path))
+
+
+def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn.Module:
+    """`load`, of weights that are read already; `source` is where they are from, for the error text."""
     network = model()
     if "shape_edits" in weights.metadata:
         try:
             network = apply_edits(network, edits_from_json(weights.metadata["shape_edits"]))
         except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-    load_weights(network, weights, str(path))
+            raise CheckpointError(f"{source}: {error}") from error
+    load_weights(network, weights, source)
     return network.eval()
 
 

@@ -1,11 +1,16 @@
 """How large a network is: parameters, zeros, multiplications, bytes."""
 
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from torch import Tensor, nn
+from torch.backends import cudnn, mha, mkldnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.metrics import evaluation_mode
@@ -27,9 +32,9 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
     """Count `model`, run on `example` [N, ...] (N >= 1) in evaluation mode; neither is changed.
 
     Parameters are counted as they are stored, so masks are folded before. Multiply-accumulates are those that
-    torch's own counter knows (matrix products, convolutions, attention), not the elementwise rest.
+    torch's own counter knows (matrix products, convolutions, attention, recurrent layers), not the elementwise rest.
     """
-    with FlopCounterMode(display=False) as counter, evaluation_mode(model):
+    with FlopCounterMode(display=False) as counter, evaluation_mode(model), _plain_operators():
         model(example)
     parameters = list(model.parameters())
     return Stats(
@@ -37,6 +42,23 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
         nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
         macs=round(counter.get_total_flops() / 2 / len(example)),
     )
+
+
+@contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Attention and recurrent layers as the matrix products that they are: of fused operators the counter knows few."""
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # that this machine's mkldnn has no TF32
+            sdpa_kernel(SDPBackend.MATH),
+            mkldnn.flags(enabled=False),
+            cudnn.flags(enabled=False),
+        ):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast)
 
 
 def file_bytes(path: str | Path) -> FileBytes:

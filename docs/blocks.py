@@ -18,6 +18,7 @@ FEW = ["--set", "data={name: mnist_sample, train: 400, test: 200, batch_size: 4}
 
 LESS = {
     "train": [*FEW, "--set", "train.epochs=1"],
+    "plan": FEW,
     "apply": FEW,
     "compare": [
         *FEW,

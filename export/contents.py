@@ -1,26 +1,52 @@
-"""What a file holds: tensors with shape, type and zeros, and the text that was noted in it."""
+"""What a file holds: layers and tensors with shape, type and zeros, multiply-adds, nodes, and the text noted in it."""
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from compress.checkpoint import read_weights
-from compress.errors import InputError
+from compress import stats
+from compress.checkpoint import Weights, read_weights
+from compress.errors import InputError, UnsupportedModelError
 from compress.export.program_file import quiet
+from compress.slim.coupling import Couplings, couplings
+from compress.slim.flow import layer_of
+from compress.slim.shrink import cuttable
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
+Network = tuple[nn.Module, Tensor]
+"""A network in evaluation mode, and an input [N, ...] for it."""
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Describe a file of weights, a program or an ONNX model.
+
+def _unknown(weights: Weights) -> Network | None:
+    return None
+
+
+def inspect(path: str | os.PathLike[str], network_of: Callable[[Weights], Network | None] = _unknown) -> dict[str, Any]:
+    """Describe a file of weights, a program or an ONNX model; it is read once.
+
+    Args:
+        network_of: the network that weights belong to, with them in it; None where it is not known.
 
     Returns:
-        {"file", "format", "bytes", "entries", "zeros", "tensors": [{"name", "shape", "dtype", "entries", "zeros"}],
-        "metadata": {key: text}}; masks of a model that is being pruned count as folded.
+        {"file", "format", "bytes", "entries", "zeros", "macs"?, "layers", "tensors", "nodes"?, "note"?, "metadata"};
+        what cannot be known is absent. Masks of a model that is being pruned count as folded.
+        tensors: [{"name", "shape", "dtype", "entries", "zeros", "zero_rows"?, "zero_columns"?}], where rows are along
+            the first dimension and columns along the second.
+        layers: [{"name", "tensors": names, "shape": that of the largest, "entries", "zeros", "weights": entries that
+            can go one by one, "rows", "zero_rows", "columns", "zero_columns" of all of its matrices, "macs"?}].
+        macs: multiply-adds for one sample, as `stats.measure` counts them.
+        nodes: {"prunable": [{"name", "layers", "nodes", "cuttable"}], "kept": [{"layer", "reason"}]}; "cuttable" nodes
+            are those that `slim` would cut out of the file as it is.
+        note: why "nodes" and "macs" are not there, where there should be some.
 
     Raises:
         InputError: there is no such file, it is damaged, or of another kind.
@@ -28,58 +54,230 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is {'a folder' if path.exists() else 'no file'}: name a file to look into")
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
+    found: dict[str, Any] = {}
+    tensors: Iterable[tuple[str, Tensor]]
+    metadata: Mapping[str, str] = {}
+    per_layer: Mapping[str, int] = {}
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
-        tensors, metadata = weights.tensors, weights.metadata
+        tensors, metadata = weights.tensors.items(), weights.metadata
+        per_layer = _look_into(lambda: network_of(weights), found)
     elif path.suffix == ".onnx":
-        tensors, metadata = _read_onnx(path)
+        graph = _read_onnx(path)
+        tensors, metadata = _initializers(graph, path), graph.metadata_props
     elif path.suffix == ".pt2":
-        tensors, metadata = _read_program(path)
+        program = _read_program(path)
+        tensors = ((name, tensor.detach()) for name, tensor in program.state_dict.items())
+        per_layer = _look_into(lambda: _runnable(program), found)
     else:
         raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
-    described = [_describe(name, tensor) for name, tensor in tensors.items()]
+    described = [_describe(name, tensor) for name, tensor in tensors]
+    if path.suffix == ".onnx":
+        try:
+            total, per_layer = _onnx_macs(graph)
+        except Exception as error:  # a stranger's graph may be anything
+            total, found["note"] = None, f"its multiply-adds do not follow from its graph: {error}"
+        found |= {} if total is None else {"macs": total}
     return {
         "file": str(path),
         "format": path.suffix[1:],
         "bytes": path.stat().st_size,
         "entries": sum(tensor["entries"] for tensor in described),
         "zeros": sum(tensor["zeros"] for tensor in described),
+        **found,
+        "layers": [_layer(name, own, per_layer) for name, own in _grouped(described).items()],
         "tensors": described,
         "metadata": dict(metadata),
     }
 
 
 def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
-    return {
+    nonzero = tensor != 0
+    found = {
         "name": name,
         "shape": list(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "entries": tensor.numel(),
-        "zeros": tensor.numel() - int(tensor.count_nonzero()),
+        "zeros": tensor.numel() - int(nonzero.count_nonzero()),
+    }
+    if tensor.ndim > 1 and tensor.numel():
+        for dim, what in enumerate(("zero_rows", "zero_columns")):
+            along = nonzero.movedim(dim, 0).flatten(1).any(1)
+            found[what] = len(along) - int(along.count_nonzero())
+    return found
+
+
+def _grouped(described: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Tensors of floating-point numbers by layer; a norm's statistics go with its scale."""
+    floats = [tensor for tensor in described if "float" in tensor["dtype"]]
+    layers = {layer_of(tensor["name"]) for tensor in floats}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for tensor in floats:
+        path = tensor["name"].rpartition(".")[0]
+        found.setdefault(path if path in layers else layer_of(tensor["name"]), []).append(tensor)
+    return found
+
+
+def _layer(name: str, tensors: list[dict[str, Any]], per_layer: Mapping[str, int]) -> dict[str, Any]:
+    matrices = [tensor for tensor in tensors if "zero_rows" in tensor]
+    return {
+        "name": name,
+        "tensors": [tensor["name"] for tensor in tensors],
+        "shape": max(tensors, key=lambda tensor: int(tensor["entries"]))["shape"],
+        "entries": sum(tensor["entries"] for tensor in tensors),
+        "zeros": sum(tensor["zeros"] for tensor in tensors),
+        "weights": sum(tensor["entries"] for tensor in matrices),
+        "rows": sum(tensor["shape"][0] for tensor in matrices),
+        "zero_rows": sum(tensor["zero_rows"] for tensor in matrices),
+        "columns": sum(tensor["shape"][1] for tensor in matrices),
+        "zero_columns": sum(tensor["zero_columns"] for tensor in matrices),
+        **({"macs": per_layer[name]} if name in per_layer else {}),
     }
 
 
-def _read_onnx(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+# --- what a network does, beside what it holds ---
+
+
+def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) -> dict[str, int]:
+    """Add the multiply-adds and the nodes of a network to `found`, or why they are not known; those of its layers."""
+    try:
+        network = network_of()
+        if network is None:
+            return {}
+        known = couplings(*network)
+        found["nodes"] = _nodes(known, _cuttable(network, found))
+        found["macs"] = stats.measure(*network).macs
+    except Exception as error:  # whatever a stranger's program raises, its tensors can be told
+        found["note"] = str(error)
+        return {}
+    return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
+
+
+def _cuttable(network: Network, found: dict[str, Any]) -> Mapping[str, int]:
+    try:
+        return cuttable(*network)
+    except UnsupportedModelError as error:
+        found["note"] = str(error)
+        return {}
+
+
+def _nodes(known: Couplings, goes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "prunable": [
+            {
+                "name": coupling.name,
+                "layers": list(
+                    dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes")
+                ),
+                "nodes": coupling.size,
+                "cuttable": goes.get(coupling.name, 0),
+            }
+            for coupling in known.found
+        ],
+        "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(known.kept.items())],
+    }
+
+
+def _per_layer(macs: Mapping[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, count in macs.items():
+        if count:
+            found[layer_of(name)] = found.get(layer_of(name), 0) + count
+    return found
+
+
+def _read_program(path: Path) -> torch.export.ExportedProgram:
+    try:
+        with quiet():
+            return torch.export.load(path)
+    except Exception as error:  # torch.export has no base class for its errors
+        raise InputError(f"{path} cannot be read as an exported program: {error}") from error
+
+
+def _runnable(program: torch.export.ExportedProgram) -> Network | None:
+    """None where it takes anything but one tensor."""
+    match program.example_inputs:
+        case ((Tensor() as example,), named) if example.ndim and not named:
+            return program.module(), example
+    return None
+
+
+# --- ONNX ---
+
+_SILENT = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention")
+"""Operators that multiply matrices in a way that is not counted here; integer matrix products are others."""
+
+
+def _read_onnx(path: Path) -> "onnx_ir.Model":
     import onnx_ir
 
     try:
-        model = onnx_ir.load(path)
-        tensors = {
-            name: torch.from_numpy(value.const_value.numpy().copy())
-            for name, value in model.graph.initializers.items()
-            if value.const_value is not None
-        }
+        return onnx_ir.load(path)
     except Exception as error:  # protobuf's and the reader's errors have no common base
         raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
-    return tensors, model.metadata_props
 
 
-def _read_program(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    try:
-        with quiet():
-            program = torch.export.load(path)
-    except Exception as error:  # torch.export has no base class for its errors
-        raise InputError(f"{path} cannot be read as an exported program: {error}") from error
-    return {name: tensor.detach() for name, tensor in program.state_dict.items()}, {}
+def _initializers(graph: "onnx_ir.Model", path: Path) -> Iterator[tuple[str, Tensor]]:
+    """One after the other, so that the copies that torch may write to are never held together."""
+    for name, value in graph.graph.initializers.items():
+        if value.const_value is not None:
+            try:
+                yield name, torch.from_numpy(value.const_value.numpy().copy())
+            except Exception as error:  # data beside the file that are missing, or a type that torch lacks
+                raise InputError(f"{path}: the tensor {name} cannot be read: {error}") from error
+
+
+def _onnx_macs(graph: "onnx_ir.Model") -> tuple[int | None, dict[str, int]]:
+    """(multiply-adds for one sample, those by layer); None where they do not all follow from the graph's shapes."""
+    _infer_shapes_of_one(graph)
+    total: int | None = 0
+    found: dict[str, int] = {}
+    for node in graph.graph.all_nodes():
+        kind = node.op_type
+        if (
+            kind in _SILENT
+            or kind.endswith("Integer")
+            or kind.startswith("QLinear")
+            or node.domain not in ("", "ai.onnx")
+        ):
+            total = None
+        elif kind in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+            macs = _macs_of(node)
+            total = None if total is None or macs is None else total + macs
+            names = [value.name for value in node.inputs if value is not None and value.is_initializer()]
+            if macs is not None and names:
+                found[str(names[0])] = found.get(str(names[0]), 0) + macs
+    return total, _per_layer(found)
+
+
+def _infer_shapes_of_one(graph: "onnx_ir.Model") -> None:
+    """Note the shapes between the layers for a batch of one."""
+    import onnx_ir
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    for value in graph.graph.inputs:
+        if value.shape is not None and len(value.shape) and not isinstance(value.shape[0], int):
+            value.shape = onnx_ir.Shape([1, *value.shape[1:]])
+    for node in graph.graph.all_nodes():
+        for value in node.outputs:
+            value.shape = None
+    with quiet():
+        ShapeInferencePass()(graph)
+
+
+def _macs_of(node: "onnx_ir.Node") -> int | None:
+    first, second, result = (_sizes(value) for value in (node.inputs[0], node.inputs[1], node.outputs[0]))
+    if first is None or second is None or result is None:
+        return None
+    if node.op_type == "Conv":
+        return math.prod(result) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", False)
+    return math.prod(result) * first[0 if transposed else -1]
+
+
+def _sizes(value: "onnx_ir.Value | None") -> tuple[int, ...] | None:
+    if value is None or value.shape is None or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]

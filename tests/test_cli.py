@@ -142,14 +142,14 @@ def test_leaving_does_not_search_for_garbage(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_version_and_help(run: Run) -> None:
     assert run("--version").stdout == f"{compress.__version__}\n"
-    commands = ("train", "apply", "export", "bench", "inspect", "recipes", "demo")
+    commands = ("train", "plan", "apply", "export", "bench", "inspect", "recipes", "demo")
     assert all(command in run("--help").stdout for command in commands)
     for command in commands:
         assert f"compress {command}" in " ".join(run(command, "-h").stdout.split())
 
 
 def test_an_example_of_every_command_is_in_its_help(run: Run) -> None:
-    for command in ("train", "apply", "export", "bench", "inspect", "recipes"):
+    for command in ("train", "plan", "apply", "export", "bench", "inspect", "recipes"):
         text = " ".join(run(command, "--help").stdout.split())
         assert text.count(f"compress {command}") >= 2, "the usage line, and an example"
 

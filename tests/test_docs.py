@@ -5,12 +5,13 @@ import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
-from blocks import FENCED, commands
+from blocks import FENCED, blocks, commands
+from typer.testing import Result
 
 from compress.cli import app
 from compress.recipe.loading import load_recipe
@@ -42,8 +43,25 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     group = typer.main.get_group(app)
     assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
-    if command in ("train", "apply") and given["recipe"] != "mine.yaml":  # which a line above writes
+    if command in ("train", "apply", "plan") and given["recipe"] != "mine.yaml":  # the reader's own
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
+
+
+def test_the_plan_that_is_shown_is_the_one_that_is_made(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an untrained network, since what is compared does not hang on the weights: names, counts, sizes and steps."""
+    page = ROOT / "docs" / "plan.md"
+    (recipe,), (shown, _) = ([block.text for block in blocks(page, language)] for language in ("yaml", "text"))
+    (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    result = run("plan", "mine.yaml")
+    fixed = re.compile(r"^│ (?!of them nonzero|estimated time)|^warning: |^note: |^stage |^keeps")
+    lines = [line for line in shown.splitlines() if fixed.match(line) and "zeros stay in place" not in line]
+    made = [*result.stderr.splitlines(), *result.stdout.splitlines()]
+    assert len(lines) > 15
+    assert [line for line in lines if line not in made] == []
 
 
 def test_every_command_is_shown_somewhere() -> None:

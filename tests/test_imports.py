@@ -122,6 +122,7 @@ except SystemExit as exit:
         (["recipes", "mnist_ae", "--json"], 0),
         (["train", "broken.yaml", "-o", "model.pt"], 2),
         (["apply", "mnist_ae", "model.pt", "--set", "seed=no"], 2),
+        (["plan", "mnist_ae", "model.pt", "--set", "seed=no"], 2),
         (["compare", "mnist_ae", "model.pt", "--removal", "hrd"], 2),
     ],
 )

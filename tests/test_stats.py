@@ -42,6 +42,30 @@ def test_the_papers_networks() -> None:
     )
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_attention(training: bool) -> None:
+    """Evaluated without gradients, torch has a fused operator for it: that is no reason to count nothing."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).train(training)
+    projections, hidden, attention = 5 * 4 * 8 * 8, 5 * 2 * 8 * 16, 2 * 5 * 5 * 8
+    assert measure(layer, torch.randn(3, 5, 8)).macs == projections + hidden + attention
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mkldnn.enabled
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers(kind: type[nn.RNNBase], gates: int) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(4, 3, batch_first=True, bidirectional=True)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            output: Tensor = self.layer(inputs)[0]
+            return output
+
+    assert measure(Both(), torch.randn(2, 5, 4)).macs == 5 * 2 * gates * 3 * (4 + 3)
+
+
 def test_a_zero_is_a_parameter_and_a_multiplication() -> None:
     layer = nn.Linear(4, 3, bias=False)
     layer.weight.data[1] = 0

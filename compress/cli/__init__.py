@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli import files, run, sweeps
+from compress.cli import files, planning, run, sweeps
 from compress.cli.voices import say
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     run.train,
+    planning.plan,
     run.apply,
     files.export,
     files.bench,

@@ -65,20 +65,21 @@ def bench(
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.")],
+    whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show all of the recipe that is noted in it.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What a file holds: tensors, shapes, zeros, and what was noted in it: compress inspect slim.onnx"""
+    """What a file holds: layers, zeros, MACs, what can be pruned, and its recipe: compress inspect slim.onnx"""
     with reporting(debug):
-        from compress.export.contents import inspect as look
-        from compress.report import tables
+        from compress.recipe.inspecting import inspect as look
+        from compress.report import files
 
         found = look(file)
         if as_json:
             print_json(found)
         else:
-            show(tables.tensors(found["tensors"]))
-            for line in tables.summary(found):
+            show(files.layers(found))
+            for line in files.summary(found, whole_recipe=whole_recipe):
                 say(line)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from compress.cli.options import (
     DataOption,
@@ -21,7 +20,7 @@ from compress.cli.options import (
     SetOption,
     load,
 )
-from compress.cli.voices import STARTED, bar, people, print_json, reporting, say, show, tell
+from compress.cli.voices import STARTED, bar, note, print_json, reporting, say, show, tell
 
 
 def train(
@@ -48,7 +47,7 @@ def train(
         if as_json:
             print_json(done)
         else:
-            _note(done["data"])
+            note(done["data"])
             metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
             say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
             say(f"next: compress apply {recipe} {out} -o {loaded.name}")
@@ -112,15 +111,10 @@ def demo(
 def _show_results(results: dict[str, Any], out: Path) -> None:
     from compress.report import tables
 
-    _note(results["data"])
+    note(results["data"])
     show(tables.stages(results))
     show(tables.models(results))
     for line in tables.closing(results):
         say(line)
     for path in sorted(out.iterdir()):
         say(f"  {path}")
-
-
-def _note(data: dict[str, Any]) -> None:
-    if "note" in data:
-        people().print(Text.assemble(("note: ", "yellow"), data["note"]))

@@ -37,6 +37,12 @@ def say(line: str) -> None:
     Console(highlight=False, soft_wrap=True).print(Text(line))
 
 
+def note(data: dict[str, Any]) -> None:
+    """What a reader of the results should know about the data, if anything."""
+    if "note" in data:
+        people().print(Text.assemble(("note: ", "yellow"), data["note"]))
+
+
 def show(table: "Table") -> None:
     Console().print(table)
 
@@ -52,6 +58,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) in warned:  # of a rehearsal, and then of the run
+            return
         warned.append(str(message))
         console.print(Text.assemble(("warning: ", "yellow"), str(message)))
 

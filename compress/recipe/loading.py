@@ -72,11 +72,22 @@ def place(source: str | Path, overrides: Sequence[str], key: str) -> str:
 
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with its defaults written out, as YAML that loads as an equal recipe."""
+    return _yaml(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def brief_yaml(recipe: Recipe) -> str:
+    """What the recipe prunes, and of which network, without what is left at its default."""
+    stages = {"__all__": {"target", "criterion", "scope", "sparsity", "params", "macs", "removal"}}
+    parts: Any = {"name": True, "model": True, "stages": stages}
+    return _yaml(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
+
+
+def _yaml(document: Any) -> str:
     yaml, stream = YAML(), io.StringIO()
     yaml.Representer = _Representer
     yaml.default_flow_style = None  # the innermost lists and mappings on one line each
     yaml.width = MAX_BYTES
-    yaml.dump(recipe.model_dump(mode="json", exclude_none=True), stream)
+    yaml.dump(document, stream)
     return stream.getvalue()
 
 

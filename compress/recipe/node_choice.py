@@ -1,6 +1,6 @@
 """Which nodes a stage takes, with all that hangs on them: layers, channels or heads whose widths are coupled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compress.errors import TargetError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, with_earlier
-from compress.recipe.node_scores import comparable, node_scores
+from compress.recipe.node_scores import Scores, comparable, node_scores
 from compress.recipe.setting import Setting
 from compress.remove.compensate import compensate, moments
 from compress.select.axes import principal_axes
@@ -46,8 +46,13 @@ class NodeChoice(Choice):
         self.paths = list(dict.fromkeys([*members, *pruned.keep]))
 
     @property
+    def coupled(self) -> Mapping[Coupling, Tensor]:
+        """The nodes in question, with what is kept of them by the latest choice."""
+        return {coupling: self._keep[coupling] for coupling in self._coupled}
+
+    @property
     def count(self) -> tuple[int, int]:
-        kept = [self._keep[coupling] for coupling in self._coupled]
+        kept = self.coupled.values()
         return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
 
     @property
@@ -74,18 +79,31 @@ class NodeChoice(Choice):
 
     def _masks(self, share: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self._keep |= self._chosen(share)
-        masks = masks_of(self._model, {coupling: self._keep[coupling] for coupling in self._coupled})
+        masks = masks_of(self._model, dict(self.coupled))
         return {**self._pruned.keep, **with_earlier(masks, self._pruned.keep)}
 
     def _chosen(self, share: float) -> Keep:
         if share == 0:  # where a ramp begins
             every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
             return with_earlier(every, self._keep)
-        stage = self._stage
-        scores = node_scores(self._model, stage.criterion, self._coupled, self._chance, self._setting)
+        stage, scores = self._stage, self._scores()
         if stage.scope is not None:
             scores = comparable(scores, stage.criterion, self._keep)
         return choose_within(self._known, scores, stage, share, self._keep)
+
+    def _scores(self) -> Scores:
+        return node_scores(self._model, self._stage.criterion, self._coupled, self._chance, self._setting)
+
+
+class EvenChoice(NodeChoice):
+    """As many as if the scores of all widths were alike: a sketch, where the criterion's own would take too long."""
+
+    def _scores(self) -> Scores:
+        return even_scores(self._coupled)
+
+
+def even_scores(coupled: Iterable[Coupling]) -> Scores:
+    return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
 
 
 def choose_within(

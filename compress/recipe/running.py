@@ -19,17 +19,17 @@ import compress.export
 from compress import stats
 from compress.checkpoint import load_weights, read_weights, write_weights
 from compress.data import Dataset, Part
-from compress.errors import DivergedError, InputError, NothingPrunedError
+from compress.errors import DivergedError, InputError
 from compress.export import latency
 from compress.export.card import model_card
-from compress.recipe import schema
+from compress.recipe import rehearsal, schema
 from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
 from compress.recipe.setting import Bar, Setting, optimization
-from compress.recipe.stages import check_stage, run_stage
+from compress.recipe.stages import run_stage
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 from compress.streaming import StreamedDataset
@@ -78,12 +78,27 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
-        "data": _describe_data(setting),
+        "data": describe_data(setting),
         "steps": training.steps,
         "seconds": setting.clock.spent("training"),
         "epoch_losses": training.losses,
         "metric": metric,
     }
+
+
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
+    """The recipe's network with the weights in `source`; without one as it is before any training.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+        DataError: the data do not.
+    """
+    model = build_model(recipe.model, recipe.seed)
+    if source is not None:
+        load_weights(model, read_weights(source), str(source))
+    model.to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
+    return model
 
 
 def apply(
@@ -113,20 +128,10 @@ def apply(
     torch.manual_seed(recipe.seed)
     clock = setting.clock
     with clock.phase("load"):
-        model = build_model(recipe.model, recipe.seed)
-        load_weights(model, read_weights(source), str(source))
-        model.to(setting.device)
-        require_inputs(model, setting.example, recipe.model)
+        model = load_dense(recipe, source, setting)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
-        sketch = Pruned()
-        counts = [
-            check_stage(model, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)
-        ]
-    if not any(counts):
-        raise NothingPrunedError(
-            "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
-        )
+        rehearsal.check(recipe, model, setting, place)
     pruned = Pruned(dense=dense)
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
@@ -153,7 +158,7 @@ def apply(
             "seed": recipe.seed,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
-            "data": _describe_data(setting),
+            "data": describe_data(setting),
             "stages": found,
             "models": described,
             "parity": parity,
@@ -254,7 +259,8 @@ def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
         raise DivergedError(f"{error}; they are in {path}") from error
 
 
-def _describe_data(setting: Setting) -> dict[str, Any]:
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data's entry of results.json."""
     found = setting.data
     return {
         "name": found.name,

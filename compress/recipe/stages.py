@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from compress.distill import Teacher
 from compress.errors import InputError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
-from compress.recipe.node_choice import NodeChoice, choose_within
+from compress.recipe.node_choice import NodeChoice, choose_within, even_scores
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
 from compress.recipe.weight_choice import WeightChoice
@@ -37,18 +36,18 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.retrain.train`.
     """
-    setting = _in_batches_of(stage, setting)
+    setting = in_batches_of(stage, setting)
     steps, removal = schedule(stage, setting.steps_per_epoch)
-    teacher = _teacher(model, stage, pruned)
+    teacher = teacher_of(model, stage, pruned)
     before = setting.evaluate(model) if removal.steps == 0 else None
     training, earlier = Training(), setting.clock.spent("training")
     with setting.clock.phase("selection"):
-        chosen = _choice(model, stage, number, pruned, setting)
+        chosen = choice_of(model, stage, number, pruned, setting)
         if stage.compensate:
             chosen.compensate(stage.goes)
-    with only_trainable(model, _trainable(stage, chosen)):
+    with only_trainable(model, trainable_of(stage, chosen)):
         with setting.clock.phase("selection"):
-            masks = _masks_gradients(stage, removal)
+            masks = masks_gradients(stage, removal)
             pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen, mask_gradients=masks)
 
         def after_step(step: int) -> None:
@@ -84,7 +83,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     }
 
 
-def _masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
+def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
     """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
     come_back = removal.cohorts or stage.regrow is not None
     return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)
@@ -110,16 +109,16 @@ def check_stage(
     Raises:
         InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
     """
-    setting = _in_batches_of(stage, setting)
-    with _told_at(place(f"stages.{number}.removal")):
+    setting = in_batches_of(stage, setting)
+    with told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
-    with _told_at(place(f"stages.{number}.target")):
+    with told_at(place(f"stages.{number}.target")):
         if isinstance(stage.target, schema.Nodes):
             going = _going_nodes(model, stage, setting, pruned or Pruned())
         else:
             going = _going(model, stage)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
-        with _told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
+        with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
     return going
 
@@ -134,14 +133,14 @@ def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned
     """As many as if the scores of all widths were alike, which is as good a guess as any."""
     assert isinstance(stage.target, schema.Nodes)
     known = couplings(model, setting.example)
-    alike = {coupling: torch.linspace(0, 1, coupling.size) for coupling in known.matching(stage.target.nodes)}
-    keep = choose_within(known, alike, stage, stage.goes, pruned.keep_nodes)
+    scores = even_scores(known.matching(stage.target.nodes))
+    keep = choose_within(known, scores, stage, stage.goes, pruned.keep_nodes)
     pruned.keep_nodes |= keep
     return sum(int((~nodes).sum()) for nodes in keep.values())
 
 
 @contextmanager
-def _told_at(place: str) -> Iterator[None]:
+def told_at(place: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
@@ -155,25 +154,25 @@ def describe_target(stage: schema.Stage) -> str:
     return ", ".join(target.weights) + (" with biases" if target.bias else "")
 
 
-def _choice(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
+def choice_of(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
     """Raises TargetError and UnsupportedModelError: targets that do not exist or cannot be pruned."""
     kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
     return kind(model, stage, number, pruned, setting)
 
 
-def _in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:
+def in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:
     wanted = None if stage.retrain is None else stage.retrain.batch_size
     return setting if wanted is None else dataclasses.replace(setting, batch_size=wanted)
 
 
-def _trainable(stage: schema.Stage, chosen: Choice) -> Sequence[str]:
+def trainable_of(stage: schema.Stage, chosen: Choice) -> Sequence[str]:
     wanted = "all" if stage.retrain is None else stage.retrain.trainable
     if wanted == "all":
         return ["*"]
     return chosen.adjacent if wanted == "adjacent" else list(wanted)
 
 
-def _teacher(model: nn.Module, stage: schema.Stage, pruned: Pruned) -> Teacher | None:
+def teacher_of(model: nn.Module, stage: schema.Stage, pruned: Pruned) -> Teacher | None:
     if stage.retrain is None or stage.retrain.distill is None:
         return None
     wanted = stage.retrain.distill

@@ -27,7 +27,8 @@ class WeightChoice(Choice):
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
         self._chance = chance_of(setting, number)
         self.adjacent = []
-        self.paths = list(dict.fromkeys([*(found.path for found in self._targets), *pruned.keep]))
+        self.own_paths = [found.path for found in self._targets]
+        self.paths = list(dict.fromkeys([*self.own_paths, *pruned.keep]))
 
     @property
     def count(self) -> tuple[int, int]:
@@ -36,7 +37,7 @@ class WeightChoice(Choice):
         return total - sum(int(mask.count_nonzero()) for mask in masks), total
 
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        stage, names = self._stage, [target.path for target in self._targets]
+        stage, names = self._stage, self.own_paths
         scores = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
         scores = [
             score.then(taken_first, self._pruned.keep[name]) if name in self._pruned.keep else score

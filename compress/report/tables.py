@@ -46,8 +46,8 @@ def stages(results: Results) -> Table:
         table.add_column(f"stage {number}", overflow="fold")
     table.add_row("target", *(Text(f"{stage['kind']} of {stage['target']}") for stage in found))
     table.add_row("criterion", *(stage["criterion"]["kind"] for stage in found))
-    table.add_row("removal", *(_removal(stage) for stage in found))
-    table.add_row("asked", *(f"{_MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
+    table.add_row("removal", *(removal(stage) for stage in found))
+    table.add_row("asked", *(f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
     table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
     table.add_row("before removal", *(_metric(stage["before_removal"]) for stage in found))
     table.add_row("after removal", *(_metric(stage["after_removal"]) for stage in found))
@@ -55,21 +55,22 @@ def stages(results: Results) -> Table:
     return table
 
 
-_MEASURES = {"sparsity": "sparsity", "params": "parameters left", "macs": "multiply-adds left"}
+MEASURES = {"sparsity": "sparsity", "params": "parameters left", "macs": "multiply-adds left"}
 
 
 def level(results: Results, value: float) -> str:
     """A level of a comparison: the sparsity, or the budget that was kept to."""
     measure = results.get("measure", "sparsity")
-    return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {_MEASURES[measure]}")
+    return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {MEASURES[measure]}")
 
 
-def _removal(stage: Mapping[str, Any]) -> str:
-    removal = stage["removal"]
-    if removal["kind"] == "hard":
+def removal(stage: Mapping[str, Any]) -> str:
+    """How a stage takes things away, and for how long."""
+    how = stage["removal"]
+    if how["kind"] == "hard":
         return "hard"
-    curve = f", {removal['decay']}" if removal["kind"] == "soft" else ""
-    return f"{removal['kind']}{curve} over {stage['removal_steps']:,} steps"
+    curve = f", {how['decay']}" if how["kind"] == "soft" else ""
+    return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
 
 
 def _metric(metric: Mapping[str, float] | None) -> str:
@@ -138,20 +139,6 @@ def recipes(found: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def tensors(found: Iterable[Mapping[str, Any]]) -> Table:
-    """The tensors of a file: name, shape, type, zeros."""
-    table = Table()
-    table.add_column("tensor", overflow="fold")
-    table.add_column("shape")
-    table.add_column("type")
-    table.add_column("zeros", justify="right")
-    for tensor in found:
-        share = tensor["zeros"] / max(1, tensor["entries"])
-        shape = " x ".join(str(size) for size in tensor["shape"]) or "scalar"
-        table.add_row(Text(tensor["name"]), shape, tensor["dtype"], f"{tensor['zeros']:,} ({share:.1%})")
-    return table
-
-
 def latencies(found: Mapping[str, Any]) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
     table = Table(title=f"onnxruntime, threads: {found['threads']}, milliseconds")
@@ -184,11 +171,3 @@ def closing(results: Results) -> Iterable[str]:
 
 
 _FILES = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}
-
-
-def summary(found: Mapping[str, Any]) -> Iterable[str]:
-    """The closing lines of `compress inspect`."""
-    share = found["zeros"] / max(1, found["entries"])
-    yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
-    for key, text in found["metadata"].items():
-        yield f"{key}: {text}"

@@ -47,11 +47,8 @@ def slim(
     """
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known = couplings(model, example)
-    tensors = fold_constants(known, tensors_of(model))
-    dead = dead_nodes(known.found, tensors)
+    known, tensors, dead = _dead(model, example)
     if not dead:
-        _refuse_stuck(known, tensors)
         small = apply_edits(copy.deepcopy(model), ())
         _carry_over(optimizer, model, small, {})
         return small
@@ -68,6 +65,25 @@ def slim(
         prove_same(model, small, _inputs(example), allowed)
     _carry_over(optimizer, model, small, kept)
     return small
+
+
+def cuttable(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """How many nodes `slim` would cut out of `model`, by the name of the layer that computes them.
+
+    Raises:
+        UnsupportedModelError: as `slim`.
+    """
+    return {coupling.name: len(nodes) for coupling, nodes in _dead(model, example)[2].items()}
+
+
+def _dead(model: nn.Module, example: Tensor) -> tuple[Couplings, dict[str, Tensor], dict[Coupling, Tensor]]:
+    """(what shrinks together, the tensors with constants folded into them, the nodes that go)."""
+    known = couplings(model, example)
+    tensors = fold_constants(known, tensors_of(model))
+    dead = dead_nodes(known.found, tensors)
+    if not dead:
+        _refuse_stuck(known, tensors)
+    return known, tensors, dead
 
 
 def _slim_graph(

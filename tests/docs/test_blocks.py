@@ -31,6 +31,7 @@ NOT_RUN = {
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
+    "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/soft-pruning.md": "draws figures for minutes",
 }
 """Pages whose commands are not, and why."""
@@ -46,7 +47,8 @@ def name(page: Path) -> str:
 def test_every_block_has_a_language_that_is_checked() -> None:
     found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
     assert len(found) > 10
-    assert {language for _, language in found} <= {"", "python", "yaml", "diff"}
+    assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text"}
+    assert {page for page, language in found if language == "text"} == {"docs/plan.md"}  # what is printed
     assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
     assert {page for page, language in found if language == "python"} == {
         "README.md",

@@ -1,12 +1,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
+import compress
+from compress.checkpoint import read_weights
 from compress.errors import CheckpointError, InputError
 from compress.export.contents import inspect
+from compress.models import row_lstm, vision_transformer
 from compress.remove.hard import HardPruner
+from compress.stats import measure
 
 
 def entry(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -29,6 +35,8 @@ def test_the_slim_network_in_each_of_its_files(applied: Path, results: dict[str,
         "dtype": "float32",
         "entries": 256,
         "zeros": 0,
+        "zero_rows": 0,
+        "zero_columns": 0,
     }
     assert found["entries"] == sum(tensor["entries"] for tensor in found["tensors"])
     assert found["zeros"] == sum(tensor["zeros"] for tensor in found["tensors"])
@@ -74,3 +82,140 @@ def test_what_is_no_such_file(tmp_path: Path, name: str, error: type[InputError]
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name} is a folder"):
         inspect(tmp_path / name)
+
+
+# --- layers, multiply-adds and nodes ---
+
+
+def layer(found: dict[str, Any], name: str) -> dict[str, Any]:
+    (one,) = [layer for layer in found["layers"] if layer["name"] == name]
+    return one
+
+
+def convolutions() -> torch.nn.Module:
+    """Strides, groups, a transposed convolution and a norm: 2 channels of 8 x 8 pixels in."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 8, 3, stride=2, padding=1),  # 8 x 4 x 4
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        torch.nn.ConvTranspose2d(8, 4, 2, stride=2),  # 4 x 8 x 8
+        torch.nn.Flatten(),
+        torch.nn.Linear(256, 10),
+    ).eval()
+
+
+MACS = {"0": 8 * 16 * 2 * 9, "3": 8 * 16 * 2 * 9, "4": 8 * 16 * 4 * 4, "6": 256 * 10}
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_multiply_adds_by_hand(tmp_path: Path, suffix: str) -> None:
+    example, path = torch.randn(2, 2, 8, 8), tmp_path / f"model.{suffix}"
+    (compress.export.onnx if suffix == "onnx" else compress.export.pt2)(convolutions(), path, example)
+    found = inspect(path)
+    assert {one["name"]: one["macs"] for one in found["layers"] if "macs" in one} == MACS
+    assert found["macs"] == sum(MACS.values())
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_multiply_adds_of_attention(tmp_path: Path, suffix: str) -> None:
+    """Two blocks on 4 patches of 16 pixels, by hand: the projections, both hidden layers, and attention itself."""
+    model = vision_transformer((1, 8, 8), 4, 16, 2, 2, 32, 3).eval()
+    example, path = torch.randn(2, 1, 8, 8), tmp_path / f"model.{suffix}"
+    (compress.export.onnx if suffix == "onnx" else compress.export.pt2)(model, path, example)
+    block = 4 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 4 * 4 * 16
+    assert inspect(path)["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
+
+
+def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:
+    """Six rows of six pixels, five states, four gates. ONNX has an operator for it that is not counted: no figure."""
+    model, example = row_lstm((1, 6, 6), 5, 1, 3), torch.randn(2, 1, 6, 6)
+    compress.export.pt2(model, tmp_path / "model.pt2", example)
+    compress.export.onnx(model, tmp_path / "model.onnx", example)
+    found = inspect(tmp_path / "model.pt2")
+    assert layer(found, "lstm")["macs"] == 6 * 4 * 5 * (6 + 5)
+    assert found["macs"] == 6 * 4 * 5 * (6 + 5) + 5 * 3
+    assert "macs" not in inspect(tmp_path / "model.onnx")
+
+
+def test_zero_rows_and_columns(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 5))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+        model[0].weight[:, :2] = 0
+        model[0].bias[2] = 0
+        model[1].weight[:, 1] = 0
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    found = inspect(tmp_path / "model.pt")
+    first, second = layer(found, "0"), layer(found, "1")
+    assert first == {
+        "name": "0",
+        "tensors": ["0.weight", "0.bias"],
+        "shape": [3, 4],
+        "entries": 15,
+        "zeros": 4 + 4 + 1,
+        "weights": 12,
+        "rows": 3,
+        "zero_rows": 1,
+        "columns": 4,
+        "zero_columns": 2,
+    }
+    assert (second["zero_rows"], second["zero_columns"], second["zeros"]) == (0, 1, 5)
+    assert "macs" not in found
+    assert "nodes" not in found
+
+
+def test_a_norms_statistics_are_in_its_layer(tmp_path: Path) -> None:
+    torch.save(convolutions().state_dict(), tmp_path / "model.pt")
+    found = inspect(tmp_path / "model.pt")
+    assert [one["name"] for one in found["layers"]] == ["0", "1", "3", "4", "6"]
+    assert layer(found, "1")["tensors"] == ["1.weight", "1.bias", "1.running_mean", "1.running_var"]
+    assert layer(found, "1")["weights"] == 0
+
+
+def test_nodes_of_a_program(tmp_path: Path) -> None:
+    model = convolutions()
+    with torch.no_grad():
+        model.get_parameter("6.weight")[:, 64:128] = 0  # what reads the second of four channels of 8 x 8
+    compress.export.pt2(model, tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
+    nodes = inspect(tmp_path / "model.pt2")["nodes"]
+    assert {one["name"]: (one["nodes"], one["cuttable"]) for one in nodes["prunable"]}["4"] == (4, 1)
+    assert nodes["kept"] == [{"layer": "6", "reason": "it is the network's output"}]
+
+
+def test_a_program_that_does_not_run_is_told_of_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("no kernel image")
+
+    compress.export.pt2(convolutions(), tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
+    monkeypatch.setattr("compress.stats.measure", fails)
+    found = inspect(tmp_path / "model.pt2")
+    assert found["note"] == "no kernel image"
+    assert "macs" not in found
+    assert layer(found, "6")["entries"] == 2570
+
+
+def test_a_graph_that_is_not_understood_is_told_of_without(tmp_path: Path) -> None:
+    """A matrix product that lacks an operand, which no checker has seen."""
+    weight = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [], [onnx.helper.make_tensor_value_info("y", 1, [3, 3])], [weight])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
+    found = inspect(tmp_path / "model.onnx")
+    assert "macs" not in found
+    assert found["note"].startswith("its multiply-adds do not follow from its graph: ")
+    assert layer(found, "w")["zeros"] == 6
+
+
+def test_a_file_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    def counted(path: Path) -> Any:
+        reads.append(path)
+        return read_weights(path)
+
+    monkeypatch.setattr("compress.export.contents.read_weights", counted)
+    torch.save({"x": torch.ones(2)}, tmp_path / "model.pt")
+    inspect(tmp_path / "model.pt")
+    assert len(reads) == 1

@@ -79,26 +79,9 @@ def test_names_with_brackets_are_no_markup(changed: dict[str, Any]) -> None:
     changed["stages"][0]["target"] = "decoder.[bold]*, [/x]"
     assert row(tables.stages(changed), "target")[1] == "nodes of decoder.[bold]*, [/x]"
     assert "my.[red]recipe" in text(tables.recipes([("my.[red]recipe", "does [/nothing]")]))
-    tensor = {"name": "layers.[a].weight", "shape": [2, 3], "dtype": "float32", "entries": 6, "zeros": 3}
-    assert row(tables.tensors([tensor]), "layers")[:4] == ["layers.[a].weight", "2 x 3", "float32", "3 (50.0%)"]
     figures = dict.fromkeys(("p50", "p90", "p99", "min", "ratio"), 1.0) | {"runs": 5}
     found = {"threads": 1, "models": {"out[a]/x.onnx": {"1": figures}}}
     assert "out[a]/x.onnx" in text(tables.latencies(found))
-
-
-def test_a_scalar_and_an_empty_tensor() -> None:
-    entry = {"name": "x", "shape": [], "dtype": "int64", "entries": 1, "zeros": 1}
-    assert row(tables.tensors([entry]), "x") == ["x", "scalar", "int64", "1 (100.0%)"]
-    empty = {**entry, "name": "y", "shape": [0, 3], "entries": 0, "zeros": 0}
-    assert row(tables.tensors([empty]), "y") == ["y", "0 x 3", "int64", "0 (0.0%)"]
-
-
-def test_a_long_name_is_there_in_full() -> None:
-    name = "a_very_long_name_of_a_block.".replace(".", ".layers.17.") * 3 + "weight"
-    entry = {"name": name, "shape": [2, 3], "dtype": "float32", "entries": 6, "zeros": 3}
-    shown = text(tables.tensors([entry]))
-    assert "…" not in shown
-    assert name in "".join(line.split("│")[1].strip() for line in shown.splitlines() if "│" in line)
 
 
 def test_the_closing_lines(results: dict[str, Any]) -> None:
@@ -111,11 +94,3 @@ def test_the_closing_lines(results: dict[str, Any]) -> None:
     assert "slim - .pt2" in proof
     assert proof.endswith("(tolerance 1e-05)")
     assert lines[-1].startswith(f"time: {results['timing']['total']:.1f} s, ")
-
-
-def test_the_summary_of_a_file() -> None:
-    found = {"file": "x.onnx", "bytes": 12345, "entries": 200, "zeros": 50, "metadata": {"recipe": "{}"}}
-    assert list(tables.summary(found)) == [
-        "x.onnx: 12,345 bytes, 200 entries, 25.0% of them zero",
-        "recipe: {}",
-    ]

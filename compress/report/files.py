@@ -1,0 +1,78 @@
+"""What `compress inspect` found in a file, as a table and lines for the terminal."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Found = Mapping[str, Any]
+
+SHORT = 100
+"""Characters of a noted text that are shown; the JSON document has all of it."""
+
+
+def layers(found: Found) -> Table:
+    """A row for each layer: its shape, its zeros, its rows and columns of nothing but zeros, its multiply-adds."""
+    counted = any("macs" in layer for layer in found["layers"])
+    table = Table()
+    table.add_column("layer", overflow="fold")
+    table.add_column("shape")
+    for title in ("entries", "zeros", "zero rows", "zero columns", *(["MACs"] if counted else [])):
+        table.add_column(title, justify="right")
+    for layer in found["layers"]:
+        shape = " x ".join(str(size) for size in layer["shape"]) or "scalar"
+        share = layer["zeros"] / max(1, layer["entries"])
+        cells = [f"{layer['entries']:,}", f"{share:.1%}"]
+        cells += [_part(layer, "zero_rows", "rows"), _part(layer, "zero_columns", "columns")]
+        if counted:
+            cells.append(f"{layer['macs']:,}" if "macs" in layer else "")
+        table.add_row(Text(layer["name"]), shape, *cells)
+    return table
+
+
+def _part(layer: Mapping[str, int], part: str, whole: str) -> str:
+    return f"{layer[part]:,} of {layer[whole]:,}" if layer[whole] else ""
+
+
+def summary(found: Found, *, whole_recipe: bool = False) -> Iterable[str]:
+    """Size, what can be pruned, what `slim` could cut out, and what was noted in the file."""
+    share = found["zeros"] / max(1, found["entries"])
+    yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
+    if "macs" in found:
+        yield f"MACs: {found['macs']:,} for one sample"
+    yield f"weights that can be pruned one by one: {sum(layer['weights'] for layer in found['layers']):,}"
+    if "nodes" in found:
+        yield from _nodes(found["nodes"])
+    if "note" in found:
+        yield f"note: {found['note']}"
+    for key, text in found["metadata"].items():
+        if key != "recipe" or "recipe" not in found:
+            yield f"{key}: {text}" if len(text) <= SHORT else f"{key}: {text[:SHORT]}... ({len(text):,} characters)"
+    if "recipe" in found:
+        yield "recipe:" if whole_recipe else "recipe, in short (--recipe shows all of it):"
+        text = found["recipe"]["whole" if whole_recipe else "brief"]
+        yield from (f"  {line}" for line in text.splitlines())
+
+
+def _nodes(nodes: Mapping[str, Any]) -> Iterable[str]:
+    prunable = [f"{one['name']} ({one['nodes']:,})" for one in nodes["prunable"]]
+    yield f"nodes that can be pruned: {listed(prunable) or 'none'}"
+    yield from widths_kept(nodes["kept"])
+    free = [f"{one['cuttable']:,} of {one['name']}" for one in nodes["prunable"] if one["cuttable"]]
+    if free:
+        yield f"nodes that slim would cut out as they are: {listed(free)}"
+
+
+def widths_kept(kept: Iterable[Mapping[str, str]]) -> Iterable[str]:
+    """The layers that keep their width, a line for each reason."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in kept:
+        by_reason[one["reason"]].append(one["layer"])
+    for reason, layers in by_reason.items():
+        yield f"keeps its width, since {reason}: {listed(layers)}"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

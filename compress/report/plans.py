@@ -1,0 +1,118 @@
+"""What `compress plan` found, as tables and lines for the terminal."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from compress.report.files import widths_kept
+from compress.report.tables import MEASURES, removal
+
+Plan = Mapping[str, Any]
+
+ROWS = 12
+"""Layers of a stage that are listed; the others are in the JSON document."""
+
+
+def matched(plan: Plan) -> Table:
+    """What goes, a row for each parameter or layer that a stage's target matches."""
+    table = Table(title=f"{plan['recipe']}: what would go")
+    table.add_column("stage")
+    table.add_column("matched", overflow="fold")
+    for title in ("has", "go", "left"):
+        table.add_column(title, justify="right")
+    for number, stage in enumerate(plan["stages"], 1):
+        found = stage["matched"]
+        for one in found[:ROWS]:
+            also = [layer for layer in one.get("layers", ()) if layer != one["name"]]
+            name = one["name"] + (f" (with {', '.join(also)})" if also else "")
+            table.add_row(f"{number}", Text(name), *_counts(one["of"], one["goes"]))
+        if rest := found[ROWS:]:
+            sums = [sum(one[key] for one in rest) for key in ("of", "goes")]
+            table.add_row(f"{number}", f"and {len(rest)} more", *_counts(*sums))
+        if len(found) > 1:
+            table.add_row(f"{number}", f"all {stage['kind']}", *_counts(stage["of"], stage["pruned"]), style="bold")
+        table.add_section()
+    return table
+
+
+def _counts(of: int, goes: int) -> list[str]:
+    return [f"{of:,}", f"{goes:,}", f"{of - goes:,}"]
+
+
+def sizes(plan: Plan) -> Table:
+    """The network now and after each stage, really slimmed, and how the stages go; a column for each."""
+    found = plan["stages"]
+    table = Table(title="the network, as slim would leave it")
+    table.add_column("")
+    table.add_column("now", justify="right")
+    for number in range(1, len(found) + 1):
+        table.add_column(f"after stage {number}", justify="right", overflow="fold")
+    every = [plan["now"], *(stage["after"] for stage in found)]
+    table.add_row("parameters", *(f"{size['params']:,}" for size in every))
+    table.add_row("of them nonzero", *(f"{size['nonzero']:,}" for size in every))
+    table.add_row("MACs", *(f"{size['macs']:,}" for size in every))
+    table.add_row("tensors, KB", *(f"{size['bytes'] / 1000:,.1f}" for size in every))
+    table.add_section()
+    table.add_row("asked", "", *(f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
+    table.add_row("removal", "", *(removal(stage) for stage in found))
+    table.add_row("retraining", "", *(_retraining(stage) for stage in found))
+    table.add_row("estimated time", "", *(duration(stage["seconds"]["total"]) for stage in found))
+    return table
+
+
+def _retraining(stage: Mapping[str, Any]) -> str:
+    if not stage["steps"]:
+        return "none"
+    epochs = stage["steps"] / stage["steps_per_epoch"]
+    return f"{stage['steps']:,} steps, {epochs:g} epoch{'s'[: epochs != 1]}"
+
+
+def lines(plan: Plan) -> Iterable[str]:
+    """What to know beside the tables: how it was found out, what stays and why, how long it takes."""
+    if plan["model"] is None:
+        yield (
+            "no MODEL: the network is untrained. Names, counts and times hold; which entries or nodes go does not, and "
+            "neither does what that frees"
+        )
+    for number, stage in enumerate(plan["stages"], 1):
+        yield f"stage {number}: {_chosen(stage)}"
+        if stage["kind"] == "weights":
+            zeros = stage["after"]["params"] - stage["after"]["nonzero"]
+            yield (
+                f"stage {number}: weights go one by one, so {zeros:,} zeros stay in place; only nodes that lose all of "
+                "theirs are cut out"
+            )
+    yield from widths_kept(plan["kept"])
+    yield _time(plan)
+
+
+def _chosen(stage: Mapping[str, Any]) -> str:
+    chosen, kind = stage["chosen"], stage["criterion"]["kind"]
+    if chosen["by"] != "criterion":
+        text = f"{kind} takes too long for a plan, so scores were taken as alike in all layers"
+    elif chosen["images"] is None:
+        text = f"chosen by {kind}, on the network as it is now"
+    else:
+        text = f"chosen by {kind} on {chosen['images']:,} training images, on the network as it is now"
+    return text + (f"; {stage['removal']['kind']} chooses again while it trains" if chosen["again"] else "")
+
+
+def _time(plan: Plan) -> str:
+    seconds, stages = plan["seconds"], plan["stages"]
+    parts = {part: sum(stage["seconds"][part] for stage in stages) for part in ("training", "selection", "evaluation")}
+    timed = sum(stage["seconds"]["timed_steps"] for stage in stages)
+    told = ", ".join(f"{part} {duration(value)}" for part, value in parts.items() if value)
+    return (
+        f"estimated time of the run: {duration(seconds['total'])} ({told}), from {timed} timed training steps on this "
+        f"machine as busy as it is now; {seconds['without']} come on top"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Two significant figures are more than an estimate has."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
