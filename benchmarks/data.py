@@ -189,7 +189,7 @@ def family(pid: int | None) -> Iterator[int]:
         return
     yield pid
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
     except OSError:  # it has ended
         return
     for child in children.split():
@@ -199,7 +199,7 @@ def family(pid: int | None) -> Iterator[int]:
 def proportional_bytes(pid: int) -> int:
     """What the process has in memory; of what it shares with others, its part."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

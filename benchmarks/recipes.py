@@ -28,10 +28,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.recipes:
         entry = measure(name, arguments)
-        found = json.loads(OUT.read_text()) if OUT.exists() else {}
+        found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
         found[arguments.label or name] = entry
         OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
+        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
         print(name, json.dumps(entry))
 
 

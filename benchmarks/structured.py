@@ -22,7 +22,7 @@ from compress.checkpoint import load_weights, read_weights
 from compress.recipe.building import build_data, build_model
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
-from compress.recipe.setting import Setting, no_bar, optimization
+from compress.recipe.setting import Setting, optimization, unwatched
 from compress.stats import measure
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structured.json"
@@ -45,7 +45,7 @@ def main(
     for seed in range(seeds):
         if str(seed) in found:
             continue
-        setting = Setting(data, recipe.task, recipe.data.batch_size, torch.device("cpu"), seed, no_bar, Clock())
+        setting = Setting(data, recipe.task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
         found[str(seed)] = measured(recipe, model, setting)
         print(seed, found[str(seed)], flush=True)
         OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -57,7 +57,7 @@ def measured(recipe: Any, weights: Path, setting: Setting) -> dict[str, Any]:
     load_weights(dense, read_weights(weights), str(weights))
     small = pruned(dense, setting, stage.macs)
     before = setting.evaluate(small)
-    setting.train(small, "", stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
+    setting.train(small, stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
     whole, slim = measure(dense, setting.example), measure(small, setting.example)
     left = {"params": slim.params / whole.params, "macs": slim.macs / whole.macs}
     return {"before_retraining": before, "after": setting.evaluate(small), "left": left}

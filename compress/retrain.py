@@ -60,7 +60,7 @@ def train(
     *,
     generator: torch.Generator,
     after_step: Callable[[int], None] = lambda step: None,
-    on_step: Callable[[int, float], None] = lambda step, value: None,
+    on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
 ) -> Training:
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
@@ -69,7 +69,7 @@ def train(
         loss: (output, target) -> scalar.
         generator: decides the order of the samples, and nothing else does.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
-        on_step: called after that with (steps done, loss): progress is shown here.
+        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here.
 
     Raises:
         DivergedError: the loss is NaN or infinite. The model then holds the weights of the latest start of an epoch
@@ -100,11 +100,12 @@ def train(
             for optimizer in optimizers:
                 optimizer.step()
             model.zero_grad()
+            lr = optimizers[0].param_groups[0]["lr"]  # where there are two optimizers, both have the same
             for scheduler in schedulers:
                 scheduler.step()
             result.steps += 1
             after_step(result.steps)
-            on_step(result.steps, values[-1])
+            on_step(result.steps, values[-1], lr)
             if result.steps == steps:
                 break
         result.losses.append(sum(values) / len(values))

@@ -120,7 +120,7 @@ def store(folder: Path, key: str, result: Result) -> None:
     """Keep a result, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(_file(folder, key)) as path:
-        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8", newline="\n")
 
 
 def _work(job: Job, folder: Path) -> Result:

@@ -183,13 +183,10 @@ def commands() -> str:
 
 
 def section(command: Callable[..., None]) -> str:
-    """Heading, what it is for, an example, arguments and options; the help ends in the example, `...: compress ...`."""
-    name = command.__name__
-    said, _, example = " ".join((command.__doc__ or "").split()).partition(f": compress {name}")
-    parts = [f"## {name}", f"{said.rstrip('.')}.", table(("", "value", "default", "meaning"), options(command))]
-    if example:
-        parts.insert(2, f"```\ncompress {name}{example}\n```")
-    return "\n\n".join(parts)
+    """Heading, what it is for, an example (the help ends in it), arguments and options."""
+    said, _, example = (" ".join(part.split()) for part in (command.__doc__ or "").partition("Example: "))
+    shown = table(("", "value", "default", "meaning"), options(command))
+    return "\n\n".join((f"## {command.__name__}", said, f"```\n{example}\n```", shown))
 
 
 def options(command: Callable[..., None]) -> Iterator[tuple[str, str, str, str]]:

@@ -1,6 +1,7 @@
 """A tiny data set, a tiny recipe, the command line in this process, and one whole run that many tests look at."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -83,6 +84,18 @@ def run() -> Callable[..., Result]:
         return result
 
     return command
+
+
+@pytest.fixture(scope="session")
+def pasted() -> Callable[[str], list[str]]:
+    """What follows `compress` in a line that is pasted into a shell."""
+
+    def arguments(line: str) -> list[str]:
+        program, *rest = shlex.split(line)
+        assert program == "compress"
+        return rest
+
+    return arguments
 
 
 @pytest.fixture(scope="session")

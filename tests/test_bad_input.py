@@ -369,7 +369,7 @@ def wild_network() -> nn.Module:
 
 def test_a_training_that_diverges_keeps_the_last_good_weights(run: Run, wild: Path, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
-    result = run("train", wild, "-o", "deep/model.pt", "--set", "train.lr=1e20", code=1)
+    result = run("train", wild, "-o", "deep/model.pt", "--set", "train.lr=1e20", "--quiet", code=1)
     assert result.stderr.startswith("error: the loss became inf at step 2 of 20; the weights of step 0,")
     assert "they are in deep/model.last_good.pt" in result.stderr
     assert {path.name for path in set(tmp_path.rglob("*")) - before} == {"deep", "model.last_good.pt"}
@@ -381,7 +381,7 @@ def test_a_retraining_that_diverges_keeps_the_last_good_weights(run: Run, wild: 
     model = wild_network()
     torch.save(model.state_dict(), tmp_path / "model.pt")
     before = set(tmp_path.iterdir())
-    result = run("apply", wild, "model.pt", "-o", "out", "--set", "stages.0.retrain.lr=1e20", code=1)
+    result = run("apply", wild, "model.pt", "-o", "out", "--set", "stages.0.retrain.lr=1e20", "--quiet", code=1)
     assert result.stderr.startswith("error: the loss became inf at step 2 of 10; the weights of step 0,")
     kept = tmp_path / "out" / "checkpoint" / "last_good.safetensors"
     assert "they are in out/checkpoint/last_good.safetensors" in result.stderr

@@ -44,7 +44,7 @@ def test_train_as_json(run: Run, recipe: Path, tmp_path: Path) -> None:
 
 
 def test_apply_as_json_is_results_json(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> None:
-    result = run("apply", recipe, trained, "-o", tmp_path / "out", "--json")
+    result = run("apply", recipe, trained, "-o", tmp_path / "out", "--json", "--quiet")
     assert document(result) == json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert result.stderr == ""
 
@@ -101,8 +101,10 @@ def test_train_says_what_comes_next(run: Run, recipe: Path, tmp_path: Path) -> N
     first, second = result.stdout.splitlines()
     assert first.startswith(f"{out}: test loss 0.")
     assert "after 5 steps in" in first
-    assert second == f"next: compress apply {recipe} {out} -o tiny"
-    assert result.stderr == "note: No test file: the last 20 of 120 images are the test set.\n"
+    assert second == f"next: compress apply {recipe} {out} --set train.epochs=1 -o tiny"
+    *_, ended, note = result.stderr.splitlines()
+    assert ended.startswith("train tiny: 1 epoch, 5 steps in ")
+    assert note == "note: No test file: the last 20 of 120 images are the test set."
 
 
 def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:
@@ -110,7 +112,9 @@ def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:
     assert text.isprintable() or "\x1b" not in text
     for part in ("what was pruned", "tiny: the network before and after", "parameters: ", "largest differences: "):
         assert part in text
-    assert text.splitlines()[-len(list(applied.iterdir())) :] == [f"  {path}" for path in sorted(applied.iterdir())]
+    *_, last = text.splitlines()
+    assert last == f"next: compress inspect {applied / 'slim.safetensors'}"
+    assert "".join(f"  {path}\n" for path in sorted(applied.iterdir())) in text
 
 
 def test_inspect_shows_tensors_and_notes(run: Run, applied: Path) -> None:
@@ -242,11 +246,14 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
     assert found["recipe"]["data"]["name"] == ("mnist" if mnist else "mnist_sample")
     assert ("Falling back to mnist_sample" in result.stderr) == (not mnist)
     assert ("no network [here]" in result.stderr) == (not mnist)
+    assert len(found["warnings"]) == (not mnist)
     assert (tmp_path / "demo" / "model.pt").exists()
     assert (tmp_path / "demo" / "mnist_ae" / "results.json").exists()
     if mnist:
         shown = run("demo", "-o", tmp_path / "demo", "--force").stdout
         assert "mnist_ae: the network before and after" in shown
+        assert shown.splitlines()[-1] == "next: compress recipes mnist_ae > mine.yaml"
+        assert run("demo", "-o", tmp_path / "demo", "--force", "--quiet").stderr == ""
 
 
 # --- as a program ---

@@ -1,6 +1,7 @@
 """What the documents promise: code that runs, commands that exist, links that lead somewhere."""
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -41,6 +42,9 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
     """Parsed as the command line does, and with recipe and changes checked, but not run."""
     _, command, *arguments = shlex.split(re.split(r"[|>]", line)[0], comments=True)
     group = typer.main.get_group(app)
+    if command.startswith("-"):
+        assert command in {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
+        return
     assert command in group.commands
     given = group.commands[command].make_context(command, arguments).params
     if command in ("train", "apply", "plan") and given["recipe"] != "mine.yaml":  # the reader's own
@@ -62,6 +66,29 @@ def test_the_plan_that_is_shown_is_the_one_that_is_made(
     made = [*result.stderr.splitlines(), *result.stdout.splitlines()]
     assert len(lines) > 15
     assert [line for line in lines if line not in made] == []
+
+
+def test_the_page_about_the_terminal_runs(
+    run: Callable[..., Result], recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a small recipe: in its folder, a file is taken before a shipped recipe of that name."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist_ae").write_text(recipe_text, encoding="utf-8")
+    page = ROOT / "docs" / "terminal.md"
+    lines = [line for line in commands(page) if "-completion" not in line]
+    assert len(lines) == 5
+    for line in lines:
+        program, *arguments = shlex.split(line.partition(">")[0])
+        assert program == "compress"
+        told = run(*arguments)
+        if "--quiet" in arguments:
+            assert told.stderr == ""
+            assert "stages" in json.loads(told.stdout)
+    for place in ("runs/csv/tiny-train/events.csv", "runs/tensorboard/tiny", "curves/events.csv"):
+        assert (tmp_path / place).exists()
+    (code,) = blocks(page, "python")
+    exec(compile(code.text, "terminal.md", "exec"), {})
 
 
 def test_every_command_is_shown_somewhere() -> None:

@@ -95,7 +95,7 @@ def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.op
     # Fused updates round differently from the others, and are what is asked for.
     optimizer = kind(plain.parameters(), lr=0.01, weight_decay=0.1, fused=True, **momentum)  # type: ignore[call-arg]
     losses = plain_loop(plain, 17, optimizer, [0.01] * 17)
-    shown: list[tuple[int, float]] = []
+    shown: list[tuple[int, float, float]] = []
     result = train(
         ours,
         Samples(),
@@ -103,10 +103,10 @@ def test_it_is_a_plain_loop_to_the_last_bit(name: Optimizer, kind: type[torch.op
         17,
         settings,
         generator=seeded(),
-        on_step=lambda step, value: shown.append((step, value)),
+        on_step=lambda *told: shown.append(told),
     )
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
-    assert shown == list(enumerate(losses, start=1))
+    assert shown == [(step, loss, 0.01) for step, loss in enumerate(losses, start=1)]
     assert result.steps == 17
     assert result.losses == [sum(part) / len(part) for part in (losses[:7], losses[7:14], losses[14:])]
 
@@ -222,7 +222,7 @@ def test_after_step_comes_between_the_update_and_on_step() -> None:
         Optimization(),
         generator=seeded(),
         after_step=after_step,
-        on_step=lambda step, value: events.append(("on", step, math.isfinite(value))),
+        on_step=lambda step, value, lr: events.append(("on", step, math.isfinite(value))),
     )
     assert events == [("after", 1, False), ("on", 1, True)]
 

@@ -1,7 +1,9 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command runs."""
 
 import gc
+import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -49,6 +51,9 @@ def main() -> None:
     # Importing torch and tracing networks make a million objects that stay. Looking through them for garbage again and
     # again takes a tenth of a short run, and once more at the end, where they go anyway, a second.
     gc.set_threshold(50_000, 20, 50)
+    # A path or a sign that the terminal's encoding does not know is written out, as on stderr, and is no crash.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     finally:

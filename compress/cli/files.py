@@ -7,30 +7,44 @@ from typing import Annotated, Any
 
 import typer
 
-from compress.cli.options import DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
+from compress.cli.completion import models, onnx, shipped_names
+from compress.cli.completion import recipes as recipe_names
+from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
+from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
 from compress.cli.voices import print_json, reporting, say, show
 from compress.errors import InputError
 
 
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder for the files.", rich_help_panel=OUTPUT)],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Whose network it is; a slim.safetensors knows that itself.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="Whose network it is; a slim.safetensors knows that itself.",
+            rich_help_panel=INPUT,
+            autocompletion=recipe_names,
+        ),
     ] = None,
     changes: SetOption = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.")
+        list[str] | None,
+        typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.", rich_help_panel=OUTPUT),
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write ONNX, safetensors and .pt2, masks folded: compress export model.pt --recipe mnist_ae -o files"""
+    """Write ONNX, safetensors and .pt2, masks folded.
+
+    Example: compress export model.pt --recipe mnist_ae -o files
+    """
     with reporting(debug):
-        from compress.recipe import exporting, output
+        from compress.recipe import exporting, inputs, output
 
         output.require_writable(out, force=force, inputs=[model])
+        inputs.require_model(model)
         with redirect_stdout(sys.stderr):  # as in `train`
             written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:
@@ -38,17 +52,21 @@ def export(
         else:
             for name, found in written["files"].items():
                 say(f"{out / name}: {found['bytes']:,} bytes" + _difference(found))
+            say(after_export(out, list(written["files"])))
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.")],
+    files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.", autocompletion=onnx)],
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images per call, separated by commas.")] = "1,32",
     threads: Annotated[int, typer.Option("--threads", help="Of onnxruntime.")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, roughly.")] = 4.0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Time ONNX files under onnxruntime, in turns: compress bench dense.onnx slim.onnx"""
+    """Time ONNX files under onnxruntime, in turns.
+
+    Example: compress bench dense.onnx slim.onnx --batch-sizes 1,32
+    """
     with reporting(debug):
         from compress.export import latency
         from compress.report import tables
@@ -61,15 +79,19 @@ def bench(
             print_json(found)
         else:
             show(tables.latencies(found))
+            say(after_bench(found))
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.")],
+    file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.", autocompletion=models)],
     whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show all of the recipe that is noted in it.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What a file holds: layers, zeros, MACs, what can be pruned, and its recipe: compress inspect slim.onnx"""
+    """What a file holds: layers, zeros, MACs, what can be pruned, and its recipe.
+
+    Example: compress inspect slim.onnx
+    """
     with reporting(debug):
         from compress.recipe.inspecting import inspect as look
         from compress.report import files
@@ -79,17 +101,23 @@ def inspect(
             print_json(found)
         else:
             show(files.layers(found))
-            for line in files.summary(found, whole_recipe=whole_recipe):
+            for line in [*files.summary(found, whole_recipe=whole_recipe), *after_inspect(found)]:
                 say(line)
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this shipped recipe, to start one of your own.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print this shipped recipe, to start one of your own.", autocompletion=shipped_names),
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List the shipped recipes, or print one: compress recipes mnist_ae > my.yaml"""
+    """List the shipped recipes, or print one.
+
+    Example: compress recipes mnist_ae > mine.yaml
+    """
     with reporting(debug):
         from compress.recipe.shipped import shipped, shipped_text
         from compress.report import tables
@@ -106,6 +134,7 @@ def recipes(
             print_json(dict(shipped()))
         else:
             show(tables.recipes(shipped()))
+            say(after_recipes())
 
 
 def _difference(found: dict[str, Any]) -> str:

@@ -5,21 +5,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compress.cli.completion import recipes, weights
+
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (compress recipes).")]
-ModelArgument = Annotated[Path, typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.")]
+INPUT = "What it works on"
+OUTPUT = "What comes out"
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(help="A recipe file, or the name of a shipped one (compress recipes).", autocompletion=recipes),
+]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.", autocompletion=weights),
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.sparsity=0.9")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: stages.0.sparsity=0.9", rich_help_panel=INPUT),
 ]
 DataOption = Annotated[
-    Path, typer.Option("--data-root", envvar="COMPRESS_DATA", help="Where data sets lie or are downloaded to.")
+    Path,
+    typer.Option(
+        "--data-root",
+        envvar="COMPRESS_DATA",
+        help="Where data sets lie or are downloaded to.",
+        rich_help_panel=INPUT,
+    ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", rich_help_panel=INPUT)]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else there.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on stdout, and nothing else there.", rich_help_panel=OUTPUT),
+]
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Nothing on stderr but warnings and errors.", rich_help_panel=OUTPUT)
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="KIND[:DIR]",
+        help="Write the curves down: tensorboard or csv, in DIR or below runs.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

@@ -8,25 +8,44 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.completion import weights
+from compress.cli.next_steps import after_compare, repeated
 from compress.cli.options import DataOption, DebugOption, DeviceOption, JsonOption, RecipeArgument, SetOption
 from compress.cli.voices import people, print_json, reporting, say, show, tell
 from compress.errors import InputError
+
+AXES = "What is compared (lists with commas)"
 
 
 def compare(
     recipe: RecipeArgument,
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="The trained network: one file, or one for every seed.")
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", help="The trained network: one file, or one for every seed.", autocompletion=weights
+        ),
     ],
     removal: Annotated[
-        str | None, typer.Option("--removal", metavar="LIST", help="hard,soft,'{kind: soft, decay: linear}'")
+        str | None,
+        typer.Option("--removal", metavar="LIST", help="hard,soft,'{kind: soft, decay: linear}'", rich_help_panel=AXES),
     ] = None,
-    criterion: Annotated[str | None, typer.Option("--criterion", metavar="LIST", help="magnitude,random")] = None,
-    scope: Annotated[str | None, typer.Option("--scope", metavar="LIST", help="global,layer")] = None,
-    sparsity: Annotated[str | None, typer.Option("--sparsity", metavar="LIST", help=".9,.95,.99")] = None,
+    criterion: Annotated[
+        str | None, typer.Option("--criterion", metavar="LIST", help="magnitude,random", rich_help_panel=AXES)
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option("--scope", metavar="LIST", help="global,layer", rich_help_panel=AXES)
+    ] = None,
+    sparsity: Annotated[
+        str | None, typer.Option("--sparsity", metavar="LIST", help=".9,.95,.99", rich_help_panel=AXES)
+    ] = None,
     rates: Annotated[
         str | None,
-        typer.Option("--lr", metavar="LIST", help="To choose from; the recipe's times 0.5, 1, 2, 4 if absent."),
+        typer.Option(
+            "--lr",
+            metavar="LIST",
+            help="To choose from; the recipe's times 0.5, 1, 2, 4 if absent.",
+            rich_help_panel=AXES,
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="How many; 5, or as many as models, if absent.")
@@ -43,7 +62,10 @@ def compare(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Which removal and criterion keep most, at equal steps: compress compare mnist_ae model.pt --removal hard,soft"""
+    """Which removal and criterion keep most, at equal steps.
+
+    Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
+    """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.compare import grid
 
@@ -80,6 +102,8 @@ def compare(
             for line in document.closing(results):
                 say(line)
             say(f"{out}: {', '.join(document.FILES)}")
+            for line in after_compare(results, recipe, models[0], repeated(changes, data_root=data_root)):
+                say(line)
 
 
 def reproduce(
@@ -110,7 +134,10 @@ def reproduce(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run the paper's experiments and write them up beside its own figures: compress reproduce --quick"""
+    """Run the paper's experiments and write them up beside its own figures.
+
+    Example: compress reproduce --quick
+    """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.paper import document, figures, reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
@@ -130,8 +157,8 @@ def reproduce(
                 reproducing.run(cells, data_root, cache, workers, on_progress)
         results = reproducing.collect(cells, cache)
         figures.write_all(results, out / "paper")
-        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8")
-        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8")
+        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
+        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
         if as_json:
             print_json(results)
         else:

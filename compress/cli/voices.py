@@ -5,9 +5,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,13 +20,15 @@ from compress.errors import CompressError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from compress.report.progress import OnStep
+    from compress.recipe.setting import Watcher
 
 STARTED = time.perf_counter()
 """When the program began, as near as it can tell."""
 
 
+@cache
 def people() -> Console:
+    """Where all but results is said. There is one of it: what is said while a display is drawn goes above it."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -78,7 +81,25 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
             raise typer.Exit(130) from None
 
 
-def bar() -> Callable[[str, int], AbstractContextManager["OnStep"]]:
-    from compress.report.progress import training_bar
+@contextmanager
+def watching(*, quiet: bool, log: str | None = None, name: str = "", out: Path | None = None) -> Iterator["Watcher"]:
+    """Who is told how a run goes on: the display and, if asked for, a log of that `name`, which may not lie in `out`.
 
-    return partial(training_bar, people())
+    What code of the user's prints meanwhile is no result, and goes to stderr.
+
+    Raises:
+        InputError: see `compress.recipe.event_log.where`.
+    """
+    from compress.recipe import event_log
+    from compress.recipe.setting import Watchers
+    from compress.report.progress import Display
+
+    found = None if log is None else event_log.where(log, name, out)
+    with ExitStack() as stack:
+        watchers: list[Watcher] = [stack.enter_context(Display(people(), quiet=quiet))]
+        stack.enter_context(redirect_stdout(sys.stderr))
+        if found is not None:
+            watchers.append(stack.enter_context(event_log.event_log(*found)))
+        yield Watchers(*watchers)
+    if found is not None and not quiet:
+        tell(f"log: {found[1]}")

@@ -18,7 +18,7 @@ from compress.recipe import schema
 from compress.recipe.building import build_data, build_model, choose_device
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import run_stage
 from compress.select.choose import LayerCollapseWarning
 from compress.sweep import fingerprint
@@ -102,7 +102,7 @@ def prepare(cell: Cell, place: Place) -> Setting:
     recipe = place.recipe
     dataset = load(recipe.data, place.data_root, cell.tuning)
     device = choose_device(place.device)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, device, cell.seed, no_bar, Clock())
+    return Setting(dataset, recipe.task, recipe.data.batch_size, device, cell.seed, unwatched, Clock())
 
 
 def network(cell: Cell, place: Place) -> nn.Module:

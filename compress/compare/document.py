@@ -32,9 +32,9 @@ def write_all(results: Results, folder: Path) -> None:
     """Write `FILES` into `folder`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
     with atomic(folder / "table.md") as path:
-        path.write_text(markdown(results), encoding="utf-8")
+        path.write_text(markdown(results), encoding="utf-8", newline="\n")
     with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows(results))
     figure = figures.curves(results)

@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.errors import CheckpointError, InputError, RecipeError
 from compress.recipe import schema
+from compress.recipe.inputs import making, require_model
 from compress.recipe.loading import load_recipe
 
 RATES = (0.5, 1.0, 2.0, 4.0)
@@ -120,7 +121,7 @@ def plan(
         tuple(Rival(stage) for stage in stages[::each]),
         tuple(dict.fromkeys(stage.level[1] for stage in stages)),
         tuple(dict.fromkeys(None if stage.retrain is None else stage.retrain.lr for stage in stages)),
-        tuple(_trained(model) for model in models),
+        tuple(_trained(model, making(model, base, recipe, changes)) for model in models),
         _seeds(base.seed, seeds, len(models)),
     )
 
@@ -173,7 +174,8 @@ def _seeds(first: int, wanted: int | None, models: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-def _trained(path: Path) -> Trained:
+def _trained(path: Path, way_out: str) -> Trained:
+    require_model(path, way_out)
     try:
         with path.open("rb") as stream:
             return Trained(path, hashlib.file_digest(stream, "sha256").hexdigest())

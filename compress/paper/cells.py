@@ -23,7 +23,7 @@ from compress.recipe import schema
 from compress.recipe.building import build_data, build_model
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
-from compress.recipe.setting import EVALUATION_BATCH, Setting, no_bar, optimization
+from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization, unwatched
 from compress.recipe.stages import run_stage
 from compress.retrain import Optimization, Training
 from compress.select.choose import LayerCollapseWarning
@@ -107,7 +107,7 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
         load_weights(model, read_weights(path), str(path))
         return model
     setting = _setting(dense, dataset)
-    setting.train(model, "", dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
+    setting.train(model, dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return model
@@ -117,13 +117,13 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
 class _HalfPrecision(Setting):
     """Trains in bfloat16, and measures in float32."""
 
-    def train(self, model: nn.Module, title: str, steps: int, optimization: Optimization, *others: Any) -> Training:
-        return super().train(model, title, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
+    def train(self, model: nn.Module, steps: int, optimization: Optimization, *others: Any) -> Training:
+        return super().train(model, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
 
 
 def _setting(dense: Dense, dataset: Dataset) -> Setting:
     kind = _HalfPrecision if isinstance(dense.model, schema.ConvAutoencoder) else Setting
-    return kind(dataset, dense.task, dense.data.batch_size, torch.device("cpu"), dense.seed, no_bar, Clock())
+    return kind(dataset, dense.task, dense.data.batch_size, torch.device("cpu"), dense.seed, unwatched, Clock())
 
 
 # --- the frozen encoder, computed once ---

@@ -1,7 +1,7 @@
 """Where the wall time of a run goes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,22 +9,34 @@ from typing import Any
 class Clock:
     """Charges every moment since `started` to exactly one phase, the innermost that is open, or "other"."""
 
-    def __init__(self, started: float | None = None, before: str = "other") -> None:
-        """Count from `started`, a time of `time.perf_counter`; what has passed since then was `before`."""
+    def __init__(
+        self,
+        started: float | None = None,
+        before: str = "other",
+        on_phase: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """Count from `started`, a time of `time.perf_counter`; what has passed since then was `before`.
+
+        Args:
+            on_phase: told of each change to another phase.
+        """
         self._since = time.perf_counter()
         self.started = self._since if started is None else started
         self.phases: dict[str, float] = {before: self._since - self.started}
         self._open = ["other"]
+        self._on_phase = on_phase
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self._charge()
         self._open.append(name)
+        self._on_phase(name)
         try:
             yield
         finally:
             self._charge()
             self._open.pop()
+            self._on_phase(self._open[-1])
 
     def spent(self, name: str) -> float:
         """Seconds charged to a phase so far."""

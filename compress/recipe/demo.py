@@ -1,5 +1,6 @@
 """`compress demo`: the whole job on real digits, short enough to watch."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from compress.errors import DataError
 from compress.recipe import running
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
-from compress.recipe.setting import Bar
+from compress.recipe.setting import Watcher
 
 # Where MNIST can be had: an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {
@@ -27,7 +28,7 @@ def run(
     out: Path,
     data_root: Path,
     device: str,
-    bar: Bar,
+    watcher: Watcher,
     tell: Callable[[str], None],
     clock: Clock,
     warned: Sequence[str],
@@ -44,12 +45,15 @@ def run(
     """
     recipe = load_recipe("mnist_ae", BRIEF["mnist"])
     try:
-        setting = running.prepare(recipe, data_root, device, bar, clock)
+        setting = running.prepare(recipe, data_root, device, watcher, clock)
     except DataError as error:
-        tell(f"MNIST is not to be had: {error}")
-        tell("Falling back to mnist_sample, 5,000 real MNIST digits: the losses below are not those of full MNIST.")
+        warnings.warn(
+            f"MNIST is not to be had: {error}. Falling back to mnist_sample, 5,000 real MNIST digits: the losses are "
+            "not those of full MNIST.",
+            stacklevel=1,
+        )
         recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
-        setting = running.prepare(recipe, data_root, device, bar, clock)
+        setting = running.prepare(recipe, data_root, device, watcher, clock)
     out.mkdir(parents=True, exist_ok=True)
     trained = running.train_dense(recipe, out / "model.pt", setting)
     tell(f"{out / 'model.pt'}: test loss {trained['metric']['loss']:.4g} after {trained['seconds']:.0f} s of training")

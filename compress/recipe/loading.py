@@ -25,6 +25,7 @@ from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
+MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
 Line = int
@@ -130,6 +131,8 @@ def _read(source: str | Path) -> "_Document":
 def _content(source: str | Path) -> tuple[str, bytes]:
     """(what to call it in messages, at most a byte more than a recipe may have)."""
     path, files = Path(source), shipped_files()
+    if path.suffix in MODELS:
+        raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
     try:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:

@@ -44,6 +44,15 @@ def require_file(out: Path, *, force: bool) -> None:
     _try_to_write(out.parent)
 
 
+def free(folder: Path) -> Path:
+    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet."""
+    number, found = 1, folder
+    while found.exists():
+        number += 1
+        found = folder.with_name(f"{folder.name}-{number}")
+    return found
+
+
 def _try_to_write(out: Path) -> None:
     nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     # access() alone lies for root and on read-only mounts: try.

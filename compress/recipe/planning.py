@@ -21,7 +21,7 @@ from compress.recipe.clock import Clock
 from compress.recipe.node_choice import COMPENSATION_SAMPLES
 from compress.recipe.rehearsal import Place, Rehearsed
 from compress.recipe.running import describe_data, load_dense
-from compress.recipe.setting import EVALUATION_BATCH, Setting, no_bar, optimization
+from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization, unwatched
 from compress.recipe.stages import describe_target, in_batches_of, masks_gradients, teacher_of
 from compress.remove.pruner import Pruner, Removal
 from compress.retrain import only_trainable
@@ -196,7 +196,7 @@ def _seconds_of_step(
     assert retrain is not None
     teacher = teacher_of(trial, stage, pruned)
     keep = [pruned.keep[path] for path in found.paths]
-    quiet = dataclasses.replace(setting, bar=no_bar, clock=Clock())
+    quiet = dataclasses.replace(setting, watcher=unwatched, clock=Clock())
     # The rehearsal has said it already.
     ignored = warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
     with ignored, only_trainable(trial, found.trainable):
@@ -211,7 +211,7 @@ def _seconds_of_step(
                 pruner.step()
                 ends.append(now())
 
-            quiet.train(trial, "", steps, optimization(retrain), after_step, teacher, pruner)
+            quiet.train(trial, steps, optimization(retrain), after_step, teacher, pruner)
             return [end - start for start, end in pairwise(ends)]
 
         taken = durations(FEW)

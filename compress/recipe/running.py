@@ -28,8 +28,8 @@ from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
-from compress.recipe.setting import Bar, Setting, optimization
-from compress.recipe.stages import run_stage
+from compress.recipe.setting import Setting, Watcher, optimization
+from compress.recipe.stages import describe_target, run_stage
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 from compress.streaming import StreamedDataset
@@ -42,7 +42,7 @@ Models = dict[str, nn.Module]
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
-def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock: Clock) -> Setting:
+def prepare(recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock) -> Setting:
     """Load the data and check that it fits the recipe's network.
 
     Raises:
@@ -52,7 +52,7 @@ def prepare(recipe: schema.Recipe, data_root: Path, device: str, bar: Bar, clock
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, bar, clock)
+    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -72,8 +72,10 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
     with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
-        training = setting.train(model, f"train {recipe.name}", steps, optimization(recipe.train))
+        setting.watcher.begin("train", f"train {recipe.name}")
+        training = setting.train(model, steps, optimization(recipe.train))
     metric = setting.evaluate(model)
+    setting.watcher.measured("test", metric, training.steps)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model.state_dict(), out)
     return {
@@ -136,7 +138,10 @@ def apply(
     found = []
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
         for number, stage in enumerate(recipe.stages):
+            title = f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
+            setting.watcher.begin(f"stage_{number + 1}", title)
             found.append(run_stage(model, stage, number, pruned, setting))
+    setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
     metrics = {
@@ -166,10 +171,12 @@ def apply(
         }
         (folder / "checkpoint").mkdir()
         write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
-        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
+        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
         results["timing"] = clock.split()
-        (folder / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (folder / "results.json").write_text(
+            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
+        )
     return results
 
 
@@ -279,7 +286,7 @@ def cpu_name() -> str:
     """The processor's name, as far as this system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

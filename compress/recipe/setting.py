@@ -1,9 +1,9 @@
 """What training and all stages of a run share: the data, the device, the seed, and who is told of progress."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,23 +24,86 @@ class Moment(NamedTuple):
     """What is known after a training step.
 
     step: how many are done, from 1.
+    lr: the learning rate that it took.
     factor: what all pruned entries are multiplied by, where it is one for all of them.
     share: how much of what goes in the end has been chosen, in [0, 1]; None where nothing is pruned.
     """
 
     step: int
     loss: float
+    lr: float | None = None
     factor: float | None = None
     share: float | None = None
 
 
 OnStep = Callable[[Moment], None]
-Bar = Callable[[str, int], AbstractContextManager[OnStep]]
 
 
-def no_bar(title: str, steps: int) -> AbstractContextManager[OnStep]:
-    """A `Bar` that shows nothing."""
-    return nullcontext(lambda moment: None)
+class Watcher(Protocol):
+    """Who is told how a run goes on, to show it or to write it down."""
+
+    def begin(self, part: str, title: str) -> None:
+        """A part of the run begins: "train", "stage_1", "slim"; and what people call it."""
+
+    def phase(self, name: str) -> None:
+        """What is being done from now on, by the name that it has in `Clock.phase`."""
+
+    def training(self, steps: int, epoch: int) -> AbstractContextManager[OnStep]:
+        """A training of so many steps, `epoch` of them in an epoch; what is yielded is told of every one."""
+        ...
+
+    def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
+        """A figure on the test images, after so many steps of the part: "test", "before_removal", "after_removal"."""
+
+
+class Unwatched:
+    """A watcher that does nothing with what it is told."""
+
+    def begin(self, part: str, title: str) -> None:
+        pass
+
+    def phase(self, name: str) -> None:
+        pass
+
+    def training(self, steps: int, epoch: int) -> AbstractContextManager[OnStep]:
+        return nullcontext(lambda moment: None)
+
+    def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
+        pass
+
+
+unwatched = Unwatched()
+"""The watcher of a run that nobody watches."""
+
+
+class Watchers:
+    """Several watchers, told one after the other."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def begin(self, part: str, title: str) -> None:
+        for watcher in self._watchers:
+            watcher.begin(part, title)
+
+    def phase(self, name: str) -> None:
+        for watcher in self._watchers:
+            watcher.phase(name)
+
+    @contextmanager
+    def training(self, steps: int, epoch: int) -> Iterator[OnStep]:
+        with ExitStack() as stack:
+            told = [stack.enter_context(watcher.training(steps, epoch)) for watcher in self._watchers]
+
+            def on_step(now: Moment) -> None:
+                for tell in told:
+                    tell(now)
+
+            yield on_step
+
+    def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
+        for watcher in self._watchers:
+            watcher.measured(when, metric, step)
 
 
 @dataclass(frozen=True)
@@ -50,7 +113,7 @@ class Setting:
     batch_size: int
     device: torch.device
     seed: int
-    bar: Bar  # (title, steps) -> context manager of a function that is told of every step
+    watcher: Watcher
     clock: Clock
 
     @property
@@ -72,7 +135,6 @@ class Setting:
     def train(
         self,
         model: nn.Module,
-        title: str,
         steps: int,
         optimization: Optimization,
         after_step: Callable[[int], None] = lambda step: None,
@@ -81,10 +143,11 @@ class Setting:
     ) -> Training:
         """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes."""
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
-        with self.bar(title, steps) as tell, self.clock.phase("training"):
+        with self.watcher.training(steps, self.steps_per_epoch) as tell, self.clock.phase("training"):
 
-            def on_step(step: int, loss: float) -> None:
-                tell(Moment(step, loss) if pruner is None else Moment(step, loss, pruner.factor, pruner.share))
+            def on_step(step: int, loss: float, lr: float) -> None:
+                removal = () if pruner is None else (pruner.factor, pruner.share)
+                tell(Moment(step, loss, lr, *removal))
 
             return train(
                 model,

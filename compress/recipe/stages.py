@@ -40,6 +40,8 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, pruned)
     before = setting.evaluate(model) if removal.steps == 0 else None
+    if before is not None:
+        setting.watcher.measured("before_removal", before, 0)
     training, earlier = Training(), setting.clock.spent("training")
     with setting.clock.phase("selection"):
         chosen = choice_of(model, stage, number, pruned, setting)
@@ -55,13 +57,15 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
             if pruner.removes_next:
                 pruner.hold()
                 before = setting.evaluate(model)
+                setting.watcher.measured("before_removal", before, step)
             pruner.step()
 
         if steps and stage.retrain is not None:
-            title = f"stage {number + 1}: {describe_target(stage)}"
-            training = setting.train(model, title, steps, optimization(stage.retrain), after_step, teacher, pruner)
+            training = setting.train(model, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
     chosen.settle()
+    after = setting.evaluate(model)
+    setting.watcher.measured("after_removal", after, training.steps)
     count, total = chosen.count
     measure, asked = stage.level
     return {
@@ -75,7 +79,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "pruned": count,
         "of": total,
         "before_removal": before,
-        "after_removal": setting.evaluate(model),
+        "after_removal": after,
         "steps": training.steps,
         "removal_steps": removal.steps,
         "epoch_losses": training.losses,

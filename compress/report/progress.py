@@ -1,51 +1,226 @@
-"""A progress bar with loss, speed and time left, on stderr; silent where stderr is no terminal."""
+"""How far a run is, on stderr: a display that is drawn anew on a terminal, a few plain lines anywhere else."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+DRAW = 0.2
+"""Seconds between two drawings. Each takes some tenths of a millisecond, as a small network's step does."""
+
+SPEAK = 30.0
+"""Seconds between two plain lines about the same training."""
+
+WORDS: Mapping[str, str] = {
+    "data": "loading data",
+    "load": "checking",
+    "selection": "selecting",
+    "training": "training",
+    "evaluation": "evaluating",
+    "slim": "slimming",
+    "export": "exporting",
+    "benchmark": "timing",
+}
+"""What people read for the phases of a run's clock; the others are too short for a word."""
 
 
 class Moment(Protocol):
-    """What is known after a training step: how many are done, and the loss of the latest."""
+    """What is known after a training step.
+
+    step: how many are done, from 1.
+    factor: of the mask, where it is one for all that is pruned.
+    share: how much of what goes has been chosen, in [0, 1]; None where nothing is pruned.
+    """
 
     @property
     def step(self) -> int: ...
     @property
     def loss(self) -> float: ...
+    @property
+    def factor(self) -> float | None: ...
+    @property
+    def share(self) -> float | None: ...
 
 
 OnStep = Callable[[Moment], None]
 
 
-@contextmanager
-def training_bar(console: Console, title: str, steps: int) -> Iterator[OnStep]:
-    """A bar for `steps` training steps; call what it yields after every one."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}"),
-        TextColumn("{task.fields[speed]:.0f} steps/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=steps, loss=float("nan"), speed=0.0)
-        started = shown = time.monotonic()
+def is_watched(console: Console) -> bool:
+    """Whether what is drawn can be drawn over: on a terminal that can do it, and not in the log of a CI job."""
+    # FORCE_COLOR makes rich take a file for a terminal.
+    return console.is_interactive and console.file.isatty() and os.environ.get("CI", "").lower() in ("", "0", "false")
+
+
+class Display:
+    """What a run is doing: which part of it, which epoch of how many, the time left, the loss, how far the mask is.
+
+    It has no thread: it is drawn by the run itself as it goes on, and never while something is being timed.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._title, self._word, self._said = "", "", ""
+        self._running: _Training | None = None
+        self._live: Live | None = None
+        if is_watched(console) and not quiet:
+            self._live = Live(console=console, get_renderable=self._drawn, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start(refresh=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def begin(self, part: str, title: str) -> None:
+        """A part of the run begins, which people call `title`."""
+        self._title, self._word = title, ""
+
+    def phase(self, name: str) -> None:
+        """What is being done from now on, by the name that the run's clock has for it."""
+        if name not in WORDS:
+            return
+        # Before the first part begins, choices are only tried.
+        self._word = WORDS[name] if self._title or name != "selection" else WORDS["load"]
+        self._draw()
+        # A training and its evaluations have lines of their own.
+        if self._live is None and self._running is None and self._title and name != "evaluation":
+            self._say_once(f"{self._title}: {self._word}")
+
+    @contextmanager
+    def training(self, steps: int, epoch: int) -> Iterator[OnStep]:
+        """A training of `steps` steps, `epoch` of them in an epoch; tell what is yielded of every one."""
+        running = self._running = _Training(steps, epoch)
+        if self._live is None:
+            self._say_once(f"{self._title}: training, {running.size}")
+        shown = said = running.started
 
         def on_step(now: Moment) -> None:
-            nonlocal shown
+            nonlocal shown, said
+            running.take(now)
             seconds = time.monotonic()
-            # Drawing costs more than a small network's step: a few times a second is enough for people.
-            if seconds - shown > 0.2 or now.step == steps:
+            if seconds - shown > DRAW:
                 shown = seconds
-                speed = now.step / max(seconds - started, 1e-9)
-                bar.update(task, completed=now.step, loss=now.loss, speed=speed)
+                self._draw()
+            if self._live is None and now.step % epoch == 0 and now.step < steps and seconds - said >= SPEAK:
+                said = seconds
+                self._say(f"{self._title}: {', '.join(running.pieces())}")
 
-        yield on_step
+        try:
+            yield on_step
+            self._say(f"{self._title}: {running.size} in {_duration(running.seconds)}, loss {running.loss:.4g}")
+        finally:
+            self._running = None
+
+    def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
+        """Figures are for the tables at the end."""
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.refresh()
+
+    def _drawn(self) -> RenderableType:
+        title = ": ".join(filter(None, [self._title, self._word]))
+        return _Drawing(title, self._running)
+
+    def _say_once(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(Text(line))
+
+
+class _Training:
+    """How far a training is, its smoothed loss, and the time left if it goes on as it has."""
+
+    def __init__(self, steps: int, epoch: int) -> None:
+        self.steps, self.epoch = steps, epoch
+        self.step, self.loss = 0, 0.0
+        self.started = self._warm = time.monotonic()
+        self._latest: Moment | None = None
+
+    def take(self, now: Moment) -> None:
+        # The mean of all steps at first, and later of the last fifty or so.
+        self.loss += (now.loss - self.loss) * max(1 / now.step, 0.02)
+        self.step, self._latest = now.step, now
+        if now.step == 1:
+            self._warm = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def size(self) -> str:
+        epochs = self.steps / self.epoch
+        return f"{epochs:.3g} epoch{'s'[: epochs != 1]}, {self.steps:,} step{'s'[: self.steps != 1]}"
+
+    def pieces(self) -> list[str]:
+        """Epoch, time left, loss, and how far the pruning is; what matters most first."""
+        now = self._latest
+        epochs = -(-self.steps // self.epoch)
+        found = [f"epoch {min(self.step // self.epoch + 1, epochs)} of {epochs}"]
+        if now is None:
+            return found
+        if self.step > 1:  # the first takes seconds where torch has to load what it needs
+            left = (time.monotonic() - self._warm) / (self.step - 1) * (self.steps - self.step)
+            found.append(f"{_duration(left)} left")
+        found.append(f"loss {self.loss:.4g}")
+        if now.share is not None and now.share < 1:
+            found.append(f"{now.share:.0%} chosen")
+        if now.factor is not None:
+            found.append(f"mask {now.factor:.3g}")
+        return found
+
+
+class _Drawing:
+    """The title; below it the bar, and what is known beside it or, on a narrow terminal, in another line."""
+
+    def __init__(self, title: str, training: _Training | None) -> None:
+        self._title, self._training = title, training
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self._title, no_wrap=True, overflow="crop")
+        if self._training is None:
+            return
+        first = self._training.pieces()
+        rest: list[str] = []
+        while len(first) > 1 and len("  ".join(first)) > options.max_width - 16:
+            rest.insert(0, first.pop())
+        beside = Text("  ".join(first), no_wrap=True, overflow="crop")
+        width = max(4, min(40, options.max_width - len(beside) - 2))
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(ProgressBar(self._training.steps, self._training.step, width=width), beside)
+        yield line
+        if rest:
+            yield Text("  ".join(rest), no_wrap=True, overflow="crop")
+
+
+def _duration(seconds: float) -> str:
+    """As people read it: 0.4 s, 12 s, 3:05, 1:02:03."""
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Sweeping(Protocol):
@@ -71,7 +246,8 @@ def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], Non
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[last]}", markup=False),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    watched = is_watched(console)
+    with Progress(*columns, console=console, disable=not watched) as bar:
         task = bar.add_task(title, total=None, left="", last="")
         shown = time.monotonic()
 
@@ -79,7 +255,7 @@ def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], Non
             nonlocal shown
             left = "" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left"
             bar.update(task, completed=now.done, total=now.total, left=left, last=now.title)
-            if not console.is_terminal and time.monotonic() - shown > 30:
+            if not watched and time.monotonic() - shown > SPEAK:
                 shown = time.monotonic()
                 console.print(f"{title}: {now.done} of {now.total}, {left}; last {now.title}", markup=False)
 

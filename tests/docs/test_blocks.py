@@ -32,6 +32,7 @@ NOT_RUN = {
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
+    "docs/terminal.md": "run in tests/test_docs.py",
     "docs/soft-pruning.md": "draws figures for minutes",
 }
 """Pages whose commands are not, and why."""
@@ -48,7 +49,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
     assert len(found) > 10
     assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text"}
-    assert {page for page, language in found if language == "text"} == {"docs/plan.md"}  # what is printed
+    assert {page for page, language in found if language == "text"} == {"docs/plan.md", "docs/terminal.md"}  # printed
     assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
     assert {page for page, language in found if language == "python"} == {
         "README.md",
@@ -56,13 +57,14 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/extending.md",
         "docs/faq.md",
         "docs/python.md",
+        "docs/terminal.md",  # in tests/test_docs.py
     }
     assert {page for page, language in found if language == "diff"} == {"docs/extending.md"}
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     """`make` and `python` in tests/test_docs.py, `pip` by the tour."""
-    kinds = re.compile(r"(compress [a-z]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
+    kinds = re.compile(r"(compress (--)?[a-z-]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES for line in commands(page)]
     assert len(lines) > 30
     assert [line for line in lines if not kinds.match(line)] == []

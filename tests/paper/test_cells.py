@@ -98,7 +98,7 @@ def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path:
             return output.view_as(inputs)
 
     model = Probe()
-    setting.train(model, "", 1, Optimization())
+    setting.train(model, 1, Optimization())
     setting.evaluate(model)
     assert seen == [torch.bfloat16, torch.float32]
 
@@ -110,6 +110,6 @@ def test_training_in_half_precision_learns_as_in_full(tmp_path: Path) -> None:
     losses = []
     for setting in (half, full):
         model = autoencoder(8, generator=torch.Generator().manual_seed(0))
-        losses.append(setting.train(model, "", 24, Optimization(lr=3e-3)).losses)
+        losses.append(setting.train(model, 24, Optimization(lr=3e-3)).losses)
     assert losses[1][-1] < 0.7 * losses[1][0]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

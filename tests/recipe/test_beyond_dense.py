@@ -13,7 +13,7 @@ from compress import models, stats
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import check_stage, run_stage
 from compress.slim.shrink import slim
 from compress.sources import mnist_sample
@@ -67,7 +67,7 @@ def build(kind: str) -> nn.Module:
 def setting() -> Setting:
     """96 training images, which are 4 steps an epoch."""
     data = mnist_sample(train=96, test=40)
-    return Setting(data, "classify", 24, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(data, "classify", 24, torch.device("cpu"), 0, unwatched, Clock())
 
 
 @pytest.mark.parametrize(

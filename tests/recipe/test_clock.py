@@ -15,7 +15,8 @@ def now(monkeypatch):
 
 
 def test_every_moment_is_charged_once_to_the_innermost_phase(now):
-    clock = Clock(started=97.0, before="imports")
+    told: list[str] = []
+    clock = Clock(started=97.0, before="imports", on_phase=told.append)
     now[0] += 1
     with clock.phase("training"):
         now[0] += 10
@@ -24,6 +25,7 @@ def test_every_moment_is_charged_once_to_the_innermost_phase(now):
         now[0] += 5
     now[0] += 2
     found = clock.split()
+    assert told == ["training", "evaluation", "training", "other"]
     assert found["phases"] == {"imports": 3.0, "other": 3.0, "training": 15.0, "evaluation": 2.0}
     assert found["total"] == 23.0 == sum(found["phases"].values())
     assert found["training_share"] == 15 / 23

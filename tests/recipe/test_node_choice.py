@@ -16,7 +16,7 @@ from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.node_choice import NodeChoice
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import check_stage, run_stage
 from compress.slim.coupling import couplings
 from compress.slim.shrink import slim
@@ -91,7 +91,7 @@ def stage(nodes: Sequence[str] = ("*",), **changes: Any) -> Stage:
 
 @pytest.fixture
 def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "classify", 20, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(from_npz(npz), "classify", 20, torch.device("cpu"), 0, unwatched, Clock())
 
 
 def pruned_by(stages: Sequence[Stage], setting: Setting) -> tuple[nn.Module, nn.Module, list[dict[str, Any]], Pruned]:

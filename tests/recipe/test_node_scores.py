@@ -17,7 +17,7 @@ from compress.models import vision_transformer
 from compress.recipe.clock import Clock
 from compress.recipe.node_scores import comparable, node_scores
 from compress.recipe.schema import AnyCriterion
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.remove.masks import SoftPruningMethod
 from compress.slim.coupling import Coupling, couplings
 from compress.sources import from_npz
@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
 @pytest.fixture
 def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "classify", 20, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(from_npz(npz), "classify", 20, torch.device("cpu"), 0, unwatched, Clock())
 
 
 def network(kind: type[nn.Module] = Residual) -> nn.Module:

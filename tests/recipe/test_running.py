@@ -20,6 +20,7 @@ from compress.checkpoint import load_weights, read_weights
 from compress.metrics import evaluate
 from compress.models import autoencoder
 from compress.recipe.loading import load_recipe
+from compress.recipe.setting import Moment
 from compress.sources import from_npz
 
 Run = Callable[..., Result]
@@ -336,18 +337,18 @@ def test_ctrl_c_ends_cleanly(
     steps = []
 
     @contextmanager
-    def bar(console: object, title: str, total: int) -> Iterator[Callable[[int, float], None]]:
-        def on_step(done: int, loss: float) -> None:
-            steps.append(done)
-            if done == 3:
+    def training(display: object, total: int, epoch: int) -> Iterator[Callable[[Moment], None]]:
+        def on_step(now: Moment) -> None:
+            steps.append(now.step)
+            if now.step == 3:
                 raise KeyboardInterrupt
 
         yield on_step
 
-    monkeypatch.setattr("compress.report.progress.training_bar", bar)
+    monkeypatch.setattr("compress.report.progress.Display.training", training)
     arguments = [recipe, trained] if command == "apply" else [recipe]
     with unchanged(tmp_path):
-        result = run(command, *arguments, "-o", tmp_path / "deep" / "out.pt", code=130)
+        result = run(command, *arguments, "-o", tmp_path / "deep" / "out.pt", "--quiet", code=130)
     assert steps == [1, 2, 3]
     assert result.stdout == ""
     assert result.stderr == "interrupted: no results were written\n"

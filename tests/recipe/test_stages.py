@@ -13,7 +13,7 @@ from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.removals import schedule
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import check_stage, run_stage
 from compress.remove.soft import Soft
 from compress.slim.shrink import slim
@@ -34,7 +34,7 @@ def network() -> nn.Sequential:
 
 @pytest.fixture
 def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, unwatched, Clock())
 
 
 # --- how long ---

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.schema import Stage
-from compress.recipe.setting import Setting, no_bar
+from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import run_stage
 from compress.recipe.weight_choice import WeightChoice
 from compress.remove.gradual import Gradual
@@ -30,7 +30,7 @@ def network() -> nn.Sequential:
 
 @pytest.fixture
 def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, no_bar, Clock())
+    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, unwatched, Clock())
 
 
 def stage(**changes: Any) -> Stage:

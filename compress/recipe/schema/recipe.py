@@ -42,6 +42,9 @@ from compress.recipe.schema.removal import (
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.training import Training
 
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+"""Devices, to Windows: no file or folder has such a name there."""
+
 
 class Benchmark(Part):
     """How the models are timed."""
@@ -70,6 +73,15 @@ class Recipe(Part):
         default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
     )
     benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
+
+    @field_validator("name")
+    @classmethod
+    def _folders_can_be_called_like_it(cls, name: str) -> str:
+        if name.upper() in RESERVED:
+            raise ValueError(
+                f"found {name!r}; a folder is called like the recipe, and Windows has none of this name: take another"
+            )
+        return name
 
     @field_validator("data")
     @classmethod

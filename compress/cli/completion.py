@@ -1,0 +1,64 @@
+"""What the shell offers for an argument; it asks at each press of the key, so nothing but file names is looked at."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compress.recipe.shipped import shipped_files
+
+WEIGHTS = (".pt", ".pth", ".safetensors")
+MODELS = (*WEIGHTS, ".pt2", ".onnx")
+
+
+def shipped_names(incomplete: str) -> list[str]:
+    return sorted(name for name in shipped_files() if name.startswith(incomplete))
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Shipped recipes, and recipe files."""
+    return [*shipped_names(incomplete), *_files(incomplete, (".yaml", ".yml"))]
+
+
+def weights(incomplete: str) -> list[str]:
+    return _files(incomplete, WEIGHTS)
+
+
+def models(incomplete: str) -> list[str]:
+    return _files(incomplete, MODELS)
+
+
+def onnx(incomplete: str) -> list[str]:
+    return _files(incomplete, (".onnx",))
+
+
+def _files(incomplete: str, suffixes: Sequence[str]) -> list[str]:
+    found = _matching(incomplete, suffixes)
+    if "complete_bash" in os.environ.values():
+        # Bash puts on the command line what it is given; the other shells escape it themselves.
+        return [re.sub(r"([ \t!\"#$&'()*;<>?\[\\\]^`{|}])", r"\\\1", path) for path in found]
+    return list(found)
+
+
+def _matching(incomplete: str, suffixes: Sequence[str]) -> Iterator[str]:
+    """Paths that begin like this: files, and folders with the files that they hold.
+
+    A folder alone would be taken for the whole word, and the shell would begin the next.
+    """
+    cut = incomplete.rfind("/") + 1
+    written, start = incomplete[:cut], incomplete[cut:]
+    for entry in _listed(Path(written or ".").expanduser()):
+        if not entry.name.startswith(start) or (entry.name.startswith(".") and not start):
+            continue
+        if entry.is_dir():
+            yield f"{written}{entry.name}/"
+            yield from (f"{written}{entry.name}/{inner.name}" for inner in _listed(entry) if inner.suffix in suffixes)
+        elif entry.suffix in suffixes:
+            yield f"{written}{entry.name}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # a folder that may not be read has nothing to offer
+        return []

@@ -1,0 +1,95 @@
+"""Every `next:` line is pasted, and has to work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from compress.cli.next_steps import after_compare
+
+Run = Callable[..., Result]
+Pasted = Callable[[str], list[str]]
+
+
+def following(result: Result) -> str:
+    """The line after `next: `, the last of what is shown."""
+    *_, last = result.stdout.splitlines()
+    assert last.startswith("next: ")
+    return last.removeprefix("next: ")
+
+
+def test_one_command_leads_to_the_next(
+    run: Run, recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
+) -> None:
+    """From train to apply, inspect, export, bench and inspect, with names that have to be quoted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my recipe.yaml").write_text(recipe_text.replace("export: []", "export: [safetensors, onnx]"), "utf-8")
+    changes = ("--set", "train.epochs=1", "--set", "model={name: autoencoder, latent: 4, image: [1, 6, 6]}")
+    result = run("train", "my recipe.yaml", "-o", "my models/dense.pt", *changes, "--seed", 3)
+    commands = []
+    for _ in range(5):
+        arguments = pasted(following(result))
+        commands.append(arguments[0])
+        result = run(*arguments)
+    assert commands == ["apply", "inspect", "export", "bench", "inspect"]
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
+    assert results["seed"] == 3
+    assert results["recipe"]["model"]["latent"] == 4
+
+
+def test_the_folder_of_the_next_command_is_a_free_one(
+    run: Run, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    result = run("train", recipe, "-o", "model.pt", "--set", "train.epochs=1")
+    assert following(result).endswith("-o tiny-2")
+
+
+def test_what_won_a_comparison_can_be_applied(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rivals = ("--removal", "hard,{kind: soft, decay: linear}", "--lr", "1e-3", "--seeds", "1", "--sparsity", ".5,.75")
+    result = run("compare", recipe, trained, *rivals, "--workers", "1")
+    (found,) = (tmp_path / "runs").rglob("results.json")
+    level = json.loads(found.read_text(encoding="utf-8"))["levels"][-1]
+    winner = min(level["rivals"], key=lambda name: level["rivals"][name]["mean"])
+    run(*pasted(following(result)))
+    (stage,) = json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))["stages"]
+    assert stage["asked"] == 0.75
+    assert winner.startswith(stage["removal"]["kind"])
+
+
+@pytest.mark.parametrize(("metric", "winner"), [("loss", "hard"), ("accuracy", "soft")])
+def test_the_winner_is_the_best_that_did_not_diverge(metric: str, winner: str) -> None:
+    means = {"hard": 1.0, "soft": 2.0, "greg": None}
+    results: dict[str, Any] = {
+        "recipe": {"name": "tiny"},
+        "stage": 1,
+        "measure": "macs",
+        "metric": {"name": metric},
+        "levels": [{"sparsity": 0.5, "rivals": {name: {"mean": mean} for name, mean in means.items()}}],
+        "cells": [
+            {"rival": name, "sparsity": 0.5, "lr": None, "stage": {"removal": {"kind": name, "over": None}}}
+            | {"stage": {"removal": {"kind": name, "over": None}, "criterion": "norms", "scope": None, "macs": 0.5}}
+            for name in means
+        ],
+    }
+    (line,) = after_compare(results, "r.yaml", Path("m.pt"), [])
+    assert line.startswith(
+        f'next: compress apply r.yaml m.pt --set \'stages.1.removal={{"kind": "{winner}"}}\' '
+        "--set stages.1.criterion=norms --set stages.1.macs=0.5 -o tiny"
+    )
+    results["levels"][0]["rivals"] = {"greg": {"mean": None}}
+    assert after_compare(results, "r.yaml", Path("m.pt"), []) == []
+
+
+def test_quiet_says_no_more_than_the_results(run: Run, recipe: Path, tmp_path: Path) -> None:
+    result = run("train", recipe, "-o", tmp_path / "model.pt", "--quiet", "--set", "train.epochs=1")
+    assert result.stderr == ""
+    (line,) = result.stdout.splitlines()
+    assert line.startswith(f"{tmp_path / 'model.pt'}: test loss ")
