@@ -56,8 +56,10 @@ def compare(
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
 
     Args:
-        data_root: where data sets lie or are downloaded to. workers: processes, of one thread each.
-        device: auto, cpu or cuda. bar: shows how far each of the two parts is.
+        data_root: where data sets lie or are downloaded to.
+        workers: processes, of one thread each.
+        device: auto, cpu or cuda.
+        bar: shows how far each of the two parts is.
 
     Raises:
         InputError: data, models or stages that do not fit; nothing has been run.
