@@ -25,13 +25,14 @@ import typer
 
 from compress import sweep
 from compress.checkpoint import write_weights
-from compress.compare import cells
-from compress.compare.cells import Cell, Place
+from compress.compare.cells import Cell
 from compress.compare.grid import Grid, plan
 from compress.recipe.building import build_model
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
 from compress.recipe.running import cpu_name
+from compress.trials import cells
+from compress.trials.cells import Place
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "sweeps.json"
 RECIPE = "mnist_classifier"
@@ -100,7 +101,7 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
         for seed in grid.seeds
         for rival in grid.rivals
     ]
-    jobs = [sweep.Job(cells.key(cell, place), str(cell.seed), partial(run, cell, place)) for cell in todo]
+    jobs = [sweep.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
     began = time.time()
     done = sorted(sweep.run(jobs, cache, workers).values(), key=lambda result: (result["process"], result["ended"]))
     whole = time.time() - began
@@ -120,7 +121,7 @@ def run(cell: Cell, place: Place) -> Result:
     """The cell, with the process, the time at its end, and the seconds that were training or evaluation."""
     clock = Clock()
     with patch.object(cells, "Clock", lambda: clock):
-        result = cells.run(cell, place)
+        result = cell.run(place)
     work = clock.spent("training") + clock.spent("evaluation")
     return {**result, "process": os.getpid(), "ended": time.time(), "work": work}
 

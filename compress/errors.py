@@ -13,6 +13,7 @@
         │   └── DivergedError       ... during training: the model holds its last good weights again
         ├── ProofError              two models that must compute the same do not
         ├── NothingPrunedError      a run that would leave the network as large as it was
+        ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
         └── SweepError              some cells of a sweep failed; the others are kept
             └── LostWorkerError     ... since the process that computed one has died
 
@@ -71,6 +72,10 @@ class ProofError(RunError):
 
 
 class NothingPrunedError(RunError):
+    pass
+
+
+class NothingFoundError(RunError):
     pass
 
 

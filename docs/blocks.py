@@ -16,19 +16,20 @@ FENCED = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | r
 
 FEW = ["--set", "data={name: mnist_sample, train: 400, test: 200, batch_size: 4}"]
 
+FAST = [*FEW, "--set", "stages.0.retrain.optimizer=adam", "--set", "stages.0.retrain.batch_size=2"]
+
 LESS = {
     "train": [*FEW, "--set", "train.epochs=1"],
     "plan": FEW,
     "apply": FEW,
-    "compare": [
-        *FEW,
-        *("--set", "stages.0.retrain.optimizer=adam", "--set", "stages.0.retrain.batch_size=2"),
-        *("--lr", "1e-3"),
-    ],
+    "sensitivity": [*FEW, "--levels", ".5,.9", "--tolerate", "20"],
+    "search": [*FAST, "--levels", ".5,.9", "--max-accuracy-drop", "20"],
+    "compare": [*FAST, "--lr", "1e-3"],
     "bench": ["--seconds", "1"],
 }
 """What is added to a command, after what the page says: digits that need no download, few of them, in batches so small
-that an epoch still has the steps that a recipe's cohorts take; a fast optimizer, and one learning rate of several."""
+that an epoch still has the steps that a recipe's cohorts take; a fast optimizer; few levels and learning rates; and
+bounds to which a network can keep that is hardly trained."""
 
 
 @dataclass(frozen=True)

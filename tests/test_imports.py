@@ -35,8 +35,10 @@ ALLOWED["recipe"] = set(ALLOWED) - {"report"}
 ALLOWED["engines"] = {"errors"}
 ALLOWED["sweep"] = {"errors", "checkpoint", "engines"}
 ALLOWED["paper"] = set(ALLOWED)
+ALLOWED["trials"] = set(ALLOWED) - {"paper", "report"}
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
-ALLOWED["cli"] = {"compare", "errors", "export", "paper", "recipe", "report"}
+ALLOWED["explore"] = set(ALLOWED) - {"paper", "compare"}
+ALLOWED["cli"] = {"compare", "errors", "explore", "export", "paper", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

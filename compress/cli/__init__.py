@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli import files, planning, run, sweeps
+from compress.cli import exploring, files, planning, run, sweeps
 from compress.cli.voices import say
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.demo,
     sweeps.reproduce,
     sweeps.compare,
+    exploring.sensitivity,
+    exploring.search,
 )
 """In the order of `compress --help`."""
 

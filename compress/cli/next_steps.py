@@ -78,6 +78,11 @@ def after_compare(results: Mapping[str, Any], recipe: str, model: Path, repeated
     return [_line("apply", recipe, model, *repeated, *settings, "-o", free(Path(results["recipe"]["name"])))]
 
 
+def after_search(recipe: Path, model: Path, name: str, repeated: Sequence[str]) -> str:
+    """Apply the recipe that was found, which has the changes of the one that it comes from."""
+    return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
+
+
 def repeated(
     changes: Sequence[str] | None = None, seed: int | None = None, device: str = "auto", data_root: Path = Path("data")
 ) -> list[str]:

@@ -1,6 +1,5 @@
 """What is compared: rivals, sparsities, learning rates and seeds, as a recipe's own schema allows them."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -8,23 +7,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from compress.errors import CheckpointError, InputError, RecipeError
+from compress.errors import InputError, RecipeError
 from compress.recipe import schema
 from compress.recipe.inputs import making, require_model
 from compress.recipe.loading import load_recipe
+from compress.trials.trained import Trained
 
 RATES = (0.5, 1.0, 2.0, 4.0)
 """The learning rates that are tried where none are named: the recipe's own times these."""
 
 SEEDS = 5
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A file of weights of the dense network, and the sha256 of its bytes."""
-
-    path: Path
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class Rival:
     def stage(self, sparsity: float, rate: float | None) -> schema.Stage:
         """The stage at a level and a learning rate of the grid, which `plan` has checked; None is the recipe's."""
         measure, _ = self.template.level
-        changes: dict[str, object] = {measure: sparsity}
+        changes: dict[str, object] = {measure: sparsity} if self.template.layers is None else {}
         if rate is not None and self.template.retrain is not None:
             changes["retrain"] = self.template.retrain.model_copy(update={"lr": rate})
         return self.template.model_copy(update=changes)
@@ -176,11 +168,7 @@ def _seeds(first: int, wanted: int | None, models: int) -> tuple[int, ...]:
 
 def _trained(path: Path, way_out: str) -> Trained:
     require_model(path, way_out)
-    try:
-        with path.open("rb") as stream:
-            return Trained(path, hashlib.file_digest(stream, "sha256").hexdigest())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}); name a file of weights") from None
+    return Trained.of(path)
 
 
 def _written(part: Any) -> str:

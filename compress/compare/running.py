@@ -5,28 +5,21 @@ rates to choose from; and that nothing is chosen by the test images.
 """
 
 import math
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compress import sweep
-from compress.compare import cells, summary
-from compress.compare.cells import HELD_OUT, Cell, Place
+from compress.compare import summary
+from compress.compare.cells import Cell
 from compress.compare.grid import Grid, Rival
 from compress.errors import InputError, SweepError
 from compress.metrics import headline
 from compress.recipe import schema
-from compress.recipe.building import require_fit, require_inputs
-from compress.recipe.running import cpu_name
 from compress.recipe.stages import check_stage
+from compress.trials.cells import HELD_OUT, Bar, Place, compute, described, prepare, require_network, silent
 
 Results = dict[str, Any]
-Bar = Callable[[str], AbstractContextManager[Callable[[sweep.Progress], None]]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +36,6 @@ class _Run:
     def title(self) -> str:
         rate = "" if self.rate is None else f", lr {self.rate:g}"
         return f"{self.rival.name}, {self.sparsity:.1%}{rate}, seed {self.seed}"
-
-
-def silent(title: str) -> AbstractContextManager[Callable[[sweep.Progress], None]]:
-    """A `Bar` that shows nothing."""
-    return nullcontext(lambda progress: None)
 
 
 def compare(
@@ -74,7 +62,7 @@ def compare(
         for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
     ]
     with bar("tuning") as on_progress:
-        tried = _sweep([(run.title, run.cell) for run in tries], place, cache, workers, on_progress)
+        tried = compute([(run.title, run.cell) for run in tries], place, cache, workers, on_progress)
     finals = [
         _run(grid, rival, sparsity, _chosen(grid, rival, sparsity, tries, tried), seed)
         for rival in grid.rivals
@@ -84,7 +72,7 @@ def compare(
     dense = [Cell(model, None, grid.seeds[0]) for model in grid.models]
     jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
     with bar("comparing") as on_progress:
-        done = _sweep(jobs, place, cache, workers, on_progress)
+        done = compute(jobs, place, cache, workers, on_progress)
     results = {
         "schema": 1,
         **_described(grid, place),
@@ -102,15 +90,12 @@ def check(grid: Grid, place: Place) -> None:
         InputError: data, models or stages that do not fit.
     """
     for model in grid.models:
-        dense = Cell(model, None, grid.seeds[0])
-        require_fit(place.recipe, cells.load(place.recipe.data, place.data_root, False))
-        network = cells.network(dense, place)
-        require_inputs(network, cells.prepare(dense, place).example, place.recipe.model)
+        network = require_network(model, place, grid.seeds[0])
     for rival in grid.rivals:
         for tuning in (True, False):
-            run = _run(grid, rival, grid.sparsities[0], None, grid.seeds[0], tuning=tuning)
+            setting = prepare(place, grid.seeds[0], tuning=tuning)
             try:
-                check_stage(network, rival.template, grid.number, cells.prepare(run.cell, place))
+                check_stage(network, rival.template, grid.number, setting)
             except InputError as error:
                 where = f" on {1 - HELD_OUT:.0%} of the training images, to choose learning rates" if tuning else ""
                 raise type(error)(f"{rival.name}{where}: {error}") from error
@@ -119,24 +104,6 @@ def check(grid: Grid, place: Place) -> None:
 def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
     cell = Cell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
     return _Run(rival, sparsity, rate, seed, cell)
-
-
-def _sweep(
-    jobs: Sequence[tuple[str, Cell]],
-    place: Place,
-    cache: Path,
-    workers: int,
-    on_progress: Callable[[sweep.Progress], None],
-) -> list[dict[str, Any]]:
-    """The results of the cells, in their order, each with its `key`."""
-    keys = [cells.key(cell, place) for _, cell in jobs]
-    found = sweep.run(
-        [sweep.Job(key, title, partial(cells.run, cell, place)) for key, (title, cell) in zip(keys, jobs, strict=True)],
-        cache,
-        workers,
-        on_progress,
-    )
-    return [{"key": key, **found[key]} for key in keys]
 
 
 def _chosen(
@@ -168,17 +135,10 @@ def _badness(result: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _described(grid: Grid, place: Place) -> Results:
-    recipe = place.recipe
-    data = cells.load(recipe.data, place.data_root, False)
     return {
-        "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
+        **described(place),
         "stage": grid.number,
         "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
-        "metric": {"name": "accuracy", "unit": "%"} if recipe.task == "classify" else {"name": "loss", "unit": "10^-3"},
-        "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
-        "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
-        "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
-        "held_out": HELD_OUT,
         "seeds": list(grid.seeds),
         "measure": grid.rivals[0].template.level[0],
         "sparsities": sorted(grid.sparsities),

@@ -1,14 +1,16 @@
 """What is common to the choice of weights and of nodes: it is made again and again, and never gives anything back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputError
+from compress.errors import InputError, TargetError
+from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
 from compress.slim.coupling import Coupling
 
@@ -39,8 +41,8 @@ class Choice(ABC):
     adjacent: Sequence[str]
     """Patterns of the parameters on both sides of pruned nodes."""
 
-    def __init__(self, pruned: Pruned) -> None:
-        self._pruned = pruned
+    def __init__(self, stage: schema.Stage, pruned: Pruned) -> None:
+        self._stage, self._pruned = stage, pruned
         self._latest: dict[str, Tensor] = {}
 
     def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
@@ -60,10 +62,36 @@ class Choice(ABC):
         raise InputError("compensate is for nodes; the target is weights")
 
     @property
+    def asked(self) -> float:
+        """The stage's level; where every layer has its own sparsity, the share of all of them together."""
+        if self._stage.layers is None:
+            return self._stage.level[1]
+        sizes, shares = self.layers, shares_of(self._stage.layers, self.names)
+        return sum(shares[name] * size for name, size in sizes.items()) / sum(sizes.values())
+
+    @property
     def achieved(self) -> float:
         """What the stage's level asks for, as the latest choice has it."""
         count, total = self.count
         return count / total
+
+    @property
+    @abstractmethod
+    def names(self) -> Mapping[str, Collection[str]]:
+        """All names of each layer of the target, by the one that it goes by."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, int]:
+        """How many weights or nodes each layer of the target has, by its name: that of the parameter, for weights."""
+
+    @abstractmethod
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        """From the sparsity of each layer, by name, to masks, True = keep, by scores that are computed once.
+
+        What the gradients say is of now; the weights' own part in a score is of when the result is called. `count` is
+        of the latest call. Where the stage compensates, a call does that too.
+        """
 
     @property
     @abstractmethod
@@ -89,6 +117,32 @@ def _first(batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> Iterator[t
         left -= len(inputs)
         if left <= 0:
             return
+
+
+def shares_of(
+    patterns: Mapping[str, float], layers: Mapping[str, Collection[str]], part: float = 1.0
+) -> dict[str, float]:
+    """The sparsity of each layer: what the first pattern says that matches one of its names.
+
+    Args:
+        layers: all names of each, by the one that it goes by.
+        part: how far on the way to that, in [0, 1].
+
+    Raises:
+        TargetError: a pattern matches nothing, or no pattern matches a layer.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for names in layers.values() for name in names):
+            raise TargetError(
+                f"the pattern {pattern!r} of `layers` matches none of the target's layers, {', '.join(layers)}"
+            )
+    found: dict[str, float] = {}
+    for layer, names in layers.items():
+        share = next((patterns[p] for p in patterns if any(fnmatchcase(name, p) for name in names)), None)
+        if share is None:
+            raise TargetError(f"no pattern of `layers` matches {layer}; add it, or '*': 0 at the end for all others")
+        found[layer] = part * share
+    return found
 
 
 def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

@@ -1,13 +1,13 @@
 """Which nodes a stage takes, with all that hangs on them: layers, channels or heads whose widths are coupled."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import TargetError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, with_earlier
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, with_earlier
 from compress.recipe.node_scores import Scores, comparable, node_scores
 from compress.recipe.setting import Setting
 from compress.remove.compensate import compensate, moments
@@ -27,8 +27,8 @@ class NodeChoice(Choice):
     """What was once chosen stays chosen."""
 
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned)
-        self._model, self._stage, self._setting = model, stage, setting
+        super().__init__(stage, pruned)
+        self._model, self._setting = model, setting
         self._known = couplings(model, setting.example)
         self._coupled = self._known.matching(layers_of(stage))
         if isinstance(stage.criterion, schema.PrincipalAxes):
@@ -51,6 +51,25 @@ class NodeChoice(Choice):
         return {coupling: self._keep[coupling] for coupling in self._coupled}
 
     @property
+    def names(self) -> Mapping[str, Collection[str]]:
+        return {names[0]: names for names in names_of(self._known, self._coupled).values()}
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        return dict(zip(self.names, (coupling.size for coupling in self._coupled), strict=True))
+
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        scores = self._scores()  # each layer by itself, so that they need not be comparable
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._keep = _in_each(self._known, scores, [shares[name] for name in self.names], self._stage, {})
+            if self._stage.compensate:
+                self._compensate()
+            return masks_of(self._model, self._keep)
+
+        return masks
+
+    @property
     def count(self) -> tuple[int, int]:
         kept = self.coupled.values()
         return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
@@ -65,6 +84,9 @@ class NodeChoice(Choice):
 
     def compensate(self, share: float) -> None:
         self._masks(share, {})  # what is chosen stays chosen: the pruner comes to the same
+        self._compensate()
+
+    def _compensate(self) -> None:
         readers = {
             layer_of(member.tensor): self._keep[coupling]
             for coupling in self._coupled
@@ -113,8 +135,12 @@ def choose_within(
 
     Raises:
         InputError: a budget that cannot be reached.
-        TargetError: a score is NaN.
+        TargetError: a score is NaN, or `layers` does not fit.
     """
+    if stage.layers is not None:
+        names = {found[0]: found for found in names_of(known, scores).values()}
+        shares = shares_of(stage.layers, names, share / stage.goes)
+        return _in_each(known, scores, list(shares.values()), stage, earlier)
     measure, _ = stage.level
     level = {measure: share if measure == "sparsity" else 1.0 - share}
     return choose_nodes(
@@ -126,6 +152,32 @@ def choose_within(
         min_nodes=stage.min_keep or 1,
         earlier=earlier,
     )
+
+
+def _in_each(
+    known: Couplings, scores: Mapping[Coupling, Tensor], shares: Sequence[float], stage: schema.Stage, earlier: Keep
+) -> Keep:
+    """As `choose_within`, of each coupling its own share, in the order of `scores`."""
+    keep: Keep = {}
+    for (coupling, score), share in zip(scores.items(), shares, strict=True):
+        keep |= choose_nodes(
+            known,
+            {coupling: score},
+            sparsity=share,
+            multiple_of=stage.multiple_of,
+            min_nodes=stage.min_keep or 1,
+            earlier=earlier,
+        )
+    return keep
+
+
+def names_of(known: Couplings, wanted: Iterable[Coupling]) -> dict[Coupling, list[str]]:
+    """The layers by which each coupling can be named in a target; the first is the name that it goes by."""
+    found: dict[Coupling, list[str]] = {}
+    for coupling in wanted:
+        layers = dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes")
+        found[coupling] = [layer for layer in layers if known.of(layer) == coupling]
+    return found
 
 
 def layers_of(stage: schema.Stage) -> Sequence[str]:

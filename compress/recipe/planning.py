@@ -103,14 +103,13 @@ def plan(
 
 def _described(found: Rehearsed) -> dict[str, Any]:
     stage = found.stage
-    measure, asked = stage.level
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": describe_target(stage),
         "criterion": stage.criterion.model_dump(),
         "removal": stage.removal.model_dump(mode="json"),
-        "measure": measure,
-        "asked": asked,
+        "measure": stage.level[0],
+        "asked": found.asked,
         "achieved": found.achieved,
         "pruned": found.pruned,
         "of": found.of,

@@ -71,6 +71,7 @@ class Rehearsed:
     steps_per_epoch: int
     removal: Removal
     matched: tuple[Matched, ...]
+    asked: float
     achieved: float
     images: int | None
     wanted: int | None
@@ -167,6 +168,7 @@ def _rehearse(
         setting.steps_per_epoch,
         removal,
         _matched(chosen, pruned, earlier),
+        chosen.asked,
         chosen.achieved,
         None if even else images,
         wanted,
@@ -218,10 +220,10 @@ def _writers(coupling: Coupling) -> tuple[str, ...]:
 def _warn(found: Rehearsed, place: Place) -> None:
     at, stage = f"stages.{found.number}", found.stage
     things = "nodes" if isinstance(stage.target, schema.Nodes) else "entries"
-    measure, asked = stage.level
+    measure = stage.level[0] if stage.layers is None else "layers"
     if not found.pruned:
         _say(
-            f"{place(f'{at}.{measure}')}: {asked:g} of {found.of:,} {things} rounds to none, so this stage takes "
+            f"{place(f'{at}.{measure}')}: {found.asked:g} of {found.of:,} {things} rounds to none, so this stage takes "
             "nothing; ask for more"
         )
     elif found.pruned == sum(matched.earlier for matched in found.matched):

@@ -11,7 +11,7 @@ from torch import nn
 from compress.distill import Teacher
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned
+from compress.recipe.choice import Choice, Pruned, shares_of
 from compress.recipe.node_choice import NodeChoice, choose_within, even_scores
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
@@ -67,14 +67,13 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
     count, total = chosen.count
-    measure, asked = stage.level
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": describe_target(stage),
         "criterion": stage.criterion.model_dump(),
         "removal": stage.removal.model_dump(mode="json"),
-        "measure": measure,
-        "asked": asked,
+        "measure": stage.level[0],
+        "asked": chosen.asked,
         "achieved": chosen.achieved,
         "pruned": count,
         "of": total,
@@ -116,7 +115,7 @@ def check_stage(
     setting = in_batches_of(stage, setting)
     with told_at(place(f"stages.{number}.removal")):
         schedule(stage, setting.steps_per_epoch)
-    with told_at(place(f"stages.{number}.target")):
+    with told_at(place(f"stages.{number}.{'target' if stage.layers is None else 'layers'}")):
         if isinstance(stage.target, schema.Nodes):
             going = _going_nodes(model, stage, setting, pruned or Pruned())
         else:
@@ -129,7 +128,11 @@ def check_stage(
 
 def _going(model: nn.Module, stage: schema.Stage) -> int:
     assert isinstance(stage.target, schema.Weights)
-    sizes = [target.parameter.numel() for target in resolve(model, stage.target.weights, bias=stage.target.bias)]
+    found = {t.path: t.parameter.numel() for t in resolve(model, stage.target.weights, bias=stage.target.bias)}
+    if stage.layers is not None:
+        shares = shares_of(stage.layers, {path: (path,) for path in found})
+        return sum(round(shares[path] * size) for path, size in found.items())
+    sizes = list(found.values())
     return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
 
 
@@ -159,7 +162,7 @@ def describe_target(stage: schema.Stage) -> str:
 
 
 def choice_of(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
-    """Raises TargetError and UnsupportedModelError: targets that do not exist or cannot be pruned."""
+    """What the stage takes. Raises TargetError and UnsupportedModelError: targets that do not exist or cannot go."""
     kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
     return kind(model, stage, number, pruned, setting)
 

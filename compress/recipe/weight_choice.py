@@ -1,6 +1,6 @@
 """Which weights a stage takes: the scores that its criterion gives them, and the lowest of those."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress import metrics
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, taken_first, with_earlier
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, taken_first, with_earlier
 from compress.recipe.setting import Setting
 from compress.remove.gradual import progress_at
 from compress.remove.masks import effective
@@ -21,14 +21,37 @@ from compress.select.targets import Target, resolve
 
 class WeightChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(pruned)
+        super().__init__(stage, pruned)
         assert isinstance(stage.target, schema.Weights)
-        self._model, self._stage, self._setting = model, stage, setting
+        self._model, self._setting = model, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
         self._chance = chance_of(setting, number)
         self.adjacent = []
         self.own_paths = [found.path for found in self._targets]
         self.paths = list(dict.fromkeys([*self.own_paths, *pruned.keep]))
+
+    @property
+    def names(self) -> Mapping[str, Collection[str]]:
+        return {target.path: (target.path,) for target in self._targets}
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        return {target.path: target.parameter.numel() for target in self._targets}
+
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        scores = _weight_scores(self._model, self._targets, self._stage.criterion, self._chance, self._setting)
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            return self._latest
+
+        return masks
+
+    def _in_each(self, scores: Sequence[Scores], shares: Mapping[str, float]) -> list[Tensor]:
+        return [
+            choose([score], shares[name], min_keep=self._stage.min_keep, names=[name])[0]
+            for name, score in zip(self.layers, scores, strict=True)
+        ]
 
     @property
     def count(self) -> tuple[int, int]:
@@ -48,9 +71,12 @@ class WeightChoice(Choice):
             back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
             # As many others then go in their stead.
             scores = [score.then(_back_last, mask) for score, mask in zip(scores, back, strict=True)]
-        scope = stage.scope or "global"
-        assert scope != "isomorphic", "the schema refuses it"
-        chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
+        if stage.layers is not None:
+            chosen = self._in_each(scores, shares_of(stage.layers, self.names, sparsity / stage.goes))
+        else:
+            scope = stage.scope or "global"
+            assert scope != "isomorphic", "the schema refuses it"
+            chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
 
     def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:

@@ -93,3 +93,22 @@ def test_quiet_says_no_more_than_the_results(run: Run, recipe: Path, tmp_path: P
     assert result.stderr == ""
     (line,) = result.stdout.splitlines()
     assert line.startswith(f"{tmp_path / 'model.pt'}: test loss ")
+
+
+def test_what_was_found_can_be_applied(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
+) -> None:
+    """With the changes and the seed of the search, which are in its recipe."""
+    monkeypatch.chdir(tmp_path)
+    weights = (
+        "--set",
+        'stages.0={target: {weights: ["decoder.*"]}, criterion: magnitude, sparsity: .5, removal: hard}',
+    )
+    common = (recipe, trained, *weights, "--seed", 7, "--levels", ".25,.5", "--workers", 1)
+    for number, command in enumerate((("sensitivity", "--tolerate", "3x"), ("search", "--max-params", "0.9x")), 1):
+        run(*pasted(following(run(command[0], *common, *command[1:]))))
+        done = tmp_path / ("tiny" if number == 1 else f"tiny-{number}") / "results.json"
+        results = json.loads(done.read_text(encoding="utf-8"))
+        assert results["seed"] == 7
+        assert results["stages"][0]["target"] == "decoder.*"
+        assert results["stages"][0]["pruned"] > 0

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.compare import cells
-from compress.compare.cells import HELD_OUT, Cell, Place
-from compress.compare.grid import Grid, Trained, plan
-from compress.errors import DataError
-from compress.recipe import schema, setting
+from compress.compare.cells import Cell
+from compress.compare.grid import Grid, plan
+from compress.recipe import setting
+from compress.trials.cells import HELD_OUT, Place, prepare
+from compress.trials.trained import Trained
 
 Pictures = Callable[..., dict[str, NDArray[Any]]]
 
@@ -54,7 +55,7 @@ def seen(cell: Cell, place: Place, monkeypatch: pytest.MonkeyPatch) -> Tensor:
 
     with monkeypatch.context() as patched:
         patched.setattr(setting, "train", spy)
-        cells.run(cell, place)
+        cell.run(place)
     return torch.cat(found)
 
 
@@ -89,24 +90,24 @@ def poisoned(grid: Grid, tmp_path: Path, pictures: Pictures, poison: int) -> Pla
 def test_tuning_never_sees_the_test_images(grid: Grid, tmp_path: Path, pictures: Pictures) -> None:
     places = [poisoned(grid, tmp_path, pictures, poison) for poison in (0, 255)]
     tuning, final = cell(grid, tuning=True), cell(grid)
-    assert cells.run(tuning, places[0]) == cells.run(tuning, places[1])
-    assert cells.key(tuning, places[0]) == cells.key(tuning, places[1])
-    assert cells.run(final, places[0]) != cells.run(final, places[1])
-    assert cells.key(final, places[0]) != cells.key(final, places[1])
-    whole, part = (cells.prepare(found, places[0]).data for found in (final, tuning))
+    assert tuning.run(places[0]) == tuning.run(places[1])
+    assert tuning.key(places[0]) == tuning.key(places[1])
+    assert final.run(places[0]) != final.run(places[1])
+    assert final.key(places[0]) != final.key(places[1])
+    whole, part = (prepare(places[0], 0, tuning=tuning).data for tuning in (False, True))
     assert (whole.count("train"), part.count("train"), part.count("test")) == (60, 54, round(HELD_OUT * 60))
 
 
 def test_a_cell_repeats_itself(grid: Grid, place: Place) -> None:
-    assert cells.run(cell(grid), place) == cells.run(cell(grid), place)
-    assert set(cells.run(cell(grid), place)) == {
+    assert cell(grid).run(place) == cell(grid).run(place)
+    assert set(cell(grid).run(place)) == {
         "achieved",
         "before_removal",
         "after_removal",
         "steps",
         "removal_steps",
     }
-    assert set(cells.run(Cell(grid.models[0], None, 0), place)) == {"dense"}
+    assert set(Cell(grid.models[0], None, 0).run(place)) == {"dense"}
 
 
 def test_the_key_hangs_on_everything_that_decides(grid: Grid, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,12 +131,12 @@ def test_the_key_hangs_on_everything_that_decides(grid: Grid, place: Place, monk
         dataclasses.replace(base, trained=dataclasses.replace(base.trained, sha256="0")),
     ]
     keys = [
-        cells.key(base, place),
-        *(cells.key(base, dataclasses.replace(place, recipe=other)) for other in other_recipes),
-        *(cells.key(other, place) for other in others),
+        base.key(place),
+        *(base.key(dataclasses.replace(place, recipe=other)) for other in other_recipes),
+        *(other.key(place) for other in others),
     ]
     monkeypatch.setattr(cells, "REVISION", cells.REVISION + 1)
-    keys.append(cells.key(base, place))
+    keys.append(base.key(place))
     assert len(set(keys)) == len(keys) == 15
 
 
@@ -147,23 +148,10 @@ def test_the_key_does_not_hang_on_where_files_lie(grid: Grid, place: Place, npz:
     )
     base = cell(grid)
     elsewhere = dataclasses.replace(base, trained=Trained(tmp_path / "moved.pt", base.trained.sha256))
-    assert cells.key(elsewhere, Place(recipe, tmp_path / "other", "cpu")) == cells.key(base, place)
+    assert elsewhere.key(Place(recipe, tmp_path / "other", "cpu")) == base.key(place)
 
 
 def test_to_diverge_is_a_result(grid: Grid, place: Place) -> None:
-    found = cells.run(dataclasses.replace(cell(grid), stage=grid.rivals[1].stage(0.5, 1e38)), place)
+    found = dataclasses.replace(cell(grid), stage=grid.rivals[1].stage(0.5, 1e38)).run(place)
     assert set(found) == {"diverged"}
     assert "the loss became" in found["diverged"] or "weights have diverged" in found["diverged"]
-
-
-def test_a_folder_is_held_in_memory(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def refuse(wanted: schema.FolderData, root: Path) -> None:
-        asked.append(wanted)
-        raise DataError("too large")
-
-    monkeypatch.setattr(cells, "build_data", refuse)
-    with pytest.raises(DataError, match="too large"):
-        cells.load(schema.FolderData(folder="images", stream=True, workers=3), tmp_path, tuning=False)
-    assert asked == [schema.FolderData(folder="images", stream=False, workers=3)]

@@ -33,11 +33,18 @@ NOT_RUN = {
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/terminal.md": "run in tests/test_docs.py",
+    "docs/search.md": "minutes; parsed, run in small in tests/explore, and in the tour from the README",
     "docs/soft-pruning.md": "draws figures for minutes",
 }
 """Pages whose commands are not, and why."""
 
-ELSEWHERE = {"compare": "tests/compare and the tour", "demo": "tests/test_cli.py", "reproduce": "tests/paper"}
+ELSEWHERE = {
+    "compare": "tests/compare and the tour",
+    "demo": "tests/test_cli.py and the tour",
+    "reproduce": "tests/paper",
+    "search": "tests/explore and the tour",
+    "sensitivity": "tests/explore and the tour",
+}
 """Commands that take too long to be run here, and where they are run."""
 
 
@@ -49,7 +56,11 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
     assert len(found) > 10
     assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text"}
-    assert {page for page, language in found if language == "text"} == {"docs/plan.md", "docs/terminal.md"}  # printed
+    assert {page for page, language in found if language == "text"} == {
+        "docs/plan.md",
+        "docs/search.md",
+        "docs/terminal.md",
+    }, "what a command prints"
     assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
     assert {page for page, language in found if language == "python"} == {
         "README.md",

@@ -29,6 +29,7 @@ NODES = "stages.0.criterion=magnitude"
 HARD = "stages.0={target: {nodes: [encoder.*, latent]}, criterion: norms, sparsity: 0.5, removal: hard}"
 WEIGHTS = "stages.0={target: {weights: ['*']}, criterion: magnitude, sparsity: 0.9, removal: hard}"
 BUDGET = "stages.0={target: {nodes: ['*']}, criterion: taylor_square, scope: global, macs: 0.5, removal: hard}"
+LAYERS = "stages.0={target: {weights: ['*']}, criterion: magnitude, layers: {latent.*: .75, '*': .25}, removal: hard}"
 AXES = "stages.0.criterion=principal_axes"
 REGROWING = (
     "stages.0={target: {weights: ['*']}, criterion: magnitude, sparsity: 0.9, removal: gradual_soft, "
@@ -71,7 +72,9 @@ def apply(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> Plan:
 
 
 @pytest.mark.parametrize(
-    "changes", [(NODES,), (HARD,), (BUDGET,), (AXES,), (WEIGHTS,), (TWO,)], ids=lambda changes: changes[0][:40]
+    "changes",
+    [(NODES,), (HARD,), (BUDGET,), (AXES,), (WEIGHTS,), (LAYERS,), (TWO,)],
+    ids=lambda changes: changes[0][:40],
 )
 def test_the_plan_is_what_the_run_does(plan: Plan, apply: Plan, changes: tuple[str, ...]) -> None:
     """100 training images: the criteria see in the plan what they see in the run."""

@@ -224,3 +224,27 @@ def test_networks_that_are_not_the_papers(model: dict[str, Any]) -> None:
     assert Draft202012Validator(json_schema()).is_valid(recipe)
     with pytest.raises(ValidationError, match="classify"):
         Recipe.model_validate({**recipe, "task": "reconstruct"})
+
+
+def test_layers_may_have_sparsities_of_their_own() -> None:
+    base = {key: value for key, value in WEIGHTS.items() if key != "sparsity"}
+    layered = stage(base, layers={"decoder.1.weight": 0.9, "decoder.*": 0})
+    assert layered.layers == {"decoder.1.weight": 0.9, "decoder.*": 0}
+    assert layered.scope == "layer"
+    assert (layered.level, layered.goes) == (("sparsity", 0.9), 0.9)
+    for changes, message in (
+        ({"layers": {"*": 0.5}, "sparsity": 0.5}, "found together with layers"),
+        ({"layers": {"*": 0.5}, "scope": "global"}, "global shares out among layers"),
+        ({"layers": {"*": 0}}, "every layer keeps all of it"),
+        ({"layers": {"*": 1}}, "less than 1"),
+        ({"layers": {}}, "at least 1 item"),
+        ({}, "missing"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            stage(base, **changes)
+    nodes = {key: value for key, value in NODES.items() if key != "sparsity"}
+    assert stage(nodes, layers={"latent": 0.5}).scope == "layer"
+    with pytest.raises(ValidationError, match="principal_axes takes one layer apart"):
+        stage(nodes, layers={"latent": 0.5}, criterion="principal_axes")
+    with pytest.raises(ValidationError, match="found together with layers and macs"):
+        stage(NODES, layers={"latent": 0.5}, macs=0.5)

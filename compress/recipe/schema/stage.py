@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights
+from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights, PrincipalAxes
 from compress.recipe.schema.parts import Count, Names, Part, told_by
 from compress.recipe.schema.removal import (
     AnyRemoval,
@@ -50,6 +50,7 @@ MinKeep = Annotated[
 ]
 
 
+Layers = Annotated[dict[str, Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 Scope = Literal["global", "layer", "erk", "isomorphic"]
 Measure = Literal["sparsity", "params", "macs"]
 Budget = Annotated[float | None, Field(gt=0, lt=1)]
@@ -60,6 +61,11 @@ class Stage(Part):
 
     target: Target = Field(description="which parameters or nodes: {nodes: latent} or {weights: [decoder.*]}")
     criterion: Criterion = Field(description="which of them go first: magnitude, random, lamp, skeletonization, ...")
+    layers: Layers | None = Field(
+        default=None,
+        description="instead of sparsity: the share of each layer that goes, by patterns of names, of which the first "
+        "that matches counts",
+    )
     scope: Scope | None = Field(
         default=None,
         validate_default=True,
@@ -108,10 +114,23 @@ class Stage(Part):
             )
         return criterion
 
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_there_to_go(cls, layers: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
+        if layers is not None and not any(layers.values()):
+            raise ValueError("every layer keeps all of it; give one of them a share above 0")
+        if layers is not None and isinstance(info.data.get("criterion"), PrincipalAxes):
+            raise ValueError("principal_axes takes one layer apart, which has one share; use sparsity")
+        return layers
+
     @field_validator("scope")
     @classmethod
     def _scope_fits_the_target(cls, scope: Scope | None, info: ValidationInfo) -> Scope | None:
         target = info.data.get("target")
+        if info.data.get("layers") is not None:
+            if scope not in (None, "layer"):
+                raise ValueError(f"{scope} shares out among layers what `layers` says of each; remove one of the two")
+            return "layer"
         if isinstance(target, Nodes) and scope == "erk":
             raise ValueError(
                 "erk shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
@@ -130,9 +149,10 @@ class Stage(Part):
     @field_validator("sparsity")
     @classmethod
     def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
-        if not {"params", "macs"} <= info.data.keys():
+        others = ("layers", "params", "macs")
+        if not info.data.keys() >= {*others}:
             return sparsity  # one of them is wrong, and is reported itself
-        budgets = [name for name in ("params", "macs") if info.data[name] is not None]
+        budgets = [name for name in others if info.data[name] is not None]
         if sparsity is None and not budgets:
             raise PydanticCustomError("missing", "missing")
         if len(budgets) + (sparsity is not None) > 1:
@@ -182,7 +202,9 @@ class Stage(Part):
 
     @property
     def level(self) -> tuple[Measure, float]:
-        """How much: the sparsity, or a budget of what is left."""
+        """How much: the sparsity, the largest where every layer has its own, or a budget of what is left."""
+        if self.layers is not None:
+            return "sparsity", max(self.layers.values())
         for measure in get_args(Measure):
             value: float | None = getattr(self, measure)
             if value is not None:

@@ -1,0 +1,210 @@
+"""The commands that look for how much can go: sensitivity, search."""
+
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli.next_steps import after_search, repeated
+from compress.cli.options import (
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    RecipeArgument,
+    SeedOption,
+    SetOption,
+    load,
+)
+from compress.cli.voices import people, print_json, reporting, say, show
+from compress.errors import InputError, NothingFoundError, NothingPrunedError
+
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")]
+
+
+def sensitivity(
+    recipe: RecipeArgument,
+    model: ModelArgument,
+    tolerate: Annotated[
+        str, typer.Option("--tolerate", help="1.05x of the dense network's loss, or 0.5 points of its accuracy.")
+    ] = "1.05x",
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="LIST", help="Sparsities to try: .5,.9,.95; many if absent.")
+    ] = None,
+    stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
+    changes: SetOption = None,
+    workers: WorkersOption = 2,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The folder for curves and recipe; runs/sensitivity/NAME if absent."),
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells are kept.")] = Path(
+        "runs/sensitivity/cells"
+    ),
+    data_root: DataOption = Path("data"),
+    seed: SeedOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """How much each layer tolerates without retraining, and a recipe of that.
+
+    Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
+    """
+    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        from compress.explore import bounds
+        from compress.recipe.inputs import making, require_model
+
+        loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), _shares(levels)
+        require_model(model, making(model, loaded, recipe, changes or ()))
+        # After that, since torch takes its time.
+        from compress.explore import document
+        from compress.explore import sensitivity as job
+        from compress.recipe import output
+        from compress.report import explored
+        from compress.report.progress import sweep_bar
+
+        out = out or Path("runs/sensitivity") / loaded.name
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
+        with redirect_stdout(sys.stderr):  # as in `train`
+            results = job.sensitivity(
+                loaded,
+                model,
+                tolerance,
+                data_root,
+                cache,
+                number=stage,
+                shares=shares,
+                workers=workers,
+                device=device,
+                bar=partial(sweep_bar, people()),
+            )
+        tolerated = job.recipe_with(loaded, results)
+        names = document.write_sensitivity(results, tolerated, out)
+        if as_json:
+            print_json(results)
+        else:
+            show(explored.sensitivity(results))
+            for line in explored.of_sensitivity(results):
+                say(line)
+            say(f"{out}: {', '.join(names)}")
+        if tolerated is None:
+            raise NothingPrunedError(
+                f"nothing can go within --tolerate {tolerate} without retraining, so there is no recipe; tolerate more"
+            )
+        if not as_json:
+            say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
+
+
+def search(
+    recipe: RecipeArgument,
+    model: ModelArgument,
+    max_loss: Annotated[
+        str | None, typer.Option("--max-loss", metavar="LOSS", help="The smallest network: 1.05x, or a loss.")
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option("--max-accuracy-drop", metavar="POINTS", help="The smallest network: 0.5 points of accuracy."),
+    ] = None,
+    max_params: Annotated[
+        str | None, typer.Option("--max-params", metavar="N", help="The best network: 50000, or 0.5x.")
+    ] = None,
+    max_macs: Annotated[
+        str | None, typer.Option("--max-macs", metavar="N", help="The best network: 0.5x, or a number.")
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option("--max-latency", metavar="X", help="The best network: 0.5x, under onnxruntime.")
+    ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="The size of one layer of nodes at which the loss bends.")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="So many by Optuna, instead of a bisection.")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="LIST", help="To bisect over, as .5,.9,.95; many if absent.")
+    ] = None,
+    changes: SetOption = None,
+    workers: WorkersOption = 2,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The folder for front and recipe; runs/search/NAME if absent.")
+    ] = None,
+    cache: Annotated[Path, typer.Option("--cache", help="Where finished trials are kept.")] = Path("runs/search/cells"),
+    data_root: DataOption = Path("data"),
+    seed: SeedOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """The smallest network within a loss, or the best within a size.
+
+    Example: compress search mnist_ae model.pt --max-loss 1.05x
+    """
+    with reporting(debug, interrupted=f"interrupted: finished trials are kept in {cache}"):
+        from compress.explore import bounds
+        from compress.recipe.inputs import making, require_model
+
+        given: dict[bounds.Kind, str | None] = {
+            "loss": max_loss,
+            "accuracy_drop": max_drop,
+            "params": max_params,
+            "macs": max_macs,
+            "latency": max_latency,
+        }
+        limits = tuple(bounds.parse(kind, text) for kind, text in given.items() if text is not None)
+        loaded = load(recipe, changes, seed)
+        require_model(model, making(model, loaded, recipe, changes or ()))
+        goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), _shares(levels)
+        # After that, since torch takes its time.
+        from compress.explore import document
+        from compress.explore import search as job
+        from compress.explore.tried import Wanted
+        from compress.recipe import output
+        from compress.report import explored
+        from compress.report.progress import sweep_bar
+
+        out = out or Path("runs/search") / loaded.name
+        for folder in (out, cache):
+            output.require_writable(folder, force=True)
+        with redirect_stdout(sys.stderr):  # as in `train`
+            results = job.search(
+                loaded,
+                model,
+                Wanted(limits, goal, trials, tried),
+                data_root,
+                cache,
+                workers=workers,
+                device=device,
+                bar=partial(sweep_bar, people()),
+            )
+        won = job.recipe_with(loaded, results)
+        names = document.write_search(results, won, out)
+        if as_json:
+            print_json(results)
+        else:
+            show(explored.front(results))
+            for line in explored.of_search(results):
+                say(line)
+            say(f"{out}: {', '.join(names)}")
+        if won is None:
+            raise NothingFoundError(
+                f"nothing that was tried {'has a knee' if knee else 'keeps to the bounds'}, so no recipe was written; "
+                + ("search for a bound instead" if knee else "ask for less, or retrain for longer")
+            )
+        if not as_json:
+            say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
+
+
+def _shares(text: str | None) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--levels {text}: give numbers separated by commas, such as .5,.9,.95") from None
+    if not all(0 <= share < 1 for share in found):
+        raise InputError(f"--levels {text}: a level lies between 0 and 1")
+    return found

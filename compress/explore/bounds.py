@@ -1,0 +1,150 @@
+"""What a network must keep to, as people write it: `1.05x` of the dense network's, or a number."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compress.errors import InputError
+
+Kind = Literal["loss", "accuracy_drop", "params", "macs", "latency"]
+Goal = Literal["smallest", "best", "knee"]
+
+QUALITY: tuple[Kind, ...] = ("loss", "accuracy_drop")
+
+_OPTIONS: Mapping[Kind, str] = {
+    "loss": "--max-loss",
+    "accuracy_drop": "--max-accuracy-drop",
+    "params": "--max-params",
+    "macs": "--max-macs",
+    "latency": "--max-latency",
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """At most `value`, or `value` times what the dense network has; accuracy is in percentage points below its."""
+
+    kind: Kind
+    value: float
+    relative: bool
+    text: str
+
+    def limit(self, dense: Mapping[str, Any]) -> float:
+        """The most that `measured` may be. A latency is always relative, and accuracy a drop from the dense one's."""
+        if self.kind == "accuracy_drop":
+            return measured(self.kind, dense) + self.value
+        return self.value * measured(self.kind, dense) if self.relative else self.value
+
+    def holds(self, found: Mapping[str, Any], dense: Mapping[str, Any]) -> bool:
+        return measured(self.kind, found) <= self.limit(dense)
+
+
+def measured(kind: Kind, found: Mapping[str, Any]) -> float:
+    """What a bound of this kind is on, smaller = better: of accuracy, the share of wrong answers in percent."""
+    if kind == "loss":
+        return float(found["metric"]["loss"])
+    if kind == "accuracy_drop":
+        return 100 * (1 - float(found["metric"]["accuracy"]))
+    return float(found["latency"]["ratio"] if kind == "latency" else found[kind])
+
+
+def shown(kind: Kind, metric: Mapping[str, float]) -> float:
+    """What tables and figures have where quality is of this kind: the loss in 10^-3, or the accuracy in percent."""
+    return 1000 * metric["loss"] if kind == "loss" else 100 * metric["accuracy"]
+
+
+def unit(kind: Kind) -> dict[str, str]:
+    return {"name": "loss", "unit": "10^-3"} if kind == "loss" else {"name": "accuracy", "unit": "%"}
+
+
+def parse(kind: Kind, text: str, option: str | None = None) -> Bound:
+    """Read "1.05x" or "0.5".
+
+    Args:
+        option: of the command line, for messages; the kind's own if absent.
+
+    Raises:
+        InputError: it is no number, or one that no smaller network can keep to.
+    """
+    option = option or _OPTIONS[kind]
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(x?)\s*", text)
+    if match is None or not math.isfinite(value := float(match[1])):
+        raise InputError(
+            f"{option} {text}: give a number, or a multiple of the dense network's such as {_EXAMPLES[kind]}"
+        )
+    relative = bool(match[2])
+    if kind == "accuracy_drop" and (relative or value >= 100):
+        raise InputError(f"{option} {text}: give percentage points below the dense network's accuracy, such as 0.5")
+    if kind == "loss" and relative and value < 1:
+        raise InputError(f"{option} {text}: even the dense network has 1x; allow it at least that, such as 1.05x")
+    if kind == "latency" and not relative:
+        raise InputError(
+            f"{option} {text}: give a multiple of the dense network's, as 0.5x; milliseconds differ between machines"
+        )
+    if kind not in QUALITY and (value == 0 or (relative and value >= 1)):
+        raise InputError(f"{option} {text}: a smaller network is searched for; give a bound between 0x and 1x")
+    return Bound(kind, value, relative, f"{option} {text.strip()}")
+
+
+def tolerated(text: str) -> Bound:
+    """Read what `--tolerate` takes: a multiple of the dense network's loss, "1.05x", or points of accuracy, "0.5"."""
+    return parse("loss" if "x" in text else "accuracy_drop", text, "--tolerate")
+
+
+_EXAMPLES: Mapping[Kind, str] = {
+    "loss": "1.05x",
+    "accuracy_drop": "0.5",
+    "params": "0.5x",
+    "macs": "0.5x",
+    "latency": "0.5x",
+}
+
+
+def goal_of(bounds: Sequence[Bound], task: str, *, knee: bool = False) -> Goal:
+    """The smallest network within bounds of quality, the best one within bounds of size, or the knee.
+
+    Raises:
+        InputError: no bound, bounds of both kinds, or an accuracy of a task that has none.
+    """
+    quality = [bound for bound in bounds if bound.kind in QUALITY]
+    size = [bound for bound in bounds if bound.kind not in QUALITY]
+    if knee and bounds:
+        raise InputError(f"--knee and {bounds[0].text}: each says which network to take; keep one of the two")
+    if knee:
+        return "knee"
+    if quality and size:
+        raise InputError(
+            f"{quality[0].text} asks for the smallest network and {size[0].text} for the best one; keep one of the two"
+        )
+    if not bounds:
+        raise InputError(f"nothing bounds the search; give one of {', '.join(_OPTIONS.values())}, or --knee")
+    for bound in quality:
+        require_task(bound, task)
+    return "smallest" if quality else "best"
+
+
+def require_task(bound: Bound, task: str) -> None:
+    """Raises InputError: points of accuracy, and the task has none."""
+    if bound.kind == "accuracy_drop" and task != "classify":
+        raise InputError(f"{bound.text}: the task {task} has no accuracy to lose; bound the loss, as 1.05x")
+
+
+def require_reach(bounds: Sequence[Bound], dense: Mapping[str, Any]) -> None:
+    """Refuse bounds that decide nothing, given what the dense network has.
+
+    Raises:
+        InputError: a quality that even the dense network misses, or a size that it keeps to already.
+    """
+    for bound in bounds:
+        holds = bound.kind != "latency" and bound.holds(dense, dense)
+        if bound.kind in QUALITY and not holds:
+            raise InputError(
+                f"{bound.text}: even the dense network misses it, with {measured(bound.kind, dense):.4g} on the "
+                f"held-out training images; allow more, as {_EXAMPLES[bound.kind]}"
+            )
+        if bound.kind not in QUALITY and holds:
+            raise InputError(
+                f"{bound.text}: the dense network keeps to it, with {measured(bound.kind, dense):,.0f}; ask for less"
+            )

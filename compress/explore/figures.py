@@ -1,0 +1,101 @@
+"""What a sensitivity and a search look like: the metric over sparsity or size."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from compress.report import explored, plots
+
+Results = Mapping[str, Any]
+
+UNITS = {"accuracy": "accuracy on held-out images (%)", "loss": "loss on held-out images (10$^{-3}$)"}
+
+
+def sensitivity(results: Results) -> Figure:
+    """A line for every layer over its sparsity; of a single layer of nodes, over how many are left."""
+    figure, axes = plots.canvas(len(results["layers"]) + 2)
+    single = explored.is_one_layer_of_nodes(results)
+    for number, layer in enumerate(results["layers"]):
+        points = [point for point in layer["curve"] if point["value"] is not None]
+        colour, dashes = plots.style(number)
+        at = [point["left"] if single else 100 * point["sparsity"] for point in points]
+        values = [point["value"] for point in points]
+        axes.plot(at, values, dashes, color=colour, label=layer["name"], marker="o", markersize=3)
+    axes.axhline(results["dense"]["value"], color="black", linewidth=0.8, label="dense")
+    if results["knee"] is not None:
+        bend = next(point for point in results["layers"][0]["curve"] if point["left"] == results["knee"])
+        _ring(axes, bend["left"], bend["value"], "knee")
+    if results["metric"]["name"] == "loss":
+        plots.log_losses(axes)
+    if single:
+        _sizes(axes)
+    unit = UNITS[results["metric"]["name"]]
+    what = f"{results['target']}: nodes left" if single else "pruned of the layer alone, without retraining (%)"
+    axes.set(xlabel=what, ylabel=unit, title=results["recipe"]["name"])
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def front(results: Results) -> Figure:
+    """All trials, the front through those that no other beats, and the winner."""
+    figure, axes = plots.canvas()
+    size, dense = results["size"], results["dense"]
+    done = [trial for trial in results["trials"] if "failed" not in trial]
+    axes.plot(
+        [explored.size_of(trial, size) for trial in done],
+        [trial["value"] for trial in done],
+        "o",
+        color=plots.COLOURS[6],
+        markersize=4,
+        label="tried",
+    )
+    best = [results["trials"][number] for number in results["front"]]
+    axes.plot(
+        [explored.size_of(trial, size) for trial in best],
+        [trial["value"] for trial in best],
+        "o-",
+        color=plots.COLOURS[0],
+        markersize=4,
+        label="front",
+    )
+    axes.plot([explored.size_of(dense, size)], [dense["value"]], "s", color="black", label="dense")
+    if results["winner"] is not None:
+        won = results["trials"][results["winner"]["trial"]]
+        _ring(axes, explored.size_of(won, size), won["value"], "winner")
+    if results["metric"]["name"] == "loss":
+        plots.log_losses(axes)
+    axes.set(xlabel=explored.SIZES[size], ylabel=UNITS[results["metric"]["name"]], title=results["recipe"]["name"])
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def curve(results: Results) -> Figure:
+    """The loss over how many nodes of a single layer are left, with its chord and its knee, on logarithmic axes."""
+    figure, axes = plots.canvas()
+    points = results["curve"]
+    sizes, losses = [point["left"] for point in points], [1000 * point["loss"] for point in points]
+    axes.plot(sizes, losses, "o-", color=plots.COLOURS[0], markersize=4, label="retrained")
+    axes.plot([sizes[0], sizes[-1]], [losses[0], losses[-1]], ":", color=plots.COLOURS[6], label="chord")
+    axes.axhline(1000 * results["dense"]["metric"]["loss"], color="black", linewidth=0.8, label="dense")
+    if results["knee"] is not None:
+        at = sizes.index(results["knee"]["left"])
+        _ring(axes, sizes[at], losses[at], "knee")
+    plots.log_losses(axes)
+    _sizes(axes)
+    axes.set(xlabel="nodes left", ylabel=UNITS["loss"], title=results["recipe"]["name"])
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
+def _ring(axes: Axes, x: float, y: float, label: str) -> None:
+    axes.plot([x], [y], "o", color=plots.COLOURS[1], markersize=12, markerfacecolor="none", label=label)
+
+
+def _sizes(axes: Axes) -> None:
+    """Numbers of nodes, by halvings, as plain numbers."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))

@@ -1,0 +1,154 @@
+"""What a sensitivity and a search have found, as tables and sentences."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+Results = Mapping[str, Any]
+
+SIZES = {
+    "params": "parameters",
+    "nonzero": "nonzero parameters",
+    "macs": "multiply-adds",
+    "latency": "latency, of the dense network's",
+}
+COLUMNS = (0.5, 0.8, 0.9, 0.95)
+ROWS = 12
+
+
+def is_one_layer_of_nodes(results: Results) -> bool:
+    return results["pruned"] == "nodes" and len(results["layers"]) == 1
+
+
+def sensitivity(results: Results) -> Table:
+    """The metric by layer and sparsity; of a single layer of nodes, by how many are left."""
+    metric = results["metric"]
+    title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out training images, "
+    title += f"not retrained; dense {results['dense']['value']:.2f}"
+    if is_one_layer_of_nodes(results):
+        return _sizes(results["layers"][0], metric, title)
+    table = Table(title=title)
+    table.add_column("layer", overflow="fold")
+    table.add_column("size", justify="right")
+    shown = _columns(results)
+    for share in shown:
+        table.add_column(f"{100 * share:.3g} %", justify="right", no_wrap=True)
+    table.add_column("tolerated", justify="right")
+    for layer in results["layers"]:
+        cells = [_value(_nearest(layer["curve"], share)) for share in shown]
+        table.add_row(Text(layer["name"]), f"{layer['size']:,}", *cells, f"{100 * layer['share']:.1f} %")
+    return table
+
+
+def of_sensitivity(results: Results) -> Iterable[str]:
+    """What the layers tolerate alone, and all together."""
+    together, metric = results["together"], results["metric"]
+    if results["knee"] is not None:
+        yield f"knee of the loss without retraining: {results['knee']} nodes left"
+    if not together["sparsity"]:
+        yield f"no layer can be pruned within {results['tolerated']['text']}"
+        return
+    unit = metric["unit"]
+    value = _shown(together["metric"], metric["name"])
+    yield (
+        f"{together['sparsity']:.1%} of {results['target']} can go within {results['tolerated']['text']} without "
+        f"retraining: {metric['name']} {value:.2f} {unit} on held-out training images, dense "
+        f"{results['dense']['value']:.2f}"
+    )
+    if len(results["layers"]) > 1:
+        yield f"each layer by as much as would alone bring the loss to {1000 * together['alone']:.2f} 10^-3"
+
+
+def front(results: Results) -> Table:
+    """The networks that none of those tried beats in both size and quality, the smallest first; then the dense one."""
+    metric, size = results["metric"], results["size"]
+    table = Table(title=f"{results['recipe']['name']}: what no other trial beats, on held-out training images")
+    table.add_column("levels", overflow="fold")
+    table.add_column(SIZES[size], justify="right")
+    table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
+    table.add_column("within" if results["bounds"] else "", justify="center")
+    winner = None if results["winner"] is None else results["winner"]["trial"]
+    for number in results["front"]:
+        trial = results["trials"][number]
+        mark = "winner" if number == winner else ("yes" if trial["holds"] and results["bounds"] else "")
+        style = "bold" if number == winner else ""
+        cells = (_number(size_of(trial, size)), f"{trial['value']:.2f}", mark)
+        table.add_row(Text(trial["title"]), *cells, style=style)
+    table.add_row("dense", _number(size_of(results["dense"], size)), f"{results['dense']['value']:.2f}", "")
+    return table
+
+
+def of_search(results: Results) -> Iterable[str]:
+    """What won, by which bounds, and what the test images say of it."""
+    winner, size = results["winner"], results["size"]
+    tried, bounds = len(results["trials"]), " and ".join(bound["text"] for bound in results["bounds"])
+    if results["knee"] is not None:
+        bend = results["knee"]["left"]
+        loss = next(point["loss"] for point in results["curve"] if point["left"] == bend)
+        yield f"knee of the loss over {len(results['curve'])} sizes: {bend} nodes left, loss {loss:.4g}"
+    if winner is None:
+        if results["bounds"]:
+            yield f"none of {tried} trials keeps to {bounds}"
+        return
+    trial = results["trials"][winner["trial"]]
+    what = {
+        "smallest": "the smallest within",
+        "best": "the best within",
+        "knee": "at the knee",
+    }[results["goal"]]
+    yield f"{' '.join(filter(None, [what, bounds]))} of {tried} trials: {trial['title']}"
+    dense = size_of(results["dense"], size)
+    found = winner["latency"]["ratio"] if size == "latency" else winner[size]
+    yield f"{SIZES[size]}: {_number(dense)} -> {_number(found)}"
+    yield (
+        "trained on all training images, on the test images: "
+        + ", ".join(
+            f"{name} {value:.4g} (dense {winner['dense_test'][name]:.4g})" for name, value in winner["test"].items()
+        )
+    )
+
+
+def size_of(trial: Results, size: str) -> float:
+    """Of the dense network, which is not timed against itself, the latency is 1."""
+    if size == "latency":
+        return float(trial["latency"]["ratio"]) if "latency" in trial else 1.0
+    return float(trial[size])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def _shown(metric: Mapping[str, float], name: str) -> float:
+    return 1000 * metric["loss"] if name == "loss" else 100 * metric["accuracy"]
+
+
+def _columns(results: Results) -> list[float]:
+    """Of the sparsities that were tried those that tell most, a handful."""
+    tried = sorted({round(point["sparsity"], 3) for layer in results["layers"] for point in layer["curve"]} - {0.0})
+    if len(tried) <= len(COLUMNS):
+        return tried
+    return sorted({min(tried, key=lambda share: abs(share - wanted)) for wanted in COLUMNS})
+
+
+def _nearest(curve: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any]:
+    return min(curve, key=lambda point: abs(point["sparsity"] - share))
+
+
+def _value(point: Mapping[str, Any]) -> str:
+    return "-" if point["value"] is None else f"{point['value']:.2f}"
+
+
+def _sizes(layer: Mapping[str, Any], metric: Mapping[str, str], title: str) -> Table:
+    """A dozen sizes, by equal factors."""
+    table = Table(title=title)
+    table.add_column(f"{layer['name']}: nodes left", justify="right")
+    table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
+    wanted = [layer["size"] ** (step / (ROWS - 1)) for step in range(ROWS)]
+    rows = {min(layer["curve"], key=lambda p: abs(p["left"] - count))["left"] for count in wanted}
+    for point in layer["curve"]:
+        if point["left"] in rows:
+            table.add_row(str(point["left"]), _value(point))
+    return table
