@@ -19,7 +19,7 @@ import typer
 from torch import nn
 
 from compress.checkpoint import load_weights, read_weights
-from compress.recipe.building import build_data, build_model
+from compress.recipe.building import build_data, build_model, build_task
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
 from compress.recipe.setting import Setting, optimization, unwatched
@@ -41,11 +41,11 @@ def main(
     sys.path.append(str(peer))
     found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     recipe = load_recipe(RECIPE)
-    data = build_data(recipe.data, data_root)
+    data, task = build_data(recipe.data, data_root), build_task(recipe.task)
     for seed in range(seeds):
         if str(seed) in found:
             continue
-        setting = Setting(data, recipe.task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
+        setting = Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
         found[str(seed)] = measured(recipe, model, setting)
         print(seed, found[str(seed)], flush=True)
         OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -221,7 +221,7 @@ def by_hand(model: ModelArgument, folder: FolderArgument, out: OutArgument, trai
     loader = DataLoader(images, batch_size=BATCH, shuffle=True)
     tests = DataLoader(datasets.MNIST(folder, train=False, transform=transform), batch_size=250)
     network = autoencoder()
-    network.load_state_dict(torch.load(model))
+    network.load_state_dict(torch.load(model, weights_only=True))
     latent = network.get_submodule("latent")
     prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
@@ -267,7 +267,7 @@ def in_memory(
     targets, tests = read("train", train), read("t10k", 10_000)
     images = (targets - MEAN) / STD
     network = autoencoder()
-    network.load_state_dict(torch.load(model))
+    network.load_state_dict(torch.load(model, weights_only=True))
     latent = network.get_submodule("latent")
     prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, fused=True)

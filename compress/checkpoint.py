@@ -5,6 +5,7 @@ import os
 import re
 import uuid
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,18 @@ from compress.errors import CheckpointError, OutputError
 from compress.slim.edits import apply_edits, edits_from_json
 
 _RESAVE = 'torch.save(model.state_dict(), "model.pt")'
+
+_MOST_TIES = 16
+"""Tensors may share their memory, as tied weights do, and be together so many times as large as their file."""
+
+# torch has types that it stores and cannot compute with, such as int4 and bits8.
+_TYPES = {
+    *(torch.bool, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+}
+_FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
+    require_plain_tensors(weights.tensors, path)
     return Weights(_fold(weights.tensors), weights.metadata)
 
 
@@ -83,8 +97,8 @@ def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
         source: where the weights are from (a path), for the error text.
 
     Raises:
-        CheckpointError: names that are missing or unknown, wrong shapes (all of them at once), or tensors with NaN
-            or infinities. A buffer may hold infinities, as attention masks do.
+        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once), or
+            tensors with NaN or infinities. A buffer may hold infinities, as attention masks do.
     """
     wanted, found = model.state_dict(), weights.tensors
     mistakes = _mismatches(wanted, found)
@@ -137,6 +151,55 @@ def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn
     return network.eval()
 
 
+def require_stored(path: Path, damaged: str) -> None:
+    """Refuse a zip archive that could become larger than it is: torch writes its entries as they are, not compressed.
+
+    Args:
+        damaged: the error text where it is no such archive.
+
+    Raises:
+        CheckpointError: the entries are larger than the file, or it is a damaged archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
+        raise CheckpointError(damaged) from error
+    if unpacked > (size := path.stat().st_size):
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which nothing written by torch does: "
+            "get the weights from a source that you trust"
+        )
+
+
+def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what is no array of numbers in memory, or only pretends to be as large as it says.
+
+    Raises:
+        CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, or
+            tensors that repeat their memory until they are far larger than the file.
+    """
+    strange = [
+        f"{name} ({'quantized' if tensor.is_quantized else tensor.layout}, {tensor.dtype}, {tensor.device})"
+        for name, tensor in tensors.items()
+        if tensor.is_quantized
+        or tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or type(tensor) not in (Tensor, nn.Parameter)
+        or tensor.dtype not in _TYPES
+    ]
+    if strange:
+        raise CheckpointError(
+            f"{path} has tensors that are no plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
+        )
+    unpacked, size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()), path.stat().st_size
+    if unpacked > _MOST_TIES * size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
+            "get the weights from a source that you trust"
+        )
+
+
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
@@ -181,6 +244,11 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"  # what torch itself goes by
+    if zipped:
+        require_stored(path, damaged)
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -190,7 +258,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
             f"save the weights alone with `{_RESAVE}`"
             if refused
-            else f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
+            else damaged
         ) from error
     return _state_dict(content, path)
 
@@ -214,7 +282,7 @@ def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     folded = dict(tensors)
     for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
         orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
-        if mask is None or mask.shape != orig.shape:
+        if mask is None or mask.shape != orig.shape or not {orig.dtype, mask.dtype} <= _FOLDABLE:
             continue
         # Not the plain product: -3.0 * 0.0 is -0.0, and a NaN would survive its own removal.
         folded[name] = torch.where(mask == 0, torch.zeros_like(orig), orig * mask)
@@ -232,8 +300,21 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
             for name, tensor in wanted.items()
             if name in found and found[name].shape != tensor.shape
         ],
+        "of another kind": [  # read as the wrong type, bytes are numbers too
+            f"{name} {_type(found[name])} instead of {_type(tensor)}"
+            for name, tensor in wanted.items()
+            if name in found and _kind(found[name]) != _kind(tensor)
+        ],
     }
     return [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _is_broken(tensor: Tensor, infinity_allowed: bool) -> bool:

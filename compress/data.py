@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.metrics import Task
+from compress.metrics import Task, wants_images
 from compress.models import call_factory
 
 Part = Literal["train", "test"]
@@ -78,11 +78,11 @@ class Dataset:
     def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
-        The target is the image in [0, 1] for `reconstruct` and the label for `classify`. The whole part moves to
-        `device` here, once, and not batch by batch.
+        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
+        The whole part moves to `device` here, once, and not batch by batch.
         """
         split = self._split(part)
-        targets = None if task == "reconstruct" else split.labels.to(device)
+        targets = None if wants_images(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         return _ImageBatches(split.images.to(device), targets, mean, std, size)
 
@@ -170,8 +170,11 @@ class Loaders:
         return len(dataset) if isinstance(dataset, Sized) else None
 
     def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair."""
-        return _LoaderBatches(self._loader(part), torch.device(device))
+        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair.
+
+        A batch with NaN or infinities raises DataError when its turn comes.
+        """
+        return _LoaderBatches(self._loader(part), torch.device(device), f"{self.name}: the {part} loader's")
 
     def _loader(self, part: Part) -> Iterable[Any]:
         return self.train if part == "train" else self.test
@@ -181,12 +184,17 @@ class Loaders:
 class _LoaderBatches:
     loader: Any
     device: torch.device
+    name: str
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in self.loader:
+        for number, (inputs, targets) in enumerate(self.loader):
+            for what, tensor in (("inputs", inputs), ("targets", targets)):
+                if not tensor.isfinite().all():
+                    # Told here: later it would look as if the training had diverged.
+                    raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
             yield inputs.to(self.device), targets.to(self.device)
 
 

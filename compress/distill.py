@@ -27,13 +27,14 @@ class Teacher:
         """(1 - weight) times the task's own loss, and `weight` times the distance from the teacher's output.
 
         For logits the distance is T**2 times the Kullback-Leibler divergence in nats between both networks' softmax
-        at the temperature T; for images the mean squared error per pixel. Targets are those of `batches`.
+        at the temperature T; for images, and outputs that an own loss is for, the mean squared error. Targets are
+        those of `batches`.
         """
         own = loss(task)
 
         def mixed(output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
             truth, taught = target
-            apart = F.mse_loss(output, taught) if task == "reconstruct" else self._divergence(output, taught)
+            apart = self._divergence(output, taught) if task == "classify" else F.mse_loss(output, taught)
             return (1 - self.weight) * own(output, truth) + self.weight * apart
 
         return mixed  # type: ignore[return-value]

@@ -7,7 +7,8 @@
     │   ├── DataError               a data set
     │   ├── TargetError             a layer, node or parameter that does not exist or cannot be pruned
     │   ├── UnsupportedModelError   a network that slimming does not understand, with the operation's name
-    │   └── OutputError             an output folder or file that cannot be written
+    │   ├── OutputError             an output folder or file that cannot be written
+    │   └── MissingPackageError     an optional package is not installed; an ImportError too
     └── RunError                    the input was fine and the run failed; exit code 1
         ├── TrainingError           a loss is NaN or infinite
         │   └── DivergedError       ... during training: the model holds its last good weights again
@@ -52,6 +53,10 @@ class UnsupportedModelError(InputError):
 
 
 class OutputError(InputError):
+    pass
+
+
+class MissingPackageError(InputError, ImportError):
     pass
 
 

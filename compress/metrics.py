@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,8 +12,28 @@ from torch import Tensor, nn
 
 from compress.errors import DataError, InputError, TrainingError
 
-Task = Literal["reconstruct", "classify"]
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""(output, target) -> scalar, a mean over the samples of the batch."""
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """A loss and metrics of the user's own.
+
+    target: what images in memory or in folders are compared with; loaders decide for themselves.
+    """
+
+    loss: Loss
+    metrics: Mapping[str, Loss] = field(default_factory=dict)
+    target: Literal["label", "image"] = "label"
+
+
+Task = Literal["reconstruct", "classify"] | OwnTask
+
+
+def wants_images(task: Task) -> bool:
+    """Whether the targets are the images themselves, or else their labels."""
+    return task.target == "image" if isinstance(task, OwnTask) else task == "reconstruct"
 
 
 def squared_error(output: Tensor, image: Tensor) -> Tensor:
@@ -44,6 +65,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def loss(task: Task) -> Loss:
     """The function (output, target) -> scalar that `task` minimises, a mean over the samples of the batch."""
+    if isinstance(task, OwnTask):
+        return task.loss
     return squared_error if task == "reconstruct" else cross_entropy
 
 
@@ -65,30 +88,40 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], task: Task) -> dict[str, float]:
-    """Mean loss over all samples and, for `classify`, the accuracy in [0, 1].
+    """Mean loss over all samples and, for `classify`, the accuracy in [0, 1]; or the metrics of an own task.
 
-    Every sample counts alike however the batches fall: losses are summed in float64. `batches()` gives
-    (input, target) pairs on the model's device. Raises TrainingError when the loss is not finite and
-    DataError when there is no sample.
+    Every sample counts alike however the batches fall: what is a mean over a batch is summed in float64. `batches()`
+    gives (input, target) pairs on the model's device. Raises TrainingError when the loss or a metric is not finite
+    and DataError when there is no sample.
     """
-    criterion = loss(task)
-    total, correct, samples = 0.0, 0, 0
+    totals = dict.fromkeys(measures := _measures(task), 0.0)
+    samples = 0
     with evaluation_mode(model):
         for inputs, targets in batches():
-            output = model(inputs)
             # A mean in float32 would change with the batch size in the seventh digit.
-            total += float(criterion(output.double(), targets)) * len(inputs)
+            output = model(inputs).double()
+            for name, measure in measures.items():
+                totals[name] += float(measure(output, targets)) * len(inputs)
             samples += len(inputs)
-            if task == "classify":
-                correct += int((output.argmax(1) == targets).sum())
     if not samples:
         raise DataError("There is no sample to evaluate on; the data set's part is empty.")
-    if not math.isfinite(total):
-        raise TrainingError(
-            f"The loss over {samples:,} samples is {total}: the weights have diverged; lower the learning rate."
-        )
-    metric = {"loss": total / samples}
-    return metric | {"accuracy": correct / samples} if task == "classify" else metric
+    for name, total in totals.items():
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"The {name} over {samples:,} samples is {total}: the weights have diverged; lower the learning rate."
+            )
+    return {name: total / samples for name, total in totals.items()}
+
+
+def _measures(task: Task) -> dict[str, Loss]:
+    """What a network is judged by, by name; the loss comes first."""
+    if isinstance(task, OwnTask):
+        return {"loss": task.loss, **task.metrics}
+    return {"loss": loss(task)} | ({"accuracy": _accuracy} if task == "classify" else {})
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) == labels).double().mean()
 
 
 def headline(metric: Mapping[str, float]) -> float:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from compress.data import Batches, Part, batch_rows, normalised, times
 from compress.errors import DataError, RunError
-from compress.metrics import Task
+from compress.metrics import Task, wants_images
 
 # PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
 PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
@@ -230,5 +230,5 @@ class _StreamedBatches:
         batches = batch_rows(len(self.files.labels), self.size, generator)
         images = self.data.decoder.decode(self.files.paths, batches)
         for rows, pixels in zip(batches, images, strict=True):
-            labels = None if self.task == "reconstruct" else self.files.labels[rows].to(self.device)
+            labels = None if wants_images(self.task) else self.files.labels[rows].to(self.device)
             yield normalised(pixels.to(self.device), labels, mean, std)

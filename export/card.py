@@ -105,12 +105,13 @@ def _figures(results: Results) -> str:
     return f"{table}\nMasked is the pruned network before its zeros were cut out.\n"
 
 
-def _rows(figures: Mapping[str, Any], task: str | None) -> Iterator[tuple[str, str]]:
+def _rows(figures: Mapping[str, Any], task: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    means = {"loss": task["loss"], **task["metrics"]} if isinstance(task, Mapping) else {"loss": _LOSS.get(task or "")}
     for key, label in (("params", "parameters"), ("nonzero", "of them nonzero"), ("macs", "multiply-accumulates")):
         if key in figures:
             yield label, f"{figures[key]:,}"
     for name, value in figures.get("metric", {}).items():
-        meaning = f" ({_LOSS[task]})" if name == "loss" and task in _LOSS else ""
+        meaning = f" ({_plain(means[name])})" if means.get(name) else ""
         yield f"test {_plain(name)}{meaning}", f"{value:.4g}"
     for kind, size in figures.get("bytes", {}).items():
         yield f"{_plain(kind.replace('_', ', '))}, bytes", f"{size:,}"
@@ -151,4 +152,5 @@ def _listed(items: Iterable[str]) -> str:
 
 def _plain(name: object) -> str:
     """Text that Markdown shows as it is, in one line: names come from recipes and files of anybody's."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(str(name).split()))
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(name).split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", line)

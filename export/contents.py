@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from compress import stats
 from compress.checkpoint import Weights, read_weights
 from compress.errors import InputError, UnsupportedModelError
-from compress.export.program_file import quiet
+from compress.export.onnx_reading import read_onnx
+from compress.export.program_file import load_program, quiet
+from compress.export.program_reading import program_weights
 from compress.slim.coupling import Couplings, couplings
 from compress.slim.flow import layer_of
 from compress.slim.shrink import cuttable
@@ -30,11 +32,15 @@ def _unknown(weights: Weights) -> Network | None:
     return None
 
 
-def inspect(path: str | os.PathLike[str], network_of: Callable[[Weights], Network | None] = _unknown) -> dict[str, Any]:
+def inspect(
+    path: str | os.PathLike[str], network_of: Callable[[Weights], Network | None] = _unknown, *, trusted: bool = False
+) -> dict[str, Any]:
     """Describe a file of weights, a program or an ONNX model; it is read once.
 
     Args:
         network_of: the network that weights belong to, with them in it; None where it is not known.
+        trusted: let torch load a program, which may run code from the file (docs/security.md); else its tensors are
+            read and its nodes and multiply-adds are not.
 
     Returns:
         {"file", "format", "bytes", "entries", "zeros", "macs"?, "layers", "tensors", "nodes"?, "note"?, "metadata"};
@@ -63,12 +69,15 @@ def inspect(path: str | os.PathLike[str], network_of: Callable[[Weights], Networ
         tensors, metadata = weights.tensors.items(), weights.metadata
         per_layer = _look_into(lambda: network_of(weights), found)
     elif path.suffix == ".onnx":
-        graph = _read_onnx(path)
-        tensors, metadata = _initializers(graph, path), graph.metadata_props
+        graph = read_onnx(path)
+        tensors = _initializers(graph, path)
+        metadata = {_text(key): _text(value) for key, value in graph.metadata_props.items()}
     elif path.suffix == ".pt2":
-        program = _read_program(path)
-        tensors = ((name, tensor.detach()) for name, tensor in program.state_dict.items())
-        per_layer = _look_into(lambda: _runnable(program), found)
+        tensors = program_weights(path).items()
+        if trusted:
+            per_layer = _look_into(lambda: _runnable(load_program(path)), found)
+        else:
+            found["note"] = "its nodes and multiply-adds are not known: torch.export.load may run code from the file"
     else:
         raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
     described = [_describe(name, tensor) for name, tensor in tensors]
@@ -92,7 +101,7 @@ def inspect(path: str | os.PathLike[str], network_of: Callable[[Weights], Networ
 
 
 def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
-    nonzero = tensor != 0
+    nonzero = (tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor) != 0  # float8
     found = {
         "name": name,
         "shape": list(tensor.shape),
@@ -186,14 +195,6 @@ def _per_layer(macs: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def _read_program(path: Path) -> torch.export.ExportedProgram:
-    try:
-        with quiet():
-            return torch.export.load(path)
-    except Exception as error:  # torch.export has no base class for its errors
-        raise InputError(f"{path} cannot be read as an exported program: {error}") from error
-
-
 def _runnable(program: torch.export.ExportedProgram) -> Network | None:
     """None where it takes anything but one tensor."""
     match program.example_inputs:
@@ -208,13 +209,9 @@ _SILENT = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention")
 """Operators that multiply matrices in a way that is not counted here; integer matrix products are others."""
 
 
-def _read_onnx(path: Path) -> "onnx_ir.Model":
-    import onnx_ir
-
-    try:
-        return onnx_ir.load(path)
-    except Exception as error:  # protobuf's and the reader's errors have no common base
-        raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
+def _text(found: str | bytes) -> str:
+    """protobuf gives what is no UTF-8 as bytes."""
+    return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
 
 
 def _initializers(graph: "onnx_ir.Model", path: Path) -> Iterator[tuple[str, Tensor]]:

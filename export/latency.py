@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import InputError
+from compress.export.onnx_reading import read_onnx
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -100,6 +101,9 @@ def measure(
         raise InputError(
             f"nothing to time: {len(files)} files, batch sizes {list(batch_sizes)}, {threads} threads, {rounds} rounds"
         )
+    for file in files.values():
+        require_file(file)
+        read_onnx(file)  # what onnxruntime itself opens of other files differs from version to version
     sessions = {name: open_session(path, threads) for name, path in files.items()}
     rng = np.random.default_rng(seed)
     milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
@@ -119,8 +123,7 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
     """
     import onnxruntime
 
-    if not Path(path).is_file():
-        raise InputError(f"{path} is no file")
+    require_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -131,6 +134,12 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
         raise InputError(f"{path} is no ONNX model that onnxruntime can run: {error}") from error
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Raises InputError where there is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} is no file")
 
 
 def _feed(session: Any, batch: int, path: object, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

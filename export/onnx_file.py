@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from compress.checkpoint import atomic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
+from compress.export.onnx_reading import read_onnx
 from compress.export.parity import check
 from compress.export.program_file import quiet, trace
 from compress.export.weights_file import require_plain
@@ -72,13 +73,8 @@ def with_weights(
     Raises:
         InputError: `source` is no ONNX file; else as `onnx`.
     """
-    import onnx_ir
-
     require_plain(model)
-    try:
-        graph = onnx_ir.load(source)
-    except Exception as error:  # protobuf's errors, and those of reading a file
-        raise InputError(f"{source} cannot be read as an ONNX model: {error}") from error
+    graph = read_onnx(source)
     try:
         _replace_weights(graph, model)
         return _write(graph, model, Path(path), example, metadata or {}, tolerance)

@@ -1,4 +1,8 @@
-"""`.pt2`: the traced program with its weights, which runs with torch alone, without the model's source code."""
+"""`.pt2`: the traced program with its weights, which runs with torch alone, without the model's source code.
+
+Reading one is for files of people that you trust: `torch.export.load` unpickles what is no plain tensor, and evaluates
+the file's expressions for sizes.
+"""
 
 import io
 import logging
@@ -8,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from compress.checkpoint import atomic
-from compress.errors import UnsupportedModelError
+from compress.errors import CheckpointError, UnsupportedModelError
 from compress.export.parity import check
 from compress.export.weights_file import require_plain
 from compress.metrics import evaluation_mode
@@ -79,6 +83,70 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine are nobody's business
     return program
+
+
+def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
+    """What `torch.export.load` makes of the file, which may run code that is in it.
+
+    Raises:
+        CheckpointError: it is no file, or no program.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path} is no file: name a program, as torch.export.save writes it")
+    try:
+        with quiet():
+            return torch.export.load(path)
+    except Exception as error:  # torch.export has no base class for its errors
+        raise CheckpointError(f"{path} cannot be read as an exported program: {error}") from error
+
+
+def read_program(path: str | os.PathLike[str]) -> nn.Module:
+    """A program as a network that can be trained on and pruned, under the names that its parameters had.
+
+    It is a graph, and computes as the network did when it was exported: in evaluation mode, `train()` turns on neither
+    dropout nor the statistics of a batch.
+
+    Raises:
+        CheckpointError: it is no file, or no program.
+        UnsupportedModelError: it was exported in training mode, for one size of the batch, or has several inputs or
+            outputs.
+    """
+    program = load_program(path)
+    _require_usable(program, path)
+    module = program.module()
+    graph = module.graph
+    for node in reversed(graph.nodes):
+        # What checks sizes would check those of the network before it was slimmed.
+        if not node.users and (node.op == "call_module" or str(node.target) in _CHECKS):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    # Anew, since the module of a program refuses train() and eval().
+    return fx.GraphModule(module, graph, class_name="Program").eval()
+
+
+_CHECKS = ("aten._assert_tensor_metadata.default", "aten._assert_scalar.default")
+_MODES = {"dropout": "train", "batch_norm": "training"}
+
+
+def _require_usable(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
+    export = 'torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))'
+    signature = program.graph_signature
+    for what, names in (("inputs", signature.user_inputs), ("outputs", signature.user_outputs)):
+        if len(names) != 1:
+            raise UnsupportedModelError(f"the program {path} has {len(names)} {what}; one tensor is supported")
+    (entry,) = (node for node in program.graph.nodes if node.name == signature.user_inputs[0])
+    if isinstance(entry.meta["val"].shape[0], int):
+        raise UnsupportedModelError(
+            f"the program {path} takes batches of {entry.meta['val'].shape[0]} and no others: export it with {export}"
+        )
+    for node in program.graph.nodes:
+        name = node.target._schema.name.removeprefix("aten::") if hasattr(node.target, "_schema") else ""
+        names = [argument.name for argument in node.target._schema.arguments] if name in _MODES else []
+        if names and node.args[names.index(_MODES[name]) :][:1] == (True,):
+            raise UnsupportedModelError(
+                f"the program {path} was exported in training mode ({node.name}), in which it gives another output "
+                f"each time: export it with {export}"
+            )
 
 
 @contextmanager

@@ -1,7 +1,11 @@
+import json
 import os
 import pickle
 import stat
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +166,109 @@ class TestBadFiles:
         torch.save(content, tmp_path / "w.pt")
         with pytest.raises(CheckpointError, match=r"torch\.save\(model\.state_dict\(\)"):
             read_weights(tmp_path / "w.pt")
+
+
+def rezipped(source: Path, path: Path, change: Callable[[str, bytes], bytes], kind: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", kind) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+def with_header(path: Path, header: object, data: bytes, length: int | None = None) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
+    return path
+
+
+class TestStrangers:
+    """Files that were made to do harm, beside code that runs when it is unpickled."""
+
+    def test_an_archive_that_unpacks_to_more_than_it_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.save({"w": torch.zeros(2_000_000)}, tmp_path / "plain.pt")
+        rezipped(tmp_path / "plain.pt", tmp_path / "w.pt", lambda _, content: content, zipfile.ZIP_DEFLATED)
+        assert (tmp_path / "w.pt").stat().st_size < 20_000
+        assert torch.load(tmp_path / "w.pt")["w"].shape == (2_000_000,)  # torch itself reads on
+        monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+        with pytest.raises(
+            CheckpointError, match=r"has \d+,\d+ bytes and unpacks to 8,000,\d+, which nothing written by"
+        ):
+            read_weights(tmp_path / "w.pt")
+
+    def test_an_archive_that_says_it_unpacks_to_more(self, tmp_path: Path) -> None:
+        torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
+        content = bytearray((tmp_path / "w.pt").read_bytes())
+        place = content.rindex(b"PK\x01\x02") + 24  # the size of the last entry, in the directory
+        content[place : place + 4] = (2**31).to_bytes(4, "little")
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match="unpacks to 2,147,"):
+            read_weights(tmp_path / "w.pt")
+
+    def test_a_tensor_larger_than_its_bytes(self, tmp_path: Path) -> None:
+        torch.save({"w": torch.arange(4.0)}, tmp_path / "plain.pt")
+        many = b"J" + (10**6).to_bytes(4, "little")  # an integer of four bytes, where pickle has 4 in one
+
+        def change(name: str, content: bytes) -> bytes:
+            return content.replace(b"K\x04", many) if name.endswith("data.pkl") else content
+
+        rezipped(tmp_path / "plain.pt", tmp_path / "w.pt", change)
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_weights(tmp_path / "w.pt")
+
+    @pytest.mark.parametrize(
+        ("tensor", "text"),
+        [
+            (torch.zeros(1).expand(10**5, 10**5), r"its tensors claim 40,000,000,000: they repeat the same memory"),
+            (torch.empty(10**6, 10**6, device="meta"), r"no plain arrays of numbers: w \(torch.strided, .*, meta\)"),
+            (torch.ones(3).to_sparse(), "torch.sparse_coo"),
+        ],
+        ids=["expanded", "meta", "sparse"],
+    )
+    @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+    def test_what_is_no_array_of_its_size(self, tmp_path: Path, tensor: torch.Tensor, text: str) -> None:
+        torch.save({"w": tensor}, tmp_path / "w.pt")
+        with pytest.raises(CheckpointError, match=text):
+            read_weights(tmp_path / "w.pt")
+
+    def test_tied_weights_are_no_such_thing(self, tmp_path: Path) -> None:
+        weight = torch.ones(100, 100)
+        torch.save({"a": weight, "b": weight, "c": weight.T}, tmp_path / "w.pt")
+        assert read_weights(tmp_path / "w.pt").tensors.keys() == {"a", "b", "c"}
+
+    @pytest.mark.parametrize(
+        ("header", "length"),
+        [
+            ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 2**40),
+            ({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 8]}}, None),
+            ({"w": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, None),
+            ({"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}, None),
+            ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 2**40]}}, None),
+            ({"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}, None),
+            ({"w": {"dtype": "F64", "shape": [2], "data_offsets": [0, 8]}}, None),
+            ({"w": {"dtype": "code", "shape": [2], "data_offsets": [0, 8]}}, None),
+            ({key: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for key in "ab"}, None),
+            ({"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, None),
+        ],
+        ids=["length", "size", "overflow", "negative", "offset", "backwards", "type", "no type", "overlap", "hole"],
+    )
+    def test_a_header_that_lies(self, tmp_path: Path, header: dict[str, Any], length: int | None) -> None:
+        with pytest.raises(CheckpointError, match=r"w\.safetensors is damaged or no safetensors file"):
+            read_weights(with_header(tmp_path / "w.safetensors", header, bytes(8), length))
+
+    def test_numbers_of_another_kind(self, tmp_path: Path) -> None:
+        """The bytes of a float read as an integer are a number, too."""
+        layer = nn.Linear(2, 1, bias=False)
+        header = {"weight": {"dtype": "I32", "shape": [1, 2], "data_offsets": [0, 8]}}
+        path = with_header(tmp_path / "w.safetensors", header, layer.weight.detach().numpy().tobytes())
+        with pytest.raises(CheckpointError, match="of another kind: weight int32 instead of float32"):
+            load_weights(layer, read_weights(path), "w.safetensors")
+        with pytest.raises(CheckpointError, match="weight complex64 instead of float32"):
+            load_weights(layer, Weights({"weight": layer.weight.detach() + 0j}, {}), "w.pt")
+        load_weights(layer, Weights({"weight": layer.weight.detach().half()}, {}), "w.pt")
+
+    def test_masks_of_a_type_that_multiplies_nothing(self, tmp_path: Path) -> None:
+        odd = torch.ones(2).to(torch.float8_e5m2)
+        torch.save({"w_orig": odd, "w_mask": odd}, tmp_path / "w.pt")
+        assert read_weights(tmp_path / "w.pt").tensors.keys() == {"w_orig", "w_mask"}
 
 
 class TestLoading:

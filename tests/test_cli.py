@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import Result
 
 import compress
@@ -123,6 +125,21 @@ def test_inspect_shows_tensors_and_notes(run: Run, applied: Path) -> None:
     assert "2 x 128" in text
     assert "% of them zero" in text
     assert "shape_edits: [" in text
+
+
+def test_names_in_a_file_do_not_steer_the_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ["\x1b[2J\x1b]0;title\x07", "[bold red]markup[/bold red]", "[/]", "\u202egnp", "\r\b"]
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "w.safetensors", {"note\x1b[1m": "\x1b[31mred"})
+    result = run("inspect", tmp_path / "w.safetensors")
+    assert all(char.isprintable() or char == "\n" for char in result.stdout)
+    for name in (r"\x1b[2J\x1b]0;title\x07", "[bold red]markup[/bold red]", "[/]", r"\u202egnp", r"\r\x08"):
+        assert name in result.stdout
+    assert r"note\x1b[1m: \x1b[31mred" in result.stdout
+    assert document(run("inspect", tmp_path / "w.safetensors", "--json"))["tensors"][0]["name"] in names
+    text = run("export", tmp_path / "w.safetensors", "--recipe", "mnist_ae", "-o", tmp_path / "out", code=2).stderr
+    assert r"unknown to the network: " in text
+    assert all(char.isprintable() or char == "\n" for char in text)
 
 
 def test_recipes_are_listed_and_printed(run: Run) -> None:

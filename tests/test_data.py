@@ -125,6 +125,18 @@ class TestLoaders:
         with pytest.raises(DataError, match=message):
             data.from_loaders(loaders)
 
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize("what", ["inputs", "targets"])
+    def test_numbers_that_are_none_are_told_with_their_place(self, value: float, what: str) -> None:
+        good, bad = torch.zeros(2, 3), torch.full((2, 3), value)
+        train = [(good, good), (bad, good) if what == "inputs" else (good, bad)]
+        source = data.from_loaders((train, [(good, good)]), "my_module:loaders")
+        assert len(list(source.batches("test", 1, "reconstruct")())) == 1
+        with pytest.raises(
+            DataError, match=rf"^my_module:loaders: the train loader's batch 1 has NaN or infinite {what}"
+        ):
+            list(source.batches("train", 1, "reconstruct")())
+
     def test_from_factory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)

@@ -45,6 +45,8 @@ def export(
 
         output.require_writable(out, force=force, inputs=[model])
         inputs.require_model(model)
+        if recipe is not None:
+            load(recipe, changes, None)  # which tells whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
             written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:
@@ -84,6 +86,9 @@ def bench(
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.", autocompletion=models)],
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load a .pt2 as a program too, for its MACs: that can run code from it.")
+    ] = False,
     whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show all of the recipe that is noted in it.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -96,7 +101,7 @@ def inspect(
         from compress.recipe.inspecting import inspect as look
         from compress.report import files
 
-        found = look(file)
+        found = look(file, trusted=trust)
         if as_json:
             print_json(found)
         else:

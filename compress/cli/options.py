@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli.completion import recipes, weights
+from compress.cli.voices import tell
 
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
@@ -19,7 +20,9 @@ RecipeArgument = Annotated[
 ]
 ModelArgument = Annotated[
     Path,
-    typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file.", autocompletion=weights),
+    typer.Argument(
+        help="Weights: a state_dict as .pt or .pth, or a .safetensors file; or a .pt2 program.", autocompletion=weights
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -59,4 +62,14 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
     from compress.recipe.loading import load_recipe
 
-    return load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
+    loaded = load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
+    tell_factories(loaded)
+    return loaded
+
+
+def tell_factories(recipe: "Recipe") -> None:
+    """Whose code the recipe that the command line names is about to run."""
+    from compress.recipe.factories import factories
+
+    for line in factories(recipe):
+        tell(line)

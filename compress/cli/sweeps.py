@@ -10,7 +10,15 @@ import typer
 
 from compress.cli.completion import weights
 from compress.cli.next_steps import after_compare, repeated
-from compress.cli.options import DataOption, DebugOption, DeviceOption, JsonOption, RecipeArgument, SetOption
+from compress.cli.options import (
+    DataOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    tell_factories,
+)
 from compress.cli.voices import people, print_json, reporting, say, show, tell
 from compress.errors import InputError
 
@@ -81,6 +89,7 @@ def compare(
             number=stage,
             changes=changes or (),
         )
+        tell_factories(planned.recipe)
         # After that, since torch takes its time, and a misspelt name is told without it.
         from compress.compare import document, running
         from compress.recipe import output

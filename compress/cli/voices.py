@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compress.errors import CompressError
+from compress.report.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,17 +34,17 @@ def people() -> Console:
 
 
 def tell(line: str) -> None:
-    people().print(Text(line))
+    people().print(Text(visible(line)))
 
 
 def say(line: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(Text(line))
+    Console(highlight=False, soft_wrap=True).print(Text(visible(line)))
 
 
 def note(data: dict[str, Any]) -> None:
     """What a reader of the results should know about the data, if anything."""
     if "note" in data:
-        people().print(Text.assemble(("note: ", "yellow"), data["note"]))
+        people().print(Text.assemble(("note: ", "yellow"), visible(data["note"])))
 
 
 def show(table: "Table") -> None:
@@ -64,7 +65,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         if str(message) in warned:  # of a rehearsal, and then of the run
             return
         warned.append(str(message))
-        console.print(Text.assemble(("warning: ", "yellow"), str(message)))
+        console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -74,10 +75,10 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         except CompressError as error:
             if debug:
                 traceback.print_exception(error)
-            console.print(Text.assemble(("error: ", "bold red"), str(error)))
+            console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console.print(Text(interrupted))
+            console.print(Text(visible(interrupted)))
             raise typer.Exit(130) from None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compress.errors import InputError
+from compress.recipe import schema
 
 Kind = Literal["loss", "accuracy_drop", "params", "macs", "latency"]
 Goal = Literal["smallest", "best", "knee"]
@@ -102,7 +103,7 @@ _EXAMPLES: Mapping[Kind, str] = {
 }
 
 
-def goal_of(bounds: Sequence[Bound], task: str, *, knee: bool = False) -> Goal:
+def goal_of(bounds: Sequence[Bound], task: schema.Task | schema.OwnTask, *, knee: bool = False) -> Goal:
     """The smallest network within bounds of quality, the best one within bounds of size, or the knee.
 
     Raises:
@@ -125,10 +126,11 @@ def goal_of(bounds: Sequence[Bound], task: str, *, knee: bool = False) -> Goal:
     return "smallest" if quality else "best"
 
 
-def require_task(bound: Bound, task: str) -> None:
+def require_task(bound: Bound, task: schema.Task | schema.OwnTask) -> None:
     """Raises InputError: points of accuracy, and the task has none."""
-    if bound.kind == "accuracy_drop" and task != "classify":
-        raise InputError(f"{bound.text}: the task {task} has no accuracy to lose; bound the loss, as 1.05x")
+    if bound.kind == "accuracy_drop" and not schema.has_accuracy(task):
+        name = task if isinstance(task, str) else "of the recipe"
+        raise InputError(f"{bound.text}: the task {name} has no accuracy to lose; bound the loss, as 1.05x")
 
 
 def require_reach(bounds: Sequence[Bound], dense: Mapping[str, Any]) -> None:

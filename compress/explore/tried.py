@@ -124,7 +124,7 @@ class Trials:
         kinds: list[bounds.Kind] = [bound.kind for bound in self.wanted.bounds if bound.kind in bounds.QUALITY]
         if kinds:
             return kinds[0]
-        return "accuracy_drop" if self.recipe.task == "classify" and self.wanted.goal != "knee" else "loss"
+        return "accuracy_drop" if schema.has_accuracy(self.recipe.task) and self.wanted.goal != "knee" else "loss"
 
     def size(self, result: Mapping[str, Any]) -> float:
         return size_of(result, self.measure)

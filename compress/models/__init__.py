@@ -1,6 +1,6 @@
 """Networks by name: the paper's, small modern ones that show more than dense layers, and a user's own."""
 
-from compress.models.factory import call_factory, from_factory
+from compress.models.factory import call_factory, from_factory, function
 from compress.models.paper import (
     CIFAR_IMAGE,
     MNIST_IMAGE,
@@ -24,6 +24,7 @@ __all__ = [
     "conv_autoencoder",
     "conv_classifier",
     "from_factory",
+    "function",
     "resnet20",
     "row_lstm",
     "vision_transformer",

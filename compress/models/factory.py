@@ -1,9 +1,9 @@
-"""A user's own network, or data: a function named as "my_module:build"."""
+"""A user's own network, data, loss or metric: a function named as "my_module:build"."""
 
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -27,6 +27,20 @@ def call_factory(spec: str, args: Mapping[str, Any] | None = None) -> object:
 
     Raises InputError where the module or the name in it is missing, or importing or calling it fails.
     """
+    factory = function(spec)
+    try:
+        return factory(**(args or {}))
+    except Exception as error:
+        name = spec.rpartition(":")[2]
+        given = ", ".join(f"{key}={value!r}" for key, value in (args or {}).items())
+        raise InputError(f"{spec}: {name}({given}) failed ({type(error).__name__}: {error}).") from error
+
+
+def function(spec: str) -> Callable[..., object]:
+    """What "my_module:build" names, imported and not called.
+
+    Raises InputError where the module or the name in it is missing, or importing it fails.
+    """
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
         raise InputError(f'"{spec}" does not name a factory; write "my_module:build".')
@@ -40,11 +54,8 @@ def call_factory(spec: str, args: Mapping[str, Any] | None = None) -> object:
             f"{spec}: the module {module_name} cannot be imported from {here} or the installed packages "
             f"({type(error).__name__}: {error})."
         ) from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
+    found = getattr(module, name, None)
+    if not callable(found):
         raise InputError(f"{spec}: {module_name} has no function {name}.")
-    try:
-        return factory(**(args or {}))
-    except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in (args or {}).items())
-        raise InputError(f"{spec}: {name}({given}) failed ({type(error).__name__}: {error}).") from error
+    named: Callable[..., object] = found
+    return named

@@ -5,11 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress import data, models, sources
+from compress import data, metrics, models, sources
+from compress.checkpoint import load_weights, read_weights
 from compress.data import TrainingData
 from compress.errors import DataError, InputError
+from compress.export.program_file import read_program
 from compress.metrics import evaluation_mode
 from compress.recipe import schema
+
+_MOST_BYTES = 8 * 2**30
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
@@ -36,13 +40,13 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return data.from_factory(wanted.factory)
 
 
-def build_model(wanted: schema.Model, seed: int) -> nn.Module:
-    """A fresh network; the same seed gives the same weights.
+def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
+    """A fresh network; the same seed gives the same weights, and None those of torch's own generator.
 
     Raises:
         InputError: a factory that cannot be imported or called, or that returns no module.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -59,9 +63,83 @@ def build_model(wanted: schema.Model, seed: int) -> nn.Module:
         case schema.VisionTransformer():
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
+        case schema.Program():
+            raise InputError(
+                "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
+            )
         case schema.FactoryModel():
-            torch.manual_seed(seed)
+            if seed is not None:
+                torch.manual_seed(seed)
             return models.from_factory(wanted.factory, wanted.args)
+
+
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+    """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Raises:
+        InputError: the file cannot be read, or does not fit the recipe's model.
+    """
+    program = isinstance(wanted, schema.Program)
+    if program != (source.suffix == ".pt2"):
+        what = "is a program, and the recipe names another model" if not program else "is no program"
+        raise InputError(f"{source} {what}: a .pt2 file and model: {{name: program}} go together")
+    if program:
+        return read_program(source)
+    model = build_model(wanted, seed)
+    load_weights(model, read_weights(source), str(source))
+    return model
+
+
+def build_task(wanted: schema.Task | schema.OwnTask) -> metrics.Task:
+    """What the word or the functions of a recipe's `task` mean.
+
+    Raises:
+        InputError: a function that cannot be imported.
+    """
+    if not isinstance(wanted, schema.OwnTask):
+        return wanted
+    own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
+    return metrics.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+
+
+class _OwnMeasure:
+    """A loss or metric of the user's own, which may fail in any way."""
+
+    def __init__(self, spec: str) -> None:
+        self._spec, self._function = spec, models.function(spec)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Raises InputError where the function fails, or gives no single number."""
+        try:
+            value = self._function(output, target)
+        except Exception as error:
+            given = " and ".join(f"{value.dtype} {list(value.shape)}" for value in (output, target))
+            raise InputError(
+                f"{self._spec} failed on output and target of {given} ({type(error).__name__}: {error})"
+            ) from error
+        single = isinstance(value, Tensor) and value.numel() == 1
+        if not single and not isinstance(value, float | int):
+            what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
+        return torch.as_tensor(value)
+
+
+def require_room(wanted: schema.Model, source: str) -> None:
+    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
+
+    Raises:
+        InputError: it takes more than 8 GiB, or cannot be built.
+    """
+    try:
+        with torch.device("meta"):  # sizes without memory
+            size = sum(tensor.nbytes for tensor in build_model(wanted, None).parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
@@ -71,7 +149,7 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         DataError: the wrong size of image, or too many classes.
     """
     model = recipe.model
-    if isinstance(model, schema.FactoryModel):
+    if isinstance(model, schema.FactoryModel | schema.Program):
         return
     data.require_shape(dataset, model.image, model.name)
     if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):

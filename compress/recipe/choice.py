@@ -98,6 +98,15 @@ class Choice(ABC):
     def count(self) -> tuple[int, int]:
         """(how many weights or nodes go by the latest choice, of how many); earlier stages may have taken more."""
 
+    @property
+    @abstractmethod
+    def expected(self) -> int | None:
+        """How many go by the stage's level alone; None where widths, floors or a budget have a say in it."""
+
+    def left_alive(self, model: nn.Module) -> int:
+        """How many entries were chosen to go and are not exactly zero in `model`, which has no masks any more."""
+        return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
+
     @abstractmethod
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
 

@@ -12,7 +12,7 @@ import compress.export
 from compress.checkpoint import load, read_weights
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.recipe.building import build_model
+from compress.recipe.building import build_model, require_room
 from compress.recipe.loading import load_recipe
 from compress.recipe.output import whole_folder
 
@@ -26,7 +26,7 @@ def export(
 
     Args:
         recipe: a recipe's file or name, for the network that the weights belong to; None where `source` is a
-            .safetensors file of this package, which has the recipe in it.
+            .safetensors file of this package, which has the recipe in it; that one may not name a factory.
         changes: to the recipe, as "model.latent=16".
 
     Returns:
@@ -71,13 +71,20 @@ def _recipe_of(source: Path) -> schema.Recipe:
     if text is None:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
     try:
-        return schema.Recipe.model_validate_json(text)
+        found = schema.Recipe.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "all of it"
         raise InputError(
             f"the recipe inside {source} is damaged ({key}: {first['msg']}): name one with --recipe"
         ) from None
+    if isinstance(found.model, schema.FactoryModel):
+        raise InputError(
+            f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "
+            "name a recipe that you trust with --recipe"
+        )
+    require_room(found.model, str(source))
+    return found
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:

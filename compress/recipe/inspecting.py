@@ -9,15 +9,15 @@ from pydantic import ValidationError
 from compress.checkpoint import Weights, rebuild
 from compress.export import contents
 from compress.recipe import schema
-from compress.recipe.building import build_model
+from compress.recipe.building import build_model, require_room
 from compress.recipe.loading import brief_yaml, resolved_yaml
 
 
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str, Any]:
     """`contents.inspect`, and beside it, where a recipe is noted in the file, "recipe" as data and as YAML.
 
     The network of weights is known where the recipe names one of this package's. A factory is not called: to look
-    into a file runs nobody's code.
+    into a file runs nobody's code, unless it is a program and `trusted`.
 
     Returns:
         ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}.
@@ -25,7 +25,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: as `contents.inspect`.
     """
-    found = contents.inspect(path, lambda weights: _network(weights, os.fspath(path)))
+    found = contents.inspect(path, lambda weights: _network(weights, os.fspath(path)), trusted=trusted)
     recipe = _recipe(found["metadata"])
     if recipe is not None:
         found["recipe"] = {
@@ -46,8 +46,9 @@ def _recipe(metadata: dict[str, str]) -> schema.Recipe | None:
 
 def _network(weights: Weights, source: str) -> contents.Network | None:
     recipe = _recipe(weights.metadata)
-    if recipe is None or isinstance(recipe.model, schema.FactoryModel):
+    if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
     wanted = recipe.model
+    require_room(wanted, source)
     network = rebuild(weights, lambda: build_model(wanted, recipe.seed), source)
     return network, torch.zeros(2, *wanted.image)

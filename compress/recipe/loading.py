@@ -332,6 +332,7 @@ _NEEDS = {
     "greater_than": "a number above {gt:.10g}",
     "greater_than_equal": "at least {ge:.10g}",
     "less_than": "a number below {lt:.10g}",
+    "less_than_equal": "at most {le:.10g}",
 }
 
 

@@ -75,6 +75,23 @@ class NodeChoice(Choice):
         return sum(int((~keep).sum()) for keep in kept), sum(len(keep) for keep in kept)
 
     @property
+    def expected(self) -> int | None:
+        stage = self._stage
+        if (
+            stage.level[0] != "sparsity"
+            or stage.multiple_of > 1
+            or stage.min_keep
+            or stage.scope not in (None, "layer")
+        ):
+            return None
+        shares = dict.fromkeys(self.layers, stage.goes)
+        if stage.layers is not None:
+            shares = shares_of(stage.layers, self.names)
+        return sum(
+            min(round(shares[name] * size), size - 1) for name, size in self.layers.items()
+        )  # the last one stays
+
+    @property
     def achieved(self) -> float:
         measure, _ = self._stage.level
         if measure == "sparsity":

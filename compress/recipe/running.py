@@ -17,13 +17,21 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import stats
-from compress.checkpoint import load_weights, read_weights, write_weights
+from compress.checkpoint import write_weights
 from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError
 from compress.export import latency
 from compress.export.card import model_card
 from compress.recipe import rehearsal, schema
-from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.recipe.building import (
+    build_data,
+    build_model,
+    build_task,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.loading import resolved_yaml
@@ -48,11 +56,11 @@ def prepare(recipe: schema.Recipe, data_root: Path, device: str, watcher: Watche
     Raises:
         DataError, InputError: it is not there, does not fit, or there is no such device.
     """
-    chosen = choose_device(device)
+    chosen, task = choose_device(device), build_task(recipe.task)
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock)
+    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -95,9 +103,10 @@ def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> 
         CheckpointError: the weights do not fit.
         DataError: the data do not.
     """
-    model = build_model(recipe.model, recipe.seed)
-    if source is not None:
-        load_weights(model, read_weights(source), str(source))
+    if source is None:
+        model = build_model(recipe.model, recipe.seed)
+    else:
+        model = trained_model(recipe.model, recipe.seed, source)
     model.to(setting.device)
     require_inputs(model, setting.example, recipe.model)
     return model

@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from compress.distill import Teacher
-from compress.errors import InputError
+from compress.errors import InputError, RunError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, shares_of
+from compress.recipe.choice import Choice, Pruned
 from compress.recipe.node_choice import NodeChoice, choose_within, even_scores
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
-from compress.recipe.weight_choice import WeightChoice
+from compress.recipe.weight_choice import WeightChoice, going
 from compress.remove.pruner import Pruner, Removal
 from compress.retrain import Training, only_trainable
 from compress.select.targets import resolve
@@ -35,6 +35,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     Raises:
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.retrain.train`.
+        RunError: what is gone is not what was asked for.
     """
     setting = in_batches_of(stage, setting)
     steps, removal = schedule(stage, setting.steps_per_epoch)
@@ -63,7 +64,9 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         if steps and stage.retrain is not None:
             training = setting.train(model, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
+    earlier_ones = bool(pruned.keep)
     chosen.settle()
+    _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
     count, total = chosen.count
@@ -84,6 +87,27 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         "epoch_losses": training.losses,
         "seconds": setting.clock.spent("training") - earlier,
     }
+
+
+def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Choice, earlier_ones: bool) -> None:
+    """What the results will say of the stage is true of the weights.
+
+    Raises:
+        RunError: something that was to go is not exactly zero, or more or less goes than the recipe asks for.
+    """
+    if alive := chosen.left_alive(model):
+        raise RunError(f"{describe_target(stage)}: {alive:,} entries that were to go are not zero after the removal")
+    measure, asked = stage.level[0], chosen.asked
+    count, expected = chosen.count[0], chosen.expected
+    if measure != "sparsity":
+        kept = chosen.achieved <= asked
+    else:  # what earlier stages took stays gone, and may be more
+        kept = expected is None or count == expected or (earlier_ones and count > expected)
+    if not kept:
+        raise RunError(
+            f"{describe_target(stage)}: {measure} {asked:g} was asked for and {chosen.achieved:.6g} is reached; "
+            "no results are written"
+        )
 
 
 def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
@@ -117,23 +141,18 @@ def check_stage(
         schedule(stage, setting.steps_per_epoch)
     with told_at(place(f"stages.{number}.{'target' if stage.layers is None else 'layers'}")):
         if isinstance(stage.target, schema.Nodes):
-            going = _going_nodes(model, stage, setting, pruned or Pruned())
+            count = _going_nodes(model, stage, setting, pruned or Pruned())
         else:
-            going = _going(model, stage)
+            count = _going(model, stage)
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
-    return going
+    return count
 
 
 def _going(model: nn.Module, stage: schema.Stage) -> int:
     assert isinstance(stage.target, schema.Weights)
-    found = {t.path: t.parameter.numel() for t in resolve(model, stage.target.weights, bias=stage.target.bias)}
-    if stage.layers is not None:
-        shares = shares_of(stage.layers, {path: (path,) for path in found})
-        return sum(round(shares[path] * size) for path, size in found.items())
-    sizes = list(found.values())
-    return sum(round(stage.goes * size) for size in (sizes if stage.scope == "layer" else [sum(sizes)]))
+    return going(resolve(model, stage.target.weights, bias=stage.target.bias), stage)
 
 
 def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned: Pruned) -> int:

@@ -59,6 +59,10 @@ class WeightChoice(Choice):
         total = sum(mask.numel() for mask in masks)
         return total - sum(int(mask.count_nonzero()) for mask in masks), total
 
+    @property
+    def expected(self) -> int:
+        return going(self._targets, self._stage)
+
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stage, names = self._stage, self.own_paths
         scores = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
@@ -91,6 +95,17 @@ class WeightChoice(Choice):
         if self._stage.scope == "global":
             return returning(slopes, dead, may, share)
         return [returning([s], [d], [m], share)[0] for s, d, m in zip(slopes, dead, may, strict=True)]
+
+
+def going(targets: Sequence[Target], stage: schema.Stage) -> int:
+    """How many of the targets' entries a stage takes: exactly, but for those that earlier ones took beyond it."""
+    sizes = {target.path: target.parameter.numel() for target in targets}
+    if stage.layers is not None:
+        shares = shares_of(stage.layers, {path: (path,) for path in sizes})
+        return sum(round(shares[path] * size) for path, size in sizes.items())
+    return sum(
+        round(stage.goes * size) for size in (sizes.values() if stage.scope == "layer" else [sum(sizes.values())])
+    )
 
 
 def _weight_scores(

@@ -128,7 +128,12 @@ class _OnBehalf:
 
 
 def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
-    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj."""
+    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj.
+
+    A bare nn.Module, as the module of a program has for each of its former layers, can only be read so.
+    """
+    if type(module) is nn.Module:
+        return model
     for other in model.modules():
         if isinstance(other, nn.MultiheadAttention) and other.out_proj is module:
             return other

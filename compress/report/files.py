@@ -7,6 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from compress.report.visible import visible
+
 Found = Mapping[str, Any]
 
 SHORT = 100
@@ -28,7 +30,7 @@ def layers(found: Found) -> Table:
         cells += [_part(layer, "zero_rows", "rows"), _part(layer, "zero_columns", "columns")]
         if counted:
             cells.append(f"{layer['macs']:,}" if "macs" in layer else "")
-        table.add_row(Text(layer["name"]), shape, *cells)
+        table.add_row(Text(visible(layer["name"])), shape, *cells)
     return table
 
 

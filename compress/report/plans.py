@@ -8,6 +8,7 @@ from rich.text import Text
 
 from compress.report.files import widths_kept
 from compress.report.tables import MEASURES, removal
+from compress.report.visible import visible
 
 Plan = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ def matched(plan: Plan) -> Table:
         for one in found[:ROWS]:
             also = [layer for layer in one.get("layers", ()) if layer != one["name"]]
             name = one["name"] + (f" (with {', '.join(also)})" if also else "")
-            table.add_row(f"{number}", Text(name), *_counts(one["of"], one["goes"]))
+            table.add_row(f"{number}", Text(visible(name)), *_counts(one["of"], one["goes"]))
         if rest := found[ROWS:]:
             sums = [sum(one[key] for one in rest) for key in ("of", "goes")]
             table.add_row(f"{number}", f"and {len(rest)} more", *_counts(*sums))

@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from compress.report.visible import visible
+
 DRAW = 0.2
 """Seconds between two drawings. Each takes some tenths of a millisecond, as a small network's step does."""
 
@@ -143,7 +145,7 @@ class Display:
 
     def _say(self, line: str) -> None:
         if not self._quiet:
-            self._console.print(Text(line))
+            self._console.print(Text(visible(line)))
 
 
 class _Training:
@@ -196,7 +198,7 @@ class _Drawing:
         self._title, self._training = title, training
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self._title, no_wrap=True, overflow="crop")
+        yield Text(visible(self._title), no_wrap=True, overflow="crop")
         if self._training is None:
             return
         first = self._training.pieces()

@@ -6,6 +6,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from compress.report.visible import visible
+
 Results = Mapping[str, Any]
 
 MODELS = ("dense", "masked", "slim")
@@ -44,7 +46,7 @@ def stages(results: Results) -> Table:
     table.add_column("")
     for number in range(1, len(found) + 1):
         table.add_column(f"stage {number}", overflow="fold")
-    table.add_row("target", *(Text(f"{stage['kind']} of {stage['target']}") for stage in found))
+    table.add_row("target", *(Text(visible(f"{stage['kind']} of {stage['target']}")) for stage in found))
     table.add_row("criterion", *(stage["criterion"]["kind"] for stage in found))
     table.add_row("removal", *(removal(stage) for stage in found))
     table.add_row("asked", *(f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
@@ -95,7 +97,7 @@ def comparison(results: Results) -> Table:
     for sparsity in results["sparsities"]:
         table.add_column(level(results, sparsity), justify="right", no_wrap=True)
     for (_, cells), label in zip(compared(results), labels(results).values(), strict=True):
-        table.add_row(Text(label), *map(_stacked, cells))
+        table.add_row(Text(visible(label)), *map(_stacked, cells))
     return table
 
 
@@ -135,7 +137,7 @@ def _stacked(cell: str) -> Text:
 def recipes(found: Iterable[tuple[str, str]]) -> Table:
     table = Table("name", "what it does", title="shipped recipes")
     for name, summary in found:
-        table.add_row(Text(name), Text(summary))
+        table.add_row(Text(visible(name)), Text(visible(summary)))
     return table
 
 
@@ -148,7 +150,7 @@ def latencies(found: Mapping[str, Any]) -> Table:
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
             numbers = [f"{figures[key]:.3f}" for key in ("p50", "p90", "p99", "min")]
-            table.add_row(Text(name), batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
+            table.add_row(Text(visible(name)), batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
     return table
 
 

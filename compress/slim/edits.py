@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,6 +25,13 @@ EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
     "num_groups": (nn.GroupNorm,),
     "num_channels": (nn.GroupNorm,),
 }
+
+
+_MOST_ROUNDS = 64
+"""Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
+
+_MOST_ENTRIES = 2**28
+"""Of an example input that a network is traced for."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,10 @@ def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
     Raises:
         CheckpointError: an edit names no tensor, attribute or number of the model, or its sizes are not the model's.
     """
-    for part in _rounds(edits):
+    rounds = _rounds(edits)
+    if len(rounds) > _MOST_ROUNDS:
+        raise CheckpointError(f"The shape edits are of {len(rounds)} slimmings; {_MOST_ROUNDS} is the most.")
+    for part in rounds:
         given = [edit for edit in part if edit.kind == "input"]
         if given:
             model = _traced(model, given)
@@ -150,11 +161,11 @@ def _traced(model: nn.Module, given: Sequence[ShapeEdit]) -> nn.Module:
     sizes = [edit.before for edit in given]
     if not isinstance(dtype, torch.dtype) or [edit.index for edit in given] != list(range(len(sizes))):
         raise CheckpointError("The shape edits for a traced network do not say what input it takes; file damaged.")
-    if max(sizes) > 2**16 or min(sizes) < 1:
+    if min(sizes) < 1 or prod(sizes) > _MOST_ENTRIES:
         raise CheckpointError(f"The shape edits are for inputs of the sizes {sizes}, which no network takes.")
     earlier = getattr(model, "shape_edits", ())
     try:
-        module = traced_module(trace(model, torch.zeros(sizes, dtype=dtype)))
+        module = traced_module(trace(model, torch.zeros((), dtype=dtype).expand(sizes)))
     except Exception as error:
         raise CheckpointError(
             f"The shape edits are for a network that takes inputs of the sizes {sizes}, and the model does not "

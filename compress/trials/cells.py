@@ -16,7 +16,15 @@ from compress.checkpoint import Weights, load_weights, read_weights
 from compress.data import Dataset
 from compress.errors import DataError
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.recipe.building import (
+    build_data,
+    build_model,
+    build_task,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
 from compress.recipe.clock import Clock
 from compress.recipe.running import cpu_name
 from compress.recipe.setting import Setting, unwatched
@@ -93,7 +101,7 @@ def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, A
         "tuning": tuning,  # the held-out part is normalised like the whole
         "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
         "weights": trained.sha256,
-        "task": recipe.task,
+        "task": recipe.model_dump(mode="json", include={"task"}, exclude_defaults=True)["task"],
         "batch_size": recipe.data.batch_size,
     }
 
@@ -108,13 +116,17 @@ def prepare(place: Place, seed: int, *, tuning: bool) -> Setting:
     recipe = place.recipe
     dataset = load(recipe.data, place.data_root, tuning)
     device = choose_device(place.device)
-    return Setting(dataset, recipe.task, recipe.data.batch_size, device, seed, unwatched, Clock())
+    return Setting(dataset, build_task(recipe.task), recipe.data.batch_size, device, seed, unwatched, Clock())
 
 
 def network(trained: Trained, place: Place, seed: int) -> nn.Module:
     """The dense network, fresh for every call."""
-    model = build_model(place.recipe.model, seed)
-    load_weights(model, _weights(trained), str(trained.path))
+    wanted = place.recipe.model
+    if isinstance(wanted, schema.Program):
+        model = trained_model(wanted, seed, trained.path)
+    else:
+        model = build_model(wanted, seed)
+        load_weights(model, _weights(trained), str(trained.path))
     return model.to(choose_device(place.device))
 
 
@@ -155,9 +167,10 @@ def described(place: Place) -> dict[str, Any]:
     """The part of a results.json that says what was run on what."""
     recipe = place.recipe
     data = load(recipe.data, place.data_root, False)
+    metric = ("accuracy", "%") if schema.has_accuracy(recipe.task) else ("loss", "10^-3")
     return {
         "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
-        "metric": {"name": "accuracy", "unit": "%"} if recipe.task == "classify" else {"name": "loss", "unit": "10^-3"},
+        "metric": dict(zip(("name", "unit"), metric, strict=True)),
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},

@@ -27,6 +27,7 @@ RUN = ("README.md", "docs/quickstart.md", "recipes/README.md")
 """Pages whose commands are run here, one after the other in one folder, as `blocks.shortened` says."""
 
 NOT_RUN = {
+    "docs/bring-your-own.md": "run with the files that the page shows, in tests/test_bring_your_own.py",
     "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
@@ -59,11 +60,13 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     assert {page for page, language in found if language == "text"} == {
         "docs/plan.md",
         "docs/search.md",
+        "docs/security.md",
         "docs/terminal.md",
     }, "what a command prints"
     assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
     assert {page for page, language in found if language == "python"} == {
         "README.md",
+        "docs/bring-your-own.md",  # in tests/test_bring_your_own.py
         "docs/compare.md",
         "docs/extending.md",
         "docs/faq.md",
@@ -74,9 +77,9 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
-    """`make` and `python` in tests/test_docs.py, `pip` by the tour."""
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour, a page with the reader's own files by its own test."""
     kinds = re.compile(r"(compress (--)?[a-z-]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
-    lines = [line for page in PAGES for line in commands(page)]
+    lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
     assert len(lines) > 30
     assert [line for line in lines if not kinds.match(line)] == []
 
@@ -152,7 +155,9 @@ def test_the_script_of_the_comparison_runs(
 
 
 @pytest.mark.parametrize(
-    "block", [block for page in PAGES for block in blocks(page, "yaml")], ids=lambda block: name(block.page)
+    "block",
+    [block for page in PAGES if page.name != "bring-your-own.md" for block in blocks(page, "yaml")],
+    ids=lambda block: name(block.page),
 )
 def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
     """A whole recipe, or stages to be put into one."""

@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = {"README.md", "CHANGELOG.md", "recipes/README.md"}
+OUTSIDE = {"README.md", "CHANGELOG.md", "SECURITY.md", "recipes/README.md"}
 """Pages that docs/hooks.py brings in, since others link to them."""
 
 

@@ -88,7 +88,8 @@ def test_the_least_there_can_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a | b", "<script>alert(1)</script>", "[click](http://x)", "two\n# lines", "`code`", "**bold**"]
+    "name",
+    ["a | b", "<script>alert(1)</script>", "[click](http://x)", "two\n# lines", "`code`", "**bold**", "\x1b[2J\u202e"],
 )
 def test_names_cannot_become_markup(name: str) -> None:
     found = results(data={"name": name, "note": name})
@@ -96,6 +97,7 @@ def test_names_cannot_become_markup(name: str) -> None:
     found["models"]["dense"]["metric"] = {name: 1.0}
     card = model_card(found)
     assert name not in card
+    assert all(char.isprintable() or char == "\n" for char in card)
     assert "<script" not in card.replace(r"\<script", "")
     table = [line for line in card.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in table} == {5}

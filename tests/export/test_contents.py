@@ -113,7 +113,7 @@ MACS = {"0": 8 * 16 * 2 * 9, "3": 8 * 16 * 2 * 9, "4": 8 * 16 * 4 * 4, "6": 256 
 def test_multiply_adds_by_hand(tmp_path: Path, suffix: str) -> None:
     example, path = torch.randn(2, 2, 8, 8), tmp_path / f"model.{suffix}"
     (compress.export.onnx if suffix == "onnx" else compress.export.pt2)(convolutions(), path, example)
-    found = inspect(path)
+    found = inspect(path, trusted=True)
     assert {one["name"]: one["macs"] for one in found["layers"] if "macs" in one} == MACS
     assert found["macs"] == sum(MACS.values())
 
@@ -125,7 +125,7 @@ def test_multiply_adds_of_attention(tmp_path: Path, suffix: str) -> None:
     example, path = torch.randn(2, 1, 8, 8), tmp_path / f"model.{suffix}"
     (compress.export.onnx if suffix == "onnx" else compress.export.pt2)(model, path, example)
     block = 4 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 4 * 4 * 16
-    assert inspect(path)["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
+    assert inspect(path, trusted=True)["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
 
 
 def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:
     model, example = row_lstm((1, 6, 6), 5, 1, 3), torch.randn(2, 1, 6, 6)
     compress.export.pt2(model, tmp_path / "model.pt2", example)
     compress.export.onnx(model, tmp_path / "model.onnx", example)
-    found = inspect(tmp_path / "model.pt2")
+    found = inspect(tmp_path / "model.pt2", trusted=True)
     assert layer(found, "lstm")["macs"] == 6 * 4 * 5 * (6 + 5)
     assert found["macs"] == 6 * 4 * 5 * (6 + 5) + 5 * 3
     assert "macs" not in inspect(tmp_path / "model.onnx")
@@ -179,7 +179,7 @@ def test_nodes_of_a_program(tmp_path: Path) -> None:
     with torch.no_grad():
         model.get_parameter("6.weight")[:, 64:128] = 0  # what reads the second of four channels of 8 x 8
     compress.export.pt2(model, tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
-    nodes = inspect(tmp_path / "model.pt2")["nodes"]
+    nodes = inspect(tmp_path / "model.pt2", trusted=True)["nodes"]
     assert {one["name"]: (one["nodes"], one["cuttable"]) for one in nodes["prunable"]}["4"] == (4, 1)
     assert nodes["kept"] == [{"layer": "6", "reason": "it is the network's output"}]
 
@@ -190,7 +190,7 @@ def test_a_program_that_does_not_run_is_told_of_without(tmp_path: Path, monkeypa
 
     compress.export.pt2(convolutions(), tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
     monkeypatch.setattr("compress.stats.measure", fails)
-    found = inspect(tmp_path / "model.pt2")
+    found = inspect(tmp_path / "model.pt2", trusted=True)
     assert found["note"] == "no kernel image"
     assert "macs" not in found
     assert layer(found, "6")["entries"] == 2570
@@ -219,3 +219,20 @@ def test_a_file_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"x": torch.ones(2)}, tmp_path / "model.pt")
     inspect(tmp_path / "model.pt")
     assert len(reads) == 1
+
+
+def test_a_program_is_not_loaded_unless_it_is_trusted(applied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trusted = inspect(applied / "slim.pt2", trusted=True)
+    assert {"macs", "nodes"} <= trusted.keys()
+    monkeypatch.setattr(torch.export, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    found = inspect(applied / "slim.pt2")
+    assert not {"macs", "nodes"} & found.keys()
+    assert "torch.export.load may run code from the file" in found["note"]
+    assert found["tensors"] == trusted["tensors"]
+
+
+def test_types_that_torch_does_not_count_in(tmp_path: Path) -> None:
+    rare = (torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64)
+    state = {str(dtype): torch.tensor([[0, 1], [0, 2.0]]).to(dtype) for dtype in rare}
+    torch.save(state, tmp_path / "w.pt")
+    assert [tensor["zeros"] for tensor in inspect(tmp_path / "w.pt")["tensors"]] == [2] * len(rare)

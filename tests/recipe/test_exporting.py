@@ -1,6 +1,8 @@
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -17,6 +19,7 @@ from compress.models import autoencoder
 from compress.recipe.exporting import export
 
 Run = Callable[..., Result]
+Unchanged = Callable[[Path], AbstractContextManager[None]]
 INPUTS = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(5))
 
 
@@ -101,6 +104,48 @@ def test_a_damaged_recipe_inside_the_file(applied: Path, tmp_path: Path) -> None
         ):
             export(tmp_path / "odd.safetensors", None, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_factory_that_a_file_names_is_not_run(
+    run: Run, applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unchanged: Unchanged
+) -> None:
+    weights, note = load_file(applied / "slim.safetensors"), recipe_inside(applied)
+    (tmp_path / "evil_net.py").write_text("raise SystemExit('it was imported')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for factory in ("evil_net:build", "os:system"):
+        note["model"] = {"factory": factory, "args": {"command": "touch executed"}}
+        save_file(weights, "w.safetensors", metadata={"recipe": json.dumps(note)})
+        with unchanged(tmp_path):
+            text = run("export", "w.safetensors", "-o", "out", code=2).stderr
+            assert (
+                f"would run {factory}, and no file decides what runs here: name a recipe that you trust with --rec"
+                in text
+            )
+            assert "the recipe imports" not in text
+            run("inspect", "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ({"name": "autoencoder", "latent": 10**10}, "is of a network of 10,"),
+        ({"name": "classifier", "image": [10**6, 10**6, 1000]}, "is of a network of "),
+        ({"name": "classifier", "image": [10**12, 10**12, 1]}, "names cannot be built"),
+        ({"name": "row_lstm", "layers": 10**9}, "is damaged"),
+        ({"name": "vision_transformer", "depth": 10**9}, "is damaged"),
+    ],
+)
+def test_a_network_of_absurd_size(applied: Path, tmp_path: Path, model: dict[str, Any], text: str) -> None:
+    note = recipe_inside(applied) | {"model": model} | ({"task": "classify"} if model["name"] != "autoencoder" else {})
+    save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", metadata={"recipe": json.dumps(note)})
+    with pytest.raises(InputError, match=rf"w\.safetensors {text}"):
+        export(tmp_path / "w.safetensors", None, tmp_path / "out")
+
+
+def recipe_inside(applied: Path) -> dict[str, Any]:
+    with safe_open(applied / "slim.safetensors", "pt") as file:
+        found: dict[str, Any] = json.loads(file.metadata()["recipe"])
+        return found
 
 
 def test_the_shape_of_an_input_must_be_known(

@@ -8,15 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compress.errors import InputError, TargetError, UnsupportedModelError
+from compress.errors import InputError, RunError, TargetError, UnsupportedModelError
+from compress.recipe import node_choice, weight_choice
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.removals import schedule
 from compress.recipe.schema import Stage
 from compress.recipe.setting import Setting, unwatched
 from compress.recipe.stages import check_stage, run_stage
+from compress.remove.pruner import Pruner
 from compress.remove.soft import Soft
+from compress.select.choose import choose
 from compress.slim.shrink import slim
+from compress.slim.structured import choose_nodes
 from compress.sources import from_npz
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
@@ -366,3 +370,53 @@ def test_a_retraining_may_have_batches_of_its_own(setting: Setting) -> None:
     assert run_stage(network(), wanted, 0, Pruned(), setting)["steps"] == 20
     with pytest.raises(InputError, match=r"takes 15 steps .* has 10 \(5 an epoch\)"):
         check_stage(network(), stage(removal=wanted.removal.model_dump(mode="json"), retrain=RETRAIN), 0, setting)
+
+
+# --- what the results say is so ---
+
+
+def test_what_is_not_gone_is_told_as_such(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalize = Pruner.finalize
+
+    def forgetful(pruner: Pruner) -> None:
+        finalize(pruner)
+        model[1].weight.data += 1e-30
+
+    monkeypatch.setattr(Pruner, "finalize", forgetful)
+    model = network()
+    with pytest.raises(RunError, match=r"1: [\d,]+ entries that were to go are not zero after the removal"):
+        run_stage(model, stage(), 0, Pruned(), setting)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "erk"])
+def test_more_or_less_than_was_asked_for_is_an_error(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    wanted = stage(target={"weights": ["*.weight"]}, scope=scope, sparsity=0.3)
+    assert run_stage(network(), wanted, 0, Pruned(), setting)["pruned"] == {"layer": 2 * 86}.get(scope, 173)
+    for other in (0.29, 0.31):
+        monkeypatch.setattr(weight_choice, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how))
+        with pytest.raises(RunError, match=r"\*\.weight: sparsity 0\.3 was asked for and 0\.\d+ is reached"):
+            run_stage(network(), wanted, 0, Pruned(), setting)
+
+
+def test_too_few_nodes_are_an_error(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    for changes, text in (({"sparsity": 0.5}, "0.125"), ({"sparsity": None, "params": 0.5}, "0.")):
+        wanted = stage(**changes)
+        monkeypatch.undo()
+        assert run_stage(network(), wanted, 0, Pruned(), setting)["pruned"] >= 4
+        monkeypatch.setattr(
+            node_choice,
+            "choose_nodes",
+            lambda known, scores, sparsity=None, params=None, **how: choose_nodes(known, scores, sparsity=0.125, **how),
+        )
+        with pytest.raises(RunError, match=rf"was asked for and {text}\d* is reached"):
+            run_stage(network(), wanted, 0, Pruned(), setting)
+
+
+def test_what_an_earlier_stage_took_may_be_more(setting: Setting) -> None:
+    model, pruned = network(), Pruned()
+    for number, sparsity in enumerate((0.75, 0.5)):
+        for target in ({"nodes": ["1"]}, {"weights": ["1.weight"]}):
+            found = run_stage(model, stage(target=target, sparsity=sparsity), number, pruned, setting)
+    assert found["achieved"] == 0.75

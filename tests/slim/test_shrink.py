@@ -442,12 +442,25 @@ def test_an_optimizer_goes_on_with_the_slim_network(make):
         ShapeEdit("number", "view.size", 2, 2, 3),
         ShapeEdit("input", "float32", 1, 5, 5),
         ShapeEdit("input", "device", 0, 2, 2),
+        ShapeEdit("input", "float32", 0, 2**40, 2**40),
+        ShapeEdit("input", "float32", 1, 2**63, 2**63),
+        ShapeEdit("input", "float32", 1, -6, -6),
+        ShapeEdit("input", "int1", 0, 2, 2),
     ],
 )
 def test_tampered_edits_of_a_traced_network_are_refused(edit):
+    """The sizes and numbers must be those of the network."""
     good = [ShapeEdit("input", "float32", 0, 2, 2), ShapeEdit("input", "float32", 1, 6, 6)]
     edits = (
         [edit, *good[1:]] if edit.kind == "input" and edit.index == 0 else [*good[: edit.kind == "input" or 2], edit]
     )
     with pytest.raises(CheckpointError, match="shape edit"):
         apply_edits(Counting(_by_number), edits)
+
+
+def test_edits_that_would_trace_or_grow_without_end():
+    inputs = [ShapeEdit("input", "float32", 0, 2, 2), ShapeEdit("input", "float32", 1, 6, 6)]
+    layers = [ShapeEdit("bottleneck", "0" + ".axes" * number, 0, 6, 6) for number in range(100)]
+    for edits in (inputs * 100, layers):
+        with pytest.raises(CheckpointError, match=r"are of 10[01] slimmings; 64 is the most"):
+            apply_edits(nn.Sequential(nn.Linear(6, 6)), edits)

@@ -6,6 +6,7 @@ Rules between keys stand at the later of the two, as field validators that look 
 runs those even where other keys are wrong, and so everything is reported at once.
 """
 
+from compress.duration import Duration
 from compress.recipe.schema.criterion import (
     Ablation,
     AnyCriterion,
@@ -29,11 +30,12 @@ from compress.recipe.schema.model import (
     ConvClassifier,
     FactoryModel,
     Model,
+    Program,
     ResNet20,
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Duration, Part, Task
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
 from compress.recipe.schema.removal import (
     AnyRemoval,
@@ -45,6 +47,7 @@ from compress.recipe.schema.removal import (
     SoftRemoval,
 )
 from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
@@ -77,9 +80,11 @@ __all__ = [
     "Norms",
     "NpzData",
     "Obd",
+    "OwnTask",
     "Part",
     "PenaltyRemoval",
     "PrincipalAxes",
+    "Program",
     "Random",
     "Recipe",
     "Regrowth",
@@ -95,5 +100,6 @@ __all__ = [
     "Variance",
     "VisionTransformer",
     "Weights",
+    "has_accuracy",
     "json_schema",
 ]

@@ -65,7 +65,7 @@ class RowLSTM(Part):
     name: Literal["row_lstm"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
     hidden: Count = Field(default=128, description="nodes of each layer")
-    layers: Count = Field(default=2, description="number of LSTM layers")
+    layers: Count = Field(default=2, le=1000, description="number of LSTM layers")
     classes: int = Field(default=10, ge=2, description="number of classes")
 
 
@@ -78,7 +78,7 @@ class VisionTransformer(Part):
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width; multiples of `patch`")
     patch: Count = Field(default=4, description="height and width of the patches that become tokens")
     dim: Count = Field(default=64, description="size of a token; a multiple of `heads`")
-    depth: Count = Field(default=4, description="number of blocks")
+    depth: Count = Field(default=4, le=1000, description="number of blocks")
     heads: Count = Field(default=4, description="attention heads of a block")
     hidden: Count = Field(default=128, description="hidden nodes of a block's two-layer network")
     classes: int = Field(default=10, ge=2, description="number of classes")
@@ -99,6 +99,12 @@ class VisionTransformer(Part):
         return heads
 
 
+class Program(Part):
+    """The network of a `.pt2` file, which `compress apply` is given; it needs no class."""
+
+    name: Literal["program"]
+
+
 class FactoryModel(Part):
     """A network of one's own: `factory(**args)` returns the module."""
 
@@ -109,7 +115,7 @@ class FactoryModel(Part):
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
 Model = Annotated[
     Annotated[
-        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer, Field(discriminator="name")],
+        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer | Program, Field(discriminator="name")],
         Tag("name model"),
     ]
     | Annotated[FactoryModel, Tag("factory model")],

@@ -26,11 +26,12 @@ from compress.recipe.schema.model import (
     ConvClassifier,
     FactoryModel,
     Model,
+    Program,
     ResNet20,
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct, Task
+from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
 from compress.recipe.schema.removal import (
     FilterRemoval,
     GradualRemoval,
@@ -40,7 +41,11 @@ from compress.recipe.schema.removal import (
     SoftRemoval,
 )
 from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
+
+WATCHING: Final = ("skeletonization", "variance", "ablation", "principal_axes", "scaled_magnitude")
+"""Criteria that look at layers while the network runs, or at what kind they are."""
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 """Devices, to Windows: no file or folder has such a name there."""
@@ -64,7 +69,7 @@ class Recipe(Part):
     data: Data = Field(
         description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
     )
-    task: Task = Field(description="reconstruct (an autoencoder) or classify")
+    task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
@@ -96,11 +101,31 @@ class Recipe(Part):
             )
         return data
 
+    @field_validator("train")
+    @classmethod
+    def _a_program_is_trained(cls, train: Training | None, info: ValidationInfo) -> Training | None:
+        if train is not None and isinstance(info.data.get("model"), Program):
+            raise ValueError("a program comes with its weights; take the section away, and retrain in the stages")
+        return train
+
+    @field_validator("stages")
+    @classmethod
+    def _a_program_has_no_layers_to_watch(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
+        if isinstance(info.data.get("model"), Program):
+            for number, stage in enumerate(stages):
+                if stage.criterion.kind in WATCHING or stage.compensate:
+                    what = "compensate" if stage.compensate else f"the criterion {stage.criterion.kind}"
+                    raise ValueError(
+                        f"entry {number}: {what} watches layers, and a program has none, only operators; "
+                        "magnitude, norms, lamp, taylor, taylor_square, snip and obd do without"
+                    )
+        return stages
+
     @field_validator("task")
     @classmethod
-    def _task_fits_the_model(cls, task: Task, info: ValidationInfo) -> Task:
+    def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
             raise ValueError(
                 f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
             )
@@ -117,11 +142,13 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "program": Program,
     "factory model": FactoryModel,
     "name data": NamedData,
     "npz data": NpzData,
     "folder data": FolderData,
     "factory data": FactoryData,
+    "own task": OwnTask,
     "nodes target": Nodes,
     "weights target": Weights,
     "magnitude": Magnitude,

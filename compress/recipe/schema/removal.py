@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from compress.duration import Duration
 from compress.recipe.schema.criterion import Samples
-from compress.recipe.schema.parts import Duration, DurationText, Part, spelled_out
+from compress.recipe.schema.parts import DurationText, Part, spelled_out
 
 
 class HardRemoval(Part):

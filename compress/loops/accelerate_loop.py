@@ -1,0 +1,75 @@
+"""Pruning in a loop with Accelerate, which needs no import of it: what is asked of the accelerator is here."""
+
+import math
+from typing import Any, Protocol
+
+from torch import nn
+
+from compress.loops.pruning import Loop, Maker, Pruning
+from compress.remove.pruner import Pruner
+
+
+class Accelerator(Protocol):
+    """accelerate.Accelerator, as far as it is used here."""
+
+    gradient_accumulation_steps: int
+
+    @property
+    def sync_gradients(self) -> bool: ...
+    def unwrap_model(self, model: nn.Module) -> Any: ...
+    def register_for_checkpointing(self, *objects: Any) -> None: ...
+
+
+class AcceleratePruning:
+    """Prunes a model that `accelerator.prepare` has wrapped, and keeps its state in `accelerator.save_state`.
+
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    pruning = AcceleratePruning(
+        accelerator, model, lambda model, loop: SoftPruner(model, ["*"], 0.9, steps=loop.steps("2 epochs")),
+        batches=len(loader), epochs=3)
+    for epoch in range(3):
+        for x, y in loader:
+            with accelerator.accumulate(model):
+                accelerator.backward(loss(model(x), y)); optimizer.step(); optimizer.zero_grad()
+                pruning.step()  # does nothing where gradients were only added up
+    pruning.finalize()
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, model: nn.Module, make: Maker, *, batches: int | None = None, epochs: int = 1
+    ) -> None:
+        """
+        Args:
+            make: called with the model as it was before `prepare`, and the loop's length.
+            batches, epochs: the length of the loop. `batches` is that of the prepared loader, on this process; None
+                where it is unknown.
+
+        Raises:
+            InputError: the loop is too short for the removal.
+        """
+        self._accelerator, self._pruning = accelerator, Pruning(make)
+        per_epoch = None if batches is None else math.ceil(batches / accelerator.gradient_accumulation_steps)
+        loop = Loop(None if per_epoch is None else per_epoch * epochs, per_epoch)
+        self._pruning.begin(accelerator.unwrap_model(model), loop)
+        accelerator.register_for_checkpointing(self)
+
+    @property
+    def pruner(self) -> Pruner:
+        assert self._pruning.pruner is not None
+        return self._pruning.pruner
+
+    def step(self) -> None:
+        """After `optimizer.step()`, whether or not Accelerate has let that step."""
+        if self._accelerator.sync_gradients:
+            self._pruning.step()
+
+    def finalize(self) -> None:
+        """Zeros become final, and parameters plain again."""
+        self._pruning.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._pruning.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Called by `accelerator.load_state`, once the model has its weights."""
+        self._pruning.load_state_dict(state)

@@ -1,0 +1,68 @@
+"""Pruning as a callback of Lightning: Trainer(callbacks=[LightningPruning(make)])."""
+
+import math
+from typing import Any
+
+from torch import nn
+
+from compress.errors import MissingPackageError
+from compress.loops.pruning import Loop, Maker, Pruning
+from compress.remove.pruner import Pruner
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError:
+    try:
+        from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
+    except ImportError as error:
+        raise MissingPackageError(
+            "LightningPruning needs the package lightning, which is not installed: pip install 'softprune[lightning]'"
+        ) from error
+
+
+class LightningPruning(Callback):
+    """Prunes the LightningModule while it is fitted, and keeps its state in Lightning's checkpoints.
+
+    LightningPruning(lambda model, loop: SoftPruner(model, ["net.*"], 0.9, steps=loop.steps("3 epochs")))
+
+    The pruner is made after the sanity check, so that this sees the network as it was. A step is a batch at whose end
+    an optimizer has stepped, which with `accumulate_grad_batches` not every batch is. A trainer of the package
+    pytorch_lightning takes this callback too.
+    """
+
+    def __init__(self, make: Maker) -> None:
+        """make: called with the LightningModule, whose names the targets are, and the loop's length."""
+        self._pruning = Pruning(make)
+        self._steps_seen = 0  # of all optimizers together
+
+    @property
+    def pruner(self) -> Pruner | None:
+        """The pruner; None before training has started."""
+        return self._pruning.pruner
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._steps_seen = trainer.global_step
+        self._pruning.begin(pl_module, _loop_of(trainer), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: nn.Module, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if trainer.global_step > self._steps_seen:
+            self._steps_seen = trainer.global_step
+            self._pruning.step()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pruning.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._pruning.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._pruning.load_state_dict(state_dict)
+
+
+def _loop_of(trainer: Trainer) -> Loop:
+    total, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    per_epoch = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
+    # Without a limit in steps or epochs the estimate is infinite, or -1.
+    return Loop(int(total) if 0 <= total < math.inf else None, per_epoch)

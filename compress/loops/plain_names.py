@@ -1,0 +1,99 @@
+"""The state_dict of a network that is being pruned, under the names that it has without pruning."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from compress.errors import InputError
+from compress.remove.pruner import Pruner
+
+_BUFFERS = ("mask", "pruned", "start")
+
+
+class PlainNames:
+    """From now on `state_dict()` of the pruner's model has `weight`, as it acts, and none of what stands for it.
+
+    `load_state_dict` takes the same. The sets, and what fades, stay as they are then; `hidden` and `reveal` are
+    for them.
+    """
+
+    def __init__(self, pruner: Pruner) -> None:
+        self._targets, self._learns = pruner.targets, pruner.removal.learns
+        self._hooks: list[RemovableHandle] = []
+        for target in pruner.targets:
+            module, name = target.module, target.name
+            self._hooks += [
+                module.register_state_dict_post_hook(partial(_to_plain, name)),  # type: ignore[no-untyped-call]
+                module.register_load_state_dict_pre_hook(partial(_from_plain, name)),  # type: ignore[no-untyped-call]
+            ]
+
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def values(self) -> dict[str, Tensor]:
+        """The parameters as they act."""
+        return {target.path: _acting(target.module, target.name).clone() for target in self._targets}
+
+    def hidden(self) -> dict[str, Tensor]:
+        """What the plain state_dict does not tell, by the names that it has in the whole one."""
+        found = {}
+        for target in self._targets:
+            for suffix in _BUFFERS:
+                buffer = target.module._buffers[f"{target.name}_{suffix}"]
+                if buffer is not None:
+                    found[f"{target.path}_{suffix}"] = buffer
+            if self._learns:  # what learns underneath a mask cannot be told from the product
+                orig = target.module._parameters[f"{target.name}_orig"]
+                assert orig is not None
+                found[f"{target.path}_orig"] = orig.detach()
+        return found
+
+    @torch.no_grad()
+    def reveal(self, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+        """Take what `hidden` and `values` gave.
+
+        Raises:
+            InputError: it is of another network or pruner.
+        """
+        mine = self.hidden()
+        shapes = {name: tuple(tensor.shape) for name, tensor in mine.items()}
+        if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+            raise InputError("this state is of another run: its masks are not of these parameters and shapes")
+        for target in self._targets:
+            orig = target.module._parameters[f"{target.name}_orig"]
+            assert orig is not None
+            orig.copy_(weights[target.path])
+        for name, tensor in mine.items():
+            tensor.copy_(tensors[name])
+
+
+def _acting(module: nn.Module, name: str) -> Tensor:
+    orig, mask = module._parameters[f"{name}_orig"], module._buffers[f"{name}_mask"]
+    assert orig is not None
+    assert mask is not None
+    # A mask of numbers is one under which the weights learn; what fades does so in the parameter itself.
+    return orig.detach() if mask.dtype == torch.bool else orig.detach() * mask
+
+
+def _to_plain(name: str, module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: object) -> None:
+    orig = state.pop(f"{prefix}{name}_orig")
+    mask = state.pop(f"{prefix}{name}_mask")
+    for suffix in _BUFFERS:
+        state.pop(f"{prefix}{name}_{suffix}", None)
+    state[f"{prefix}{name}"] = orig if mask.dtype == torch.bool else orig.detach() * mask
+
+
+def _from_plain(name: str, module: nn.Module, state: dict[str, Any], prefix: str, *others: object) -> None:
+    key = f"{prefix}{name}"
+    if key not in state:
+        return
+    state[f"{key}_orig"] = state.pop(key)
+    for suffix in _BUFFERS:
+        buffer = module._buffers[f"{name}_{suffix}"]
+        if buffer is not None:
+            state[f"{key}_{suffix}"] = buffer

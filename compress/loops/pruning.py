@@ -1,0 +1,138 @@
+"""A pruner that is made, stepped, saved and finished by somebody else's loop."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.duration import Duration
+from compress.errors import InputError
+from compress.loops.plain_names import PlainNames
+from compress.remove.masks import fold
+from compress.remove.pruner import Pruner
+from compress.select.choose import LayerCollapseWarning
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long the training is, from its very start, in optimizer steps; None where the loop does not know."""
+
+    total: int | None
+    per_epoch: int | None
+
+    def steps(self, span: int | str) -> int:
+        """So many optimizer steps: 1000, "1000 steps", or "3 epochs".
+
+        Raises:
+            InputError: it is neither, or epochs where the loop's loader has no length.
+        """
+        if isinstance(span, int):
+            return span
+        try:
+            duration = Duration.parse(span)
+        except ValueError as error:
+            raise InputError(f"the removal's length: {error}") from error
+        if duration.unit == "epochs" and self.per_epoch is None:
+            raise InputError(
+                f"{span!r}: the training loader has no length, so that an epoch has no number of steps; give steps, "
+                'as "1000 steps"'
+            )
+        return duration.steps(self.per_epoch or 1)
+
+
+Maker = Callable[[nn.Module, Loop], Pruner]
+"""Makes the pruner, any one, e.g. lambda model, loop: SoftPruner(model, ["*"], 0.9, steps=loop.steps("3 epochs"))."""
+
+
+class Pruning:
+    """What the callbacks of all loops have in common.
+
+    Whatever the loop saves of the model while it is being pruned has the names of the network as it was, so that the
+    loop can load it before there is a pruner, and anybody else without one. What the pruner has to know beside that
+    is in `state_dict`.
+    """
+
+    def __init__(self, make: Maker) -> None:
+        self._make = make
+        self._saved: dict[str, Any] | None = None  # of an earlier run, to go on from
+        self._final: dict[str, Any] = {}
+        self._names: PlainNames | None = None
+        self.pruner: Pruner | None = None
+
+    def begin(self, model: nn.Module, loop: Loop, done: int = 0) -> None:
+        """Make the pruner, or make it as it was when the loop was saved.
+
+        Args:
+            done: steps that the loop has behind it.
+
+        Raises:
+            InputError: the loop is too short for the removal, or the saved state is of another run.
+        """
+        saved, self._saved = self._saved, None
+        # To make a pruner can change weights: hard removal does, and which ones chance may say.
+        loaded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if saved else {}
+        with warnings.catch_warnings():
+            if saved:  # what is chosen now is not what goes
+                warnings.simplefilter("ignore", LayerCollapseWarning)
+            pruner = self._make(model, loop)
+        self._names = PlainNames(pruner)
+        try:
+            if saved:
+                self._restore(pruner, saved, loaded)
+            left = None if loop.total is None else loop.total - done + pruner.steps_done
+            if left is not None and pruner.removal.steps > left:
+                raise InputError(
+                    f"the removal takes {pruner.removal.steps} steps and the loop has only {left}: make the removal "
+                    "shorter or the loop longer"
+                )
+        except InputError:
+            self._names.remove()
+            fold(model)
+            raise
+        self.pruner = pruner
+
+    def step(self) -> None:
+        """After an optimizer step. One that a loss scaler skipped counts too, as it does in the loop's own length."""
+        if self.pruner is not None:
+            self.pruner.step()
+
+    def end(self) -> None:
+        """Zeros become final and names plain. A loop that was stopped early ends in an EarlyRemovalWarning."""
+        if self.pruner is None or self._names is None:
+            return
+        self._final = self.state_dict()  # for a checkpoint that is written after this
+        self._names.remove()
+        self.pruner.finalize()
+        self._names = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, names and tensors; empty where nothing has begun."""
+        if self.pruner is None or self._names is None:
+            return self._final
+        return {"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there: now, or as soon as the loop begins.
+
+        Raises:
+            InputError: the state is of another run.
+        """
+        if self.pruner is None or self._names is None:
+            self._saved = state
+        elif state:
+            self._restore(self.pruner, state, self._names.values())
+
+    def _restore(self, pruner: Pruner, state: Mapping[str, Any], loaded: Mapping[str, Tensor]) -> None:
+        """loaded: the parameters, as they act, that the model was saved with."""
+        assert self._names is not None
+        self._names.reveal(state["tensors"], loaded)
+        pruner.load_state_dict(state["pruner"])
+        for name, weight in self._names.values().items():
+            if not torch.equal(weight, loaded[name]):
+                raise InputError(
+                    f"the state of the pruner does not belong to the weights that were loaded: {name} differs where "
+                    "it is pruned; resume weights and state from the same checkpoint"
+                )

@@ -1,0 +1,105 @@
+"""Pruning as a callback of the Trainer of Hugging Face: Trainer(..., callbacks=[TrainerPruning(make)])."""
+
+import math
+import os
+from collections.abc import Sized
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.checkpoint import atomic
+from compress.errors import CheckpointError, InputError, MissingPackageError
+from compress.loops.pruning import Loop, Maker, Pruning
+from compress.remove.pruner import Pruner
+
+try:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ImportError as error:
+    raise MissingPackageError(
+        "TrainerPruning needs the package transformers, which is not installed: pip install 'softprune[transformers]'"
+    ) from error
+
+STATE = "softprune.pt"
+"""The pruner's state, beside the model's in each of the Trainer's checkpoints."""
+
+
+class TrainerPruning(TrainerCallback):
+    """Prunes the Trainer's model while it trains, and keeps its state in the Trainer's checkpoints.
+
+    TrainerPruning(lambda model, loop: SoftPruner(model, ["*.dense.weight"], 0.9, steps=loop.steps("3 epochs")))
+    """
+
+    def __init__(self, make: Maker, *, resume_from: str | os.PathLike[str] | None = None) -> None:
+        """
+        Args:
+            make: called with the model and the loop's length.
+            resume_from: the checkpoint's folder, where `Trainer.train(resume_from_checkpoint=...)` gets one that lies
+                elsewhere than in the output folder: the Trainer does not tell its callbacks.
+        """
+        self._pruning, self._resume_from = Pruning(make), resume_from
+
+    @property
+    def pruner(self) -> Pruner | None:
+        """The pruner; None before training has started."""
+        return self._pruning.pruner
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
+        """
+        Raises:
+            InputError: the training is too short for the removal, or would end with another checkpoint than its last.
+            CheckpointError: it goes on from a checkpoint that has no state of a pruner.
+        """
+        if args.load_best_model_at_end:
+            raise InputError(
+                "load_best_model_at_end=True may bring back weights from before the removal was complete: set it to "
+                "False, and take the model as it is after training"
+            )
+        if state.global_step:
+            self._pruning.load_state_dict(_read(self._state_file(args, state)))
+        model, loader = objects["model"], objects["train_dataloader"]
+        assert isinstance(model, nn.Module)
+        per_epoch = None
+        if isinstance(loader, Sized):
+            per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
+        self._pruning.begin(model, Loop(state.max_steps, per_epoch), state.global_step)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
+        self._pruning.step()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
+        folder = _folder(args, state)
+        if state.is_world_process_zero and folder.is_dir():
+            with atomic(folder / STATE) as temporary, temporary.open("wb") as file:
+                torch.save(self._pruning.state_dict(), file)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
+        self._pruning.end()
+
+    def _state_file(self, args: TrainingArguments, state: TrainerState) -> Path:
+        named = self._resume_from or args.resume_from_checkpoint
+        return (_folder(args, state) if named is None else Path(named)) / STATE
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the Trainer goes on from a checkpoint, and the pruner's state should be there; give "
+            "TrainerPruning(..., resume_from=FOLDER), the checkpoint's"
+        )
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its damaged input leads to
+        raise CheckpointError(f"{path} is damaged: resume from another checkpoint") from error
+    return state

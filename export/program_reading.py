@@ -1,0 +1,82 @@
+"""The weights in a `.pt2` archive, read as data.
+
+`torch.export.load` runs what a file says: it unpickles the sample inputs, whatever is marked as pickled and opaque
+constants, hands expressions of sizes to sympy, which evaluates them as Python, and loads compiled libraries. So nothing
+here calls it. The archive is a zip of raw tensors, with their names, types and shapes as JSON beside them.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.checkpoint import require_plain_tensors, require_stored
+from compress.errors import CheckpointError
+
+# The numbers of the file format, torch/_export/serde/schema.py.
+_INTEGERS = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 12: torch.bool}
+_UNSIGNED = {28: torch.uint16, 34: torch.uint32, 35: torch.uint64}
+_FLOATS = {6: torch.float16, 7: torch.float32, 8: torch.float64, 13: torch.bfloat16}
+_COMPLEX = {10: torch.complex64, 11: torch.complex128}
+_EIGHT_BITS = dict(
+    enumerate(
+        (
+            *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+            torch.float8_e8m0fnu,
+        ),
+        start=29,
+    )
+)
+_TYPES = {**_INTEGERS, **_UNSIGNED, **_FLOATS, **_COMPLEX, **_EIGHT_BITS}
+_STRIDED = 7
+_MODEL = "model"  # what torch.export.save calls it
+_RESAVE = "write it again with torch.export.save, where you trust it"
+
+
+def program_weights(path: Path) -> dict[str, Tensor]:
+    """Parameters and buffers of the program by name; nothing in the file is executed or unpickled.
+
+    Raises:
+        CheckpointError: it is no such archive, is damaged, has its weights pickled, or unpacks to more than it is.
+    """
+    require_stored(path, f"{path} cannot be read as an exported program: it is no .pt2 archive; {_RESAVE}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = _weights(archive, path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever damaged JSON, sizes and entries lead to
+        raise CheckpointError(f"{path} cannot be read as an exported program: {error}") from error
+    require_plain_tensors(found, path)
+    return found
+
+
+def _weights(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:
+    names = archive.namelist()
+    root = names[0].partition("/")[0] if names else ""
+    listing = f"{root}/data/weights/{_MODEL}_weights_config.json"
+    if f"{root}/archive_format" not in names or archive.read(f"{root}/archive_format") != b"pt2":
+        raise CheckpointError(f"{path} cannot be read as an exported program: it is no .pt2 archive; {_RESAVE}")
+    if listing not in names:
+        raise CheckpointError(
+            f"{path} holds no program called {_MODEL!r} with its weights as plain data, as torch 2.9 and later write "
+            f"it; {_RESAVE}"
+        )
+    config = json.loads(archive.read(listing))["config"]
+    return {name: _tensor(archive, root, name, entry, path) for name, entry in config.items()}
+
+
+def _tensor(archive: zipfile.ZipFile, root: str, name: str, entry: dict[str, Any], path: Path) -> Tensor:
+    told = entry["tensor_meta"]
+    if entry["use_pickle"] is not False or told is None:
+        raise CheckpointError(f"{path} has {name!r} as a pickle, which could run any code and is not loaded; {_RESAVE}")
+    if told["layout"] != _STRIDED or told["dtype"] not in _TYPES:
+        raise CheckpointError(f"{path} has {name!r} as no plain array of numbers that is known here; {_RESAVE}")
+    content = bytearray(archive.read(f"{root}/data/weights/{entry['path_name']}"))
+    size, stride = ([int(number["as_int"]) for number in told[key]] for key in ("sizes", "strides"))
+    dtype = _TYPES[told["dtype"]]
+    flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    return flat.as_strided(size, stride, int(told["storage_offset"]["as_int"]))  # refuses to leave the memory of `flat`

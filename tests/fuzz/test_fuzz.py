@@ -1,0 +1,468 @@
+"""Files that were damaged, or made up, by chance: each is read, or refused with an error of this package. Nothing else.
+
+An input is a valid file with a few mutations, of its bytes or of the structure that they stand for. The short version
+runs always, with the same inputs each time; `-m slow` tries `LONG` inputs of every kind, with others each day unless
+COMPRESS_FUZZ_SEED says which. An error names target and number of the input, which make it again.
+"""
+
+import json
+import os
+import resource
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper
+from rich.console import Console
+from torch import nn
+
+from compress.checkpoint import load
+from compress.errors import CompressError
+from compress.export.card import model_card
+from compress.export.contents import inspect
+from compress.recipe.loading import load_recipe, resolved_yaml
+from compress.recipe.shipped import shipped, shipped_text
+from compress.report import tables
+from compress.slim.edits import ShapeEdit, apply_edits, edits_to_json
+from compress.slim.shrink import slim
+
+SHORT = 150
+LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 15_000, "edits": 10_000, "recipe": 6_000}
+LONG |= {"change": 2_000, "results": 2_000}
+
+SECONDS = 20.0
+"""The most that one input may take: a machine may be busy, and a hang has no end."""
+
+BYTES = 2**30
+"""The most that the memory may grow while thousands of inputs of some kilobytes are read."""
+
+NASTY = (
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "\r",
+    "\u202e",
+    "a | b",
+    "<script>",
+    "[bold]",
+    "[/]",
+    "`x`",
+    "\n# x",
+    "é",
+    "\0",
+    "",
+)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64,
+    -(2**63),
+    10**30,
+    0.5,
+    1e308,
+)
+
+
+class Net(nn.Sequential):
+    """Small, with everything that shape edits are about."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, groups=2)),
+            *(nn.Flatten(), nn.Linear(64, 8), nn.Unflatten(1, (2, 2, 2)), nn.ConvTranspose2d(2, 1, 2)),
+        )
+
+
+# --- mutations ---
+
+
+def damaged(content: bytes, chance: Random) -> bytes:
+    """A few bytes changed, cut out, put in or doubled."""
+    changed = bytearray(content)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        place, length = chance.randrange(len(changed) + 1), chance.choice((1, 1, 2, 4, 8, 64, 1000))
+        match chance.randrange(6):
+            case 0:
+                changed[place : place + length] = chance.randbytes(length)
+            case 1:
+                del changed[place : place + length]
+            case 2:
+                changed[place:place] = chance.randbytes(length)
+            case 3:
+                changed[place:place] = changed[place : place + length]
+            case 4 if place < len(changed):
+                changed[place] ^= 1 << chance.randrange(8)
+            case _:
+                number = chance.choice((0, 1, 2**7, 2**15, 2**31, 2**32 - 1, 2**63, 2**64 - 1))
+                changed[place : place + 8] = number.to_bytes(8, "little")
+    return bytes(changed[: chance.randrange(len(changed) + 1)] if chance.random() < 0.05 else changed)
+
+
+def disturbed(value: Any, chance: Random) -> Any:
+    """JSON, somewhere in which a value is another one, of another type, gone, doubled, or deeply nested."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        key = chance.choice(list(value))
+        rest = {other: inner for other, inner in value.items() if other != key}
+        if chance.random() < 0.08:
+            return rest
+        if chance.random() < 0.05:
+            return {**value, chance.choice(NASTY) + key: value[key]}
+        return {**value, key: disturbed(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.9:
+        index = chance.randrange(len(value))
+        if chance.random() < 0.1:
+            return value[:index] + value[index + 1 :] + value[index : index + 1] * chance.choice((0, 2, 50))
+        return [*value[:index], disturbed(value[index], chance), *value[index + 1 :]]
+    return chance.choice((*NUMBERS, *NASTY, None, True, False, [], {}, [value], {"a": value}, nested(), [value] * 3))
+
+
+def nested() -> Any:
+    value: Any = 1
+    for _ in range(100):
+        value = [value]
+    return value
+
+
+def rezipped(content: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    made = BytesIO()
+    with zipfile.ZipFile(BytesIO(content)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return made.getvalue()
+
+
+# --- targets: each takes its turn's chance and a folder, and reads one input ---
+
+
+def saved(state: object, **how: Any) -> bytes:
+    buffer = BytesIO()
+    torch.save(state, buffer, **how)
+    return buffer.getvalue()
+
+
+def torch_seeds() -> tuple[bytes, ...]:
+    state = Net().state_dict()
+    masked = {"w_orig": torch.ones(3), "w_mask": torch.tensor([1.0, 0, 1]), "w_pruned": torch.zeros(3).bool()}
+    odd = {
+        "a": torch.zeros(2, dtype=torch.float8_e5m2),
+        "b": torch.zeros(1).expand(3, 3),
+        "c": torch.ones(2).to_sparse(),
+    }
+    return (
+        *(saved(state), saved(masked), saved(odd), saved({"state_dict": state, "epoch": 3})),
+        saved(state, _use_new_zipfile_serialization=False),
+    )
+
+
+def torch_file(chance: Random, folder: Path) -> None:
+    content = chance.choice(SEEDS["torch"])
+    if content[:2] == b"PK" and chance.random() < 0.8:
+        content = rezipped(content, lambda name, old: damaged(old, chance) if name.endswith(".pkl") else old)
+    else:
+        content = damaged(content, chance)
+    (folder / "w.pt").write_bytes(content)
+    read_whole(folder / "w.pt", chance)
+
+
+def safetensors_file(chance: Random, folder: Path) -> None:
+    content = chance.choice(SEEDS["safetensors"])
+    if chance.random() < 0.7:
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.dumps(disturbed(json.loads(content[8:end]), chance)).encode()
+        length = len(header) if chance.random() < 0.95 else chance.choice((0, 2**32, 2**63, len(header) + 1))
+        content = length.to_bytes(8, "little") + header + content[end:]
+    else:
+        content = damaged(content, chance)
+    (folder / "w.safetensors").write_bytes(content)
+    read_whole(folder / "w.safetensors", chance)
+
+
+def read_whole(path: Path, chance: Random) -> None:
+    """As `inspect` reads it, as a network, or both."""
+    if chance.random() < 0.5:
+        json.dumps(inspect(path), allow_nan=False)
+    else:
+        load(path, Net)
+
+
+def program_file(chance: Random, folder: Path) -> None:
+    def change(name: str, old: bytes) -> bytes:
+        if name.endswith("model_weights_config.json"):
+            return (
+                json.dumps(disturbed(json.loads(old), chance)).encode()
+                if chance.random() < 0.8
+                else damaged(old, chance)
+            )
+        return damaged(old, chance) if chance.random() < 0.05 else old
+
+    (content,) = SEEDS["program"]
+    content = rezipped(content, change) if chance.random() < 0.7 else damaged(content, chance)
+    (folder / "m.pt2").write_bytes(content)
+    json.dumps(inspect(folder / "m.pt2"), allow_nan=False)
+
+
+def onnx_file(chance: Random, folder: Path) -> None:
+    (folder / "m.onnx").write_bytes(damaged(chance.choice(SEEDS["onnx"]), chance))
+    json.dumps(inspect(folder / "m.onnx"), allow_nan=False)
+
+
+def edits_text(chance: Random, folder: Path) -> None:
+    content, text = chance.choice(SEEDS["edits"]), ""
+    tensors = safetensors.torch.load(content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    text = json.loads(content[8:end])["__metadata__"]["shape_edits"]
+    if chance.random() < 0.9:
+        edits = json.loads(text)
+        for _ in range(chance.choice((0, 1, 1, 1, 2, 5))):
+            edits = disturbed(edits, chance)
+        text = json.dumps(edits)
+    else:
+        text = damaged(text.encode(), chance).decode(errors="replace")
+    (folder / "w.safetensors").write_bytes(safetensors.torch.save(tensors, {"shape_edits": text}))
+    load(folder / "w.safetensors", Net)
+
+
+def recipe_file(chance: Random, folder: Path) -> None:
+    text = chance.choice(SEEDS["recipe"])
+    if chance.random() < 0.5:
+        lines = text.decode().splitlines()
+        words = (
+            *NASTY,
+            "- ",
+            "  ",
+            "&a [*a]",
+            "*a",
+            "<<: *a",
+            "!!python/object:os.system",
+            "? ",
+            ": ",
+            "{",
+            "]",
+            "'",
+            "1e-3",
+        )
+        for _ in range(chance.choice((1, 2, 3))):
+            line = chance.randrange(len(lines))
+            place = chance.randrange(len(lines[line]) + 1)
+            lines[line] = chance.choice(
+                (
+                    lines[line][:place] + chance.choice((*words, str(chance.choice(NUMBERS)))) + lines[line][place:],
+                    lines[line][:place],
+                    chance.choice(lines),
+                )
+            )
+        text = "\n".join(lines).encode()
+    else:
+        text = damaged(text, chance)
+    (folder / "r.yaml").write_bytes(text)
+    resolved_yaml(load_recipe(folder / "r.yaml"))
+
+
+def change_of_a_recipe(chance: Random, folder: Path) -> None:
+    values = {"seed": 3, "stages.0.sparsity": 0.5, "stages.0.target": {"nodes": ["a", "b"]}, "train.lr": 0.1, "": 1}
+    values |= {
+        "model": {"name": "autoencoder", "latent": 8},
+        "model.latent": 8,
+        "export.0": "pt2",
+        "stages.1.x": [1, 2],
+    }
+    key = chance.choice(list(values))
+    value = disturbed(values[key], chance) if chance.random() < 0.8 else values[key]
+    text = f"{key}={json.dumps(value)}"
+    load_recipe(
+        "mnist_ae", [text if chance.random() < 0.7 else damaged(text.encode(), chance).decode(errors="replace")]
+    )
+
+
+def results_document(chance: Random, _: Path) -> None:
+    """The strings of a document are anybody's; none may steer the terminal or become markup."""
+    document = json.loads(SEEDS["results"][0])
+    for key, owner in (("target", "stages"), ("name", "data"), ("cpu", "machine"), ("note", "data")):
+        part = document[owner][0] if owner == "stages" else document[owner]
+        part[key] = "".join(chance.choices((*NASTY, "x", " "), k=chance.randrange(5)))
+    document["models"]["dense"]["metric"] = {chance.choice(NASTY) + "loss": chance.random()}
+    for absent in chance.sample(("latency_ms", "macs", "nonzero"), chance.randrange(3)):
+        document["models"][chance.choice(("dense", "masked", "slim"))].pop(absent, None)
+    card = model_card(document)
+    lines = [line for line in card.splitlines() if line.startswith("|")]
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {5}
+    assert all(char.isprintable() or char == "\n" for char in card)
+    found = {"name": "".join(chance.choices(NASTY, k=2)), "shape": [2], "dtype": "float32", "entries": 2, "zeros": 1}
+    console = Console(file=BytesIOText(), width=200)
+    console.print(tables.tensors([found]))
+    console.print(tables.stages(document))
+    assert all(char.isprintable() or char in "\n\t" for char in console.file.text)  # type: ignore[attr-defined]
+
+
+class BytesIOText:
+    """What a console writes to: no terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None: ...
+
+
+TARGETS: dict[str, Callable[[Random, Path], None]] = {
+    "torch": torch_file,
+    "safetensors": safetensors_file,
+    "program": program_file,
+    "onnx": onnx_file,
+    "edits": edits_text,
+    "recipe": recipe_file,
+    "change": change_of_a_recipe,
+    "results": results_document,
+}
+
+SEEDS: dict[str, tuple[bytes, ...]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeds() -> None:
+    torch.manual_seed(0)
+    SEEDS["torch"] = torch_seeds()
+    model = Net().eval()
+    with torch.no_grad():
+        model[5].weight[4:] = 0
+        model[5].bias[4:] = 0
+        model[7].weight[1] = 0
+        model[3].weight[:, :] *= torch.tensor([1.0, 0])[None, :, None, None]
+    small = slim(model, torch.randn(2, 1, 4, 4))
+    own = edits_to_json(small.shape_edits)
+    inputs = [ShapeEdit("input", "float32", index, size, size) for index, size in enumerate((2, 1, 4, 4))]
+    taken = [ShapeEdit("bottleneck", "5", 0, 64, 64), ShapeEdit("tensor", "5.axes.weight", 0, 64, 3)]
+    states = small.state_dict(), Net().state_dict(), apply_edits(Net(), taken).state_dict()
+    SEEDS["edits"] = tuple(
+        safetensors.torch.save(state, {"shape_edits": text})
+        for state, text in zip(states, (own, edits_to_json(inputs), edits_to_json(taken)), strict=True)
+    )
+    SEEDS["safetensors"] = (*SEEDS["edits"], safetensors.torch.save(Net().state_dict(), {"recipe": "{}"}))
+    program = BytesIO()
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.zeros(2, 3),)), program)
+    SEEDS["program"] = (program.getvalue(),)
+    SEEDS["onnx"] = onnx_seeds()
+    SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
+    SEEDS["results"] = (json.dumps(RESULTS).encode(),)
+
+
+def onnx_seeds() -> tuple[bytes, ...]:
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [2, 3], [1.0, 0, 2, 3, 4, 5])
+    outside = helper.make_tensor("w", TensorProto.FLOAT, [2, 3], bytes(24), raw=True)
+    outside.ClearField("raw_data")
+    outside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "m.data"), ("offset", "0"), ("length", "24")):
+        entry = outside.external_data.add()
+        entry.key, entry.value = key, value
+    made = []
+    for tensor in (weight, outside):
+        node = helper.make_node("MatMul", ["x", "w"], ["y"])
+        value = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in (("x", 2), ("y", 3))
+        ]
+        graph = helper.make_graph([node], "g", value[:1], value[1:], [tensor])
+        made.append(helper.make_model(graph).SerializeToString())
+    assert len(onnx.load_from_string(made[0]).graph.initializer) == 1
+    return tuple(made)
+
+
+def figures(params: int) -> dict[str, Any]:
+    latency = {"1": {"p50": 0.07}}
+    sizes = {"onnx": 4 * params}
+    return {"params": params, "nonzero": 1, "macs": 2, "bytes": sizes, "metric": {"loss": 0.1}, "latency_ms": latency}
+
+
+RESULTS: dict[str, Any] = {
+    "recipe": {"name": "tiny", "task": "classify", "model": {"name": "classifier"}, "export": ["onnx"]},
+    "data": {"name": "mnist"},
+    "machine": {"cpu": "some", "threads": 1},
+    "stages": [
+        {
+            "kind": "nodes",
+            "target": "latent",
+            "criterion": {"kind": "random"},
+            "removal": {"kind": "hard"},
+            "asked": 0.5,
+            "achieved": 0.5,
+            "measure": "sparsity",
+            "pruned": 1,
+            "of": 2,
+            "steps": 3,
+            "seconds": 1.0,
+            "before_removal": None,
+            "after_removal": {"loss": 0.5},
+            "removal_steps": 0,
+        }
+    ],
+    "models": {"dense": figures(4), "masked": figures(4), "slim": figures(2)},
+    "parity": {"masked_vs_slim": 1e-8, "tolerance": 1e-5},
+}
+
+
+def tried(target: str, number: int, seed: int, folder: Path) -> bool:
+    """Whether the input was read; fails where it led to anything but a result or an error of this package."""
+    started = time.monotonic()
+    read = False
+    try:
+        TARGETS[target](Random(f"{seed} {target} {number}"), folder)
+        read = True
+    except CompressError as error:
+        if not str(error).strip():
+            raise AssertionError(f"{target}, seed {seed}, input {number}: an error without a word") from error
+    except (Exception, RecursionError) as error:
+        raise AssertionError(f"{target}, seed {seed}, input {number}: {type(error).__name__}: {error}") from error
+    seconds = time.monotonic() - started
+    assert seconds < SECONDS, f"{target}, seed {seed}, input {number} took {seconds:.0f} s"
+    return read
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    assert grown < BYTES, f"the memory grew by {grown:,} bytes"
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about its own rarer types of tensor
+@pytest.mark.parametrize("target", TARGETS)
+def test_some_strange_files(target: str, tmp_path: Path) -> None:
+    count = SHORT if target not in ("recipe", "change") else SHORT // 5
+    with bounded_memory():
+        read = [tried(target, number, 0, tmp_path) for number in range(count)]
+    # Mutations that always spoil a file, or never, would try nothing.
+    assert any(read)
+    assert not all(read) or target == "results"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("target", TARGETS)
+def test_many_strange_files(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("COMPRESS_FUZZ_SEED", time.time() // 86400))
+    started = time.monotonic()
+    with bounded_memory():
+        read = sum(tried(target, number, seed, tmp_path) for number in range(LONG[target]))
+    with capsys.disabled():
+        print(f"{target}: {LONG[target]:,} inputs, {read:,} read, {time.monotonic() - started:.0f} s, seed {seed}")  # noqa: T201

@@ -1,0 +1,112 @@
+"""A small network on real digits, and the loop by hand that every callback is compared with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress import sources
+from compress.remove.gradual import Gradual
+from compress.remove.hard import HardPruner
+from compress.remove.penalty import GrowingPenalty
+from compress.remove.pruner import Pruner
+from compress.remove.soft import SoftPruner
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+
+
+class Digits(nn.Module):
+    """10 logits of images [N, 1, 28, 28]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden = nn.Linear(784, 16)
+        self.norm = nn.LayerNorm(16)
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.norm(self.hidden(images.flatten(1)).relu()))
+        return logits
+
+
+@pytest.fixture(scope="session")
+def samples() -> Pairs:
+    """160 digits with their labels."""
+    batches = sources.mnist_sample(train=160, test=10).batches("train", 1, "classify")
+    return [(image[0], label[0]) for image, label in batches()]
+
+
+@pytest.fixture
+def digits() -> Digits:
+    return Digits()
+
+
+# What may prune: the network's names have a prefix in some loops. Eight batches of 20 samples make an epoch.
+MAKERS = {
+    "soft": lambda model, loop: SoftPruner(model, ["*hidden.weight"], 0.8, steps=loop.steps("1.5 epochs")),
+    "hard": lambda model, loop: HardPruner(model, ["*hidden.weight", "*out.weight"], 0.8),
+    "gradual soft": lambda model, loop: Pruner(
+        model, ["*.weight"], 0.7, removal=Gradual(ramp=loop.steps("1 epoch"), every=2, cohort=3)
+    ),
+    "growing penalty": lambda model, loop: Pruner(
+        model, ["*hidden.weight"], 0.7, removal=GrowingPenalty(loop.steps("1.5 epochs"))
+    ),
+}
+
+
+@pytest.fixture(params=list(MAKERS))
+def make(request: pytest.FixtureRequest) -> Callable[..., Pruner]:
+    """Each of them, one after the other."""
+    maker: Callable[..., Pruner] = MAKERS[request.param]
+    return maker
+
+
+def by_hand(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    make: Callable[..., Pruner],
+    loop: Any,
+    *,
+    epochs: int,
+    accumulate: int = 1,
+) -> dict[str, Tensor]:
+    """The weights after a loop that nobody's library runs: AdamW at a constant rate on mean cross entropies."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    pruner = make(model, loop)
+    model.train()
+    for _ in range(epochs):
+        for number, (images, labels) in enumerate(batches, start=1):
+            (F.cross_entropy(model(images), labels) / accumulate).backward()
+            if number % accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+                pruner.step()
+    pruner.finalize()
+    return model.state_dict()
+
+
+@pytest.fixture
+def soft() -> Callable[..., Pruner]:
+    return MAKERS["soft"]
+
+
+@pytest.fixture(name="by_hand")
+def by_hand_fixture() -> Callable[..., dict[str, Tensor]]:
+    return by_hand
+
+
+@pytest.fixture
+def same() -> Callable[[dict[str, Tensor], dict[str, Tensor]], None]:
+    """The same names and the same weights to the last bit, some of them pruned."""
+
+    def check(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+        assert sorted(found) == sorted(wanted)
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor), name
+        assert sum(int((tensor == 0).sum()) for name, tensor in found.items() if "weight" in name) > 1000
+
+    return check

@@ -1,0 +1,60 @@
+"""The examples run as they are shown: in a process of their own, shortened where that is an argument."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LIBRARIES = {"lightning_digits": "lightning", "trainer_digits": "transformers", "accelerate_digits": "accelerate"}
+
+
+def executed(arguments: list[str], folder: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(LIBRARIES)
+    assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["softprune.ipynb"]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_an_example_trains_prunes_slims_and_exports(name: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(LIBRARIES[name]) is None:
+        pytest.skip(f"{LIBRARIES[name]} is not installed: pip install 'softprune[{LIBRARIES[name]}]'")
+    shown = executed([str(EXAMPLES / f"{name}.py"), "--quick", "--out", str(tmp_path / "out")], tmp_path)
+    parameters = {
+        model: int(count.replace(",", "")) for model, count in re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M)
+    }
+    assert parameters["slim"] < parameters["pruned"] == parameters["dense"]
+    assert f"small.onnx: {(tmp_path / 'out' / 'small.onnx').stat().st_size:,} bytes" in shown
+
+
+def notebook() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((EXAMPLES / "softprune.ipynb").read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    cells = [cell for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    """Its cells one after the other, as a script: nothing in them needs a kernel."""
+    cells = ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+    (tmp_path / "notebook.py").write_text("\n".join(cells), encoding="utf-8")
+    shown = executed([str(tmp_path / "notebook.py")], tmp_path)
+    found = dict(re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M))
+    assert found == {"dense": "101,770", "masked": "101,770", "slim": "12,730"}
+    assert all(re.search(rf"^{name} .* ms for a batch of 32$", shown, re.M) for name in found)
