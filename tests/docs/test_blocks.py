@@ -77,7 +77,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
-    """`make` and `python` in tests/test_docs.py, `pip` by the tour, a page with the reader's own files by its own test."""
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour; the page with the reader's own files by its own test."""
     kinds = re.compile(r"(compress (--)?[a-z-]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
     assert len(lines) > 30
