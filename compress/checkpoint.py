@@ -1,5 +1,6 @@
 """Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
 
+import io
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -86,7 +87,7 @@ def write_weights(
         raise OutputError(f"{path} cannot hold metadata ({', '.join(metadata)}): write a .safetensors file")
     else:
         # Given a path, torch.save would write the temporary file's name into the archive.
-        with atomic(path) as temporary, temporary.open("wb") as file:
+        with atomic(path) as temporary, archive(temporary) as file:
             torch.save(own, file)
 
 
@@ -217,10 +218,55 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
+            to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def archive(path: Path) -> Iterator[BinaryIO]:
+    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
+
+    Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
+    """
+    with _Patient(path) as file:
+        yield file
+    if file.failed is not None:
+        raise file.failed
+
+
+class _Patient(io.BufferedWriter):
+    """Takes everything, and remembers what could not be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.failed is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.failed = error
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.failed = self.failed or error
+
+
+def to_disk(folder: Path) -> None:
+    """What was renamed in `folder` is so after a power cut too."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:

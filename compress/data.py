@@ -8,6 +8,7 @@ MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import torch
@@ -27,8 +28,12 @@ class Batches(Protocol):
         """Batches per epoch."""
         ...
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (input, target); in a random order exactly if a (CPU) generator is given."""
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of (input, target), without its first `skip` batches.
+
+        In a random order exactly if a (CPU) generator is given, which is drawn from alike whatever is skipped. What is
+        skipped has had its part of chance when this returns.
+        """
         ...
 
 
@@ -141,8 +146,8 @@ class _ImageBatches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in batch_rows(len(self.images), self.size, generator):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
             rows = rows.to(self.images.device)
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
             labels = None if self.labels is None else self.labels.index_select(0, rows)
@@ -189,13 +194,18 @@ class _LoaderBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for number, (inputs, targets) in enumerate(self.loader):
-            for what, tensor in (("inputs", inputs), ("targets", targets)):
-                if not tensor.isfinite().all():
-                    # Told here: later it would look as if the training had diverged.
-                    raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
-            yield inputs.to(self.device), targets.to(self.device)
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = enumerate(self.loader)
+        for _ in islice(batches, skip):
+            pass  # a loader knows no other way past its first batches than through them
+        return (self._checked(number, *batch) for number, batch in batches)
+
+    def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        for what, tensor in (("inputs", inputs), ("targets", targets)):
+            if not tensor.isfinite().all():
+                # Told here: later it would look as if the training had diverged.
+                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
+        return inputs.to(self.device), targets.to(self.device)
 
 
 def from_loaders(loaders: object, name: str = "loaders") -> Loaders:

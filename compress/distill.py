@@ -52,8 +52,13 @@ class _TaughtBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        for inputs, target in self.batches(generator):
+    def __call__(
+        self, generator: torch.Generator | None = None, skip: int = 0
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+        return self._taught(self.batches(generator, skip))
+
+    def _taught(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+        for inputs, target in batches:
             with evaluation_mode(self.teacher):
                 taught = self.teacher(inputs)
             yield inputs, (target, taught)

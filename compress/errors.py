@@ -18,6 +18,8 @@
         └── SweepError              some cells of a sweep failed; the others are kept
             └── LostWorkerError     ... since the process that computed one has died
 
+Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
+
 A message is a sentence or two: what was found, where, and the way out.
 """
 
@@ -90,3 +92,9 @@ class SweepError(RunError):
 
 class LostWorkerError(SweepError):
     pass
+
+
+class Interrupted(KeyboardInterrupt):
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.exit_code = 128 + signal  # as shells have it

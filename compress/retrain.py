@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from compress import chance
 from compress.data import Batches
+from compress.divergence import BATCH, broken_weights, first_broken, listed
 from compress.errors import DivergedError, InputError, TargetError
 from compress.metrics import Loss
 
@@ -51,6 +54,13 @@ class Training:
     steps: int = 0
 
 
+class _Weights(NamedTuple):
+    """A copy of the model's state, and how many steps it had taken."""
+
+    step: int
+    state: dict[str, Tensor]
+
+
 def train(
     model: nn.Module,
     batches: Batches,
@@ -61,6 +71,7 @@ def train(
     generator: torch.Generator,
     after_step: Callable[[int], None] = lambda step: None,
     on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
+    on_start: Callable[["Loop"], None] = lambda loop: None,
 ) -> Training:
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
@@ -69,47 +80,134 @@ def train(
         loss: (output, target) -> scalar.
         generator: decides the order of the samples, and nothing else does.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
-        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here.
+        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
+            checkpoints are made.
+        on_start: called with the loop before its first step: what goes on after an interruption loads its state here.
 
     Raises:
-        DivergedError: the loss is NaN or infinite. The model then holds the weights of the latest start of an epoch
-            from which the loss was still finite.
+        DivergedError: the loss is NaN or infinite, or the weights are in the end. The model then holds the weights of
+            the latest start of an epoch from which the loss was still finite.
         InputError: no parameter requires a gradient.
     """
-    optimizers = _optimizers(model, optimization)
-    schedulers = [found for optimizer in optimizers for found in _schedulers(optimizer, optimization, max(1, steps))]
-    model.zero_grad()
-    result = Training()
-    good_step, good = 0, copy.deepcopy(model.state_dict())
-    model.train()
-    while result.steps < steps:
-        epoch_start, state = result.steps, copy.deepcopy(model.state_dict())
-        values = []
-        for inputs, target in batches(generator):
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=optimization.precision == "bfloat16"):
-                value = loss(model(inputs), target)
-            values.append(value.item())
-            if not math.isfinite(values[-1]):
-                model.load_state_dict(good)
-                raise DivergedError(
-                    f"the loss became {values[-1]} at step {result.steps + 1} of {steps}; the weights of step "
-                    f"{good_step}, the last good ones, are kept: try a learning rate below {optimization.lr:g}"
-                )
-            good_step, good = epoch_start, state
-            value.backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
-                optimizer.step()
-            model.zero_grad()
-            lr = optimizers[0].param_groups[0]["lr"]  # where there are two optimizers, both have the same
-            for scheduler in schedulers:
-                scheduler.step()
-            result.steps += 1
-            after_step(result.steps)
-            on_step(result.steps, values[-1], lr)
-            if result.steps == steps:
-                break
-        result.losses.append(sum(values) / len(values))
-    return result
+    loop = Loop(model, batches, loss, steps, optimization, generator)
+    on_start(loop)
+    return loop.run(after_step, on_step)
+
+
+class Loop:
+    """A training that can be left after any step, saved, loaded and gone on with, to the last bit.
+
+    Its state is all that the coming steps hang on beside the model's own state: how far it is within which order of the
+    samples, the optimizers, the schedulers, chance, the losses so far and the last good weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss: Loss,
+        steps: int,
+        optimization: Optimization,
+        generator: torch.Generator,
+    ) -> None:
+        """The arguments are those of `train`."""
+        self._model, self._batches, self._loss, self._steps = model, batches, loss, steps
+        self._optimization, self._generator = optimization, generator
+        self._optimizers = _optimizers(model, optimization)
+        self._schedulers = [
+            found for optimizer in self._optimizers for found in _schedulers(optimizer, optimization, max(1, steps))
+        ]
+        self.training = Training()
+        self._losses: list[float] = []  # of this epoch's batches
+        self._began: dict[str, Any] = {}  # order and chance when this epoch began
+        self._epoch_start = self._good = _Weights(0, copy.deepcopy(model.state_dict()))
+
+    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
+        done = self.training
+        self._model.zero_grad()
+        self._model.train()
+        while self._losses or done.steps < self._steps:
+            for inputs, target in islice(self._rest_of_epoch(), self._steps - done.steps):
+                loss, lr = self._update(inputs, target)
+                self._losses.append(loss)
+                done.steps += 1
+                after_step(done.steps)
+                on_step(done.steps, loss, lr)
+            done.losses.append(sum(self._losses) / len(self._losses))
+            self._losses = []
+        if done.steps and (broken := listed(broken_weights(self._model))):
+            raise self._diverged(f"the last step, {done.steps}, left NaN or infinite values in {broken}")
+        return done
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between two steps."""
+        return {
+            "steps": self.training.steps,
+            "epoch_losses": self.training.losses,
+            "losses": self._losses,
+            "began": self._began,
+            "chance": chance.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
+            "good": tuple(self._good),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Before the first step; the model's own state is loaded by whoever keeps it."""
+        self.training = Training(list(state["epoch_losses"]), state["steps"])
+        self._losses, self._began = list(state["losses"]), state["began"]
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        self._epoch_start = self._good = _Weights(*state["good"])  # the same one after a step
+        chance.load_state_dict(state["chance"])
+
+    def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of this epoch that are still to come."""
+        if not self._losses:
+            self._began = {"order": self._generator.get_state(), "chance": chance.state_dict()}
+            self._epoch_start = _Weights(self.training.steps, copy.deepcopy(self._model.state_dict()))
+            return self._batches(self._generator)
+        # What was drawn for the batches that are done is drawn again; then chance stands where they had left it.
+        now = chance.state_dict()
+        self._generator.set_state(self._began["order"])
+        chance.load_state_dict(self._began["chance"])
+        batches = self._batches(self._generator, len(self._losses))
+        chance.load_state_dict(now)
+        return batches
+
+    def _update(self, inputs: Tensor, target: Tensor) -> tuple[float, float]:
+        """One step of the optimizers: (the loss before it, its learning rate)."""
+        precision = torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
+        )
+        with precision:
+            value = self._loss(self._model(inputs), target)
+        found = value.item()
+        if not math.isfinite(found):
+            with precision:
+                culprit = first_broken(self._model, inputs, target)
+            raise self._diverged(
+                f"the loss became {found} at step {self.training.steps + 1} of {self._steps}"
+                + (f", where {culprit} not finite" if culprit else ""),
+                data=culprit in BATCH,
+            )
+        self._good = self._epoch_start
+        value.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._model.zero_grad()
+        lr = self._optimizers[0].param_groups[0]["lr"]  # where there are two optimizers, both have the same
+        for scheduler in self._schedulers:
+            scheduler.step()
+        return found, lr
+
+    def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
+        """The model gets its last good weights back."""
+        self._model.load_state_dict(self._good.state)
+        advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
+        return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
 
 
 @contextmanager

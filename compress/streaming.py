@@ -6,6 +6,7 @@ Workers hand pixels back through pipes, not through shared memory, of which a co
 
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class _Lane:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # the workers' seeds would otherwise be drawn from the global one
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def run(self, pieces: Iterable[Paths]) -> Iterator[NDArray[np.uint8]]:
@@ -125,6 +127,11 @@ class _Lane:
                 yield images
         except RuntimeError as error:
             _explain(error)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A terminal's Ctrl-C goes to all processes; the run ends its step first, which may need images."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(images: object) -> object:
@@ -225,9 +232,9 @@ class _StreamedBatches:
     def __len__(self) -> int:
         return -(-len(self.files.labels) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         mean, std = (statistic.view(-1, 1, 1).to(self.device) for statistic in (self.data.mean, self.data.std))
-        batches = batch_rows(len(self.files.labels), self.size, generator)
+        batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
         images = self.data.decoder.decode(self.files.paths, batches)
         for rows, pixels in zip(batches, images, strict=True):
             labels = None if wants_images(self.task) else self.files.labels[rows].to(self.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from compress.checkpoint import atomic
+from compress.checkpoint import archive, atomic
 from compress.errors import CheckpointError, UnsupportedModelError
 from compress.export.parity import check
 from compress.export.weights_file import require_plain
@@ -49,7 +49,7 @@ def pt2(
     program = program or trace(model, example)
     with atomic(path) as temporary:
         # Given a path, torch.export.save would write the temporary file's name into the archive.
-        with temporary.open("wb") as file:
+        with archive(temporary) as file:
             torch.export.save(program, file)
         with temporary.open("rb") as file:
             module = torch.export.load(file).module()

@@ -157,6 +157,18 @@ def test_the_figures_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> N
         assert tables.filled(path) == text, "write the figures anew: python benchmarks/tables.py"
 
 
+def test_the_zoo_s_page_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("zoo", ROOT / "benchmarks" / "zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo)
+    found = json.loads((ROOT / "docs" / "zoo.json").read_text(encoding="utf-8"))
+    assert len(found) > 80
+    assert zoo.page(found) == (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("curve", ["exponential", "linear", "cosine"])
 def test_the_curves_in_the_picture_are_those_of_the_code(curve: str) -> None:
     (line,) = ET.parse(ROOT / "docs" / "images" / "pipeline.svg").iterfind(f".//*[@id='{curve}']")

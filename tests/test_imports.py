@@ -28,7 +28,9 @@ ALLOWED = {
     "remove": {"errors", "select"},
     "slim": {"errors", "metrics"},
     "checkpoint": {"errors", "slim"},
-    "retrain": {"errors", "metrics", "data"},
+    "chance": set(),
+    "divergence": set(),
+    "retrain": {"chance", "divergence", "errors", "metrics", "data"},
     "export": {"errors", "stats", "checkpoint", "metrics", "slim"},
     "report": set(),
 }

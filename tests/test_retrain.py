@@ -1,4 +1,5 @@
 import copy
+import io
 import math
 from collections.abc import Iterator
 
@@ -7,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.divergence import broken_weights
 from compress.errors import DivergedError, InputError, TargetError
-from compress.retrain import LRSchedule, Optimization, Optimizer, only_trainable, train
+from compress.remove.masks import SoftPruningMethod
+from compress.retrain import Loop, LRSchedule, Optimization, Optimizer, only_trainable, train
 
 INPUTS = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
@@ -20,8 +23,8 @@ class Samples:
     def __len__(self) -> int:
         return 7
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(50, generator=generator).split(8):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(50, generator=generator).split(8)[skip:]:
             yield INPUTS[rows], TARGETS[rows]
 
 
@@ -29,8 +32,8 @@ class Recorder(Samples):
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in super().__call__(generator):
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in super().__call__(generator, skip):
             self.seen.append(inputs)
             yield inputs, targets
 
@@ -277,3 +280,108 @@ def test_nothing_to_train_is_refused() -> None:
     model = network().requires_grad_(False)
     with pytest.raises(InputError, match="no parameter of the model requires a gradient"):
         train(model, Samples(), F.mse_loss, 1, Optimization(), generator=seeded())
+
+
+def broken(inputs: Tensor | None = None, targets: Tensor | None = None) -> type[Samples]:
+    """Samples whose batches have other inputs or targets."""
+
+    class Broken(Samples):
+        def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+            for found, target in super().__call__(generator, skip):
+                yield found if inputs is None else found * inputs, target if targets is None else target * targets
+
+    return Broken
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (broken(inputs=torch.tensor(math.nan)), "where the inputs of the batch are not finite; .*: look at the data"),
+        (broken(targets=torch.tensor(math.inf)), "where the targets of the batch are not finite; .*: look at the data"),
+    ],
+)
+def test_data_that_are_not_finite_are_named(batches: type[Samples], message: str) -> None:
+    with pytest.raises(DivergedError, match=message):
+        train(network(), batches(), F.mse_loss, 3, Optimization(), generator=seeded())
+
+
+def test_weights_that_are_not_finite_are_named_by_the_names_without_masks() -> None:
+    model = network()
+
+    def after_step(step: int) -> None:
+        if step == 2:
+            model[2].bias.data.fill_(math.nan)
+
+    settings = Optimization("sgd", 0.01)
+    with pytest.raises(DivergedError, match=r"became nan at step 3 of 9, where 2\.bias had become not finite; .*below"):
+        train(model, Samples(), F.mse_loss, 9, settings, generator=seeded(), after_step=after_step)
+    SoftPruningMethod.apply(model[0], "weight", torch.ones(6, 4, dtype=torch.bool))
+    model[0].weight_orig.data[0, 0] = math.inf
+    assert broken_weights(model) == ["0.weight"]
+
+
+def test_the_first_layer_whose_output_is_not_finite_is_named() -> None:
+    class Blow(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs * math.inf
+
+    model = nn.Sequential(nn.Linear(4, 6), Blow(), nn.Linear(6, 1))
+    with pytest.raises(DivergedError, match=r"where the output of 1 \(Blow\) is not finite; .* rate below 0\.5"):
+        train(model, Samples(), F.mse_loss, 3, Optimization(lr=0.5), generator=seeded())
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_the_last_step_may_not_leave_anything_broken() -> None:
+    model = network()
+    good = copy.deepcopy(model.state_dict())
+
+    def after_step(step: int) -> None:
+        if step == 3:
+            model[0].weight.data[0, 0] = math.nan
+
+    with pytest.raises(DivergedError, match=r"the last step, 3, left NaN or infinite values in 0\.weight; .* step 0"):
+        train(model, Samples(), F.mse_loss, 3, Optimization(), generator=seeded(), after_step=after_step)
+    assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class LeftError(Exception):
+    """The loop was left."""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+@pytest.mark.parametrize("left", [1, 6, 7, 8, 16, 17])
+def test_a_loop_that_was_left_is_gone_on_with_to_the_last_bit(optimizer: Optimizer, left: int) -> None:
+    settings = Optimization(optimizer, 0.01, momentum=0.9, lr_schedule="cosine", warmup=0.3)
+
+    def noisy() -> nn.Sequential:
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.2), nn.Linear(6, 1))
+
+    whole = noisy()
+    expected = train(whole, Samples(), F.mse_loss, 17, settings, generator=seeded())
+    model = noisy()
+    kept, loops = io.BytesIO(), list[Loop]()
+
+    def on_step(step: int, value: float, lr: float) -> None:
+        if step == left:
+            torch.save((model.state_dict(), loops[0].state_dict()), kept)
+            raise LeftError
+
+    with pytest.raises(LeftError):
+        train(model, Samples(), F.mse_loss, 17, settings, generator=seeded(), on_step=on_step, on_start=loops.append)
+    kept.seek(0)
+    weights, state = torch.load(kept, weights_only=True)
+    other = noisy()
+    other.load_state_dict(weights)
+    torch.manual_seed(99)
+    found = train(
+        other,
+        Samples(),
+        F.mse_loss,
+        17,
+        settings,
+        generator=seeded(5),
+        on_start=lambda loop: loop.load_state_dict(state),
+    )
+    assert found == expected
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), whole.state_dict().values(), strict=True))

@@ -93,6 +93,13 @@ def repeated(
     return words + ([] if data_root == Path("data") else ["--data-root", str(data_root)])
 
 
+def to_resume(*words: object, out: Path, every: float, json: bool, quiet: bool, force: bool) -> str:
+    """The command of these words and options, as it goes on after an interruption."""
+    options = [name for name, given in (("--json", json), ("--quiet", quiet), ("--force", force)) if given]
+    interval = [] if every == 60 else ["--checkpoint-every", f"{every:g}"]
+    return shlex.join(["compress", *map(str, words), "-o", str(out), *interval, *options, "--resume"])
+
+
 def _line(*words: object) -> str:
     return "next: " + shlex.join(["compress", *map(str, words)])
 

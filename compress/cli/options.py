@@ -59,6 +59,12 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is ther
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has left off.")]
+EveryOption = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, help="Seconds, about, that an interruption may cost.")
+]
+
+
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
     from compress.recipe.loading import load_recipe
 

@@ -6,18 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from compress.cli.next_steps import after_apply, after_recipes, after_train, repeated
+from compress.cli.next_steps import after_apply, after_recipes, after_train, repeated, to_resume
 from compress.cli.options import (
     OUTPUT,
     DataOption,
     DebugOption,
     DeviceOption,
+    EveryOption,
     ForceOption,
     JsonOption,
     LogOption,
     ModelArgument,
     QuietOption,
     RecipeArgument,
+    ResumeOption,
     SeedOption,
     SetOption,
     load,
@@ -32,6 +34,8 @@ def train(
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    every: EveryOption = 60.0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log: LogOption = None,
@@ -46,10 +50,17 @@ def train(
         loaded = load(recipe, changes, seed)
         from compress.recipe import output, running
         from compress.recipe.clock import Clock
+        from compress.recipe.journal import kept
 
         output.require_file(out, force=force)
-        with watching(quiet=quiet, log=log, name=f"{loaded.name}-train") as watcher:
-            setting = running.prepare(loaded, data_root, device, watcher, Clock(STARTED, "imports", watcher.phase))
+        common = repeated(changes, seed, device, data_root)
+        again = to_resume("train", recipe, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
+        with (
+            watching(quiet=quiet, log=log, name=f"{loaded.name}-train") as watcher,
+            kept(out, resume=resume, force=force, every=every, command=again, tell=tell) as journal,
+        ):
+            clock = Clock(STARTED, "imports", watcher.phase)
+            setting = running.prepare(loaded, data_root, device, watcher, clock, journal)
             done = running.train_dense(loaded, out, setting)
         if as_json:
             print_json(done)
@@ -59,7 +70,7 @@ def train(
             metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
             say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
             if not quiet:
-                say(after_train(recipe, out, loaded.name, repeated(changes, seed, device, data_root)))
+                say(after_train(recipe, out, loaded.name, common))
 
 
 def apply(
@@ -75,6 +86,8 @@ def apply(
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
+    resume: ResumeOption = False,
+    every: EveryOption = 60.0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     log: LogOption = None,
@@ -89,12 +102,19 @@ def apply(
         loaded = load(recipe, changes, seed)
         from compress.recipe import inputs, loading, output, running
         from compress.recipe.clock import Clock
+        from compress.recipe.journal import kept
 
         out = out or Path(loaded.name)
         output.require_writable(out, force=force, inputs=[model, Path(recipe)])
         inputs.require_model(model, inputs.making(model, loaded, recipe, changes or ()))
-        with watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher:
-            setting = running.prepare(loaded, data_root, device, watcher, Clock(STARTED, "imports", watcher.phase))
+        common = repeated(changes, seed, device, data_root)
+        again = to_resume("apply", recipe, model, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
+        with (
+            watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher,
+            kept(out, resume=resume, force=force, every=every, command=again, tell=tell) as journal,
+        ):
+            clock = Clock(STARTED, "imports", watcher.phase)
+            setting = running.prepare(loaded, data_root, device, watcher, clock, journal)
             results = running.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
             )

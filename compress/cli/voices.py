@@ -62,7 +62,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) in warned:  # of a rehearsal, and then of the run
+        if str(message) in warned:  # of a rehearsal or of a run that is gone on with, and then again
             return
         warned.append(str(message))
         console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
@@ -76,10 +76,17 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
             if debug:
                 traceback.print_exception(error)
             console.print(Text.assemble(("error: ", "bold red"), visible(error)))
+            _notes(console, error)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             console.print(Text(visible(interrupted)))
-            raise typer.Exit(130) from None
+            _notes(console, error)
+            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
+def _notes(console: Console, error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        console.print(Text(visible(note)))
 
 
 @contextmanager

@@ -168,9 +168,9 @@ class _FeatureBatches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The order of `Dataset`'s batches: a method that trains the encoder too sees the same images in each step."""
-        for rows in batch_rows(len(self.images), self.size, generator):
+        for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
             yield self.features[rows], self.images[rows].float().div_(255)
 
 

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError
 from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
-from compress.slim.coupling import Coupling
+from compress.slim.coupling import Coupling, Member
 
 Key = TypeVar("Key")
 
@@ -28,6 +28,12 @@ class Pruned:
     keep_nodes: dict[Coupling, Tensor] = field(default_factory=dict)  # bool [nodes]
     dense: nn.Module | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"keep": self.keep, "keep_nodes": packed(self.keep_nodes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.keep, self.keep_nodes = dict(state["keep"]), unpacked(state["keep_nodes"])
+
 
 class Choice(ABC):
     """A `compress.remove.pruner.Chooser` for one stage, over the parameters `paths`: its own and earlier stages'.
@@ -41,13 +47,21 @@ class Choice(ABC):
     adjacent: Sequence[str]
     """Patterns of the parameters on both sides of pruned nodes."""
 
-    def __init__(self, stage: schema.Stage, pruned: Pruned) -> None:
-        self._stage, self._pruned = stage, pruned
+    def __init__(self, stage: schema.Stage, pruned: Pruned, chance: torch.Generator) -> None:
+        self._stage, self._pruned, self._chance = stage, pruned, chance
         self._latest: dict[str, Tensor] = {}
 
     def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
         self._latest = self._masks(sparsity, dict(zip(self.paths, gone, strict=True)))
         return [self._latest[path] for path in self.paths]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest": self._latest, "chance": self._chance.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what has been chosen, instead of choosing anew."""
+        self._latest = dict(state["latest"])
+        self._chance.set_state(state["chance"])
 
     def settle(self) -> None:
         """The latest choice is final: no later stage gives it back."""
@@ -162,6 +176,22 @@ def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> 
 def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
     """Sparsity is of the original: what is taken already counts, so it goes first."""
     return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
+def packed(keep: Mapping[Coupling, Tensor]) -> list[Any]:
+    """The masks of couplings as plain values and tensors."""
+    return [
+        (coupling.name, coupling.size, coupling.summed, [astuple(member) for member in coupling.members], mask)
+        for coupling, mask in keep.items()
+    ]
+
+
+def unpacked(saved: Iterable[Any]) -> dict[Coupling, Tensor]:
+    """Couplings are equal by name, size and members: each of these finds its equal in the network."""
+    return {
+        Coupling(name, size, tuple(Member(*member) for member in members), summed): mask
+        for name, size, summed, members, mask in saved
+    }
 
 
 def chance_of(setting: Setting, number: int) -> torch.Generator:

@@ -53,6 +53,16 @@ class Clock:
             "phases": dict(self.phases),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        self._charge()
+        return {"phases": dict(self.phases)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What an interrupted run has spent counts too."""
+        for name, seconds in state["phases"].items():
+            self.phases[name] = self.phases.get(name, 0.0) + seconds
+            self.started -= seconds
+
     def _charge(self) -> None:
         now = time.perf_counter()
         name = self._open[-1]

@@ -1,7 +1,7 @@
 """`compress demo`: the whole job on real digits, short enough to watch."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def run(
     watcher: Watcher,
     tell: Callable[[str], None],
     clock: Clock,
-    warned: Sequence[str],
+    warned: list[str],
 ) -> dict[str, Any]:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 

@@ -1,13 +1,23 @@
 """Which nodes a stage takes, with all that hangs on them: layers, channels or heads whose widths are coupled."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import TargetError
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, with_earlier
+from compress.recipe.choice import (
+    Choice,
+    Pruned,
+    chance_of,
+    packed,
+    scoring_batches,
+    shares_of,
+    unpacked,
+    with_earlier,
+)
 from compress.recipe.node_scores import Scores, comparable, node_scores
 from compress.recipe.setting import Setting
 from compress.remove.compensate import compensate, moments
@@ -27,15 +37,16 @@ class NodeChoice(Choice):
     """What was once chosen stays chosen."""
 
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(stage, pruned)
+        super().__init__(stage, pruned, chance_of(setting, number))
         self._model, self._setting = model, setting
         self._known = couplings(model, setting.example)
         self._coupled = self._known.matching(layers_of(stage))
-        if isinstance(stage.criterion, schema.PrincipalAxes):
-            axes = [_to_axes(model, coupling.name, stage.criterion, setting) for coupling in self._coupled]
+        if isinstance(criterion := stage.criterion, schema.PrincipalAxes):
+            axes = setting.journal.note(
+                "axes", lambda: [_to_axes(model, coupling.name, criterion, setting) for coupling in self._coupled]
+            )
             self._known = couplings(model, setting.example)
             self._coupled = self._known.matching(axes)
-        self._chance = chance_of(setting, number)
         self._keep = dict(pruned.keep_nodes)
         members = [
             member.tensor for coupling in self._coupled for member in coupling.members if member.role != "follows"
@@ -111,6 +122,13 @@ class NodeChoice(Choice):
             if member.role == "reads"
         }
         compensate(self._model, readers, scoring_batches(self._setting, COMPENSATION_SAMPLES))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "keep": packed(self._keep)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._keep = unpacked(state["keep"])
 
     def settle(self) -> None:
         super().settle()

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from compress.errors import OutputError
 
+PARTIAL = ".partial"
+"""What the folder of a run in progress is called, after its output."""
+
 SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+def folder_of(out: Path) -> Path:
+    """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
+    beside = out.parent / f"{out.name}{PARTIAL}"
+    return out / PARTIAL if out.is_dir() and not beside.exists() else beside
 
 
 def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
@@ -21,7 +30,7 @@ def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> 
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; name a folder to write to")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if out.is_dir() and any(entry.name != PARTIAL for entry in out.iterdir()) and not force:
         raise OutputError(f"{out} is not empty; name another folder, or replace its content with --force")
     for path in inputs:
         if out.resolve() in path.resolve().parents:
@@ -64,12 +73,17 @@ def _try_to_write(out: Path) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
     """A folder to write into, whose content takes the place of that of `out` once all has gone well; else it vanishes.
 
+    Args:
+        within: a folder in or beside `out` for what is half-written, so that whoever is killed leaves it there.
+
     Raises:
-        OutputError: the folder cannot be made or put in place.
+        OutputError: the folder cannot be made, written to or put in place.
     """
+    from compress.checkpoint import to_disk  # and with it torch, for which no command waits that writes nothing
+
     # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
     home = out if out.is_dir() else out.parent
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
@@ -77,14 +91,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         with _told_as_output_error(out):
             home.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(dir=home, prefix=".softprune-"))
-        yield draft
-        with _told_as_output_error(out):
+            draft = Path(tempfile.mkdtemp(dir=within or home, prefix=".softprune-"))
+            yield draft
+            _all_to_disk(draft)
             if home == out:
                 _replace_content(out, draft)
             else:
                 draft.chmod(0o777 & ~_umask())
                 draft.rename(out)
+            to_disk(home)
         made.clear()
     finally:
         if draft is not None:
@@ -95,14 +110,26 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def _replace_content(out: Path, draft: Path) -> None:
-    """Swap what is in `out` for what is in `draft`, a folder in it; by renaming, so that files are never half there."""
-    former = Path(tempfile.mkdtemp(dir=out, prefix=".softprune-"))
+    """Swap what is in `out` for what is in `draft`, a folder below it; by renaming: files are never half there."""
+    former = Path(tempfile.mkdtemp(dir=draft.parent, prefix=".softprune-"))
     for entry in list(out.iterdir()):
-        if entry not in (draft, former):
+        if entry not in (draft, former) and entry.name != PARTIAL:
             entry.rename(former / entry.name)
     for entry in list(draft.iterdir()):
         entry.rename(out / entry.name)
     shutil.rmtree(former)
+
+
+def _all_to_disk(folder: Path) -> None:
+    """Before it is put in place: a power cut right after would leave empty files else."""
+    from compress.checkpoint import to_disk
+
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            to_disk(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 @contextmanager
@@ -110,7 +137,7 @@ def _told_as_output_error(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror}; name another folder") from None
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}; name another folder") from None
 
 
 def _umask() -> int:

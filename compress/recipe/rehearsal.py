@@ -8,7 +8,7 @@ import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from compress.errors import NothingPrunedError, UnsupportedModelError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
+from compress.recipe.journal import Journal
 from compress.recipe.node_choice import EvenChoice, NodeChoice
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting
@@ -147,7 +148,7 @@ def _rehearse(
     place: Place,
     now: Callable[[], float],
 ) -> Rehearsed:
-    setting = in_batches_of(stage, setting)
+    setting = replace(in_batches_of(stage, setting), journal=Journal())  # what is rehearsed has not been done
     steps, removal = schedule(stage, setting.steps_per_epoch)
     earlier = Pruned(dict(pruned.keep), dict(pruned.keep_nodes))
     short, images, wanted = _with_fewer_images(stage, setting)

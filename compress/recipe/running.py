@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import compress.export
-from compress import stats
+from compress import chance, stats
 from compress.checkpoint import write_weights
 from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError
@@ -32,12 +34,15 @@ from compress.recipe.building import (
     require_inputs,
     trained_model,
 )
+from compress.recipe.checkpoints import Fingerprint
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
+from compress.recipe.journal import Journal
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
 from compress.recipe.setting import Setting, Watcher, optimization
 from compress.recipe.stages import describe_target, run_stage
+from compress.slim.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
 from compress.streaming import StreamedDataset
@@ -50,8 +55,13 @@ Models = dict[str, nn.Module]
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
-def prepare(recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock) -> Setting:
+def prepare(
+    recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock, journal: Journal | None = None
+) -> Setting:
     """Load the data and check that it fits the recipe's network.
+
+    Args:
+        journal: what keeps the run, so that it can be gone on with.
 
     Raises:
         DataError, InputError: it is not there, does not fit, or there is no such device.
@@ -60,7 +70,8 @@ def prepare(recipe: schema.Recipe, data_root: Path, device: str, watcher: Watche
     with clock.phase("data"):
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
-    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock)
+    journal = journal or Journal()
+    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -72,6 +83,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     Raises:
         InputError: the recipe has no `train` section.
         DivergedError: the loss became NaN; the last good weights are beside `out`.
+        Interrupted: by a signal.
     """
     if recipe.train is None:
         raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
@@ -79,19 +91,26 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
+    settings, journal = recipe.train, setting.journal
+    journal.open(_fingerprint(recipe, None, setting), setting.clock)
+    journal.follow("clock", setting.clock)
+    journal.follow("model", model)
+    journal.follow("chance", chance)
     with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
         setting.watcher.begin("train", f"train {recipe.name}")
-        training = setting.train(model, steps, optimization(recipe.train))
+        training = journal.chapter(
+            "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
+        )
     metric = setting.evaluate(model)
-    setting.watcher.measured("test", metric, training.steps)
+    setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),
         "data": describe_data(setting),
-        "steps": training.steps,
+        "steps": training["steps"],
         "seconds": setting.clock.spent("training"),
-        "epoch_losses": training.losses,
+        "epoch_losses": training["losses"],
         "metric": metric,
     }
 
@@ -118,7 +137,7 @@ def apply(
     out: Path,
     setting: Setting,
     *,
-    warned: Sequence[str] = (),
+    warned: list[str] | None = None,
     place: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
@@ -135,21 +154,29 @@ def apply(
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was chosen to go.
         ProofError: slim differs from masked, or a file from slim; nothing is written.
+        Interrupted: by a signal.
     """
     torch.manual_seed(recipe.seed)
-    clock = setting.clock
+    clock, journal = setting.clock, setting.journal
+    warned = [] if warned is None else warned
     with clock.phase("load"):
         model = load_dense(recipe, source, setting)
         dense = copy.deepcopy(model)
     with clock.phase("selection"):
         rehearsal.check(recipe, model, setting, place)
     pruned = Pruned(dense=dense)
-    found = []
+    journal.open(_fingerprint(recipe, source, setting), clock)
+    journal.follow("clock", clock)
+    journal.follow("warnings", _Warned(warned))
+    journal.follow("pruned", pruned)
+    journal.follow("shapes", _Shapes(model))
+    journal.follow("model", model)
+    journal.follow("chance", chance)
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
-        for number, stage in enumerate(recipe.stages):
-            title = f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
-            setting.watcher.begin(f"stage_{number + 1}", title)
-            found.append(run_stage(model, stage, number, pruned, setting))
+        found = [
+            journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
+            for number in range(len(recipe.stages))
+        ]
     setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
@@ -160,7 +187,7 @@ def apply(
     }
     for network in models.values():
         network.cpu()
-    with whole_folder(out) as folder:
+    with whole_folder(out, within=journal.folder) as folder:
         described = {
             name: {**dataclasses.asdict(stats.measure(network, setting.example.cpu())), "metric": metrics[name]}
             for name, network in models.items()
@@ -170,7 +197,7 @@ def apply(
             "schema": 1,
             "recipe": recipe.model_dump(mode="json"),
             "seed": recipe.seed,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": _versions(),
             "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
             "data": describe_data(setting),
             "stages": found,
@@ -187,6 +214,56 @@ def apply(
             json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
         )
     return results
+
+
+def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+    stage = recipe.stages[number]
+    setting.watcher.begin(
+        f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
+    )
+    return run_stage(model, stage, number, pruned, setting)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Warned:
+    """What was warned of before an interruption; the same was said again since."""
+
+    said: list[str]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"said": self.said}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.said[:] = state["said"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """The layers that stages have put into the network."""
+
+    model: nn.Module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"edits": edits_to_json(getattr(self.model, "shape_edits", ()))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        apply_edits(self.model, edits_from_json(state["edits"]))
+
+
+def _fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
+    """Everything that determines what a run comes to; which files are written and timed does not."""
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
+        "weights": None if source is None else hashlib.sha256(source.read_bytes()).hexdigest(),
+        "data": setting.data.sha256,
+        "versions": _versions(),
+        "threads": torch.get_num_threads(),
+        "device": str(setting.device),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _slim(dense: nn.Module, masked: nn.Module, setting: Setting) -> tuple[Models, dict[str, Any]]:

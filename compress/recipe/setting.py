@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from compress.distill import Teacher
 from compress.metrics import Task
 from compress.recipe import schema
 from compress.recipe.clock import Clock
+from compress.recipe.journal import Journal
 from compress.remove.pruner import Pruner
 from compress.retrain import Optimization, Training, train
 
@@ -115,6 +116,7 @@ class Setting:
     seed: int
     watcher: Watcher
     clock: Clock
+    journal: Journal = field(default_factory=Journal)
 
     @property
     def example(self) -> Tensor:
@@ -143,11 +145,13 @@ class Setting:
     ) -> Training:
         """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes."""
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
-        with self.watcher.training(steps, self.steps_per_epoch) as tell, self.clock.phase("training"):
+        journal, epoch = self.journal, self.steps_per_epoch
+        with self.watcher.training(steps, epoch) as tell, self.clock.phase("training"), journal.training(steps) as keep:
 
             def on_step(step: int, loss: float, lr: float) -> None:
                 removal = () if pruner is None else (pruner.factor, pruner.share)
                 tell(Moment(step, loss, lr, *removal))
+                keep(step)
 
             return train(
                 model,
@@ -158,6 +162,7 @@ class Setting:
                 generator=torch.Generator().manual_seed(self.seed),
                 after_step=after_step,
                 on_step=on_step,
+                on_start=lambda loop: journal.follow("loop", loop),
             )
 
 

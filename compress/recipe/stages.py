@@ -37,33 +37,53 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         DivergedError: see `compress.retrain.train`.
         RunError: what is gone is not what was asked for.
     """
-    setting = in_batches_of(stage, setting)
+    with setting.journal.notes():
+        return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
+
+
+def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, pruned)
-    before = setting.evaluate(model) if removal.steps == 0 else None
-    if before is not None:
-        setting.watcher.measured("before_removal", before, 0)
-    training, earlier = Training(), setting.clock.spent("training")
+    training, journal = Training(), setting.journal
+
+    def before_removal(step: int) -> dict[str, float]:
+        found = setting.evaluate(model)
+        setting.watcher.measured("before_removal", found, step)
+        return found
+
+    if removal.steps == 0:
+        journal.note("before_removal", lambda: before_removal(0))
+    earlier = journal.note("trained_before", lambda: setting.clock.spent("training"))
     with setting.clock.phase("selection"):
         chosen = choice_of(model, stage, number, pruned, setting)
         if stage.compensate:
-            chosen.compensate(stage.goes)
+            journal.note("compensated", lambda: chosen.compensate(stage.goes))
     with only_trainable(model, trainable_of(stage, chosen)):
         with setting.clock.phase("selection"):
             masks = masks_gradients(stage, removal)
-            pruner = Pruner(model, chosen.paths, stage.goes, removal=removal, chooser=chosen, mask_gradients=masks)
+            pruner = Pruner(
+                model,
+                chosen.paths,
+                stage.goes,
+                removal=removal,
+                chooser=chosen,
+                mask_gradients=masks,
+                start=not journal.has("pruner"),
+            )
+        journal.follow("choice", chosen)
+        journal.follow("masked model", model, instead_of="model")
+        journal.follow("pruner", pruner)
 
         def after_step(step: int) -> None:
-            nonlocal before
             if pruner.removes_next:
                 pruner.hold()
-                before = setting.evaluate(model)
-                setting.watcher.measured("before_removal", before, step)
+                journal.note("before_removal", lambda: before_removal(step))
             pruner.step()
 
         if steps and stage.retrain is not None:
             training = setting.train(model, steps, optimization(stage.retrain), after_step, teacher, pruner)
         pruner.finalize()
+    before = journal.noted("before_removal")
     earlier_ones = bool(pruned.keep)
     chosen.settle()
     _require_as_asked(model, stage, chosen, earlier_ones)

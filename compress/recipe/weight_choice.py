@@ -21,11 +21,10 @@ from compress.select.targets import Target, resolve
 
 class WeightChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
-        super().__init__(stage, pruned)
+        super().__init__(stage, pruned, chance_of(setting, number))
         assert isinstance(stage.target, schema.Weights)
         self._model, self._setting = model, setting
         self._targets = resolve(model, stage.target.weights, bias=stage.target.bias)
-        self._chance = chance_of(setting, number)
         self.adjacent = []
         self.own_paths = [found.path for found in self._targets]
         self.paths = list(dict.fromkeys([*self.own_paths, *pruned.keep]))

@@ -76,8 +76,9 @@ class SoftPruningMethod(prune.BasePruningMethod):
         pruned = (~keep).to(parameter.device)
         module.register_buffer(f"{name}_pruned", pruned)
         module.register_buffer(f"{name}_start", parameter.detach() * pruned if fades else None)
-        method: SoftPruningMethod = super().apply(module, name, mask_gradients)  # type: ignore[no-untyped-call]
-        method._expose(module)
+        with _keeping_place(module, name, f"{name}_orig"):
+            method: SoftPruningMethod = super().apply(module, name, mask_gradients)  # type: ignore[no-untyped-call]
+            method._expose(module)
         return method
 
     def apply_mask(self, module: nn.Module) -> Tensor:
@@ -140,7 +141,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
         name = self._tensor_name
         orig, mask, pruned = tensors(module, name)
         gone = pruned & (mask == 0)
-        super().remove(module)
+        with _keeping_place(module, f"{name}_orig", name):
+            super().remove(module)
         orig.data.masked_fill_(gone, 0.0)  # the optimizer may have moved them since
         for buffer in ("pruned", "start"):
             del module._buffers[f"{name}_{buffer}"]
@@ -179,6 +181,15 @@ class SoftPruningMethod(prune.BasePruningMethod):
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._exposed = None
+
+
+@contextmanager
+def _keeping_place(module: nn.Module, old: str, new: str) -> Iterator[None]:
+    """The parameter that becomes `new` stands where `old` stood: what is derived from their order stays the same."""
+    order = [new if name == old else name for name in module._parameters]
+    yield
+    for name in order:
+        module._parameters[name] = module._parameters.pop(name)
 
 
 Place = tuple[nn.Module, SoftPruningMethod]

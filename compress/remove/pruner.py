@@ -83,6 +83,7 @@ class Pruner:
         keep: Sequence[Tensor] | None = None,
         chooser: Chooser | None = None,
         mask_gradients: bool = True,
+        start: bool = True,
     ) -> None:
         """
         Args:
@@ -94,6 +95,7 @@ class Pruner:
             mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
                 are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
                 itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
+            start: whether to choose. Not where `load_state_dict` comes next: what was chosen is in the model's state.
 
         Raises:
             InputError: contradicting or missing arguments.
@@ -117,7 +119,7 @@ class Pruner:
         self._places: list[Place] = []
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
-        self._apply()
+        self._apply(start)
 
     @property
     def removed(self) -> bool:
@@ -231,11 +233,13 @@ class Pruner:
             "removal_steps": self.removal.steps,
             "targets": [target.path for target in self.targets],
             "factor": self._factor,
+            "share": self.share,
+            "complete": self._complete,
             "joined": self._joined,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume: make the pruner as before, load the *model's* state_dict, then this one.
+        """Resume: make the pruner as before (with `start=False`), load the *model's* state_dict, then this one.
 
         Raises:
             InputError: the state is of other targets or of another removal.
@@ -246,6 +250,7 @@ class Pruner:
             if state.get(key) != mine[key]:
                 raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")
         self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
+        self.share, self._complete = float(state["share"]), bool(state["complete"])
         for joined, saved in zip(self._joined, state["joined"], strict=True):
             joined.copy_(saved)
         self.hold()
@@ -256,13 +261,14 @@ class Pruner:
         """(weight_orig, weight_mask, weight_pruned) of every target."""
         return [tensors(target.module, target.name) for target in self.targets]
 
-    def _apply(self) -> None:
+    def _apply(self, start: bool) -> None:
         try:
             for target in self.targets:
                 self._places.append((target.module, self._mark(target)))
-            self.removal.start(self)
-            if self.removed:
-                self.removal.finish(self)
+            if start:
+                self.removal.start(self)
+                if self.removed:
+                    self.removal.finish(self)
         except (InputError, RuntimeError):
             for module, method in self._places:
                 prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]

@@ -153,15 +153,16 @@ class _Training:
 
     def __init__(self, steps: int, epoch: int) -> None:
         self.steps, self.epoch = steps, epoch
-        self.step, self.loss = 0, 0.0
+        self.step, self.seen, self.loss = 0, 0, 0.0  # a training that is gone on with has steps that nobody saw
         self.started = self._warm = time.monotonic()
         self._latest: Moment | None = None
 
     def take(self, now: Moment) -> None:
         # The mean of all steps at first, and later of the last fifty or so.
-        self.loss += (now.loss - self.loss) * max(1 / now.step, 0.02)
+        self.seen += 1
+        self.loss += (now.loss - self.loss) * max(1 / self.seen, 0.02)
         self.step, self._latest = now.step, now
-        if now.step == 1:
+        if self.seen == 1:
             self._warm = time.monotonic()
 
     @property
@@ -180,8 +181,8 @@ class _Training:
         found = [f"epoch {min(self.step // self.epoch + 1, epochs)} of {epochs}"]
         if now is None:
             return found
-        if self.step > 1:  # the first takes seconds where torch has to load what it needs
-            left = (time.monotonic() - self._warm) / (self.step - 1) * (self.steps - self.step)
+        if self.seen > 1:  # the first takes seconds where torch has to load what it needs
+            left = (time.monotonic() - self._warm) / (self.seen - 1) * (self.steps - self.step)
             found.append(f"{_duration(left)} left")
         found.append(f"loss {self.loss:.4g}")
         if now.share is not None and now.share < 1:

@@ -46,8 +46,8 @@ def seen(cell: Cell, place: Place, monkeypatch: pytest.MonkeyPatch) -> Tensor:
             def __len__(self) -> int:
                 return len(batches)
 
-            def __call__(self, generator: torch.Generator) -> Any:
-                for inputs, targets in batches(generator):
+            def __call__(self, generator: torch.Generator, skip: int = 0) -> Any:
+                for inputs, targets in batches(generator, skip):
                     found.append(targets)
                     yield inputs, targets
 

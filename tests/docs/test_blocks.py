@@ -34,6 +34,7 @@ NOT_RUN = {
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/terminal.md": "run in tests/test_docs.py",
+    "docs/reliability.md": "goes on with what was interrupted; run in tests/recipe/test_resume.py",
     "docs/search.md": "minutes; parsed, run in small in tests/explore, and in the tour from the README",
     "docs/soft-pruning.md": "draws figures for minutes",
 }
@@ -77,7 +78,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
-    """`make` and `python` in tests/test_docs.py, `pip` by the tour; the page with the reader's own files by its own test."""
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour; bring-your-own.md by a test of its own."""
     kinds = re.compile(r"(compress (--)?[a-z-]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
     assert len(lines) > 30

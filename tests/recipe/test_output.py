@@ -147,3 +147,32 @@ def test_what_a_run_reads_is_not_taken_away_by_force(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"model\.pt lies in .*out, whose content is to be replaced"):
         require_writable(tmp_path / "out", force=True, inputs=[model])
     require_writable(tmp_path / "other", force=True, inputs=[model])
+
+
+def test_a_disk_that_is_full_while_files_are_written(tmp_path: Path, unchanged: Unchanged) -> None:
+    def fill_up() -> None:
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / "half").write_text("...")
+            raise OSError(28, "No space left on device")
+
+    with unchanged(tmp_path), pytest.raises(OutputError, match="out cannot be written: No space left on device"):
+        fill_up()
+
+
+def test_what_is_half_written_lies_where_it_is_wanted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    within = out / ".partial"
+    within.mkdir(parents=True)
+    (within / "1.pt").touch()
+    (out / "old").touch()
+    require_writable(out, force=True)
+    with whole_folder(out, within=within) as folder:
+        assert folder.parent == within
+        fill(folder)
+    assert names(out) == [".partial", "checkpoint", "results.json"]
+    assert names(within) == ["1.pt"]
+
+
+def test_what_a_run_in_progress_keeps_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / "out" / ".partial").mkdir(parents=True)
+    require_writable(tmp_path / "out", force=False)

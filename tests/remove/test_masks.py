@@ -286,3 +286,14 @@ def test_the_out_proj_of_attention_is_pruned_though_it_is_never_called(learns):
     prune.remove(attention.out_proj, "weight")
     assert (len(attention._forward_pre_hooks), len(attention._forward_hooks)) == hooks
     torch.testing.assert_close(attention.out_proj.weight.detach(), plain.out_proj.weight.detach())
+
+
+@pytest.mark.parametrize("pruned", [("weight",), ("bias",), ("weight", "bias"), ("bias", "weight")])
+def test_parameters_keep_their_order(pruned: tuple[str, ...]) -> None:
+    layer = nn.Linear(3, 2)
+    for name in pruned:
+        SoftPruningMethod.apply(layer, name, torch.ones_like(getattr(layer, name), dtype=torch.bool))
+    assert [name.removesuffix("_orig") for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    for name in pruned:
+        prune.remove(layer, name)
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]

@@ -1,0 +1,65 @@
+"""Where a NaN or an infinity stands first: in the data, in the weights, or in what a layer makes of both."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+BATCH = ("the inputs of the batch are", "the targets of the batch are")
+"""What `first_broken` says of data."""
+
+
+def broken_weights(model: nn.Module) -> list[str]:
+    """The parameters that hold NaN or an infinity, by the names that they have without masks."""
+    return [name.removesuffix("_orig") for name, found in model.named_parameters() if not found.isfinite().all()]
+
+
+def first_broken(model: nn.Module, inputs: Tensor, target: object) -> str | None:
+    """What is the first not to be finite: one of `BATCH`, weights, or the output of a layer; None if none is.
+
+    In words that "not finite" can follow.
+
+    The batch is sent through the model once more, in the mode that it is in, which may draw from chance.
+    """
+    for what, tensors in zip(BATCH, ([inputs], _tensors(target)), strict=True):
+        if not _finite(tensors):
+            return what
+    broken = listed(broken_weights(model))
+    return f"{broken} had become" if broken else _first_layer(model, inputs)
+
+
+def listed(names: Sequence[str]) -> str | None:
+    """ "a", "a and 3 more", or None."""
+    return (names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")) if names else None
+
+
+@torch.no_grad()
+def _first_layer(model: nn.Module, inputs: Tensor) -> str | None:
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            if not found and not _finite(_tensors(output)):
+                found.append(f"the output of {name or 'the network'} ({type(module).__name__}) is")
+
+        return hook
+
+    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules()]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
