@@ -1,23 +1,21 @@
 """Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
 
-import io
 import json
 import os
 import re
-import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from compress.atomic import archive, atomic
 from compress.errors import CheckpointError, OutputError
 from compress.slim.edits import apply_edits, edits_from_json
 
@@ -199,74 +197,6 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
             "get the weights from a source that you trust"
         )
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
-
-    Raises:
-        OutputError: the folder is missing or not writable, or writing failed.
-    """
-    path = Path(path)
-    # Not from tempfile: its files are readable by their owner only, and would stay so.
-    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
-    try:
-        temporary.touch(exist_ok=False)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            to_disk(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def archive(path: Path) -> Iterator[BinaryIO]:
-    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
-
-    Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
-    """
-    with _Patient(path) as file:
-        yield file
-    if file.failed is not None:
-        raise file.failed
-
-
-class _Patient(io.BufferedWriter):
-    """Takes everything, and remembers what could not be written."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "wb"))
-        self.failed: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        if self.failed is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.failed = error
-        return memoryview(data).nbytes
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self.failed = self.failed or error
-
-
-def to_disk(folder: Path) -> None:
-    """What was renamed in `folder` is so after a power cut too."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:

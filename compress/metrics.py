@@ -87,12 +87,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], task: Task) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    task: Task,
+    seen: Callable[[Tensor, Tensor], None] = lambda output, target: None,
+) -> dict[str, float]:
     """Mean loss over all samples and, for `classify`, the accuracy in [0, 1]; or the metrics of an own task.
 
     Every sample counts alike however the batches fall: what is a mean over a batch is summed in float64. `batches()`
-    gives (input, target) pairs on the model's device. Raises TrainingError when the loss or a metric is not finite
-    and DataError when there is no sample.
+    gives (input, target) pairs on the model's device; `seen` is told of each (output, target). Raises TrainingError
+    when the loss or a metric is not finite and DataError when there is no sample.
     """
     totals = dict.fromkeys(measures := _measures(task), 0.0)
     samples = 0
@@ -103,6 +108,7 @@ def evaluate(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tens
             for name, measure in measures.items():
                 totals[name] += float(measure(output, targets)) * len(inputs)
             samples += len(inputs)
+            seen(output, targets)
     if not samples:
         raise DataError("There is no sample to evaluate on; the data set's part is empty.")
     for name, total in totals.items():

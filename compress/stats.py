@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 from torch.backends import cudnn, mha, mkldnn
@@ -42,6 +42,25 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
         nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
         macs=round(counter.get_total_flops() / 2 / len(example)),
     )
+
+
+def tensors(masked: nn.Module, slim: nn.Module) -> list[dict[str, Any]]:
+    """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
+
+    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: what has been
+    under a mask comes last in its module otherwise.
+    """
+    left = {name: list(parameter.shape) for name, parameter in slim.named_parameters()}
+    found = list(masked.named_parameters())
+    first: dict[str, int] = {}
+    for place, (name, _) in enumerate(found):
+        first.setdefault(name.rpartition(".")[0], place)
+    found.sort(key=lambda entry: (first[entry[0].rpartition(".")[0]], -entry[1].dim()))
+    return [
+        {"name": name, "shape": list(parameter.shape), "zeros": parameter.numel() - int(parameter.count_nonzero())}
+        | ({"slim": left[name]} if name in left else {})
+        for name, parameter in found
+    ]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.engines import Engine, workers_of
 from compress.errors import CompressError, LostWorkerError, SweepError
 

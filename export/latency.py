@@ -57,18 +57,23 @@ class Timings:
             found.setdefault(name, {})[str(batch)] = Latency(p50, p90, p99, float(times.min()), times.size)
         return found
 
+    def quantiles(self, name: str, batch: int) -> list[float]:
+        """From the shortest run to the longest, in 20 steps of 5 %."""
+        return [float(f"{value:.5g}") for value in np.percentile(self.milliseconds[name, batch], np.arange(0, 101, 5))]
+
     def ratio(self, name: str, other: str, batch: int) -> float:
         """How many times as long `name` takes as `other`: the median over the rounds of (median / median)."""
         medians = [np.median(self.milliseconds[key, batch], axis=1) for key in (name, other)]
         return float(np.median(medians[0] / medians[1]))
 
     def document(self, reference: str) -> dict[str, Any]:
-        """The summary as JSON has it, with each model's `ratio` to the model called `reference`."""
+        """The summary as JSON has it, with quantiles, and each model's `ratio` to the model called `reference`."""
         return {
             "threads": self.threads,
             "models": {
                 name: {
-                    batch: asdict(latency) | {"ratio": self.ratio(name, reference, int(batch))}
+                    batch: asdict(latency)
+                    | {"ratio": self.ratio(name, reference, int(batch)), "quantiles": self.quantiles(name, int(batch))}
                     for batch, latency in batches.items()
                 }
                 for name, batches in self.summary().items()

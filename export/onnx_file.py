@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
 from compress.export.onnx_reading import read_onnx

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from compress.checkpoint import archive, atomic
+from compress.atomic import archive, atomic
 from compress.errors import CheckpointError, UnsupportedModelError
 from compress.export.parity import check
 from compress.export.weights_file import require_plain

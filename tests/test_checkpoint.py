@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from compress.checkpoint import Weights, atomic, load, load_weights, read_weights, write_weights
+from compress.atomic import atomic
+from compress.checkpoint import Weights, load, load_weights, read_weights, write_weights
 from compress.errors import CheckpointError, OutputError
 from compress.remove.masks import SoftPruningMethod
 from compress.slim.edits import edits_to_json

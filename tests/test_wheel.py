@@ -92,7 +92,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     expected |= {f"compress/export/{path.name}" for path in (ROOT / "export").glob("*.py")}
     expected |= {f"compress/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
     assert len(expected) > 40
-    assert packaged == expected | {"compress/py.typed"}
+    assert packaged == expected | {"compress/py.typed", "compress/report/page.html", "compress/report/page.css"}
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 

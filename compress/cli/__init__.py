@@ -27,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run.apply,
     files.export,
     files.bench,
+    files.report,
     files.inspect,
     files.recipes,
     run.demo,

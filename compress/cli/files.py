@@ -1,4 +1,4 @@
-"""The commands about files: export, bench, inspect, recipes."""
+"""The commands about files: export, bench, report, inspect, recipes."""
 
 import sys
 from contextlib import redirect_stdout
@@ -12,7 +12,7 @@ from compress.cli.completion import recipes as recipe_names
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
 from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
 from compress.cli.voices import print_json, reporting, say, show
-from compress.errors import InputError
+from compress.errors import InputError, OutputError
 
 
 def export(
@@ -82,6 +82,33 @@ def bench(
         else:
             show(tables.latencies(found))
             say(after_bench(found))
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="The folder that `compress apply` has left, or its results.json.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The page; report.html beside results.json if absent.")
+    ] = None,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make report.html anew from results.json alone: compress report out"""
+    with reporting(debug):
+        from compress.atomic import atomic
+        from compress.report import page
+
+        source = page.source(results)
+        text = page.render(page.read(source), source)
+        if out is not None and out.exists() and not force:
+            raise OutputError(f"{out} exists; name another file, or replace it with --force")
+        goal = out or source.with_name("report.html")
+        with atomic(goal) as draft:
+            draft.write_text(text, encoding="utf-8", newline="\n")
+        if as_json:
+            print_json({"report": str(goal), "bytes": goal.stat().st_size})
+        else:
+            say(str(goal))
 
 
 def inspect(

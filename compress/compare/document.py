@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.compare import figures
 from compress.compare.summary import NOISE, mean
 from compress.metrics import headline

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.explore import figures
 from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.checkpoint import atomic
+from compress.atomic import atomic
 from compress.errors import CheckpointError, InputError, MissingPackageError
 from compress.loops.pruning import Loop, Maker, Pruning
 from compress.remove.pruner import Pruner

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from compress.checkpoint import archive, atomic
+from compress.atomic import archive, atomic
 from compress.errors import InputError, OutputError
 
 KEPT = 2

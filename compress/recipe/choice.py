@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError
 from compress.recipe import schema
 from compress.recipe.setting import EVALUATION_BATCH, Setting
+from compress.select.histogram import histogram
+from compress.select.scores import Scores
 from compress.slim.coupling import Coupling, Member
 
 Key = TypeVar("Key")
+Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
+"""(tensor or layer, or None for all targets together; scores; what stays of each)."""
+
+HISTOGRAMS = 24
+"""Of so many groups at most, the largest, are the scores in the results."""
 
 
 @dataclass
@@ -49,6 +56,8 @@ class Choice(ABC):
 
     def __init__(self, stage: schema.Stage, pruned: Pruned, chance: torch.Generator) -> None:
         self._stage, self._pruned, self._chance = stage, pruned, chance
+        self.histograms: list[dict[str, Any]] = []
+        """How the scores were spread when first all that goes was chosen; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
 
     def __call__(self, sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
@@ -56,12 +65,13 @@ class Choice(ABC):
         return [self._latest[path] for path in self.paths]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"latest": self._latest, "chance": self._chance.get_state()}
+        return {"latest": self._latest, "chance": self._chance.get_state(), "histograms": self.histograms}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what has been chosen, instead of choosing anew."""
         self._latest = dict(state["latest"])
         self._chance.set_state(state["chance"])
+        self.histograms = list(state["histograms"])
 
     def settle(self) -> None:
         """The latest choice is final: no later stage gives it back."""
@@ -120,6 +130,16 @@ class Choice(ABC):
     def left_alive(self, model: nn.Module) -> int:
         """How many entries were chosen to go and are not exactly zero in `model`, which has no masks any more."""
         return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
+
+    def _note_scores(self, groups: Iterable[Group], share: float) -> None:
+        """Keep histograms of the groups, each of tensors that were ranked together, if this is the whole choice."""
+        tells = not isinstance(self._stage.criterion, schema.Random | schema.PrincipalAxes)  # no measurement, or ranks
+        if self.histograms or not tells or share < self._stage.goes:
+            return
+        largest = sorted(groups, key=lambda group: -sum(mask.numel() for mask in group[2]))[:HISTOGRAMS]
+        for name, scores, keep in largest:
+            if (found := histogram(scores, keep)) is not None:
+                self.histograms.append({**({} if name is None else {"of": name}), **found})
 
     @abstractmethod
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...

@@ -1,6 +1,5 @@
 """Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
 
-import io
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +13,12 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from compress.errors import RecipeError
 from compress.recipe.schema import FORMS, Part, Recipe
 from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
+from compress.yaml_text import yaml_text
 
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
@@ -73,34 +71,14 @@ def place(source: str | Path, overrides: Sequence[str], key: str) -> str:
 
 def resolved_yaml(recipe: Recipe) -> str:
     """The recipe with its defaults written out, as YAML that loads as an equal recipe."""
-    return _yaml(recipe.model_dump(mode="json", exclude_none=True))
+    return yaml_text(recipe.model_dump(mode="json", exclude_none=True))
 
 
 def brief_yaml(recipe: Recipe) -> str:
     """What the recipe prunes, and of which network, without what is left at its default."""
     stages = {"__all__": {"target", "criterion", "scope", "sparsity", "params", "macs", "removal"}}
     parts: Any = {"name": True, "model": True, "stages": stages}
-    return _yaml(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
-
-
-def _yaml(document: Any) -> str:
-    yaml, stream = YAML(), io.StringIO()
-    yaml.Representer = _Representer
-    yaml.default_flow_style = None  # the innermost lists and mappings on one line each
-    yaml.width = MAX_BYTES
-    yaml.dump(document, stream)
-    return stream.getvalue()
-
-
-class _Representer(RoundTripRepresenter):
-    """Quotes what ruamel would write as it is, and could not read again: line ends, control characters, a first `?`."""
-
-    def represent_str(self, data: str) -> ScalarNode:
-        style = None if data.isprintable() and not data.startswith("?") else '"'
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
-
-
-_Representer.add_representer(str, _Representer.represent_str)
+    return yaml_text(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from compress.errors import TargetError
 from compress.recipe import schema
 from compress.recipe.choice import (
     Choice,
+    Group,
     Pruned,
     chance_of,
     packed,
     scoring_batches,
     shares_of,
+    taken_first,
     unpacked,
     with_earlier,
 )
@@ -146,7 +148,16 @@ class NodeChoice(Choice):
         stage, scores = self._stage, self._scores()
         if stage.scope is not None:
             scores = comparable(scores, stage.criterion, self._keep)
-        return choose_within(self._known, scores, stage, share, self._keep)
+        chosen = choose_within(self._known, scores, stage, share, self._keep)
+        self._note_scores(self._groups(scores, chosen), share)
+        return chosen
+
+    def _groups(self, scores: Mapping[Coupling, Tensor], chosen: Keep) -> list[Group]:
+        """Scores as the choice saw them: what is gone already is out of it."""
+        living = {coupling: taken_first(score.cpu(), self._keep.get(coupling)) for coupling, score in scores.items()}
+        if self._stage.scope == "global":
+            return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
+        return [(coupling.name, [score], [chosen[coupling]]) for coupling, score in living.items()]
 
     def _scores(self) -> Scores:
         return node_scores(self._model, self._stage.criterion, self._coupled, self._chance, self._setting)

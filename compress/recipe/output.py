@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from compress.atomic import to_disk
 from compress.errors import OutputError
 
 PARTIAL = ".partial"
@@ -82,8 +83,6 @@ def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made, written to or put in place.
     """
-    from compress.checkpoint import to_disk  # and with it torch, for which no command waits that writes nothing
-
     # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
     home = out if out.is_dir() else out.parent
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
@@ -122,8 +121,6 @@ def _replace_content(out: Path, draft: Path) -> None:
 
 def _all_to_disk(folder: Path) -> None:
     """Before it is put in place: a power cut right after would leave empty files else."""
-    from compress.checkpoint import to_disk
-
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             to_disk(path)

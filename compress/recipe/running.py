@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import chance, stats
+from compress.atomic import atomic
 from compress.checkpoint import write_weights
 from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError
@@ -40,8 +41,10 @@ from compress.recipe.clock import Clock
 from compress.recipe.journal import Journal
 from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
+from compress.recipe.pictures import Look, compared
 from compress.recipe.setting import Setting, Watcher, optimization
 from compress.recipe.stages import describe_target, run_stage
+from compress.report.page import page
 from compress.slim.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
@@ -180,10 +183,11 @@ def apply(
     setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
+    looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = {
-        "dense": setting.evaluate(models["dense"]),
+        "dense": setting.evaluate(models["dense"], looks["dense"]),
         "masked": found[-1]["after_removal"],
-        "slim": setting.evaluate(models["slim"]),
+        "slim": setting.evaluate(models["slim"], looks["slim"]),
     }
     for network in models.values():
         network.cpu()
@@ -202,6 +206,8 @@ def apply(
             "data": describe_data(setting),
             "stages": found,
             "models": described,
+            "tensors": stats.tensors(models["masked"], models["slim"]),
+            **compared(**looks),
             "parity": parity,
             "warnings": list(warned),
         }
@@ -213,6 +219,9 @@ def apply(
         (folder / "results.json").write_text(
             json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
         )
+    # Hours of training are not to be lost to a page that can be made again.
+    with atomic(out / "report.html") as draft:
+        draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
 
 
@@ -358,6 +367,7 @@ def describe_data(setting: Setting) -> dict[str, Any]:
     return {
         "name": found.name,
         "sha256": found.sha256,
+        "shape": list(found.shape),
         **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
         **(
             {"mean": found.mean.tolist(), "std": found.std.tolist()}

@@ -128,11 +128,13 @@ class Setting:
     def steps_per_epoch(self) -> int:
         return len(self.data.batches("train", self.batch_size, self.task))
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss and, where the task has one, accuracy on the test images."""
+    def evaluate(
+        self, model: nn.Module, seen: Callable[[Tensor, Tensor], None] = lambda output, target: None
+    ) -> dict[str, float]:
+        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target)."""
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
-            return metrics.evaluate(model, batches, self.task)
+            return metrics.evaluate(model, batches, self.task, seen)
 
     def train(
         self,
@@ -142,15 +144,21 @@ class Setting:
         after_step: Callable[[int], None] = lambda step: None,
         teacher: Teacher | None = None,
         pruner: Pruner | None = None,
+        told: OnStep = lambda moment: None,
     ) -> Training:
-        """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes."""
+        """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes.
+
+        `told` hears of every step, as the bar does.
+        """
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
         journal, epoch = self.journal, self.steps_per_epoch
         with self.watcher.training(steps, epoch) as tell, self.clock.phase("training"), journal.training(steps) as keep:
 
             def on_step(step: int, loss: float, lr: float) -> None:
                 removal = () if pruner is None else (pruner.factor, pruner.share)
-                tell(Moment(step, loss, lr, *removal))
+                now = Moment(step, loss, lr, *removal)
+                told(now)
+                tell(now)
                 keep(step)
 
             return train(

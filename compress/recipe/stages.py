@@ -12,6 +12,7 @@ from compress.distill import Teacher
 from compress.errors import InputError, RunError
 from compress.recipe import schema
 from compress.recipe.choice import Choice, Pruned
+from compress.recipe.curve import Curve
 from compress.recipe.node_choice import NodeChoice, choose_within, even_scores
 from compress.recipe.removals import schedule
 from compress.recipe.setting import Setting, optimization
@@ -44,7 +45,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, pruned)
-    training, journal = Training(), setting.journal
+    training, curve, journal = Training(), Curve(steps), setting.journal
 
     def before_removal(step: int) -> dict[str, float]:
         found = setting.evaluate(model)
@@ -73,6 +74,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         journal.follow("choice", chosen)
         journal.follow("masked model", model, instead_of="model")
         journal.follow("pruner", pruner)
+        journal.follow("curve", curve)
 
         def after_step(step: int) -> None:
             if pruner.removes_next:
@@ -81,7 +83,8 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
             pruner.step()
 
         if steps and stage.retrain is not None:
-            training = setting.train(model, steps, optimization(stage.retrain), after_step, teacher, pruner)
+            how = optimization(stage.retrain)
+            training = setting.train(model, steps, how, after_step, teacher, pruner, curve.add)
         pruner.finalize()
     before = journal.noted("before_removal")
     earlier_ones = bool(pruned.keep)
@@ -105,6 +108,8 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         "steps": training.steps,
         "removal_steps": removal.steps,
         "epoch_losses": training.losses,
+        **({"curve": curve.document()} if training.steps else {}),
+        **({"scores": chosen.histograms} if chosen.histograms else {}),
         "seconds": setting.clock.spent("training") - earlier,
     }
 

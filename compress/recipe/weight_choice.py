@@ -70,6 +70,7 @@ class WeightChoice(Choice):
             for name, score in zip(names, scores, strict=True)
         ]
         scores = [score.then(gone_first, gone[name]) for name, score in zip(names, scores, strict=True)]
+        ranked = scores
         if stage.regrow is not None:
             back = self._returning(stage.regrow, sparsity, {name: gone[name] for name in names})
             # As many others then go in their stead.
@@ -80,6 +81,9 @@ class WeightChoice(Choice):
             scope = stage.scope or "global"
             assert scope != "isomorphic", "the schema refuses it"
             chosen = choose(scores, sparsity, scope=scope, min_keep=stage.min_keep, names=names)
+        apart = [(name, [score], [keep]) for name, score, keep in zip(names, ranked, chosen, strict=True)]
+        together = stage.layers is None and stage.scope in (None, "global")
+        self._note_scores([(None, ranked, chosen)] if together else apart, sparsity)
         return {**self._pruned.keep, **with_earlier(dict(zip(names, chosen, strict=True)), self._pruned.keep)}
 
     def _returning(self, wanted: schema.Regrowth, sparsity: float, gone: Mapping[str, Tensor]) -> list[Tensor]:

@@ -1,16 +1,15 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from compress.report.measures import MODELS, measures
 from compress.report.visible import visible
 
 Results = Mapping[str, Any]
-
-MODELS = ("dense", "masked", "slim")
 
 
 def models(results: Results) -> Table:
@@ -19,24 +18,9 @@ def models(results: Results) -> Table:
     table.add_column("")
     for name in MODELS:
         table.add_column(name, justify="right")
-    for label, cells in _rows([results["models"][name] for name in MODELS]):
-        table.add_row(label, *cells)
+    for measure in measures(results["models"]):
+        table.add_row(Text(measure.label), *measure.cells)
     return table
-
-
-def _rows(found: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, list[str]]]:
-    yield "parameters", [f"{model['params']:,}" for model in found]
-    yield "of them nonzero", [f"{model['nonzero']:,}" for model in found]
-    yield "MACs", [f"{model['macs']:,}" for model in found]
-    for metric in found[0]["metric"]:
-        yield f"test {metric}", [f"{model['metric'][metric]:.4g}" for model in found]
-    for kind in found[0]["bytes"]:
-        yield f"{kind.replace('_', ', ')}, KB", [f"{model['bytes'][kind] / 1000:,.1f}" for model in found]
-    for batch in found[0].get("latency_ms", {}):
-        yield (
-            f"latency p50, batch {batch}, ms",
-            [f"{model['latency_ms'][batch]['p50']:.3f}" for model in found],
-        )
 
 
 def stages(results: Results) -> Table:
@@ -51,8 +35,8 @@ def stages(results: Results) -> Table:
     table.add_row("removal", *(removal(stage) for stage in found))
     table.add_row("asked", *(f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
     table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
-    table.add_row("before removal", *(_metric(stage["before_removal"]) for stage in found))
-    table.add_row("after removal", *(_metric(stage["after_removal"]) for stage in found))
+    table.add_row("before removal", *(metric_text(stage["before_removal"]) for stage in found))
+    table.add_row("after removal", *(metric_text(stage["after_removal"]) for stage in found))
     table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
     return table
 
@@ -75,7 +59,7 @@ def removal(stage: Mapping[str, Any]) -> str:
     return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
 
 
-def _metric(metric: Mapping[str, float] | None) -> str:
+def metric_text(metric: Mapping[str, float] | None) -> str:
     return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
 
 
@@ -166,10 +150,10 @@ def closing(results: Results) -> Iterable[str]:
         )
     parity = results["parity"]
     checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]
-    checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in _FILES.items() if key in parity]
+    checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in PROOFS.items() if key in parity]
     yield f"largest differences: {', '.join(checks)} (tolerance {parity['tolerance']:.0e})"
     timing = results["timing"]
     yield f"time: {timing['total']:.1f} s, {timing['training_share']:.0%} of it training"
 
 
-_FILES = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}
+PROOFS = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}

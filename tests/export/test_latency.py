@@ -54,6 +54,8 @@ def test_percentiles_and_ratio_by_hand() -> None:
     assert found["models"]["b"]["1"]["ratio"] == 1.0
     assert found["models"]["a"]["1"]["p50"] == timings.summary()["a"]["1"].p50
     assert timings.ratio("b", "a", 1) == 0.5
+    quantiles = found["models"]["a"]["1"]["quantiles"]
+    assert quantiles == pytest.approx(np.quantile(times, np.linspace(0, 1, 21)), rel=1e-4)
 
 
 def test_the_ratio_is_paired_by_rounds() -> None:

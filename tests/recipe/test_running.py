@@ -1,5 +1,7 @@
 """`compress apply` and `compress train`, whole, on a network and images that are small."""
 
+import base64
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,7 +30,16 @@ Run = Callable[..., Result]
 SCHEMA = Draft202012Validator(
     json.loads((Path(__file__).parents[2] / "docs" / "results.schema.json").read_text(encoding="utf-8"))
 )
-FORMATS = ["MODEL_CARD.md", "checkpoint", "recipe.yaml", "results.json", "slim.onnx", "slim.pt2", "slim.safetensors"]
+FORMATS = [
+    "MODEL_CARD.md",
+    "checkpoint",
+    "recipe.yaml",
+    "report.html",
+    "results.json",
+    "slim.onnx",
+    "slim.pt2",
+    "slim.safetensors",
+]
 
 
 def build() -> nn.Module:
@@ -165,6 +176,55 @@ def test_the_asked_share_is_gone_exactly(applied: Path, results: dict[str, Any])
     assert int(gone.sum()) == 6
     assert bool((latent.bias[gone] == 0).all())
     assert torch.equal((behind.weight == 0).all(0), gone)
+
+
+def test_the_curve_is_that_of_the_training(results: dict[str, Any]) -> None:
+    (stage,) = results["stages"]
+    curve, epochs = stage["curve"], stage["epoch_losses"]
+    assert curve["span"] == 1
+    assert len(curve["loss"]) == stage["steps"] == 10
+    for number, mean in enumerate(epochs):
+        assert sum(curve["loss"][5 * number : 5 * number + 5]) / 5 == pytest.approx(mean, rel=1e-4)
+    assert curve["share"] == [1.0] * 10
+    assert curve["factor"][:5] == pytest.approx([1e-6 ** (step / 5) for step in range(1, 5)] + [0.0], rel=1e-4)
+    assert curve["factor"][5:] == [0.0] * 5
+
+
+def test_the_scores_are_told_apart_by_their_threshold(results: dict[str, Any]) -> None:
+    ((group,),) = [stage["scores"] for stage in results["stages"]]
+    assert group["of"] == "latent"
+    assert (sum(group["gone"]), sum(group["kept"]), group["earlier"]) == (6, 2, 0)
+    assert group["from"] <= group["threshold"] <= group["to"]
+    highest = max(index for index, count in enumerate(group["gone"]) if count)
+    assert highest <= min(index for index, count in enumerate(group["kept"]) if count)
+
+
+def test_the_tensors_are_those_of_the_files(applied: Path, results: dict[str, Any]) -> None:
+    before, after = dict(masked(applied).named_parameters()), read_weights(applied / "slim.safetensors").tensors
+    assert [tensor["name"] for tensor in results["tensors"]] == [name for name, _ in build().named_parameters()]
+    for tensor in results["tensors"]:
+        parameter = before[tensor["name"]]
+        assert tensor["shape"] == list(parameter.shape)
+        assert tensor["zeros"] == int((parameter == 0).sum())
+        assert tensor["slim"] == list(after[tensor["name"]].shape)
+
+
+def test_the_images_are_test_images_and_what_the_networks_make_of_them(
+    applied: Path, results: dict[str, Any], npz: Path
+) -> None:
+    slim = compress.load(applied / "slim.safetensors", model=build)
+    inputs, targets = next(iter(from_npz(npz).batches("test", 20, "reconstruct")()))
+    with torch.no_grad():
+        outputs = slim(inputs)
+    assert [image["number"] for image in results["images"]] == [0, 2, 4, 6, 8, 10, 12, 14]
+    for image in results["images"]:
+        for key, wanted in (("input", targets), ("slim", outputs)):
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image[key])))) / 255
+            assert np.abs(pixels - wanted[image["number"], 0].clamp(0, 1).numpy()).max() <= 0.51 / 255
+
+
+def test_results_stay_small(applied: Path) -> None:
+    assert (applied / "results.json").stat().st_size < 200_000
 
 
 def test_timing_adds_up(results: dict[str, Any]) -> None:

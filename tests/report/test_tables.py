@@ -1,9 +1,7 @@
-import json
 from collections.abc import Iterable
 from io import StringIO
 from typing import Any
 
-import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -20,12 +18,6 @@ def row(table: Table, label: str) -> list[str]:
     """The cells of the line that begins with `label`."""
     (line,) = [line for line in text(table).splitlines() if line.strip("│ ").startswith(label)]
     return [cell.strip() for cell in line.strip("│").split("│")]
-
-
-@pytest.fixture
-def changed(results: dict[str, Any]) -> dict[str, Any]:
-    copy: dict[str, Any] = json.loads(json.dumps(results))
-    return copy
 
 
 def test_the_models_side_by_side(results: dict[str, Any]) -> None:

@@ -1,0 +1,196 @@
+"""The figures of report.html, each from its part of results.json. Plain numbers in, SVG text out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compress.report.drawing import Drawing, Scale, short, spanning
+from compress.report.measures import MODELS
+
+LEFT = 46.0
+"""Room for the labels of an axis."""
+
+
+def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None, width: float) -> str:
+    """Loss and mask over the steps of all stages, one after the other, with the decay shaded.
+
+    Args:
+        dense: the dense network's test loss.
+        width: in units; the height is the same.
+    """
+    total = sum(stage["steps"] for stage in stages)
+    x = Scale(0, total, LEFT, width - 12)
+    values = [loss for stage in stages for loss in stage.get("curve", {}).get("loss", [])]
+    values += [stage[key]["loss"] for stage in stages for key in ("before_removal", "after_removal") if stage.get(key)]
+    y = spanning([*values, *([] if dense is None else [dense])], 196, 26)
+    mask = Scale(0, 1, 288, 232)
+    drawing = Drawing(
+        name,
+        (width, 322),
+        "Training loss, and how much of the mask is left, over the steps of all stages",
+        " ".join(_told(number, stage) for number, stage in enumerate(stages, 1)),
+    )
+    begin = 0
+    for number, stage in enumerate(stages, 1):
+        left = x(begin)
+        if stage["removal_steps"]:
+            drawing.box(left, 26, x(begin + stage["removal_steps"]) - left, 170, "decay")
+            drawing.box(left, 232, x(begin + stage["removal_steps"]) - left, 56, "decay")
+        if number > 1:
+            drawing.line((left, 12), (left, 288), "border")
+        if len(stages) > 1:
+            drawing.text(left + 4, 18, f"stage {number}", "muted")
+        begin += stage["steps"]
+    _grid(drawing, x, y, "loss", 196, bottom=False)
+    for level in (0, 1):
+        drawing.line((LEFT, mask(level)), (width - 12, mask(level)), "grid")
+        drawing.text(LEFT - 6, mask(level) + 4, str(level), "tick", "end")
+    drawing.text(LEFT, 224, "mask, share of the set", "tick")
+    for tick in x.ticks(5 if width < 500 else 9):
+        drawing.text(x(tick), 304, short(tick), "tick", "middle")
+    drawing.text(width - 12, 319, "training steps", "tick", "end")
+    if dense is not None:
+        drawing.line((LEFT, y(dense)), (width - 12, y(dense)), "dense-line")
+    begin = 0
+    for stage in stages:
+        _curve(drawing, stage, begin, x, y, mask)
+        begin += stage["steps"]
+    return str(drawing)
+
+
+def _curve(drawing: Drawing, stage: Mapping[str, Any], begin: int, x: Scale, y: Scale, mask: Scale) -> None:
+    curve, end = stage.get("curve", {}), begin + stage["steps"]
+    span = curve.get("span", 1)
+    ends = [min(begin + (index + 1) * span, end) for index in range(len(curve.get("loss", [])))]
+    centres = [step - span / 2 for step in ends]
+    drawing.path(((x(c), y(loss)) for c, loss in zip(centres, curve.get("loss", []), strict=True)), "loss")
+    for key, first in (("share", 0.0), ("factor", 1.0)):
+        if key in curve:
+            known = [(begin, curve[key][0] if key == "share" else first), *zip(ends, curve[key], strict=True)]
+            drawing.path(((x(step), mask(value)) for step, value in known), key)
+    if stage.get("before_removal"):
+        drawing.dot(x(begin + stage["removal_steps"]), y(stage["before_removal"]["loss"]), "before", 5.5)
+    if stage.get("after_removal"):
+        drawing.dot(x(end), y(stage["after_removal"]["loss"]), "after")
+
+
+def _told(number: int, stage: Mapping[str, Any]) -> str:
+    text = f"Stage {number}: {stage['steps']:,} steps"
+    losses = stage.get("curve", {}).get("loss")
+    if losses:
+        text += f", training loss from {losses[0]:.4g} to {losses[-1]:.4g}"
+    if stage["removal_steps"]:
+        text += f", exactly zero after step {stage['removal_steps']:,}"
+    for key in ("before_removal", "after_removal"):
+        if stage.get(key):
+            text += f", test loss {key.replace('_', ' ')} {stage[key]['loss']:.4g}"
+    return text + "."
+
+
+def _grid(drawing: Drawing, x: Scale, y: Scale, label: str, floor: float, *, bottom: bool = True) -> None:
+    for tick in y.ticks():
+        drawing.line((x.start, y(tick)), (x.end, y(tick)), "grid")
+        drawing.text(x.start - 6, y(tick) + 4, short(tick), "tick", "end")
+    drawing.text(x.start - 6, y.end - 12, label, "tick", "end")
+    if bottom:
+        drawing.line((x.start, floor), (x.end, floor), "axis")
+
+
+def scores(name: str, found: Mapping[str, Any], what: str) -> str:
+    """How many scores fall into each bin, of what stays and of what goes, and the threshold between them.
+
+    Args:
+        what: "weights of features.3" or the like, for those who cannot see it.
+    """
+    width, floor, log = 400.0, 150.0, found["scale"] == "log"
+    x = Scale(found["from"], found["to"], LEFT, width - 12, log)
+    counts = list(zip(found["gone"], found["kept"], strict=True))
+    top = max(gone + kept for gone, kept in counts)
+    y = Scale(0, 1.05 * top, floor, 26)
+    gone, kept = sum(found["gone"]), sum(found["kept"])
+    text = f"{gone:,} go and {kept:,} stay"
+    if "threshold" in found:
+        text += f"; the highest score that goes is {found['threshold']:.3g}"
+    drawing = Drawing(name, (width, 188), f"Scores of the {what}", f"{text}.")
+    _grid(drawing, x, y, "count", floor)
+    step = (x.end - x.start) / len(counts)
+    for index, (below, above) in enumerate(counts):
+        left = x.start + index * step
+        drawing.box(left + 0.5, y(below), step - 1, floor - y(below), "gone")
+        drawing.box(left + 0.5, y(below + above), step - 1, y(below) - y(below + above), "kept")
+    if "threshold" in found:
+        place = min(max(x(found["threshold"]), x.start), x.end)
+        drawing.line((place, 20), (place, floor), "threshold")
+        side = "end" if place > width / 2 else "start"
+        rounded = short(float(f"{found['threshold']:.3g}"))
+        drawing.text(place + (-5 if side == "end" else 5), 22, f"threshold {rounded}", "", side)
+    for tick in x.ticks(4):
+        drawing.text(x(tick), floor + 16, short(tick), "tick", "middle")
+    drawing.text(width - 12, floor + 34, f"score{' (log scale)' if log else ''}", "tick", "end")
+    return str(drawing)
+
+
+def latency(name: str, batch: str, models: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each model: from 5 to 95 % of the runs, the middle half as a box, the median as a mark, in ms.
+
+    Args:
+        models: latency at this batch size by model; only those with quantiles are drawn.
+    """
+    drawn = {model: models[model] for model in MODELS if "quantiles" in models.get(model, {})}
+    width, row = 400.0, 34.0
+    floor = 12 + row * len(drawn)
+    # One slow run in twenty must not press all others against the axis.
+    longest = max(found["quantiles"][19] for found in drawn.values())
+    longest = min(longest, max(1.6 * found["quantiles"][15] for found in drawn.values()))
+    x = Scale(0, 1.04 * longest, 62, width - 14)
+    text = "; ".join(
+        f"{model} median {found['p50']:.4g} ms, middle half {found['quantiles'][5]:.4g} to {found['quantiles'][15]:.4g}"
+        for model, found in drawn.items()
+    )
+    drawing = Drawing(name, (width, floor + 38), f"Latency at batch size {batch}", f"{text}.")
+    for tick in x.ticks(5):
+        drawing.line((x(tick), 8), (x(tick), floor), "grid")
+        drawing.text(x(tick), floor + 16, short(tick), "tick", "middle")
+    drawing.text(width - 14, floor + 33, "milliseconds", "tick", "end")
+    for index, (model, found) in enumerate(drawn.items()):
+        quantiles, middle = found["quantiles"], 12 + row * (index + 0.5)
+        drawing.text(54, middle + 4, model, "", "end")
+        drawing.line((x(quantiles[1]), middle), (min(x(quantiles[19]), x.end), middle), f"{model}-line whisker")
+        if x(quantiles[19]) > x.end:
+            drawing.text(x.end, middle - 5, f"to {quantiles[19]:.3g}", "tick", "end")
+        drawing.box(x(quantiles[5]), middle - 8, max(2.0, x(quantiles[15]) - x(quantiles[5])), 16, f"{model}-box")
+        drawing.line((x(quantiles[10]), middle - 11), (x(quantiles[10]), middle + 11), "median")
+    return str(drawing)
+
+
+def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
+    """Test images by true class (rows) and predicted one (columns), shaded by their share of the row."""
+    classes = len(counts)
+    cell = min(34.0, 340 / classes)
+    size = 34 + cell * classes
+    right, total = sum(row[index] for index, row in enumerate(counts)), sum(map(sum, counts))
+    worst = max(
+        ((count, true, guess) for true, row in enumerate(counts) for guess, count in enumerate(row) if true != guess),
+        default=(0, 0, 0),
+    )
+    text = f"{right:,} of {total:,} right"
+    if worst[0]:
+        text += f"; most often class {worst[1]} is taken for {worst[2]}, {worst[0]:,} times"
+    drawing = Drawing(name, (size + 4, size + 4), f"Confusion matrix of the {model} network", f"{text}.")
+    drawing.text(34 + cell * classes / 2, 11, "predicted", "tick", "middle")
+    for true, row in enumerate(counts):
+        drawing.text(28, 34 + cell * (true + 0.5) + 4, str(true), "tick", "end")
+        drawing.text(34 + cell * (true + 0.5), 27, str(true), "tick", "middle")
+        for guess, count in enumerate(row):
+            share = count / max(1, sum(row))
+            left, top = 34 + cell * guess, 34 + cell * true
+            drawing.box(left, top, cell - 1, cell - 1, "cell")
+            if count:
+                kind = "right" if true == guess else "wrong"
+                # Errors are few: the root makes 1 % of a row visible. Half-tones would leave the number hard to read.
+                full = share > 0.5
+                drawing.box(left, top, cell - 1, cell - 1, kind, 1.0 if full else round(0.6 * math.sqrt(share), 3))
+                if cell > 20:
+                    label = "count on" if full else "count"
+                    drawing.text(left + cell / 2, top + cell / 2 + 4, str(count), label, "middle")
+    return str(drawing)

@@ -1,0 +1,388 @@
+"""report.html: one self-contained page for a person, made from results.json and nothing else."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
+from markupsafe import Markup
+
+from compress.errors import InputError
+from compress.report import figures
+from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
+from compress.report.snippets import snippets
+from compress.report.tables import MEASURES, PROOFS, metric_text, removal
+from compress.yaml_text import yaml_text
+
+Results = Mapping[str, Any]
+
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+FILES = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
+"""The files whose size stands for that of the network, the first that was written."""
+
+
+def page(results: Results) -> str:
+    """The page as HTML. What was not measured is left out.
+
+    Args:
+        results: the content of a results.json, of this version or an earlier one.
+    """
+    return _template().render(_context(results))
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html")
+
+
+def source(path: Path) -> Path:
+    """The results.json that is meant: the file itself, or that in the folder."""
+    return path / "results.json" if path.is_dir() else path
+
+
+def read(file: Path) -> Results:
+    """The content of a results.json.
+
+    Raises:
+        InputError: there is none, or it is no JSON object of this kind.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist; name the folder that `compress apply` has left") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
+    if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
+        raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")
+    return found
+
+
+def render(results: Results, file: Path) -> str:
+    """`page` of results that were read from `file`, which may have been damaged.
+
+    Raises:
+        InputError: a value is not what it should be.
+    """
+    try:
+        text = page(results)
+        text.encode()  # half of a surrogate pair would only be noticed when it is written
+    except _DAMAGE as error:
+        raise InputError(
+            f"{file} is damaged: {type(error).__name__}: {error}; let `compress apply` write it anew"
+        ) from error
+    return text
+
+
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _context(results: Results) -> dict[str, Any]:
+    recipe, models = results["recipe"], results["models"]
+    context = {
+        "name": recipe["name"],
+        "style": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
+        "headline": headline(results),
+        "deck": _deck(results),
+        "same": SAME,
+        "tiles": list(_tiles(models)),
+        "note": results["data"].get("note"),
+        "warnings": results.get("warnings", []),
+        "measures": list(measures(models)),
+        "stages": list(_stages(results["stages"])),
+        "training": _training(results),
+        "scores": list(_scores(results["stages"])),
+        "tensors": list(_tensors(results.get("tensors", []))),
+        "images": results.get("images", []),
+        "confusion": _confusion(results.get("confusion", {})),
+        "latency": _latency(models),
+        "threads": recipe["benchmark"]["threads"],
+        "parity": _parity(results["parity"]),
+        "snippets": list(snippets(results)),
+        "recipe": yaml_text(_without_none(recipe)),
+        "origin": list(_origin(results)),
+    }
+    context["sections"] = list(_sections(context))
+    return context
+
+
+def _sections(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(anchor, title) of what the page has, in its order."""
+    for key, title, there in (
+        ("figures", "Figures", True),
+        ("stages", "Stages", True),
+        ("scores", "Scores", context["scores"]),
+        ("layers", "Layers", context["tensors"]),
+        ("images", "Images", context["images"]),
+        ("confusion", "Confusion", context["confusion"]),
+        ("latency", "Latency", context["latency"]),
+        ("proofs", "Proofs", True),
+        ("reload", "Use it", context["snippets"]),
+        ("recipe", "Recipe", True),
+        ("origin", "Origin", True),
+    ):
+        if there:
+            yield key, title
+
+
+# --- the first sentence ---
+
+
+def headline(results: Results) -> str:
+    """What came of it, in one sentence, whether it is good news or not."""
+    stages, models = results["stages"], results["models"]
+    what = [_what_went(stage) for stage in stages[-2:]]
+    text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
+    return f"{text}: {', '.join([_size(models), *_speed(models), _quality(models)])}"
+
+
+def _what_went(stage: Mapping[str, Any]) -> str:
+    target, of, gone = stage["target"], stage["of"], stage["pruned"]
+    if stage["measure"] != "sparsity":
+        return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left"
+    if stage["kind"] == "nodes" and not set(target) & set("*?[,"):
+        return f"{of:,} {ARROW} {of - gone:,} {target} nodes"
+    where = "" if target == "*" else f" of {target}"
+    if stage["kind"] == "nodes":
+        return f"{gone:,} of {of:,} nodes{where} gone"
+    return f"{_share(stage['achieved'])} of the weights{where} gone"
+
+
+_BUDGETS = {"params": "parameters", "macs": "multiply-adds"}
+
+
+def _size(models: Mapping[str, Any]) -> str:
+    dense, slim = models["dense"], models["slim"]
+    kind = _file_kind(models)
+    if kind is None:
+        return _hardly(dense["params"], slim["params"])
+    sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, f"{kind}_gzip")]
+    plain, zipped = (before / after for before, after in sizes)
+    # Single weights leave the file as large, but zeros compress.
+    return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
+
+
+def _file_kind(models: Mapping[str, Any]) -> str | None:
+    """Of the file whose size stands for that of the network, if one was written."""
+    return next((kind for kind in FILES if all(kind in models[name]["bytes"] for name in ("dense", "slim"))), None)
+
+
+def _hardly(before: float, after: float) -> str:
+    """1.01 times smaller is nothing to be proud of."""
+    times = before / after
+    return f"hardly smaller ({times:.2f}\N{MULTIPLICATION SIGN})" if 1.005 <= times < 1.05 else smaller(before, after)
+
+
+def _speed(models: Mapping[str, Any]) -> Iterator[str]:
+    timed = {batch: found for batch, found in models["slim"].get("latency_ms", {}).items() if "ratio" in found}
+    words = {batch: faster(1.0, found["ratio"]) for batch, found in timed.items()}
+    if words:
+        # Large batches are where a smaller network can show; small ones mostly time the calls.
+        batch = max(words, key=int)
+        alike = len(set(words.values())) == 1
+        yield ("as fast as before" if words[batch] == AS_FAST else words[batch]) + (
+            "" if alike else f" at batch {batch}"
+        )
+
+
+def _quality(models: Mapping[str, Any]) -> str:
+    before, after = models["dense"]["metric"], models["slim"]["metric"]
+    if "accuracy" in before and "accuracy" in after:
+        return f"test accuracy {points(before['accuracy'], after['accuracy'])}"
+    return f"test loss {percent(before['loss'], after['loss'])}"
+
+
+def _deck(results: Results) -> str:
+    """How, in a line below the headline."""
+    model, data = results["recipe"]["model"], results["data"]["name"]
+    ways = dict.fromkeys(_way(stage) for stage in results["stages"])
+    return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+
+
+def _way(stage: Mapping[str, Any]) -> str:
+    text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
+    return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _tiles(models: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(label, dense, slim, change) of the few figures that most people want."""
+    dense, slim = models["dense"], models["slim"]
+    yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
+    yield "multiply-adds", _compact(dense["macs"]), _compact(slim["macs"]), fewer(dense["macs"], slim["macs"])
+    if (kind := _file_kind(models)) is not None:
+        before, after = dense["bytes"][kind], slim["bytes"][kind]
+        yield f"size of {FILES[kind]}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
+    for batch, after in slim.get("latency_ms", {}).items():
+        before = dense.get("latency_ms", {}).get(batch)
+        if before is not None and "ratio" in after:
+            label, change = f"latency, batch {batch}", faster(1.0, after["ratio"])
+            yield label, f"{before['p50']:.3g} ms", f"{after['p50']:.3g} ms", change
+    for name in dense["metric"]:
+        if name in slim["metric"] and (name == "accuracy" or "accuracy" not in dense["metric"]):
+            before, after = dense["metric"][name], slim["metric"][name]
+            if name == "accuracy":
+                yield "test accuracy", f"{100 * before:.2f} %", f"{100 * after:.2f} %", points(before, after)
+            else:
+                yield f"test {name}", f"{before:.4g}", f"{after:.4g}", percent(before, after)
+
+
+def _compact(count: float) -> str:
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {letter}"
+    return f"{count:,} "
+
+
+# --- the sections ---
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of the table of stages: (label, a cell for each stage)."""
+
+    def criterion(stage: Mapping[str, Any]) -> str:
+        settings = {key: value for key, value in stage["criterion"].items() if key != "kind" and value is not None}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items())
+        return f"{stage['criterion']['kind']}" + (f" ({words})" if words else "")
+
+    yield "target", [f"{stage['kind']} of {stage['target']}" for stage in stages]
+    yield "criterion", [criterion(stage) for stage in stages]
+    yield "removal", [removal(stage) for stage in stages]
+    yield "asked", [f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in stages]
+    yield "achieved", [f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in stages]
+    yield "before removal", [metric_text(stage["before_removal"]) for stage in stages]
+    yield "after removal", [metric_text(stage["after_removal"]) for stage in stages]
+    yield "training", [f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in stages]
+
+
+def _training(results: Results) -> dict[str, Any] | None:
+    """The figure in two widths, since text must be readable on a phone too, and what its legend explains."""
+    stages = results["stages"]
+    if not any("curve" in stage for stage in stages):
+        return None
+    dense = results["models"]["dense"]["metric"].get("loss")
+    curves = [stage["curve"] for stage in stages if "curve" in stage]
+    retrained = [stage.get("retrain") or {} for stage in results["recipe"]["stages"]]
+    return {
+        "wide": Markup(figures.training("training-wide", stages, dense, 860.0)),
+        "narrow": Markup(figures.training("training-narrow", stages, dense, 400.0)),
+        "factor": any("factor" in curve for curve in curves),
+        "share": any("share" in curve for curve in curves),
+        "span": max(curve["span"] for curve in curves),
+        "decay": any(stage["removal_steps"] for stage in stages),
+        "dense": dense is not None,
+        "distilled": any(found.get("distill") for found in retrained),
+    }
+
+
+def _scores(stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for number, stage in enumerate(stages, 1):
+        groups = stage.get("scores", [])
+        if groups:
+            yield {
+                "number": number,
+                "criterion": stage["criterion"]["kind"],
+                "kind": stage["kind"],
+                "figures": [
+                    {
+                        "of": group.get("of"),
+                        "earlier": group["earlier"],
+                        "svg": Markup(figures.scores(f"scores-{number}-{index}", group, _of(stage, group))),
+                    }
+                    for index, group in enumerate(groups)
+                ],
+            }
+
+
+def _of(stage: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+    return f"{stage['kind']} of {group.get('of', stage['target'])}"
+
+
+def _tensors(found: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Weights, and of what else there is only what has zeros or another shape."""
+    for tensor in found:
+        shape, slim = tensor["shape"], tensor.get("slim")
+        if len(shape) > 1 or tensor["zeros"] or slim != shape:
+            entries = 1
+            for size in shape:
+                entries *= size
+            yield {
+                "name": tensor["name"],
+                "entries": entries,
+                "zeros": tensor["zeros"],
+                "share": 100 * tensor["zeros"] / max(1, entries),
+                "shape": _shape(shape),
+                "slim": "-" if slim is None else _shape(slim),
+                "changed": slim != shape,
+            }
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " \N{MULTIPLICATION SIGN} ".join(str(int(size)) for size in shape) or "scalar"
+
+
+def _confusion(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"model": model, "svg": Markup(figures.confusion(f"confusion-{model}", model, found[model]))}
+        for model in MODELS
+        if model in found
+    ]
+
+
+def _latency(models: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A figure for each batch size; files from before quantiles were kept have none."""
+    batches = dict.fromkeys(batch for model in models.values() for batch in model.get("latency_ms", {}))
+    drawn = []
+    for number, batch in enumerate(batches):
+        every = {name: model.get("latency_ms", {}) for name, model in models.items()}
+        timed = {name: found[batch] for name, found in every.items() if batch in found}
+        if any("quantiles" in found for found in timed.values()):
+            svg = Markup(figures.latency(f"latency-{number}", batch, timed))
+            drawn.append({"batch": batch, "runs": min(found["runs"] for found in timed.values()), "svg": svg})
+    return drawn
+
+
+def _parity(parity: Mapping[str, Any]) -> dict[str, Any]:
+    checks = {"masked - slim": "masked_vs_slim"} | {f"slim - {kind}": key for kind, key in PROOFS.items()}
+    found = {label.replace(" - ", " against "): parity[key] for label, key in checks.items() if key in parity}
+    return {
+        "rows": [(label, f"{difference:.1e}") for label, difference in found.items()],
+        "inputs": parity["inputs"],
+        "tolerance": f"{parity['tolerance']:.0e}",
+    }
+
+
+def _origin(results: Results) -> Iterator[tuple[str, str]]:
+    data, machine = results["data"], results["machine"]
+    counts = [f"{data[part]:,} {words}" for part, words in (("train", "training"), ("test", "test")) if part in data]
+    yield "data", data["name"] + (f" ({' and '.join(counts)} images)" if counts else "")
+    if data.get("sha256"):
+        yield "sha256 of the data", data["sha256"]
+    yield "seed", str(results["seed"])
+    yield "processor", f"{machine['cpu']}, {machine['threads']} thread{'s'[: machine['threads'] > 1]} of torch"
+    yield "device", machine["device"]
+    yield "versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    if "timing" in results:
+        timing = results["timing"]
+        phases = sorted(timing["phases"].items(), key=lambda phase: -phase[1])
+        yield "time", f"{timing['total']:.1f} s: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases)
+
+
+def _without_none(value: Any) -> Any:
+    """Settings that are absent are absent in a recipe too, and not null."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,74 @@
+"""How to use the files of a run: Python that works as it stands, in the folder that holds them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def snippets(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(file, what it needs, code) of each file that the run has written."""
+    written = results["recipe"]["export"]
+    if "onnx" in written:
+        yield "slim.onnx", "onnxruntime alone", _ONNX.format(batch=_batch(results["data"]))
+    if "pt2" in written:
+        yield "slim.pt2", "torch alone, without the network's code", _PT2.format(batch=_batch(results["data"]))
+    if "safetensors" in written:
+        code = _SAFETENSORS.format(build=_build(results["recipe"]["model"]))
+        yield "slim.safetensors", "this package, to train on", code
+
+
+_ONNX = """\
+import numpy as np
+import onnxruntime
+
+{batch}
+session = onnxruntime.InferenceSession("slim.onnx")
+(output,) = session.run(["output"], {{"input": batch}})
+"""
+
+_PT2 = """\
+import numpy as np
+import torch
+
+{batch}
+network = torch.export.load("slim.pt2").module()
+output = network(torch.from_numpy(batch))
+"""
+
+_SAFETENSORS = """\
+import compress  # pip install softprune
+{build}
+network = compress.load("slim.safetensors", model=build)  # build() makes it in its original size
+"""
+
+
+def _batch(data: Mapping[str, Any]) -> str:
+    """Images as the network has seen them in training; those of a user's own loaders are their affair."""
+    if "shape" not in data:
+        return "batch = ...  # float32 [N, ...], as in training"
+    shape = ", ".join(str(int(size)) for size in data["shape"])
+    if "mean" not in data:
+        return f"batch = np.zeros((1, {shape}), np.float32)  # your inputs, as in training"
+    mean, std = ([float(f"{value:.7g}") for value in data[key]] for key in ("mean", "std"))
+    return (
+        f"images = np.zeros((1, {shape}), np.uint8)  # your images, any number of them\n"
+        f"mean, std = np.reshape({mean}, (-1, 1, 1)), np.reshape({std}, (-1, 1, 1))\n"
+        "batch = ((images / 255 - mean) / std).astype(np.float32)"
+    )
+
+
+def _build(model: Mapping[str, Any]) -> str:
+    """Lines that define `build`; names that are none, in a file of anybody's, do not become code."""
+    name, settings = str(model.get("name", "")), {key: value for key, value in model.items() if key != "name"}
+    module, _, function = str(model.get("factory", "")).partition(":")
+    if all(part.isidentifier() for part in (*module.split("."), function)):
+        lines = [f"from {module} import {function}", f"{function}(**{model.get('args', {})!r})"]
+    elif all(word.isidentifier() for word in (name, *settings)):
+        arguments = ", ".join(f"{key}={_literal(value)}" for key, value in settings.items())
+        lines = ["from compress import models", f"models.{name}({arguments})"]
+    else:
+        lines = ["# the function that makes your network", "..."]
+    return f"{lines[0]}\n\n\ndef build():\n    return {lines[1]}\n\n"
+
+
+def _literal(value: Any) -> str:
+    return repr(tuple(value)) if isinstance(value, list) else repr(value)

@@ -1,0 +1,83 @@
+"""How scores are spread among what stays and what goes, for a reader of the results."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.select.scores import Scores
+
+BINS = 40
+SKEWED = 10
+"""Where the highest score is more than so many times the mean, bins of equal width would leave all but one empty."""
+
+
+def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> dict[str, Any] | None:
+    """Count the scores of tensors that were ranked together, in two passes over them, a piece at a time.
+
+    Args:
+        scores: those that the choice saw; minus infinity is what an earlier choice took.
+        keep: bool tensors of their shapes, True = stays.
+
+    Returns:
+        {"scale": "linear" or "log", "from", "to": where the `BINS` bins of equal width on that scale begin and end,
+        "kept", "gone": counts by bin, "earlier": how many had gone before, "threshold": the highest score that goes,
+        absent where nothing does}. The first bin of a log scale holds all that is lower, zeros among it. None where
+        all scores are the same, so that there is nothing to see.
+    """
+    ranked = [Scores.of(score) for score in scores]
+    seen = _Seen()
+    for score, stays in _pieces(ranked, keep):
+        seen.add(score, stays)
+    if not seen.low < seen.high:
+        return None
+    skewed = seen.low >= 0 and seen.high > SKEWED * seen.total / seen.count
+    # A decade at least, where a single score is above zero.
+    start = max(min(seen.positive, seen.high / 10), seen.high * 1e-8) if skewed else min(seen.low, 0.0)
+    counts = torch.zeros(2 * BINS, dtype=torch.int64)
+    for score, stays in _pieces(ranked, keep):
+        counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + stays, minlength=2 * BINS).cpu()
+    return {
+        "scale": "log" if skewed else "linear",
+        "from": start,
+        "to": seen.high,
+        "kept": counts[1::2].tolist(),
+        "gone": counts[::2].tolist(),
+        "earlier": sum(score.numel() for score in ranked) - seen.count,
+        **({"threshold": seen.cut} if math.isfinite(seen.cut) else {}),
+    }
+
+
+class _Seen:
+    """Extremes and sum of the scores so far."""
+
+    low, positive, high, cut, total, count = math.inf, math.inf, -math.inf, -math.inf, 0.0, 0
+
+    def add(self, score: Tensor, stays: Tensor) -> None:
+        """`score`, of at least one entry; the mask says which stay."""
+        self.low, self.high = min(self.low, float(score.min())), max(self.high, float(score.max()))
+        self.positive = min(self.positive, float(score.masked_fill(score <= 0, math.inf).min()))
+        self.cut = max(self.cut, float(score.masked_fill(stays, -math.inf).max()))
+        self.total, self.count = self.total + float(score.sum()), self.count + len(score)
+
+
+def _pieces(scores: Sequence[Scores], keep: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The finite scores (float64 or float32) and what stays of them, never empty."""
+    for ranked, mask in zip(scores, keep, strict=True):
+        flat = mask.reshape(-1)
+        for place, piece in ranked.pieces():
+            score, stays = piece.to(torch.promote_types(piece.dtype, torch.float32)), flat[place]
+            finite = score.isfinite()
+            if not finite.all():  # picking takes as long as all the rest
+                score, stays = score[finite], stays[finite]
+            if len(score):
+                yield score, stays
+
+
+def _bins(score: Tensor, start: float, end: float, log: bool) -> Tensor:
+    """int64, in [0, BINS)."""
+    if log:
+        score, start, end = score.clamp(min=start).log(), math.log(start), math.log(end)
+    return ((score - start) * (BINS / (end - start))).long().clamp_(0, BINS - 1)
