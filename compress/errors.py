@@ -15,10 +15,11 @@
         ├── ProofError              two models that must compute the same do not
         ├── NothingPrunedError      a run that would leave the network as large as it was
         ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
+        ├── LostProcessError        another process of the same training has ended
         └── SweepError              some cells of a sweep failed; the others are kept
             └── LostWorkerError     ... since the process that computed one has died
 
-Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
+    Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
 
 A message is a sentence or two: what was found, where, and the way out.
 """
@@ -83,6 +84,10 @@ class NothingPrunedError(RunError):
 
 
 class NothingFoundError(RunError):
+    pass
+
+
+class LostProcessError(RunError):
     pass
 
 
