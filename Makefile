@@ -5,12 +5,12 @@ BIN := .venv/bin
 BENCHMARKS := data selection skeletonization slim_latency start training_step
 SHORTENED := sweeps time_split whole_run
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench docs tour lint clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 demo: .venv/installed
@@ -26,10 +26,18 @@ bench: .venv/installed
 		$(BIN)/python benchmarks/$$name.py --quick --json runs/bench/$$name.json; done
 	$(BIN)/python benchmarks/tables.py
 
+# The documentation as a site, in site/: open site/index.html, no server and no network needed.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# What README and docs tell a reader to do, done in a fresh environment; some minutes.
+tour:
+	docs/tour.sh
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv build dist *.egg-info runs site

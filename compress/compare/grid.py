@@ -84,8 +84,11 @@ def plan(
     """The grid of everything that is named with everything else; what is not named is the recipe's.
 
     Args:
-        removals, criteria, scopes, sparsities, rates: values of the stage's keys, as YAML.
-        rates: the recipe's own times `RATES` if there are none.
+        removals: values of the stage's key, as YAML; the same holds for the next four.
+        criteria: what goes first.
+        scopes: what competes with what.
+        sparsities: how much goes.
+        rates: learning rates; the recipe's own times `RATES` if there are none.
         seeds: how many, from the recipe's on; as many as there are models, or 5 for a single one.
         changes: what `--set` takes.
 

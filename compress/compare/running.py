@@ -45,8 +45,10 @@ def compare(
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
 
     Args:
-        data_root: where data sets lie or are downloaded to. workers: what computes the cells.
-        device: auto, cpu or cuda. bar: shows how far each of the two parts is.
+        data_root: where data sets lie or are downloaded to.
+        workers: what computes the cells.
+        device: auto, cpu or cuda.
+        bar: shows how far each of the two parts is.
 
     Raises:
         InputError: data, models or stages that do not fit; nothing has been run.

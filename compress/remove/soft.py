@@ -59,7 +59,8 @@ class SoftPruner(Pruner):
         Args:
             steps: the entries are exactly zero after so many calls of `step`; 0 removes them at once.
             factor: instead of `steps`, the x of eq. 1, for the exponential decay.
-            decay, final: see `compress.remove.decay.over`.
+            decay: the curve, by name or as a function of the progress; see `compress.remove.decay.over`.
+            final: the share of its start at which an exponential decay is cut.
 
         The other arguments, and errors, are those of `compress.remove.pruner.Pruner`.
         """

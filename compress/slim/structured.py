@@ -42,7 +42,8 @@ def choose_nodes(
     Args:
         scores: [size] of each coupling that may shrink, larger = keep; `norms` gives such scores.
         sparsity: fraction of the nodes that go, in [0, 1); or else a budget:
-        params, macs: fraction of the network's parameters, or of its multiply-adds, that may be left, in (0, 1).
+        params: fraction of the network's parameters that may be left, in (0, 1).
+        macs: the same of its multiply-adds.
         ranking: nodes compete within their coupling, with those of couplings whose members are alike (whose scores
             are of one kind), or with all others.
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.

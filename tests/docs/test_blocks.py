@@ -1,0 +1,233 @@
+"""Every block that README, docs and recipes show is run, or stands here with the reason why not."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from blocks import Block, blocks, commands, shortened
+from reader import finish, given
+from typer.testing import Result
+
+import compress
+from compress.recipe.loading import load_recipe
+from compress.remove.pruner import Pruner
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(page for pattern in ("*.md", "docs/*.md", "recipes/*.md") for page in ROOT.glob(pattern))
+
+RUN = ("README.md", "docs/quickstart.md", "recipes/README.md")
+"""Pages whose commands are run here, one after the other in one folder, as `blocks.shortened` says."""
+
+NOT_RUN = {
+    "docs/bring-your-own.md": "run with the files that the page shows, in tests/test_bring_your_own.py",
+    "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
+    "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
+    "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
+    "docs/extending.md": "for a copy of the package; what it leads to is run below",
+    "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
+    "docs/terminal.md": "run in tests/test_docs.py",
+    "docs/reliability.md": "goes on with what was interrupted; run in tests/recipe/test_resume.py",
+    "docs/report.md": "of folders of the reader's; run on the pages above",
+    "docs/search.md": "minutes; parsed, run in small in tests/explore, and in the tour from the README",
+    "docs/soft-pruning.md": "draws figures for minutes",
+}
+"""Pages whose commands are not, and why."""
+
+ELSEWHERE = {
+    "compare": "tests/compare and the tour",
+    "demo": "tests/test_cli.py and the tour",
+    "reproduce": "tests/paper",
+    "search": "tests/explore and the tour",
+    "sensitivity": "tests/explore and the tour",
+}
+"""Commands that take too long to be run here, and where they are run."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
+    assert len(found) > 10
+    assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text"}
+    assert {page for page, language in found if language == "text"} == {
+        "docs/plan.md",
+        "docs/search.md",
+        "docs/security.md",
+        "docs/terminal.md",
+    }, "what a command prints"
+    assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
+    assert {page for page, language in found if language == "python"} == {
+        "README.md",
+        "docs/bring-your-own.md",  # in tests/test_bring_your_own.py
+        "docs/compare.md",
+        "docs/extending.md",
+        "docs/faq.md",
+        "docs/python.md",
+        "docs/terminal.md",  # in tests/test_docs.py
+    }
+    assert {page for page, language in found if language == "diff"} == {"docs/extending.md"}
+
+
+def test_every_command_is_of_a_kind_that_is_checked() -> None:
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour; bring-your-own.md by a test of its own."""
+    kinds = re.compile(r"(compress (--)?[a-z-]+|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
+    lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
+    assert len(lines) > 30
+    assert [line for line in lines if not kinds.match(line)] == []
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_commands_of_a_page_run(
+    page: str, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the page, whose later commands take what the earlier ones have left."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in commands(ROOT / page) if line.startswith("compress ")]
+    assert lines
+    for line in lines:
+        if line.split()[1] in ELSEWHERE:
+            continue
+        command, _, file = shortened(line).partition(" > ")
+        result = run(*shlex.split(command)[1:], *only_wanted_files(line, lines))
+        if file:
+            Path(file).write_text(result.stdout, encoding="utf-8")
+
+
+def only_wanted_files(line: str, lines: list[str]) -> list[str]:
+    """Converting a network takes seconds: `apply` writes those files that a later command reads, the tour all."""
+    if not line.startswith("compress apply"):
+        return []
+    out = re.search(r" -o (\S+)", line)
+    formats = [kind for kind in ("onnx", "safetensors", "pt2") if out and f"{out[1]}/slim.{kind}" in " ".join(lines)]
+    return ["--set", f"export=[{', '.join(formats)}]", "--set", "benchmark.batch_sizes=[1]"]
+
+
+def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    model, data = names["model"], torch.cat([inputs for inputs, _ in names["loader"]])
+    code = blocks(ROOT / "docs" / "python.md", "python")
+    assert code[0].text == blocks(ROOT / "README.md", "python")[0].text
+    for block, sparsity in zip(code, (0.9, 0.97, 0.97, 0.97), strict=True):
+        exec(compile(block.text, "python.md", "exec"), names)
+        if "Gradual(" in block.text:  # the loop is the first block's
+            finish(names["pruner"])
+        assert int((model.fc.weight == 0).sum()) == round(sparsity * model.fc.weight.numel())
+    assert torch.equal(names["again"](data), names["small"](data))
+
+    finish(names["pruner"])  # of the third block, whose loop is the first one's too
+    slim = compress.slim(model, data[:2])
+    # Most rows of `fc` have lost all of their weights: those nodes are constant, and have gone into the next bias.
+    alive = int(model.fc.weight.any(1).sum())
+    assert slim.get_parameter("latent.weight").shape == (16, alive)
+    assert slim.get_parameter("decoder.1.weight").shape == (128, 16)
+
+
+def test_the_code_of_the_answers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    for block in blocks(ROOT / "docs" / "faq.md", "python"):
+        exec(compile(block.text, "faq.md", "exec"), names)
+    assert "decoder.3" in capsys.readouterr().out  # whose nodes are the network's output
+    assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
+
+
+def test_the_script_of_the_comparison_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, recipe_text: str
+) -> None:
+    (block,) = blocks(ROOT / "docs" / "compare.md", "python")
+    (tmp_path / "mnist_classifier").write_text(recipe_text, encoding="utf-8")
+    shutil.copy(trained, tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    text = block.text.replace("seeds=5", "seeds=1").replace("workers=2", "workers=1")
+    exec(compile(text, "compare.md", "exec"), {})
+    assert (tmp_path / "runs/compare/mnist_classifier/table.md").read_text(encoding="utf-8").count("| soft") > 0
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for page in PAGES if page.name != "bring-your-own.md" for block in blocks(page, "yaml")],
+    ids=lambda block: name(block.page),
+)
+def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
+    """A whole recipe, or stages to be put into one."""
+    rest = "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
+    head = "" if block.text.startswith("name:") else rest
+    (tmp_path / "recipe.yaml").write_text(head + block.text, encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").stages
+
+
+# --- a criterion and a removal of one's own --------------------------------------------------------------------------
+
+EXTENDING = ROOT / "docs" / "extending.md"
+
+
+def test_a_criterion_and_a_removal_of_ones_own_prune() -> None:
+    names, numbers = given(), []
+    for block in blocks(EXTENDING, "python"):
+        exec(compile(block.text, "extending.md", "exec"), names)
+        if "pruner =" in block.text:
+            finish(names.pop("pruner"))
+            model = names["model"].decoder
+            numbers.append(sum(int((weight == 0).sum()) for weight in (model[1].weight, model[3].weight)))
+            names["model"] = names["build"]()
+    assert numbers == [round(0.9 * (64 * 128 + 128 * 6))] * 2
+
+    weight = np.random.default_rng(0).normal(size=(5, 7))
+    size = np.abs(weight)
+    wanted = size / size.sum(0) + size / size.sum(1)[:, None]
+    assert names["relative_importance"](torch.tensor(weight)).numpy() == pytest.approx(wanted)
+
+
+def test_the_removal_of_ones_own_takes_equal_parts() -> None:
+    names = given()
+    code = {block.title: block.text for block in blocks(EXTENDING, "python")}
+    exec(compile(code["compress/remove/rounds.py"], "rounds.py", "exec"), names)
+    weight = names["model"].get_parameter("decoder.1.weight")
+    pruner = Pruner(names["model"], ["decoder.1.weight"], 0.8, removal=names["Rounds"](rounds=4, every=10))
+    zeros = [int((weight == 0).sum())]
+    for _ in range(30):
+        pruner.step()
+        zeros.append(int((weight == 0).sum()))
+    assert [zeros[0], zeros[10], zeros[20], zeros[30]] == [round(0.2 * part * weight.numel()) for part in (1, 2, 3, 4)]
+    assert len(set(zeros)) == 4
+
+
+def test_recipes_can_name_them_once_the_page_is_followed(tmp_path: Path, trained: Path, recipe_text: str) -> None:
+    """In a copy of the package: the functions and files that the page shows, and its changes to the schema."""
+    if shutil.which("git") is None:
+        pytest.skip("git applies the changes")
+    shutil.copytree(ROOT / "compress", tmp_path / "compress", ignore=shutil.ignore_patterns("__pycache__"))
+    code = {block.title: block.text for block in blocks(EXTENDING, "python") if block.title}
+    criteria = tmp_path / "compress/select/criteria.py"
+    criteria.write_text(criteria.read_text(encoding="utf-8") + code["compress/select/criteria.py"], encoding="utf-8")
+    (tmp_path / "compress/remove/rounds.py").write_text(code["compress/remove/rounds.py"], encoding="utf-8")
+    for block in blocks(EXTENDING, "diff"):
+        subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=tmp_path, input=block.text, text=True, check=True)
+    text = """
+  - target: {weights: ["decoder.*"]}
+    criterion: relative_importance
+    sparsity: 0.5
+    removal: {kind: rounds, rounds: 3}
+    retrain: {epochs: 1, optimizer: adamw, lr: 1e-3}
+"""
+    recipe = re.sub(r"(?<=stages:).*?(?=export:)", lambda _: text, recipe_text, flags=re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    command = [sys.executable, "-m", "compress.cli", "apply", "recipe.yaml", str(trained), "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (stage,) = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["stages"]
+    assert (stage["criterion"]["kind"], stage["removal"]["kind"]) == ("relative_importance", "rounds")
+    assert stage["achieved"] == pytest.approx(0.5, abs=1e-3)
