@@ -15,6 +15,7 @@ CompressError                   the base: `except CompressError` catches all of 
     ├── ProofError              two models that must compute the same do not
     ├── NothingPrunedError      a run that would leave the network as large as it was
     ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
+    ├── LostProcessError        another process of the same training has ended
     └── SweepError              some cells of a sweep failed; the others are kept
         └── LostWorkerError     ... since the process that computed one has died
 
@@ -83,6 +84,10 @@ class NothingPrunedError(RunError):
 
 
 class NothingFoundError(RunError):
+    pass
+
+
+class LostProcessError(RunError):
     pass
 
 

@@ -17,6 +17,7 @@ from compress.data import Batches
 from compress.divergence import BATCH, broken_weights, first_broken, listed
 from compress.errors import DivergedError, InputError, TargetError
 from compress.metrics import Loss
+from compress.ranks import ALONE, Ranks
 
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]
 LRSchedule = Literal["constant", "cosine", "linear"]
@@ -72,6 +73,7 @@ def train(
     after_step: Callable[[int], None] = lambda step: None,
     on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
     on_start: Callable[["Loop"], None] = lambda loop: None,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
@@ -83,13 +85,14 @@ def train(
         on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
             checkpoints are made.
         on_start: called with the loop before its first step: what goes on after an interruption loads its state here.
+        ranks: this process among those that train the same model together, and have the same batches.
 
     Raises:
         DivergedError: the loss is NaN or infinite, or the weights are in the end. The model then holds the weights of
             the latest start of an epoch from which the loss was still finite.
         InputError: no parameter requires a gradient.
     """
-    loop = Loop(model, batches, loss, steps, optimization, generator)
+    loop = Loop(model, batches, loss, steps, optimization, generator, ranks)
     on_start(loop)
     return loop.run(after_step, on_step)
 
@@ -109,10 +112,12 @@ class Loop:
         steps: int,
         optimization: Optimization,
         generator: torch.Generator,
+        ranks: Ranks = ALONE,
     ) -> None:
         """The arguments are those of `train`."""
         self._model, self._batches, self._loss, self._steps = model, batches, loss, steps
-        self._optimization, self._generator = optimization, generator
+        self._optimization, self._generator, self._ranks = optimization, generator, ranks
+        self._forward = ranks.wrapped(model)
         self._optimizers = _optimizers(model, optimization)
         self._schedulers = [
             found for optimizer in self._optimizers for found in _schedulers(optimizer, optimization, max(1, steps))
@@ -182,9 +187,12 @@ class Loop:
         precision = torch.autocast(
             inputs.device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
         )
+        inputs, target, weight = self._ranks.share(inputs, target)
         with precision:
-            value = self._loss(self._model(inputs), target)
-        found = value.item()
+            value = self._loss(self._forward(inputs), target)
+        if weight != 1.0:
+            value = value * weight
+        found = self._ranks.mean(value)
         if not math.isfinite(found):
             with precision:
                 culprit = first_broken(self._model, inputs, target)

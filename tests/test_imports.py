@@ -31,7 +31,8 @@ ALLOWED = {
     "checkpoint": {"atomic", "errors", "slim"},
     "chance": set(),
     "divergence": set(),
-    "retrain": {"chance", "divergence", "errors", "metrics", "data"},
+    "ranks": {"errors"},
+    "retrain": {"ranks", "chance", "divergence", "errors", "metrics", "data"},
     "export": {"atomic", "errors", "stats", "checkpoint", "metrics", "slim"},
     "yaml_text": set(),
     "report": {"errors", "yaml_text"},
@@ -44,7 +45,7 @@ ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["trials"] = set(ALLOWED) - {"paper", "report"}
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
 ALLOWED["explore"] = set(ALLOWED) - {"paper", "compare"}
-ALLOWED["cli"] = {"atomic", "compare", "errors", "explore", "export", "paper", "recipe", "report"}
+ALLOWED["cli"] = {"atomic", "compare", "engines", "errors", "explore", "export", "paper", "ranks", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

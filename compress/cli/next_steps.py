@@ -1,6 +1,7 @@
 """What to do after a command, as a line that can be pasted."""
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,10 @@ def to_resume(*words: object, out: Path, every: float, json: bool, quiet: bool, 
     """The command of these words and options, as it goes on after an interruption."""
     options = [name for name, given in (("--json", json), ("--quiet", quiet), ("--force", force)) if given]
     interval = [] if every == 60 else ["--checkpoint-every", f"{every:g}"]
-    return shlex.join(["compress", *map(str, words), "-o", str(out), *interval, *options, "--resume"])
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    together = ["torchrun", "--nproc-per-node", processes, "-m", "compress.cli"]
+    start = ["compress"] if processes == "1" else together
+    return shlex.join([*start, *map(str, words), "-o", str(out), *interval, *options, "--resume"])
 
 
 def _line(*words: object) -> str:

@@ -24,7 +24,7 @@ from compress.cli.options import (
     SetOption,
     load,
 )
-from compress.cli.voices import STARTED, note, print_json, reporting, say, show, tell, watching
+from compress.cli.voices import FIRST, STARTED, note, print_json, reporting, say, show, tell, watching
 
 
 def train(
@@ -48,20 +48,27 @@ def train(
     """
     with reporting(debug):
         loaded = load(recipe, changes, seed)
+        from compress.ranks import joined
         from compress.recipe import output, running
         from compress.recipe.clock import Clock
         from compress.recipe.journal import kept
 
-        output.require_file(out, force=force)
+        if FIRST:
+            output.require_file(out, force=force)
         common = repeated(changes, seed, device, data_root)
         again = to_resume("train", recipe, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
             watching(quiet=quiet, log=log, name=f"{loaded.name}-train") as watcher,
-            kept(out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell) as journal,
+            kept(
+                out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell, first=FIRST
+            ) as journal,
+            joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)
-            setting = running.prepare(loaded, data_root, device, watcher, clock, journal)
+            setting = running.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
             done = running.train_dense(loaded, out, setting)
+        if not FIRST:
+            return
         if as_json:
             print_json(done)
         else:
@@ -100,24 +107,31 @@ def apply(
     """
     with reporting(debug) as warned:
         loaded = load(recipe, changes, seed)
+        from compress.ranks import joined
         from compress.recipe import inputs, loading, output, running
         from compress.recipe.clock import Clock
         from compress.recipe.journal import kept
 
         out = out or Path(loaded.name)
-        output.require_writable(out, force=force, inputs=[model, Path(recipe)])
+        if FIRST:
+            output.require_writable(out, force=force, inputs=[model, Path(recipe)])
         inputs.require_model(model, inputs.making(model, loaded, recipe, changes or ()))
         common = repeated(changes, seed, device, data_root)
         again = to_resume("apply", recipe, model, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
             watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher,
-            kept(out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell) as journal,
+            kept(
+                out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell, first=FIRST
+            ) as journal,
+            joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)
-            setting = running.prepare(loaded, data_root, device, watcher, clock, journal)
+            setting = running.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
             results = running.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
             )
+        if not FIRST:
+            return
         if as_json:
             print_json(results)
         else:

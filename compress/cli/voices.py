@@ -1,6 +1,7 @@
 """The two voices of every command: results on stdout, everything else on stderr; and errors with their exit code."""
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from compress.errors import CompressError
+from compress.errors import CompressError, ProofError, TrainingError
 from compress.report.visible import visible
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 STARTED = time.perf_counter()
 """When the program began, as near as it can tell."""
 
+FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks: of several that torchrun has started, the first does."""
+
 
 @cache
 def people() -> Console:
     """Where all but results is said. There is one of it: what is said while a display is drawn goes above it."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not FIRST)
 
 
 def tell(line: str) -> None:
@@ -75,6 +79,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         except CompressError as error:
             if debug:
                 traceback.print_exception(error)
+            if not FIRST and isinstance(error, ProofError | TrainingError):  # the first may know nothing of it
+                console.quiet = False
             console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             _notes(console, error)
             raise typer.Exit(error.exit_code) from None
@@ -102,7 +108,7 @@ def watching(*, quiet: bool, log: str | None = None, name: str = "", out: Path |
     from compress.recipe.setting import Watchers
     from compress.report.progress import Display
 
-    found = None if log is None else event_log.where(log, name, out)
+    found = None if log is None or not FIRST else event_log.where(log, name, out)
     with ExitStack() as stack:
         watchers: list[Watcher] = [stack.enter_context(Display(people(), quiet=quiet))]
         stack.enter_context(redirect_stdout(sys.stderr))

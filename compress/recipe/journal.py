@@ -43,15 +43,19 @@ class Journal:
         stop: Stop | None = None,
         every: float = 60.0,
         resume: bool = False,
+        *,
         quiet: bool = False,
+        writes: bool = True,
     ) -> None:
         """
         Args:
             every: seconds between two checkpoints within a chapter.
             resume: go on from the latest checkpoint, where there is one, and say so unless `quiet`.
+            writes: of several processes that train together, one writes what all of them read.
         """
         self._quiet = quiet
         self._checkpoints, self._stop, self._every, self._resume = checkpoints, stop or Stop(), every, resume
+        self._writes = writes
         self._clock = Clock()
         self._parts: dict[str, Part] = {}
         self._results: dict[str, Any] = {}  # of chapters
@@ -148,13 +152,13 @@ class Journal:
 
     def _step(self, step: int, steps: int) -> None:
         stopping = self._stop.wanted
-        if self._checkpoints is not None and (stopping or time.monotonic() >= self._due):
+        if self._checkpoints is not None and self._writes and (stopping or time.monotonic() >= self._due):
             self._keep(f"{self._title}, step {step:,} of {steps:,}")
         if stopping:
             self._stop.check()
 
     def _keep(self, where: str) -> None:
-        if self._checkpoints is None:
+        if self._checkpoints is None or not self._writes:
             return
         with self._clock.phase("checkpoints"), self._stop.deferred():
             started = time.monotonic()
@@ -166,16 +170,31 @@ class Journal:
 
 @contextmanager
 def kept(
-    out: Path, *, resume: bool, force: bool, quiet: bool, every: float, command: str, tell: Callable[[str], None]
+    out: Path,
+    *,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    every: float,
+    command: str,
+    tell: Callable[[str], None],
+    first: bool = True,
 ) -> Iterator[Journal]:
     """The journal of a run that leaves `out`; once it is complete, nothing is kept of it.
 
     An error that leaves checkpoints has a note with the `command` that goes on.
 
+    Args:
+        first: whether this is the process that writes, of those that train together.
+
     Raises:
         OutputError: another run writes `out`, or has left what could be gone on with (unless `resume` or `force`).
     """
     folder, stop = folder_of(out), Stop()
+    if not first:
+        with stop.listening():
+            yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet=True, writes=False)
+        return
     go_on = f"to go on: {command}"
     with alone(folder, out):
         checkpoints = Checkpoints(folder, tell)
@@ -186,7 +205,7 @@ def kept(
                     "to begin anew: --force"
                 )
             checkpoints.clear()
-        journal = Journal(checkpoints, stop, every, resume, quiet)
+        journal = Journal(checkpoints, stop, every, resume, quiet=quiet)
         try:
             with stop.listening():
                 yield journal

@@ -25,6 +25,7 @@ from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError
 from compress.export import latency
 from compress.export.card import model_card
+from compress.ranks import ALONE, Ranks
 from compress.recipe import rehearsal, schema
 from compress.recipe.building import (
     build_data,
@@ -59,22 +60,29 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 
 
 def prepare(
-    recipe: schema.Recipe, data_root: Path, device: str, watcher: Watcher, clock: Clock, journal: Journal | None = None
+    recipe: schema.Recipe,
+    data_root: Path,
+    device: str,
+    watcher: Watcher,
+    clock: Clock,
+    journal: Journal | None = None,
+    ranks: Ranks = ALONE,
 ) -> Setting:
     """Load the data and check that it fits the recipe's network.
 
     Args:
         journal: what keeps the run, so that it can be gone on with.
+        ranks: this process among those that train together.
 
     Raises:
         DataError, InputError: it is not there, does not fit, or there is no such device.
     """
     chosen, task = choose_device(device), build_task(recipe.task)
-    with clock.phase("data"):
+    with clock.phase("data"), ranks.first_before_others():
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
     journal = journal or Journal()
-    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal)
+    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
 
 
 def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
@@ -96,14 +104,18 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
     journal.open(_fingerprint(recipe, None, setting), setting.clock)
+    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
     journal.follow("chance", chance)
-    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt")):
+    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt"), setting.ranks):
         setting.watcher.begin("train", f"train {recipe.name}")
         training = journal.chapter(
             "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
         )
+    setting.ranks.require_same(model)
+    if not setting.ranks.first:
+        return {}
     metric = setting.evaluate(model)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +162,7 @@ def apply(
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
 
     Returns:
-        The content of results.json.
+        The content of results.json; nothing in another process than the first of several.
 
     Raises:
         InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
@@ -169,17 +181,21 @@ def apply(
         rehearsal.check(recipe, model, setting, place)
     pruned = Pruned(dense=dense)
     journal.open(_fingerprint(recipe, source, setting), clock)
+    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     journal.follow("clock", clock)
     journal.follow("warnings", _Warned(warned))
     journal.follow("pruned", pruned)
     journal.follow("shapes", _Shapes(model))
     journal.follow("model", model)
     journal.follow("chance", chance)
-    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors"):
+    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
         found = [
             journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
             for number in range(len(recipe.stages))
         ]
+    setting.ranks.require_same(model)
+    if not setting.ranks.first:
+        return {}
     setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         models, parity = _slim(dense, model, setting)
@@ -202,7 +218,7 @@ def apply(
             "recipe": recipe.model_dump(mode="json"),
             "seed": recipe.seed,
             "versions": _versions(),
-            "machine": {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)},
+            "machine": _machine(setting),
             "data": describe_data(setting),
             "stages": found,
             "models": described,
@@ -259,16 +275,27 @@ class _Shapes:
         apply_edits(self.model, edits_from_json(state["edits"]))
 
 
+def _machine(setting: Setting) -> dict[str, Any]:
+    several = {} if setting.ranks.count == 1 else {"processes": setting.ranks.count}
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device), **several}
+
+
 def _fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
     """Everything that determines what a run comes to; which files are written and timed does not."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
-        "weights": None if source is None else hashlib.sha256(source.read_bytes()).hexdigest(),
+        "weights": None if source is None else _sha256(source),
         "data": setting.data.sha256,
         "versions": _versions(),
         "threads": torch.get_num_threads(),
         "device": str(setting.device),
+        "processes": setting.ranks.count,
     }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:
@@ -351,11 +378,13 @@ def _bytes(kind: str, found: stats.FileBytes) -> dict[str, int]:
 
 
 @contextmanager
-def _keep_last_good(model: nn.Module, path: Path) -> Iterator[None]:
+def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None]:
     """Where training ends in NaN, write the weights that it went back to."""
     try:
         yield
     except DivergedError as error:
+        if not ranks.first:
+            raise
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(model.state_dict(), path)
         raise DivergedError(f"{error}; they are in {path}") from error

@@ -12,6 +12,7 @@ from compress import metrics
 from compress.data import TrainingData
 from compress.distill import Teacher
 from compress.metrics import Task
+from compress.ranks import ALONE, Ranks
 from compress.recipe import schema
 from compress.recipe.clock import Clock
 from compress.recipe.journal import Journal
@@ -117,6 +118,7 @@ class Setting:
     watcher: Watcher
     clock: Clock
     journal: Journal = field(default_factory=Journal)
+    ranks: Ranks = ALONE
 
     @property
     def example(self) -> Tensor:
@@ -170,6 +172,7 @@ class Setting:
                 generator=torch.Generator().manual_seed(self.seed),
                 after_step=after_step,
                 on_step=on_step,
+                ranks=self.ranks,
                 on_start=lambda loop: journal.follow("loop", loop),
             )
 

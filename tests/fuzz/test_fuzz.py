@@ -31,7 +31,7 @@ from compress.export.card import model_card
 from compress.export.contents import inspect
 from compress.recipe.loading import load_recipe, resolved_yaml
 from compress.recipe.shipped import shipped, shipped_text
-from compress.report import tables
+from compress.report import files, tables
 from compress.slim.edits import ShapeEdit, apply_edits, edits_to_json
 from compress.slim.shrink import slim
 
@@ -306,9 +306,10 @@ def results_document(chance: Random, _: Path) -> None:
     lines = [line for line in card.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in lines} == {5}
     assert all(char.isprintable() or char == "\n" for char in card)
-    found = {"name": "".join(chance.choices(NASTY, k=2)), "shape": [2], "dtype": "float32", "entries": 2, "zeros": 1}
+    counts = dict.fromkeys(("entries", "zeros", "rows", "zero_rows", "columns", "zero_columns", "weights"), 1)
+    found = {"name": "".join(chance.choices(NASTY, k=2)), "shape": [1, 1], **counts}
     console = Console(file=BytesIOText(), width=200)
-    console.print(tables.tensors([found]))
+    console.print(files.layers({"layers": [found]}))
     console.print(tables.stages(document))
     assert all(char.isprintable() or char in "\n\t" for char in console.file.text)  # type: ignore[attr-defined]
 

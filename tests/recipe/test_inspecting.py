@@ -104,7 +104,7 @@ def test_for_people(run: Run, applied: Path) -> None:
     assert "batch_size" not in shown
     whole = run("inspect", applied / "slim.safetensors", "--recipe").stdout
     recipe = whole[whole.index("recipe:\n") + len("recipe:\n") :]
-    text = "\n".join(line.removeprefix("  ") for line in recipe.splitlines())
+    text = "\n".join(line.removeprefix("  ") for line in recipe.splitlines() if line.startswith("  "))
     (applied.parent / "again.yaml").write_text(text, encoding="utf-8")
     try:
         assert load_recipe(applied.parent / "again.yaml") == load_recipe(applied / "recipe.yaml")

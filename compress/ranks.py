@@ -1,0 +1,114 @@
+"""Several processes that train one network together, as `torchrun` starts them: each takes its share of every batch.
+
+All of them hold the same network, data, order and chance, so that all choose the same masks; what they share per step
+are gradients, through torch's DistributedDataParallel. The first of them writes what is to be kept.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from compress.errors import LostProcessError, ProofError
+
+Target = TypeVar("Target")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `count`; alone it does nothing that a training loop without it would not do."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wrapped(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The forward pass; gradients of what it gives are the mean over all processes."""
+        return model if self.count == 1 else DistributedDataParallel(model)
+
+    def share(self, inputs: Tensor, target: Target) -> tuple[Tensor, Target, float]:
+        """This process's samples of a batch, and what their mean loss counts: the mean of all is that of the batch."""
+        if self.count == 1:
+            return inputs, target, 1.0
+        if self.rank >= len(inputs):  # nothing is left for this one: any sample will do, which counts nothing
+            return inputs[:1], _rows(target, slice(1)), 0.0
+        mine = slice(self.rank, None, self.count)
+        return inputs[mine], _rows(target, mine), len(inputs[mine]) * self.count / len(inputs)
+
+    def mean(self, value: Tensor) -> float:
+        """Of a number of each process."""
+        if self.count > 1:
+            value = value.detach() / self.count
+            dist.all_reduce(value)
+        return value.item()
+
+    def require_same(self, model: nn.Module) -> None:
+        """Raises ProofError unless all processes hold the same weights and masks, to the last bit."""
+        if self.count == 1:
+            return
+        found: list[str | None] = [None] * self.count
+        dist.all_gather_object(found, _digest(model))
+        if differing := [rank for rank, digest in enumerate(found) if digest != found[0]]:
+            raise ProofError(f"process {differing[0]} does not hold the weights and masks of process 0")
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """The first process does what is within, such as a download, and then the others, who find it done."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The group of processes that `torchrun` has started this one in; `ALONE` where it has not.
+
+    Raises:
+        LostProcessError: another process of the group has ended.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield ALONE
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        # There is no class for it: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
+        if not any(word in str(error) for word in ("by peer", "Broken pipe", "gloo", "NCCL")):
+            raise
+        raise LostProcessError("another process of this run has ended, and none can go on without it") from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _rows(target: Any, rows: slice) -> Any:
+    """Of a tensor, or of all in a tuple: what a teacher says stands beside the target."""
+    return target[rows] if isinstance(target, Tensor) else tuple(_rows(part, rows) for part in target)
+
+
+def _digest(model: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
