@@ -27,6 +27,7 @@ from compress import sweep
 from compress.checkpoint import write_weights
 from compress.compare.cells import Cell
 from compress.compare.grid import Grid, plan
+from compress.engines import Workers
 from compress.recipe.building import build_model
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
@@ -103,7 +104,9 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     ]
     jobs = [sweep.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
     began = time.time()
-    done = sorted(sweep.run(jobs, cache, workers).values(), key=lambda result: (result["process"], result["ended"]))
+    done = sorted(
+        sweep.run(jobs, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
+    )
     whole = time.time() - began
     by_worker = [list(mine) for _, mine in groupby(done, key=lambda result: result["process"])]
     later = [(cell["ended"] - before["ended"], cell["work"]) for mine in by_worker for before, cell in pairwise(mine)]

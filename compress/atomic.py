@@ -55,7 +55,7 @@ class _Patient(io.BufferedWriter):
         self.failed: OSError | None = None
 
     def write(self, data: Any) -> int:
-        if self.failed is None:
+        if self.failed is None and not self.closed:
             try:
                 return super().write(data)
             except OSError as error:

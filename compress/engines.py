@@ -11,9 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from compress.errors import CompressError, InputError, LostWorkerError
+from compress.errors import CompressError, LostWorkerError, MissingPackageError
 
 Engine = Literal["local", "ray"]
 Answer = TypeVar("Answer")
@@ -22,7 +23,7 @@ RETRIES = 3
 """How often a call is made again whose worker was lost, on a cluster."""
 
 
-class Workers(Protocol):
+class Pool(Protocol):
     """Several calls at once; as a context manager, so that no process outlives the sweep."""
 
     def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
@@ -32,15 +33,21 @@ class Workers(Protocol):
         """
 
 
-def workers_of(engine: Engine, count: int) -> AbstractContextManager[Workers]:
-    """`count` workers; a single local one is this process.
+@dataclass(frozen=True)
+class Workers:
+    """How many jobs are computed at once, and where; a single local worker is this process."""
 
-    Raises:
-        InputError: the engine's package is not installed.
-    """
-    if engine == "ray":
-        return OnCluster(count)
-    return InProcesses(count) if count > 1 else Here()
+    count: int = 1
+    engine: Engine = "local"
+
+    def started(self) -> AbstractContextManager[Pool]:
+        """Raises MissingPackageError where the engine's package is not installed."""
+        if self.engine == "ray":
+            return OnCluster(self.count)
+        return InProcesses(self.count) if self.count > 1 else Here()
+
+
+ONE = Workers()
 
 
 class Here:
@@ -83,15 +90,15 @@ class InProcesses:
 class OnCluster:
     """Ray's workers: of the cluster that RAY_ADDRESS names, else of one on this machine that ends with the sweep.
 
-    A call whose worker is lost is made again on another one. All machines must see the folders that a call reads and
-    writes under the same paths.
+    A call whose worker is lost is made again on another one. All machines must see the folder that this process is in,
+    and all that a call reads and writes, under the same paths.
     """
 
     def __init__(self, count: int) -> None:
         try:
             import ray
         except ImportError:
-            raise InputError("--engine ray needs the package ray: pip install 'softprune[ray]'") from None
+            raise MissingPackageError("--engine ray needs the package ray: pip install 'softprune[ray]'") from None
         self._ray, self._count = ray, count
 
     def __enter__(self) -> "OnCluster":
@@ -108,7 +115,7 @@ class OnCluster:
         self._ray.shutdown()
 
     def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
-        return _translated(self._remote.remote(call).future(), self._of_ray)
+        return _translated(self._remote.remote(call, os.getcwd()).future(), self._of_ray)
 
     def _of_ray(self, error: BaseException) -> BaseException:
         if isinstance(error, self._ray.exceptions.RayTaskError):
@@ -146,6 +153,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _on_one_thread(call: Callable[[], Any]) -> Any:
+def _on_one_thread(call: Callable[[], Any], folder: str) -> Any:
+    os.chdir(folder)
     _one_thread()
     return call()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.atomic import atomic
-from compress.engines import Engine, workers_of
+from compress.engines import ONE, Workers
 from compress.errors import CompressError, LostWorkerError, SweepError
 
 Result = dict[str, Any]
@@ -61,16 +61,15 @@ def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:
 def run(
     jobs: Sequence[Job],
     folder: Path,
-    workers: int,
+    workers: Workers = ONE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    engine: Engine = "local",
 ) -> dict[str, Result]:
     """Compute the jobs that have no result in `folder` yet, in their order as far as `needs` allows.
 
     Several sweeps may share the folder, at the same time too: at worst a job is computed by both, with one result.
 
     Args:
-        workers: how many jobs at once, each on one thread; see `compress.engines`.
+        workers: what computes the jobs, each on one thread.
 
     Returns:
         All results, by key; each also has the `seconds` it took.
@@ -86,14 +85,14 @@ def run(
     failed: list[str] = []
     lost: set[str] = set()  # the keys of what failed, and of what needs it
     watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
-    with workers_of(engine, workers) as pool:
+    with workers.started() as pool:
         waiting, running = todo, dict[Future[Result], Job]()
         while waiting or running:
             while more := {job.key for job in waiting if lost & set(job.needs)} - lost:
                 lost |= more
             waiting = [job for job in waiting if job.key not in lost]
             ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
-            for job in ready[: workers - len(running)]:
+            for job in ready[: workers.count - len(running)]:
                 running[pool.submit(partial(_work, job, folder))] = job
                 waiting.remove(job)
             for future in wait(running, return_when=FIRST_COMPLETED).done:

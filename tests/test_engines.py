@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compress import engines, sweep
+from compress import sweep
+from compress.engines import ONE, Workers
 from compress.errors import DataError, InputError, LostWorkerError, SweepError
 
 
@@ -58,15 +59,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
     with pytest.raises(LostWorkerError, match=r"bad: a worker process died .* is kept in"):
-        sweep.run([sweep.Job("bad", "bad", die)], folder, 2)
-    done = sweep.run([job(log, "a"), job(log, "b")], folder, 2)
+        sweep.run([sweep.Job("bad", "bad", die)], folder, Workers(2))
+    done = sweep.run([job(log, "a"), job(log, "b")], folder, Workers(2))
     assert {result["threads"] for result in done.values()} == {1}
 
 
 def test_two_sweeps_may_write_the_same_folder(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
     jobs = [job(log, str(number)) for number in range(20)]
-    with engines.workers_of("local", 2) as pool:
+    with Workers(2).started() as pool:
         both = [pool.submit(partial(_keys, jobs, folder)) for _ in range(2)]
         assert [found.result() for found in both] == [sorted(one.key for one in jobs)] * 2
     assert len(sweep.cached([one.key for one in jobs], folder)) == 20
@@ -74,20 +75,20 @@ def test_two_sweeps_may_write_the_same_folder(tmp_path: Path) -> None:
 
 
 def _keys(jobs: list[sweep.Job], folder: Path) -> list[str]:
-    return sorted(sweep.run(jobs, folder, 1))
+    return sorted(sweep.run(jobs, folder, ONE))
 
 
 def test_on_a_cluster_a_lost_worker_is_replaced_and_its_job_counted_once(tmp_path: Path, cluster: None) -> None:
     log, folder, seen = tmp_path / "log", tmp_path / "cells", list[sweep.Progress]()
     good = [job(log, "a"), job(log, "lost", die_once), job(log, "b"), job(log, "c")]
     with pytest.raises(SweepError, match=r"1 of 5 cells failed; the first: the bad one: no such images"):
-        sweep.run([*good, sweep.Job("bad", "the bad one", fail)], folder, 2, seen.append, engine="ray")
+        sweep.run([*good, sweep.Job("bad", "the bad one", fail)], folder, Workers(2, "ray"), seen.append)
     lines = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
     assert sorted(name for name, _ in lines) == ["a", "b", "c", "lost", "lost"]
     assert len({process for name, process in lines if name == "lost"}) == 2
     assert str(os.getpid()) not in {process for _, process in lines}
     assert [one.done for one in seen] == [1, 2, 3, 4, 5]
-    done = sweep.run(good, folder, 1)  # nothing is left to compute
+    done = sweep.run(good, folder, ONE)  # nothing is left to compute
     assert {result["threads"] for result in done.values()} == {1}
     assert len(log.read_text(encoding="utf-8").splitlines()) == len(lines)
 
@@ -95,4 +96,4 @@ def test_on_a_cluster_a_lost_worker_is_replaced_and_its_job_counted_once(tmp_pat
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"softprune\[ray\]"):
-        sweep.run([job(tmp_path / "log", "a")], tmp_path / "cells", 2, engine="ray")
+        sweep.run([job(tmp_path / "log", "a")], tmp_path / "cells", Workers(2, "ray"))

@@ -45,7 +45,7 @@ ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["trials"] = set(ALLOWED) - {"paper", "report"}
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}
 ALLOWED["explore"] = set(ALLOWED) - {"paper", "compare"}
-ALLOWED["cli"] = {"atomic", "compare", "errors", "explore", "export", "paper", "ranks", "recipe", "report"}
+ALLOWED["cli"] = {"atomic", "compare", "engines", "errors", "explore", "export", "paper", "ranks", "recipe", "report"}
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

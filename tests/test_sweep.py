@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from compress import sweep
+from compress.engines import ONE, Workers
 from compress.errors import DataError, SweepError
 
 
@@ -29,8 +30,8 @@ def job(log: Path, name: str, *needs: str) -> sweep.Job:
 
 def test_results_are_kept_and_not_computed_again(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
-    first = sweep.run([job(log, "a"), job(log, "b")], folder, 1)
-    again = sweep.run([job(log, "b"), job(log, "c")], folder, 1)
+    first = sweep.run([job(log, "a"), job(log, "b")], folder, ONE)
+    again = sweep.run([job(log, "b"), job(log, "c")], folder, ONE)
     assert log.read_text().split() == ["a", "b", "c"]
     assert again["b"] == first["b"] == json.loads((folder / "b.json").read_text())
     assert first["a"]["threads"] == 1
@@ -39,15 +40,15 @@ def test_results_are_kept_and_not_computed_again(tmp_path: Path) -> None:
 
 def test_a_damaged_result_is_computed_again(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
-    sweep.run([job(log, "a")], folder, 1)
+    sweep.run([job(log, "a")], folder, ONE)
     (folder / "a.json").write_text("{", encoding="utf-8")
-    assert sweep.run([job(log, "a")], folder, 1)["a"]["name"] == "a"
+    assert sweep.run([job(log, "a")], folder, ONE)["a"]["name"] == "a"
     assert log.read_text().split() == ["a", "a"]
 
 
 def test_what_is_needed_comes_first(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    sweep.run([job(log, "leaf", "root"), job(log, "root"), job(log, "other")], tmp_path / "cells", 1)
+    sweep.run([job(log, "leaf", "root"), job(log, "root"), job(log, "other")], tmp_path / "cells", ONE)
     order = log.read_text().split()
     assert order.index("root") < order.index("leaf")
     assert sorted(order) == ["leaf", "other", "root"]
@@ -55,7 +56,7 @@ def test_what_is_needed_comes_first(tmp_path: Path) -> None:
 
 def test_the_same_key_is_computed_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert len(sweep.run([job(log, "a"), job(log, "a")], tmp_path / "cells", 1)) == 1
+    assert len(sweep.run([job(log, "a"), job(log, "a")], tmp_path / "cells", ONE)) == 1
     assert log.read_text().split() == ["a"]
 
 
@@ -69,14 +70,14 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path, workers: int) -> Non
         job(log, "good"),
     ]
     with pytest.raises(SweepError, match=r"1 of 4 cells failed; the first: the bad one: no such images"):
-        sweep.run(jobs, folder, workers)
+        sweep.run(jobs, folder, Workers(workers))
     assert log.read_text().split() == ["good"]
     assert [path.name for path in folder.iterdir()] == ["good.json"]
 
 
 def test_workers_are_processes_that_are_used_again(tmp_path: Path) -> None:
     names = [str(number) for number in range(6)]
-    done = sweep.run([job(tmp_path / "log", name) for name in names], tmp_path / "cells", 2)
+    done = sweep.run([job(tmp_path / "log", name) for name in names], tmp_path / "cells", Workers(2))
     processes = {result["process"] for result in done.values()}
     assert os.getpid() not in processes
     assert 1 <= len(processes) <= 2
@@ -85,8 +86,8 @@ def test_workers_are_processes_that_are_used_again(tmp_path: Path) -> None:
 
 def test_progress_counts_what_is_left(tmp_path: Path) -> None:
     log, seen = tmp_path / "log", list[sweep.Progress]()
-    sweep.run([job(log, "a")], tmp_path / "cells", 1)
-    sweep.run([job(log, "a"), job(log, "b"), job(log, "c")], tmp_path / "cells", 1, seen.append)
+    sweep.run([job(log, "a")], tmp_path / "cells", ONE)
+    sweep.run([job(log, "a"), job(log, "b"), job(log, "c")], tmp_path / "cells", ONE, seen.append)
     assert [(one.done, one.total, one.title) for one in seen] == [(1, 2, "b"), (2, 2, "c")]
     assert seen[0].seconds_left is not None
     assert seen[1].seconds_left == 0

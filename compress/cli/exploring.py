@@ -13,17 +13,18 @@ from compress.cli.options import (
     DataOption,
     DebugOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     ModelArgument,
     RecipeArgument,
     SeedOption,
     SetOption,
+    WorkersOption,
     load,
 )
 from compress.cli.voices import people, print_json, reporting, say, show
+from compress.engines import Workers
 from compress.errors import InputError, NothingFoundError, NothingPrunedError
-
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")]
 
 
 def sensitivity(
@@ -38,6 +39,7 @@ def sensitivity(
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
     changes: SetOption = None,
     workers: WorkersOption = 2,
+    engine: EngineOption = "local",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="The folder for curves and recipe; runs/sensitivity/NAME if absent."),
@@ -80,7 +82,7 @@ def sensitivity(
                 cache,
                 number=stage,
                 shares=shares,
-                workers=workers,
+                workers=Workers(workers, engine),
                 device=device,
                 bar=partial(sweep_bar, people()),
             )
@@ -131,6 +133,7 @@ def search(
     ] = None,
     changes: SetOption = None,
     workers: WorkersOption = 2,
+    engine: EngineOption = "local",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The folder for front and recipe; runs/search/NAME if absent.")
     ] = None,
@@ -178,7 +181,7 @@ def search(
                 Wanted(limits, goal, trials, tried),
                 data_root,
                 cache,
-                workers=workers,
+                workers=Workers(workers, engine),
                 device=device,
                 bar=partial(sweep_bar, people()),
             )

@@ -7,6 +7,7 @@ import typer
 
 from compress.cli.completion import recipes, weights
 from compress.cli.voices import tell
+from compress.engines import Engine
 
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
@@ -38,6 +39,10 @@ DataOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", rich_help_panel=INPUT)]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 JsonOption = Annotated[
     bool,

@@ -59,7 +59,9 @@ def train(
         again = to_resume("train", recipe, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
             watching(quiet=quiet, log=log, name=f"{loaded.name}-train") as watcher,
-            kept(out, resume=resume, force=force, every=every, command=again, tell=tell, first=FIRST) as journal,
+            kept(
+                out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell, first=FIRST
+            ) as journal,
             joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)
@@ -118,7 +120,9 @@ def apply(
         again = to_resume("apply", recipe, model, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
             watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher,
-            kept(out, resume=resume, force=force, every=every, command=again, tell=tell, first=FIRST) as journal,
+            kept(
+                out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell, first=FIRST
+            ) as journal,
             joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)

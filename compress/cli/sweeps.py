@@ -14,12 +14,15 @@ from compress.cli.options import (
     DataOption,
     DebugOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     RecipeArgument,
     SetOption,
+    WorkersOption,
     tell_factories,
 )
 from compress.cli.voices import people, print_json, reporting, say, show, tell
+from compress.engines import Workers
 from compress.errors import InputError
 
 AXES = "What is compared (lists with commas)"
@@ -60,7 +63,8 @@ def compare(
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
     changes: SetOption = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    workers: WorkersOption = 2,
+    engine: EngineOption = "local",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The folder for table and curves; runs/compare/NAME if absent.")
     ] = None,
@@ -101,7 +105,12 @@ def compare(
             output.require_writable(folder, force=True)
         with redirect_stdout(sys.stderr):  # as in `train`
             results = running.compare(
-                planned, data_root, cache, workers=workers, device=device, bar=partial(sweep_bar, people())
+                planned,
+                data_root,
+                cache,
+                workers=Workers(workers, engine),
+                device=device,
+                bar=partial(sweep_bar, people()),
             )
         document.write_all(results, out)
         if as_json:
@@ -132,7 +141,8 @@ def reproduce(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Take over the finished cells of a results.json.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")] = 2,
+    workers: WorkersOption = 2,
+    engine: EngineOption = "local",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="For paper.md and paper/; docs, or the cache for a part.")
     ] = None,
@@ -163,7 +173,7 @@ def reproduce(
             tell(f"{resume}: {reproducing.restore(resume, cells, cache)} of {len(cells)} cells are done")
         if not draw:
             with sweep_bar(people(), "reproduce") as on_progress, redirect_stdout(sys.stderr):
-                reproducing.run(cells, data_root, cache, workers, on_progress)
+                reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
         results = reproducing.collect(cells, cache)
         figures.write_all(results, out / "paper")
         (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")

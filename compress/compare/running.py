@@ -13,6 +13,7 @@ from typing import Any
 from compress.compare import summary
 from compress.compare.cells import Cell
 from compress.compare.grid import Grid, Rival
+from compress.engines import ONE, Workers
 from compress.errors import InputError, SweepError
 from compress.metrics import headline
 from compress.recipe import schema
@@ -39,13 +40,13 @@ class _Run:
 
 
 def compare(
-    grid: Grid, data_root: Path, cache: Path, *, workers: int = 1, device: str = "cpu", bar: Bar = silent
+    grid: Grid, data_root: Path, cache: Path, *, workers: Workers = ONE, device: str = "cpu", bar: Bar = silent
 ) -> Results:
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
 
     Args:
         data_root: where data sets lie or are downloaded to.
-        workers: processes, of one thread each.
+        workers: what computes the cells.
         device: auto, cpu or cuda.
         bar: shows how far each of the two parts is.
 

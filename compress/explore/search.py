@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.engines import ONE, Workers
 from compress.errors import InputError
 from compress.explore import levels
 from compress.explore.bisection import first_true
@@ -32,7 +33,7 @@ def search(
     data_root: Path,
     cache: Path,
     *,
-    workers: int = 1,
+    workers: Workers = ONE,
     device: str = "cpu",
     bar: Bar = silent,
 ) -> Results:

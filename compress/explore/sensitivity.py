@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.engines import ONE, Workers
 from compress.errors import InputError
 from compress.explore.bounds import Bound, Kind, require_task, shown, unit
 from compress.explore.front import knee
@@ -34,7 +35,7 @@ def sensitivity(
     *,
     number: int = 0,
     shares: Sequence[float] = (),
-    workers: int = 1,
+    workers: Workers = ONE,
     device: str = "cpu",
     bar: Bar = silent,
 ) -> Results:
@@ -67,7 +68,7 @@ def sensitivity(
     )
     every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
     with bar("all together") as on_progress:
-        (together,) = compute([("all layers together", every)], place, cache, 1, on_progress)
+        (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
     return {
         "schema": 1,
         **described(place),

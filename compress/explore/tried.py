@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import sweep
+from compress.engines import ONE, Workers
 from compress.explore import bounds, levels
 from compress.explore.bounds import Bound, Goal
 from compress.explore.front import pareto
@@ -44,7 +45,7 @@ class Trials:
         place: Place,
         wanted: Wanted,
         cache: Path,
-        workers: int = 1,
+        workers: Workers = ONE,
         on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
     ) -> None:
         """Measure the dense network.
@@ -57,11 +58,16 @@ class Trials:
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
         # A process that trains on the other core would be timed as well.
-        self.at_once = 1 if self._timed else workers
+        self._workers = ONE if self._timed else workers
         self.found: dict[Left, Results] = {}
         dense = Trial(trained, (), self.recipe.seed)
-        (self.dense,) = compute([("dense", dense)], place, cache, 1)
+        (self.dense,) = compute([("dense", dense)], place, cache, ONE)
         bounds.require_reach(wanted.bounds, self.dense)
+
+    @property
+    def at_once(self) -> int:
+        """How many trials cost as much time as one."""
+        return self._workers.count
 
     def stages(self, left: Left) -> tuple[schema.Stage, ...]:
         return tuple(levels.at(stage, share) for stage, share in zip(self.recipe.stages, left, strict=True))
@@ -90,7 +96,7 @@ class Trials:
             rest = None if each is None else each * max(0, total - done)
             self._tell(dataclasses.replace(now, done=done, total=max(total, done), seconds_left=rest))
 
-        for left, result in zip(new, compute(cells, self._place, self._cache, self.at_once, on_progress), strict=True):
+        for left, result in zip(new, compute(cells, self._place, self._cache, self._workers, on_progress), strict=True):
             self.found[left] = result
         self._done += len(new)
         return [self.found[left] for left in wanted]
@@ -104,7 +110,7 @@ class Trials:
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
-        dense, winner = compute(cells, self._place, self._cache, self.at_once)
+        dense, winner = compute(cells, self._place, self._cache, self._workers)
         return dense, winner
 
     # --- what they come to ---

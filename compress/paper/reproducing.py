@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import sweep
+from compress.engines import Workers
 from compress.errors import InputError
 from compress.paper import cells as running
 from compress.paper.experiments import Cell
@@ -42,7 +43,7 @@ def run(
     cells: Sequence[Cell],
     data_root: Path,
     cache: Path,
-    workers: int,
+    workers: Workers,
     on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
 ) -> None:
     """Compute what is not in `cache` yet; `collect` reads it.

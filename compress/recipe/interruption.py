@@ -40,11 +40,11 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        self._deferring = True
+        before, self._deferring = self._deferring, True
         try:
             yield
         finally:
-            self._deferring = False
+            self._deferring = before
 
     def check(self) -> None:
         """Raises Interrupted where a signal has come."""

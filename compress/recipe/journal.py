@@ -43,15 +43,17 @@ class Journal:
         stop: Stop | None = None,
         every: float = 60.0,
         resume: bool = False,
+        quiet: bool = False,
         *,
         writes: bool = True,
     ) -> None:
         """
         Args:
             every: seconds between two checkpoints within a chapter.
-            resume: go on from the latest checkpoint, where there is one.
+            resume: go on from the latest checkpoint, where there is one, and say so unless `quiet`.
             writes: of several processes that train together, one writes what all of them read.
         """
+        self._quiet = quiet
         self._checkpoints, self._stop, self._every, self._resume = checkpoints, stop or Stop(), every, resume
         self._writes = writes
         self._clock = Clock()
@@ -84,9 +86,9 @@ class Journal:
         found = self._checkpoints.latest() if self._resume else None
         if found is not None:
             self._saved, self._results, self._notes = (found.state[key] for key in ("parts", "results", "notes"))
-            self._checkpoints.tell(f"going on from {found.where}")
-        elif self._resume:
-            self._checkpoints.tell(f"nothing to go on from in {self._checkpoints.folder}: this is the beginning")
+        if self._resume and not self._quiet:
+            nothing = f"nothing to go on from in {self._checkpoints.folder}: this is the beginning"
+            self._checkpoints.tell(nothing if found is None else f"going on from {found.where}")
         self._due, self.opened = time.monotonic() + self._every, True
 
     def follow(self, name: str, part: Part, *, instead_of: str | None = None) -> None:
@@ -158,7 +160,7 @@ class Journal:
     def _keep(self, where: str) -> None:
         if self._checkpoints is None or not self._writes:
             return
-        with self._clock.phase("checkpoints"):
+        with self._clock.phase("checkpoints"), self._stop.deferred():
             started = time.monotonic()
             states = {name: part.state_dict() for name, part in self._parts.items()}
             self._checkpoints.write({"parts": states, "results": self._results, "notes": self._notes}, where)
@@ -172,6 +174,7 @@ def kept(
     *,
     resume: bool,
     force: bool,
+    quiet: bool,
     every: float,
     command: str,
     tell: Callable[[str], None],
@@ -190,7 +193,7 @@ def kept(
     folder, stop = folder_of(out), Stop()
     if not first:
         with stop.listening():
-            yield Journal(Checkpoints(folder, tell), stop, every, resume, writes=False)
+            yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet, writes=False)
         return
     go_on = f"to go on: {command}"
     with alone(folder, out):
@@ -202,7 +205,7 @@ def kept(
                     "to begin anew: --force"
                 )
             checkpoints.clear()
-        journal = Journal(checkpoints, stop, every, resume)
+        journal = Journal(checkpoints, stop, every, resume, quiet)
         try:
             with stop.listening():
                 yield journal

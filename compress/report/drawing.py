@@ -97,7 +97,7 @@ class Scale:
 def spanning(values: Sequence[float], start: float, end: float) -> Scale:
     """A scale that holds all values, with some room; log where they are of very different size."""
     low, high = min(values), max(values)
-    if low > 0 and high > 6 * low:
+    if 6 * low < high < 1e12 * low:
         return Scale(low / 1.15, high * 1.15, start, end, log=True)
     room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return Scale(low - room if low < 0 or low > room else 0.0, high + room, start, end)

@@ -14,6 +14,7 @@ from torch import nn
 from compress import sweep
 from compress.checkpoint import Weights, load_weights, read_weights
 from compress.data import Dataset
+from compress.engines import Workers
 from compress.errors import DataError
 from compress.recipe import schema
 from compress.recipe.building import (
@@ -66,7 +67,7 @@ def compute(
     cells: Sequence[tuple[str, Cell]],
     place: Place,
     cache: Path,
-    workers: int,
+    workers: Workers,
     on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
 ) -> list[dict[str, Any]]:
     """The results of (title, cell), in their order, each with its `key`; those in the folder `cache` are taken.

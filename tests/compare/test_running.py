@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from compress.compare import document, running
 from compress.compare.grid import plan
+from compress.engines import Workers
 from compress.errors import SweepError
 
 Run = Callable[..., Result]
@@ -176,6 +177,8 @@ def test_what_does_not_fit_the_network_is_told_before_anything_runs(
 
 def test_more_workers_come_to_the_same(compared: Path, found: dict[str, Any], trained: Path, tmp_path: Path) -> None:
     grid = plan(compared / "recipe.yaml", [trained], removals=["hard"], criteria=["random"], rates=["1e-3"], seeds=2)
-    alone, together = (running.compare(grid, tmp_path, tmp_path / str(workers), workers=workers) for workers in (1, 2))
+    alone, together = (
+        running.compare(grid, tmp_path, tmp_path / str(workers), workers=Workers(workers)) for workers in (1, 2)
+    )
     assert [cell["value"] for cell in alone["cells"]] == [cell["value"] for cell in together["cells"]]
     assert [cell["key"] for cell in alone["cells"]] == [cell["key"] for cell in together["cells"]]

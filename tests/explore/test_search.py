@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from compress.engines import Workers
 from compress.explore import levels, search, tried
 from compress.explore.bounds import parse
 from compress.explore.tried import Trials, Wanted
@@ -224,7 +225,7 @@ def test_latency_is_taken_in_turns_with_the_dense_network(own: tuple[Path, Path]
     wide = ("stages.0={target: {nodes: ['*']}, criterion: norms, sparsity: .9, removal: hard}",)
     place = Place(load_recipe(recipe, [*wide, "benchmark.batch_sizes=[16, 1]"]), recipe.parent, "cpu")
     wanted = Wanted((parse("latency", "0.8x"),), "best")
-    trials = Trials(Trained.of(trained), place, wanted, cache, workers=4)
+    trials = Trials(Trained.of(trained), place, wanted, cache, workers=Workers(4))
     assert trials.at_once == 1, "others would be timed as well"
     (found,) = trials.run([(0.1,)], 1)
     latency = found["latency"]

@@ -3,7 +3,7 @@ import math
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compress.report.drawing import Drawing, Scale, short, spanning
@@ -42,6 +42,7 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+@example([1.0, 2e-313])
 def test_a_scale_holds_all_values_and_has_ticks_on_it(values: list[float]) -> None:
     scale = spanning(values, 200, 10)
     places = [scale(value) for value in values]
