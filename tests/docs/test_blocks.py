@@ -151,7 +151,7 @@ def test_the_script_of_the_comparison_runs(
     (tmp_path / "mnist_classifier").write_text(recipe_text, encoding="utf-8")
     shutil.copy(trained, tmp_path / "model.pt")
     monkeypatch.chdir(tmp_path)
-    text = block.text.replace("seeds=5", "seeds=1").replace("workers=2", "workers=1")
+    text = block.text.replace("seeds=5", "seeds=1").replace("Workers(2)", "Workers(1)")
     exec(compile(text, "compare.md", "exec"), {})
     assert (tmp_path / "runs/compare/mnist_classifier/table.md").read_text(encoding="utf-8").count("| soft") > 0
 
