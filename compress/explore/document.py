@@ -53,8 +53,9 @@ def _write(
     if recipe is None:
         (folder / RECIPE).unlink(missing_ok=True)  # of an earlier run: it is no answer to this one
         return
+    comment = "".join(f"# {line}\n" for line in about)
     with atomic(folder / RECIPE) as path:
-        path.write_text("".join(f"# {line}\n" for line in about) + resolved_yaml(recipe), encoding="utf-8", newline="\n")
+        path.write_text(comment + resolved_yaml(recipe), encoding="utf-8", newline="\n")
 
 
 def _draw(figure: Figure, name: str, folder: Path) -> None:
