@@ -79,7 +79,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
-    """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks, and a page by its own."""
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks."""
     ours = r"(torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+"
     kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
