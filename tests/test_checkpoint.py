@@ -212,7 +212,8 @@ class TestStrangers:
             return content.replace(b"K\x04", many) if name.endswith("data.pkl") else content
 
         rezipped(tmp_path / "plain.pt", tmp_path / "w.pt", change)
-        with pytest.raises(CheckpointError, match="damaged"):
+        # torch 2.9 reads it, and what it claims is then refused.
+        with pytest.raises(CheckpointError, match="damaged|its tensors claim"):
             read_weights(tmp_path / "w.pt")
 
     @pytest.mark.parametrize(
