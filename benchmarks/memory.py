@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import OrderedDict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +99,14 @@ def tiny() -> "nn.Module":
     return wide(8)
 
 
+def tiny_autoencoder() -> "nn.Module":
+    from torch import nn
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.Tanh())
+    decoder = nn.Sequential(nn.Tanh(), nn.Linear(4, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+    return nn.Sequential(OrderedDict(encoder=encoder, latent=nn.Linear(8, 4), decoder=decoder))
+
+
 def main(
     only: Annotated[list[str] | None, typer.Option(help="A case; may be repeated.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
@@ -137,8 +146,8 @@ def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads
 
     if "name=wide" in changes:
         changes = [*changes, "model={factory: 'memory:wide'}"]
-    tiny = [*changes, "data.train=128", "data.test=64"]
-    tiny.append("model.image=[1, 28, 28]" if recipe == "mnist_ae" else "model={factory: 'memory:tiny'}")
+    least = "tiny_autoencoder" if recipe == "mnist_ae" else "tiny"
+    tiny = [*changes, f"model={{factory: 'memory:{least}'}}", "data.train=128", "data.test=64"]
     peaks = {}
     for which, settings in (("tiny", tiny), ("run", changes)):
         loaded = load_recipe(recipe, settings)

@@ -1,6 +1,7 @@
 """A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
+import gc
 import hashlib
 import json
 import platform
@@ -349,6 +350,7 @@ def _export(
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         networks.clear()
+        gc.collect()  # what was traced hangs in circles
         if "onnx" in recipe.export:
             with setting.clock.phase("benchmark"):
                 _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
