@@ -1,7 +1,7 @@
 """How much memory does `compress apply` need beyond Python, torch and the imports, and in which phase?
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --only mnist_ae
+    python benchmarks/memory.py --quick
 
 Each run is a process of its own on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
 set back: that is done at each change of phase. What a process needs anyway is told by the same command on a network
@@ -47,7 +47,10 @@ NODES = [
     "stages.0.criterion=magnitude",
 ]
 SOFT, HARD = "stages.0.removal={kind: soft, over: 0.5 epochs}", "stages.0.removal={kind: hard}"
-ADAMW, SGD = "stages.0.retrain={epochs: 1, optimizer: adamw, lr: 1e-3}", "stages.0.retrain={epochs: 1, optimizer: sgd, lr: 1e-3}"
+ADAMW, SGD = (
+    "stages.0.retrain={epochs: 1, optimizer: adamw, lr: 1e-3}",
+    "stages.0.retrain={epochs: 1, optimizer: sgd, lr: 1e-3}",
+)
 CASES: dict[str, tuple[str, list[str]]] = {
     "mnist_ae": ("mnist_ae", ["stages.0.retrain.epochs=1", "stages.0.removal.over=0.5 epochs"]),
     "wide, weights, hard, SGD": ("mnist_classifier", [*WIDE, HARD, SGD]),
@@ -110,6 +113,7 @@ def tiny_autoencoder() -> "nn.Module":
 def main(
     only: Annotated[list[str] | None, typer.Option(help="A case; may be repeated.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Without the wide network, which takes minutes.")] = False,
     report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
 ) -> None:
     """Print the peak of each phase beyond that of a tiny run, in multiples of model and data; write all as JSON."""
@@ -118,7 +122,7 @@ def main(
     cases = {}
     with tempfile.TemporaryDirectory() as scratch:
         root = stand_in(Path(scratch))
-        for name in only or CASES:
+        for name in only or (["mnist_ae"] if quick else CASES):
             cases[name] = measured(*CASES[name], Path(scratch), root, threads)
             print(f"{name}: {cases[name]['beyond']:.2f}", file=sys.stderr)
     from compress.recipe.running import cpu_name
@@ -135,12 +139,17 @@ def main(
     print(f"peak beyond a tiny run, in multiples of model and data (aim {AIM:g}), {threads} thread(s)")
     print(f"{'':<30}" + "".join(f"{phase:>11}" for phase in (*PHASES[1:], "all")))
     for name, case in cases.items():
-        print(f"{name:<30}" + "".join(f"{case['phases'][phase]:11.2f}" for phase in PHASES[1:]) + f"{case['beyond']:11.2f}")
+        print(
+            f"{name:<30}"
+            + "".join(f"{case['phases'][phase]:11.2f}" for phase in PHASES[1:])
+            + f"{case['beyond']:11.2f}"
+        )
 
 
 def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads: int) -> dict[str, Any]:
     """Bytes of the model, of the data, of both runs' peaks by phase; and multiples of (model + data), see `beyond`."""
     from compress.checkpoint import write_weights
+    from compress.data import Dataset
     from compress.recipe.building import build_data, build_model
     from compress.recipe.loading import load_recipe
 
@@ -155,6 +164,7 @@ def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads
         write_weights(build_model(loaded.model, loaded.seed).state_dict(), model)
         peaks[which] = peaks_of([recipe, str(model), "--data-root", str(root), *set_each(settings)], threads)
     images = build_data(loaded.data, root)
+    assert isinstance(images, Dataset)
     held = sum(tensor.nbytes for part in (images.train, images.test) for tensor in (part.images, part.labels))
     unit = model.stat().st_size + held
     phases = {phase: (peaks["run"][phase] - peaks["tiny"][phase]) / unit for phase in PHASES}

@@ -162,6 +162,23 @@ def start() -> str:
     return table(("", "median, s", "fastest, s", "aim, s"), rows, right=3) + conditions(found, f"{found['runs']} runs")
 
 
+def memory() -> str:
+    """The peak of every phase of a run, beyond that of the same run on next to nothing."""
+    cases = measured("memory")["cases"]
+    phases = [phase for phase in next(iter(cases.values()))["phases"] if phase not in ("imports", "data")]
+    rows = [(phase, *(f"{case['phases'][phase]:.1f}" for case in cases.values())) for phase in phases]
+    rows.append(("all of it", *(f"{case['beyond']:.1f}" for case in cases.values())))
+    rows.append(("model and data, MB", *(megabytes(c["model_bytes"] + c["data_bytes"]) for c in cases.values())))
+    for title, which in (("peak, MB", "run"), ("peak of next to nothing, MB", "tiny")):
+        rows.append((title, *(megabytes(max(case["peak_bytes"][which].values())) for case in cases.values())))
+    rows.append(("after imports, MB", *(megabytes(case["peak_bytes"]["tiny"]["imports"]) for case in cases.values())))
+    return table(("", *cases), rows, right=len(cases)) + conditions(measured("memory"))
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}"
+
+
 def recipes() -> str:
     """Every shipped recipe that was measured as it is: what it was before and after."""
     rows = []
@@ -256,6 +273,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "whole_run": whole_run,
     "sweeps": sweeps,
     "start": start,
+    "memory": memory,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
 

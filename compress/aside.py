@@ -3,7 +3,9 @@
 import copy
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 import torch
@@ -23,6 +25,8 @@ class Aside:
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
         self._file = _written(tensors) if _worth_it(tensors) else None
+        if self._file is not None:
+            weakref.finalize(self, self._file.close)
         self._tensors = copy.deepcopy(tensors) if self._file is None else {}
 
     def tensors(self) -> Mapping[str, Any]:
@@ -65,10 +69,12 @@ def _worth_it(tensors: Mapping[str, Any]) -> bool:
 
 def _written(tensors: Mapping[str, Tensor]) -> BinaryIO | None:
     """None: it could not be."""
-    try:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as what is in it)
-        with archive(os.dup(file.fileno())) as writer:
-            torch.save(tensors, writer)
-    except OSError:
-        return None
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            with archive(os.dup(file.fileno())) as writer:
+                torch.save(tensors, writer)
+        except OSError:
+            return None
+        stack.pop_all()
     return file

@@ -37,7 +37,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def archive(path: Path | int) -> Iterator[BinaryIO]:
-    """A file, or what a descriptor is of, for torch to write one of its archives to; OSError at the end where any of it could not be written.
+    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
 
     Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
     """

@@ -213,7 +213,7 @@ def _each_its_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """OSError where it cannot be written. `path` exists, and keeps its mode: the library's file is its owner's alone."""
+    """Into `path`, which exists and keeps its mode: the library's file is its owner's alone. Raises OSError."""
     mode = path.stat().st_mode
     try:
         safetensors.torch.save_file(tensors, path, dict(metadata) or None)
