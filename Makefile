@@ -1,6 +1,18 @@
 # `make demo`, `make test` and `make bench` need Python 3.11 or newer, make, and a package registry; they set up the rest.
 PYTHON ?= python3
-BIN := .venv/bin
+# `make test TORCH=2.9.0` tests with that torch and the torchvision that belongs to it, in an environment of its own:
+# PYTHON=python3.13 with that interpreter, EXTRAS=test without any optional library.
+EXTRAS ?= all,test
+ifdef TORCH
+VENV := .venv-$(notdir $(PYTHON))-torch-$(TORCH)-$(EXTRAS)
+PACKAGES := '.[$(EXTRAS)]' torch==$(TORCH)
+UNPINNED := ^torch
+else
+VENV := .venv
+PACKAGES := '.[dev,docs]'
+UNPINNED := ^\#
+endif
+BIN := $(VENV)/bin
 # In full, and what takes long in full: all of it under 15 minutes on 2 cores, without a download.
 BENCHMARKS := data selection skeletonization slim_latency start training_step
 SHORTENED := memory sweeps time_split whole_run
@@ -8,36 +20,37 @@ SHORTENED := memory sweeps time_split whole_run
 .PHONY: demo test bench docs tour lint clean
 .DELETE_ON_ERROR:
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	grep -v '$(UNPINNED)' constraints.txt >$(VENV)/constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt --editable $(PACKAGES)
 	touch $@
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/compress demo --out runs/demo --force
 
-test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+test: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 # With COMPRESS_DATA=DIR the digits are MNIST's, from there. Afterwards, `git diff docs` shows what has changed.
-bench: .venv/installed
+bench: $(VENV)/installed
 	set -e; for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py; done
 	set -e; for name in $(SHORTENED); do echo "# $$name, shortened"; \
 		$(BIN)/python benchmarks/$$name.py --quick --json runs/bench/$$name.json; done
 	$(BIN)/python benchmarks/tables.py
 
 # The documentation as a site, in site/: open site/index.html, no server and no network needed.
-docs: .venv/installed
+docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # What README and docs tell a reader to do, done in a fresh environment; some minutes.
 tour:
 	docs/tour.sh
 
-lint: .venv/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info runs site
+	rm -rf .venv .venv-* build dist *.egg-info runs site

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import OptionInfo
 
@@ -213,6 +213,8 @@ def shown_type(kind: Any, info: Any) -> str:
         return f"{shown_type(get_args(inner[0])[0], info)}, repeatable"
     if isinstance(info, OptionInfo) and info.metavar:
         return f"`{info.metavar}`"
+    if get_origin(inner[0]) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(inner[0]))
     words = {int: "whole number", float: "number", Path: "path", str: "text"}[inner[0]]
     return words if info.min is None else f"{words} from {info.min}"
 

@@ -93,7 +93,10 @@ def report(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make report.html anew from results.json alone: compress report out"""
+    """Make report.html anew from results.json alone.
+
+    Example: compress report out
+    """
     with reporting(debug):
         from compress.atomic import atomic
         from compress.report import page

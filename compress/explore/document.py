@@ -47,14 +47,15 @@ def _write(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
     with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
     if recipe is None:
         (folder / RECIPE).unlink(missing_ok=True)  # of an earlier run: it is no answer to this one
         return
+    comment = "".join(f"# {line}\n" for line in about)
     with atomic(folder / RECIPE) as path:
-        path.write_text("".join(f"# {line}\n" for line in about) + resolved_yaml(recipe), encoding="utf-8")
+        path.write_text(comment + resolved_yaml(recipe), encoding="utf-8", newline="\n")
 
 
 def _draw(figure: Figure, name: str, folder: Path) -> None:

@@ -41,7 +41,7 @@ def alone(folder: Path, out: Path) -> Iterator[None]:
     made = [parent for parent in folder.parents if not parent.exists()]
     lock = _locked(folder, out)
     try:
-        (folder / "process").write_text(str(os.getpid()), encoding="utf-8")
+        (folder / "process").write_text(str(os.getpid()), encoding="utf-8", newline="\n")
         _clean(folder)
         yield
     finally:
@@ -108,7 +108,7 @@ class Checkpoints:
                 digest = _sha256(temporary)
             with atomic(note) as temporary:
                 found = {"where": where, "sha256": digest, "fingerprint": self.fingerprint}
-                temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8", newline="\n")
         except OutputError as error:
             with suppress(OSError):
                 content.unlink(missing_ok=True)

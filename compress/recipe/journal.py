@@ -43,8 +43,8 @@ class Journal:
         stop: Stop | None = None,
         every: float = 60.0,
         resume: bool = False,
-        quiet: bool = False,
         *,
+        quiet: bool = False,
         writes: bool = True,
     ) -> None:
         """
@@ -197,7 +197,7 @@ def kept(
     folder, stop = folder_of(out), Stop()
     if not first:
         with stop.listening():
-            yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet, writes=False)
+            yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet=True, writes=False)
         return
     go_on = f"to go on: {command}"
     with alone(folder, out):
@@ -209,7 +209,7 @@ def kept(
                     "to begin anew: --force"
                 )
             checkpoints.clear()
-        journal = Journal(checkpoints, stop, every, resume, quiet)
+        journal = Journal(checkpoints, stop, every, resume, quiet=quiet)
         try:
             with stop.listening():
                 yield journal

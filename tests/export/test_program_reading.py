@@ -109,6 +109,8 @@ def test_what_torch_would_run_is_not_run(
     assert not victim.exists()
     with contextlib.suppress(Exception):
         torch.export.load(program)
+    if "Unsupported constant type: opaque_obj" in caplog.text:
+        pytest.skip("this torch is older than constants of any type")
     assert victim.exists(), "the payload is alive: torch's own loader runs it"
 
 
@@ -139,7 +141,8 @@ def test_the_types_are_those_of_the_format() -> None:
     from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 
     known = {int(number): dtype for number, dtype in _SERIALIZE_TO_TORCH_DTYPE.items()}
-    assert {number: dtype for number, dtype in known.items() if dtype != torch.complex32} == _TYPES
+    plain = {number: dtype for number, dtype in known.items() if dtype != torch.complex32}
+    assert {number: _TYPES.get(number) for number in plain} == plain  # an older torch knows fewer
 
 
 def size_of(key: str, value: Any) -> Callable[[Contents], None]:

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -31,13 +32,13 @@ from compress.export.card import model_card
 from compress.export.contents import inspect
 from compress.recipe.loading import load_recipe, resolved_yaml
 from compress.recipe.shipped import shipped, shipped_text
-from compress.report import files, tables
+from compress.report import files, page, tables
 from compress.slim.edits import ShapeEdit, apply_edits, edits_to_json
 from compress.slim.shrink import slim
 
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 15_000, "edits": 10_000, "recipe": 6_000}
-LONG |= {"change": 2_000, "results": 2_000}
+LONG |= {"change": 2_000, "results": 2_000, "page": 10_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -314,6 +315,33 @@ def results_document(chance: Random, _: Path) -> None:
     assert all(char.isprintable() or char in "\n\t" for char in console.file.text)  # type: ignore[attr-defined]
 
 
+def page_of_results(chance: Random, folder: Path) -> None:
+    """Whatever a results.json holds, the page has no other elements and attributes than a good one, and no script."""
+    document = json.loads(SEEDS["page"][0])
+    for _ in range(chance.randrange(1, 4)):
+        document = disturbed(document, chance)
+    file = folder / "results.json"
+    text = json.dumps(document)
+    file.write_bytes(damaged(text.encode(), chance) if chance.random() < 0.1 else text.encode())
+    found = elements(page.render(page.read(file), file))
+    assert found <= GOOD, sorted(found - GOOD)
+
+
+GOOD: set[str] = set()
+"""Elements, and their attributes, of the page of the undamaged document and of such with all kinds of sections."""
+
+
+def elements(text: str) -> set[str]:
+    found = set()
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            found.update({tag, *(f"{tag} {name}" for name, _ in attrs)})
+
+    Parser().feed(text)
+    return found
+
+
 class BytesIOText:
     """What a console writes to: no terminal."""
 
@@ -335,6 +363,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "recipe": recipe_file,
     "change": change_of_a_recipe,
     "results": results_document,
+    "page": page_of_results,
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {}
@@ -366,6 +395,9 @@ def seeds() -> None:
     SEEDS["onnx"] = onnx_seeds()
     SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
     SEEDS["results"] = (json.dumps(RESULTS).encode(),)
+    real = Path(__file__).with_name("results.json")  # as `compress apply` has left it
+    SEEDS["page"] = (real.read_bytes(),)
+    GOOD.update(elements(page.render(page.read(real), real)))
 
 
 def onnx_seeds() -> tuple[bytes, ...]:
