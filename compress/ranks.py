@@ -89,7 +89,8 @@ def joined() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ALONE
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    with _nothing_on_stdout():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
@@ -99,6 +100,18 @@ def joined() -> Iterator[Ranks]:
         raise LostProcessError("another process of this run has ended, and none can go on without it") from error
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """What is printed goes to stderr, also from C++: in torch 2.9 gloo says on stdout with whom it is connected."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _rows(target: Any, rows: slice) -> Any:

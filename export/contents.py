@@ -13,7 +13,7 @@ from compress import stats
 from compress.checkpoint import Weights, read_weights
 from compress.errors import InputError, UnsupportedModelError
 from compress.export.onnx_reading import read_onnx
-from compress.export.program_file import load_program, quiet
+from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
 from compress.slim.coupling import Couplings, couplings
 from compress.slim.flow import layer_of
@@ -199,7 +199,7 @@ def _runnable(program: torch.export.ExportedProgram) -> Network | None:
     """None where it takes anything but one tensor."""
     match program.example_inputs:
         case ((Tensor() as example,), named) if example.ndim and not named:
-            return program.module(), example
+            return runnable(program), example
     return None
 
 

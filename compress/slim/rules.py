@@ -12,7 +12,7 @@ from compress.slim.flow import Flow, Rule
 # What torch itself tags as pointwise needs no entry.
 _ONE_TO_ONE = (
     *("contiguous", "clone", "detach", "alias", "to", "_to_copy", "type_as", "copy", "lift_fresh_copy", "zero"),
-    *("where", "hardswish", "log_sigmoid", "masked_fill", "fill", "zeros_like", "ones_like", "full_like"),
+    *("where", "hardswish", "leaky_relu", "log_sigmoid", "masked_fill", "fill", "zeros_like", "ones_like", "full_like"),
     *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
 )
 _RESAMPLING = (

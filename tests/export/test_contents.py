@@ -125,11 +125,7 @@ def test_multiply_adds_of_attention(tmp_path: Path, suffix: str) -> None:
     example, path = torch.randn(2, 1, 8, 8), tmp_path / f"model.{suffix}"
     (compress.export.onnx if suffix == "onnx" else compress.export.pt2)(model, path, example)
     block = 4 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 4 * 4 * 16
-    found = inspect(path, trusted=True)
-    if "macs" not in found and torch.__version__.startswith("2.9."):
-        assert "view size is not compatible" in found["note"]
-        pytest.skip("torch 2.9 exports attention with views that fit its fused operator alone")
-    assert found["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
+    assert inspect(path, trusted=True)["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
 
 
 def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Digits(nn.Module):
 
 
 @pytest.fixture(scope="session")
-def samples() -> Pairs:
+def samples(sample: None) -> Pairs:
     """160 digits with their labels."""
     batches = sources.mnist_sample(train=160, test=10).batches("train", 1, "classify")
     return [(image[0], label[0]) for image, label in batches()]

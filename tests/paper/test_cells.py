@@ -34,6 +34,7 @@ def one(experiment: str, method: str, level: float, final: float | None = None) 
     return small(found[0])
 
 
+@pytest.mark.usefixtures("sample")
 def test_the_dense_network_is_trained_once(tmp_path: Path) -> None:
     first = cells.run(one("latent", "dense", 0.0), tmp_path, tmp_path / "networks")
     (file,) = (tmp_path / "networks").iterdir()
@@ -45,6 +46,7 @@ def test_the_dense_network_is_trained_once(tmp_path: Path) -> None:
     assert hard["steps"] == 0
 
 
+@pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize(("method", "final"), [("retrained", None), ("soft", COMPLETE), ("soft", 0.5)])
 def test_encoding_once_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, final: float | None
@@ -57,6 +59,7 @@ def test_encoding_once_changes_nothing(
         assert short[when]["loss"] == pytest.approx(whole[when]["loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("sample")
 def test_a_decay_that_stops_early_leaves_something_to_cut(tmp_path: Path) -> None:
     early = cells.run(one("latent", "soft", 0.95, 0.5), tmp_path, tmp_path)
     complete = cells.run(one("latent", "soft", 0.95, COMPLETE), tmp_path, tmp_path)
@@ -64,6 +67,7 @@ def test_a_decay_that_stops_early_leaves_something_to_cut(tmp_path: Path) -> Non
     assert complete["before_removal"]["loss"] == pytest.approx(complete["after_removal"]["loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("sample")
 def test_the_confusion_matrix_is_of_the_training_images(tmp_path: Path) -> None:
     found = cells.run(one("classification", "soft", 0.95, COMPLETE), tmp_path, tmp_path)
     counts = torch.tensor(found["confusion"])
@@ -82,6 +86,7 @@ def test_keys_tell_apart_what_differs_and_nothing_else() -> None:
     assert cells.key(cell) != cells.key(cell.dense)
 
 
+@pytest.mark.usefixtures("sample")
 def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path: Path) -> None:
     dense = next(cell for cell in all_cells(PAPER) if cell.experiment == "latent" and cell.dataset == "cifar10").dense
     setting = cells._setting(dense, mnist_sample(train=8, test=4))
@@ -103,6 +108,7 @@ def test_convolutions_train_in_half_precision_and_are_measured_in_full(tmp_path:
     assert seen == [torch.bfloat16, torch.float32]
 
 
+@pytest.mark.usefixtures("sample")
 def test_training_in_half_precision_learns_as_in_full(tmp_path: Path) -> None:
     dense = next(cell for cell in all_cells(PAPER) if cell.experiment == "latent" and cell.dataset == "cifar10").dense
     half = cells._setting(dense, mnist_sample(train=512, test=64))

@@ -64,7 +64,7 @@ def build(kind: str) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def setting() -> Setting:
+def setting(sample: None) -> Setting:
     """96 training images, which are 4 steps an epoch."""
     data = mnist_sample(train=96, test=40)
     return Setting(data, "classify", 24, torch.device("cpu"), 0, unwatched, Clock())

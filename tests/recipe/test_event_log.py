@@ -113,6 +113,10 @@ def test_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.M
             log.measured("test", {"loss": 1.0}, 1)
             found.append(folder.as_posix())
     assert found == ["runs/csv/tiny", "runs/csv/tiny-2", "runs/csv/tiny-3"]
+
+
+def test_a_windows_drive_is_part_of_the_folder() -> None:
+    pytest.importorskip("tensorboard")
     assert event_log.where("tensorboard:C:\\logs", "tiny")[1] == Path("C:\\logs")
 
 
