@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 REPORT = HERE.parent / "docs" / "benchmarks" / "memory.json"
 AIM = 3.0
-PHASES = ("imports", "data", "load", "rehearsal", "selection", "training", "evaluation", "slim", "export", "benchmark")
+PHASES = (
+    "imports",
+    "data",
+    "load",
+    "rehearsal",
+    "selection",
+    "training",
+    "checkpoints",
+    "evaluation",
+    "slim",
+    "export",
+    "benchmark",
+)
 
 WIDE = [
     "name=wide",
