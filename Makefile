@@ -15,7 +15,7 @@ endif
 BIN := $(VENV)/bin
 # In full, and what takes long in full: all of it under 15 minutes on 2 cores, without a download.
 BENCHMARKS := data selection skeletonization slim_latency start training_step
-SHORTENED := sweeps time_split whole_run
+SHORTENED := memory sweeps time_split whole_run
 
 .PHONY: demo test bench docs tour lint clean
 .DELETE_ON_ERROR:

@@ -140,6 +140,8 @@ def whole_run() -> str:
         for way, seconds in found["seconds"].items()
     ]
     images = f"{found['train']:,} training images of {found['data']}, median of {found['runs']}"
+    fitted = ", ".join(f"{name} {value:.2f}" for name, value in found["growth"]["exponents"].items())
+    images += f"; exponents of the growth with their number: {fitted}"
     return table(("", "seconds", "by hand / it", "it / in memory"), rows, right=3) + conditions(found, images)
 
 
@@ -160,6 +162,23 @@ def start() -> str:
         for name, figures in found["seconds"].items()
     ]
     return table(("", "median, s", "fastest, s", "aim, s"), rows, right=3) + conditions(found, f"{found['runs']} runs")
+
+
+def memory() -> str:
+    """The peak of every phase of a run, beyond that of the same run on next to nothing."""
+    cases = measured("memory")["cases"]
+    phases = [phase for phase in next(iter(cases.values()))["phases"] if phase not in ("imports", "data")]
+    rows = [(phase, *(f"{case['phases'][phase]:.1f}" for case in cases.values())) for phase in phases]
+    rows.append(("all of it", *(f"{case['beyond']:.1f}" for case in cases.values())))
+    rows.append(("model and data, MB", *(megabytes(c["model_bytes"] + c["data_bytes"]) for c in cases.values())))
+    for title, which in (("peak, MB", "run"), ("peak of next to nothing, MB", "tiny")):
+        rows.append((title, *(megabytes(max(case["peak_bytes"][which].values())) for case in cases.values())))
+    rows.append(("after imports, MB", *(megabytes(case["peak_bytes"]["tiny"]["imports"]) for case in cases.values())))
+    return table(("", *cases), rows, right=len(cases)) + conditions(measured("memory"))
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}"
 
 
 def recipes() -> str:
@@ -256,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "whole_run": whole_run,
     "sweeps": sweeps,
     "start": start,
+    "memory": memory,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
 

@@ -36,7 +36,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def archive(path: Path) -> Iterator[BinaryIO]:
+def archive(path: Path | int) -> Iterator[BinaryIO]:
     """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
 
     Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
@@ -50,7 +50,7 @@ def archive(path: Path) -> Iterator[BinaryIO]:
 class _Patient(io.BufferedWriter):
     """Takes everything, and remembers what could not be written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | int) -> None:
         super().__init__(io.FileIO(path, "wb"))
         self.failed: OSError | None = None
 

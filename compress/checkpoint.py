@@ -74,11 +74,10 @@ def write_weights(
         OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata.
     """
     path = Path(path)
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    own = _each_its_own(tensors)
     if path.suffix == ".safetensors":
-        # Not save_file, which makes a file that only its owner can read.
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            file.writelines(_in_order(safetensors.torch.save(own, dict(metadata or {}) or None)))
+        with atomic(path) as temporary:
+            _write_safetensors(own, temporary, metadata or {})
     elif path.suffix not in (".pt", ".pth"):
         raise OutputError(f"{path} ends in {path.suffix!r}: weights are written as .pt, .pth or .safetensors")
     elif metadata:
@@ -199,15 +198,37 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _in_order(content: bytes) -> tuple[bytes, bytes, memoryview]:
-    """The parts of a safetensors file, its metadata sorted: the library's own order changes from call to call."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little"), text, memoryview(content)[end:]
+def _each_its_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and no two in the same memory; what is so already is not copied."""
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        found = tensor.detach().cpu()
+        memory = found.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() != found.nbytes or not found.is_contiguous():
+            found = found.clone(memory_format=torch.contiguous_format)
+        own[name] = found
+        taken.add(found.untyped_storage().data_ptr())
+    return own
+
+
+def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Into `path`, which exists and keeps its mode: the library's file is its owner's alone. Raises OSError."""
+    mode = path.stat().st_mode
+    try:
+        safetensors.torch.save_file(tensors, path, dict(metadata) or None)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:  # its order changes from call to call
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the library writes the same characters in another order"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _read_safetensors(path: Path) -> Weights:

@@ -1,6 +1,5 @@
 """The training loop: one function for the first training and for every retraining; the rest is passed in."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import chance
+from compress.aside import Aside
 from compress.data import Batches
 from compress.divergence import BATCH, broken_weights, first_broken, listed
 from compress.errors import DivergedError, InputError, TargetError
@@ -56,10 +56,10 @@ class Training:
 
 
 class _Weights(NamedTuple):
-    """A copy of the model's state, and how many steps it had taken."""
+    """The model's state at some moment, and how many steps it had taken."""
 
     step: int
-    state: dict[str, Tensor]
+    state: Aside
 
 
 def train(
@@ -125,7 +125,7 @@ class Loop:
         self.training = Training()
         self._losses: list[float] = []  # of this epoch's batches
         self._began: dict[str, Any] = {}  # order and chance when this epoch began
-        self._epoch_start = self._good = _Weights(0, copy.deepcopy(model.state_dict()))
+        self._epoch_start = self._good = _Weights(0, Aside(model.state_dict()))
 
     def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
         done = self.training
@@ -154,7 +154,7 @@ class Loop:
             "chance": chance.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
-            "good": tuple(self._good),
+            "good": (self._good.step, self._good.state.tensors()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -165,14 +165,16 @@ class Loop:
             optimizer.load_state_dict(saved)
         for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
-        self._epoch_start = self._good = _Weights(*state["good"])  # the same one after a step
+        step, good = state["good"]
+        self._epoch_start = self._good = _Weights(step, Aside(good))  # the same one after a step
         chance.load_state_dict(state["chance"])
 
     def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of this epoch that are still to come."""
         if not self._losses:
             self._began = {"order": self._generator.get_state(), "chance": chance.state_dict()}
-            self._epoch_start = _Weights(self.training.steps, copy.deepcopy(self._model.state_dict()))
+            if self.training.steps != self._epoch_start.step:
+                self._epoch_start = _Weights(self.training.steps, Aside(self._model.state_dict()))
             return self._batches(self._generator)
         # What was drawn for the batches that are done is drawn again; then chance stands where they had left it.
         now = chance.state_dict()
@@ -213,7 +215,7 @@ class Loop:
 
     def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
         """The model gets its last good weights back."""
-        self._model.load_state_dict(self._good.state)
+        self._model.load_state_dict(self._good.state.tensors())
         advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
         return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import InputError
-from compress.export.onnx_reading import read_onnx
+from compress.export.onnx_reading import let_go, read_onnx
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -108,7 +108,7 @@ def measure(
         )
     for file in files.values():
         require_file(file)
-        read_onnx(file)  # what onnxruntime itself opens of other files differs from version to version
+        let_go(read_onnx(file))  # what onnxruntime itself opens of other files differs from version to version
     sessions = {name: open_session(path, threads) for name, path in files.items()}
     rng = np.random.default_rng(seed)
     milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}

@@ -12,13 +12,16 @@ from torch.export import ExportedProgram
 from compress.atomic import atomic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
-from compress.export.onnx_reading import read_onnx
+from compress.export.onnx_reading import let_go, read_onnx
 from compress.export.parity import check
 from compress.export.program_file import quiet, trace
 from compress.export.weights_file import require_plain
 
 if TYPE_CHECKING:
     import onnx_ir
+
+_SMALL = 1 << 16
+"""Bytes of a tensor that is no weight of the network, such as the sizes of a view."""
 
 
 def onnx(
@@ -85,14 +88,18 @@ def with_weights(
 def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
     """Raises KeyError where the graph lacks a floating-point tensor of the state_dict."""
     import onnx_ir
+    from onnx_ir.tensor_adapters import TorchTensor  # no copy, as onnx_ir.tensor would make
 
+    for name, value in graph.graph.initializers.items():  # each of the file's own would hold all of it in memory
+        if value.const_value is not None and value.const_value.nbytes < _SMALL:
+            value.const_value = onnx_ir.Tensor(value.const_value.numpy().copy(), name=name)
     resized = False
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
             initializer = graph.graph.initializers[name]
             shape = onnx_ir.Shape(tensor.shape)
             resized = resized or initializer.shape != shape
-            initializer.shape, initializer.const_value = shape, onnx_ir.tensor(tensor.detach(), name=name)
+            initializer.shape, initializer.const_value = shape, TorchTensor(tensor.detach(), name=name)
     if resized:  # then the shapes noted between the layers are wrong; readers infer them where they are absent
         for node in graph.graph.all_nodes():
             for value in node.outputs:
@@ -137,6 +144,7 @@ def _write(
     graph.metadata_props.update(metadata)
     with atomic(path) as temporary:
         onnx_ir.save(graph, temporary)
+        let_go(graph)
         try:
             checker.check_model(str(temporary), full_check=True)
             session = open_session(temporary)

@@ -34,6 +34,16 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
     return model
 
 
+def let_go(model: "onnx_ir.Model") -> None:
+    """Take the weights out of a model that is done with.
+
+    A graph refers to itself, so that it would hold them until somebody looks for such garbage; and torch's converter
+    holds on to the graphs that it has made.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None
+
+
 def _external(model: "onnx_ir.Model") -> Iterator["onnx_ir.ExternalTensor"]:
     import onnx_ir
 

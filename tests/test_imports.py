@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
+    "aside": {"atomic"},
     "duration": set(),
     "metrics": {"errors"},
     "models": {"errors"},
@@ -32,7 +33,7 @@ ALLOWED = {
     "chance": set(),
     "divergence": set(),
     "ranks": {"errors"},
-    "retrain": {"ranks", "chance", "divergence", "errors", "metrics", "data"},
+    "retrain": {"aside", "ranks", "chance", "divergence", "errors", "metrics", "data"},
     "export": {"atomic", "errors", "stats", "checkpoint", "metrics", "slim"},
     "yaml_text": set(),
     "report": {"errors", "yaml_text"},

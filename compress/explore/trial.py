@@ -62,7 +62,7 @@ class Trial:
         setting = prepare(place, self.seed, tuning=self.tuning)
         model = network(self.trained, place, self.seed)
         dense = copy.deepcopy(model).eval()
-        pruned, found = Pruned(dense=dense), []
+        pruned, found = Pruned(dense=lambda: dense), []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", LayerCollapseWarning)  # that is told by the metric

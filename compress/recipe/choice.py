@@ -28,12 +28,13 @@ HISTOGRAMS = 24
 class Pruned:
     """What the stages so far have taken, so that no later one gives it back.
 
-    dense: the network before all of them, for distillation; a stage copies the network that it gets if it is absent.
+    dense: gives the network before all of them, for distillation; a stage copies the network that it gets if it is
+        absent.
     """
 
     keep: dict[str, Tensor] = field(default_factory=dict)  # parameter path -> bool mask, True = keep
     keep_nodes: dict[Coupling, Tensor] = field(default_factory=dict)  # bool [nodes]
-    dense: nn.Module | None = None
+    dense: Callable[[], nn.Module] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"keep": self.keep, "keep_nodes": packed(self.keep_nodes)}

@@ -105,6 +105,10 @@ class Journal:
         if name in self._saved:
             part.load_state_dict(self._saved.pop(name))
 
+    def close(self) -> None:
+        """There is no more training: nothing is followed from now on, nor held in memory for it."""
+        self._parts = {}
+
     def has(self, name: str) -> bool:
         """Whether a state has been saved for the part of that name, which has not come up yet."""
         return name in self._saved

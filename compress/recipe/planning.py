@@ -70,8 +70,8 @@ def plan(
     """
     torch.manual_seed(recipe.seed)
     network = load_dense(recipe, source, setting)
-    dense, pruned = copy.deepcopy(network), Pruned()
-    pruned.dense = dense
+    dense = copy.deepcopy(network)
+    pruned = Pruned(dense=lambda: dense)
     size = _size(network, setting)
     kept = couplings(network, setting.example).kept
     evaluation = _seconds_of_evaluation(network, setting, now)

@@ -4,7 +4,6 @@
 one of them refuses or warns of, the other does too.
 """
 
-import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -92,12 +91,12 @@ class Rehearsed:
 
 
 def check(recipe: schema.Recipe, model: nn.Module, setting: Setting, place: Place = str) -> None:
-    """Rehearse all stages on a copy of `model`, for the errors and the warnings alone.
+    """Rehearse all stages on `model`, which is of no use afterwards, for the errors and the warnings alone.
 
     Raises:
         InputError, NothingPrunedError: see `rehearse`.
     """
-    for _ in rehearse(recipe, copy.deepcopy(model), Pruned(), setting, place):
+    for _ in rehearse(recipe, model, Pruned(), setting, place):
         pass
 
 

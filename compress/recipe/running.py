@@ -1,7 +1,7 @@
 """A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
-import copy
 import dataclasses
+import gc
 import hashlib
 import json
 import platform
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import chance, stats
+from compress.aside import Shelved
 from compress.atomic import atomic
 from compress.checkpoint import write_weights
 from compress.data import Dataset, Part
@@ -53,8 +54,9 @@ from compress.streaming import StreamedDataset
 
 TOLERANCE = 1e-5
 
-Models = dict[str, nn.Module]
-"""The three networks that every result compares: "dense", "masked" and "slim"."""
+Networks = dict[str, Callable[[], nn.Module]]
+"""The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
+them anew each time, so that no more of them are in memory than are looked at."""
 
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
@@ -175,11 +177,12 @@ def apply(
     clock, journal = setting.clock, setting.journal
     warned = [] if warned is None else warned
     with clock.phase("load"):
-        model = load_dense(recipe, source, setting)
-        dense = copy.deepcopy(model)
+        dense = Shelved(load_dense(recipe, source, setting))
     with clock.phase("selection"):
-        rehearsal.check(recipe, model, setting, place)
-    pruned = Pruned(dense=dense)
+        rehearsal.check(recipe, dense.copy(), setting, place)
+    with clock.phase("load"):
+        model = dense.copy()
+    pruned = Pruned(dense=dense.copy)
     journal.open(_fingerprint(recipe, source, setting), clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     journal.follow("clock", clock)
@@ -198,21 +201,27 @@ def apply(
         return {}
     setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
-        models, parity = _slim(dense, model, setting)
+        small, parity = _slim(model, setting)
+        masked = Shelved(model)
+    journal.close()
+    del model  # from here on, what is in memory is what is looked at
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = {
-        "dense": setting.evaluate(models["dense"], looks["dense"]),
+        "dense": setting.evaluate(dense.copy(), looks["dense"]),
         "masked": found[-1]["after_removal"],
-        "slim": setting.evaluate(models["slim"], looks["slim"]),
+        "slim": setting.evaluate(small, looks["slim"]),
     }
-    for network in models.values():
-        network.cpu()
+    networks = _networks(dense, masked, small)
+    del small
     with whole_folder(out, within=journal.folder) as folder:
         described = {
-            name: {**dataclasses.asdict(stats.measure(network, setting.example.cpu())), "metric": metrics[name]}
-            for name, network in models.items()
+            name: {**dataclasses.asdict(stats.measure(network(), setting.example.cpu())), "metric": metrics[name]}
+            for name, network in networks.items()
         }
-        _export(recipe, models, folder, setting, described, parity)
+        tensors = stats.tensors(networks["masked"](), networks["slim"]())
+        (folder / "checkpoint").mkdir()
+        write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
+        _export(recipe, networks, folder, setting, described, parity)
         results = {
             "schema": 1,
             "recipe": recipe.model_dump(mode="json"),
@@ -222,13 +231,11 @@ def apply(
             "data": describe_data(setting),
             "stages": found,
             "models": described,
-            "tensors": stats.tensors(models["masked"], models["slim"]),
+            "tensors": tensors,
             **compared(**looks),
             "parity": parity,
             "warnings": list(warned),
         }
-        (folder / "checkpoint").mkdir()
-        write_weights(models["masked"].state_dict(), folder / "checkpoint" / "masked.safetensors")
         (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
         (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
         results["timing"] = clock.split()
@@ -302,34 +309,39 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _slim(dense: nn.Module, masked: nn.Module, setting: Setting) -> tuple[Models, dict[str, Any]]:
+def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any]]:
     """Cut the zeros out, and prove the result on random and on real inputs."""
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE)
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
     difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
-    return {"dense": dense.eval(), "masked": masked, "slim": small}, {
+    return small, {
         "masked_vs_slim": difference,
         "inputs": len(real) + len(setting.example),
         "tolerance": TOLERANCE,
     }
 
 
+def _networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Networks:
+    small.cpu()
+    return {"dense": lambda: dense.copy().cpu().eval(), "masked": lambda: masked.copy().cpu(), "slim": lambda: small}
+
+
 def _export(
     recipe: schema.Recipe,
-    models: Models,
+    networks: Networks,
     folder: Path,
     setting: Setting,
     described: dict[str, dict[str, Any]],
     parity: dict[str, Any],
 ) -> None:
-    """Write the slim network's files; measure size and latency of all three models."""
+    """Write the slim network's files; measure size and latency of all three networks, which are let go of for that."""
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
-        homes = {name: folder if name == "slim" else Path(scratch) for name in models}
-        files: dict[str, dict[str, Path]] = {name: {} for name in models}
+        homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
+        files: dict[str, dict[str, Path]] = {name: {} for name in networks}
         sizes = []
         with setting.clock.phase("export"):
-            for name, kind in _written(recipe, models, homes, setting.example.cpu(), parity):
+            for name, kind in _written(recipe, networks, homes, setting.example.cpu(), parity):
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
@@ -337,33 +349,36 @@ def _export(
                 entry["bytes"] = {}
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
+        networks.clear()
+        gc.collect()  # what was traced hangs in circles
         if "onnx" in recipe.export:
             with setting.clock.phase("benchmark"):
                 _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
 
 
 def _written(
-    recipe: schema.Recipe, models: Models, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
+    recipe: schema.Recipe, networks: Networks, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
 
     A `.pt2` is written of slim alone.
     """
-    note, slim = {"recipe": recipe.model_dump_json()}, models["slim"]
+    note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
     program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
     if "safetensors" in recipe.export:
-        for name, network in models.items():
-            compress.export.safetensors(network, homes[name] / f"{name}.safetensors", metadata=note)
+        for name, network in networks.items():
+            compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
             yield name, "safetensors"
     if "pt2" in recipe.export:
         parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
     if "onnx" in recipe.export:
         paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
         parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
+        del slim, program
         yield "slim", "onnx"
         # Converting takes a second each; the others differ from it in nothing but weights and widths.
         for name in ("dense", "masked"):
-            compress.export.with_weights(paths["slim"], models[name], paths[name], example)
+            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
             yield name, "onnx"
 
 

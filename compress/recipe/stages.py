@@ -227,4 +227,5 @@ def teacher_of(model: nn.Module, stage: schema.Stage, pruned: Pruned) -> Teacher
     if stage.retrain is None or stage.retrain.distill is None:
         return None
     wanted = stage.retrain.distill
-    return Teacher(pruned.dense or copy.deepcopy(model), wanted.weight, wanted.temperature)
+    dense = pruned.dense() if pruned.dense else copy.deepcopy(model)
+    return Teacher(dense, wanted.weight, wanted.temperature)

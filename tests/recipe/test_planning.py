@@ -13,6 +13,7 @@ import pytest
 import torch
 from typer.testing import Result
 
+from compress.aside import Shelved
 from compress.recipe import planning, running
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
@@ -243,7 +244,7 @@ def test_the_rehearsal_does_not_change_the_run(recipe: Path, trained: Path) -> N
     network = running.load_dense(loaded, trained, setting)
     before = copy.deepcopy(network.state_dict())
     torch.manual_seed(3)
-    running.rehearsal.check(loaded, network, setting)
+    running.rehearsal.check(loaded, Shelved(network).copy(), setting)
     drawn = torch.rand(3)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(3))

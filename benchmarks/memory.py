@@ -1,0 +1,213 @@
+"""How much memory does `compress apply` need beyond Python, torch and the imports, and in which phase?
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --quick
+
+Each run is a process of its own on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
+set back: that is done at each change of phase. What a process needs anyway is told by the same command on a network
+and images of next to nothing: it has imported the same packages by the same phase. The wide network, 124 million
+parameters at random, is `wide` below; mnist_sample, repeated up to MNIST's size, is what mnist_ae is given.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from whole_run import stand_in
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HERE = Path(__file__).parent
+REPORT = HERE.parent / "docs" / "benchmarks" / "memory.json"
+AIM = 3.0
+PHASES = (
+    "imports",
+    "data",
+    "load",
+    "rehearsal",
+    "selection",
+    "training",
+    "checkpoints",
+    "evaluation",
+    "slim",
+    "export",
+    "benchmark",
+)
+
+WIDE = [
+    "name=wide",
+    "data.train=512",
+    "data.test=512",
+    "data.batch_size=32",
+    "stages.0.target={weights: ['*']}",
+    "stages.0.sparsity=0.9",
+]
+NODES = [
+    *WIDE,
+    "stages.0.target={nodes: ['1', '3']}",
+    "stages.0.sparsity=0.5",
+    "stages.0.scope=layer",
+    "stages.0.criterion=magnitude",
+]
+SOFT, HARD = "stages.0.removal={kind: soft, over: 0.5 epochs}", "stages.0.removal={kind: hard}"
+ADAMW, SGD = (
+    "stages.0.retrain={epochs: 1, optimizer: adamw, lr: 1e-3}",
+    "stages.0.retrain={epochs: 1, optimizer: sgd, lr: 1e-3}",
+)
+CASES: dict[str, tuple[str, list[str]]] = {
+    "mnist_ae": ("mnist_ae", ["stages.0.retrain.epochs=1", "stages.0.removal.over=0.5 epochs"]),
+    "wide, weights, hard, SGD": ("mnist_classifier", [*WIDE, HARD, SGD]),
+    "wide, weights, soft, AdamW": ("mnist_classifier", [*WIDE, SOFT, ADAMW]),
+    "wide, nodes, soft, AdamW": ("mnist_classifier", [*NODES, SOFT, ADAMW]),
+}
+"""The recipe of each, and what is changed in it."""
+
+PEAKS = """
+import json, sys
+from compress.cli import main
+from compress.recipe import clock, rehearsal
+
+def peak():
+    with open("/proc/self/status") as file:
+        kilobytes = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return kilobytes * 1024
+
+found, charge, check = {}, clock.Clock._charge, rehearsal.check
+
+def charged(self):
+    name = self._open[-1] if found else "imports"
+    found[name] = max(peak(), found.get(name, 0))
+    charge(self)
+
+def checked(recipe, model, setting, *more):
+    with setting.clock.phase("rehearsal"):
+        check(recipe, model, setting, *more)
+
+clock.Clock._charge, rehearsal.check = charged, checked
+try:
+    main()
+finally:
+    print("peaks", json.dumps(found), file=sys.stderr)
+"""
+
+
+def wide(width: int = 7680) -> "nn.Module":
+    """28x28 pixels, two hidden layers of `width` and one more between them, ten classes."""
+    from torch import nn
+
+    hidden = [nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10))
+
+
+def tiny() -> "nn.Module":
+    return wide(8)
+
+
+def tiny_autoencoder() -> "nn.Module":
+    from torch import nn
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.Tanh())
+    decoder = nn.Sequential(nn.Tanh(), nn.Linear(4, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+    return nn.Sequential(OrderedDict(encoder=encoder, latent=nn.Linear(8, 4), decoder=decoder))
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="A case; may be repeated.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Without the wide network, which takes minutes.")] = False,
+    report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
+) -> None:
+    """Print the peak of each phase beyond that of a tiny run, in multiples of model and data; write all as JSON."""
+    if unknown := set(only or ()) - set(CASES):
+        raise SystemExit(f"no case {', '.join(unknown)}; there are: {'; '.join(CASES)}")
+    cases = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = stand_in(Path(scratch))
+        for name in only or (["mnist_ae"] if quick else CASES):
+            cases[name] = measured(*CASES[name], Path(scratch), root, threads)
+            print(f"{name}: {cases[name]['beyond']:.2f}", file=sys.stderr)
+    from compress.recipe.running import cpu_name
+
+    document = {
+        "aim": AIM,
+        "machine": {"cpu": cpu_name(), "threads": threads, "cores": os.cpu_count()},
+        "versions": {name: version(name) for name in ("softprune", "torch", "onnxruntime")},
+        "cases": cases,
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    print(f"peak beyond a tiny run, in multiples of model and data (aim {AIM:g}), {threads} thread(s)")
+    print(f"{'':<30}" + "".join(f"{phase:>11}" for phase in (*PHASES[1:], "all")))
+    for name, case in cases.items():
+        print(
+            f"{name:<30}"
+            + "".join(f"{case['phases'][phase]:11.2f}" for phase in PHASES[1:])
+            + f"{case['beyond']:11.2f}"
+        )
+
+
+def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads: int) -> dict[str, Any]:
+    """Bytes of the model, of the data, of both runs' peaks by phase; and multiples of (model + data), see `beyond`."""
+    from compress.checkpoint import write_weights
+    from compress.data import Dataset
+    from compress.recipe.building import build_data, build_model
+    from compress.recipe.loading import load_recipe
+
+    if "name=wide" in changes:
+        changes = [*changes, "model={factory: 'memory:wide'}"]
+    least = "tiny_autoencoder" if recipe == "mnist_ae" else "tiny"
+    tiny = [*changes, f"model={{factory: 'memory:{least}'}}", "data.train=128", "data.test=64"]
+    peaks = {}
+    for which, settings in (("tiny", tiny), ("run", changes)):
+        loaded = load_recipe(recipe, settings)
+        model = scratch / f"{which}.safetensors"
+        write_weights(build_model(loaded.model, loaded.seed).state_dict(), model)
+        peaks[which] = peaks_of([recipe, str(model), "--data-root", str(root), *set_each(settings)], threads)
+    images = build_data(loaded.data, root)
+    assert isinstance(images, Dataset)
+    held = sum(tensor.nbytes for part in (images.train, images.test) for tensor in (part.images, part.labels))
+    unit = model.stat().st_size + held
+    phases = {phase: (peaks["run"][phase] - peaks["tiny"][phase]) / unit for phase in PHASES}
+    beyond = (max(peaks["run"].values()) - max(peaks["tiny"].values())) / unit
+    return {
+        "recipe": recipe,
+        "set": changes,
+        "model_bytes": model.stat().st_size,
+        "data_bytes": held,
+        "peak_bytes": peaks,
+        "phases": phases,
+        "beyond": beyond,
+    }
+
+
+def set_each(changes: list[str]) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
+
+
+def peaks_of(arguments: list[str], threads: int) -> dict[str, int]:
+    """Resident bytes at the peak of each phase of `compress apply`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", PEAKS, "apply", *arguments, "-o", f"{folder}/out", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE)
+    found = re.search(r"^peaks (.*)$", done.stderr, re.MULTILINE)
+    if done.returncode or found is None:
+        raise SystemExit(f"apply failed: {done.stderr}")
+    peaks: dict[str, int] = json.loads(found[1])
+    return peaks
+
+
+if __name__ == "__main__":
+    typer.run(main)
