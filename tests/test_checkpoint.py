@@ -213,7 +213,7 @@ class TestStrangers:
 
         rezipped(tmp_path / "plain.pt", tmp_path / "w.pt", change)
         # torch 2.9 reads it, and what it claims is then refused.
-        with pytest.raises(CheckpointError, match="damaged|its tensors claim"):
+        with pytest.raises(CheckpointError, match=r"damaged|its tensors claim"):
             read_weights(tmp_path / "w.pt")
 
     @pytest.mark.parametrize(
