@@ -13,7 +13,7 @@ PACKAGES := '.[dev,docs]'
 UNPINNED := ^\#
 endif
 BIN := $(VENV)/bin
-# In full, and what takes long in full: all of it under 15 minutes on 2 cores, without a download.
+# What is measured in full, and what would take long in full; without a download.
 BENCHMARKS := data selection skeletonization slim_latency start training_step
 SHORTENED := memory sweeps time_split whole_run
 
