@@ -39,7 +39,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from compress import sources
 from compress.data import Dataset
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.streaming import StreamedDataset
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "data.json"

@@ -137,7 +137,7 @@ def main(
         for name in only or (["mnist_ae"] if quick else CASES):
             cases[name] = measured(*CASES[name], Path(scratch), root, threads)
             print(f"{name}: {cases[name]['beyond']:.2f}", file=sys.stderr)
-    from compress.recipe.running import cpu_name
+    from compress.recipe.provenance import cpu_name
 
     document = {
         "aim": AIM,

@@ -26,7 +26,7 @@ import typer
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.report import plots
 from compress.select import criteria
 from compress.select.choose import choose

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from compress import metrics, sources
 from compress.models import autoencoder
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.select.nodes import Tap, ablation
 from compress.select.saliency import skeletonization
 

@@ -27,7 +27,7 @@ from torchvision.models.resnet import BasicBlock, ResNet, resnet18
 import compress
 from compress.export import latency
 from compress.models import MNIST_IMAGE, autoencoder, classifier
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.slim.coupling import couplings
 from compress.slim.structured import choose_nodes, masks_of, norms
 

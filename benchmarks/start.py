@@ -81,7 +81,7 @@ def random_weights(model: Path) -> str:
     from compress.checkpoint import write_weights
     from compress.recipe.building import build_model
     from compress.recipe.loading import load_recipe
-    from compress.recipe.running import cpu_name
+    from compress.recipe.provenance import cpu_name
 
     write_weights(build_model(load_recipe("mnist_ae").model, 0).state_dict(), model)
     return cpu_name()

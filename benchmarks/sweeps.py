@@ -31,7 +31,7 @@ from compress.engines import Workers
 from compress.recipe.building import build_model
 from compress.recipe.clock import Clock
 from compress.recipe.loading import load_recipe
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.trials import cells
 from compress.trials.cells import Place
 

@@ -21,7 +21,8 @@ from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
 
 ROOT = Path(__file__).parents[1]
-FILES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
+DOCS = ROOT / "docs"
+FILES = [ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "reliability.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
 
 
 def main() -> None:
@@ -261,6 +262,82 @@ def classifiers() -> str:
     return table(("", "dense", "pruned", *removals, "the paper's soft"), cells, right=len(removals) + 3)
 
 
+FUZZED = {
+    "torch": "`.pt`, zip and legacy, masks, odd tensors",
+    "safetensors": "`.safetensors`, header and bytes",
+    "program": "`.pt2`, listing and bytes",
+    "onnx": "`.onnx`, data inside and beside",
+    "edits": "shape edits, then the network rebuilt",
+    "recipe": "recipes",
+    "change": "`--set`",
+    "results": "results to card and tables",
+    "page": "results to report.html",
+}
+
+
+def fuzzed() -> str:
+    """Inputs of each kind, and how they ended; what ends otherwise is a failing test and no figure."""
+    found = measured("reliability")["fuzz"]
+    rows = [
+        (
+            title,
+            f"{found[kind]['inputs']:,}",
+            f"{found[kind]['read']:,}",
+            f"{found[kind]['slowest']:.1f}",
+            f"{found[kind]['grown'] / 1e6:.0f}",
+        )
+        for kind, title in FUZZED.items()
+    ]
+    total = [f"{sum(each[key] for each in found.values()):,}" for key in ("inputs", "read")]
+    titles = ("what", "inputs", "of them read", "slowest, s", "memory grown, MB")
+    return table(titles, [*rows, ("together", *total, "", "")], right=4)
+
+
+def networks() -> str:
+    """What the random networks were like."""
+    found = measured("reliability")["networks"]
+    titles = {
+        "all": "random networks",
+        "pruned": "of them lost nodes",
+        "every width alive": "kept a node of every coupling",
+        "traced": "became a traced graph",
+        "onnx": "went through onnxruntime too",
+    }
+    return table(("", "networks"), [(title, f"{found.get(key, 0):,}") for key, title in titles.items()], right=1)
+
+
+def deaths() -> str:
+    """Processes that were killed, and what became of the runs."""
+    found = measured("reliability")["deaths"]
+    rows = [
+        ("processes killed by SIGKILL", f"{found['SIGKILL']}"),
+        ("processes killed by SIGTERM", f"{found['SIGTERM']}"),
+        ("processes that went on from a checkpoint", f"{found['gone on']}"),
+        ("runs that were finished so, each equal to the whole one", f"{found['finished']}"),
+        ("seconds of a run, start of Python included", f"{found['seconds of a run']}"),
+    ]
+    return table(("", ""), rows, right=1)
+
+
+def suite() -> str:
+    """How the default suite went with each set of versions."""
+    rows: list[tuple[str, ...]] = []
+    kinds = ("passed", "skipped", "failed", "error")
+    for found in measured("reliability")["suite"].values():
+        missing = sorted(name for name, there in found["optional"].items() if not there)
+        some = "none" if len(missing) == len(found["optional"]) else f"all but {', '.join(missing)}"
+        rows.append(
+            (
+                *(found[name] for name in ("torch", "torchvision", "python")),
+                some if missing else "all",
+                *(f"{found[kind]:,}" for kind in kinds),
+                found["date"],
+            )
+        )
+    titles = ("torch", "torchvision", "Python", "optional libraries", *kinds, "date")
+    return table(titles, rows, right=5)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
@@ -276,6 +353,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "sweeps": sweeps,
     "start": start,
     "memory": memory,
+    "fuzzed": fuzzed,
+    "networks": networks,
+    "deaths": deaths,
+    "suite": suite,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }
 

@@ -28,7 +28,7 @@ from torch.nn.utils import prune
 from torchvision.models import resnet18
 
 from compress import models
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.remove import decay
 from compress.remove.gradual import Gradual
 from compress.remove.hard import Hard

@@ -175,7 +175,7 @@ def prepared(scratch: Path) -> str:
     from compress.checkpoint import write_weights
     from compress.recipe.building import build_model
     from compress.recipe.loading import load_recipe
-    from compress.recipe.running import cpu_name
+    from compress.recipe.provenance import cpu_name
 
     recipe = load_recipe("mnist_ae")
     (stage,) = recipe.stages

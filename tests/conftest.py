@@ -1,9 +1,12 @@
 """A tiny data set, a tiny recipe, the command line in this process, and one whole run that many tests look at."""
 
 import json
+import platform
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import date
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from packaging.requirements import Requirement
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
@@ -35,6 +39,59 @@ stages:
     retrain: {epochs: 2, optimizer: adamw, lr: 1e-3, trainable: adjacent}
 export: []
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--figures",
+        type=Path,
+        metavar="FILE",
+        help="a JSON file for what long tests have measured, and how the whole suite went; docs/reliability.md is of it",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Keep how the suite went with these versions, where all of it was run."""
+    path: Path | None = config.getoption("figures")
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    if path is None or not whole:
+        return
+    kinds = ("passed", "skipped", "failed", "error")
+    counts = {kind: len(terminalreporter.stats.get(kind, ())) for kind in kinds}
+    extras = metadata("softprune").get_all("Provides-Extra") or []
+    optional = {extra: is_there(extra) for extra in extras if extra not in ("all", "dev", "docs", "test")}
+    found = {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()}
+    title = ", ".join([*found.values(), *(extra for extra, there in optional.items() if there)])
+    keep_figures(path, "suite", {title: {**found, "optional": optional, **counts, "date": f"{date.today()}"}})
+
+
+def is_there(extra: str) -> bool:
+    """Whether all packages of an extra of this package are installed."""
+    wanted = [Requirement(text) for text in requires("softprune") or ()]
+    names = [each.name for each in wanted if each.marker and each.marker.evaluate({"extra": extra})]
+    try:
+        return all(version(name) for name in names)
+    except PackageNotFoundError:
+        return False
+
+
+def keep_figures(path: Path, part: str, figures: dict[str, Any]) -> None:
+    """Put figures into a part of the JSON file, beside or in the place of what is there."""
+    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    document.setdefault(part, {}).update(figures)
+    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, dict[str, Any]], None]:
+    """Keep figures of a long test, for the tables of docs/reliability.md, if the run was given a file for them."""
+    path: Path | None = request.config.getoption("figures")
+
+    def keep(part: str, figures: dict[str, Any]) -> None:
+        if path is not None:
+            keep_figures(path, part, figures)
+
+    return keep
 
 
 def pictures(samples: int = 120, *, classes: int = 3, size: int = 6) -> dict[str, NDArray[Any]]:

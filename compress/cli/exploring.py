@@ -16,15 +16,17 @@ from compress.cli.options import (
     EngineOption,
     JsonOption,
     ModelArgument,
+    QuietOption,
     RecipeArgument,
     SeedOption,
     SetOption,
     WorkersOption,
+    levels_of,
     load,
 )
-from compress.cli.voices import people, print_json, reporting, say, show
+from compress.cli.voices import people, print_json, reporting, say, tell_results
 from compress.engines import Workers
-from compress.errors import InputError, NothingFoundError, NothingPrunedError
+from compress.errors import NothingFoundError, NothingPrunedError
 
 
 def sensitivity(
@@ -51,6 +53,7 @@ def sensitivity(
     seed: SeedOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """How much each layer tolerates without retraining, and a recipe of that.
@@ -61,7 +64,7 @@ def sensitivity(
         from compress.explore import bounds
         from compress.recipe.inputs import making, require_model
 
-        loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), _shares(levels)
+        loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), levels_of(levels)
         require_model(model, making(model, loaded, recipe, changes or ()))
         # After that, since torch takes its time.
         from compress.explore import document
@@ -84,22 +87,19 @@ def sensitivity(
                 shares=shares,
                 workers=Workers(workers, engine),
                 device=device,
-                bar=partial(sweep_bar, people()),
+                bar=partial(sweep_bar, people(), quiet=quiet),
             )
         tolerated = job.recipe_with(loaded, results)
         names = document.write_sensitivity(results, tolerated, out)
         if as_json:
             print_json(results)
         else:
-            show(explored.sensitivity(results))
-            for line in explored.of_sensitivity(results):
-                say(line)
-            say(f"{out}: {', '.join(names)}")
+            tell_results(explored.sensitivity(results), explored.of_sensitivity(results), out, names)
         if tolerated is None:
             raise NothingPrunedError(
                 f"nothing can go within --tolerate {tolerate} without retraining, so there is no recipe; tolerate more"
             )
-        if not as_json:
+        if not (as_json or quiet):
             say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
 
 
@@ -142,6 +142,7 @@ def search(
     seed: SeedOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """The smallest network within a loss, or the best within a size.
@@ -162,7 +163,7 @@ def search(
         limits = tuple(bounds.parse(kind, text) for kind, text in given.items() if text is not None)
         loaded = load(recipe, changes, seed)
         require_model(model, making(model, loaded, recipe, changes or ()))
-        goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), _shares(levels)
+        goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), levels_of(levels)
         # After that, since torch takes its time.
         from compress.explore import document
         from compress.explore import search as job
@@ -183,31 +184,18 @@ def search(
                 cache,
                 workers=Workers(workers, engine),
                 device=device,
-                bar=partial(sweep_bar, people()),
+                bar=partial(sweep_bar, people(), quiet=quiet),
             )
         won = job.recipe_with(loaded, results)
         names = document.write_search(results, won, out)
         if as_json:
             print_json(results)
         else:
-            show(explored.front(results))
-            for line in explored.of_search(results):
-                say(line)
-            say(f"{out}: {', '.join(names)}")
+            tell_results(explored.front(results), explored.of_search(results), out, names)
         if won is None:
             raise NothingFoundError(
                 f"nothing that was tried {'has a knee' if knee else 'keeps to the bounds'}, so no recipe was written; "
                 + ("search for a bound instead" if knee else "ask for less, or retrain for longer")
             )
-        if not as_json:
+        if not (as_json or quiet):
             say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
-
-
-def _shares(text: str | None) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise InputError(f"--levels {text}: give numbers separated by commas, such as .5,.9,.95") from None
-    if not all(0 <= share < 1 for share in found):
-        raise InputError(f"--levels {text}: a level lies between 0 and 1")
-    return found

@@ -8,6 +8,7 @@ import typer
 from compress.cli.completion import recipes, weights
 from compress.cli.voices import tell
 from compress.engines import Engine
+from compress.errors import InputError
 
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
@@ -84,3 +85,14 @@ def tell_factories(recipe: "Recipe") -> None:
 
     for line in factories(recipe):
         tell(line)
+
+
+def levels_of(text: str | None) -> tuple[float, ...]:
+    """The sparsities of `--levels`. Raises InputError where there is something else."""
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--levels {text}: give numbers separated by commas, such as .5,.9,.95") from None
+    if not all(0 <= share < 1 for share in found):
+        raise InputError(f"--levels {text}: a level lies between 0 and 1")
+    return found

@@ -16,14 +16,15 @@ from compress.cli.options import (
     DeviceOption,
     EngineOption,
     JsonOption,
+    QuietOption,
     RecipeArgument,
     SetOption,
     WorkersOption,
+    levels_of,
     tell_factories,
 )
-from compress.cli.voices import people, print_json, reporting, say, show, tell
+from compress.cli.voices import people, print_json, reporting, say, tell, tell_results
 from compress.engines import Workers
-from compress.errors import InputError
 
 AXES = "What is compared (lists with commas)"
 
@@ -72,6 +73,7 @@ def compare(
     data_root: DataOption = Path("data"),
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Which removal and criterion keep most, at equal steps.
@@ -110,17 +112,15 @@ def compare(
                 cache,
                 workers=Workers(workers, engine),
                 device=device,
-                bar=partial(sweep_bar, people()),
+                bar=partial(sweep_bar, people(), quiet=quiet),
             )
         document.write_all(results, out)
         if as_json:
             print_json(results)
         else:
-            show(tables.comparison(results))
-            for line in document.closing(results):
-                say(line)
-            say(f"{out}: {', '.join(document.FILES)}")
-            for line in after_compare(results, recipe, models[0], repeated(changes, data_root=data_root)):
+            tell_results(tables.comparison(results), document.closing(results), out, document.FILES)
+            following = after_compare(results, recipe, models[0], repeated(changes, data_root=data_root))
+            for line in () if quiet else following:
                 say(line)
 
 
@@ -151,6 +151,7 @@ def reproduce(
     ),
     data_root: DataOption = Path("data"),
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Run the paper's experiments and write them up beside its own figures.
@@ -164,15 +165,17 @@ def reproduce(
         from compress.report.progress import sweep_bar
 
         wanted = [*(experiments or []), *(only or [])]
-        cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, _shares(levels))
+        cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, levels_of(levels))
         whole = not (quick or wanted or seeds or levels)
         out = out or (Path("docs") if whole else cache)
         for folder in (out, cache):
             output.require_writable(folder, force=True)
         if resume is not None:
-            tell(f"{resume}: {reproducing.restore(resume, cells, cache)} of {len(cells)} cells are done")
+            done = reproducing.restore(resume, cells, cache)
+            if not quiet:
+                tell(f"{resume}: {done} of {len(cells)} cells are done")
         if not draw:
-            with sweep_bar(people(), "reproduce") as on_progress, redirect_stdout(sys.stderr):
+            with sweep_bar(people(), "reproduce", quiet=quiet) as on_progress, redirect_stdout(sys.stderr):
                 reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
         results = reproducing.collect(cells, cache)
         figures.write_all(results, out / "paper")
@@ -182,10 +185,3 @@ def reproduce(
             print_json(results)
         else:
             say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
-
-
-def _shares(text: str | None) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise InputError(f"--levels {text}: give shares separated by commas, such as .75,.95") from None

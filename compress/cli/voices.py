@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,14 @@ def note(data: dict[str, Any]) -> None:
 
 def show(table: "Table") -> None:
     Console().print(table)
+
+
+def tell_results(table: "Table", lines: Iterable[str], out: Path, names: Iterable[str]) -> None:
+    """What a sweep has found, and which files about it are in `out`."""
+    show(table)
+    for line in lines:
+        say(line)
+    say(f"{out}: {', '.join(names)}")
 
 
 def print_json(document: Any) -> None:

@@ -38,6 +38,11 @@ class Bound:
             return measured(self.kind, dense) + self.value
         return self.value * measured(self.kind, dense) if self.relative else self.value
 
+    @property
+    def relative_quality(self) -> bool:
+        """Whether it hangs on how good the dense network is."""
+        return self.kind == "accuracy_drop" or (self.kind == "loss" and self.relative)
+
     def holds(self, found: Mapping[str, Any], dense: Mapping[str, Any]) -> bool:
         return measured(self.kind, found) <= self.limit(dense)
 

@@ -10,6 +10,7 @@ from typing import Any
 from compress.engines import ONE, Workers
 from compress.errors import InputError
 from compress.explore.bounds import Bound, Kind, require_task, shown, unit
+from compress.explore.familiar import warn_if_familiar
 from compress.explore.front import knee
 from compress.explore.layers import AllLayers, OneLayer, badness
 from compress.recipe import schema
@@ -60,6 +61,7 @@ def sensitivity(
     with bar("sensitivity") as on_progress:
         found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
     dense = found[0]["curve"][0]["metric"]  # nothing is pruned
+    warn_if_familiar(tolerance, dense, trained, place, cache)
     kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
     # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
     curves = tuple(

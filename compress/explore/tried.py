@@ -11,6 +11,7 @@ from compress import sweep
 from compress.engines import ONE, Workers
 from compress.explore import bounds, levels
 from compress.explore.bounds import Bound, Goal
+from compress.explore.familiar import warn_if_familiar
 from compress.explore.front import pareto
 from compress.explore.trial import Trial
 from compress.recipe import schema
@@ -63,6 +64,9 @@ class Trials:
         dense = Trial(trained, (), self.recipe.seed)
         (self.dense,) = compute([("dense", dense)], place, cache, ONE)
         bounds.require_reach(wanted.bounds, self.dense)
+        for bound in wanted.bounds:
+            if bound.relative_quality:
+                warn_if_familiar(bound, self.dense["metric"], trained, place, cache)
 
     @property
     def at_once(self) -> int:

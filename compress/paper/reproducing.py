@@ -13,7 +13,7 @@ from compress.engines import Workers
 from compress.errors import InputError
 from compress.paper import cells as running
 from compress.paper.experiments import Cell
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 
 
 def choose(

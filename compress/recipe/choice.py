@@ -194,11 +194,6 @@ def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> 
     return {name: mask & earlier[name] if name in earlier else mask for name, mask in masks.items()}
 
 
-def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
-    """Sparsity is of the original: what is taken already counts, so it goes first."""
-    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
-
-
 def packed(keep: Mapping[Coupling, Tensor]) -> list[Any]:
     """The masks of couplings as plain values and tensors."""
     return [

@@ -16,7 +16,6 @@ from compress.recipe.choice import (
     packed,
     scoring_batches,
     shares_of,
-    taken_first,
     unpacked,
     with_earlier,
 )
@@ -27,7 +26,7 @@ from compress.select.axes import principal_axes
 from compress.slim.coupling import Coupling, Couplings, couplings
 from compress.slim.edits import insert_bottleneck
 from compress.slim.flow import layer_of
-from compress.slim.structured import Keep, Ranking, choose_nodes, cost, masks_of, weights_of
+from compress.slim.structured import Keep, Ranking, choose_nodes, cost, masks_of, taken_first, weights_of
 
 COMPENSATION_SAMPLES = 5000
 """Training images on which the prediction of pruned nodes is fitted."""
@@ -154,7 +153,7 @@ class NodeChoice(Choice):
 
     def _groups(self, scores: Mapping[Coupling, Tensor], chosen: Keep) -> list[Group]:
         """Scores as the choice saw them: what is gone already is out of it."""
-        living = {coupling: taken_first(score.cpu(), self._keep.get(coupling)) for coupling, score in scores.items()}
+        living = {coupling: taken_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
         if self._stage.scope == "global":
             return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
         return [(coupling.name, [score], [chosen[coupling]]) for coupling, score in living.items()]

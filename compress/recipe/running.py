@@ -1,33 +1,23 @@
 """A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
-import gc
-import hashlib
-import json
-import platform
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-import compress.export
-from compress import chance, stats
+from compress import chance
 from compress.aside import Shelved
 from compress.atomic import atomic
 from compress.checkpoint import write_weights
-from compress.data import Dataset, Part
 from compress.errors import DivergedError, InputError
-from compress.export import latency
-from compress.export.card import model_card
 from compress.ranks import ALONE, Ranks
 from compress.recipe import rehearsal, schema
+from compress.recipe.artefacts import three_networks, write_artefacts
 from compress.recipe.building import (
     build_data,
     build_model,
@@ -37,28 +27,20 @@ from compress.recipe.building import (
     require_inputs,
     trained_model,
 )
-from compress.recipe.checkpoints import Fingerprint
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.journal import Journal
-from compress.recipe.loading import resolved_yaml
 from compress.recipe.output import whole_folder
 from compress.recipe.pictures import Look, compared
+from compress.recipe.provenance import describe_data, fingerprint
 from compress.recipe.setting import Setting, Watcher, optimization
 from compress.recipe.stages import describe_target, run_stage
 from compress.report.page import page
 from compress.slim.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slim.proof import prove_same
 from compress.slim.shrink import slim
-from compress.streaming import StreamedDataset
 
 TOLERANCE = 1e-5
-
-Networks = dict[str, Callable[[], nn.Module]]
-"""The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
-them anew each time, so that no more of them are in memory than are looked at."""
-
-PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
 def prepare(
@@ -105,7 +87,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
-    journal.open(_fingerprint(recipe, None, setting), setting.clock)
+    journal.open(fingerprint(recipe, None, setting), setting.clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
@@ -183,16 +165,11 @@ def apply(
     with clock.phase("load"):
         model = dense.copy()
     pruned = Pruned(dense=dense.copy)
-    journal.open(_fingerprint(recipe, source, setting), clock)
+    journal.open(fingerprint(recipe, source, setting), clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
-    journal.follow("clock", clock)
-    journal.follow("warnings", _Warned(warned))
-    journal.follow("pruned", pruned)
-    journal.follow("shapes", _Shapes(model))
-    journal.follow("model", model)
-    journal.follow("chance", chance)
+    _follow(journal, clock, warned, pruned, model)
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
-        found = [
+        stages = [
             journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
             for number in range(len(recipe.stages))
         ]
@@ -208,44 +185,28 @@ def apply(
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = {
         "dense": setting.evaluate(dense.copy(), looks["dense"]),
-        "masked": found[-1]["after_removal"],
+        "masked": stages[-1]["after_removal"],
         "slim": setting.evaluate(small, looks["slim"]),
     }
-    networks = _networks(dense, masked, small)
+    networks = three_networks(dense, masked, small)
     del small
+    found = {"stages": stages, **compared(**looks), "parity": parity, "warnings": list(warned)}
     with whole_folder(out, within=journal.folder) as folder:
-        described = {
-            name: {**dataclasses.asdict(stats.measure(network(), setting.example.cpu())), "metric": metrics[name]}
-            for name, network in networks.items()
-        }
-        tensors = stats.tensors(networks["masked"](), networks["slim"]())
-        (folder / "checkpoint").mkdir()
-        write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
-        _export(recipe, networks, folder, setting, described, parity)
-        results = {
-            "schema": 1,
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": recipe.seed,
-            "versions": _versions(),
-            "machine": _machine(setting),
-            "data": describe_data(setting),
-            "stages": found,
-            "models": described,
-            "tensors": tensors,
-            **compared(**looks),
-            "parity": parity,
-            "warnings": list(warned),
-        }
-        (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8", newline="\n")
-        (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8", newline="\n")
-        results["timing"] = clock.split()
-        (folder / "results.json").write_text(
-            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n"
-        )
+        results = write_artefacts(recipe, networks, folder, setting, metrics, found)
     # Hours of training are not to be lost to a page that can be made again.
     with atomic(out / "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
+
+
+def _follow(journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module) -> None:
+    """What a checkpoint between two stages holds, in the order in which it is taken up again."""
+    journal.follow("clock", clock)
+    journal.follow("warnings", _Warned(warned))
+    journal.follow("pruned", pruned)
+    journal.follow("shapes", _Shapes(model))
+    journal.follow("model", model)
+    journal.follow("chance", chance)
 
 
 def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> dict[str, Any]:
@@ -282,33 +243,6 @@ class _Shapes:
         apply_edits(self.model, edits_from_json(state["edits"]))
 
 
-def _machine(setting: Setting) -> dict[str, Any]:
-    several = {} if setting.ranks.count == 1 else {"processes": setting.ranks.count}
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device), **several}
-
-
-def _fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
-    """Everything that determines what a run comes to; which files are written and timed does not."""
-    return {
-        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
-        "weights": None if source is None else _sha256(source),
-        "data": setting.data.sha256,
-        "versions": _versions(),
-        "threads": torch.get_num_threads(),
-        "device": str(setting.device),
-        "processes": setting.ranks.count,
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
 def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any]]:
     """Cut the zeros out, and prove the result on random and on real inputs."""
     masked.eval()
@@ -322,76 +256,6 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any
     }
 
 
-def _networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Networks:
-    small.cpu()
-    return {"dense": lambda: dense.copy().cpu().eval(), "masked": lambda: masked.copy().cpu(), "slim": lambda: small}
-
-
-def _export(
-    recipe: schema.Recipe,
-    networks: Networks,
-    folder: Path,
-    setting: Setting,
-    described: dict[str, dict[str, Any]],
-    parity: dict[str, Any],
-) -> None:
-    """Write the slim network's files; measure size and latency of all three networks, which are let go of for that."""
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
-        homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
-        files: dict[str, dict[str, Path]] = {name: {} for name in networks}
-        sizes = []
-        with setting.clock.phase("export"):
-            for name, kind in _written(recipe, networks, homes, setting.example.cpu(), parity):
-                files[name][kind] = homes[name] / f"{name}.{kind}"
-                # A thread can compress while the interpreter is busy with the next file.
-                sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
-            for entry in described.values():
-                entry["bytes"] = {}
-            for name, kind, found in sizes:
-                described[name]["bytes"] |= _bytes(kind, found.result())
-        networks.clear()
-        gc.collect()  # what was traced hangs in circles
-        if "onnx" in recipe.export:
-            with setting.clock.phase("benchmark"):
-                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
-
-
-def _written(
-    recipe: schema.Recipe, networks: Networks, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
-
-    A `.pt2` is written of slim alone.
-    """
-    note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
-    program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
-    if "safetensors" in recipe.export:
-        for name, network in networks.items():
-            compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
-            yield name, "safetensors"
-    if "pt2" in recipe.export:
-        parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
-    if "onnx" in recipe.export:
-        paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
-        parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
-        del slim, program
-        yield "slim", "onnx"
-        # Converting takes a second each; the others differ from it in nothing but weights and widths.
-        for name in ("dense", "masked"):
-            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
-            yield name, "onnx"
-
-
-def _time(wanted: schema.Benchmark, files: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> None:
-    timings = latency.measure(files, batch_sizes=wanted.batch_sizes, threads=wanted.threads)
-    for name, batches in timings.document("dense")["models"].items():
-        described[name]["latency_ms"] = batches
-
-
-def _bytes(kind: str, found: stats.FileBytes) -> dict[str, int]:
-    return {kind: found["plain"], f"{kind}_gzip": found["gzip"]}
-
-
 @contextmanager
 def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None]:
     """Where training ends in NaN, write the weights that it went back to."""
@@ -403,30 +267,3 @@ def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(model.state_dict(), path)
         raise DivergedError(f"{error}; they are in {path}") from error
-
-
-def describe_data(setting: Setting) -> dict[str, Any]:
-    """The data's entry of results.json."""
-    found = setting.data
-    return {
-        "name": found.name,
-        "sha256": found.sha256,
-        "shape": list(found.shape),
-        **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
-        **(
-            {"mean": found.mean.tolist(), "std": found.std.tolist()}
-            if isinstance(found, Dataset | StreamedDataset)
-            else {}
-        ),
-        **({"note": found.note} if found.note else {}),
-    }
-
-
-def cpu_name() -> str:
-    """The processor's name, as far as this system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -60,20 +60,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         if stage.compensate:
             journal.note("compensated", lambda: chosen.compensate(stage.goes))
     with only_trainable(model, trainable_of(stage, chosen)):
-        with setting.clock.phase("selection"):
-            masks = masks_gradients(stage, removal)
-            pruner = Pruner(
-                model,
-                chosen.paths,
-                stage.goes,
-                removal=removal,
-                chooser=chosen,
-                mask_gradients=masks,
-                start=not journal.has("pruner"),
-            )
-        journal.follow("choice", chosen)
-        journal.follow("masked model", model, instead_of="model")
-        journal.follow("pruner", pruner)
+        pruner = _pruner(model, stage, chosen, removal, setting)
         journal.follow("curve", curve)
 
         def after_step(step: int) -> None:
@@ -86,12 +73,45 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
             how = optimization(stage.retrain)
             training = setting.train(model, steps, how, after_step, teacher, pruner, curve.add)
         pruner.finalize()
-    before = journal.noted("before_removal")
     earlier_ones = bool(pruned.keep)
     chosen.settle()
     _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
+    return {
+        **_taken(stage, chosen),
+        "before_removal": journal.noted("before_removal"),
+        "after_removal": after,
+        "steps": training.steps,
+        "removal_steps": removal.steps,
+        "epoch_losses": training.losses,
+        **({"curve": curve.document()} if training.steps else {}),
+        **({"scores": chosen.histograms} if chosen.histograms else {}),
+        "seconds": setting.clock.spent("training") - earlier,
+    }
+
+
+def _pruner(model: nn.Module, stage: schema.Stage, chosen: Choice, removal: Removal, setting: Setting) -> Pruner:
+    """What takes the chosen entries away; where the run is gone on with, it stands as it stood."""
+    journal = setting.journal
+    with setting.clock.phase("selection"):
+        pruner = Pruner(
+            model,
+            chosen.paths,
+            stage.goes,
+            removal=removal,
+            chooser=chosen,
+            mask_gradients=masks_gradients(stage, removal),
+            start=not journal.has("pruner"),
+        )
+    journal.follow("choice", chosen)
+    journal.follow("masked model", model, instead_of="model")
+    journal.follow("pruner", pruner)
+    return pruner
+
+
+def _taken(stage: schema.Stage, chosen: Choice) -> dict[str, Any]:
+    """Of what, how, and how much has gone."""
     count, total = chosen.count
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
@@ -103,14 +123,6 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         "achieved": chosen.achieved,
         "pruned": count,
         "of": total,
-        "before_removal": before,
-        "after_removal": after,
-        "steps": training.steps,
-        "removal_steps": removal.steps,
-        "epoch_losses": training.losses,
-        **({"curve": curve.document()} if training.steps else {}),
-        **({"scores": chosen.histograms} if chosen.histograms else {}),
-        "seconds": setting.clock.spent("training") - earlier,
     }
 
 

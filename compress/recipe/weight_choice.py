@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress import metrics
 from compress.recipe import schema
-from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, taken_first, with_earlier
+from compress.recipe.choice import Choice, Pruned, chance_of, scoring_batches, shares_of, with_earlier
 from compress.recipe.setting import Setting
 from compress.remove.gradual import progress_at
 from compress.remove.masks import effective
@@ -66,7 +66,7 @@ class WeightChoice(Choice):
         stage, names = self._stage, self.own_paths
         scores = _weight_scores(self._model, self._targets, stage.criterion, self._chance, self._setting)
         scores = [
-            score.then(taken_first, self._pruned.keep[name]) if name in self._pruned.keep else score
+            score.then(_taken_first, self._pruned.keep[name]) if name in self._pruned.keep else score
             for name, score in zip(names, scores, strict=True)
         ]
         scores = [score.then(gone_first, gone[name]) for name, score in zip(names, scores, strict=True)]
@@ -163,6 +163,11 @@ def _gradient_scores(
             found = _BY_GRADIENT[criterion.kind][1](model, leaves, batches, loss)
     # Of the parameters and not of the leaves, which are copies where masks are on.
     return [Scores(score, target.parameter, statistic) for target, statistic in zip(targets, found, strict=True)]
+
+
+def _taken_first(scores: Tensor, keep: Tensor) -> Tensor:
+    """Sparsity is of the original: what an earlier stage took already counts."""
+    return gone_first(scores, ~keep)
 
 
 def _back_last(score: Tensor, back: Tensor) -> Tensor:

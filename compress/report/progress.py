@@ -240,8 +240,12 @@ class Sweeping(Protocol):
 
 
 @contextmanager
-def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], None]]:
-    """A bar for the jobs of a sweep, with the time left; a line now and then where stderr is no terminal."""
+def sweep_bar(console: Console, title: str, *, quiet: bool = False) -> Iterator[Callable[[Sweeping], None]]:
+    """A bar for the jobs of a sweep, with the time left; a line now and then where stderr is no terminal.
+
+    Args:
+        quiet: neither.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -249,7 +253,7 @@ def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], Non
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[last]}", markup=False),
     )
-    watched = is_watched(console)
+    watched = is_watched(console) and not quiet
     with Progress(*columns, console=console, disable=not watched) as bar:
         task = bar.add_task(title, total=None, left="", last="")
         shown = time.monotonic()
@@ -258,7 +262,7 @@ def sweep_bar(console: Console, title: str) -> Iterator[Callable[[Sweeping], Non
             nonlocal shown
             left = "" if now.seconds_left is None else f"{now.seconds_left / 60:.1f} min left"
             bar.update(task, completed=now.done, total=now.total, left=left, last=now.title)
-            if not watched and time.monotonic() - shown > SPEAK:
+            if not (watched or quiet) and time.monotonic() - shown > SPEAK:
                 shown = time.monotonic()
                 console.print(f"{title}: {now.done} of {now.total}, {left}; last {now.title}", markup=False)
 

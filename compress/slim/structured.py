@@ -64,7 +64,7 @@ def choose_nodes(
         if score.isnan().any():
             raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
     before: Mapping[Coupling, Tensor] = earlier or {}
-    scores = {coupling: _gone_first(score, before.get(coupling)) for coupling, score in scores.items()}
+    scores = {coupling: taken_first(score, before.get(coupling)) for coupling, score in scores.items()}
     pools = _pools(scores, ranking)
 
     def at(share: float) -> Keep:
@@ -87,6 +87,12 @@ def choose_nodes(
         fits = cost(known, {**before, **at(middle)}, weights) <= budget
         low, high = (low, middle) if fits else (middle, high)
     return at(high)
+
+
+def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+    """The scores of a coupling's nodes; what earlier choices took is below all others, since it counts already."""
+    scores = scores.float().cpu()
+    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
 
 
 def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
@@ -130,12 +136,6 @@ def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Cou
         kind = (coupling.summed, frozenset((member.role, member.dim) for member in coupling.members))
         pools[kind].append(coupling)
     return list(pools.values())
-
-
-def _gone_first(scores: Tensor, keep: Tensor | None) -> Tensor:
-    """Sparsity is of the original: what is gone already counts."""
-    scores = scores.float().cpu()
-    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
 
 
 def _at(

@@ -27,7 +27,7 @@ from compress.recipe.building import (
     trained_model,
 )
 from compress.recipe.clock import Clock
-from compress.recipe.running import cpu_name
+from compress.recipe.provenance import cpu_name
 from compress.recipe.setting import Setting, unwatched
 from compress.trials.trained import Trained
 

@@ -45,7 +45,8 @@ def test_every_layer_of_the_target_is_there(felt: Path, found: dict[str, Any]) -
         assert layer["curve"][0]["value"] == pytest.approx(found["dense"]["value"])
         assert all(point["value"] == 1000 * point["metric"]["loss"] for point in layer["curve"])
     keys = {layer["key"] for layer in found["layers"]} | {found["together"]["key"]}
-    assert keys == {path.stem for path in (felt / "cells").iterdir()}
+    assert keys < (kept := {path.stem for path in (felt / "cells").iterdir()})
+    assert len(kept - keys) == 1  # the dense network on the test images
     assert found["together"]["metric"]["loss"] <= found["tolerated"]["limit"]
     assert found["tolerated"]["limit"] == 1.5 * found["dense"]["metric"]["loss"]
 

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -453,7 +454,13 @@ RESULTS: dict[str, Any] = {
 }
 
 
-def tried(target: str, number: int, seed: int, folder: Path) -> bool:
+@dataclass(frozen=True)
+class Outcome:
+    read: bool
+    seconds: float
+
+
+def tried(target: str, number: int, seed: int, folder: Path) -> Outcome:
     """Whether the input was read; fails where it led to anything but a result or an error of this package."""
     started = time.monotonic()
     read = False
@@ -467,15 +474,19 @@ def tried(target: str, number: int, seed: int, folder: Path) -> bool:
         raise AssertionError(f"{target}, seed {seed}, input {number}: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started
     assert seconds < SECONDS, f"{target}, seed {seed}, input {number} took {seconds:.0f} s"
-    return read
+    return Outcome(read, seconds)
 
 
 @contextmanager
-def bounded_memory() -> Iterator[None]:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    assert grown < BYTES, f"the memory grew by {grown:,} bytes"
+def bounded_memory() -> Iterator[Callable[[], int]]:
+    """Fails where the process has grown by too much; what is given tells by how many bytes it has."""
+    before = peak()
+    yield lambda: peak() - before
+    assert peak() - before < BYTES, f"the memory grew by {peak() - before:,} bytes"
+
+
+def peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own rarer types of tensor
@@ -483,7 +494,7 @@ def bounded_memory() -> Iterator[None]:
 def test_some_strange_files(target: str, tmp_path: Path) -> None:
     count = SHORT if target not in ("recipe", "change") else SHORT // 5
     with bounded_memory():
-        read = [tried(target, number, 0, tmp_path) for number in range(count)]
+        read = [tried(target, number, 0, tmp_path).read for number in range(count)]
     # Mutations that always spoil a file, or never, would try nothing.
     assert any(read)
     assert not all(read) or target == "results"
@@ -492,10 +503,9 @@ def test_some_strange_files(target: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("target", TARGETS)
-def test_many_strange_files(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_strange_files(target: str, tmp_path: Path, measured: Callable[[str, dict[str, Any]], None]) -> None:
     seed = int(os.environ.get("COMPRESS_FUZZ_SEED", time.time() // 86400))
-    started = time.monotonic()
-    with bounded_memory():
-        read = sum(tried(target, number, seed, tmp_path) for number in range(LONG[target]))
-    with capsys.disabled():
-        print(f"{target}: {LONG[target]:,} inputs, {read:,} read, {time.monotonic() - started:.0f} s, seed {seed}")  # noqa: T201
+    with bounded_memory() as grown:
+        found = [tried(target, number, seed, tmp_path) for number in range(LONG[target])]
+        figures = {"inputs": len(found), "read": sum(each.read for each in found), "seed": seed}
+        measured("fuzz", {target: {**figures, "slowest": max(each.seconds for each in found), "grown": grown()}})

@@ -1,6 +1,6 @@
 """Real processes, killed at random moments and gone on with, until fifty have died; takes minutes.
 
-pytest -m slow tests/recipe/test_soak.py -s
+pytest -m slow tests/recipe/test_soak.py
 """
 
 import json
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def content(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 @pytest.mark.slow
-def test_fifty_deaths(tmp_path: Path) -> None:
+def test_fifty_deaths(tmp_path: Path, measured: Callable[[str, dict[str, Any]], None]) -> None:
     recipe, model = tmp_path / "recipe.yaml", tmp_path / "model.pt"
     recipe.write_text(RECIPE, encoding="utf-8")
     subprocess.run(command("train", recipe, "-o", model), check=True)
@@ -86,7 +87,5 @@ def test_fifty_deaths(tmp_path: Path) -> None:
         assert run.returncode != 0 or not (tmp_path / f"out{finished}.partial").exists()
         finished += 1
     assert gone_on > KILLS / 4
-    sys.stdout.write(
-        f"\n{deaths} of runs that take {seconds:.0f} s; {gone_on} went on from a checkpoint, {finished} were finished, "
-        f"all equal to the whole one; {spent:.0f} s in all\n"
-    )
+    figures = {**deaths, "seconds of a run": round(seconds), "gone on": gone_on, "finished": finished}
+    measured("deaths", {**figures, "seconds": round(spent)})

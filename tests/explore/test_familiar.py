@@ -1,0 +1,50 @@
+"""A dense network that knows the held-out images is told of, and no other."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import Result
+
+Run = Callable[..., Result]
+
+WARNING = "it seems to have been trained on the former, and {} is then stricter than it looks"
+
+
+@pytest.fixture
+def unlike(recipe_text: str, npz: Path, pictures: Callable[..., dict[str, NDArray[Any]]], tmp_path: Path) -> Path:
+    """The recipe with data whose test images are nothing like the training images, as if those were known by heart."""
+    content = pictures()
+    content["images"][-20:] = np.random.default_rng(1).integers(0, 255, content["images"][-20:].shape)
+    np.savez(tmp_path / "unlike.npz", **content)
+    path = tmp_path / "unlike.yaml"
+    path.write_text(recipe_text.replace(npz.as_posix(), (tmp_path / "unlike.npz").as_posix()), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "bound"),
+    [
+        ("sensitivity", ("--levels", ".25,.5", "--tolerate", "3x"), "--tolerate 3x"),
+        ("search", ("--levels", ".25,.5", "--max-loss", "3x"), "--max-loss 3x"),
+    ],
+)
+def test_bounds_relative_to_images_that_are_known(
+    command: str, options: tuple[str, ...], bound: str, unlike: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
+    found = run(command, unlike, trained, *options, *where)
+    assert WARNING.format(bound) in found.stderr
+    assert "(compress train --set data.train=90, the last 10% being held out)" in found.stderr
+
+
+@pytest.mark.parametrize("bound", [("--max-loss", "3x"), ("--max-loss", "5"), ("--max-params", "0.999x")])
+def test_nothing_is_told_where_images_are_alike_or_the_bound_is_no_multiple(
+    bound: tuple[str, str], unlike: Path, recipe: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--levels", ".25,.5")
+    found = run("search", recipe if bound[1] == "3x" else unlike, trained, *bound, *where)
+    assert "stricter than it looks" not in found.stderr
