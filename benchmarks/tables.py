@@ -22,7 +22,12 @@ from compress.paper.printed import TABLE_I
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-FILES = [ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "reliability.md", *sorted((ROOT / "recipes").glob("*.yaml"))]
+FILES = [
+    ROOT / "README.md",
+    DOCS / "benchmarks.md",
+    DOCS / "reliability.md",
+    *sorted((ROOT / "recipes").glob("*.yaml")),
+]
 
 
 def main() -> None:
