@@ -41,7 +41,7 @@ output = network(batch)
 `slim.safetensors`, for training on; `build()` makes the network in its original size:
 
 ```python
-import compress  # pip install softprune
+import compress  # from the package softprune
 
 network = compress.load("slim.safetensors", model=build)
 ```

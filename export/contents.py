@@ -77,7 +77,10 @@ def inspect(
         if trusted:
             per_layer = _look_into(lambda: _runnable(load_program(path)), found)
         else:
-            found["note"] = "its nodes and multiply-adds are not known: torch.export.load may run code from the file"
+            found["note"] = (
+                "its nodes and multiply-adds are not known: torch.export.load may run code from the file; where you "
+                "trust it, load it with --trust (from Python: trusted=True)"
+            )
     else:
         raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
     described = [_describe(name, tensor) for name, tensor in tensors]

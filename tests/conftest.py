@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--figures",
         type=Path,
         metavar="FILE",
-        help="a JSON file for what long tests have measured, and how the whole suite went; docs/reliability.md is of it",
+        help="a JSON file for what long tests have measured and how the whole suite went, for docs/reliability.md",
     )
 
 

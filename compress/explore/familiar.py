@@ -34,9 +34,9 @@ def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained
         images = load(place.recipe.data, place.data_root, True).count("train")
         warnings.warn(
             f"the dense network's loss is {held_out['loss']:.4g} on the held-out training images and "
-            f"{metric['loss']:.4g} on the test images: it seems to have been trained on the former, and {bound.text} is "
-            f"then stricter than it looks; train it on the others alone (compress train --set data.train={images}, the "
-            f"last {HELD_OUT:.0%} being held out)",
+            f"{metric['loss']:.4g} on the test images: it seems to have been trained on the former, and {bound.text} "
+            f"is then stricter than it looks; train it on the others alone (compress train --set data.train={images}, "
+            f"the last {HELD_OUT:.0%} being held out)",
             FamiliarDataWarning,
             stacklevel=2,
         )

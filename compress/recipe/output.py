@@ -70,12 +70,12 @@ def require_file(out: Path, *, force: bool) -> None:
     _try_to_write(out.parent)
 
 
-def free(folder: Path) -> Path:
-    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet."""
-    number, found = 1, folder
+def free(path: Path) -> Path:
+    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet; of a file, its suffix stays the last."""
+    number, found = 1, path
     while found.exists():
         number += 1
-        found = folder.with_name(f"{folder.name}-{number}")
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return found
 
 

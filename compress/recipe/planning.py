@@ -19,8 +19,8 @@ from compress.recipe import rehearsal, schema
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.node_choice import COMPENSATION_SAMPLES
-from compress.recipe.rehearsal import Place, Rehearsed
 from compress.recipe.provenance import describe_data
+from compress.recipe.rehearsal import Place, Rehearsed
 from compress.recipe.running import load_dense
 from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization, unwatched
 from compress.recipe.stages import describe_target, in_batches_of, masks_gradients, teacher_of

@@ -35,7 +35,7 @@ output = network(torch.from_numpy(batch))
 """
 
 _SAFETENSORS = """\
-import compress  # pip install softprune
+import compress  # from the package softprune
 {build}
 network = compress.load("slim.safetensors", model=build)  # build() makes it in its original size
 """

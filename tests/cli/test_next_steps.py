@@ -47,6 +47,7 @@ def test_the_folder_of_the_next_command_is_a_free_one(
     (tmp_path / "tiny").mkdir()
     result = run("train", recipe, "-o", "model.pt", "--set", "train.epochs=1")
     assert following(result).endswith("-o tiny-2")
+    assert following(run("plan", recipe)).endswith("-o model-2.pt")  # a name that weights can be written to
 
 
 def test_what_won_a_comparison_can_be_applied(

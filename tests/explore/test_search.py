@@ -139,7 +139,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     def interrupted(self: tried.Trial, place: Place) -> dict[str, Any]:
         nonlocal count
         count += 1
-        if count == 3:  # the dense network, a trial, and then this
+        if count == 4:  # the dense network on held-out and on test images, a trial, and then this
             raise KeyboardInterrupt
         return original(self, place)
 
@@ -149,7 +149,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
         result = run("search", recipe, trained, "--max-loss", "2x", *where, code=130)
     assert f"interrupted: finished trials are kept in {cache}" in result.stderr
     kept = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
-    assert len(kept) == 2
+    assert len(kept) == 3
     whole = searched(run, recipe, trained, cache, "--max-loss", "2x")
     assert all((cache / name).stat().st_mtime_ns == when for name, when in kept.items())
     assert whole["trials"][0]["key"] in {name.removesuffix(".json") for name in kept}
@@ -205,7 +205,7 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
         (("--max-loss", "2x", "--set", by_layer), "a search varies one level of each stage"),
     ):
         assert message in run("search", recipe, trained, *options, "--cache", cache, code=2).stderr
-    assert len(list(cache.iterdir()) if cache.exists() else []) <= 1, "nothing but the dense network"
+    assert len(list(cache.iterdir()) if cache.exists() else []) <= 2, "nothing but the dense network, on both parts"
 
 
 def test_a_level_that_cannot_be_reached_is_no_network(own: tuple[Path, Path], trained: Path, run: Run) -> None:

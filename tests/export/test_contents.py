@@ -227,7 +227,7 @@ def test_a_program_is_not_loaded_unless_it_is_trusted(applied: Path, monkeypatch
     monkeypatch.setattr(torch.export, "load", lambda *_, **__: pytest.fail("it was loaded"))
     found = inspect(applied / "slim.pt2")
     assert not {"macs", "nodes"} & found.keys()
-    assert "torch.export.load may run code from the file" in found["note"]
+    assert "torch.export.load may run code from the file; where you trust it, load it with --trust" in found["note"]
     assert found["tensors"] == trusted["tensors"]
 
 

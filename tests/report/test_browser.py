@@ -113,6 +113,8 @@ def test_on_paper_it_is_light_and_whole(browser: Any, file: Path) -> None:
         assert visit.run(UNSEEN) == []
         assert visit.run(OVERFLOW) == 0
         assert visit.run("getComputedStyle(document.documentElement).getPropertyValue('--ink')").strip() == "#1d2125"
+        # Else the paper itself is dark, under dark ink.
+        assert visit.run("getComputedStyle(document.documentElement).colorScheme") == "light"
         cut = "[...document.querySelectorAll('.scroll, pre')].filter(box => box.scrollHeight > box.clientHeight + 1)"
         assert visit.run(f"{cut}.length") == 0
         assert visit.page.pdf(format="A4").startswith(b"%PDF")
