@@ -26,14 +26,15 @@ def test_one_command_leads_to_the_next(
 ) -> None:
     """From train to apply, inspect, export, bench and inspect, with names that have to be quoted."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my recipe.yaml").write_text(recipe_text.replace("export: []", "export: [safetensors, onnx]"), "utf-8")
+    written = "export: [safetensors, onnx]\nbenchmark: {batch_sizes: [1]}"
+    (tmp_path / "my recipe.yaml").write_text(recipe_text.replace("export: []", written), "utf-8")
     changes = ("--set", "train.epochs=1", "--set", "model={name: autoencoder, latent: 4, image: [1, 6, 6]}")
     result = run("train", "my recipe.yaml", "-o", "my models/dense.pt", *changes, "--seed", 3)
     commands = []
     for _ in range(5):
         arguments = pasted(following(result))
         commands.append(arguments[0])
-        result = run(*arguments)
+        result = run(*arguments, *(["--seconds", "0.1"] if arguments[0] == "bench" else []))
     assert commands == ["apply", "inspect", "export", "bench", "inspect"]
     results = json.loads((tmp_path / "tiny" / "results.json").read_text(encoding="utf-8"))
     assert results["seed"] == 3

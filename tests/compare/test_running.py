@@ -21,9 +21,8 @@ OPTIONS = ("--sparsity", ".5,.75", "--lr", "1e-3,1e-2", "--workers", 1)
 
 
 @pytest.fixture(scope="session")
-def compared(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: Path, run: Run) -> Path:
+def compared(made_once: Callable[..., Path], recipe_text: str, trained: Path, run: Run) -> Path:
     """A folder with the recipe, `cells`, and in `out` what the command left; not to be changed."""
-    folder = tmp_path_factory.mktemp("compared")
     # Weights rather than nodes, which are traced anew for every cell.
     for old, new in (
         ("{nodes: latent}", '{weights: ["decoder.*"]}'),
@@ -32,13 +31,15 @@ def compared(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained
     ):
         assert old in recipe_text
         recipe_text = recipe_text.replace(old, new)
-    (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    names = ("--removal", "hard,{kind: soft, over: 4 steps}", "--criterion", "magnitude,random", "--seeds", 3)
-    result = run(
-        "compare", folder / "recipe.yaml", trained, *names, *OPTIONS, "-o", folder / "out", "--cache", folder / "cells"
-    )
-    (folder / "terminal.txt").write_text(result.stdout, encoding="utf-8")
-    return folder
+
+    def fill(folder: Path) -> None:
+        (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+        names = ("--removal", "hard,{kind: soft, over: 4 steps}", "--criterion", "magnitude,random", "--seeds", 3)
+        where = ("-o", folder / "out", "--cache", folder / "cells")
+        result = run("compare", folder / "recipe.yaml", trained, *names, *OPTIONS, *where)
+        (folder / "terminal.txt").write_text(result.stdout, encoding="utf-8")
+
+    return made_once("compared", fill)
 
 
 @pytest.fixture(scope="session")
