@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/compress demo --out runs/demo --force
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 # With COMPRESS_DATA=DIR the digits are MNIST's, from there. Afterwards, `git diff docs` shows what has changed.
 bench: $(VENV)/installed

@@ -25,7 +25,7 @@ LESS = {
     "sensitivity": [*FEW, "--levels", ".5,.9", "--tolerate", "20"],
     "search": [*FAST, "--levels", ".5,.9", "--max-accuracy-drop", "20"],
     "compare": [*FAST, "--lr", "1e-3"],
-    "bench": ["--seconds", "1"],
+    "bench": ["--seconds", "0.2"],
 }
 """What is added to a command, after what the page says: digits that need no download, few of them, in batches so small
 that an epoch still has the steps that a recipe's cohorts take; a fast optimizer; few levels and learning rates; and

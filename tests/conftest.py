@@ -1,6 +1,7 @@
 """A tiny data set, a tiny recipe, the command line in this process, and one whole run that many tests look at."""
 
 import json
+import os
 import platform
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from packaging.requirements import Requirement
 from torch import Tensor
@@ -23,6 +25,8 @@ from compress.cli import app
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 hypothesis.settings.load_profile("any machine")
+
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 RECIPE = """\
 name: tiny
@@ -162,12 +166,32 @@ def pasted() -> Callable[[str], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, run: Callable[..., Result]) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """A folder that is filled by the first of pytest-xdist's workers that asks for it, while the others wait."""
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    place = tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.getbasetemp()
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder = place / name
+        with FileLock(place / f"{name}.lock"):
+            if not folder.exists():
+                draft = tmp_path_factory.mktemp(name)
+                fill(draft)
+                draft.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained(made_once: MadeOnce, recipe_text: str, run: Callable[..., Result]) -> Path:
     """Weights of the recipe's network after `compress train`; not to be changed."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    run("train", folder / "recipe.yaml", "-o", folder / "model.pt")
-    return folder / "model.pt"
+
+    def fill(folder: Path) -> None:
+        (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+        run("train", folder / "recipe.yaml", "-o", folder / "model.pt")
+
+    return made_once("trained", fill) / "model.pt"
 
 
 @pytest.fixture
@@ -178,16 +202,16 @@ def weights(trained: Path) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="session")
-def applied(
-    tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: Path, run: Callable[..., Result]
-) -> Path:
+def applied(made_once: MadeOnce, recipe_text: str, trained: Path, run: Callable[..., Result]) -> Path:
     """The folder of a `compress apply` that writes and measures everything; not to be changed."""
-    folder = tmp_path_factory.mktemp("applied")
-    (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
-    changes = ("--set", "export=[onnx, safetensors, pt2]", "--set", "benchmark.batch_sizes=[1, 4]")
-    result = run("apply", folder / "recipe.yaml", trained, "-o", folder / "out", *changes)
-    (folder / "terminal.txt").write_text(result.stdout, encoding="utf-8")
-    return folder / "out"
+
+    def fill(folder: Path) -> None:
+        (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
+        changes = ("--set", "export=[onnx, safetensors, pt2]", "--set", "benchmark.batch_sizes=[1, 4]")
+        result = run("apply", folder / "recipe.yaml", trained, "-o", folder / "out", *changes)
+        (folder / "terminal.txt").write_text(result.stdout, encoding="utf-8")
+
+    return made_once("applied", fill) / "out"
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +49,8 @@ def follow(section: str, folder: Path, run: Callable[..., Any]) -> int:
             for program, *arguments in map(shlex.split, content.splitlines()):
                 commands += 1
                 if program == "python":
-                    subprocess.run([sys.executable, *arguments], cwd=folder, check=True)
+                    (script,) = arguments
+                    runpy.run_path(script, run_name="__main__")  # a process of its own would import torch anew
                 else:
                     assert program == "compress"
                     run(*arguments)

@@ -1,25 +1,34 @@
-"""The examples run as they are shown: in a process of their own, shortened where that is an argument."""
+"""The examples run as they are shown, shortened where that is an argument."""
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+Executed = Callable[..., str]
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LIBRARIES = {"lightning_digits": "lightning", "trainer_digits": "transformers", "accelerate_digits": "accelerate"}
 
 
-def executed(arguments: list[str], folder: Path) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Executed:
+    """Run a script as `python` does, but in this process, which has imported the libraries; gives what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+    def execute(script: Path, *arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", [str(script), *arguments])
+        runpy.run_path(str(script), run_name="__main__")
+        return capfd.readouterr().out
+
+    return execute
 
 
 def test_every_example_is_run() -> None:
@@ -29,10 +38,11 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_an_example_trains_prunes_slims_and_exports(name: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
+def test_an_example_trains_prunes_slims_and_exports(name: str, executed: Executed, tmp_path: Path) -> None:
     if importlib.util.find_spec(LIBRARIES[name]) is None:
         pytest.skip(f"{LIBRARIES[name]} is not installed: pip install 'softprune[{LIBRARIES[name]}]'")
-    shown = executed([str(EXAMPLES / f"{name}.py"), "--quick", "--out", str(tmp_path / "out")], tmp_path)
+    shown = executed(EXAMPLES / f"{name}.py", "--quick", "--out", str(tmp_path / "out"))
     parameters = {
         model: int(count.replace(",", "")) for model, count in re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M)
     }
@@ -52,11 +62,11 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 
 
 @pytest.mark.usefixtures("sample")
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_notebook_runs_from_top_to_bottom(executed: Executed, tmp_path: Path) -> None:
     """Its cells one after the other, as a script: nothing in them needs a kernel."""
     cells = ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
     (tmp_path / "notebook.py").write_text("\n".join(cells), encoding="utf-8")
-    shown = executed([str(tmp_path / "notebook.py")], tmp_path)
+    shown = executed(tmp_path / "notebook.py")
     found = dict(re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M))
     assert found == {"dense": "101,770", "masked": "101,770", "slim": "12,730"}
     assert all(re.search(rf"^{name} .* ms for a batch of 32$", shown, re.M) for name in found)

@@ -54,7 +54,7 @@ def train(
         from compress.recipe.journal import kept
 
         if FIRST:
-            output.require_file(out, force=force)
+            output.require_file(out, force=force or (resume and output.placed(out)))
         common = repeated(changes, seed, device, data_root)
         again = to_resume("train", recipe, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
@@ -114,7 +114,8 @@ def apply(
 
         out = out or Path(loaded.name)
         if FIRST:
-            output.require_writable(out, force=force, inputs=[model, Path(recipe)])
+            inside = [model, Path(recipe)]
+            output.require_writable(out, force=force or (resume and output.placed(out)), inputs=inside)
         inputs.require_model(model, inputs.making(model, loaded, recipe, changes or ()))
         common = repeated(changes, seed, device, data_root)
         again = to_resume("apply", recipe, model, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)

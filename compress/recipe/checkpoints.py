@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from compress.atomic import archive, atomic
 from compress.errors import InputError, OutputError
+from compress.recipe.output import PLACED
 
 KEPT = 2
 
@@ -148,6 +149,8 @@ class Checkpoints:
         """The run is complete, or begins anew."""
         for number in _numbers(self.folder):
             self._remove(number)
+        with suppress(OSError):
+            (self.folder / PLACED).unlink(missing_ok=True)
 
     def _remove(self, number: int) -> None:
         for suffix in (".json", ".pt"):
@@ -171,7 +174,7 @@ def _numbers(folder: Path) -> set[int]:
 def _clean(folder: Path) -> None:
     """Away with what a killed process has left half-written."""
     for path in folder.iterdir():
-        if path.name not in ("lock", "process") and not path.stem.isdecimal():
+        if path.name not in ("lock", "process", PLACED) and not path.stem.isdecimal():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -13,6 +13,9 @@ from compress.errors import OutputError
 PARTIAL = ".partial"
 """What the folder of a run in progress is called, after its output."""
 
+PLACED = "placed"
+"""The file in it that says that the output is being put in place: what is found there from now on is the run's own."""
+
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
@@ -20,6 +23,19 @@ def folder_of(out: Path) -> Path:
     """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
     beside = out.parent / f"{out.name}{PARTIAL}"
     return out / PARTIAL if out.is_dir() and not beside.exists() else beside
+
+
+def placing(within: Path | None) -> None:
+    """Say in the folder of a run in progress, if it has one, that its output is put in place from now on."""
+    if within is not None:
+        with _told_as_output_error(within):
+            (within / PLACED).touch()
+            to_disk(within)
+
+
+def placed(out: Path) -> bool:
+    """Whether a run was ended while or after it put `out` in place, and before it could say that it was complete."""
+    return (folder_of(out) / PLACED).exists()
 
 
 def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
@@ -93,6 +109,7 @@ def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
             draft = Path(tempfile.mkdtemp(dir=within or home, prefix=".softprune-"))
             yield draft
             _all_to_disk(draft)
+            placing(within)
             if home == out:
                 _replace_content(out, draft)
             else:

@@ -30,7 +30,7 @@ from compress.recipe.building import (
 from compress.recipe.choice import Pruned
 from compress.recipe.clock import Clock
 from compress.recipe.journal import Journal
-from compress.recipe.output import whole_folder
+from compress.recipe.output import placing, whole_folder
 from compress.recipe.pictures import Look, compared
 from compress.recipe.provenance import describe_data, fingerprint
 from compress.recipe.setting import Setting, Watcher, optimization
@@ -103,6 +103,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
     metric = setting.evaluate(model)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
+    placing(journal.folder)
     write_weights(model.state_dict(), out)
     return {
         "model": str(out),

@@ -1,7 +1,6 @@
 """A training loop of a user, alone or as one of several processes; the test beside it compares what they end with.
 
-python loop.py alone soft|gradual OUT
-torchrun --nproc-per-node 2 loop.py ddp|accelerate soft|gradual OUT
+torchrun --nproc-per-node 2 loop.py OUT ddp=gradual accelerate=soft
 """
 
 import os
@@ -54,7 +53,6 @@ def main(mode: str, removal: str, out: Path) -> None:
     if mode == "alone":
         train(model, model, pruner(model, removal), 0, 1)
     elif mode == "ddp":
-        dist.init_process_group("gloo")
         pruning = pruner(model, removal)
         train(DistributedDataParallel(model), model, pruning, rank, world)
     elif mode == "accelerate":
@@ -65,9 +63,10 @@ def main(mode: str, removal: str, out: Path) -> None:
         bare = accelerator.unwrap_model(wrapped)
         train(wrapped, bare, pruner(bare, removal), accelerator.process_index, accelerator.num_processes)
     torch.save(model.state_dict(), out / f"{mode}{rank}.pt")
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    dist.init_process_group("gloo")  # once: a second group on the same port can wait for the first one's end forever
+    for loop in sys.argv[2:]:
+        main(*loop.split("="), out=Path(sys.argv[1]))
+    dist.destroy_process_group()

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import Result
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -46,15 +48,23 @@ export: [safetensors]
 """
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a run of one process and one of two, whose processes take seconds to start."""
+    with pytest.MonkeyPatch.context() as patched:
+        folder = tmp_path_factory.mktemp("ranks")
+        patched.chdir(folder)
+        patched.syspath_prepend(str(folder))
+        write_inputs()
+        yield folder
+
+
+def write_inputs() -> None:
     chance = np.random.default_rng(0)
     images, labels = chance.integers(0, 256, (145, 6, 6, 1), np.uint8), chance.integers(0, 4, 145)
     np.savez("data.npz", images=images, labels=labels)  # nine batches of 16, and one of a single sample
     Path("my_network.py").write_text(NETWORK, encoding="utf-8")
     Path("recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
     torch.manual_seed(0)
     import my_network
 
@@ -62,8 +72,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     del sys.modules["my_network"]
 
 
-def apply(out: str, *options: str, together: bool) -> subprocess.CompletedProcess[str]:
-    start = [*(TORCHRUN if together else []), "-m", "compress.cli"]
+def apply(out: str, *options: str) -> subprocess.CompletedProcess[str]:
+    start = [*TORCHRUN, "-m", "compress.cli"]
     words = ["apply", "recipe.yaml", "model.pt", "-o", out, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -75,31 +85,39 @@ def weights(out: str) -> dict[str, torch.Tensor]:
     return load_file(Path(out) / "checkpoint" / "masked.safetensors")
 
 
-def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
-    for out, together in (("one", False), ("two", True)):
-        done = apply(out, "--json", together=together)
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)  # and nothing of another process beside it
-        assert document["machine"].get("processes", 1) == 1 + together
-        assert done.stderr.count("the recipe imports my_network") == 1
-    one, two = weights("one"), weights("two")
+@pytest.fixture(scope="module")
+def two(here: Path) -> subprocess.CompletedProcess[str]:
+    return apply("two", "--json")
+
+
+def test_two_processes_come_to_what_one_does(
+    here: Path, two: subprocess.CompletedProcess[str], run: Callable[..., Result]
+) -> None:
+    run("apply", "recipe.yaml", "model.pt", "-o", "one")
+    assert two.returncode == 0, two.stderr
+    document = json.loads(two.stdout)  # and nothing of another process beside it
+    assert document["machine"]["processes"] == 2
+    assert two.stderr.count("the recipe imports my_network") == 1
+    one, together = weights("one"), weights("two")
     for name, expected in one.items():
-        assert torch.equal(two[name] == 0, expected == 0)
-        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-6)
-    assert not list(tmp_path.glob("*.partial"))
+        assert torch.equal(together[name] == 0, expected == 0)
+        torch.testing.assert_close(together[name], expected, rtol=0, atol=1e-6)
+    assert not list(here.glob("*.partial"))
 
 
-def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_from_there(tmp_path: Path) -> None:
-    assert apply("whole", together=True).returncode == 0
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_from_there(
+    here: Path, two: subprocess.CompletedProcess[str]
+) -> None:
+    assert two.returncode == 0, two.stderr
     Path("mortal").touch()
-    died = apply("out", "--checkpoint-every", "0.001", together=True)
+    died = apply("out", "--checkpoint-every", "0.001")
     assert died.returncode != 0
     assert not Path("out").exists()
     assert "another process of this run has ended" in died.stderr or "interrupted" in died.stderr
     assert "to go on: torchrun --nproc-per-node 2 -m compress.cli apply" in died.stderr
     Path("mortal").unlink()
-    done = apply("out", "--resume", together=True)
+    done = apply("out", "--resume")
     assert done.returncode == 0, done.stderr
     assert "going on from stage 1" in done.stderr
-    assert all(torch.equal(tensor, weights("out")[name]) for name, tensor in weights("whole").items())
-    assert not list(tmp_path.glob("*.partial"))
+    assert all(torch.equal(tensor, weights("out")[name]) for name, tensor in weights("two").items())
+    assert not list(here.glob("*.partial"))

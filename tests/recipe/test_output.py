@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import OutputError
-from compress.recipe.output import require_file, require_writable, whole_folder
+from compress.recipe.output import placed, require_file, require_writable, whole_folder
 
 Unchanged = Callable[[Path], AbstractContextManager[None]]
 
@@ -170,7 +170,8 @@ def test_what_is_half_written_lies_where_it_is_wanted(tmp_path: Path) -> None:
         assert folder.parent == within
         fill(folder)
     assert names(out) == [".partial", "checkpoint", "results.json"]
-    assert names(within) == ["1.pt"]
+    assert names(within) == ["1.pt", "placed"]
+    assert placed(out)
 
 
 def test_what_a_run_in_progress_keeps_is_no_content(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import Result
 
+from compress import export
 from compress.errors import DivergedError
 from compress.recipe import curve, journal, running
 from compress.recipe.checkpoints import Checkpoints
@@ -109,7 +111,7 @@ def make(npz: Path, trained: Path, tmp_path: Path) -> Callable[..., Run]:
             "data": {"npz": str(npz), "batch_size": 20},
             "task": "reconstruct",
             "stages": stages,
-            "export": ["safetensors"],
+            "export": [],  # checkpoint/masked.safetensors is always there; converting takes longer than such a run
             **changes,
         }
         return Run(Recipe.model_validate(recipe), trained, tmp_path)
@@ -143,6 +145,7 @@ STAGES = {
     "sfp": stage({"kind": "sfp", "every": "2 steps"}, "sgd"),
     "srfp": stage({"kind": "srfp", "every": "3 steps"}),
     "greg": stage("greg", "adam", retrain={"precision": "bfloat16"}),
+    "layers": stage(GRADUAL, sparsity=None, layers={"latent.*": 0.25, "decoder.*": 0.75}),
     "distillation": stage(retrain={"distill": {"weight": 0.5}, "batch_size": 30}),
 }
 
@@ -171,7 +174,7 @@ COMPENSATED = (stage("hard", **{**NODES, "criterion": "random"}, compensate=True
 
 @pytest.mark.parametrize("stages", [TWO, AXES, COMPENSATED], ids=["weights, nodes", "axes, nodes", "compensated"])
 def test_killed_again_and_again_in_several_stages(make: Callable[..., Run], stages: tuple[dict[str, Any], ...]) -> None:
-    run = make(*stages)
+    run = make(*stages, export=["safetensors"])
     whole = run("whole")
     resumed, times = run.killed_again_and_again("resumed", after=3)
     assert times >= 2
@@ -246,6 +249,21 @@ def test_whatever_draws_from_chance_goes_on_where_it_was(
     whole = run("whole")
     resumed, times = run.killed_again_and_again("resumed", after=5)
     assert times >= 6
+    assert timeless(resumed) == timeless(whole)
+    assert run.content("resumed") == run.content("whole")
+
+
+def test_a_program_goes_on_as_a_network_does(make: Callable[..., Run], tmp_path: Path) -> None:
+    """Its weights, and what stays as it was traced, come from the file again."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(), nn.Linear(64, 3))
+    export.pt2(network, tmp_path / "network.pt2", torch.zeros(2, 1, 6, 6))
+    nodes = stage("soft", target={"nodes": "0"}, criterion="taylor", sparsity=0.5, retrain={"epochs": 1})
+    run = make(stage(GRADUAL_SOFT, target={"weights": ["*"]}), nodes, model={"name": "program"}, task="classify")
+    run.source = tmp_path / "network.pt2"
+    whole = run("whole")
+    resumed, times = run.killed_again_and_again("resumed", after=5)
+    assert times >= 3
     assert timeless(resumed) == timeless(whole)
     assert run.content("resumed") == run.content("whole")
 
