@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -172,12 +173,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
     place = tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.getbasetemp()
 
     def made(name: str, fill: Callable[[Path], None]) -> Path:
-        folder = place / name
+        folder, done = place / name, place / f"{name}.done"
         with FileLock(place / f"{name}.lock"):
-            if not folder.exists():
-                draft = tmp_path_factory.mktemp(name)
-                fill(draft)
-                draft.rename(folder)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
         return folder
 
     return made

@@ -17,6 +17,8 @@ from typer.testing import Result
 
 from compress.checkpoint import load_weights, read_weights
 from compress.models import autoencoder
+from compress.recipe import node_choice, running
+from compress.slim.structured import choose_nodes
 
 Run = Callable[..., Result]
 Unchanged = Callable[[Path], AbstractContextManager[None]]
@@ -401,6 +403,34 @@ def test_a_retraining_that_diverges_keeps_the_last_good_weights(run: Run, wild: 
 def test_nothing_pruned(refused: Callable[..., str], recipe: Path, trained: Path) -> None:
     text = refused("apply", recipe, trained, "-o", "out", "--set", "stages.0.sparsity=0.01", code=1)
     assert "no entry would be pruned" in text
+
+
+def test_a_share_that_is_not_what_was_asked_for(
+    refused: Callable[..., str], recipe: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_few(known: Any, scores: Any, sparsity: float | None = None, **how: Any) -> Any:
+        return choose_nodes(known, scores, sparsity=0.5, **how)
+
+    monkeypatch.setattr(node_choice, "choose_nodes", too_few)
+    text = refused("apply", recipe, trained, "-o", "out", "--quiet", code=1)
+    assert "sparsity 0.75 was asked for and 0.5 is reached" in text
+
+
+def test_no_folder_without_its_proof(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was done until then is kept, for whoever mends what is wrong."""
+
+    def other(*arguments: Any, **how: Any) -> nn.Module:
+        small = running_slim(*arguments, **how)
+        small.get_parameter("latent.bias").data += 0.1
+        return small
+
+    running_slim = running.slim
+    monkeypatch.setattr(running, "slim", other)
+    text = run("apply", recipe, trained, "-o", tmp_path / "out", code=1).stderr
+    assert "output differs by" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "out.partial"}
 
 
 # --- how it is told ---

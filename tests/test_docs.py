@@ -133,6 +133,19 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 
 
+def test_every_test_that_is_named_is_there() -> None:
+    """`...::name` is of the file that was named before it."""
+    count = 0
+    for page in PAGES:
+        file = ""
+        for named, name in re.findall(r"`(tests/[\w/]+\.py|\.\.\.)(?:::(\w+))?`", page.read_text(encoding="utf-8")):
+            file = file if named == "..." else named
+            assert (ROOT / file).is_file(), f"{page.name}: {file}"
+            assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8"), f"{page.name}: {file}::{name}"
+            count += 1
+    assert count > 20
+
+
 def test_the_readme_lists_what_a_run_leaves(applied: Path) -> None:
     listed = re.findall(r"^\| `([\w./]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(str(path.relative_to(applied)) for path in applied.rglob("*") if path.is_file())

@@ -320,6 +320,20 @@ def test_weights_that_are_not_finite_are_named_by_the_names_without_masks() -> N
     assert broken_weights(model) == ["0.weight"]
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+def test_gradients_that_are_not_finite_end_it_at_the_next_step(optimizer: Optimizer) -> None:
+    """The loss is finite, and its derivative is not: that of a root at zero."""
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return (0 * output).abs().sqrt().sum()
+
+    model = network()
+    good = copy.deepcopy(model.state_dict())
+    with pytest.raises(DivergedError, match=r"became nan at step 2 of 9, where 0\.weight and 3 more had become not"):
+        train(model, Samples(), loss, 9, Optimization(optimizer), generator=seeded())
+    assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_the_first_layer_whose_output_is_not_finite_is_named() -> None:
     class Blow(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:

@@ -49,11 +49,13 @@ def after_bench(found: Mapping[str, Any]) -> str:
 
 
 def after_inspect(found: Mapping[str, Any]) -> list[str]:
-    """Export weights that know their recipe, and time an ONNX file; of anything else it is unknown what is wanted."""
+    """Export weights that know their network, and time an ONNX file; of anything else it is unknown what is wanted."""
     file = Path(found["file"])
     if found["format"] == "onnx":
         return [_line("bench", file)]
-    if found["format"] == "safetensors" and "recipe" in found["metadata"]:
+    model = found["recipe"]["values"]["model"] if "recipe" in found else {}
+    # `export` calls no factory and runs no program that only a file names.
+    if found["format"] == "safetensors" and model.get("name", "program") != "program":
         return [_line("export", file, "-o", free(Path("files")))]
     return []
 
