@@ -144,7 +144,7 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
 def require_file(path: str | os.PathLike[str]) -> None:
     """Raises InputError where there is none."""
     if not Path(path).is_file():
-        raise InputError(f"{path} is no file")
+        raise InputError(f"{path} is no file: name an ONNX model")
 
 
 def _feed(session: Any, batch: int, path: object, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

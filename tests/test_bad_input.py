@@ -73,7 +73,9 @@ def test_a_missing_file(refused: Callable[..., str], recipe: Path) -> None:
     assert f"{recipe.parent} is a folder, no file of weights" in refused("apply", recipe, recipe.parent, "-o", "out")
     assert "nowhere.pt is no file" in refused("export", "nowhere.pt", "-o", "out")
     assert "nowhere.pt is no file" in refused("inspect", "nowhere.pt")
-    assert "nowhere.onnx is no file" in refused("bench", "nowhere.onnx")
+    assert "nowhere.onnx is no file: name an ONNX model" in refused("bench", "nowhere.onnx")
+    # Before any data is loaded, which may mean to download it.
+    assert "make one with: compress train mnist_ae -o nowhere.pt" in refused("plan", "mnist_ae", "nowhere.pt")
 
 
 def test_an_empty_file(refused: Callable[..., str], recipe: Path, tmp_path: Path) -> None:

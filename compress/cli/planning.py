@@ -41,6 +41,11 @@ def plan(
     """
     with reporting(debug, interrupted="interrupted") as warned:
         loaded = load(recipe, changes, seed)
+        from compress.recipe.inputs import making, require_model
+
+        if model is not None:
+            require_model(model, making(model, loaded, recipe, changes or ()))
+        # After that, since torch takes its time.
         from compress.recipe import loading, planning, running
         from compress.recipe.clock import Clock
         from compress.recipe.setting import unwatched
