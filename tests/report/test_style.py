@@ -9,8 +9,10 @@ import compress.report
 
 STYLE = (Path(compress.report.__file__).parent / "page.css").read_text(encoding="utf-8")
 
-LIGHT, DARK = (
-    dict(re.findall(r"--(\w+): (#\w{6});", block)) for block in re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+LIGHT, DARK = (  # on paper they are those of light
+    dict(colours)
+    for block in re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
+    if (colours := re.findall(r"--(\w+): (#\w{6});", block))
 )
 
 TEXT = [
