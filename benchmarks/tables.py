@@ -48,6 +48,19 @@ def filled(path: Path) -> str:
     )
 
 
+def picture() -> str:
+    """What docs/figures.py has drawn for the README, in words too."""
+    level = next(level for level in measured("rivals/mnist_decoder")["levels"] if level["sparsity"] == 0.9)
+    hard, gradual, fading = (f"{found['mean']:.1f}" for found in level["rivals"].values())
+    dense = f"{1e3 * measured('recipes')['mnist_decoder']['dense']['loss']:.1f}"
+    times = [f"{found['1']:.2f}" for found in measured("slim_latency")["cases"]["ResNet-18"]["p50_ms"].values()]
+    return (
+        f"![Left: with 90 % of a decoder's weights gone, the test loss is {hard} by hard pruning, {gradual} by cutting "
+        f"a growing set, {fading} by letting it decay; dense {dense}. Right: ResNet-18 with half of its channels takes "
+        f"{times[0]} ms dense, {times[1]} masked, {times[2]} slim, {times[3]} built by hand.](docs/images/result.svg)"
+    )
+
+
 def latent() -> str:
     """The autoencoder with fewer latent nodes: how they are chosen, and what a network of that size comes to."""
     results = measured("rivals/mnist_latent")
@@ -344,6 +357,7 @@ def suite() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "picture": picture,
     "latent": latent,
     "latency": latency,
     "recipes": recipes,
