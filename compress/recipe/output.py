@@ -128,8 +128,9 @@ def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
 def _replace_content(out: Path, draft: Path) -> None:
     """Swap what is in `out` for what is in `draft`, a folder below it; by renaming: files are never half there."""
     former = Path(tempfile.mkdtemp(dir=draft.parent, prefix=".softprune-"))
+    own = {draft.name, former.name, PARTIAL}  # paths differ: from Python 3.12 on, mkdtemp gives absolute ones
     for entry in list(out.iterdir()):
-        if entry not in (draft, former) and entry.name != PARTIAL:
+        if entry.name not in own:
             entry.rename(former / entry.name)
     for entry in list(draft.iterdir()):
         entry.rename(out / entry.name)
