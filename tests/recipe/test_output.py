@@ -1,4 +1,5 @@
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -57,10 +58,14 @@ def test_it_vanishes_when_something_goes_wrong(
         fail()
 
 
+@pytest.mark.parametrize("absolute", [False, True])  # as mkdtemp is before Python 3.12, and from then on
 def test_a_folder_that_is_there_gets_new_content_and_stays_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a mount or the working directory, and neither can be renamed."""
+    made = tempfile.mkdtemp
+    if absolute:
+        monkeypatch.setattr(tempfile, "mkdtemp", lambda **how: str(Path(made(**how)).absolute()))
     (tmp_path / "old").write_text("old")
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "old").write_text("old")
