@@ -136,10 +136,13 @@ def different(copies: Path) -> list[Path]:
     "words",
     [
         # A checkpoint after each step, and how one is written, is the same for both; apply takes longer to go on.
-        ("train", "recipe.yaml", "-o", "place/out.pt", "--checkpoint-every", "0"),
-        ("apply", "recipe.yaml", "model.pt", "-o", "place/out", "--checkpoint-every", "1000"),
+        pytest.param(("train", "recipe.yaml", "-o", "place/out.pt", "--checkpoint-every", "0"), id="train"),
+        pytest.param(
+            ("apply", "recipe.yaml", "model.pt", "-o", "place/out", "--checkpoint-every", "1000"),
+            id="apply",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["train", "apply"],
 )
 def test_killed_before_every_single_operation(run: Command, words: tuple[str, ...]) -> None:
     if words[0] == "apply":
