@@ -44,7 +44,7 @@ class NodeChoice(Choice):
         self._coupled = self._known.matching(layers_of(stage))
         if isinstance(criterion := stage.criterion, schema.PrincipalAxes):
             axes = setting.journal.note(
-                "axes", lambda: [_to_axes(model, coupling.name, criterion, setting) for coupling in self._coupled]
+                "axes", lambda: [_to_axes(model, coupling, criterion, setting) for coupling in self._coupled]
             )
             self._known = couplings(model, setting.example)
             self._coupled = self._known.matching(axes)
@@ -230,13 +230,12 @@ def layers_of(stage: schema.Stage) -> Sequence[str]:
     return stage.target.nodes
 
 
-def _to_axes(model: nn.Module, layer: str, criterion: schema.PrincipalAxes, setting: Setting) -> str:
-    """Take apart the layer that reads the nodes of `layer`; the name of the layer whose nodes are the axes."""
-    coupling = couplings(model, setting.example).of(layer)
+def _to_axes(model: nn.Module, coupling: Coupling, criterion: schema.PrincipalAxes, setting: Setting) -> str:
+    """Take apart the layer that reads these nodes; the name of the layer whose nodes are the axes."""
     readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
     if len(readers) != 1:
         raise TargetError(
-            f"{len(readers)} layers read the nodes of {layer!r} ({', '.join(sorted(readers))}); principal_axes is for "
+            f"{len(readers)} layers read the nodes of {coupling.name!r} ({', '.join(sorted(readers))}); principal_axes is for "
             "nodes that a single Linear reads"
         )
     (reader,) = readers
