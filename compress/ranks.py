@@ -6,6 +6,8 @@ are gradients, through torch's DistributedDataParallel. The first of them writes
 
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +99,9 @@ def joined() -> Iterator[Ranks]:
         # There is no class for it: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
         if not any(word in str(error) for word in ("by peer", "Broken pipe", "gloo", "NCCL")):
             raise
+        # torchrun ends who is left, at any moment from now on; this process ends by itself, and has to say why.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise LostProcessError("another process of this run has ended, and none can go on without it") from error
     finally:
         dist.destroy_process_group()

@@ -27,7 +27,10 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Only the main thread may say what signals do; in another one they do what they did before."""
+        """Only the main thread may say what signals do; in another one they do what they did before.
+
+        So they do afterwards, but for those of which somebody else has said something since.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -36,7 +39,8 @@ class Stop:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) == self._handle:
+                    signal.signal(number, handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

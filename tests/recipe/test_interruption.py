@@ -54,3 +54,13 @@ def test_another_thread_may_not_say_what_signals_do() -> None:
     thread.start()
     thread.join()
     assert found == [before]
+
+
+def test_what_somebody_else_has_said_of_a_signal_since_holds() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with Stop().listening():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
