@@ -235,8 +235,8 @@ def _to_axes(model: nn.Module, coupling: Coupling, criterion: schema.PrincipalAx
     readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
     if len(readers) != 1:
         raise TargetError(
-            f"{len(readers)} layers read the nodes of {coupling.name!r} ({', '.join(sorted(readers))}); principal_axes is "
-            "for nodes that a single Linear reads"
+            f"{len(readers)} layers read the nodes of {coupling.name!r} ({', '.join(sorted(readers))}); principal_axes "
+            "is for nodes that a single Linear reads"
         )
     (reader,) = readers
     found = moments(model, {reader: coupling.size}, scoring_batches(setting, criterion.samples))[reader]
