@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from compress.cli.next_steps import after_compare
+from compress.cli.next_steps import after_compare, after_inspect
 
 Run = Callable[..., Result]
 Pasted = Callable[[str], list[str]]
@@ -114,3 +114,16 @@ def test_what_was_found_can_be_applied(
         assert results["seed"] == 7
         assert results["stages"][0]["target"] == "decoder.*"
         assert results["stages"][0]["pruned"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "exported"),
+    [({"name": "autoencoder"}, True), ({"name": "program"}, False), ({"factory": "network:build"}, False)],
+)
+def test_no_export_is_proposed_that_is_refused(
+    model: dict[str, str], exported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`export` calls no factory that a file names."""
+    monkeypatch.chdir(tmp_path)
+    found = {"file": "slim.safetensors", "format": "safetensors", "recipe": {"values": {"model": model}}}
+    assert after_inspect(found) == (["next: compress export slim.safetensors -o files"] if exported else [])
