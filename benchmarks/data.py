@@ -37,10 +37,10 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from compress import sources
-from compress.data import Dataset
-from compress.recipe.provenance import cpu_name
-from compress.streaming import StreamedDataset
+from compress.data import sources
+from compress.data.dataset import Dataset
+from compress.data.streaming import StreamedDataset
+from compress.run.provenance import cpu_name
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "data.json"
 BATCH, SIDE, FEW = 128, 64, 1000

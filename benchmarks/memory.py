@@ -74,7 +74,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
 PEAKS = """
 import json, sys
 from compress.cli import main
-from compress.recipe import clock, rehearsal
+from compress.run import clock
+from compress.run import rehearse
 
 def peak():
     with open("/proc/self/status") as file:
@@ -83,7 +84,7 @@ def peak():
         file.write("5")
     return kilobytes * 1024
 
-found, charge, check = {}, clock.Clock._charge, rehearsal.check
+found, charge, check = {}, clock.Clock._charge, rehearse.check
 
 def charged(self):
     name = self._open[-1] if found else "imports"
@@ -94,7 +95,7 @@ def checked(recipe, model, setting, *more):
     with setting.clock.phase("rehearsal"):
         check(recipe, model, setting, *more)
 
-clock.Clock._charge, rehearsal.check = charged, checked
+clock.Clock._charge, rehearse.check = charged, checked
 try:
     main()
 finally:
@@ -137,7 +138,7 @@ def main(
         for name in only or (["mnist_ae"] if quick else CASES):
             cases[name] = measured(*CASES[name], Path(scratch), root, threads)
             print(f"{name}: {cases[name]['beyond']:.2f}", file=sys.stderr)
-    from compress.recipe.provenance import cpu_name
+    from compress.run.provenance import cpu_name
 
     document = {
         "aim": AIM,
@@ -160,10 +161,10 @@ def main(
 
 def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads: int) -> dict[str, Any]:
     """Bytes of the model, of the data, of both runs' peaks by phase; and multiples of (model + data), see `beyond`."""
-    from compress.checkpoint import write_weights
-    from compress.data import Dataset
-    from compress.recipe.building import build_data, build_model
+    from compress.data.dataset import Dataset
+    from compress.files.checkpoint import write_weights
     from compress.recipe.loading import load_recipe
+    from compress.run.building import build_data, build_model
 
     if "name=wide" in changes:
         changes = [*changes, "model={factory: 'memory:wide'}"]

@@ -26,8 +26,8 @@ import typer
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compress.recipe.provenance import cpu_name
 from compress.report import plots
+from compress.run.provenance import cpu_name
 from compress.select import criteria
 from compress.select.choose import choose
 from compress.select.scores import Scores

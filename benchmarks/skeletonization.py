@@ -20,11 +20,12 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from compress import metrics, sources
+from compress.data import sources
 from compress.models import autoencoder
-from compress.recipe.provenance import cpu_name
+from compress.run.provenance import cpu_name
 from compress.select.nodes import Tap, ablation
 from compress.select.saliency import skeletonization
+from compress.train import metrics
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "skeletonization.json"
 BATCH_SIZE = 128  # of the recipe mnist_ae

@@ -26,10 +26,10 @@ from torchvision.models.resnet import BasicBlock, ResNet, resnet18
 
 import compress
 from compress.export import latency
+from compress.graph.coupling import couplings
 from compress.models import MNIST_IMAGE, autoencoder, classifier
-from compress.recipe.provenance import cpu_name
-from compress.slim.coupling import couplings
-from compress.slim.structured import choose_nodes, masks_of, norms
+from compress.run.provenance import cpu_name
+from compress.select.budgets import choose_nodes, masks_of, norms
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "slim_latency.json"
 BATCH_SIZES = (1, 32)

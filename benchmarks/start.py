@@ -78,10 +78,10 @@ def main(
 
 def random_weights(model: Path) -> str:
     """Weights of the recipe's network in the file `model`; returns the processor's name."""
-    from compress.checkpoint import write_weights
-    from compress.recipe.building import build_model
+    from compress.files.checkpoint import write_weights
     from compress.recipe.loading import load_recipe
-    from compress.recipe.provenance import cpu_name
+    from compress.run.building import build_model
+    from compress.run.provenance import cpu_name
 
     write_weights(build_model(load_recipe("mnist_ae").model, 0).state_dict(), model)
     return cpu_name()

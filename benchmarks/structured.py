@@ -18,12 +18,12 @@ import torch
 import typer
 from torch import nn
 
-from compress.checkpoint import load_weights, read_weights
-from compress.recipe.building import build_data, build_model, build_task
-from compress.recipe.clock import Clock
+from compress.files.checkpoint import load_weights, read_weights
+from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
-from compress.recipe.setting import Setting, optimization, unwatched
-from compress.stats import measure
+from compress.run.building import build_data, build_model, build_task
+from compress.run.clock import Clock
+from compress.run.setting import Setting, optimization, unwatched
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structured.json"
 RECIPE = "cifar10_resnet"

@@ -23,17 +23,16 @@ from unittest.mock import patch
 
 import typer
 
-from compress import sweep
-from compress.checkpoint import write_weights
-from compress.compare.cells import Cell
-from compress.compare.grid import Grid, plan
-from compress.engines import Workers
-from compress.recipe.building import build_model
-from compress.recipe.clock import Clock
+from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
-from compress.recipe.provenance import cpu_name
-from compress.trials import cells
-from compress.trials.cells import Place
+from compress.run.building import build_model
+from compress.run.clock import Clock
+from compress.run.provenance import cpu_name
+from compress.sweep import cells, jobs
+from compress.sweep.cells import Place
+from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.grid import Grid, plan
+from compress.sweep.engines import Workers
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "sweeps.json"
 RECIPE = "mnist_classifier"
@@ -102,10 +101,10 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
         for seed in grid.seeds
         for rival in grid.rivals
     ]
-    jobs = [sweep.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
+    jobs = [jobs.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
     began = time.time()
     done = sorted(
-        sweep.run(jobs, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
+        jobs.run(jobs, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
     )
     whole = time.time() - began
     by_worker = [list(mine) for _, mine in groupby(done, key=lambda result: result["process"])]

@@ -16,9 +16,9 @@ from typing import Any
 
 from rivals import EXPERIMENTS, command
 
-from compress.compare.document import markdown
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
+from compress.sweep.compare.document import markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

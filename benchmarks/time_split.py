@@ -20,9 +20,9 @@ from typing import Annotated, Any
 import typer
 from whole_run import stand_in
 
-from compress.checkpoint import write_weights
-from compress.recipe.building import build_model
+from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
+from compress.run.building import build_model
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "time_split.json"
 OUTSIDE = "start and end of the process"

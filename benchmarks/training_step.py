@@ -28,13 +28,13 @@ from torch.nn.utils import prune
 from torchvision.models import resnet18
 
 from compress import models
-from compress.recipe.provenance import cpu_name
 from compress.remove import decay
 from compress.remove.gradual import Gradual
 from compress.remove.hard import Hard
 from compress.remove.pruner import Pruner, Removal
 from compress.remove.soft import Soft
 from compress.report import plots
+from compress.run.provenance import cpu_name
 from compress.select.choose import LayerCollapseWarning
 from compress.select.targets import resolve
 

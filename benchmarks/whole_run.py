@@ -178,10 +178,10 @@ def timed(arguments: list[str], threads: int) -> float:
 
 def prepared(scratch: Path) -> str:
     """The dense weights, in the folder; returns the processor's name."""
-    from compress.checkpoint import write_weights
-    from compress.recipe.building import build_model
+    from compress.files.checkpoint import write_weights
     from compress.recipe.loading import load_recipe
-    from compress.recipe.provenance import cpu_name
+    from compress.run.building import build_model
+    from compress.run.provenance import cpu_name
 
     recipe = load_recipe("mnist_ae")
     (stage,) = recipe.stages
@@ -196,7 +196,7 @@ def prepared(scratch: Path) -> str:
 
 def stand_in(root: Path) -> Path:
     """mnist_sample's digits, repeated, as the four idx files of MNIST below the folder `root`, which is returned."""
-    from compress.sources import mnist_sample
+    from compress.data.sources import mnist_sample
 
     sample, folder = mnist_sample(), root / "MNIST" / "raw"
     folder.mkdir(parents=True)

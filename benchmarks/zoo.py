@@ -98,8 +98,8 @@ def timed(analyse: Callable[[nn.Module, Tensor], Any], model: nn.Module, example
 
 def halved(model: nn.Module, example: Tensor) -> tuple[nn.Module, Row]:
     """The slim network, and what was measured on the way; `model` is the masked one afterwards."""
-    from compress.slim.coupling import couplings
-    from compress.slim.shrink import slim
+    from compress.graph.coupling import couplings
+    from compress.slimming.shrink import slim
 
     known, analysis = timed(couplings, model, example)
     with torch.no_grad():

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from compress import export as export
-    from compress.checkpoint import load as load
     from compress.errors import CompressError as CompressError
+    from compress.files.checkpoint import load as load
     from compress.remove.hard import HardPruner as HardPruner
     from compress.remove.soft import SoftPruner as SoftPruner
 
@@ -30,15 +30,15 @@ _HOMES = {
     "CompressError": "compress.errors",
     "HardPruner": "compress.remove.hard",
     "SoftPruner": "compress.remove.soft",
-    "load": "compress.checkpoint",
+    "load": "compress.files.checkpoint",
 }
 
 
 def slim(
     model: "nn.Module", example: "Tensor", *, tolerance: float = 1e-5, optimizer: "Optimizer | None" = None
 ) -> "nn.Module":
-    """Cut the zeros out of a pruned network; see `compress.slim.shrink.slim`."""
-    from compress.slim.shrink import slim as cut
+    """Cut the zeros out of a pruned network; see `compress.slimming.shrink.slim`."""
+    from compress.slimming.shrink import slim as cut
 
     return cut(model, example, tolerance=tolerance, optimizer=optimizer)
 

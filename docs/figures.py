@@ -19,15 +19,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from compress import metrics, models, sources
-from compress.data import Dataset
+from compress import models
+from compress.data import sources
+from compress.data.dataset import Dataset
 from compress.remove import decay
 from compress.remove.gradual import Gradual
 from compress.remove.hard import Hard
 from compress.remove.pruner import Pruner, Removal
 from compress.remove.soft import Soft
 from compress.report import plots
-from compress.retrain import LRSchedule, Optimization, train
+from compress.train import metrics
+from compress.train.loop import LRSchedule, Optimization, train
 
 IMAGES, BENCHMARKS = Path(__file__).parent / "images", Path(__file__).parent / "benchmarks"
 TARGETS, SPARSITY = ["decoder.*"], 0.9

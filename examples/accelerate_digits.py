@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import compress
-from compress import sources
+from compress.data import sources
+from compress.graph.coupling import couplings
 from compress.loops.accelerate_loop import AcceleratePruning
 from compress.loops.pruning import Loop
-from compress.slim.coupling import couplings
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 

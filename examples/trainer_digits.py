@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 import compress
-from compress import sources
+from compress.data import sources
+from compress.graph.coupling import couplings
 from compress.loops.pruning import Loop
 from compress.loops.trainer_callback import TrainerPruning
-from compress.slim.coupling import couplings
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 CONFIG = ViTConfig(

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compress import stats
-from compress.checkpoint import Weights, read_weights
 from compress.errors import InputError, UnsupportedModelError
 from compress.export.onnx_reading import read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
-from compress.slim.coupling import Couplings, couplings
-from compress.slim.flow import layer_of
-from compress.slim.shrink import cuttable
+from compress.files.checkpoint import Weights, read_weights
+from compress.graph import stats
+from compress.graph.coupling import Couplings, couplings
+from compress.graph.flow import layer_of
+from compress.slimming.shrink import cuttable
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from compress.atomic import atomic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
 from compress.export.parity import check
 from compress.export.program_file import quiet, trace
 from compress.export.weights_file import require_plain
+from compress.files.atomic import atomic
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from compress.atomic import archive, atomic
 from compress.errors import CheckpointError, UnsupportedModelError
 from compress.export.parity import check
 from compress.export.weights_file import require_plain
-from compress.metrics import evaluation_mode
+from compress.files.atomic import archive, atomic
+from compress.train.metrics import evaluation_mode
 
 
 def pt2(

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.checkpoint import require_plain_tensors, require_stored
 from compress.errors import CheckpointError
+from compress.files.checkpoint import require_plain_tensors, require_stored
 
 # The numbers of the file format, torch/_export/serde/schema.py.
 _INTEGERS = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 12: torch.bool}

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 from torch.nn.utils import prune
 
-from compress.checkpoint import write_weights
 from compress.errors import InputError, OutputError
-from compress.slim.edits import edits_to_json
+from compress.files.checkpoint import write_weights
+from compress.slimming.edits import edits_to_json
 
 
 def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:

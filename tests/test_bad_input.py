@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typer.testing import Result
 
-from compress.checkpoint import load_weights, read_weights
+from compress.files.checkpoint import load_weights, read_weights
 from compress.models import autoencoder
-from compress.recipe import node_choice, running
-from compress.slim.structured import choose_nodes
+from compress.run import apply, node_choice
+from compress.select.budgets import choose_nodes
 
 Run = Callable[..., Result]
 Unchanged = Callable[[Path], AbstractContextManager[None]]
@@ -426,8 +426,8 @@ def test_no_folder_without_its_proof(
         small.get_parameter("latent.bias").data += 0.1
         return small
 
-    running_slim = running.slim
-    monkeypatch.setattr(running, "slim", other)
+    running_slim = apply.slim
+    monkeypatch.setattr(apply, "slim", other)
     text = run("apply", recipe, trained, "-o", tmp_path / "out", code=1).stderr
     assert "output differs by" in text
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "out.partial"}

@@ -16,10 +16,10 @@ from typer.testing import Result
 
 import compress
 from compress.cli import main
-from compress.recipe import demo
+from compress.data.sources import from_npz
 from compress.recipe.schema import json_schema
 from compress.recipe.shipped import shipped, shipped_text
-from compress.sources import from_npz
+from compress.run import demo
 
 Run = Callable[..., Result]
 
@@ -255,8 +255,8 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
     def unreachable(*arguments: object, **first: object) -> Any:
         raise compress.errors.DataError("no network [here]")  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("compress.sources.mnist", load if mnist else unreachable)
-    monkeypatch.setattr("compress.sources.mnist_sample", load)
+    monkeypatch.setattr("compress.data.sources.mnist", load if mnist else unreachable)
+    monkeypatch.setattr("compress.data.sources.mnist_sample", load)
     brief = ["train.epochs=1", "export=[]", "stages.0.removal.over=1 epoch", "stages.0.retrain.epochs=1"]
     monkeypatch.setattr(demo, "BRIEF", {"mnist": brief, "mnist_sample": [*brief, "data.name=mnist_sample"]})
     result = run("demo", "-o", tmp_path / "demo", "--json")

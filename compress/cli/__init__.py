@@ -10,7 +10,7 @@ import typer
 
 from compress import __version__
 from compress.cli import exploring, files, planning, run, sweeps
-from compress.cli.voices import say
+from compress.cli.console import say
 
 app = typer.Typer(
     name="compress",

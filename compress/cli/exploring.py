@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.console import people, print_json, reporting, say, tell_results
 from compress.cli.next_steps import after_search, repeated
 from compress.cli.options import (
     DataOption,
@@ -24,9 +25,8 @@ from compress.cli.options import (
     levels_of,
     load,
 )
-from compress.cli.voices import people, print_json, reporting, say, tell_results
-from compress.engines import Workers
 from compress.errors import NothingFoundError, NothingPrunedError
+from compress.sweep.engines import Workers
 
 
 def sensitivity(
@@ -61,17 +61,17 @@ def sensitivity(
     Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
     """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
-        from compress.explore import bounds
-        from compress.recipe.inputs import making, require_model
+        from compress.run.inputs import making, require_model
+        from compress.sweep.explore import bounds
 
         loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), levels_of(levels)
         require_model(model, making(model, loaded, recipe, changes or ()))
         # After that, since torch takes its time.
-        from compress.explore import document
-        from compress.explore import sensitivity as job
-        from compress.recipe import output
         from compress.report import explored
         from compress.report.progress import sweep_bar
+        from compress.run import output
+        from compress.sweep.explore import document
+        from compress.sweep.explore import sensitivity as job
 
         out = out or Path("runs/sensitivity") / loaded.name
         for folder in (out, cache):
@@ -150,8 +150,8 @@ def search(
     Example: compress search mnist_ae model.pt --max-loss 1.05x
     """
     with reporting(debug, interrupted=f"interrupted: finished trials are kept in {cache}"):
-        from compress.explore import bounds
-        from compress.recipe.inputs import making, require_model
+        from compress.run.inputs import making, require_model
+        from compress.sweep.explore import bounds
 
         given: dict[bounds.Kind, str | None] = {
             "loss": max_loss,
@@ -165,12 +165,12 @@ def search(
         require_model(model, making(model, loaded, recipe, changes or ()))
         goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), levels_of(levels)
         # After that, since torch takes its time.
-        from compress.explore import document
-        from compress.explore import search as job
-        from compress.explore.tried import Wanted
-        from compress.recipe import output
         from compress.report import explored
         from compress.report.progress import sweep_bar
+        from compress.run import output
+        from compress.sweep.explore import document
+        from compress.sweep.explore import search as job
+        from compress.sweep.explore.trials import Wanted
 
         out = out or Path("runs/search") / loaded.name
         for folder in (out, cache):

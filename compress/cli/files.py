@@ -9,9 +9,9 @@ import typer
 
 from compress.cli.completion import models, onnx, shipped_names
 from compress.cli.completion import recipes as recipe_names
+from compress.cli.console import print_json, reporting, say, show
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
 from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
-from compress.cli.voices import print_json, reporting, say, show
 from compress.errors import InputError, OutputError
 
 
@@ -41,7 +41,7 @@ def export(
     Example: compress export model.pt --recipe mnist_ae -o files
     """
     with reporting(debug):
-        from compress.recipe import exporting, inputs, output
+        from compress.run import exporting, inputs, output
 
         output.require_writable(out, force=force, inputs=[model])
         inputs.require_model(model)
@@ -98,7 +98,7 @@ def report(
     Example: compress report out
     """
     with reporting(debug):
-        from compress.atomic import atomic
+        from compress.files.atomic import atomic
         from compress.report import page
 
         source = page.source(results)
@@ -128,8 +128,8 @@ def inspect(
     Example: compress inspect slim.onnx
     """
     with reporting(debug):
-        from compress.recipe.inspecting import inspect as look
         from compress.report import files
+        from compress.run.inspecting import inspect as look
 
         found = look(file, trusted=trust)
         if as_json:

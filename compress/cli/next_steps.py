@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.recipe.output import free
+from compress.run.output import free
 
 
 def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli.completion import recipes, weights
-from compress.cli.voices import tell
-from compress.engines import Engine
+from compress.cli.console import tell
 from compress.errors import InputError
+from compress.sweep.engines import Engine
 
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from compress.cli.console import STARTED, note, print_json, reporting, say, show
 from compress.cli.next_steps import after_plan, repeated
 from compress.cli.options import (
     DataOption,
@@ -19,7 +20,6 @@ from compress.cli.options import (
     SetOption,
     load,
 )
-from compress.cli.voices import STARTED, note, print_json, reporting, say, show
 
 
 def plan(
@@ -41,20 +41,21 @@ def plan(
     """
     with reporting(debug, interrupted="interrupted") as warned:
         loaded = load(recipe, changes, seed)
-        from compress.recipe.inputs import making, require_model
+        from compress.run.inputs import making, require_model
 
         if model is not None:
             require_model(model, making(model, loaded, recipe, changes or ()))
         # After that, since torch takes its time.
-        from compress.recipe import loading, planning, running
-        from compress.recipe.clock import Clock
-        from compress.recipe.setting import unwatched
+        from compress.recipe import loading
         from compress.report import plans
+        from compress.run import apply, plan
+        from compress.run.clock import Clock
+        from compress.run.setting import unwatched
 
         with redirect_stdout(sys.stderr):  # what a factory of the user's prints is no result
-            setting = running.prepare(loaded, data_root, device, unwatched, Clock(STARTED, "imports"))
+            setting = apply.prepare(loaded, data_root, device, unwatched, Clock(STARTED, "imports"))
             place = partial(loading.place, recipe, changes or ())
-            found = planning.plan(loaded, model, setting, warned=warned, place=place)
+            found = plan.plan(loaded, model, setting, warned=warned, place=place)
         if as_json:
             print_json(found)
         else:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compress.cli.console import FIRST, STARTED, note, print_json, reporting, say, show, tell, watching
 from compress.cli.next_steps import after_apply, after_recipes, after_train, repeated, to_resume
 from compress.cli.options import (
     OUTPUT,
@@ -24,7 +25,6 @@ from compress.cli.options import (
     SetOption,
     load,
 )
-from compress.cli.voices import FIRST, STARTED, note, print_json, reporting, say, show, tell, watching
 
 
 def train(
@@ -48,10 +48,10 @@ def train(
     """
     with reporting(debug):
         loaded = load(recipe, changes, seed)
-        from compress.ranks import joined
-        from compress.recipe import output, running
-        from compress.recipe.clock import Clock
-        from compress.recipe.journal import kept
+        from compress.run import apply, output
+        from compress.run.clock import Clock
+        from compress.run.journal import kept
+        from compress.train.ranks import joined
 
         if FIRST:
             output.require_file(out, force=force or (resume and output.placed(out)))
@@ -65,8 +65,8 @@ def train(
             joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)
-            setting = running.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
-            done = running.train_dense(loaded, out, setting)
+            setting = apply.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
+            done = apply.train_dense(loaded, out, setting)
         if not FIRST:
             return
         if as_json:
@@ -107,10 +107,11 @@ def apply(
     """
     with reporting(debug) as warned:
         loaded = load(recipe, changes, seed)
-        from compress.ranks import joined
-        from compress.recipe import inputs, loading, output, running
-        from compress.recipe.clock import Clock
-        from compress.recipe.journal import kept
+        from compress.recipe import loading
+        from compress.run import apply, inputs, output
+        from compress.run.clock import Clock
+        from compress.run.journal import kept
+        from compress.train.ranks import joined
 
         out = out or Path(loaded.name)
         if FIRST:
@@ -127,8 +128,8 @@ def apply(
             joined() as ranks,
         ):
             clock = Clock(STARTED, "imports", watcher.phase)
-            setting = running.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
-            results = running.apply(
+            setting = apply.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
+            results = apply.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
             )
         if not FIRST:
@@ -157,9 +158,9 @@ def demo(
     Example: compress demo -o demo
     """
     with reporting(debug) as warned:
-        from compress.recipe import demo as job
-        from compress.recipe import output
-        from compress.recipe.clock import Clock
+        from compress.run import demo as job
+        from compress.run import output
+        from compress.run.clock import Clock
 
         output.require_writable(out, force=force)
         with watching(quiet=quiet) as watcher:

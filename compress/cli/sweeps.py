@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from compress.cli.completion import weights
+from compress.cli.console import people, print_json, reporting, say, tell, tell_results
 from compress.cli.next_steps import after_compare, repeated
 from compress.cli.options import (
     DataOption,
@@ -23,8 +24,7 @@ from compress.cli.options import (
     levels_of,
     tell_factories,
 )
-from compress.cli.voices import people, print_json, reporting, say, tell, tell_results
-from compress.engines import Workers
+from compress.sweep.engines import Workers
 
 AXES = "What is compared (lists with commas)"
 
@@ -81,7 +81,7 @@ def compare(
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
-        from compress.compare import grid
+        from compress.sweep.compare import grid
 
         planned = grid.plan(
             recipe,
@@ -97,10 +97,10 @@ def compare(
         )
         tell_factories(planned.recipe)
         # After that, since torch takes its time, and a misspelt name is told without it.
-        from compress.compare import document, running
-        from compress.recipe import output
         from compress.report import tables
         from compress.report.progress import sweep_bar
+        from compress.run import output
+        from compress.sweep.compare import document, running
 
         out = out or Path("runs/compare") / planned.recipe.name
         for folder in (out, cache):
@@ -161,8 +161,8 @@ def reproduce(
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.paper import document, figures, reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
-        from compress.recipe import output
         from compress.report.progress import sweep_bar
+        from compress.run import output
 
         wanted = [*(experiments or []), *(only or [])]
         cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, levels_of(levels))

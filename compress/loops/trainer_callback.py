@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.atomic import atomic
 from compress.errors import CheckpointError, InputError, MissingPackageError
+from compress.files.atomic import atomic
 from compress.loops.pruning import Loop, Maker, Pruning
 from compress.remove.pruner import Pruner
 

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress import metrics
-from compress.checkpoint import load_weights, read_weights, write_weights
-from compress.data import Batches, Dataset, Part, batch_rows
+from compress.data.dataset import Batches, Dataset, Part, batch_rows
 from compress.errors import DataError
-from compress.metrics import Task
+from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
 from compress.recipe import schema
-from compress.recipe.building import build_data, build_model
-from compress.recipe.choice import Pruned
-from compress.recipe.clock import Clock
-from compress.recipe.setting import EVALUATION_BATCH, Setting, optimization, unwatched
-from compress.recipe.stages import run_stage
-from compress.retrain import Optimization, Training
+from compress.run.building import build_data, build_model
+from compress.run.choice import Pruned
+from compress.run.clock import Clock
+from compress.run.setting import EVALUATION_BATCH, Setting, optimization, unwatched
+from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
-from compress.sweep import fingerprint
+from compress.sweep.jobs import fingerprint
+from compress.train import metrics
+from compress.train.loop import Optimization, Training
+from compress.train.metrics import Task
 
 REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
 

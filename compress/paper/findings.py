@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.metrics import headline
 from compress.paper import printed
 from compress.paper.experiments import COMPLETE
+from compress.train.metrics import headline
 
 Results = Mapping[str, Any]
 Line = dict[float, list[float]]  # level -> a value for every seed

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from compress import sweep
-from compress.engines import Workers
 from compress.errors import InputError
 from compress.paper import cells as running
 from compress.paper.experiments import Cell
-from compress.recipe.provenance import cpu_name
+from compress.run.provenance import cpu_name
+from compress.sweep import jobs
+from compress.sweep.engines import Workers
 
 
 def choose(
@@ -44,7 +44,7 @@ def run(
     data_root: Path,
     cache: Path,
     workers: Workers,
-    on_progress: Callable[[sweep.Progress], None] = lambda progress: None,
+    on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
 ) -> None:
     """Compute what is not in `cache` yet; `collect` reads it.
 
@@ -55,13 +55,13 @@ def run(
     # Here, so that two workers do not download the same files.
     for wanted in {cell.dense.data for cell in cells}:
         running.load(wanted, data_root)
-    sweep.run(_jobs(cells, data_root, cache), cache / "cells", workers, on_progress)
+    jobs.run(_jobs(cells, data_root, cache), cache / "cells", workers, on_progress)
 
 
 def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
     """results.json: every cell that is in `cache`, with its seed and settings; `planned` is how many there would be."""
     keys = [running.key(cell) for cell in cells]
-    results = sweep.cached(keys, cache / "cells")
+    results = jobs.cached(keys, cache / "cells")
     networks: dict[str, Any] = {}
     stages: list[Any] = []
     found = []
@@ -106,7 +106,7 @@ def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
         raise InputError(f"{path} is no results.json of `compress reproduce`: {error}") from error
     wanted = {running.key(cell) for cell in cells} & set(found)
     for key in wanted:
-        sweep.store(cache / "cells", key, found[key])
+        jobs.store(cache / "cells", key, found[key])
     return len(wanted)
 
 
@@ -128,10 +128,10 @@ def written(results: dict[str, Any]) -> str:
     )
 
 
-def _jobs(cells: Sequence[Cell], data_root: Path, cache: Path) -> list[sweep.Job]:
+def _jobs(cells: Sequence[Cell], data_root: Path, cache: Path) -> list[jobs.Job]:
     trained = {running.key(cell.dense): running.key(cell) for cell in cells if cell.method == "dense"}
     return [
-        sweep.Job(
+        jobs.Job(
             running.key(cell),
             cell.title,
             partial(running.run, cell, data_root, cache / "networks"),

@@ -16,9 +16,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from compress.errors import RecipeError
+from compress.files.yaml_text import yaml_text
 from compress.recipe.schema import FORMS, Part, Recipe
 from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
-from compress.yaml_text import yaml_text
 
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
+from compress.remove.learning import LearningMethod, caller_of
 from compress.remove.masks import Place, SoftPruningMethod, tensors
-from compress.remove.underneath import LearningMethod, caller_of
 from compress.select.choose import Scope, choose, warn_of_collapse
 from compress.select.criteria import ENTRYWISE, Criterion, magnitude
 from compress.select.scores import Scores, gone_first

@@ -10,11 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from markupsafe import Markup
 
 from compress.errors import InputError
+from compress.files.yaml_text import yaml_text
 from compress.report import figures
 from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
-from compress.yaml_text import yaml_text
 
 Results = Mapping[str, Any]
 

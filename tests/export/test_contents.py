@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import compress
-from compress.checkpoint import read_weights
 from compress.errors import CheckpointError, InputError
 from compress.export.contents import inspect
+from compress.files.checkpoint import read_weights
+from compress.graph.stats import measure
 from compress.models import row_lstm, vision_transformer
 from compress.remove.hard import HardPruner
-from compress.stats import measure
 
 
 def entry(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_a_program_that_does_not_run_is_told_of_without(tmp_path: Path, monkeypa
         raise RuntimeError("no kernel image")
 
     compress.export.pt2(convolutions(), tmp_path / "model.pt2", torch.randn(2, 2, 8, 8))
-    monkeypatch.setattr("compress.stats.measure", fails)
+    monkeypatch.setattr("compress.graph.stats.measure", fails)
     found = inspect(tmp_path / "model.pt2", trusted=True)
     assert found["note"] == "no kernel image"
     assert "macs" not in found

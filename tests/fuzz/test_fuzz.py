@@ -27,15 +27,15 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from torch import nn
 
-from compress.checkpoint import load
 from compress.errors import CompressError
 from compress.export.card import model_card
 from compress.export.contents import inspect
+from compress.files.checkpoint import load
 from compress.recipe.loading import load_recipe, resolved_yaml
 from compress.recipe.shipped import shipped, shipped_text
 from compress.report import files, page, tables
-from compress.slim.edits import ShapeEdit, apply_edits, edits_to_json
-from compress.slim.shrink import slim
+from compress.slimming.edits import ShapeEdit, apply_edits, edits_to_json
+from compress.slimming.shrink import slim
 
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 15_000, "edits": 10_000, "recipe": 6_000}

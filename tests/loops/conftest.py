@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress import sources
+from compress.data import sources
 from compress.remove.gradual import Gradual
+from compress.remove.greg import GrowingPenalty
 from compress.remove.hard import HardPruner
-from compress.remove.penalty import GrowingPenalty
 from compress.remove.pruner import Pruner
 from compress.remove.soft import SoftPruner
 

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from compress.graph.stats import measure
 from compress.models import resnet20
 from compress.models.resnet import Block
-from compress.stats import measure
 
 
 def seeded(seed: int = 0) -> torch.Generator:

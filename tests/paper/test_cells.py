@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from compress.data.sources import mnist_sample
 from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
-from compress.recipe.setting import Setting
-from compress.retrain import Optimization
-from compress.sources import mnist_sample
+from compress.run.setting import Setting
+from compress.train.loop import Optimization
 
 
 def small(cell: Cell) -> Cell:

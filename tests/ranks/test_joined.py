@@ -6,9 +6,9 @@ import signal
 import pytest
 import torch.distributed as dist
 
-from compress import ranks
 from compress.errors import LostProcessError
-from compress.recipe.interruption import Stop
+from compress.run.interruption import Stop
+from compress.train import ranks
 
 
 def test_who_is_left_says_why_before_torchrun_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import TargetError
+from compress.remove.learning import LearningMethod
 from compress.remove.masks import SoftPruningMethod, fold, method_of, tensors
-from compress.remove.underneath import LearningMethod
 
 
 class Own(nn.Module):

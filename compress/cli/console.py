@@ -1,0 +1,127 @@
+"""The two voices of every command: results on stdout, everything else on stderr; and errors with their exit code."""
+
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from compress.errors import CompressError, ProofError, TrainingError
+from compress.report.visible import visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compress.run.setting import Watcher
+
+STARTED = time.perf_counter()
+"""When the program began, as near as it can tell."""
+
+FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks: of several that torchrun has started, the first does."""
+
+
+@cache
+def people() -> Console:
+    """Where all but results is said. There is one of it: what is said while a display is drawn goes above it."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not FIRST)
+
+
+def tell(line: str) -> None:
+    people().print(Text(visible(line)))
+
+
+def say(line: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(Text(visible(line)))
+
+
+def note(data: dict[str, Any]) -> None:
+    """What a reader of the results should know about the data, if anything."""
+    if "note" in data:
+        people().print(Text.assemble(("note: ", "yellow"), visible(data["note"])))
+
+
+def show(table: "Table") -> None:
+    Console().print(table)
+
+
+def tell_results(table: "Table", lines: Iterable[str], out: Path, names: Iterable[str]) -> None:
+    """What a sweep has found, and which files about it are in `out`."""
+    show(table)
+    for line in lines:
+        say(line)
+    say(f"{out}: {', '.join(names)}")
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def reporting(debug: bool, interrupted: str = "interrupted: no results were written") -> Iterator[list[str]]:
+    """Errors and warnings as lines on stderr, with the exit code that the error stands for."""
+    warned: list[str] = []
+    console = people()
+
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) in warned:  # of a rehearsal or of a run that is gone on with, and then again
+            return
+        warned.append(str(message))
+        console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = warn
+        try:
+            yield warned
+        except CompressError as error:
+            if debug:
+                traceback.print_exception(error)
+            if not FIRST and isinstance(error, ProofError | TrainingError):  # the first may know nothing of it
+                console.quiet = False
+            console.print(Text.assemble(("error: ", "bold red"), visible(error)))
+            _notes(console, error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as error:
+            console.print(Text(visible(interrupted)))
+            _notes(console, error)
+            raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
+def _notes(console: Console, error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        console.print(Text(visible(note)))
+
+
+@contextmanager
+def watching(*, quiet: bool, log: str | None = None, name: str = "", out: Path | None = None) -> Iterator["Watcher"]:
+    """Who is told how a run goes on: the display and, if asked for, a log of that `name`, which may not lie in `out`.
+
+    What code of the user's prints meanwhile is no result, and goes to stderr.
+
+    Raises:
+        InputError: see `compress.run.event_log.where`.
+    """
+    from compress.report.progress import Display
+    from compress.run import event_log
+    from compress.run.setting import Watchers
+
+    found = None if log is None or not FIRST else event_log.where(log, name, out)
+    with ExitStack() as stack:
+        watchers: list[Watcher] = [stack.enter_context(Display(people(), quiet=quiet))]
+        stack.enter_context(redirect_stdout(sys.stderr))
+        if found is not None:
+            watchers.append(stack.enter_context(event_log.event_log(*found)))
+        yield Watchers(*watchers)
+    if found is not None and not quiet:
+        tell(f"log: {found[1]}")

@@ -1,0 +1,257 @@
+"""Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
+
+`TrainingData` is what training needs of a data set: a `Dataset` in memory or a `StreamedDataset` of files
+(`compress.data.streaming`), both of which `compress.data.sources` makes, or `Loaders` around a user's own. In memory an epoch of
+MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from compress.errors import DataError
+from compress.models import call_factory
+from compress.train.metrics import Task, wants_images
+
+Part = Literal["train", "test"]
+
+
+class Batches(Protocol):
+    """The batches of one part of a data set: as often as wanted, the last one as small as it falls."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of (input, target), without its first `skip` batches.
+
+        In a random order exactly if a (CPU) generator is given, which is drawn from alike whatever is skipped. What is
+        skipped has had its part of chance when this returns.
+        """
+        ...
+
+
+class TrainingData(Protocol):
+    """What training and its results need of a data set; `Dataset`, `StreamedDataset` and `Loaders` are it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # of one input, (C, H, W) for images
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def sha256(self) -> str | None: ...
+    @property
+    def note(self) -> str | None: ...  # what a reader of the results should know about the data
+    def count(self, part: Part) -> int | None: ...  # samples
+    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    images: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # int64 [N]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images in memory. `mean` and `std` [C] are those of the training images scaled to [0, 1]."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    mean: Tensor
+    std: Tensor
+    sha256: str  # of the bytes of train images, train labels (int64), test images, test labels, one after the other
+    note: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.images.shape[1:])
+
+    def count(self, part: Part) -> int:
+        return len(self._split(part).images)
+
+    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+        """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
+
+        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
+        The whole part moves to `device` here, once, and not batch by batch.
+        """
+        split = self._split(part)
+        targets = None if wants_images(task) else split.labels.to(device)
+        mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
+        return _ImageBatches(split.images.to(device), targets, mean, std, size)
+
+    def held_out(self, share: float) -> "Dataset":
+        """The training images alone, the last `share` of them (in (0, 1), at least one) as the test part.
+
+        What a choice of settings may look at. Normalised like the whole, as the networks trained on that expect.
+        Raises DataError where nothing would be left to train on.
+        """
+        count = max(1, round(share * len(self.train.images)))
+        if count >= len(self.train.images):
+            raise DataError(
+                f"{self.name} has {len(self.train.images)} training images, and {count} of them are to be held out; "
+                "take more training images."
+            )
+        train, test = (
+            Split(self.train.images[rows], self.train.labels[rows]) for rows in (slice(-count), slice(-count, None))
+        )
+        return replace(self, train=train, test=test, sha256=digest(train, test))
+
+    def _split(self, part: Part) -> Split:
+        return self.train if part == "train" else self.test
+
+
+def digest(train: Split, test: Split) -> str:
+    """sha256 of a data set's content, as `Dataset.sha256` has it."""
+    found = hashlib.sha256()
+    for tensor in (train.images, train.labels, test.images, test.labels):
+        found.update(tensor.numpy().data)
+    return found.hexdigest()
+
+
+def batch_rows(samples: int, size: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+    """Which samples (int64) are in each batch of an epoch; equal generators give equal rows."""
+    order = torch.arange(samples) if generator is None else torch.randperm(samples, generator=generator)
+    return torch.split(order, size)
+
+
+def normalised(images: Tensor, labels: Tensor | None, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """(input, target) of uint8 images [n, C, H, W], with statistics [C, 1, 1] of images in [0, 1].
+
+    Without labels the images in [0, 1] are the targets.
+    """
+    pixels = images.float().div_(255)
+    return (pixels - mean).div_(std), pixels if labels is None else labels
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageBatches:
+    images: Tensor
+    labels: Tensor | None  # None: the images themselves are the targets
+    mean: Tensor
+    std: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
+            rows = rows.to(self.images.device)
+            # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
+            labels = None if self.labels is None else self.labels.index_select(0, rows)
+            yield normalised(self.images.index_select(0, rows), labels, self.mean, self.std)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaders:
+    """A user's own loaders as `TrainingData`: batch size, order and targets are the loaders' own.
+
+    A DataLoader with `shuffle=True` draws its order from torch's global generator, so a run repeats itself under
+    the same `torch.manual_seed`.
+    """
+
+    name: str
+    train: Iterable[Any]
+    test: Iterable[Any]
+    shape: tuple[int, ...]
+    classes: int | None = None
+    sha256: str | None = None
+    note: str | None = "The loaders are the user's own: their content is not hashed, and they decide the order."
+
+    def count(self, part: Part) -> int | None:
+        dataset = getattr(self._loader(part), "dataset", None)
+        return len(dataset) if isinstance(dataset, Sized) else None
+
+    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair.
+
+        A batch with NaN or infinities raises DataError when its turn comes.
+        """
+        return _LoaderBatches(self._loader(part), torch.device(device), f"{self.name}: the {part} loader's")
+
+    def _loader(self, part: Part) -> Iterable[Any]:
+        return self.train if part == "train" else self.test
+
+
+@dataclass(frozen=True, eq=False)
+class _LoaderBatches:
+    loader: Any
+    device: torch.device
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = enumerate(self.loader)
+        for _ in islice(batches, skip):
+            pass  # a loader knows no other way past its first batches than through them
+        return (self._checked(number, *batch) for number, batch in batches)
+
+    def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        for what, tensor in (("inputs", inputs), ("targets", targets)):
+            if not tensor.isfinite().all():
+                # Told here: later it would look as if the training had diverged.
+                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
+        return inputs.to(self.device), targets.to(self.device)
+
+
+def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
+    """Wrap a pair (train_loader, test_loader), each with a length and giving batches (input, target) of tensors.
+
+    The first batch of the training loader is read for its shape. Raises DataError where the pair is not that.
+    """
+    if not isinstance(loaders, tuple | list) or len(loaders) != 2:
+        raise DataError(f"{name} gave {type(loaders).__name__}; it must give the pair (train_loader, test_loader).")
+    for loader in loaders:
+        try:
+            length = len(loader)
+        except TypeError as error:
+            raise DataError(f"{name}: {type(loader).__name__} has no length; give a DataLoader or a list.") from error
+        if not length:
+            raise DataError(f"{name}: a loader has no batch.")
+    match next(iter(loaders[0])):
+        case [Tensor() as inputs, Tensor()]:
+            return Loaders(name, loaders[0], loaders[1], tuple(inputs.shape[1:]))
+        case other:
+            raise DataError(f"{name}: a batch is {type(other).__name__}; it must be a pair of tensors (input, target).")
+
+
+def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> Loaders:
+    """`from_loaders` of what the user's function `spec` "my_module:loaders" returns; it raises InputError too."""
+    return from_loaders(call_factory(spec, args), spec)
+
+
+def require_shape(data: TrainingData, expected: Sequence[int], source: str) -> None:
+    """Raise DataError unless the inputs of `data` have the shape that `source` (a model's name) expects."""
+    if data.shape != tuple(expected):
+        raise DataError(
+            f"{source} takes inputs of {times(expected)} and {data.name} has {times(data.shape)}; "
+            f"choose another data set or a model for that size."
+        )
+
+
+def require_classes(data: TrainingData, outputs: int, source: str) -> None:
+    """Raise DataError if `data` has more classes than `source` (a model's name) has outputs."""
+    if data.classes is not None and data.classes > outputs:
+        raise DataError(
+            f"{data.name} has labels up to {data.classes - 1} and {source} only {outputs} outputs; "
+            f"give the model {data.classes} classes."
+        )
+
+
+def times(shape: Iterable[int]) -> str:
+    """A shape as messages show it: 1x28x28."""
+    return "x".join(map(str, shape))

@@ -1,0 +1,241 @@
+"""Image files that are decoded by worker processes, a batch at a time: data sets that need not fit into memory.
+
+Workers hand pixels back through pipes, not through shared memory, of which a container often has 64 MB. No more than
+`AHEAD` pieces are decoded ahead by each of them, whatever the number of files and the size of a batch.
+"""
+
+import math
+import os
+import signal
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from compress.data.dataset import Batches, Part, batch_rows, normalised, times
+from compress.errors import DataError, RunError
+from compress.train.metrics import Task, wants_images
+
+# PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
+PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
+PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
+PIECE_IMAGES = 256  # at most, so that small images are shared out too
+AHEAD = 2  # pieces that a worker decodes before they are asked for
+
+Paths = NDArray[np.bytes_]
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Image files and their classes; the paths are one array, which takes a tenth of the memory of as many strings."""
+
+    paths: Paths  # [N]
+    labels: Tensor  # int64 [N]
+
+    def take(self, rows: Tensor) -> "Files":
+        """Those of `rows`: numbers or truth values."""
+        return Files(self.paths[rows.numpy()], self.labels[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Reads image files that are all like `model`: uint8 `shape` (C, H, W).
+
+    The worker processes, one thread each, start with the first batch and live as long as the decoder; with 0 workers
+    this process decodes. What is decoded, and in which order, does not depend on their number.
+    """
+
+    model: str  # the path of an image
+    shape: tuple[int, ...]
+    workers: int
+    _idle: list["_Lane"] = field(default_factory=list)
+
+    @classmethod
+    def like(cls, path: str, workers: int) -> "Decoder":
+        """A decoder for images like the one at `path`; raises DataError where that is none."""
+        return cls(path, read_image(path).shape, workers)
+
+    @property
+    def piece(self) -> int:
+        """Images that are decoded at once."""
+        return max(1, min(PIECE_IMAGES, PIECE_BYTES // math.prod(self.shape)))
+
+    def decode(self, paths: Paths, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images uint8 [n, C, H, W] of each batch of rows of `paths`.
+
+        Raises:
+            DataError: a file is no image, or not like `model`.
+            RunError: a worker process died.
+        """
+        # A lane serves one epoch at a time; one that is left early serves again, one that fails does not.
+        lane = self._idle.pop() if self._idle else _Lane(_Images(self.model, self.shape), self.workers)
+        rows = [torch.split(batch, self.piece) for batch in batches]
+        # What the lane keeps must not lead back here: torch ends workers of a reference cycle only after seconds.
+        pieces = lane.run(paths[piece.numpy()] for batch in rows for piece in batch)
+        try:
+            for batch in rows:
+                yield torch.cat([torch.from_numpy(next(pieces)) for _ in batch])
+        except GeneratorExit:
+            self._idle.append(lane)
+            raise
+        self._idle.append(lane)
+
+
+@dataclass
+class _Pieces:
+    """The sampler of a DataLoader, which has to stay the same object while its epochs change."""
+
+    paths: Iterable[Paths] = ()
+
+    def __iter__(self) -> Iterator[Paths]:
+        return iter(self.paths)
+
+
+class _Lane:
+    """Worker processes that outlive the epochs they serve."""
+
+    def __init__(self, images: "_Images", workers: int) -> None:
+        self._pieces = _Pieces()
+        self._loader: DataLoader[Any] = DataLoader(
+            images,  # type: ignore[arg-type]  # a Dataset has nothing else that is asked of it
+            sampler=self._pieces,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            prefetch_factor=AHEAD if workers else None,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # the workers' seeds would otherwise be drawn from the global one
+            worker_init_fn=_leave_signals_to_the_run,
+        )
+
+    def run(self, pieces: Iterable[Paths]) -> Iterator[NDArray[np.uint8]]:
+        self._pieces.paths = pieces
+        try:
+            with warnings.catch_warnings():
+                # From Python 3.12 on. A worker waits for no lock of other threads: it reads files, on one thread.
+                warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+                found = iter(self._loader)
+            for images in found:
+                if isinstance(images, str):
+                    raise DataError(images)
+                yield images
+        except RuntimeError as error:
+            _explain(error)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A terminal's Ctrl-C goes to all processes; the run ends its step first, which may need images."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(images: object) -> object:
+    return images  # torch's own would copy arrays into shared memory
+
+
+def _explain(error: RuntimeError) -> NoReturn:
+    if "DataLoader worker" not in str(error):
+        raise error
+    raise RunError(
+        f"a process that decodes images died (out of memory?): {error}; try fewer of them (data.workers)"
+    ) from error
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a worker does."""
+
+    model: str
+    shape: tuple[int, ...]
+
+    def __getitem__(self, paths: Paths) -> NDArray[np.uint8] | str:
+        """The images, or what is wrong with them: an error would not keep its words between processes."""
+        images = np.empty((len(paths), *self.shape), np.uint8)
+        try:
+            for row, path in enumerate(paths):
+                images[row] = self._read(os.fsdecode(path))
+        except DataError as error:
+            return str(error)
+        return images
+
+    def _read(self, path: str) -> NDArray[np.uint8]:
+        image = read_image(path)
+        if image.shape != self.shape:
+            raise DataError(
+                f"{path} is {times(image.shape)} and {self.model} {times(self.shape)} "
+                f"(channels, height, width); all images must be alike: resize or convert them first."
+            )
+        return image
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    """The image file at `path` as uint8 [C, H, W]: grey (C = 1) if stored so, else RGB. DataError if it is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in PIL_MODES:
+                raise DataError(f"{path} has pixels of PIL's mode {image.mode}; convert it to 8-bit grey or RGB.")
+            pixels = np.asarray(image.convert(PIL_MODES[image.mode]))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable image ({error}).") from error
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def default_workers() -> int:
+    """One for each core that this process may use, at most 4."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedDataset:
+    """Images that each epoch decodes anew. What it gives equals bit for bit what a `Dataset` of them gives."""
+
+    name: str
+    train: Files
+    test: Files
+    classes: int
+    mean: Tensor  # [C], as in `Dataset`
+    std: Tensor  # [C], as in `Dataset`
+    sha256: str  # as in `Dataset`
+    decoder: Decoder
+    note: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.decoder.shape
+
+    def count(self, part: Part) -> int:
+        return len(self._files(part).labels)
+
+    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+        """As `Dataset.batches`; images move to `device` batch by batch."""
+        return _StreamedBatches(self._files(part), self, size, task, torch.device(device))
+
+    def _files(self, part: Part) -> Files:
+        return self.train if part == "train" else self.test
+
+
+@dataclass(frozen=True, eq=False)
+class _StreamedBatches:
+    files: Files
+    data: StreamedDataset
+    size: int
+    task: Task
+    device: torch.device
+
+    def __len__(self) -> int:
+        return -(-len(self.files.labels) // self.size)
+
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        mean, std = (statistic.view(-1, 1, 1).to(self.device) for statistic in (self.data.mean, self.data.std))
+        batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
+        images = self.data.decoder.decode(self.files.paths, batches)
+        for rows, pixels in zip(batches, images, strict=True):
+            labels = None if wants_images(self.task) else self.files.labels[rows].to(self.device)
+            yield normalised(pixels.to(self.device), labels, mean, std)

@@ -1,0 +1,322 @@
+"""Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
+
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from compress.errors import CheckpointError, OutputError
+from compress.files.atomic import archive, atomic
+from compress.slimming.edits import apply_edits, edits_from_json
+
+_RESAVE = 'torch.save(model.state_dict(), "model.pt")'
+
+_MOST_TIES = 16
+"""Tensors may share their memory, as tied weights do, and be together so many times as large as their file."""
+
+# torch has types that it stores and cannot compute with, such as int4 and bits8.
+_TYPES = {
+    *(torch.bool, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+}
+_FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights: tensors by qualified name, and text by key (a `.pt` file has none)."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
+
+    A `.pt` file may also be a training checkpoint that keeps its weights under the key `state_dict`.
+
+    Raises:
+        CheckpointError: the file is missing, empty, damaged, or holds anything but tensors (a pickled module, say).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is {'a folder, no file of weights' if path.exists() else 'no file'}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
+    require_plain_tensors(weights.tensors, path)
+    return Weights(_fold(weights.tensors), weights.metadata)
+
+
+def write_weights(
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
+
+    Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
+    that any reader can load the file strictly.
+
+    Raises:
+        OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata.
+    """
+    path = Path(path)
+    own = _each_its_own(tensors)
+    if path.suffix == ".safetensors":
+        with atomic(path) as temporary:
+            _write_safetensors(own, temporary, metadata or {})
+    elif path.suffix not in (".pt", ".pth"):
+        raise OutputError(f"{path} ends in {path.suffix!r}: weights are written as .pt, .pth or .safetensors")
+    elif metadata:
+        raise OutputError(f"{path} cannot hold metadata ({', '.join(metadata)}): write a .safetensors file")
+    else:
+        # Given a path, torch.save would write the temporary file's name into the archive.
+        with atomic(path) as temporary, archive(temporary) as file:
+            torch.save(own, file)
+
+
+def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
+    """Copy `weights` into `model`, in place and strictly; a model that they do not fit stays as it was.
+
+    Args:
+        source: where the weights are from (a path), for the error text.
+
+    Raises:
+        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once), or
+            tensors with NaN or infinities. A buffer may hold infinities, as attention masks do.
+    """
+    wanted, found = model.state_dict(), weights.tensors
+    mistakes = _mismatches(wanted, found)
+    if mistakes:
+        way_out = (
+            "It holds a slim network: compress.load(path, model=...) rebuilds its shapes from the dense one"
+            if "shape_edits" in weights.metadata
+            else "Load it into the network that it was saved from"
+        )
+        raise CheckpointError(
+            f"{source} does not fit the network {type(model).__name__}: {'; '.join(mistakes)}. {way_out}"
+        )
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    broken = [
+        name
+        for name, tensor in wanted.items()
+        if _is_broken(found[name].to(tensor.dtype), infinity_allowed=name not in parameters)
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
+        )
+    model.load_state_dict(found)
+
+
+def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
+    """Rebuild a network from a file of weights, slim or not, without unpickling anything.
+
+    Args:
+        model: builds the network in its original, dense size, e.g. the class itself.
+
+    Returns:
+        The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
+
+    Raises:
+        CheckpointError: the file is unreadable or does not fit the network.
+    """
+    return rebuild(read_weights(path), model, str(path))
+
+
+def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn.Module:
+    """`load`, of weights that are read already; `source` is where they are from, for the error text."""
+    network = model()
+    if "shape_edits" in weights.metadata:
+        try:
+            network = apply_edits(network, edits_from_json(weights.metadata["shape_edits"]))
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    load_weights(network, weights, source)
+    return network.eval()
+
+
+def require_stored(path: Path, damaged: str) -> None:
+    """Refuse a zip archive that could become larger than it is: torch writes its entries as they are, not compressed.
+
+    Args:
+        damaged: the error text where it is no such archive.
+
+    Raises:
+        CheckpointError: the entries are larger than the file, or it is a damaged archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
+        raise CheckpointError(damaged) from error
+    if unpacked > (size := path.stat().st_size):
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which nothing written by torch does: "
+            "get the weights from a source that you trust"
+        )
+
+
+def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what is no array of numbers in memory, or only pretends to be as large as it says.
+
+    Raises:
+        CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, or
+            tensors that repeat their memory until they are far larger than the file.
+    """
+    strange = [
+        f"{name} ({'quantized' if tensor.is_quantized else tensor.layout}, {tensor.dtype}, {tensor.device})"
+        for name, tensor in tensors.items()
+        if tensor.is_quantized
+        or tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or type(tensor) not in (Tensor, nn.Parameter)
+        or tensor.dtype not in _TYPES
+    ]
+    if strange:
+        raise CheckpointError(
+            f"{path} has tensors that are no plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
+        )
+    unpacked, size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()), path.stat().st_size
+    if unpacked > _MOST_TIES * size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
+            "get the weights from a source that you trust"
+        )
+
+
+def _each_its_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and no two in the same memory; what is so already is not copied."""
+    own: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        found = tensor.detach().cpu()
+        memory = found.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() != found.nbytes or not found.is_contiguous():
+            found = found.clone(memory_format=torch.contiguous_format)
+        own[name] = found
+        taken.add(found.untyped_storage().data_ptr())
+    return own
+
+
+def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Into `path`, which exists and keeps its mode: the library's file is its owner's alone. Raises OSError."""
+    mode = path.stat().st_mode
+    try:
+        safetensors.torch.save_file(tensors, path, dict(metadata) or None)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:  # its order changes from call to call
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the library writes the same characters in another order"
+        file.seek(8)
+        file.write(text.ljust(size))
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            return Weights(tensors, file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): write it again") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"  # what torch itself goes by
+    if zipped:
+        require_stored(path, damaged)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever its damaged input leads to, KeyError included
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointError(
+            f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
+            f"save the weights alone with `{_RESAVE}`"
+            if refused
+            else damaged
+        ) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        what = "nothing" if content == {} else f"a {type(content).__name__}"
+        raise CheckpointError(f"{path} holds {what} instead of weights by name: save it with `{_RESAVE}`")
+    strange = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if strange:
+        raise CheckpointError(
+            f"{path} has entries that are no tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
+        )
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`x_orig` and `x_mask` become `x`; `x_pruned` and `x_start`, the companions of a soft mask, go with them."""
+    folded = dict(tensors)
+    for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
+        orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
+        if mask is None or mask.shape != orig.shape or not {orig.dtype, mask.dtype} <= _FOLDABLE:
+            continue
+        # Not the plain product: -3.0 * 0.0 is -0.0, and a NaN would survive its own removal.
+        folded[name] = torch.where(mask == 0, torch.zeros_like(orig), orig * mask)
+        for suffix in ("_orig", "_mask", "_pruned", "_start"):
+            folded.pop(name + suffix, None)
+    return folded
+
+
+def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    kinds = {
+        "missing": [name for name in wanted if name not in found],
+        "unknown to the network": [name for name in found if name not in wanted],
+        "of another shape": [
+            f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+        "of another kind": [  # read as the wrong type, bytes are numbers too
+            f"{name} {_type(found[name])} instead of {_type(tensor)}"
+            for name, tensor in wanted.items()
+            if name in found and _kind(found[name]) != _kind(tensor)
+        ],
+    }
+    return [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+
+
+def _kind(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _is_broken(tensor: Tensor, infinity_allowed: bool) -> bool:
+    return bool(tensor.isnan().any() if infinity_allowed else not tensor.isfinite().all())
+
+
+def _listed(names: Sequence[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

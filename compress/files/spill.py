@@ -1,0 +1,80 @@
+"""What a run needs again much later, put aside meanwhile: in a file without a name, where it takes no memory."""
+
+import copy
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from compress.files.atomic import archive
+
+LARGE = 64 << 20
+"""Bytes; less than these stay in memory, since writing them would take longer than they are worth."""
+
+
+class Aside:
+    """Copies of tensors by name, as they are now. The file is in the folder for temporary ones (TMPDIR).
+
+    What cannot be written there, for want of room or because it is more than a plain tensor, stays in memory.
+    """
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self._file = _written(tensors) if _worth_it(tensors) else None
+        if self._file is not None:
+            weakref.finalize(self, self._file.close)
+        self._tensors = copy.deepcopy(tensors) if self._file is None else {}
+
+    def tensors(self) -> Mapping[str, Any]:
+        """Copies, as new as if they had been made by `copy.deepcopy`."""
+        if self._file is None:
+            return copy.deepcopy(self._tensors)
+        self._file.seek(0)
+        found: Mapping[str, Any] = torch.load(self._file, weights_only=True)
+        return found
+
+
+class Shelved:
+    """A network as it is now, of which copies can be had."""
+
+    def __init__(self, model: nn.Module) -> None:
+        held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if _is_plain(tensor)}
+        bare = {key: _like(tensor, torch.empty_like(tensor, device="meta")) for key, tensor in held.items()}
+        self._aside = Aside({str(number): tensor.detach() for number, tensor in enumerate(held.values())})
+        # What `deepcopy` is told to have copied already it takes as it is, wherever in the network it stands.
+        self._bare, self._stand_ins = copy.deepcopy(model, dict(bare)), list(bare.values())
+
+    def copy(self) -> nn.Module:
+        fresh = self._aside.tensors().values()
+        made = {id(bare): _like(bare, tensor) for bare, tensor in zip(self._stand_ins, fresh, strict=True)}
+        return copy.deepcopy(self._bare, made)
+
+
+def _like(old: Tensor, tensor: Tensor) -> Tensor:
+    return nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) in (Tensor, nn.Parameter)
+
+
+def _worth_it(tensors: Mapping[str, Any]) -> bool:
+    values = list(tensors.values())
+    return all(map(_is_plain, values)) and sum(tensor.nbytes for tensor in values) >= LARGE
+
+
+def _written(tensors: Mapping[str, Tensor]) -> BinaryIO | None:
+    """None: it could not be."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+            with archive(os.dup(file.fileno())) as writer:
+                torch.save(tensors, writer)
+        except OSError:
+            return None
+        stack.pop_all()
+    return file

@@ -1,0 +1,247 @@
+"""What shrinks together, derived from the network itself.
+
+The network is traced once (`trace`), and the sizes of its tensors are followed through the graph
+(`dimensions` is their algebra, `rules` says how each operator's result follows from its operands). A factor that is
+left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it. What an operator
+without a rule touches is kept, with its name as the reason: nothing is guessed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import TargetError, UnsupportedModelError
+from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
+from compress.graph.flow import BY_DESIGN, Flow, Number, layer_of
+from compress.graph.rules import note_zeros, rule_of
+from compress.graph.trace import Trace, trace
+
+Role = Literal["writes", "reads", "follows"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one tensor that holds the nodes of a coupling.
+
+    writes: row, bias or scale of a layer that computes the nodes; reads: column of a layer that takes them; follows:
+    what else is known of each node, such as its running mean. Node j is at offset + o * step + j * inner + i along
+    `dim`, for o < outer and i < inner; `size` is the coupling's number of nodes, and `step` size * inner if it is 0.
+    """
+
+    tensor: str
+    dim: int
+    role: Role
+    size: int
+    outer: int = 1
+    inner: int = 1
+    offset: int = 0
+    step: int = 0
+
+    def index(self, nodes: Tensor) -> Tensor:
+        """Positions along `dim` that belong to `nodes` [n] (int64); [outer * n * inner], ascending if they are."""
+        outer = torch.arange(self.outer, device=nodes.device)[:, None, None] * (self.step or self.size * self.inner)
+        inner = torch.arange(self.inner, device=nodes.device)
+        return (self.offset + outer + nodes[:, None] * self.inner + inner).flatten()
+
+    def per_node(self, values: Tensor) -> Tensor:
+        """The sum over all positions of each node, of `values` [length of `dim`]; [size]."""
+        return self._grouped(values).sum(dim=(0, 2))
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """The entries of `values` (of the tensor's shape) that belong to each node; [size, entries]."""
+        return self._grouped(values.movedim(self.dim, 0)).transpose(0, 1).flatten(1)
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        nodes = torch.arange(self.size, device=values.device)
+        return values[self.index(nodes)].reshape(self.outer, self.size, self.inner, *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Nodes that live and go together everywhere: node j of every member, for j in [0, size).
+
+    summed: some computation sums over the nodes without weights, as attention does over the size of a head: such
+    nodes can only be cut where everything that writes them is zero too.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    summed: bool = False
+    factor: Factor = field(default_factory=lambda: Factor(0), compare=False, repr=False)
+
+    def masks(self, model: nn.Module, keep: Tensor) -> dict[str, Tensor]:
+        """What to keep of each parameter so that nodes go on both sides: their rows and biases, and their columns.
+
+        Args:
+            keep: bool [size], False for the nodes that go.
+
+        Returns:
+            Bool masks of the parameters' shapes by qualified name, True = keep.
+        """
+        found: dict[str, Tensor] = {}
+        gone = (~keep).nonzero().flatten()
+        for member in self.members:
+            if member.role == "follows":
+                continue
+            path, _, name = member.tensor.rpartition(".")
+            parameter = getattr(model.get_submodule(path), name)  # under a mask it is no parameter
+            mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
+            mask.index_fill_(member.dim, member.index(gone).to(mask.device), False)
+        return found
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """`found` can shrink. `kept` maps a layer's name to the reason why its width stays.
+
+    stuck: with their reasons, what is known of the widths that stay because the network is not understood there,
+        rather than because they are its input, its output or the size of a picture.
+    names: of every tensor of the network all of its names; more than one if it is tied.
+    shapes: of the network's parameters, one that several modules share by one of its names.
+    positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
+    """
+
+    found: tuple[Coupling, ...]
+    kept: Mapping[str, str]
+    stuck: tuple[tuple[Coupling, str], ...]
+    names: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    positions: Mapping[str, int]
+    numbers: Mapping[Number, tuple[Dim, ...]] = field(repr=False)
+    trace: Trace = field(repr=False)
+
+    def of(self, module: str) -> Coupling:
+        """The coupling whose nodes the layer `module` (its qualified name) computes; the outermost of several.
+
+        Raises:
+            UnsupportedModelError: its width is kept; the message has the reason.
+            TargetError: no such layer, or one that computes no nodes.
+        """
+        for coupling in self.found:
+            if any(member.role == "writes" and module in self._layers(member.tensor) for member in coupling.members):
+                return coupling
+        if module in self.kept:
+            raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
+        names = ", ".join(coupling.name for coupling in self.found) or "none"
+        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers whose nodes can go: {names}.")
+
+    def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
+        """`of` all layers whose qualified names match a shell pattern and whose nodes can go; each coupling once.
+
+        Raises:
+            TargetError, UnsupportedModelError: a name without wildcards as `of` does; a pattern that matches nothing.
+        """
+        layers = [
+            layer
+            for coupling in self.found
+            for member in coupling.members
+            if member.role == "writes"
+            for layer in sorted(self._layers(member.tensor))
+        ]
+        wanted: list[str] = []
+        for pattern in patterns:
+            matches = [layer for layer in layers if fnmatchcase(layer, pattern)] or [pattern]
+            wanted += [pattern] if pattern in self.kept else matches
+        return tuple(dict.fromkeys(self.of(layer) for layer in wanted))
+
+    def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
+        """The numbers of a kind that change when so many nodes are left of some couplings: (number, before, after).
+
+        A number that stands for different sizes at once, such as an attribute of a module that is used twice, comes
+        with each of them.
+        """
+        sizes = {coupling.factor: count for coupling, count in left.items()}
+        for number, dims in self.numbers.items():
+            if number.kind == kind:
+                changes = dict.fromkeys((length(dim, {}), length(dim, sizes)) for dim in dims)
+                yield from ((number, *change) for change in changes if change[0] != change[1])
+
+    def _layers(self, tensor: str) -> set[str]:
+        return {layer_of(name) for name in self.names[tensor]}
+
+
+def couplings(model: nn.Module, example: Tensor) -> Couplings:
+    """Derive from one trace of `model` in evaluation mode on `example` [N, ...] what shrinks together.
+
+    Neither is changed. Of `example` only the sizes of a row and the type matter.
+
+    Raises:
+        InputError: the network does not run on `example`.
+        UnsupportedModelError: it cannot be traced.
+    """
+    traced = trace(model, example)
+    flow = Flow(model, traced.graph)
+    for node in traced.graph.nodes:
+        flow.visit(node, rule_of(node))
+        if node.op == "call_function":
+            note_zeros(flow, node)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return _collect(flow, traced, shapes)
+
+
+def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
+    """A factor that a layer writes, another reads or a computation sums over, and nothing keeps, is a coupling."""
+    found: list[Coupling] = []
+    stuck: list[tuple[Coupling, str]] = []
+    summed = {factor for dim in flow.summed for factor, _ in places(dim)}
+    for factor, members in _members(flow).items():
+        writers = [member for member in members if member.role == "writes"]
+        if not writers:
+            continue
+        if factor not in summed and not any(member.role == "reads" for member in members):
+            keep([factor], "no layer with weights reads it")
+        coupling = Coupling(layer_of(writers[0].tensor), factor.size, tuple(members), factor in summed, factor)
+        if factor.reason is None:
+            found.append(coupling)
+        elif factor.reason not in BY_DESIGN:
+            stuck.append((coupling, factor.reason))
+    numbers = {number: tuple(dims) for number, dims in flow.numbers.items()}
+    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, shapes, flow.positions, numbers, traced)
+
+
+def _members(flow: Flow) -> dict[Factor, list[Member]]:
+    members: dict[Factor, list[Member]] = defaultdict(list)
+    for name, index, dim in _own_dims(flow):
+        roles = _roles(flow, name, index)
+        keep(repeated(dim), f"it stands twice in one dimension of {name!r}")
+        for factor, place in places(dim):
+            step = 0 if place.step == factor.size * place.inner or place.outer == 1 else place.step
+            for role in roles:
+                where = (place.outer, place.inner, place.offset, step)
+                members[factor].append(Member(name, index, role, factor.size, *where))
+    return members
+
+
+def _roles(flow: Flow, name: str, index: int) -> list[Role]:
+    """What is not said to be read is written: a bias, a scale, a learned position."""
+    if name not in flow.parameters:
+        return ["follows"]
+    if (name, index) not in flow.reads:
+        return ["writes"]
+    return ["writes", "reads"] if (name, index) in flow.writes else ["reads"]
+
+
+def _reasons(flow: Flow) -> dict[str, str]:
+    """Of every layer none of whose factors can shrink: why (the outermost one's reason)."""
+    reasons: dict[str, str] = {}
+    used = {name for name, _ in flow.reads | flow.writes}
+    for name, index, dim in _own_dims(flow):
+        if (name, index) in flow.writes or (name in flow.parameters and name not in used):
+            leaves = [factor for factor, _ in places(dim)]
+            if all(factor.reason for factor in leaves):
+                why = str(leaves[0].reason) if leaves else "it has a single node"
+                for alias in flow.names[name]:
+                    reasons.setdefault(layer_of(alias), why)
+    return reasons | flow.kept
+
+
+def _own_dims(flow: Flow) -> Iterator[tuple[str, int, Dim]]:
+    for node, name in {name: (node, name) for node, name in flow.tensors.items()}.values():
+        for index, dim in enumerate(flow.dims(node)):
+            yield name, index, whole(dim)

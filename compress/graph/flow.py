@@ -1,0 +1,183 @@
+"""One walk through a traced network, which learns the dimensions of every value and what its tensors are used for."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import InputError
+from compress.graph.dimensions import Dim, align, fresh, is_kept, keep, size_of
+
+Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
+
+INPUT = "it is a size of the network's input"
+OUTPUT = "it is the network's output"
+EXTENT = "it is a length that does not count nodes, such as a picture's height"
+TABLE = "it is the number of entries of a table"
+GATES = "it counts the gates of a recurrent layer"
+BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A size that the network has as a number, and which must follow when a width shrinks.
+
+    attribute: entry `index` of `name` (module and attribute, "decoder.3.unflattened_size"; 0 for a plain number).
+    number: entry `index` of an operator's argument in the trace ("view_3.size").
+    """
+
+    kind: str
+    name: str
+    index: int
+
+
+class Flow:
+    """What the walk has learned.
+
+    reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
+    summed: dimensions over which a computation sums without weights, as attention does.
+    vanish: values that are zero at a node if all of the network's own tensors are zero there.
+    """
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        self.values: dict[fx.Node, Value] = {}
+        self.tensors: dict[fx.Node, str] = {}
+        self.names = _names(model)
+        self.reads: set[tuple[str, int]] = set()
+        self.writes: set[tuple[str, int]] = set()
+        self.summed: list[Dim] = []
+        self.vanish: set[fx.Node] = set()
+        self.numbers: dict[Number, list[Dim]] = defaultdict(list)
+        self.positions: dict[str, int] = defaultdict(int)
+        self.kept: dict[str, str] = {}
+        self.parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._model = model
+        self._used = {str(node.target) for node in graph.nodes if node.op == "get_attr" and node.users}
+        self._shared: dict[str, Value] = {}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    def visit(self, node: fx.Node, rule: "Rule") -> None:
+        if node.op == "placeholder":
+            self.values[node] = fresh_value(node.meta["val"], INPUT)
+        elif node.op == "get_attr":
+            self.values[node] = self._own(node)
+        elif node.op == "call_function":
+            result = rule(self, node, arguments_of(node))
+            self.values[node] = self._opaque(node, result) if isinstance(result, str) else result
+        else:
+            for source in node.all_input_nodes:
+                keep(self.values[source], OUTPUT)
+
+    def dims(self, node: fx.Node) -> tuple[Dim, ...]:
+        """Dimensions of a node whose value is one tensor."""
+        value = self.values[node]
+        assert isinstance(value, tuple)
+        return value
+
+    def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
+        """Raises InputError where both have nodes, of different numbers."""
+        if one and other and size_of(one) != size_of(other):
+            raise InputError(
+                f"The network does not run on the example: {at(node)} meets {size_of(one)} nodes where it takes "
+                f"{size_of(other)}."
+            )
+        align(one, other, f"{at(node)} takes widths for one that are made of different parts")
+
+    def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
+        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero."""
+        if any(source in self.vanish for source in sources):
+            self.summed.append(dim)
+        else:
+            keep(dim, f"{at(node)} sums over nodes that need not be zero when their weights are")
+
+    def number(self, node: fx.Node, argument: str, dims: Iterable[tuple[int, Dim]]) -> None:
+        """The argument of `node` spells out the sizes of `dims`, by position; those of kept dimensions never change."""
+        for index, dim in dims:
+            if not is_kept(dim):
+                self.numbers[Number("number", f"{node.name}.{argument}", index)].append(dim)
+
+    def attribute(
+        self, node: fx.Node, kinds: tuple[type[nn.Module], ...], name: str, dims: Iterable[tuple[int, Dim]]
+    ) -> None:
+        """As `number`, for the attribute `name` that a module of these classes has, if `node` is its doing."""
+        path = layer_at(node)
+        if isinstance(self._model.get_submodule(path), kinds):
+            for index, dim in dims:
+                self.numbers[Number("attribute", f"{path}.{name}", index)].append(dim)
+
+    def _own(self, node: fx.Node) -> Value:
+        names = self.names.get(str(node.target), ())
+        if not names:
+            return fresh_value(node.meta["val"], f"{node.target!r} is not part of the network's state_dict")
+        self.tensors[node] = names[0]
+        if names[0] in self.parameters:
+            self.vanish.add(node)
+        value = self._shared.setdefault(names[0], fresh_value(node.meta["val"]))
+        if self._used.isdisjoint(names):
+            self._hold(value, "the forward pass does not use it", names)
+        elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
+            self._hold(value, f"it shares its memory with {', '.join(map(repr, names))} of another shape", names)
+        return value
+
+    def _opaque(self, node: fx.Node, why: str) -> Value:
+        reason = f"{at(node)} {why}"
+        for source in node.all_input_nodes:
+            self._hold(self.values[source], reason, [self.tensors[source]] if source in self.tensors else [])
+        return fresh_value(node.meta.get("val"), reason)
+
+    def _hold(self, value: Value, reason: str, names: Iterable[str]) -> None:
+        """Keep `value`, and say so for the layers of the tensors `names`."""
+        keep(value, reason)
+        for name in names:
+            if name in self.parameters:
+                self.kept.setdefault(layer_of(name), reason)
+
+
+# Dimensions of an operator's result, or the reason why they cannot be followed.
+Rule = Callable[[Flow, fx.Node, dict[str, Any]], Value | str]
+
+
+def layer_of(tensor: str) -> str:
+    """Name of the layer that a qualified parameter name belongs to; a bare parameter is a layer of its own."""
+    path, _, leaf = tensor.rpartition(".")
+    return path if path and ("weight" in leaf or "bias" in leaf) else tensor
+
+
+def layer_at(node: fx.Node) -> str:
+    """Qualified name of the innermost module whose code made `node`; "" for the network itself."""
+    return str(node.meta["layer"])
+
+
+def at(node: fx.Node) -> str:
+    return f"{node.target} in {layer_at(node) or 'the network'!r}"
+
+
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Arguments of an operator by name, defaults included."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {}
+    schema = node.target._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in schema}
+    return defaults | dict(zip(defaults, node.args, strict=False)) | node.kwargs
+
+
+def fresh_value(example: object, reason: str | None = None) -> Value:
+    """Dimensions for the traced value `example` of which nothing is known but their sizes."""
+    if isinstance(example, Tensor):
+        return tuple(fresh(size, reason) for size in example.shape)
+    if isinstance(example, tuple | list):
+        return [fresh_value(item, reason) for item in example]
+    return None
+
+
+def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """For every tensor of the state_dict the names of all that begin where it does; more than one: it is tied."""
+    names: dict[object, list[str]] = defaultdict(list)
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}
+    for name, begin in begins.items():
+        names[begin].append(name)
+    return {name: tuple(names[begin]) for name, begin in begins.items()}

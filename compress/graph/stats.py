@@ -1,0 +1,91 @@
+"""How large a network is: parameters, zeros, multiplications, bytes."""
+
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from torch import Tensor, nn
+from torch.backends import cudnn, mha, mkldnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.train.metrics import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Stats:
+    params: int  # entries of all parameters, one that several modules share counted once
+    nonzero: int  # those of them that are not exactly 0.0
+    macs: int  # multiply-accumulates for one sample; multiplying by a stored zero counts too
+
+
+class FileBytes(TypedDict):
+    plain: int
+    gzip: int
+
+
+def measure(model: nn.Module, example: Tensor) -> Stats:
+    """Count `model`, run on `example` [N, ...] (N >= 1) in evaluation mode; neither is changed.
+
+    Parameters are counted as they are stored, so masks are folded before. Multiply-accumulates are those that
+    torch's own counter knows (matrix products, convolutions, attention, recurrent layers), not the elementwise rest.
+    """
+    with FlopCounterMode(display=False) as counter, evaluation_mode(model), _plain_operators():
+        model(example)
+    parameters = list(model.parameters())
+    return Stats(
+        params=sum(parameter.numel() for parameter in parameters),
+        nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
+        macs=round(counter.get_total_flops() / 2 / len(example)),
+    )
+
+
+def tensors(masked: nn.Module, slim: nn.Module) -> list[dict[str, Any]]:
+    """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
+
+    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: what has been
+    under a mask comes last in its module otherwise.
+    """
+    left = {name: list(parameter.shape) for name, parameter in slim.named_parameters()}
+    found = list(masked.named_parameters())
+    first: dict[str, int] = {}
+    for place, (name, _) in enumerate(found):
+        first.setdefault(name.rpartition(".")[0], place)
+    found.sort(key=lambda entry: (first[entry[0].rpartition(".")[0]], -entry[1].dim()))
+    return [
+        {"name": name, "shape": list(parameter.shape), "zeros": parameter.numel() - int(parameter.count_nonzero())}
+        | ({"slim": left[name]} if name in left else {})
+        for name, parameter in found
+    ]
+
+
+@contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Attention and recurrent layers as the matrix products that they are: of fused operators the counter knows few."""
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # that this machine's mkldnn has no TF32
+            sdpa_kernel(SDPBackend.MATH),
+            mkldnn.flags(enabled=False),
+            cudnn.flags(enabled=False),
+        ):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast)
+
+
+def file_bytes(path: str | Path) -> FileBytes:
+    """Size of the file at `path`, as it is and after gzip (level 6), in bytes; read piece by piece."""
+    compressor = zlib.compressobj(level=6, wbits=31)  # 31: the window of 2**15 bytes inside gzip's header and trailer
+    plain = gzip = 0
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 20):
+            plain += len(piece)
+            gzip += len(compressor.compress(piece))
+    return {"plain": plain, "gzip": gzip + len(compressor.flush())}

@@ -1,0 +1,271 @@
+"""A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.errors import DivergedError, InputError
+from compress.files.atomic import atomic
+from compress.files.checkpoint import write_weights
+from compress.files.spill import Shelved
+from compress.proof import prove_same
+from compress.recipe import schema
+from compress.report.page import page
+from compress.run import rehearse
+from compress.run.artefacts import three_networks, write_artefacts
+from compress.run.building import (
+    build_data,
+    build_model,
+    build_task,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
+from compress.run.choice import Pruned
+from compress.run.clock import Clock
+from compress.run.journal import Journal
+from compress.run.output import placing, whole_folder
+from compress.run.pictures import Look, compared
+from compress.run.provenance import describe_data, fingerprint
+from compress.run.setting import Setting, Watcher, optimization
+from compress.run.stage import describe_target, run_stage
+from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
+from compress.slimming.shrink import slim
+from compress.train import random_state
+from compress.train.ranks import ALONE, Ranks
+
+TOLERANCE = 1e-5
+
+
+def prepare(
+    recipe: schema.Recipe,
+    data_root: Path,
+    device: str,
+    watcher: Watcher,
+    clock: Clock,
+    journal: Journal | None = None,
+    ranks: Ranks = ALONE,
+) -> Setting:
+    """Load the data and check that it fits the recipe's network.
+
+    Args:
+        journal: what keeps the run, so that it can be gone on with.
+        ranks: this process among those that train together.
+
+    Raises:
+        DataError, InputError: it is not there, does not fit, or there is no such device.
+    """
+    chosen, task = choose_device(device), build_task(recipe.task)
+    with clock.phase("data"), ranks.first_before_others():
+        dataset = build_data(recipe.data, data_root)
+    require_fit(recipe, dataset)
+    journal = journal or Journal()
+    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
+
+
+def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
+    """Train the recipe's network from the start and write its state_dict to `out`.
+
+    Returns:
+        What was done: data, steps, seconds, mean loss of each epoch, metric on the test images.
+
+    Raises:
+        InputError: the recipe has no `train` section.
+        DivergedError: the loss became NaN; the last good weights are beside `out`.
+        Interrupted: by a signal.
+    """
+    if recipe.train is None:
+        raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe.model, recipe.seed).to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
+    steps = recipe.train.epochs * setting.steps_per_epoch
+    settings, journal = recipe.train, setting.journal
+    journal.open(fingerprint(recipe, None, setting), setting.clock)
+    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
+    journal.follow("clock", setting.clock)
+    journal.follow("model", model)
+    journal.follow("chance", random_state)
+    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt"), setting.ranks):
+        setting.watcher.begin("train", f"train {recipe.name}")
+        training = journal.chapter(
+            "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
+        )
+    setting.ranks.require_same(model)
+    if not setting.ranks.first:
+        return {}
+    metric = setting.evaluate(model)
+    setting.watcher.measured("test", metric, training["steps"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    placing(journal.folder)
+    write_weights(model.state_dict(), out)
+    return {
+        "model": str(out),
+        "data": describe_data(setting),
+        "steps": training["steps"],
+        "seconds": setting.clock.spent("training"),
+        "epoch_losses": training["losses"],
+        "metric": metric,
+    }
+
+
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
+    """The recipe's network with the weights in `source`; without one as it is before any training.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+        DataError: the data do not.
+    """
+    if source is None:
+        model = build_model(recipe.model, recipe.seed)
+    else:
+        model = trained_model(recipe.model, recipe.seed, source)
+    model.to(setting.device)
+    require_inputs(model, setting.example, recipe.model)
+    return model
+
+
+def apply(
+    recipe: schema.Recipe,
+    source: Path,
+    out: Path,
+    setting: Setting,
+    *,
+    warned: list[str] | None = None,
+    place: Callable[[str], str] = str,
+) -> dict[str, Any]:
+    """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
+
+    Args:
+        warned: a list that collects warnings while the run goes on; what is in it at the end is in the results.
+        place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
+
+    Returns:
+        The content of results.json; nothing in another process than the first of several.
+
+    Raises:
+        InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
+        DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
+        NothingPrunedError: no entry was chosen to go.
+        ProofError: slim differs from masked, or a file from slim; nothing is written.
+        Interrupted: by a signal.
+    """
+    torch.manual_seed(recipe.seed)
+    clock, journal = setting.clock, setting.journal
+    warned = [] if warned is None else warned
+    with clock.phase("load"):
+        dense = Shelved(load_dense(recipe, source, setting))
+    with clock.phase("selection"):
+        rehearse.check(recipe, dense.copy(), setting, place)
+    with clock.phase("load"):
+        model = dense.copy()
+    pruned = Pruned(dense=dense.copy)
+    journal.open(fingerprint(recipe, source, setting), clock)
+    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
+    _follow(journal, clock, warned, pruned, model)
+    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
+        stages = [
+            journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
+            for number in range(len(recipe.stages))
+        ]
+    setting.ranks.require_same(model)
+    if not setting.ranks.first:
+        return {}
+    setting.watcher.begin("slim", "slim network")
+    with clock.phase("slim"):
+        small, parity = _slim(model, setting)
+        masked = Shelved(model)
+    journal.close()
+    del model  # from here on, what is in memory is what is looked at
+    looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
+    metrics = {
+        "dense": setting.evaluate(dense.copy(), looks["dense"]),
+        "masked": stages[-1]["after_removal"],
+        "slim": setting.evaluate(small, looks["slim"]),
+    }
+    networks = three_networks(dense, masked, small)
+    del small
+    found = {"stages": stages, **compared(**looks), "parity": parity, "warnings": list(warned)}
+    with whole_folder(out, within=journal.folder) as folder:
+        results = write_artefacts(recipe, networks, folder, setting, metrics, found)
+    # Hours of training are not to be lost to a page that can be made again.
+    with atomic(out / "report.html") as draft:
+        draft.write_text(page(results), encoding="utf-8", newline="\n")
+    return results
+
+
+def _follow(journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module) -> None:
+    """What a checkpoint between two stages holds, in the order in which it is taken up again."""
+    journal.follow("clock", clock)
+    journal.follow("warnings", _Warned(warned))
+    journal.follow("pruned", pruned)
+    journal.follow("shapes", _Shapes(model))
+    journal.follow("model", model)
+    journal.follow("chance", random_state)
+
+
+def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+    stage = recipe.stages[number]
+    setting.watcher.begin(
+        f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
+    )
+    return run_stage(model, stage, number, pruned, setting)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Warned:
+    """What was warned of before an interruption; the same was said again since."""
+
+    said: list[str]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"said": self.said}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.said[:] = state["said"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """The layers that stages have put into the network."""
+
+    model: nn.Module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"edits": edits_to_json(getattr(self.model, "shape_edits", ()))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        apply_edits(self.model, edits_from_json(state["edits"]))
+
+
+def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any]]:
+    """Cut the zeros out, and prove the result on random and on real inputs."""
+    masked.eval()
+    small = slim(masked, setting.example, tolerance=TOLERANCE)
+    real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
+    difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
+    return small, {
+        "masked_vs_slim": difference,
+        "inputs": len(real) + len(setting.example),
+        "tolerance": TOLERANCE,
+    }
+
+
+@contextmanager
+def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None]:
+    """Where training ends in NaN, write the weights that it went back to."""
+    try:
+        yield
+    except DivergedError as error:
+        if not ranks.first:
+            raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(model.state_dict(), path)
+        raise DivergedError(f"{error}; they are in {path}") from error

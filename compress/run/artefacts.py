@@ -1,0 +1,147 @@
+"""The folder that a run leaves: slim's files, sizes, times and figures of dense, masked and slim, and the card."""
+
+import dataclasses
+import gc
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+import compress.export
+from compress.export import latency
+from compress.export.card import model_card
+from compress.files.checkpoint import write_weights
+from compress.files.spill import Shelved
+from compress.graph import stats
+from compress.recipe import schema
+from compress.recipe.loading import resolved_yaml
+from compress.run.provenance import describe_data, machine, versions
+from compress.run.setting import Setting
+
+Networks = dict[str, Callable[[], nn.Module]]
+"""The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
+them anew each time, so that no more of them are in memory than are looked at."""
+
+
+def three_networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Networks:
+    small.cpu()
+    return {"dense": lambda: dense.copy().cpu().eval(), "masked": lambda: masked.copy().cpu(), "slim": lambda: small}
+
+
+def write_artefacts(
+    recipe: schema.Recipe,
+    networks: Networks,
+    folder: Path,
+    setting: Setting,
+    metrics: Mapping[str, dict[str, float]],
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write everything but the page into `folder`, and let go of the networks.
+
+    Args:
+        metrics: of each network on the test images.
+        found: the entries of results.json that the run itself has come to; "parity" is added to.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        ProofError: a file computes something else than the slim network.
+    """
+    described = {
+        name: {**dataclasses.asdict(stats.measure(network(), setting.example.cpu())), "metric": metrics[name]}
+        for name, network in networks.items()
+    }
+    tensors = stats.tensors(networks["masked"](), networks["slim"]())
+    (folder / "checkpoint").mkdir()
+    write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
+    _export(recipe, networks, folder, setting, described, found["parity"])
+    results = {
+        "schema": 1,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "versions": versions(),
+        "machine": machine(setting),
+        "data": describe_data(setting),
+        "models": described,
+        "tensors": tensors,
+        **found,
+    }
+    _text(folder / "recipe.yaml", resolved_yaml(recipe))
+    _text(folder / "MODEL_CARD.md", model_card(results))
+    results["timing"] = setting.clock.split()
+    _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    return results
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _export(
+    recipe: schema.Recipe,
+    networks: Networks,
+    folder: Path,
+    setting: Setting,
+    described: dict[str, dict[str, Any]],
+    parity: dict[str, Any],
+) -> None:
+    """Write the slim network's files; measure size and latency of all three networks, which are let go of for that."""
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
+        homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
+        files: dict[str, dict[str, Path]] = {name: {} for name in networks}
+        sizes = []
+        with setting.clock.phase("export"):
+            for name, kind in _written(recipe, networks, homes, setting.example.cpu(), parity):
+                files[name][kind] = homes[name] / f"{name}.{kind}"
+                # A thread can compress while the interpreter is busy with the next file.
+                sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
+            for entry in described.values():
+                entry["bytes"] = {}
+            for name, kind, found in sizes:
+                described[name]["bytes"] |= _bytes(kind, found.result())
+        networks.clear()
+        gc.collect()  # what was traced hangs in circles
+        if "onnx" in recipe.export:
+            with setting.clock.phase("benchmark"):
+                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
+
+
+def _written(
+    recipe: schema.Recipe, networks: Networks, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
+
+    A `.pt2` is written of slim alone.
+    """
+    note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
+    program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
+    if "safetensors" in recipe.export:
+        for name, network in networks.items():
+            compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
+            yield name, "safetensors"
+    if "pt2" in recipe.export:
+        parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
+    if "onnx" in recipe.export:
+        paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
+        parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
+        del slim, program
+        yield "slim", "onnx"
+        # Converting takes a second each; the others differ from it in nothing but weights and widths.
+        for name in ("dense", "masked"):
+            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
+            yield name, "onnx"
+
+
+def _time(wanted: schema.Benchmark, files: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> None:
+    timings = latency.measure(files, batch_sizes=wanted.batch_sizes, threads=wanted.threads)
+    for name, batches in timings.document("dense")["models"].items():
+        described[name]["latency_ms"] = batches
+
+
+def _bytes(kind: str, found: stats.FileBytes) -> dict[str, int]:
+    return {kind: found["plain"], f"{kind}_gzip": found["gzip"]}

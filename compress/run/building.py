@@ -1,0 +1,186 @@
+"""From a recipe's words to the objects they mean: the data set, the network, and whether they fit."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compress import models
+from compress.data import dataset, sources
+from compress.data.dataset import TrainingData
+from compress.errors import DataError, InputError
+from compress.export.program_file import read_program
+from compress.files.checkpoint import load_weights, read_weights
+from compress.recipe import schema
+from compress.train import metrics
+from compress.train.metrics import evaluation_mode
+
+_MOST_BYTES = 8 * 2**30
+
+
+def build_data(wanted: schema.Data, root: Path) -> TrainingData:
+    """Load the data set; `root` is where named ones lie or are downloaded to.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    first = {"train": wanted.train, "test": wanted.test}
+    match wanted:
+        case schema.NamedData(name="mnist"):
+            return sources.mnist(root, **first)
+        case schema.NamedData(name="fashion_mnist"):
+            return sources.fashion_mnist(root, **first)
+        case schema.NamedData(name="cifar10"):
+            return sources.cifar10(root, **first)
+        case schema.NamedData():
+            return sources.mnist_sample(**first)
+        case schema.NpzData():
+            return sources.from_npz(wanted.npz, wanted.npz_test, **first)
+        case schema.FolderData():
+            return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+        case schema.FactoryData():
+            return dataset.from_factory(wanted.factory)
+
+
+def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
+    """A fresh network; the same seed gives the same weights, and None those of torch's own generator.
+
+    Raises:
+        InputError: a factory that cannot be imported or called, or that returns no module.
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    match wanted:
+        case schema.Autoencoder():
+            return models.autoencoder(wanted.latent, wanted.image, generator=generator)
+        case schema.ConvAutoencoder():
+            return models.conv_autoencoder(wanted.latent, generator=generator)
+        case schema.Classifier():
+            return models.classifier(wanted.image, wanted.classes, generator=generator)
+        case schema.ConvClassifier():
+            return models.conv_classifier(wanted.classes, generator=generator)
+        case schema.ResNet20():
+            return models.resnet20(wanted.image, wanted.classes, generator=generator)
+        case schema.RowLSTM():
+            return models.row_lstm(wanted.image, wanted.hidden, wanted.layers, wanted.classes, generator=generator)
+        case schema.VisionTransformer():
+            sizes = wanted.model_dump(exclude={"name"})
+            return models.vision_transformer(**sizes, generator=generator)
+        case schema.Program():
+            raise InputError(
+                "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
+            )
+        case schema.FactoryModel():
+            if seed is not None:
+                torch.manual_seed(seed)
+            return models.from_factory(wanted.factory, wanted.args)
+
+
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+    """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Raises:
+        InputError: the file cannot be read, or does not fit the recipe's model.
+    """
+    program = isinstance(wanted, schema.Program)
+    if program != (source.suffix == ".pt2"):
+        what = "is a program, and the recipe names another model" if not program else "is no program"
+        raise InputError(f"{source} {what}: a .pt2 file and model: {{name: program}} go together")
+    if program:
+        return read_program(source)
+    model = build_model(wanted, seed)
+    load_weights(model, read_weights(source), str(source))
+    return model
+
+
+def build_task(wanted: schema.Task | schema.OwnTask) -> metrics.Task:
+    """What the word or the functions of a recipe's `task` mean.
+
+    Raises:
+        InputError: a function that cannot be imported.
+    """
+    if not isinstance(wanted, schema.OwnTask):
+        return wanted
+    own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
+    return metrics.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+
+
+class _OwnMeasure:
+    """A loss or metric of the user's own, which may fail in any way."""
+
+    def __init__(self, spec: str) -> None:
+        self._spec, self._function = spec, models.function(spec)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Raises InputError where the function fails, or gives no single number."""
+        try:
+            value = self._function(output, target)
+        except Exception as error:
+            given = " and ".join(f"{value.dtype} {list(value.shape)}" for value in (output, target))
+            raise InputError(
+                f"{self._spec} failed on output and target of {given} ({type(error).__name__}: {error})"
+            ) from error
+        single = isinstance(value, Tensor) and value.numel() == 1
+        if not single and not isinstance(value, float | int):
+            what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
+        return torch.as_tensor(value)
+
+
+def require_room(wanted: schema.Model, source: str) -> None:
+    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
+
+    Raises:
+        InputError: it takes more than 8 GiB, or cannot be built.
+    """
+    try:
+        with torch.device("meta"):  # sizes without memory
+            size = sum(tensor.nbytes for tensor in build_model(wanted, None).parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
+
+
+def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
+    """Refuse images or labels that the recipe's network does not take.
+
+    Raises:
+        DataError: the wrong size of image, or too many classes.
+    """
+    model = recipe.model
+    if isinstance(model, schema.FactoryModel | schema.Program):
+        return
+    dataset.require_shape(dataset, model.image, model.name)
+    if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
+        dataset.require_classes(dataset, model.classes, model.name)
+
+
+def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> None:
+    """Refuse data that the network cannot be run on, whatever the reason.
+
+    Raises:
+        DataError: running it on `example` [N, ...] failed.
+    """
+    try:
+        with evaluation_mode(model):
+            model(example)
+    except Exception as error:  # a network of the user's own may raise anything
+        name = wanted.factory if isinstance(wanted, schema.FactoryModel) else wanted.name
+        shape, reason = "x".join(map(str, example.shape[1:])), str(error).strip().partition("\n")[0]
+        raise DataError(f"{name} does not run on inputs of {shape}, which is what the data are: {reason}") from error
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that "auto" (the first CUDA device, or else the CPU), "cpu" or "cuda" means.
+
+    Raises:
+        InputError: another word, or no CUDA device where one is wanted.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {wanted!r}: choose auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here; choose auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,98 @@
+"""What the page shows of single test images: a few beside their reconstructions, or all by class and prediction."""
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from compress.train.metrics import Task
+
+COUNT = 8
+"""Test images that are shown, spread over the whole test set."""
+
+SIDE = 64
+"""Pixels of a shown image at most; larger ones are averaged down to it."""
+
+CHARACTERS = 96_000
+"""Of all images together in results.json; where they take more, fewer are shown."""
+
+CLASSES = 20
+"""A confusion matrix of more classes could not be read."""
+
+
+class Look:
+    """Watches one network being evaluated: a `seen` of `compress.train.metrics.evaluate`."""
+
+    def __init__(self, task: Task, samples: int | None) -> None:
+        """
+        Args:
+            samples: how many test images there are; where that is not known, the first ones are shown.
+        """
+        self._task = task
+        every = 1 if samples is None else max(1, samples // COUNT)
+        self._wanted = range(0, every * COUNT, every)
+        self._passed = 0
+        self.confusion: Tensor | None = None  # int64 [classes, classes], by true class (row) and predicted one
+        self.images: list[tuple[int, Tensor, Tensor]] = []  # (number, target, output), as float [C, H, W]
+
+    def __call__(self, output: Tensor, target: Tensor) -> None:
+        if self._task == "classify":
+            self._count(output.shape[1], output.argmax(1), target)
+        elif self._task == "reconstruct" and _are_images(target):
+            rows = [number for number in self._wanted if self._passed <= number < self._passed + len(target)]
+            self.images += [
+                (number, target[number - self._passed].float().cpu(), output[number - self._passed].float().cpu())
+                for number in rows
+            ]
+        self._passed += len(target)
+
+    def _count(self, classes: int, guess: Tensor, target: Tensor) -> None:
+        if classes > CLASSES:  # of a vocabulary, the square would not fit into memory either
+            return
+        pairs = (target * classes + guess)[target >= 0]  # cross entropy ignores -100
+        found = torch.bincount(pairs, minlength=classes**2).view(classes, classes).cpu()
+        self.confusion = found if self.confusion is None else self.confusion + found
+
+
+def compared(dense: Look, slim: Look) -> dict[str, Any]:
+    """For results.json: "confusion" of both networks, or "images", or nothing where neither can be shown."""
+    if dense.confusion is not None and slim.confusion is not None:
+        return {"confusion": {"dense": dense.confusion.tolist(), "slim": slim.confusion.tolist()}}
+    found: list[dict[str, Any]] = []
+    left = CHARACTERS
+    for (number, target, before), (_, again, after) in zip(dense.images, slim.images, strict=False):
+        if not torch.equal(target, again):  # a loader of the user's own that shuffles
+            return {}
+        shown = {"input": _png(target), "dense": _png(before), "slim": _png(after)}
+        left -= sum(map(len, shown.values()))
+        if left < 0:
+            break
+        errors = {name: float(F.mse_loss(output, target)) for name, output in (("dense", before), ("slim", after))}
+        found.append({"number": number, **shown, "loss": errors})
+    return {"images": found} if found else {}
+
+
+def _are_images(target: Tensor) -> bool:
+    """[N, 1 or 3, H, W] with values in [0, 1]; a user's own loaders may give anything."""
+    if target.dim() != 4 or target.shape[1] not in (1, 3) or not target.is_floating_point() or not len(target):
+        return False
+    low, high = target.aminmax()
+    return bool(low >= 0) and bool(high <= 1)
+
+
+def _png(image: Tensor) -> str:
+    """Base64 of a PNG of the image [C, H, W], clipped to [0, 1]."""
+    height, width = image.shape[1:]
+    shrink = max(height, width) / SIDE
+    if shrink > 1:
+        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        image = F.interpolate(image[None], size, mode="area")[0]
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    array = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+    stream = BytesIO()
+    Image.fromarray(array.numpy()).save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,247 @@
+"""`compress plan`: what a recipe would do to a network, and how long that would take; nothing is written."""
+
+import copy
+import dataclasses
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.errors import UnsupportedModelError
+from compress.graph import stats
+from compress.graph.coupling import couplings
+from compress.recipe import schema
+from compress.remove.pruner import Pruner, Removal
+from compress.run import rehearse
+from compress.run.apply import load_dense
+from compress.run.choice import Pruned
+from compress.run.clock import Clock
+from compress.run.node_choice import COMPENSATION_SAMPLES
+from compress.run.provenance import describe_data
+from compress.run.rehearse import Place, Rehearsed
+from compress.run.setting import EVALUATION_BATCH, Setting, optimization, unwatched
+from compress.run.stage import describe_target, in_batches_of, masks_gradients, teacher_of
+from compress.select.choose import LayerCollapseWarning
+from compress.slimming.shrink import slim
+from compress.train import metrics
+from compress.train.loop import only_trainable
+
+FEW, MANY = 3, 30
+"""Training steps that are timed: a few in any case, and more of them if they are quick."""
+
+QUICK = 1.0
+"""Seconds of training that are enough for an estimate."""
+
+EVALUATED = 4
+"""Batches of test images that an estimate of an evaluation is made from."""
+
+Now = Callable[[], float]
+
+
+def plan(
+    recipe: schema.Recipe,
+    source: Path | None,
+    setting: Setting,
+    *,
+    warned: Sequence[str] = (),
+    place: Place = str,
+    now: Now = time.perf_counter,
+) -> dict[str, Any]:
+    """Rehearse all stages, and time a few steps of their training.
+
+    Args:
+        source: weights of the network; without them its scores are those of an untrained one.
+        warned: as for `running.apply`.
+        now: the time in seconds.
+
+    Returns:
+        {"recipe", "model", "seed", "data", "now": SIZE, "stages": [...], "kept": [{"layer", "reason"}],
+        "seconds": {...}, "warnings": [...]}, where SIZE is {"params", "nonzero", "macs", "bytes"} of the really slimmed
+        network, and "bytes" those of its tensors. Of a stage: "kind", "target", "criterion", "removal", "measure",
+        "asked", "achieved", "pruned", "of", "steps" and "removal_steps" as in results.json; "matched": what goes of
+        each parameter or layer; "chosen": how that was found out; "after": SIZE; "seconds": estimated, with the
+        "timed_steps" that they rest on.
+
+    Raises:
+        as `running.apply` does before it trains.
+    """
+    torch.manual_seed(recipe.seed)
+    network = load_dense(recipe, source, setting)
+    dense = copy.deepcopy(network)
+    pruned = Pruned(dense=lambda: dense)
+    size = _size(network, setting)
+    kept = couplings(network, setting.example).kept
+    evaluation = _seconds_of_evaluation(network, setting, now)
+    stages, slimming = [], 0.0
+    for found in rehearse.rehearse(recipe, network, pruned, setting, place, now):
+        seconds = _seconds(found, network, pruned, setting, evaluation, now)
+        start = now()
+        after = _slim_size(network, setting)
+        slimming = now() - start
+        stages.append({**_described(found), "after": after, "seconds": seconds})
+    closing = slimming + 2 * evaluation  # of the dense network and of the slim one
+    return {
+        "recipe": recipe.name,
+        "model": None if source is None else str(source),
+        "seed": recipe.seed,
+        "data": describe_data(setting),
+        "now": size,
+        "stages": stages,
+        "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(kept.items())],
+        "seconds": {
+            "stages": sum(stage["seconds"]["total"] for stage in stages),
+            "closing": closing,
+            "total": sum(stage["seconds"]["total"] for stage in stages) + closing,
+            "without": "export and benchmark",
+        },
+        "warnings": list(warned),
+    }
+
+
+def _described(found: Rehearsed) -> dict[str, Any]:
+    stage = found.stage
+    return {
+        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
+        "target": describe_target(stage),
+        "criterion": stage.criterion.model_dump(),
+        "removal": stage.removal.model_dump(mode="json"),
+        "measure": stage.level[0],
+        "asked": found.asked,
+        "achieved": found.achieved,
+        "pruned": found.pruned,
+        "of": found.of,
+        "matched": [
+            {"name": one.name, "of": one.of, "goes": one.goes, "earlier": one.earlier}
+            | ({"layers": list(one.layers)} if one.layers else {})
+            for one in found.matched
+        ],
+        "chosen": {
+            "by": "even scores" if found.even else "criterion",
+            "images": found.images,
+            "again": times_chosen(found.removal) > 1,
+        },
+        "steps": found.steps,
+        "steps_per_epoch": found.steps_per_epoch,
+        "removal_steps": found.removal.steps,
+    }
+
+
+# --- sizes ---
+
+
+def _size(network: nn.Module, setting: Setting) -> dict[str, int]:
+    tensors = network.state_dict().values()
+    return {
+        **dataclasses.asdict(stats.measure(network, setting.example)),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+    }
+
+
+def _slim_size(network: nn.Module, setting: Setting) -> dict[str, int]:
+    """Where nothing can be cut out, of which `rehearse` warns, the size of the network with its zeros."""
+    network.eval()
+    try:
+        return _size(slim(network, setting.example), setting)
+    except UnsupportedModelError:
+        return _size(network, setting)
+
+
+# --- how long ---
+
+
+def times_chosen(removal: Removal) -> int:
+    """How often a removal chooses what goes; found by running it on no parameters."""
+    count = 0
+
+    def counted(share: float, gone: object) -> list[torch.Tensor]:
+        nonlocal count
+        count += share > 0
+        return []
+
+    pruner = Pruner(nn.Module(), [], 1.0 - 1e-9, removal=removal, chooser=counted)
+    while not pruner.removed:
+        pruner.step()
+    return count
+
+
+def _seconds(
+    found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, evaluation: float, now: Now
+) -> dict[str, Any]:
+    setting = in_batches_of(found.stage, setting)
+    step, timed = _seconds_of_step(found, network, pruned, setting, now) if found.steps else (0.0, 0)
+    per_image = evaluation / max(
+        1, EVALUATION_BATCH * len(setting.data.batches("test", EVALUATION_BATCH, setting.task))
+    )
+    training = found.steps * step
+    selection = _seconds_of_selection(found, per_image, setting, step)
+    evaluations = 2 * evaluation  # before and after everything is gone
+    return {
+        "training": training,
+        "selection": selection,
+        "evaluation": evaluations,
+        "total": training + selection + evaluations,
+        "timed_steps": timed,
+    }
+
+
+def _seconds_of_step(
+    found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, now: Now
+) -> tuple[float, int]:
+    """(the median of a training step as the stage has it, masks and teacher included, of how many steps)."""
+    stage, retrain, trial = found.stage, found.stage.retrain, copy.deepcopy(network)
+    assert retrain is not None
+    teacher = teacher_of(trial, stage, pruned)
+    keep = [pruned.keep[path] for path in found.paths]
+    quiet = dataclasses.replace(setting, watcher=unwatched, clock=Clock())
+    # The rehearsal has said it already.
+    ignored = warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
+    with ignored, only_trainable(trial, found.trainable):
+        pruner = Pruner(
+            trial, found.paths, keep=keep, removal=found.removal, mask_gradients=masks_gradients(stage, found.removal)
+        )
+
+        def durations(steps: int) -> list[float]:
+            ends: list[float] = []
+
+            def after_step(step: int) -> None:
+                pruner.step()
+                ends.append(now())
+
+            quiet.train(trial, steps, optimization(retrain), after_step, teacher, pruner)
+            return [end - start for start, end in pairwise(ends)]
+
+        taken = durations(FEW)
+        if statistics.median(taken) * FEW < QUICK:
+            taken = durations(min(MANY, max(FEW, int(QUICK / max(statistics.median(taken), 1e-9)))))
+    return statistics.median(taken), len(taken)
+
+
+def _seconds_of_selection(found: Rehearsed, per_image: float, setting: Setting, step: float) -> float:
+    """Each choice takes as many times longer than the rehearsed one as the criterion looks at more images."""
+    stage, choices = found.stage, times_chosen(found.removal)
+    share = (found.wanted or found.images or 1) / (found.images or 1)
+    if found.even:  # a forward pass over the images for each node
+        choice = found.choice_seconds + per_image * (found.wanted or 0) * found.of
+    else:
+        choice = found.choice_seconds * share
+    # Principal axes are found once, before anything is chosen.
+    once = found.analysis_seconds * (share if isinstance(stage.criterion, schema.PrincipalAxes) else 1)
+    if stage.compensate:
+        once += per_image * COMPENSATION_SAMPLES
+    if stage.regrow is not None and isinstance(stage.regrow.samples, int):
+        choice += step * stage.regrow.samples / setting.batch_size
+    return once + choices * choice
+
+
+def _seconds_of_evaluation(network: nn.Module, setting: Setting, now: Now) -> float:
+    batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
+    count = min(EVALUATED, len(batches))
+    start = now()
+    metrics.evaluate(network, lambda: islice(batches(), count), setting.task)
+    return (now() - start) / count * len(batches)

@@ -1,0 +1,73 @@
+"""What a result hangs on: versions, machine, data, and the hash of the weights that it began with."""
+
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from compress.data.dataset import Dataset, Part
+from compress.data.streaming import StreamedDataset
+from compress.recipe import schema
+from compress.run.checkpoints import Fingerprint
+from compress.run.setting import Setting
+
+PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
+
+
+def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
+    """Everything that determines what a run comes to; which files are written and timed does not."""
+    return {
+        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
+        "weights": None if source is None else _sha256(source),
+        "data": setting.data.sha256,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "device": str(setting.device),
+        "processes": setting.ranks.count,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a result may hang on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def machine(setting: Setting) -> dict[str, Any]:
+    """The machine's entry of results.json."""
+    several = {} if setting.ranks.count == 1 else {"processes": setting.ranks.count}
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device), **several}
+
+
+def describe_data(setting: Setting) -> dict[str, Any]:
+    """The data's entry of results.json."""
+    found = setting.data
+    return {
+        "name": found.name,
+        "sha256": found.sha256,
+        "shape": list(found.shape),
+        **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
+        **(
+            {"mean": found.mean.tolist(), "std": found.std.tolist()}
+            if isinstance(found, Dataset | StreamedDataset)
+            else {}
+        ),
+        **({"note": found.note} if found.note else {}),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as this system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

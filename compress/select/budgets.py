@@ -1,0 +1,160 @@
+"""Which nodes go: their scores over all members combined, compared within a coupling, among alike ones or globally."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError, TargetError
+from compress.graph.coupling import Coupling, Couplings
+
+Ranking = Literal["coupling", "isomorphic", "global"]
+Keep = dict[Coupling, Tensor]
+
+_STEPS = 30  # halvings of the interval in which the sparsity for a budget is sought
+
+
+def norms(model: nn.Module, coupling: Coupling) -> Tensor:
+    """The L2 norm of each node over all of its rows, biases, scales and columns; [size], larger = keep."""
+    squares = torch.zeros(coupling.size)
+    for member in coupling.members:
+        if member.role != "follows":
+            squares += member.matrix(model.get_parameter(member.tensor).detach().square()).sum(1).float().cpu()
+    return squares.sqrt()
+
+
+def choose_nodes(
+    known: Couplings,
+    scores: Mapping[Coupling, Tensor],
+    *,
+    sparsity: float | None = None,
+    params: float | None = None,
+    macs: float | None = None,
+    ranking: Ranking = "coupling",
+    multiple_of: int = 1,
+    min_nodes: int | float = 1,
+    earlier: Mapping[Coupling, Tensor] | None = None,
+) -> Keep:
+    """Which nodes stay, of every coupling in `scores`: bool [size], True = keep.
+
+    Args:
+        scores: [size] of each coupling that may shrink, larger = keep; `norms` gives such scores.
+        sparsity: fraction of the nodes that go, in [0, 1); or else a budget:
+        params: fraction of the network's parameters that may be left, in (0, 1).
+        macs: the same of its multiply-adds.
+        ranking: nodes compete within their coupling, with those of couplings whose members are alike (whose scores
+            are of one kind), or with all others.
+        multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
+        min_nodes: of every coupling at least so many stay, or this share of its nodes if it is below 1.
+        earlier: bool [size] of any couplings, what earlier choices kept: the rest goes first, and counts in a budget.
+
+    Raises:
+        InputError: not exactly one of the three was given, one is out of range, or the budget cannot be reached.
+        TargetError: a score is NaN.
+    """
+    given = [value for value in (sparsity, params, macs) if value is not None]
+    if len(given) != 1 or not 0 <= given[0] < 1 or multiple_of < 1 or min_nodes <= 0:
+        raise InputError(
+            f"Give one of sparsity, params and macs, in [0, 1), multiple_of from 1 and min_nodes above 0; found "
+            f"sparsity={sparsity}, params={params}, macs={macs}, multiple_of={multiple_of}, min_nodes={min_nodes}."
+        )
+    for coupling, score in scores.items():
+        if score.isnan().any():
+            raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
+    before: Mapping[Coupling, Tensor] = earlier or {}
+    scores = {coupling: taken_first(score, before.get(coupling)) for coupling, score in scores.items()}
+    pools = _pools(scores, ranking)
+
+    def at(share: float) -> Keep:
+        keep = _at(share, scores, pools, multiple_of, min_nodes)
+        return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
+
+    if sparsity is not None:
+        return at(sparsity)
+    weights = weights_of("params" if macs is None else "macs", known)
+    budget = given[0] * cost(known, {}, weights)
+    low, high = 0.0, 1.0
+    least = cost(known, {**before, **at(high)}, weights)
+    if least > budget:
+        raise InputError(
+            f"The budget of {given[0]:.0%} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
+            f"min_nodes={min_nodes} allow, {least / budget * given[0]:.0%} is left."
+        )
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        fits = cost(known, {**before, **at(middle)}, weights) <= budget
+        low, high = (low, middle) if fits else (middle, high)
+    return at(high)
+
+
+def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+    """The scores of a coupling's nodes; what earlier choices took is below all others, since it counts already."""
+    scores = scores.float().cpu()
+    return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
+
+
+def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
+    """Bool masks of all parameters that hold the nodes of `keep`, by name, True = keep: norms' scale and shift too."""
+    found: dict[str, Tensor] = {}
+    for coupling, nodes in keep.items():
+        for name, mask in coupling.masks(model, nodes).items():
+            found[name] = found[name] & mask if name in found else mask
+    return found
+
+
+def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:
+    """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left."""
+    shapes = {name: list(known.shapes[name]) for name in weights}
+    stays: dict[tuple[str, int], Tensor] = {}
+    for coupling, nodes in keep.items():
+        gone = (~nodes).nonzero().flatten()
+        for member in coupling.members:
+            if member.tensor in shapes:
+                length = shapes[member.tensor][member.dim]
+                mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
+                mask[member.index(gone)] = False
+    for (name, dim), mask in stays.items():
+        shapes[name][dim] = int(mask.sum())
+    return sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
+
+
+def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
+    """What an entry of each parameter costs: one parameter, or so many multiply-adds for a sample."""
+    return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
+
+
+def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Coupling]]:
+    """Couplings whose nodes compete. Alike are those whose members are of the same roles, in the same dimensions."""
+    if ranking == "coupling":
+        return [[coupling] for coupling in scores]
+    if ranking == "global":
+        return [list(scores)]
+    pools: dict[object, list[Coupling]] = defaultdict(list)
+    for coupling in scores:
+        kind = (coupling.summed, frozenset((member.role, member.dim) for member in coupling.members))
+        pools[kind].append(coupling)
+    return list(pools.values())
+
+
+def _at(
+    sparsity: float,
+    scores: Mapping[Coupling, Tensor],
+    pools: list[list[Coupling]],
+    multiple_of: int,
+    min_nodes: int | float,
+) -> Keep:
+    """The lowest round(sparsity * n) of each pool go; what rounding gives back are the best of those."""
+    keep: Keep = {}
+    for pool in pools:
+        together = torch.cat([scores[coupling] for coupling in pool])
+        stays = torch.ones(len(together), dtype=torch.bool)
+        stays[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
+        for coupling, mine in zip(pool, torch.split(stays, [coupling.size for coupling in pool]), strict=True):
+            floor = min_nodes if min_nodes >= 1 else max(1, round(min_nodes * coupling.size))
+            count = max(int(mine.sum()), int(floor))
+            count = min(-(-count // multiple_of) * multiple_of, coupling.size)
+            best = scores[coupling].argsort(descending=True, stable=True)[:count]
+            keep[coupling] = torch.zeros(coupling.size, dtype=torch.bool).index_fill_(0, best, True)
+    return keep

@@ -1,0 +1,252 @@
+"""The sizes that slimming changed, as a list that rebuilds the slim network from the dense one, without pickle."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import CheckpointError
+from compress.graph.layers import CONVOLUTIONS
+from compress.graph.trace import tensors_of, trace
+from compress.slimming.bottleneck import Affine, take_apart
+from compress.slimming.traced import numbers_of, set_number, traced_module
+
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
+
+# Attributes that an edit may change, and of which modules.
+EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
+    "unflattened_size": (nn.Unflatten,),
+    "groups": CONVOLUTIONS,
+    "num_groups": (nn.GroupNorm,),
+    "num_channels": (nn.GroupNorm,),
+}
+
+
+_MOST_ROUNDS = 64
+"""Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
+
+_MOST_ENTRIES = 2**28
+"""Of an example input that a network is traced for."""
+
+
+@dataclass(frozen=True)
+class ShapeEdit:
+    """One size that slimming changed, from `before` to `after`.
+
+    tensor: dimension `index` of the parameter or buffer `name`.
+    attribute: entry `index` of the attribute `name` (module and attribute, "decoder.3.unflattened_size"), or the
+        attribute itself, if it is one number.
+    input: nothing changes. The network becomes the graph traced of it, for inputs of the type `name` ("float32")
+        whose size `index` is `before`; these edits come first, and the tensors and numbers after them are the graph's.
+    bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
+        before those of the layers that it makes.
+    number: entry `index` of an operator's argument in that graph ("view_3.size").
+
+    Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
+    """
+
+    kind: Kind
+    name: str
+    index: int
+    before: int
+    after: int
+
+
+def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
+    """Give `model`, in place, the shapes that `edits` say; changed tensors are new and zero, to be loaded into.
+
+    Returns the model, or the module traced of it, whose `shape_edits` now hold these edits too. Nothing is changed
+    unless the edits fit.
+
+    Raises:
+        CheckpointError: an edit names no tensor, attribute or number of the model, or its sizes are not the model's.
+    """
+    rounds = _rounds(edits)
+    if len(rounds) > _MOST_ROUNDS:
+        raise CheckpointError(f"The shape edits are of {len(rounds)} slimmings; {_MOST_ROUNDS} is the most.")
+    for part in rounds:
+        given = [edit for edit in part if edit.kind == "input"]
+        if given:
+            model = _traced(model, given)
+        elif part and part[0].kind == "bottleneck":
+            _check(model, part[:1])
+            insert_bottleneck(model, part[0].name)
+            part = part[1:]
+        model = change(model, part)
+    return model
+
+
+def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
+    """`apply_edits` for one round of edits, of a model that is traced already where they are of a graph."""
+    _check(model, edits)
+    tensors = tensors_of(model)
+    shapes: dict[str, list[int]] = {}
+    for edit in edits:
+        if edit.kind == "tensor":
+            shapes.setdefault(edit.name, list(tensors[edit.name].shape))[edit.index] = edit.after
+        elif edit.kind == "attribute":
+            path, _, name = edit.name.rpartition(".")
+            old = getattr(model.get_submodule(path), name)
+            new = (*old[: edit.index], edit.after, *old[edit.index + 1 :]) if isinstance(old, tuple) else edit.after
+            setattr(model.get_submodule(path), name, new)
+        elif edit.kind == "number":
+            set_number(model, edit.name, edit.index, edit.after)  # type: ignore[arg-type]
+    made: dict[int, Tensor] = {}  # what was one tensor with several names stays one
+    for name, shape in shapes.items():
+        path, _, leaf = name.rpartition(".")
+        new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
+        setattr(model.get_submodule(path), leaf, new_tensor)
+    for module in {name.rpartition(".")[0] for name in shapes}:
+        _state_widths(model.get_submodule(module))
+    if isinstance(model, fx.GraphModule):
+        model.recompile()
+    model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
+    return model
+
+
+def insert_bottleneck(model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None) -> str:
+    """`take_apart`, and note it among the model's `shape_edits`, so that what is saved of it can be loaded again."""
+    axes_name, width = take_apart(model, name, axes, reader)
+    edit = ShapeEdit("bottleneck", name, 0, width, width)
+    model.shape_edits = _compose(getattr(model, "shape_edits", ()), [edit])  # type: ignore[assignment]
+    return axes_name
+
+
+def edits_to_json(edits: Sequence[ShapeEdit]) -> str:
+    return json.dumps([asdict(edit) for edit in edits])
+
+
+def edits_from_json(text: str) -> tuple[ShapeEdit, ...]:
+    """Raises CheckpointError unless `text` is exactly what `edits_to_json` writes."""
+    try:
+        entries = json.loads(text, object_pairs_hook=tuple)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"The list of shape edits is not JSON ({error}); the file is damaged.") from error
+    if not isinstance(entries, list):
+        raise CheckpointError(f"The shape edits are a {type(entries).__name__}, not a list; the file is damaged.")
+    return tuple(_edit(entry) for entry in entries)
+
+
+def input_edits(example: Tensor) -> Iterator[ShapeEdit]:
+    """What `apply_edits` must know to trace the network again."""
+    for index, size in enumerate((2, *example.shape[1:])):
+        yield ShapeEdit("input", str(example.dtype).removeprefix("torch."), index, size, size)
+
+
+def _edit(entry: Any) -> ShapeEdit:
+    types = {"kind": str, "name": str, "index": int, "before": int, "after": int}
+    values = dict(entry) if isinstance(entry, tuple) and len(entry) == len(types) else {}
+    if {key: type(value) for key, value in values.items()} != types or values["kind"] not in get_args(Kind):
+        raise CheckpointError(f"{str(entry)[:200]} is no shape edit; it has exactly the keys {', '.join(types)}.")
+    return ShapeEdit(**values)
+
+
+def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
+    """What was slimmed as a graph may have been slimmed before, and again; a bottleneck comes before its own edits."""
+    rounds: list[list[ShapeEdit]] = [[]]
+    for edit in edits:
+        if edit.kind == "bottleneck" or (edit.kind == "input" and edit.index == 0):
+            rounds.append([])
+        rounds[-1].append(edit)
+    return rounds
+
+
+def _traced(model: nn.Module, given: Sequence[ShapeEdit]) -> nn.Module:
+    dtype = getattr(torch, given[0].name, None)
+    sizes = [edit.before for edit in given]
+    if not isinstance(dtype, torch.dtype) or [edit.index for edit in given] != list(range(len(sizes))):
+        raise CheckpointError("The shape edits for a traced network do not say what input it takes; file damaged.")
+    if min(sizes) < 1 or prod(sizes) > _MOST_ENTRIES:
+        raise CheckpointError(f"The shape edits are for inputs of the sizes {sizes}, which no network takes.")
+    earlier = getattr(model, "shape_edits", ())
+    try:
+        module = traced_module(trace(model, torch.zeros((), dtype=dtype).expand(sizes)))
+    except Exception as error:
+        raise CheckpointError(
+            f"The shape edits are for a network that takes inputs of the sizes {sizes}, and the model does not "
+            f"({error}); build the dense network that was slimmed."
+        ) from error
+    module.shape_edits = earlier  # type: ignore[assignment]
+    return module
+
+
+def _check(model: nn.Module, edits: Sequence[ShapeEdit]) -> None:
+    tensors, modules = tensors_of(model), dict(model.named_modules())
+    numbers = numbers_of(model) if isinstance(model, fx.GraphModule) else {}
+    repeated = [place for place, n in Counter((edit.kind, edit.name, edit.index) for edit in edits).items() if n > 1]
+    if repeated and repeated[0][0] != "input":
+        raise CheckpointError(f"The shape edits change {repeated[0][1]!r}, index {repeated[0][2]}, more than once.")
+    for edit in edits:
+        sizes = _sizes(edit, tensors, modules, numbers)
+        if not 0 <= edit.index < len(sizes) or sizes[edit.index] != edit.before:
+            raise CheckpointError(
+                f"A shape edit expects {edit.before} at index {edit.index} of {edit.name!r}, whose sizes in the model "
+                f"are {list(sizes)}; build the dense network that was slimmed."
+            )
+        if not 1 <= edit.after <= edit.before:
+            raise CheckpointError(
+                f"A shape edit makes {edit.before} of {edit.name!r} into {edit.after}; it may only shrink."
+            )
+
+
+def _sizes(
+    edit: ShapeEdit,
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    numbers: Mapping[str, tuple[int, ...]],
+) -> tuple[int, ...]:
+    """What the model has in the place that `edit` is about."""
+    path, _, attribute = edit.name.rpartition(".")
+    if edit.kind == "tensor" and edit.name in tensors:
+        return tuple(tensors[edit.name].shape)
+    if edit.kind == "attribute" and isinstance(modules.get(path), EDITABLE.get(attribute, ())):
+        value = getattr(modules[path], attribute)
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    if edit.kind == "number" and edit.name in numbers:
+        return numbers[edit.name]
+    if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):
+        return (layer.in_features,)
+    if edit.kind == "input":
+        return (edit.before,) * (edit.index + 1)
+    raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
+
+
+def _resized(old: Tensor, shape: Sequence[int]) -> Tensor:
+    new = old.new_zeros(shape)
+    return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
+def _state_widths(module: nn.Module) -> None:
+    """The numbers that a layer tells about its weights."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.RNNBase):
+        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
+        module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
+    elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
+        module.num_features = len(module.weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _compose(earlier: Sequence[ShapeEdit], later: Sequence[ShapeEdit]) -> tuple[ShapeEdit, ...]:
+    """Edits that lead from the dense sizes to the latest ones; those of a new graph are a round on their own."""
+    if any(edit.kind in ("input", "bottleneck") for edit in later):
+        return (*earlier, *later)
+    *rounds, last = _rounds(earlier)
+    composed = {(edit.kind, edit.name, edit.index): edit for edit in last}
+    for edit in later:
+        place = (edit.kind, edit.name, edit.index)
+        composed[place] = replace(edit, before=composed.get(place, edit).before)
+    return (*(edit for part in rounds for edit in part), *composed.values())

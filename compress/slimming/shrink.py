@@ -1,0 +1,180 @@
+"""Nodes that nothing reads are cut out of the tensors; the result is proven to compute the same."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compress.errors import InputError, ProofError, UnsupportedModelError
+from compress.graph.coupling import Coupling, Couplings, couplings
+from compress.graph.trace import tensors_of
+from compress.proof import prove_same
+from compress.slimming.constants import fold_constants
+from compress.slimming.dead import all_zero, dead_nodes
+from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.traced import traced_module
+
+Positions = Mapping[tuple[str, int], Tensor]
+
+
+def slim(
+    model: nn.Module, example: Tensor, *, tolerance: float = 1e-5, optimizer: torch.optim.Optimizer | None = None
+) -> nn.Module:
+    """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
+
+    A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
+    every input (its row is zero) and can be folded into the next bias; where a computation sums over the nodes without
+    weights, as attention does, its rows and biases must be 0.0 too. The last node of a width stays even if it is dead.
+
+    The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
+    network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
+    class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
+
+    Args:
+        example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
+        tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
+            float64 must agree to 1e-7 times it.
+        optimizer: of the model's parameters; it goes on with those of the copy, its state cut in the same way.
+
+    Raises:
+        InputError: the model still carries pruning masks, or does not run on `example`.
+        UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
+            or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
+        ProofError: the smaller network would compute something else.
+    """
+    if prune.is_pruned(model):
+        raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
+    known, tensors, dead = _dead(model, example)
+    if not dead:
+        small = apply_edits(copy.deepcopy(model), ())
+        _carry_over(optimizer, model, small, {})
+        return small
+    kept = _kept_positions(dead, known, tensors)
+    exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    allowed = tolerance * 1e-7 if exact else tolerance
+    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    try:
+        small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
+        _fill(tensors_of(small), tensors, kept)
+        prove_same(model, small, _inputs(example), allowed)
+    except ProofError:
+        small = _slim_graph(model, known, left, kept, tensors, example)
+        prove_same(model, small, _inputs(example), allowed)
+    _carry_over(optimizer, model, small, kept)
+    return small
+
+
+def cuttable(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """How many nodes `slim` would cut out of `model`, by the name of the layer that computes them.
+
+    Raises:
+        UnsupportedModelError: as `slim`.
+    """
+    return {coupling.name: len(nodes) for coupling, nodes in _dead(model, example)[2].items()}
+
+
+def _dead(model: nn.Module, example: Tensor) -> tuple[Couplings, dict[str, Tensor], dict[Coupling, Tensor]]:
+    """(what shrinks together, the tensors with constants folded into them, the nodes that go)."""
+    known = couplings(model, example)
+    tensors = fold_constants(known, tensors_of(model))
+    dead = dead_nodes(known.found, tensors)
+    if not dead:
+        _refuse_stuck(known, tensors)
+    return known, tensors, dead
+
+
+def _slim_graph(
+    model: nn.Module,
+    known: Couplings,
+    left: Mapping[Coupling, int],
+    kept: Positions,
+    tensors: Mapping[str, Tensor],
+    example: Tensor,
+) -> nn.Module:
+    """The class's own code has sizes in it that no attribute changes."""
+    module: nn.Module = copy.deepcopy(traced_module(known.trace))
+    earlier: Any = getattr(model, "shape_edits", ())
+    module.shape_edits = earlier
+    own = tensors_of(module)
+    kept = {place: positions for place, positions in kept.items() if place[0] in own}
+    edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
+    module = change(module, edits)
+    _fill(tensors_of(module), tensors, kept)
+    return module
+
+
+def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+    for coupling, reason in known.stuck:
+        if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
+            raise UnsupportedModelError(
+                f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "
+                f"{reason}."
+            )
+
+
+def _kept_positions(dead: Mapping[Coupling, Tensor], known: Couplings, tensors: Mapping[str, Tensor]) -> Positions:
+    """Positions that stay (int64) along each (tensor, dimension) that shrinks; a tied tensor comes with all names."""
+    stays: dict[tuple[str, int], Tensor] = {}
+    for coupling, nodes in dead.items():
+        for member in coupling.members:
+            length = tensors[member.tensor].shape[member.dim]
+            mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
+            mask[member.index(nodes)] = False
+    return {
+        (alias, dim): mask.nonzero().flatten() for (name, dim), mask in stays.items() for alias in known.names[name]
+    }
+
+
+def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[ShapeEdit]:
+    for (name, dim), positions in kept.items():
+        yield ShapeEdit("tensor", name, dim, tensors[name].shape[dim], len(positions))
+
+
+def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Iterator[ShapeEdit]:
+    for number, before, after in known.resized(left, kind):
+        yield ShapeEdit("attribute" if kind == "attribute" else "number", number.name, number.index, before, after)
+
+
+@torch.no_grad()
+def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
+    for name, tensor in small.items():
+        if name in tensors:  # a graph has constants of its own
+            tensor.copy_(_cut(tensors[name].detach(), name, kept))
+
+
+def _carry_over(optimizer: torch.optim.Optimizer | None, model: nn.Module, small: nn.Module, kept: Positions) -> None:
+    """Let the optimizer train the parameters of `small`; averages that have a parameter's shape are cut like it."""
+    if optimizer is None:
+        return
+    new = dict(small.named_parameters(remove_duplicate=False))
+    names = {parameter: name for name, parameter in model.named_parameters() if name in new}
+    for group in optimizer.param_groups:
+        group["params"] = [new[names[old]] if old in names else old for old in group["params"]]
+    for old, name in names.items():
+        if old in optimizer.state:
+            state = optimizer.state.pop(old)
+            optimizer.state[new[name]] = {
+                key: _cut(value, name, kept) if isinstance(value, Tensor) and value.shape == old.shape else value
+                for key, value in state.items()
+            }
+
+
+def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
+    for (other, dim), positions in kept.items():
+        if other == name:
+            tensor = tensor.index_select(dim, positions.to(tensor.device))
+    return tensor
+
+
+def _inputs(example: Tensor) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for rows in (2, 5):
+        shape = (rows, *example.shape[1:])
+        if example.is_floating_point():
+            yield torch.randn(shape, generator=generator).to(example)
+        else:  # class or token numbers: any others might be out of range
+            yield example.flatten()[torch.randint(example.numel(), shape, generator=generator).to(example.device)]
+    yield example

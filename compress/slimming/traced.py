@@ -1,0 +1,82 @@
+"""A network as the graph that was traced of it, with its sizes as numbers that can be changed.
+
+The forward code of a class may have sizes in it that no attribute can change, such as `C // num_heads` in an
+attention. The traced graph has them too, but as arguments of its operators. A module made of it has the names and
+tensors of the original; it always computes as in evaluation mode (dropout and batch statistics stay off).
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from compress.graph.dimensions import BATCH
+from compress.graph.flow import arguments_of
+from compress.graph.trace import Trace
+
+_VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
+
+
+def traced_module(traced: Trace) -> fx.GraphModule:
+    """The trace as a module on the same tensors, in which every size that may change is a plain number."""
+    graph = copy.deepcopy(traced.graph)
+    for node in graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            _loosen(node)
+    graph.eliminate_dead_code()
+    return fx.GraphModule(dict(traced.tensors), graph).eval()
+
+
+def _loosen(node: fx.Node) -> None:
+    """Write out what follows from a size that may change, and leave the size of the batch to the operator."""
+    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    arguments = arguments_of(node)
+    if name in ("chunk", "split"):
+        place, source = arguments["dim"], node.args[0]
+        sizes = [part.shape[place] for part in node.meta["val"]]
+        if sum(sizes) % BATCH:
+            node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
+    elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
+        size = arguments["query"].meta["val"].shape[-1]
+        node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(size)}
+    elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
+        size = arguments["self"].meta["val"].shape[arguments["dim"]]
+        ends = [arguments["start"], arguments["end"]]
+        if size % BATCH and any(isinstance(end, int) and end < 0 for end in ends):
+            for key, end in zip(("start", "end"), ends, strict=True):
+                set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
+    elif name in _VIEWS and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1:
+        sizes = arguments[_VIEWS[name]]
+        if -1 not in sizes:
+            set_argument(node, _VIEWS[name], [size if isinstance(size, int) else -1 for size in sizes])
+
+
+def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
+    """All sizes of the graph by name ("view_3.size"); what is no number is -1."""
+    found: dict[str, tuple[int, ...]] = {}
+    for node in module.graph.nodes:
+        for name, value in arguments_of(node).items():
+            several = value if isinstance(value, list | tuple) else [value]
+            if any(type(entry) is int for entry in several):
+                found[f"{node.name}.{name}"] = tuple(entry if type(entry) is int else -1 for entry in several)
+    return found
+
+
+def set_number(module: fx.GraphModule, name: str, index: int, value: int) -> None:
+    node_name, _, argument = name.rpartition(".")
+    node = next(node for node in module.graph.nodes if node.name == node_name)
+    old = arguments_of(node)[argument]
+    if isinstance(old, list | tuple):
+        set_argument(node, argument, [*old[:index], value, *old[index + 1 :]])
+    else:
+        set_argument(node, argument, value)
+
+
+def set_argument(node: fx.Node, name: str, value: Any) -> None:
+    position = list(arguments_of(node)).index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)

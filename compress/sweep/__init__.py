@@ -1,0 +1,1 @@
+"""Many independent runs: cells with cached results, computed by several workers."""

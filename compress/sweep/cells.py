@@ -1,0 +1,184 @@
+"""What a cell runs on, and what its key hangs on: the trained network, and the training images with a part held out."""
+
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from compress.data.dataset import Dataset
+from compress.errors import DataError
+from compress.files.checkpoint import Weights, load_weights, read_weights
+from compress.recipe import schema
+from compress.run.building import (
+    build_data,
+    build_model,
+    build_task,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
+from compress.run.clock import Clock
+from compress.run.provenance import cpu_name
+from compress.run.setting import Setting, unwatched
+from compress.sweep import jobs
+from compress.sweep.engines import Workers
+from compress.sweep.trained import Trained
+
+HELD_OUT = 0.1
+"""The share of the training images on which choices are made."""
+
+Bar = Callable[[str], AbstractContextManager[Callable[[jobs.Progress], None]]]
+
+
+def silent(title: str) -> AbstractContextManager[Callable[[jobs.Progress], None]]:
+    """A `Bar` that shows nothing."""
+    return nullcontext(lambda progress: None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What cells have in common: whose data, network and task, where the data lie, and what computes."""
+
+    recipe: schema.Recipe
+    data_root: Path
+    device: str
+
+
+class Cell(Protocol):
+    """A run whose result hangs on nothing but itself and its place; picklable, as both are."""
+
+    def key(self, place: Place) -> str:
+        """Hash of everything that determines the result."""
+        ...
+
+    def run(self, place: Place) -> dict[str, Any]:
+        """The result, a JSON document."""
+        ...
+
+
+def compute(
+    cells: Sequence[tuple[str, Cell]],
+    place: Place,
+    cache: Path,
+    workers: Workers,
+    on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
+) -> list[dict[str, Any]]:
+    """The results of (title, cell), in their order, each with its `key`; those in the folder `cache` are taken.
+
+    Raises:
+        SweepError: cells failed; the others are kept.
+    """
+    jobs = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
+    found = jobs.run(jobs, cache, workers, on_progress)
+    return [{"key": job.key, **found[job.key]} for job in jobs]
+
+
+@dataclass(frozen=True)
+class _Call:
+    cell: Cell
+    place: Place
+
+    def __call__(self) -> dict[str, Any]:
+        return self.cell.run(self.place)
+
+
+def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, Any]:
+    """What the key of every cell hangs on; files may move, and what a network or data set is called is no part of it.
+
+    Settings left at their default are none either, so that a recipe's new key does not make old cells strangers.
+    """
+    recipe = place.recipe
+    return {
+        "torch": version("torch"),
+        "device": str(choose_device(place.device)),
+        "data": load(recipe.data, place.data_root, tuning).sha256,
+        "tuning": tuning,  # the held-out part is normalised like the whole
+        "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
+        "weights": trained.sha256,
+        "task": recipe.model_dump(mode="json", include={"task"}, exclude_defaults=True)["task"],
+        "batch_size": recipe.data.batch_size,
+    }
+
+
+def prepare(place: Place, seed: int, *, tuning: bool) -> Setting:
+    """The data that a cell may see, in the order of its seed.
+
+    Args:
+        tuning: train on all but the held-out part of the training images, and measure on that part; the test images
+            take no part. Otherwise train on all training images and measure on the test images.
+    """
+    recipe = place.recipe
+    dataset = load(recipe.data, place.data_root, tuning)
+    device = choose_device(place.device)
+    return Setting(dataset, build_task(recipe.task), recipe.data.batch_size, device, seed, unwatched, Clock())
+
+
+def network(trained: Trained, place: Place, seed: int) -> nn.Module:
+    """The dense network, fresh for every call."""
+    wanted = place.recipe.model
+    if isinstance(wanted, schema.Program):
+        model = trained_model(wanted, seed, trained.path)
+    else:
+        model = build_model(wanted, seed)
+        load_weights(model, _weights(trained), str(trained.path))
+    return model.to(choose_device(place.device))
+
+
+def require_network(trained: Trained, place: Place, seed: int) -> nn.Module:
+    """`network`, once the data are there and are found to fit it.
+
+    Raises:
+        InputError: data or weights that do not fit.
+    """
+    require_fit(place.recipe, load(place.recipe.data, place.data_root, False))
+    model = network(trained, place, seed)
+    require_inputs(model, prepare(place, seed, tuning=False).example, place.recipe.model)
+    return model
+
+
+@lru_cache(maxsize=4)
+def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
+    """The data set, downloaded to `root` if need be; for `tuning` its training images alone, in two parts.
+
+    Raises:
+        DataError: it is not to be had, or does not fit into memory.
+    """
+    if tuning:
+        return load(wanted, root, False).held_out(HELD_OUT)
+    if isinstance(wanted, schema.FolderData):
+        # Every process of a sweep would decode all files for each of its cells; in memory it reads them once.
+        wanted = wanted.model_copy(update={"stream": False})
+    dataset = build_data(wanted, root)
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"{dataset.name}: loaders decide their order themselves, so runs cannot be given the same one, and no part "
+            "can be held out; give the images as npz or as a folder."
+        )
+    return dataset
+
+
+def described(place: Place) -> dict[str, Any]:
+    """The part of a results.json that says what was run on what."""
+    recipe = place.recipe
+    data = load(recipe.data, place.data_root, False)
+    metric = ("accuracy", "%") if schema.has_accuracy(recipe.task) else ("loss", "10^-3")
+    return {
+        "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
+        "metric": dict(zip(("name", "unit"), metric, strict=True)),
+        "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
+        "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
+        "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
+        "held_out": HELD_OUT,
+    }
+
+
+@lru_cache(maxsize=8)
+def _weights(trained: Trained) -> Weights:
+    return read_weights(trained.path)

@@ -1,0 +1,63 @@
+"""One cell of a comparison: take the trained network, prune it by one recipe stage, measure."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compress.errors import TrainingError
+from compress.recipe import schema
+from compress.run.choice import Pruned
+from compress.run.stage import run_stage
+from compress.select.choose import LayerCollapseWarning
+from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.jobs import fingerprint
+from compress.sweep.trained import Trained
+
+REVISION = 2  # raised when the code computes something else than before: cached cells are then computed again
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one stage, or the dense network itself where there is none.
+
+    tuning: trains on all but the held-out part of the training images, and is measured on that part; the test images
+        take no part. Otherwise it trains on all training images and is measured on the test images.
+    number: the stage's place in its recipe, which its chance depends on.
+    """
+
+    trained: Trained
+    stage: schema.Stage | None
+    seed: int
+    tuning: bool = False
+    number: int = 0
+
+    def key(self, place: Place) -> str:
+        return fingerprint(
+            {
+                "revision": REVISION,
+                **determinants(self.trained, place, tuning=self.tuning),
+                "seed": self.seed,
+                "number": self.number,
+                "stage": None if self.stage is None else self.stage.model_dump(mode="json", exclude_defaults=True),
+            }
+        )
+
+    def run(self, place: Place) -> dict[str, Any]:
+        """What became of the network: `dense` metrics if there is no stage, else `before_removal` and `after_removal`.
+
+        Where training diverges, `diverged` says how, and there are no metrics: that too is an answer.
+        """
+        torch.manual_seed(self.seed)
+        setting = prepare(place, self.seed, tuning=self.tuning)
+        model = network(self.trained, place, self.seed)
+        if self.stage is None:
+            return {"dense": setting.evaluate(model)}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LayerCollapseWarning)  # that layers collapse is what a rival may show
+                found = run_stage(model, self.stage, self.number, Pruned(), setting)
+        except TrainingError as error:
+            return {"diverged": str(error)}
+        return {name: found[name] for name in ("achieved", "before_removal", "after_removal", "steps", "removal_steps")}

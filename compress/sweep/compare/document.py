@@ -1,0 +1,120 @@
+"""A comparison as files: results.json, a table for people, one for programs, and the curves."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.files.atomic import atomic
+from compress.report import plots, tables
+from compress.sweep.compare import figures
+from compress.sweep.compare.summary import NOISE, mean
+from compress.train.metrics import headline
+
+Results = Mapping[str, Any]
+
+FILES = ("results.json", "table.md", "results.csv", "curve.svg", "curve.png")
+COLUMNS = (
+    *tables.WAYS,
+    "sparsity",
+    "seed",
+    "lr",
+    "value",
+    "before_removal",
+    "steps",
+    "seconds",
+    "key",
+)
+
+
+def write_all(results: Results, folder: Path) -> None:
+    """Write `FILES` into `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+    with atomic(folder / "table.md") as path:
+        path.write_text(markdown(results), encoding="utf-8", newline="\n")
+    with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows(results))
+    figure = figures.curves(results)
+    for name in ("curve.svg", "curve.png"):
+        with atomic(folder / name) as path:
+            plots.save(figure, "curve", path)
+
+
+def markdown(results: Results) -> str:
+    """The table, the learning rates that were chosen, and what a reader needs to know."""
+    levels = [tables.level(results, value) for value in results["sparsities"]]
+    metric = results["metric"]
+    values = [
+        [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]
+        for _, cells in tables.compared(results)
+    ]
+    rates = [
+        ["-" if (rate := level["rivals"][rival["name"]]["lr"]) is None else f"{rate:g}" for level in results["levels"]]
+        for rival in results["rivals"]
+    ]
+    return "\n".join(
+        [
+            f"# {results['recipe']['name']}: test {metric['name']} ({metric['unit']}) after exact removal\n",
+            f"Mean ± sample standard deviation; dense {mean([found['value'] for found in results['dense']]):.2f}.\n",
+            _grid(results, levels, values),
+            *(f"- {line.replace('*', chr(92) + '*', 1)}" for line in closing(results)),
+            "\n## Learning rates\n",
+            _grid(results, levels, rates),
+        ]
+    )
+
+
+def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table with a row for every rival and a column for every sparsity."""
+    ways = [[rival[way] for way in tables.WAYS] for rival in results["rivals"]]
+    lines = [
+        [*tables.WAYS, *levels],
+        ["---"] * len(tables.WAYS) + ["---:"] * len(levels),
+        *([*way, *row] for way, row in zip(ways, cells, strict=True)),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def rows(results: Results) -> Iterable[tuple[Any, ...]]:
+    """A heading, and a row for every cell on the test images; what diverged has no figures."""
+    yield COLUMNS
+    rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
+    for cell in results["cells"]:
+        before = cell.get("before_removal")
+        yield (
+            *rivals[cell["rival"]],
+            *(cell[name] for name in ("sparsity", "seed", "lr", "value")),
+            None if before is None else headline(before),
+            *(cell.get(name) for name in ("steps", "seconds", "key")),
+        )
+
+
+def closing(results: Results) -> Iterable[str]:
+    """How to read the table, and what is wrong with it."""
+    seeds = len(results["seeds"])
+    if seeds < 3:
+        yield f"{seeds} seed{'s'[: seeds > 1]}: too few to tell a difference from noise, so none is marked"
+    else:
+        yield f"* beats the second-best beyond the noise: paired t-test over {seeds} seeds, p < {NOISE}"
+        yield "p of the best against the second-best: " + ", ".join(
+            f"{100 * level['sparsity']:.10g} %: " + ("-" if level["p"] is None else f"{level['p']:.2g}")
+            for level in results["levels"]
+        )
+    yield from _at_the_edge(results)
+
+
+def _at_the_edge(results: Results) -> Iterable[str]:
+    """That the best learning rate may lie outside of those that were tried."""
+    if not results["tuning"]:
+        return
+    ends = (min(results["rates"]), max(results["rates"]))
+    chosen = [level["rivals"][rival["name"]]["lr"] for level in results["levels"] for rival in results["rivals"]]
+    low, high = (sum(rate == end for rate in chosen) for end in ends)
+    if low or high:
+        yield (
+            f"of {len(chosen)} chosen learning rates {low} are the lowest tried ({ends[0]:g}) and {high} the highest "
+            f"({ends[1]:g}); a wider --lr may do better"
+        )

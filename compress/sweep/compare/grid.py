@@ -1,0 +1,178 @@
+"""What is compared: rivals, sparsities, learning rates and seeds, as a recipe's own schema allows them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError, RecipeError
+from compress.recipe import schema
+from compress.recipe.loading import load_recipe
+from compress.run.inputs import making, require_model
+from compress.sweep.trained import Trained
+
+RATES = (0.5, 1.0, 2.0, 4.0)
+"""The learning rates that are tried where none are named: the recipe's own times these."""
+
+SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One way to choose and to remove: the stage that does it, whose sparsity and learning rate are free."""
+
+    template: schema.Stage
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Removal, criterion and scope as people write them; nodes have no scope."""
+        return _written(self.template.removal), _written(self.template.criterion), self.template.scope or ""
+
+    @property
+    def name(self) -> str:
+        return ", ".join(filter(None, self.parts))
+
+    @property
+    def trains(self) -> bool:
+        return self.template.retrain is not None and self.template.retrain.epochs > 0
+
+    def stage(self, sparsity: float, rate: float | None) -> schema.Stage:
+        """The stage at a level and a learning rate of the grid, which `plan` has checked; None is the recipe's."""
+        measure, _ = self.template.level
+        changes: dict[str, object] = {measure: sparsity} if self.template.layers is None else {}
+        if rate is not None and self.template.retrain is not None:
+            changes["retrain"] = self.template.retrain.model_copy(update={"lr": rate})
+        return self.template.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All that a comparison runs over.
+
+    recipe: whose model, data and task it is. number: which of its stages is varied; the others are not run.
+    rates: learning rates; None is the recipe's own.
+    models: weights of the dense network, one file for all seeds or one for each.
+    """
+
+    recipe: schema.Recipe
+    number: int
+    rivals: tuple[Rival, ...]
+    sparsities: tuple[float, ...]
+    rates: tuple[float | None, ...]
+    models: tuple[Trained, ...]
+    seeds: tuple[int, ...]
+
+    def model(self, seed: int) -> Trained:
+        return self.models[self.seeds.index(seed) % len(self.models)]
+
+
+def plan(
+    recipe: str | Path,
+    models: Sequence[Path],
+    *,
+    removals: Sequence[str] = (),
+    criteria: Sequence[str] = (),
+    scopes: Sequence[str] = (),
+    sparsities: Sequence[str] = (),
+    rates: Sequence[str] = (),
+    seeds: int | None = None,
+    number: int = 0,
+    changes: Sequence[str] = (),
+) -> Grid:
+    """The grid of everything that is named with everything else; what is not named is the recipe's.
+
+    Args:
+        removals: values of the stage's key, as YAML; the same holds for the next four.
+        criteria: what goes first.
+        scopes: what competes with what.
+        sparsities: how much goes.
+        rates: learning rates; the recipe's own times `RATES` if there are none.
+        seeds: how many, from the recipe's on; as many as there are models, or 5 for a single one.
+        changes: what `--set` takes.
+
+    Raises:
+        InputError: the recipe has no such stage, something is named twice, or models and seeds differ in number.
+        RecipeError: all that the recipe's schema refuses.
+        CheckpointError: a model that cannot be read.
+    """
+    base = load_recipe(recipe, changes)
+    if number >= len(base.stages):
+        raise InputError(f"--stage {number}: {base.name} has the stages 0 to {len(base.stages) - 1}")
+    own = Rival(base.stages[number])
+    if not rates and own.template.retrain is not None and own.trains:
+        rates = [f"{own.template.retrain.lr * factor:.6g}" for factor in RATES]
+    ways = {"removal": removals, "criterion": criteria, "scope": scopes}
+    levels = {"sparsity": sparsities, "retrain.lr": rates}
+    stages = _stages(recipe, changes, number, ways | levels)
+    each = prod(max(1, len(texts)) for texts in levels.values())
+    return Grid(
+        base,
+        number,
+        tuple(Rival(stage) for stage in stages[::each]),
+        tuple(dict.fromkeys(stage.level[1] for stage in stages)),
+        tuple(dict.fromkeys(None if stage.retrain is None else stage.retrain.lr for stage in stages)),
+        tuple(_trained(model, making(model, base, recipe, changes)) for model in models),
+        _seeds(base.seed, seeds, len(models)),
+    )
+
+
+def split(text: str | None) -> list[str]:
+    """The values of a list that is written with commas, which count only outside of brackets; [] for None."""
+    parts, depth = [""], 0
+    for sign in text or "":
+        depth += (sign in "{[") - (sign in "}]")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [] if text is None else [part.strip() for part in parts]
+
+
+def _stages(
+    recipe: str | Path, changes: Sequence[str], number: int, axes: Mapping[str, Sequence[str]]
+) -> list[schema.Stage]:
+    """The stage with all combinations of the axes' texts, the last axis fastest; an empty one changes nothing."""
+    found: list[schema.Stage] = []
+    wrong: dict[str, None] = {}
+    choices: list[list[str | None]] = [[*texts] or [None] for texts in axes.values()]
+    for texts in product(*choices):
+        settings = [f"stages.{number}.{key}={text}" for key, text in zip(axes, texts, strict=True) if text is not None]
+        try:
+            stage = load_recipe(recipe, [*changes, *settings]).stages[number]
+        except RecipeError as error:
+            wrong |= dict.fromkeys(_as_options(str(error), number).splitlines())
+            continue
+        if stage in found:
+            raise InputError(f"{' '.join(settings)} is there twice; name every removal, criterion and level once")
+        found.append(stage)
+    if wrong:
+        raise RecipeError("\n".join(wrong))
+    return found
+
+
+def _as_options(text: str, number: int) -> str:
+    """The schema's complaints, with the options of `compress compare` where it says `--set`."""
+    for key in ("removal", "criterion", "scope", "sparsity", "retrain.lr"):
+        text = text.replace(f"--set stages.{number}.{key}=", f"--{key.removeprefix('retrain.')} ")
+    return text
+
+
+def _seeds(first: int, wanted: int | None, models: int) -> tuple[int, ...]:
+    count = wanted or (SEEDS if models == 1 else models)
+    if models not in (1, count):
+        raise InputError(f"{models} models and {count} seeds: give one model for all seeds, or one for each")
+    return tuple(range(first, first + count))
+
+
+def _trained(path: Path, way_out: str) -> Trained:
+    require_model(path, way_out)
+    return Trained.of(path)
+
+
+def _written(part: Any) -> str:
+    """Its kind, and what else was given: "gradual_soft (cohort 100 steps)"."""
+    given = part.model_dump(mode="json", exclude_unset=True)
+    kind = given.pop("kind")
+    return f"{kind} ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else str(kind)

@@ -1,0 +1,163 @@
+"""Run a grid, fairly: choose every rival's learning rate on held-out training images, then measure on the test images.
+
+Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same learning
+rates to choose from; and that nothing is chosen by the test images.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError, SweepError
+from compress.recipe import schema
+from compress.run.stage import check_stage
+from compress.sweep.cells import HELD_OUT, Bar, Place, compute, described, prepare, require_network, silent
+from compress.sweep.compare import summary
+from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.grid import Grid, Rival
+from compress.sweep.engines import ONE, Workers
+from compress.train.metrics import headline
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A cell, and where in the grid it stands."""
+
+    rival: Rival
+    sparsity: float
+    rate: float | None
+    seed: int
+    cell: Cell
+
+    @property
+    def title(self) -> str:
+        rate = "" if self.rate is None else f", lr {self.rate:g}"
+        return f"{self.rival.name}, {self.sparsity:.1%}{rate}, seed {self.seed}"
+
+
+def compare(
+    grid: Grid, data_root: Path, cache: Path, *, workers: Workers = ONE, device: str = "cpu", bar: Bar = silent
+) -> Results:
+    """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+
+    Args:
+        data_root: where data sets lie or are downloaded to.
+        workers: what computes the cells.
+        device: auto, cpu or cuda.
+        bar: shows how far each of the two parts is.
+
+    Raises:
+        InputError: data, models or stages that do not fit; nothing has been run.
+        SweepError: cells failed, or a rival diverged at every learning rate. What was finished is kept.
+    """
+    place = Place(grid.recipe, data_root, device)
+    check(grid, place)
+    tries = [
+        _run(grid, rival, sparsity, rate, grid.seeds[0], tuning=True)
+        for rival in grid.rivals
+        for sparsity in grid.sparsities
+        for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
+    ]
+    with bar("tuning") as on_progress:
+        tried = compute([(run.title, run.cell) for run in tries], place, cache, workers, on_progress)
+    finals = [
+        _run(grid, rival, sparsity, _chosen(grid, rival, sparsity, tries, tried), seed)
+        for rival in grid.rivals
+        for sparsity in grid.sparsities
+        for seed in grid.seeds
+    ]
+    dense = [Cell(model, None, grid.seeds[0]) for model in grid.models]
+    jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
+    with bar("comparing") as on_progress:
+        done = compute(jobs, place, cache, workers, on_progress)
+    results = {
+        "schema": 1,
+        **_described(grid, place),
+        "dense": [_dense_entry(found, result) for found, result in zip(dense, done, strict=False)],
+        "tuning": [_entry(run, result) for run, result in zip(tries, tried, strict=True)],
+        "cells": [_entry(run, result) for run, result in zip(finals, done[len(dense) :], strict=True)],
+    }
+    return results | {"levels": summary.levels(results)}
+
+
+def check(grid: Grid, place: Place) -> None:
+    """Find out before any time is spent whether the whole grid can be run; this also downloads the data, once.
+
+    Raises:
+        InputError: data, models or stages that do not fit.
+    """
+    for model in grid.models:
+        network = require_network(model, place, grid.seeds[0])
+    for rival in grid.rivals:
+        for tuning in (True, False):
+            setting = prepare(place, grid.seeds[0], tuning=tuning)
+            try:
+                check_stage(network, rival.template, grid.number, setting)
+            except InputError as error:
+                where = f" on {1 - HELD_OUT:.0%} of the training images, to choose learning rates" if tuning else ""
+                raise type(error)(f"{rival.name}{where}: {error}") from error
+
+
+def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
+    cell = Cell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
+    return _Run(rival, sparsity, rate, seed, cell)
+
+
+def _chosen(
+    grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """The learning rate that does best on the held-out images; to diverge is worst."""
+    here = [
+        (_badness(result), run.rate)
+        for run, result in zip(tries, tried, strict=True)
+        if (run.rival, run.sparsity) == (rival, sparsity)
+    ]
+    if not here:
+        return grid.rates[0] if rival.trains else None
+    badness, rate = min(here, key=lambda found: found[0])
+    if math.isinf(badness[0]):
+        raise SweepError(f"{rival.name}, {sparsity:.1%}: every learning rate diverged; name smaller ones with --lr")
+    return rate
+
+
+def _badness(result: Mapping[str, Any]) -> tuple[float, float]:
+    """By the figure that is compared; equal accuracies are told apart by their loss."""
+    if "diverged" in result:
+        return math.inf, math.inf
+    metric = result["after_removal"]
+    return (-metric["accuracy"] if "accuracy" in metric else metric["loss"]), metric["loss"]
+
+
+# --- results.json ---
+
+
+def _described(grid: Grid, place: Place) -> Results:
+    return {
+        **described(place),
+        "stage": grid.number,
+        "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
+        "seeds": list(grid.seeds),
+        "measure": grid.rivals[0].template.level[0],
+        "sparsities": sorted(grid.sparsities),
+        "rates": list(grid.rates),
+        "rivals": [
+            {"name": rival.name, **dict(zip(("removal", "criterion", "scope"), rival.parts, strict=True))}
+            for rival in grid.rivals
+        ],
+    }
+
+
+def _dense_entry(cell: Cell, result: Mapping[str, Any]) -> Results:
+    known = {"model": str(cell.trained.path), "sha256": cell.trained.sha256}
+    return known | {"value": headline(result["dense"]), **result}
+
+
+def _entry(run: _Run, result: Mapping[str, Any]) -> Results:
+    where = {"rival": run.rival.name, "sparsity": run.sparsity, "lr": run.rate, "seed": run.seed}
+    stage = run.cell.stage.model_dump(mode="json") if run.cell.stage else None
+    value = headline(result["after_removal"]) if "after_removal" in result else None
+    return where | {"value": value, **result, "stage": stage}

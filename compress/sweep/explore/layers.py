@@ -1,0 +1,173 @@
+"""Cells of a sensitivity: a trained network with one layer, or all of them, pruned at once and not retrained."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from compress.errors import TrainingError
+from compress.recipe import schema
+from compress.run.choice import Pruned
+from compress.run.stage import choice_of
+from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.explore import bounds
+from compress.sweep.jobs import fingerprint
+from compress.sweep.trained import Trained
+
+REVISION = 1  # raised when the code computes something else than before
+
+HALVINGS = 12
+"""Of the interval, on a logarithmic scale, in which the loss that each layer alone may cause is sought."""
+
+SLOPE = 0.01
+"""What a whole layer costs at least, as a share of the dense network's loss: on level ground more is still more."""
+
+Points = tuple[tuple[float, float], ...]  # (sparsity, loss), by rising sparsity from 0
+
+
+@dataclass(frozen=True)
+class OneLayer:
+    """The metric on the held-out images over the sparsity of one layer.
+
+    stage: its target is that layer alone. number: the stage's place in its recipe.
+    shares: sparsities; where two of them take the same number, the second is left out.
+    """
+
+    trained: Trained
+    stage: schema.Stage
+    number: int
+    seed: int
+    shares: tuple[float, ...]
+
+    def key(self, place: Place) -> str:
+        return fingerprint(_determinants(self, place) | {"sensitivity": "layer", "shares": list(self.shares)})
+
+    def run(self, place: Place) -> dict[str, Any]:
+        """`curve`: (sparsity, how many are `left`, metric); no metric where the loss is not finite."""
+        pruning = _Pruning(self, place)
+        (layer,) = pruning.names
+        curve: dict[int, dict[str, Any]] = {}
+        for share in self.shares:
+            metric = pruning.metric({layer: share})
+            gone, size = pruning.chosen.count
+            curve.setdefault(size - gone, {"sparsity": gone / size, "left": size - gone, "metric": metric})
+        return {"size": size, "curve": list(curve.values())}
+
+
+@dataclass(frozen=True)
+class AllLayers:
+    """How far all layers can be pruned together, such that each one alone would raise the loss to the same level.
+
+    curves: what `OneLayer` found, by layer. limit: the most of a `kind` that is tolerated, of all together.
+    """
+
+    trained: Trained
+    stage: schema.Stage
+    number: int
+    seed: int
+    curves: tuple[tuple[str, Points], ...]
+    kind: bounds.Kind
+    limit: float
+
+    def key(self, place: Place) -> str:
+        own = {"curves": self.curves, "kind": self.kind, "limit": self.limit}
+        return fingerprint(_determinants(self, place) | {"sensitivity": "all"} | own)
+
+    def run(self, place: Place) -> dict[str, Any]:
+        """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
+        pruning = _Pruning(self, place)
+        nodes = isinstance(self.stage.target, schema.Nodes)
+        low = self.curves[0][1][0][1]  # the dense network's loss: nothing goes
+        best: dict[str, Any] = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
+
+        def keeps(level: float) -> bool:
+            shares = {
+                layer: whole(share_at(points, level), size if nodes else None)
+                for (layer, points), size in zip(self.curves, pruning.chosen.layers.values(), strict=True)
+            }
+            # A criterion that puts other layers in a layer's place has those in the same order.
+            metric = pruning.metric(dict(zip(pruning.names, shares.values(), strict=True)))
+            if badness(metric, self.kind) > self.limit:
+                return False
+            best.update(shares=shares, metric=metric, alone=level)
+            return True
+
+        high = max(loss for _, points in self.curves for _, loss in points if math.isfinite(loss)) + SLOPE * low
+        keeps(low)
+        if not keeps(high):
+            for _ in range(HALVINGS):
+                middle = math.sqrt(low * high)
+                low, high = (middle, high) if keeps(middle) else (low, middle)
+        return best
+
+
+def share_at(points: Points, level: float) -> float:
+    """The sparsity at which a curve first reaches the loss `level`, straight between its points.
+
+    As if it never fell, and rose by `SLOPE` at least: this is 0 at the dense network's loss, and grows from there on.
+    """
+    least, highest, share = SLOPE * points[0][1], -math.inf, 0.0
+    rising = []
+    for sparsity, loss in points:
+        highest = max(highest, loss)
+        rising.append((sparsity, highest + least * sparsity))
+    for (start, below), (end, above) in pairwise(rising):
+        if above > level:
+            part = (level - below) / (above - below) if math.isfinite(above) else 0.0
+            return start + max(0.0, part) * (end - start)
+        share = end
+    return share
+
+
+def whole(share: float, nodes: int | None) -> float:
+    """Rounded down to four decimals or, of a layer of `nodes`, to a whole number of them."""
+    unit = nodes or 10_000
+    return round(math.floor(unit * share + 1e-6) / unit, 6)
+
+
+def badness(metric: Mapping[str, float] | None, kind: bounds.Kind) -> float:
+    """What a bound of this kind is on, smaller = better; infinite where there is no metric."""
+    return math.inf if metric is None else bounds.measured(kind, {"metric": metric})
+
+
+def _determinants(cell: OneLayer | AllLayers, place: Place) -> dict[str, Any]:
+    unused = {"sparsity", "layers", "params", "macs", "scope", "removal", "retrain", "regrow"}
+    return {
+        **determinants(cell.trained, place, tuning=True),
+        "revision": REVISION,
+        "stage": cell.stage.model_dump(mode="json", exclude_defaults=True, exclude=unused),
+        "number": cell.number,
+        "seed": cell.seed,
+    }
+
+
+class _Pruning:
+    """The cell's network, whose layers are pruned by shares of their own, measured, and put back to the last bit."""
+
+    def __init__(self, cell: OneLayer | AllLayers, place: Place) -> None:
+        torch.manual_seed(cell.seed)
+        self._setting = prepare(place, cell.seed, tuning=True)
+        self._model = network(cell.trained, place, cell.seed)
+        self.chosen = choice_of(self._model, cell.stage, cell.number, Pruned(), self._setting)
+        self._masks = self.chosen.ranked()
+        self._whole = {name: value.detach().clone() for name, value in self._model.named_parameters()}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.chosen.names)
+
+    @torch.no_grad()
+    def metric(self, shares: Mapping[str, float]) -> dict[str, float] | None:
+        """On the held-out images, with these sparsities; None where the loss is not finite."""
+        try:
+            for name, keep in self._masks(shares).items():
+                self._model.get_parameter(name).masked_fill_(~keep, 0.0)
+            return self._setting.evaluate(self._model)
+        except TrainingError:
+            return None
+        finally:
+            for name, value in self._whole.items():
+                self._model.get_parameter(name).copy_(value)

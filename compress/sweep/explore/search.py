@@ -1,0 +1,163 @@
+"""The smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
+
+Every trial trains as `compress apply` would, on the training images without those that are held out; choices are made
+by the held-out ones. The winner is then run on all training images and measured on the test images, once.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError
+from compress.recipe import schema
+from compress.sweep.cells import Bar, Place, described, silent
+from compress.sweep.engines import ONE, Workers
+from compress.sweep.explore import levels
+from compress.sweep.explore.bisection import first_true
+from compress.sweep.explore.bounds import shown, unit
+from compress.sweep.explore.front import knee
+from compress.sweep.explore.trials import Left, Trials, Wanted
+from compress.sweep.trained import Trained
+
+Results = dict[str, Any]
+
+TRIALS = 30
+"""Of Optuna, where nothing else is said."""
+
+
+def search(
+    recipe: schema.Recipe,
+    model: Path,
+    wanted: Wanted,
+    data_root: Path,
+    cache: Path,
+    *,
+    workers: Workers = ONE,
+    device: str = "cpu",
+    bar: Bar = silent,
+) -> Results:
+    """Run what is not in the folder `cache` yet, and say what it comes to: results.json.
+
+    Raises:
+        InputError: data, model or stages that do not fit, bounds that decide nothing, or Optuna is missing.
+        SweepError: trials failed. What was finished is kept.
+    """
+    place, trained = Place(recipe, data_root, device), Trained.of(model)
+    widths = levels.check(recipe, trained, place)
+    if wanted.goal == "knee" and (len(widths) > 1 or widths[0] is None):
+        raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
+    if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
+        raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
+    with bar("search") as on_progress:
+        trials = Trials(trained, place, wanted, cache, workers, on_progress)
+        if wanted.goal == "knee":
+            _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
+        elif len(widths) == 1 and wanted.trials is None:
+            _bisect(trials, _grid(recipe.stages[0], wanted.levels) or levels.grid(widths[0]))
+        else:
+            from compress.sweep.explore import sampling
+
+            sampling.sample(trials, wanted.trials or TRIALS, cache)
+    return _results(trials, place, of_one_layer=len(widths) == 1 and widths[0] is not None)
+
+
+def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:
+    for level in wanted:
+        if not 0 < level < 1:
+            raise InputError(f"--levels {level:g}: a level lies between 0 and 1")
+    shares = [1 - level if stage.level[0] == "sparsity" else level for level in wanted]
+    return sorted(set(shares), reverse=True)
+
+
+def _run_curve(trials: Trials, grid: Sequence[float]) -> None:
+    trials.run([(left,) for left in grid], len(grid))
+
+
+def _bisect(trials: Trials, grid: Sequence[float]) -> None:
+    """Look for where the bounds begin, or cease, to hold along the grid, which falls; as if that was one place."""
+    smallest = trials.wanted.goal == "smallest"
+    total = math.ceil(math.log(len(grid) + 1, trials.at_once + 1)) * trials.at_once
+
+    def beyond(indices: Sequence[int]) -> list[bool]:
+        """Whether too much is gone, or enough; a network that there is not is too small."""
+        found = trials.run([(grid[index],) for index in indices], total)
+        return ["failed" in result or trials.holds(result) != smallest for result in found]
+
+    first_true(beyond, len(grid), trials.at_once)
+
+
+# --- results.json ---
+
+
+def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Results:
+    wanted, front, kind = trials.wanted, trials.front(), trials.kind
+    numbers = {left: number for number, left in enumerate(trials.found)}
+    curve = trials.curve() if of_one_layer else []
+    # Only of sizes that are spread over all of it, as those of a bisection are not.
+    bend = _knee(trials, curve) if wanted.goal == "knee" else None
+    if wanted.goal == "knee":
+        winner = _winner(trials, [] if bend is None else [bend[1]])
+    else:
+        winner = _winner(trials, trials.ranked())
+    return {
+        "schema": 1,
+        **described(place),
+        "metric": unit(kind),
+        "seed": trials.recipe.seed,
+        "goal": wanted.goal,
+        "bounds": [{"kind": bound.kind, "text": bound.text, "limit": trials.limit(bound)} for bound in wanted.bounds],
+        "size": trials.measure,
+        "quality": kind,
+        "dense": {**trials.dense, "value": shown(kind, trials.dense["metric"])},
+        "trials": [
+            {
+                "number": numbers[left],
+                "levels": [stage.level[1] for stage in trials.stages(left)],
+                "title": trials.title(left),
+                "holds": trials.holds(result),
+                "front": left in front,
+                **({} if "failed" in result else {"value": shown(kind, result["metric"])}),
+                **result,
+            }
+            for left, result in trials.found.items()
+        ],
+        "front": [numbers[left] for left in front],
+        "curve": [
+            {"left": count, "trial": numbers[left], "loss": trials.found[left]["metric"]["loss"]}
+            for count, left in curve
+        ],
+        "knee": None if bend is None else {"left": bend[0], "trial": numbers[bend[1]]},
+        "winner": None if winner is None else {"trial": numbers[winner[0]], **winner[1]},
+    }
+
+
+def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left] | None:
+    index = knee([count for count, _ in curve], [trials.found[left]["metric"]["loss"] for _, left in curve])
+    return None if index is None else curve[index]
+
+
+def _winner(trials: Trials, candidates: Sequence[Left]) -> tuple[Left, Results] | None:
+    """The first that keeps to the bounds of size when it is trained on all images too, which may take other nodes."""
+    for left in candidates:
+        dense, found = trials.final(left)
+        sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]
+        if "failed" not in found and all(trials.keeps(bound, found) for bound in sizes):
+            shares = [stage.level[1] for stage in trials.stages(left)]
+            return left, {"levels": shares, "dense_test": dense["metric"], "test": found["metric"], **_sizes(found)}
+    return None
+
+
+def _sizes(found: Mapping[str, Any]) -> Results:
+    return {key: found[key] for key in ("params", "nonzero", "macs", "latency", "key") if key in found}
+
+
+def recipe_with(recipe: schema.Recipe, results: Results) -> schema.Recipe | None:
+    """The recipe with the winner's levels; None where nothing won."""
+    if results["winner"] is None:
+        return None
+    stages = tuple(
+        stage.model_copy(update={stage.level[0]: level})
+        for stage, level in zip(recipe.stages, results["winner"]["levels"], strict=True)
+    )
+    return recipe.model_copy(update={"stages": stages})

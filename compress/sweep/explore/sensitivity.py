@@ -1,0 +1,170 @@
+"""How much each layer tolerates: the metric over its sparsity without retraining, and what that allows of all together.
+
+Measured on training images that are held out; the test images take no part.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError
+from compress.recipe import schema
+from compress.run.choice import Pruned
+from compress.run.stage import check_stage, choice_of, describe_target
+from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
+from compress.sweep.engines import ONE, Workers
+from compress.sweep.explore.bounds import Bound, Kind, require_task, shown, unit
+from compress.sweep.explore.front import knee
+from compress.sweep.explore.layers import AllLayers, OneLayer, badness
+from compress.sweep.explore.leakage import warn_if_familiar
+from compress.sweep.trained import Trained
+
+Results = dict[str, Any]
+
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+
+MOST_SIZES = 64
+"""Of a target that is one layer of nodes, every size is tried; of a wider one so many."""
+
+
+def sensitivity(
+    recipe: schema.Recipe,
+    model: Path,
+    tolerance: Bound,
+    data_root: Path,
+    cache: Path,
+    *,
+    number: int = 0,
+    shares: Sequence[float] = (),
+    workers: Workers = ONE,
+    device: str = "cpu",
+    bar: Bar = silent,
+) -> Results:
+    """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+
+    Args:
+        number: which of the recipe's stages; the others take no part.
+        shares: the sparsities that are tried; `SHARES`, or every size of a single layer of nodes, if there are none.
+
+    Raises:
+        InputError: data, model, stage or tolerance that do not fit; nothing has been run.
+        SweepError: cells failed. What was finished is kept.
+    """
+    if number >= len(recipe.stages):
+        raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
+    require_task(tolerance, recipe.task)
+    stage, place, trained = recipe.stages[number], Place(recipe, data_root, device), Trained.of(model)
+    sizes = _layers(trained, place, stage, number)
+    nodes = isinstance(stage.target, schema.Nodes)
+    tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
+    of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
+    with bar("sensitivity") as on_progress:
+        found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
+    dense = found[0]["curve"][0]["metric"]  # nothing is pruned
+    warn_if_familiar(tolerance, dense, trained, place, cache)
+    kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
+    # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
+    curves = tuple(
+        (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
+        for layer, result in zip(sizes, found, strict=True)
+    )
+    every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
+    with bar("all together") as on_progress:
+        (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
+    return {
+        "schema": 1,
+        **described(place),
+        "metric": unit(kind),
+        "stage": number,
+        "target": describe_target(stage),
+        "criterion": stage.criterion.model_dump(mode="json"),
+        "pruned": "nodes" if nodes else "weights",
+        "seed": recipe.seed,
+        "tolerated": {"text": tolerance.text, "kind": kind, "limit": limit},
+        "dense": {"metric": dense, "value": shown(kind, dense)},
+        "knee": _knee(found[0]["curve"]) if nodes and len(sizes) == 1 else None,
+        "layers": [
+            {"name": layer, "size": result["size"], "share": together["shares"][layer], **_entry(result, kind)}
+            for layer, result in zip(sizes, found, strict=True)
+        ],
+        "together": {
+            "sparsity": sum(share * sizes[layer] for layer, share in together["shares"].items()) / sum(sizes.values()),
+            **{key: together[key] for key in ("alone", "metric", "key")},
+        },
+    }
+
+
+def recipe_with(recipe: schema.Recipe, results: Results) -> schema.Recipe | None:
+    """The recipe with what its stage tolerates as its sparsities; None where that is nothing."""
+    shares = {layer["name"]: layer["share"] for layer in results["layers"]}
+    if not any(shares.values()):
+        return None
+    number, stage = results["stage"], recipe.stages[results["stage"]]
+    # A single layer has a sparsity, as every criterion takes it.
+    level = {"sparsity": next(iter(shares.values()))} if len(shares) == 1 else {"layers": shares, "scope": "layer"}
+    changed = _plain(stage).model_copy(update={"sparsity": None, **level})
+    stages = (*recipe.stages[:number], changed, *recipe.stages[number + 1 :])
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _layers(trained: Trained, place: Place, stage: schema.Stage, number: int) -> dict[str, int]:
+    """The size of every layer that the stage's target matches, by name.
+
+    Raises:
+        InputError: the data, the network or the stage do not fit each other.
+    """
+    model = require_network(trained, place, place.recipe.seed)
+    setting = prepare(place, place.recipe.seed, tuning=True)
+    check_stage(model, stage, number, setting)
+    if not isinstance(stage.criterion, schema.PrincipalAxes):
+        return dict(choice_of(model, stage, number, Pruned(), setting).layers)
+    # What it puts in the place of a layer has a name of its own; the recipe's is that of the layer.
+    by_norm = stage.model_copy(update={"criterion": schema.Magnitude(kind="magnitude")})
+    found = dict(choice_of(model, by_norm, number, Pruned(), setting).layers)
+    if len(found) > 1:
+        raise InputError(
+            f"principal_axes takes a layer apart, and {describe_target(stage)} is {len(found)} of them "
+            f"({', '.join(found)}); target one"
+        )
+    return found
+
+
+def _shares(sizes: Mapping[str, int], *, nodes: bool) -> tuple[float, ...]:
+    if not nodes or len(sizes) > 1:
+        return SHARES
+    (size,) = sizes.values()
+    left = range(size, 0, -1) if size <= MOST_SIZES else _spread(size)
+    return tuple(1 - count / size for count in left)
+
+
+def _spread(size: int) -> Iterable[int]:
+    """Numbers from `size` down to 1, by equal factors as far as they are whole."""
+    return sorted({round(size ** (step / (MOST_SIZES - 1))) for step in range(MOST_SIZES)}, reverse=True)
+
+
+def _plain(stage: schema.Stage) -> schema.Stage:
+    """By sparsity, whatever the stage's own level is."""
+    level: dict[str, object] = {"layers": None, "params": None, "macs": None, "sparsity": stage.goes}
+    return stage.model_copy(update=level)
+
+
+def _only(stage: schema.Stage, layer: str) -> schema.Stage:
+    target = stage.target
+    if isinstance(target, schema.Nodes):
+        return _plain(stage).model_copy(update={"target": schema.Nodes(nodes=(layer,))})
+    return _plain(stage).model_copy(update={"target": target.model_copy(update={"weights": (layer,)})})
+
+
+def _knee(curve: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many nodes are left where the loss over the size bends."""
+    points = sorted((point["left"], point["metric"]["loss"]) for point in curve if point["metric"] is not None)
+    index = knee([left for left, _ in points], [loss for _, loss in points])
+    return None if index is None else int(points[index][0])
+
+
+def _entry(result: Mapping[str, Any], kind: Kind) -> Results:
+    valued = [
+        {**point, "value": None if point["metric"] is None else shown(kind, point["metric"])}
+        for point in result["curve"]
+    ]
+    return {"curve": valued, "key": result["key"], "seconds": result["seconds"]}

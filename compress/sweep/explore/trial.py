@@ -1,0 +1,101 @@
+"""One trial of a search: all stages of a recipe at given levels, run as by `compress apply`, and what comes of it."""
+
+import copy
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import compress.export
+from compress.errors import InputError, TrainingError
+from compress.export import latency
+from compress.graph import stats
+from compress.recipe import schema
+from compress.run.apply import TOLERANCE
+from compress.run.choice import Pruned
+from compress.run.stage import run_stage
+from compress.select.choose import LayerCollapseWarning
+from compress.slimming.shrink import slim
+from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.jobs import fingerprint
+from compress.sweep.trained import Trained
+
+REVISION = 1  # raised when the code computes something else than before
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The stages, one after the other, on the trained network; without stages that network itself.
+
+    tuning: train without the held-out part of the training images and measure on it; else measure on the test images.
+    timed: take the latency too.
+    """
+
+    trained: Trained
+    stages: tuple[schema.Stage, ...]
+    seed: int
+    tuning: bool = True
+    timed: bool = False
+
+    def key(self, place: Place) -> str:
+        timing = place.recipe.benchmark.model_dump(mode="json") if self.timed else None
+        return fingerprint(
+            {
+                "search": REVISION,
+                **determinants(self.trained, place, tuning=self.tuning),
+                "stages": [stage.model_dump(mode="json", exclude_defaults=True) for stage in self.stages],
+                "seed": self.seed,
+                "timing": timing,
+            }
+        )
+
+    def run(self, place: Place) -> dict[str, Any]:
+        """`metric`, and `params`, `nonzero` and `macs` of the slim network; of every stage what it took.
+
+        Or else `failed`: why there is no such network, since training diverged or a level cannot be reached.
+        """
+        torch.manual_seed(self.seed)
+        setting = prepare(place, self.seed, tuning=self.tuning)
+        model = network(self.trained, place, self.seed)
+        dense = copy.deepcopy(model).eval()
+        pruned, found = Pruned(dense=lambda: dense), []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LayerCollapseWarning)  # that is told by the metric
+                for number, stage in enumerate(self.stages):
+                    found.append(run_stage(model, stage, number, pruned, setting))
+        except (TrainingError, InputError) as error:
+            return {"failed": str(error)}
+        if self.stages and not any(stage["pruned"] for stage in found):
+            return {"failed": "nothing goes at a level this low"}
+        small = slim(model.eval(), setting.example, tolerance=TOLERANCE) if self.stages else dense
+        example = setting.example.cpu()
+        size = stats.measure(small.cpu(), example)
+        return {
+            "metric": found[-1]["after_removal"] if found else setting.evaluate(small.to(setting.device)),
+            "params": size.params,
+            "nonzero": size.nonzero,
+            "macs": size.macs,
+            "stages": [{key: stage[key] for key in ("achieved", "pruned", "of", "steps")} for stage in found],
+            **({"latency": _latency(dense.cpu(), small.cpu(), example, place.recipe.benchmark)} if self.timed else {}),
+        }
+
+
+def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema.Benchmark) -> dict[str, float]:
+    """p50 of both in ms at the first batch size, taken in turns, and how many times as long the slim one takes."""
+    batch = wanted.batch_sizes[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: Path(scratch) / f"{name}.onnx" for name in ("dense", "slim")}
+        for name, model in (("dense", dense), ("slim", small)):
+            compress.export.onnx(model, files[name], example)
+        timings = latency.measure(files, batch_sizes=[batch], threads=wanted.threads)
+    found = timings.summary()
+    return {
+        "batch": batch,
+        "ratio": timings.ratio("slim", "dense", batch),
+        **{name: found[name][str(batch)].p50 for name in files},
+    }

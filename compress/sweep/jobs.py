@@ -1,0 +1,148 @@
+"""Many independent jobs; each result is a file, so that an interrupted sweep goes on where it was."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from compress.errors import CompressError, LostWorkerError, SweepError
+from compress.files.atomic import atomic
+from compress.sweep.engines import ONE, Workers
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of a sweep.
+
+    key: a hash of everything that determines the result; names the result's file.
+    title: what people call it.
+    call: computes the result, a JSON document; must be picklable, such as a `functools.partial` of a function.
+    needs: keys of jobs whose side effects (a trained network) this one reads.
+    cost: how long it takes, in any unit that all jobs share; for the time left.
+    """
+
+    key: str
+    title: str
+    call: Callable[[], Result]
+    needs: tuple[str, ...] = ()
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    done: int
+    total: int
+    seconds_left: float | None
+    title: str  # of the job that ended last
+
+
+def fingerprint(determinants: Mapping[str, Any]) -> str:
+    """A job's key, from everything that determines its result, as JSON."""
+    return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:
+    """The results that are there already, by key. A damaged file counts as absent."""
+    found = {}
+    for key in keys:
+        with suppress(OSError, ValueError):
+            found[key] = json.loads(_file(folder, key).read_text(encoding="utf-8"))
+    return found
+
+
+def run(
+    jobs: Sequence[Job],
+    folder: Path,
+    workers: Workers = ONE,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Result]:
+    """Compute the jobs that have no result in `folder` yet, in their order as far as `needs` allows.
+
+    Several sweeps may share the folder, at the same time too: at worst a job is computed by both, with one result.
+
+    Args:
+        workers: what computes the jobs, each on one thread.
+
+    Returns:
+        All results, by key; each also has the `seconds` it took.
+
+    Raises:
+        InputError: the engine's package is not installed.
+        SweepError: jobs failed. All that do not need them were run first, and their results are kept.
+        LostWorkerError: a process that computed died; finished results are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = cached((job.key for job in jobs), folder)
+    todo = list({job.key: job for job in jobs if job.key not in results}.values())
+    failed: list[str] = []
+    lost: set[str] = set()  # the keys of what failed, and of what needs it
+    watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
+    with workers.started() as pool:
+        waiting, running = todo, dict[Future[Result], Job]()
+        while waiting or running:
+            while more := {job.key for job in waiting if lost & set(job.needs)} - lost:
+                lost |= more
+            waiting = [job for job in waiting if job.key not in lost]
+            ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
+            for job in ready[: workers.count - len(running)]:
+                running[pool.submit(partial(_work, job, folder))] = job
+                waiting.remove(job)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                try:
+                    results[job.key] = future.result()
+                except LostWorkerError as error:
+                    raise LostWorkerError(f"{job.title}: {error}; what was finished is kept in {folder}") from error
+                except CompressError as error:
+                    failed.append(f"{job.title}: {error}")
+                    lost.add(job.key)
+                watch.ended(job)
+    if failed:
+        raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {failed[0]}")
+    return results
+
+
+def _unmet(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
+    pending = {other.key for other in (*waiting, *running)}
+    return any(need in pending for need in job.needs)
+
+
+def store(folder: Path, key: str, result: Result) -> None:
+    """Keep a result, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(_file(folder, key)) as path:
+        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8", newline="\n")
+
+
+def _work(job: Job, folder: Path) -> Result:
+    started = time.perf_counter()
+    result = job.call()
+    result["seconds"] = round(time.perf_counter() - started, 2)
+    store(folder, job.key, result)
+    return result
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+class _Watch:
+    """Says after each job how far the sweep is."""
+
+    def __init__(self, jobs: int, cost: float, on_progress: Callable[[Progress], None]) -> None:
+        self._jobs, self._cost, self._tell = jobs, cost, on_progress
+        self._done, self._spent, self._started = 0, 0.0, time.monotonic()
+
+    def ended(self, job: Job) -> None:
+        self._done += 1
+        self._spent += job.cost
+        left = (time.monotonic() - self._started) * (self._cost / self._spent - 1) if self._spent else None
+        self._tell(Progress(self._done, self._jobs, left, job.title))

@@ -1,0 +1,1 @@
+"""Training: the loop, optimizers, distillation, metrics, and several processes."""

@@ -1,0 +1,289 @@
+"""The training loop: one function for the first training and for every retraining; the rest is passed in."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compress.data.dataset import Batches
+from compress.errors import DivergedError, InputError, TargetError
+from compress.files.spill import Aside
+from compress.train import random_state
+from compress.train.divergence import BATCH, broken_weights, first_broken, listed
+from compress.train.metrics import Loss
+from compress.train.ranks import ALONE, Ranks
+
+Optimizer = Literal["sgd", "adam", "adamw", "muon"]
+LRSchedule = Literal["constant", "cosine", "linear"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights are updated.
+
+    lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
+    warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
+    precision: bfloat16 computes in it what torch holds to be safe; weights and optimizer stay in float32.
+    """
+
+    optimizer: Optimizer = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    lr_schedule: LRSchedule = "constant"
+    warmup: float = 0.0
+    precision: Precision = "float32"
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether what becomes of a weight depends on its own gradients alone: Muon looks at the whole matrix."""
+        return self.optimizer != "muon"
+
+
+@dataclass
+class Training:
+    """What a training did: the mean loss of each epoch, and optimizer steps."""
+
+    losses: list[float] = field(default_factory=list)
+    steps: int = 0
+
+
+class _Weights(NamedTuple):
+    """The model's state at some moment, and how many steps it had taken."""
+
+    step: int
+    state: Aside
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    steps: int,
+    optimization: Optimization,
+    *,
+    generator: torch.Generator,
+    after_step: Callable[[int], None] = lambda step: None,
+    on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
+    on_start: Callable[["Loop"], None] = lambda loop: None,
+    ranks: Ranks = ALONE,
+) -> Training:
+    """Train all parameters that require a gradient for `steps` optimizer steps.
+
+    Args:
+        batches: one epoch of (input, target) pairs per call; the last epoch may end in its middle.
+        loss: (output, target) -> scalar.
+        generator: decides the order of the samples, and nothing else does.
+        after_step: called with the number of steps done once the weights are updated: pruning happens here.
+        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
+            checkpoints are made.
+        on_start: called with the loop before its first step: what goes on after an interruption loads its state here.
+        ranks: this process among those that train the same model together, and have the same batches.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite, or the weights are in the end. The model then holds the weights of
+            the latest start of an epoch from which the loss was still finite.
+        InputError: no parameter requires a gradient.
+    """
+    loop = Loop(model, batches, loss, steps, optimization, generator, ranks)
+    on_start(loop)
+    return loop.run(after_step, on_step)
+
+
+class Loop:
+    """A training that can be left after any step, saved, loaded and gone on with, to the last bit.
+
+    Its state is all that the coming steps hang on beside the model's own state: how far it is within which order of the
+    samples, the optimizers, the schedulers, chance, the losses so far and the last good weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss: Loss,
+        steps: int,
+        optimization: Optimization,
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """The arguments are those of `train`."""
+        self._model, self._batches, self._loss, self._steps = model, batches, loss, steps
+        self._optimization, self._generator, self._ranks = optimization, generator, ranks
+        self._forward = ranks.wrapped(model)
+        self._optimizers = _optimizers(model, optimization)
+        self._schedulers = [
+            found for optimizer in self._optimizers for found in _schedulers(optimizer, optimization, max(1, steps))
+        ]
+        self.training = Training()
+        self._losses: list[float] = []  # of this epoch's batches
+        self._began: dict[str, Any] = {}  # order and chance when this epoch began
+        self._epoch_start = self._good = _Weights(0, Aside(model.state_dict()))
+
+    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
+        done = self.training
+        self._model.zero_grad()
+        self._model.train()
+        while self._losses or done.steps < self._steps:
+            for inputs, target in islice(self._rest_of_epoch(), self._steps - done.steps):
+                loss, lr = self._update(inputs, target)
+                self._losses.append(loss)
+                done.steps += 1
+                after_step(done.steps)
+                on_step(done.steps, loss, lr)
+            done.losses.append(sum(self._losses) / len(self._losses))
+            self._losses = []
+        if done.steps and (broken := listed(broken_weights(self._model))):
+            raise self._diverged(f"the last step, {done.steps}, left NaN or infinite values in {broken}")
+        return done
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between two steps."""
+        return {
+            "steps": self.training.steps,
+            "epoch_losses": self.training.losses,
+            "losses": self._losses,
+            "began": self._began,
+            "chance": random_state.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
+            "good": (self._good.step, self._good.state.tensors()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Before the first step; the model's own state is loaded by whoever keeps it."""
+        self.training = Training(list(state["epoch_losses"]), state["steps"])
+        self._losses, self._began = list(state["losses"]), state["began"]
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        step, good = state["good"]
+        self._epoch_start = self._good = _Weights(step, Aside(good))  # the same one after a step
+        random_state.load_state_dict(state["chance"])
+
+    def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of this epoch that are still to come."""
+        if not self._losses:
+            self._began = {"order": self._generator.get_state(), "chance": random_state.state_dict()}
+            if self.training.steps != self._epoch_start.step:
+                self._epoch_start = _Weights(self.training.steps, Aside(self._model.state_dict()))
+            return self._batches(self._generator)
+        # What was drawn for the batches that are done is drawn again; then chance stands where they had left it.
+        now = random_state.state_dict()
+        self._generator.set_state(self._began["order"])
+        random_state.load_state_dict(self._began["chance"])
+        batches = self._batches(self._generator, len(self._losses))
+        random_state.load_state_dict(now)
+        return batches
+
+    def _update(self, inputs: Tensor, target: Tensor) -> tuple[float, float]:
+        """One step of the optimizers: (the loss before it, its learning rate)."""
+        precision = torch.autocast(
+            inputs.device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
+        )
+        inputs, target, weight = self._ranks.share(inputs, target)
+        with precision:
+            value = self._loss(self._forward(inputs), target)
+        if weight != 1.0:
+            value = value * weight
+        found = self._ranks.mean(value)
+        if not math.isfinite(found):
+            with precision:
+                culprit = first_broken(self._model, inputs, target)
+            raise self._diverged(
+                f"the loss became {found} at step {self.training.steps + 1} of {self._steps}"
+                + (f", where {culprit} not finite" if culprit else ""),
+                data=culprit in BATCH,
+            )
+        self._good = self._epoch_start
+        value.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self._model.zero_grad()
+        lr = self._optimizers[0].param_groups[0]["lr"]  # where there are two optimizers, both have the same
+        for scheduler in self._schedulers:
+            scheduler.step()
+        return found, lr
+
+    def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
+        """The model gets its last good weights back."""
+        self._model.load_state_dict(self._good.state.tensors())
+        advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
+        return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
+
+
+@contextmanager
+def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
+    """Freeze every parameter whose qualified name matches none of the shell patterns; undone at the end.
+
+    Raises:
+        TargetError: a pattern that matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise TargetError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(names)}")
+    frozen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _schedulers(
+    optimizer: torch.optim.Optimizer, settings: Optimization, steps: int
+) -> list[torch.optim.lr_scheduler.LRScheduler]:
+    """Each multiplies the learning rate by its own ratio from step to step, so that they can be laid on each other."""
+    found: list[torch.optim.lr_scheduler.LRScheduler] = []
+    if settings.lr_schedule == "cosine":
+        found.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
+    elif settings.lr_schedule == "linear":
+        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps))
+    if rising := round(settings.warmup * steps):
+        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), total_iters=rising))
+    return found
+
+
+def _optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise InputError("nothing to train: no parameter of the model requires a gradient")
+    lr, decay = settings.lr, settings.weight_decay
+    # Fused updates halve the time of a step on the paper's autoencoder.
+    match settings.optimizer:
+        case "sgd":
+            return [torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)]
+        case "adam":
+            return [torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)]
+        case "adamw":
+            return [torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)]
+        case "muon":
+            return _muon(parameters, settings)
+
+
+def _muon(parameters: Sequence[nn.Parameter], settings: Optimization) -> list[torch.optim.Optimizer]:
+    """Muon for matrices, and AdamW for what is none; both with updates of the same size at the same learning rate."""
+    lr, decay = settings.lr, settings.weight_decay
+    matrices = [parameter for parameter in parameters if parameter.dim() == 2]
+    others = [parameter for parameter in parameters if parameter.dim() != 2]
+    found: list[torch.optim.Optimizer] = []
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        found.append(torch.optim.AdamW(others, lr=lr, weight_decay=decay, fused=True))
+    return found

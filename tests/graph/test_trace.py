@@ -1,0 +1,153 @@
+"""The graph computes what the network does, for batches of any size, and the network stays as it was."""
+
+import copy
+from importlib import import_module
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.errors import InputError, UnsupportedModelError
+from compress.graph.coupling import couplings
+from compress.graph.trace import trace
+from compress.slimming.traced import traced_module
+
+
+class Net(nn.Module):
+    """Two layers, a buffer, and a forward given as a function of them."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.a, self.b, self._forward = nn.Linear(4, 6), nn.Linear(6, 2), forward
+        self.register_buffer("token", torch.randn(1, 1, 4))
+
+    def forward(self, x: Tensor) -> object:
+        return self._forward(self, x)
+
+
+LOOSE = torch.arange(6.0)
+
+FORWARDS = {
+    "plain": lambda net, x: net.b(F.relu(net.a(x), inplace=True)),
+    "batch in a view": lambda net, x: net.a(x).view(x.shape[0] * 3, 2).view(x.shape[0], 6),
+    "batch in an expand": lambda net, x: torch.cat((net.token.expand(x.shape[0], -1, -1), x[:, None]), 1),
+    "twice the batch": lambda net, x: net.b(torch.cat((net.a(x), net.a(-x)))).view(2, len(x), 2).sum(0),
+    "batch as a number": lambda net, x: net.b(net.a(x)) / x.shape[0],
+    "repeated": lambda net, x: net.token[0].repeat(len(x), 3) + x.repeat(1, 3),
+    "numbers made on the way": lambda net, x: net.a(x) * torch.arange(6, device=x.device) + torch.ones(len(x), 1),
+    "numbers from elsewhere": lambda net, x: net.a(x) * LOOSE + torch.tensor([1.0, 2.0] * 3),
+    "written into": lambda net, x: net.a(x).index_fill_(1, torch.tensor([1]), 3.0).t_().t_(),
+    "data": lambda net, x: net.b(net.a(x).data),
+    "another device": lambda net, x: net.a(x.to(net.b.weight.device)).to("cpu", torch.float64),
+    "pieces": lambda net, x: [part.tanh() for part in net.a(x).split((2, 4), 1)],
+    "chunks of a batch": lambda net, x: torch.cat((x, x)).chunk(2)[1],
+    "a dict": lambda net, x: {"out": (net.a(x), None), "more": [net.b(net.a(x)), 3]},
+}
+
+
+def leaves(output: object) -> list[Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("forward", FORWARDS.values(), ids=FORWARDS)
+def test_the_graph_computes_the_same_for_any_batch(forward):
+    torch.manual_seed(0)
+    model = Net(forward).eval()
+    module = traced_module(trace(model, torch.randn(2, 4)))
+    for rows in (1, 2, 5):
+        given = torch.randn(rows, 4)
+        expected, found = leaves(model(given)), leaves(module(given))
+        assert len(expected) == len(found) > 0
+        assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+def test_every_node_knows_its_layer_and_its_sizes():
+    traced = trace(nn.Sequential(nn.Linear(4, 6), nn.Sequential(nn.ReLU(), nn.Linear(6, 2))), torch.zeros(3, 4))
+    called = [node for node in traced.graph.nodes if node.op == "call_function"]
+    found = [(node.name, node.meta["layer"], node.meta["val"].shape[1:]) for node in called]
+    assert found == [("linear", "0", (6,)), ("relu", "1.0", (6,)), ("linear_1", "1.1", (2,))]
+
+
+class Keeps(nn.Module):
+    """Keeps a table of the first forward pass, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.table, self.calls = nn.Linear(4, 4), None, 0
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen = self.seen + 1
+        if self.table is None:
+            self.table = torch.arange(4.0, device=x.device)
+        return self.a(x) + self.table
+
+
+def test_what_a_network_keeps_from_a_forward_pass_is_not_kept_from_this_one():
+    model = Keeps()
+    before = copy.deepcopy(model.state_dict())
+    traced = trace(model, torch.zeros(2, 4))
+    assert (model.table, model.calls, model.training) == (None, 0, True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert traced.tensors["a.weight"] is model.a.weight
+    assert model(torch.zeros(2, 4)).shape == (2, 4)
+
+
+class Pair(NamedTuple):
+    one: Tensor
+
+
+class Own:
+    pass
+
+
+def _row_by_row(net: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([net.a(row) for row in x])
+
+
+def _by_number(net: nn.Module, x: Tensor) -> Tensor:
+    return torch.stack([net.a(x[number]) for number in range(len(x))])
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (_row_by_row, "row by row"),
+        (_by_number, "row by row"),
+        (lambda net, x: net.a(x) if x.sum() > 0 else x, "without data"),
+        (lambda net, x: x[x > 0], "without data"),
+        (lambda net, x: (net.a(x), Own()), "returns a Own"),
+        (lambda net, x: net.a(x) + torch.equal(x, x), "without data"),
+        (lambda net, x: LOOSE.add_(0) + net.a(x), "changes a tensor that is not part"),
+    ],
+)
+def test_what_depends_on_values_or_on_the_batch_is_refused(forward, message, monkeypatch):
+    monkeypatch.setattr(import_module("compress.graph.trace"), "_MOST_OPERATORS", 200)
+    with pytest.raises(UnsupportedModelError, match=message):
+        trace(Net(forward), torch.zeros(2, 4))
+
+
+def test_a_width_that_would_be_taken_for_the_batch_is_refused():
+    with pytest.raises(UnsupportedModelError, match=r"'weight' has the shape \[1000003, 1\]"):
+        trace(nn.Linear(1, 1_000_003), torch.zeros(2, 1))
+
+
+def test_a_named_tuple_is_followed():
+    model = Net(lambda net, x: Pair(net.a(x)))
+    assert "output" in couplings(model, torch.zeros(2, 4)).kept["a"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(5)),
+        nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(5)),
+        nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(1, 5)),
+    ],
+)
+def test_a_norm_of_another_width_is_an_input_error(model):
+    with pytest.raises(InputError, match=r"does not run on the example: .* 5"):
+        couplings(model, torch.zeros(2, 4))

@@ -1,0 +1,66 @@
+import os
+import signal
+import threading
+from contextlib import suppress
+
+import pytest
+
+from compress.errors import Interrupted
+from compress.run.interruption import SIGNALS, Stop
+
+
+def come(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_run_at_once_unless_it_is_deferred(number: int) -> None:
+    before, stop = signal.getsignal(number), Stop()
+    with stop.listening():
+        with pytest.raises(Interrupted) as caught:
+            come(number)
+        assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    stop = Stop()
+    with stop.listening(), stop.deferred():
+        with stop.deferred():
+            stop.check()
+        come(number)
+        assert stop.wanted, "the outer block goes on deferring"
+        with pytest.raises(Interrupted):
+            stop.check()
+        with pytest.raises(Interrupted):
+            come(number)
+
+
+def test_what_python_swallows_is_not_lost() -> None:
+    """As it does with what is raised in a destructor."""
+    stop = Stop()
+    with stop.listening():
+        with suppress(Interrupted):
+            come(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            stop.check()
+
+
+def test_another_thread_may_not_say_what_signals_do() -> None:
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def run() -> None:
+        with Stop().listening():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_what_somebody_else_has_said_of_a_signal_since_holds() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with Stop().listening():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.data.sources import from_npz
+from compress.train.distill import Teacher
+
+
+def test_logits_against_hinton_in_numpy():
+    torch.manual_seed(0)
+    logits, taught, labels = torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    found = Teacher(nn.Identity(), 0.3, temperature=2.5).loss("classify")(logits, (labels, taught))
+
+    def softmax(values, temperature):
+        scaled = np.exp(values.numpy().astype(np.float64) / temperature)
+        return scaled / scaled.sum(1, keepdims=True)
+
+    p, q = softmax(taught, 2.5), softmax(logits, 2.5)
+    divergence = (p * np.log(p / q)).sum(1).mean()
+    own = -np.log(softmax(logits, 1.0)[np.arange(5), labels]).mean()
+    assert float(found) == pytest.approx(0.7 * own + 0.3 * 2.5**2 * divergence, rel=1e-5)
+
+
+def test_images_against_the_teachers_image():
+    output, taught, image = (torch.rand(2, 1, 3, 3) for _ in range(3))
+    found = Teacher(nn.Identity(), 0.25).loss("reconstruct")(output, (image, taught))
+    expected = 0.75 * (output - image).square().mean() + 0.25 * (output - taught).square().mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_batches_carry_what_the_teacher_says_in_evaluation_mode(npz):
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.Dropout(0.5)).train()
+    batches = from_npz(npz).batches("train", 40, "classify")
+    taught = Teacher(teacher, 1.0).batches(batches)
+    assert len(taught) == len(batches) == 3
+    pairs = list(zip(batches(torch.Generator().manual_seed(3)), taught(torch.Generator().manual_seed(3)), strict=True))
+    for (inputs, labels), (same, (truth, said)) in pairs:
+        assert torch.equal(inputs, same)
+        assert torch.equal(labels, truth)
+        assert torch.equal(said, teacher[1](inputs.flatten(1)))
+        assert not said.requires_grad
+    assert teacher.training
