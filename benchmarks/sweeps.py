@@ -101,10 +101,10 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
         for seed in grid.seeds
         for rival in grid.rivals
     ]
-    jobs = [jobs.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
+    queue = [jobs.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
     began = time.time()
     done = sorted(
-        jobs.run(jobs, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
+        jobs.run(queue, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
     )
     whole = time.time() - began
     by_worker = [list(mine) for _, mine in groupby(done, key=lambda result: result["process"])]

@@ -8,10 +8,6 @@ compress.export.onnx(small, "small.onnx", example)   # raises unless onnxruntime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# The package `compress.slim` must be bound before the function of that name is, or its first import, whenever that
-# happens, would put the package in the function's place.
-import compress.slim  # noqa: F401
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer

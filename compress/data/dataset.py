@@ -1,8 +1,8 @@
 """Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
 
 `TrainingData` is what training needs of a data set: a `Dataset` in memory or a `StreamedDataset` of files
-(`compress.data.streaming`), both of which `compress.data.sources` makes, or `Loaders` around a user's own. In memory an epoch of
-MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
+(`compress.data.streaming`), both of which `compress.data.sources` makes, or `Loaders` around a user's own. In memory
+an epoch of MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
 """
 
 import hashlib

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from compress import models
-from compress.data import dataset, sources
-from compress.data.dataset import TrainingData
+from compress.data import sources
+from compress.data.dataset import TrainingData, from_factory, require_classes, require_shape
 from compress.errors import DataError, InputError
 from compress.export.program_file import read_program
 from compress.files.checkpoint import load_weights, read_weights
@@ -39,7 +39,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
         case schema.FolderData():
             return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
         case schema.FactoryData():
-            return dataset.from_factory(wanted.factory)
+            return from_factory(wanted.factory)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
@@ -153,9 +153,9 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
     model = recipe.model
     if isinstance(model, schema.FactoryModel | schema.Program):
         return
-    dataset.require_shape(dataset, model.image, model.name)
+    require_shape(dataset, model.image, model.name)
     if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
-        dataset.require_classes(dataset, model.classes, model.name)
+        require_classes(dataset, model.classes, model.name)
 
 
 def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> None:

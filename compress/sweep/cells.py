@@ -75,9 +75,9 @@ def compute(
     Raises:
         SweepError: cells failed; the others are kept.
     """
-    jobs = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
-    found = jobs.run(jobs, cache, workers, on_progress)
-    return [{"key": job.key, **found[job.key]} for job in jobs]
+    todo = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
+    found = jobs.run(todo, cache, workers, on_progress)
+    return [{"key": job.key, **found[job.key]} for job in todo]
 
 
 @dataclass(frozen=True)

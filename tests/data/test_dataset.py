@@ -75,8 +75,8 @@ class TestBatches:
     def test_a_shuffled_epoch_is_torch_randperm_cut_into_batches(self, size: int, seed: int) -> None:
         labels = torch.arange(37)
         split = dataset.Split(torch.zeros(37, 1, 1, 1, dtype=torch.uint8), labels)
-        dataset = dataset.Dataset("", split, split, 37, torch.zeros(1), torch.ones(1), "")
-        batches = dataset.batches("train", size, "classify")
+        small = dataset.Dataset("", split, split, 37, torch.zeros(1), torch.ones(1), "")
+        batches = small.batches("train", size, "classify")
         epoch = [target for _, target in batches(torch.Generator().manual_seed(seed))]
         assert len(batches) == len(epoch)
         assert [len(batch) for batch in epoch[:-1]] == [size] * (len(epoch) - 1)

@@ -17,7 +17,6 @@ from compress.files.spill import Shelved
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Stage
 from compress.remove.hard import Hard
-from compress.run import apply, plan
 from compress.run.clock import Clock
 from compress.run.plan import times_chosen
 from compress.run.removals import schedule
@@ -240,11 +239,11 @@ def test_nothing_is_written(
 def test_the_rehearsal_does_not_change_the_run(recipe: Path, trained: Path) -> None:
     """Neither the network nor the order of chance."""
     loaded = load_recipe(recipe)
-    setting = apply.prepare(loaded, Path("data"), "cpu", unwatched, Clock())
-    network = apply.load_dense(loaded, trained, setting)
+    setting = apply_module.prepare(loaded, Path("data"), "cpu", unwatched, Clock())
+    network = apply_module.load_dense(loaded, trained, setting)
     before = copy.deepcopy(network.state_dict())
     torch.manual_seed(3)
-    apply.rehearsal.check(loaded, Shelved(network).copy(), setting)
+    apply_module.rehearse.check(loaded, Shelved(network).copy(), setting)
     drawn = torch.rand(3)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(3))
@@ -259,9 +258,9 @@ def ticking(*changes: str, recipe: Path, trained: Path) -> dict[str, Any]:
     """A plan by a clock on which a second passes whenever it is looked at."""
     seconds: Iterator[int] = itertools.count()
     loaded = load_recipe(recipe, changes)
-    setting = apply.prepare(loaded, Path("data"), "cpu", unwatched, Clock())
+    setting = apply_module.prepare(loaded, Path("data"), "cpu", unwatched, Clock())
     with warnings.catch_warnings(action="ignore"):
-        return plan.plan(loaded, trained, setting, now=lambda: float(next(seconds)))
+        return plan_module.plan(loaded, trained, setting, now=lambda: float(next(seconds)))
 
 
 def test_the_estimate_is_steps_times_the_time_of_a_step(recipe: Path, trained: Path) -> None:

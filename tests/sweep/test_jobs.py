@@ -63,14 +63,14 @@ def test_the_same_key_is_computed_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_stops_only_what_needs_it(tmp_path: Path, workers: int) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
-    jobs = [
+    todo = [
         jobs.Job("bad", "the bad one", fail),
         job(log, "grandchild", "child"),
         job(log, "child", "bad"),
         job(log, "good"),
     ]
     with pytest.raises(SweepError, match=r"1 of 4 cells failed; the first: the bad one: no such images"):
-        jobs.run(jobs, folder, Workers(workers))
+        jobs.run(todo, folder, Workers(workers))
     assert log.read_text().split() == ["good"]
     assert [path.name for path in folder.iterdir()] == ["good.json"]
 

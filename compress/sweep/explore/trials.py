@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.jobs.explore import bounds, levels
 from compress.recipe import schema
 from compress.report.explored import size_of
 from compress.sweep import jobs
 from compress.sweep.cells import Place, compute
 from compress.sweep.engines import ONE, Workers
+from compress.sweep.explore import bounds, levels
 from compress.sweep.explore.bounds import Bound, Goal
 from compress.sweep.explore.front import pareto
 from compress.sweep.explore.leakage import warn_if_familiar
