@@ -162,6 +162,15 @@ class Couplings:
                 changes = dict.fromkeys((length(dim, {}), length(dim, sizes)) for dim in dims)
                 yield from ((number, *change) for change in changes if change[0] != change[1])
 
+    def has(self, module: str) -> bool:
+        """Whether the layer `module` computes nodes, that can be pruned or that are kept."""
+        return module in self.kept or any(module in self.layers(coupling) for coupling in self.found)
+
+    def layers(self, coupling: Coupling) -> set[str]:
+        """The names of all layers that compute the nodes of a coupling."""
+        writers = [member.tensor for member in coupling.members if member.role == "writes"]
+        return {layer for tensor in writers for layer in self._layers(tensor)}
+
     def _layers(self, tensor: str) -> set[str]:
         return {layer_of(name) for name in self.names[tensor]}
 

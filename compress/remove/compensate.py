@@ -5,12 +5,12 @@ the nodes with the weights V then takes V_k + sum_j V_j B_jk, and its bias rises
 least squares is that of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from compress.errors import TargetError
+from compress.select.moments import moments
 
 _RIDGE = 1e-6
 """Share of the mean square that is added to the diagonal: nodes that say the same have no single best prediction."""
@@ -30,33 +30,6 @@ def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterabl
     for name, found in moments(model, {name: len(keep) for name, keep in readers.items()}, batches).items():
         layer = model.get_submodule(name)
         _fold(layer, prediction(found, readers[name], intercept=_has_room(layer)))
-
-
-@torch.no_grad()
-def moments(
-    model: nn.Module, readers: Mapping[str, int], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, Tensor]:
-    """Sums of products [nodes + 1, nodes + 1], in float64, of what each reader gets and a constant 1, in that order.
-
-    Args:
-        readers: layer, a Linear or Conv -> how many nodes it reads. The positions of a picture count as samples.
-
-    Raises:
-        TargetError: as `compensate`.
-    """
-    layers = {name: _reader(model, name, nodes) for name, nodes in readers.items()}
-    found: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_pre_hook(_gather(name, found)) for name, layer in layers.items()]
-    training = model.training
-    model.eval()
-    try:
-        for inputs, _ in batches:
-            model(inputs)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return found
 
 
 def prediction(moments: Tensor, keep: Tensor, *, intercept: bool = True) -> Tensor:
@@ -79,27 +52,6 @@ def prediction(moments: Tensor, keep: Tensor, *, intercept: bool = True) -> Tens
     result[gone] = 0.0
     result[gone.nonzero(), given.nonzero().flatten()] = torch.linalg.solve(among + ridge, moments[given][:, gone]).T
     return result
-
-
-def _reader(model: nn.Module, name: str, nodes: int) -> nn.Module:
-    layer = model.get_submodule(name)
-    inputs = {nn.Linear: "in_features", nn.modules.conv._ConvNd: "in_channels"}
-    width = next((getattr(layer, size) for kind, size in inputs.items() if isinstance(layer, kind)), None)
-    if width is None or getattr(layer, "transposed", False) or getattr(layer, "groups", 1) != 1:
-        raise TargetError(f"{name!r} reads the nodes and is no plain Linear or Conv: what it reads is not the nodes")
-    if width != nodes:
-        raise TargetError(f"{name!r} reads {nodes} nodes through {width} inputs: it must read them one by one")
-    return layer
-
-
-def _gather(name: str, sums: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        values = args[0].movedim(-1 if isinstance(layer, nn.Linear) else 1, -1).flatten(0, -2).double().cpu()
-        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-        products = values.T @ values
-        sums[name] = sums[name] + products if name in sums else products
-
-    return hook
 
 
 def _has_room(layer: nn.Module) -> bool:

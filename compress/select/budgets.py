@@ -1,86 +1,76 @@
-"""Which nodes go: their scores over all members combined, compared within a coupling, among alike ones or globally."""
+"""The choice of nodes: by sparsity or to a budget, compared within a coupling, among alike ones or globally."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
+from compress.options import check, require_word
+from compress.select.amount import Measure
+from compress.select.choose import require_min_keep
 from compress.graph.coupling import Coupling, Couplings
 
-Ranking = Literal["coupling", "isomorphic", "global"]
+NodeScope = Literal["layer", "isomorphic", "global"]
 Keep = dict[Coupling, Tensor]
 
 _STEPS = 30  # halvings of the interval in which the sparsity for a budget is sought
 
 
-def norms(model: nn.Module, coupling: Coupling) -> Tensor:
-    """The L2 norm of each node over all of its rows, biases, scales and columns; [size], larger = keep."""
-    squares = torch.zeros(coupling.size)
-    for member in coupling.members:
-        if member.role != "follows":
-            squares += member.matrix(model.get_parameter(member.tensor).detach().square()).sum(1).float().cpu()
-    return squares.sqrt()
-
-
 def choose_nodes(
     known: Couplings,
     scores: Mapping[Coupling, Tensor],
+    measure: Measure,
+    value: float,
     *,
-    sparsity: float | None = None,
-    params: float | None = None,
-    macs: float | None = None,
-    ranking: Ranking = "coupling",
+    scope: NodeScope = "layer",
     multiple_of: int = 1,
-    min_nodes: int | float = 1,
+    min_keep: int | float | None = None,
     earlier: Mapping[Coupling, Tensor] | None = None,
 ) -> Keep:
-    """Which nodes stay, of every coupling in `scores`: bool [size], True = keep.
+    """Which nodes are kept, of every coupling in `scores`: bool [size], True = keep.
 
     Args:
-        scores: [size] of each coupling that may shrink, larger = keep; `norms` gives such scores.
-        sparsity: fraction of the nodes that go, in [0, 1); or else a budget:
-        params: fraction of the network's parameters that may be left, in (0, 1).
-        macs: the same of its multiply-adds.
-        ranking: nodes compete within their coupling, with those of couplings whose members are alike (whose scores
-            are of one kind), or with all others.
+        scores: [size] of each coupling that may shrink, larger = keep.
+        measure: what `value` is of: "sparsity", the fraction of the nodes that is pruned, in [0, 1); or "params" or
+            "macs", the fraction of the network's parameters or multiply-adds that may be left, in (0, 1).
+        scope: nodes compete within their coupling ("layer"), with those of couplings whose members are alike (whose
+            scores are of one kind: "isomorphic"), or with all others ("global").
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
-        min_nodes: of every coupling at least so many stay, or this share of its nodes if it is below 1.
-        earlier: bool [size] of any couplings, what earlier choices kept: the rest goes first, and counts in a budget.
+        min_keep: every coupling keeps at least so many nodes, or this share of them if it is below 1; 1 if None.
+        earlier: bool [size] of any couplings, what earlier choices kept: the rest is pruned first, and counts in a
+            budget.
 
     Raises:
-        InputError: not exactly one of the three was given, one is out of range, or the budget cannot be reached.
+        InputError: an option is out of range, or the budget cannot be reached.
         TargetError: a score is NaN.
     """
-    given = [value for value in (sparsity, params, macs) if value is not None]
-    if len(given) != 1 or not 0 <= given[0] < 1 or multiple_of < 1 or min_nodes <= 0:
-        raise InputError(
-            f"Give one of sparsity, params and macs, in [0, 1), multiple_of from 1 and min_nodes above 0; found "
-            f"sparsity={sparsity}, params={params}, macs={macs}, multiple_of={multiple_of}, min_nodes={min_nodes}."
-        )
+    require_word("scope", scope, get_args(NodeScope))
+    check("multiple_of", multiple_of, int, ge=1)
+    require_min_keep(min_keep)
     for coupling, score in scores.items():
         if score.isnan().any():
             raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
     before: Mapping[Coupling, Tensor] = earlier or {}
-    scores = {coupling: taken_first(score, before.get(coupling)) for coupling, score in scores.items()}
-    pools = _pools(scores, ranking)
+    scores = {coupling: pruned_first(score, before.get(coupling)) for coupling, score in scores.items()}
+    pools = _pools(scores, scope)
 
     def at(share: float) -> Keep:
-        keep = _at(share, scores, pools, multiple_of, min_nodes)
+        keep = _at(share, scores, pools, multiple_of, min_keep or 1)
         return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
 
-    if sparsity is not None:
-        return at(sparsity)
-    weights = weights_of("params" if macs is None else "macs", known)
-    budget = given[0] * cost(known, {}, weights)
+    if measure == "sparsity":
+        return at(value)
+    weights = weights_of(measure, known)
+    budget = value * cost(known, {}, weights)
     low, high = 0.0, 1.0
     least = cost(known, {**before, **at(high)}, weights)
     if least > budget:
         raise InputError(
-            f"The budget of {given[0]:.0%} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
-            f"min_nodes={min_nodes} allow, {least / budget * given[0]:.0%} is left."
+            f"{measure}={value:g} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
+            f"min_keep={min_keep or 1} allow, {least / budget * value:.0%} of the {measure} are left"
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
@@ -89,7 +79,7 @@ def choose_nodes(
     return at(high)
 
 
-def taken_first(scores: Tensor, keep: Tensor | None) -> Tensor:
+def pruned_first(scores: Tensor, keep: Tensor | None) -> Tensor:
     """The scores of a coupling's nodes; what earlier choices took is below all others, since it counts already."""
     scores = scores.float().cpu()
     return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
@@ -125,11 +115,11 @@ def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str
     return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
 
 
-def _pools(scores: Mapping[Coupling, Tensor], ranking: Ranking) -> list[list[Coupling]]:
+def _pools(scores: Mapping[Coupling, Tensor], scope: NodeScope) -> list[list[Coupling]]:
     """Couplings whose nodes compete. Alike are those whose members are of the same roles, in the same dimensions."""
-    if ranking == "coupling":
+    if scope == "layer":
         return [[coupling] for coupling in scores]
-    if ranking == "global":
+    if scope == "global":
         return [list(scores)]
     pools: dict[object, list[Coupling]] = defaultdict(list)
     for coupling in scores:
@@ -143,7 +133,7 @@ def _at(
     scores: Mapping[Coupling, Tensor],
     pools: list[list[Coupling]],
     multiple_of: int,
-    min_nodes: int | float,
+    min_keep: int | float,
 ) -> Keep:
     """The lowest round(sparsity * n) of each pool go; what rounding gives back are the best of those."""
     keep: Keep = {}
@@ -152,7 +142,7 @@ def _at(
         stays = torch.ones(len(together), dtype=torch.bool)
         stays[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
         for coupling, mine in zip(pool, torch.split(stays, [coupling.size for coupling in pool]), strict=True):
-            floor = min_nodes if min_nodes >= 1 else max(1, round(min_nodes * coupling.size))
+            floor = min_keep if min_keep >= 1 else max(1, round(min_keep * coupling.size))
             count = max(int(mine.sum()), int(floor))
             count = min(-(-count // multiple_of) * multiple_of, coupling.size)
             best = scores[coupling].argsort(descending=True, stable=True)[:count]

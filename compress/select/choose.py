@@ -5,12 +5,13 @@ In passes over the scores, a piece at a time: beside the answer, a few pieces an
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
+from compress.options import check, require_word
 from compress.select.scores import Scores
 
 Scope = Literal["global", "layer", "erk"]
@@ -53,8 +54,8 @@ def choose(
         InputError: sparsity or min_keep out of range, or both cannot hold together.
         TargetError: a score is NaN.
     """
-    if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity {sparsity}: it is the fraction that goes and must lie in [0, 1)")
+    check("sparsity", sparsity, float, ge=0, lt=1)
+    require_word("scope", scope, get_args(Scope))
     ranked = [Scores.of(score) for score in scores]
     names = _names(ranked, names)
     floors = [_floor(score.numel(), min_keep) for score in ranked]
@@ -157,14 +158,18 @@ def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], wha
     return count
 
 
+def require_min_keep(min_keep: object) -> None:
+    """Raise InputError unless it is None, a number of entries, or a share."""
+    is_count = isinstance(min_keep, int) and not isinstance(min_keep, bool) and min_keep >= 1
+    if min_keep is not None and not is_count and not (isinstance(min_keep, float) and 0 < min_keep < 1):
+        raise InputError(f"min_keep: found {min_keep!r}; expected a number of entries (1, 2, ...) or a share in (0, 1)")
+
+
 def _floor(size: int, min_keep: int | float | None) -> int:
+    require_min_keep(min_keep)
     if min_keep is None:
         return 0
-    if isinstance(min_keep, int) and min_keep >= 1:
-        return min(min_keep, size)
-    if 0 < min_keep < 1:
-        return max(1, round(min_keep * size))
-    raise InputError(f"min_keep {min_keep}: give a number of entries (1, 2, ...) or a share between 0 and 1")
+    return min(int(min_keep), size) if min_keep >= 1 else max(1, round(min_keep * size))
 
 
 def lowest(

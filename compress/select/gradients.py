@@ -1,16 +1,18 @@
 """Statistics of the loss's gradient over scoring data, one tensor for each of the parameters in question.
 
-The parameters come as `leaves` that the forward pass computes with: plain parameters that require a gradient, or what
-`compress.remove.masks.effective` hands out while masks are on. The model is scored in evaluation mode.
+The parameters come as `leaves` that the forward pass computes with, which `acting` hands out, masked or not. The model
+is scored in evaluation mode.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 
-from compress.errors import InputError
+from compress.errors import InputError, TargetError
+from compress.evaluation_mode import evaluation_mode
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) -> mean over the batch
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -26,7 +28,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
         InputError: there are no batches.
     """
     count = 0
-    with scoring_mode(model):
+    with evaluation_mode(model):
         for inputs, target in batches:
             count += 1
             yield _gradient(model, leaves, inputs, target, loss)
@@ -37,7 +39,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with scoring_mode(model):
+    with evaluation_mode(model):
         for inputs, target in batches:
             for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
                 total += slope * len(inputs)
@@ -67,7 +69,7 @@ def fisher(
         places: the (module, name) of each leaf.
     """
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with scoring_mode(model):
+    with evaluation_mode(model):
         for inputs, target in batches:
             squares = _squares_of_linear(model, places, inputs, target, loss)
             if squares is None:
@@ -79,15 +81,42 @@ def fisher(
 
 
 @contextmanager
-def scoring_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode; each module's own mode comes back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+def acting(places: Sequence[Place]) -> Iterator[list[Tensor]]:
+    """The parameters as they act now, masked or not, as leaves that a gradient can be taken of.
+
+    Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
+    have one too: that of what acts.
+
+    Raises:
+        TargetError: a parameter that is neither plain nor soft-pruned.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(_acting(module, name)) for module, name in places]
+
+
+def _acting(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
+    parameter = module._parameters.get(name)
+    if parameter is not None:
+        return requiring_grad(parameter)
+    for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod, which knows what it makes of the parameter
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "acting"):
+            found: AbstractContextManager[Tensor] = hook.acting(module)
+            return found
+    raise TargetError(
+        f"{name!r} of {type(module).__name__} is not a parameter, and is not being soft-pruned: fold its masks first, "
+        "with torch.nn.utils.prune.remove"
+    )
+
+
+@contextmanager
+def requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
+    """The parameter requires a gradient within, whether it is frozen or not."""
+    before = parameter.requires_grad
+    parameter.requires_grad_(True)
     try:
-        yield
+        yield parameter
     finally:
-        for module, training in modes.items():
-            module.training = training
+        parameter.requires_grad_(before)
 
 
 def _gradient(

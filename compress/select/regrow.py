@@ -1,17 +1,40 @@
-"""Regrowth: which of the entries that are gone come back, by the gradient that they would get.
+"""Regrowth: which of the removed entries come back, by the gradient that they would get.
 
 Evci et al., "Rigging the lottery: making all tickets winners", 2020 (RigL). Where the loss is steepest in an entry that
 is zero, the entry can do most for it.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from compress.options import check_options, option
+from compress.select.criteria.criterion import Samples
 
-from compress.select.choose import lowest
-from compress.select.scores import Scores
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Regrowth:
+    """At each new choice of a gradual removal, the removed weights with the largest |gradient| come back at zero, and as
+    many others are pruned instead (RigL; Evci, 2020)."""
+
+    share: float = option(
+        "how many: this share of the weights that are kept, or of those that are removed where these are fewer; by half "
+        "a cosine it falls to 0 until the set is complete",
+        gt=0,
+        lt=1,
+    )
+    samples: Samples = option("take the gradient on the first so many training samples, or on all", 500, ge=1)
+
+    word = "regrow"
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def share_at(share: float, progress: float) -> float:
@@ -30,10 +53,13 @@ def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Te
     Returns:
         Bool tensors of the slopes' shapes; among equal gradients the first ones.
     """
+    from compress.select.choose import lowest
+    from compress.select.scores import Scores
+
     living = sum(dead.numel() - int(dead.count_nonzero()) for dead in gone)
     count = round(share * min(living, sum(int(mask.count_nonzero()) for mask in may)))
     return lowest([Scores(_steepest_first, slope, mask) for slope, mask in zip(slopes, may, strict=True)], count)
 
 
 def _steepest_first(slope: Tensor, may: Tensor) -> Tensor:
-    return torch.where(may, -slope.abs(), torch.inf)
+    return slope.abs().neg_().masked_fill_(~may, math.inf)

@@ -66,6 +66,6 @@ class Scores:
             yield place, self._compute(*(source[place] for source in flat))
 
 
-def gone_first(score: Tensor, gone: Tensor) -> Tensor:
-    """The score, and below all others where the entry is gone already."""
-    return score.masked_fill(gone, -torch.inf)
+def removed_first(score: Tensor, removed: Tensor) -> Tensor:
+    """The score, and below all others where the entry is removed already."""
+    return score.masked_fill(removed, -torch.inf)

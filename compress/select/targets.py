@@ -1,14 +1,76 @@
-"""Targets: which parameters a pattern, a tensor or a (module, name) pair means."""
+"""Targets: which parameters, or which layers' nodes, are meant by patterns, modules and parameters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
-from compress.errors import TargetError
+from compress.errors import InputError, TargetError
+from compress.graph.coupling import Coupling, Couplings
+from compress.graph.flow import layer_of
+from compress.options import check
 
-TargetLike = str | Tensor | tuple[nn.Module, str]
+TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
+"""A shell pattern of qualified names, a parameter, a module (all that is in it), or a parameter as (module, name)."""
+
+Wanted = TargetLike | Iterable[TargetLike]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Single weights, as `weights` says."""
+
+    wanted: tuple[TargetLike, ...]
+    exclude: tuple[TargetLike, ...] = ()
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of layers, as `nodes` says."""
+
+    wanted: tuple[TargetLike, ...]
+    exclude: tuple[TargetLike, ...] = ()
+
+
+def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weights:
+    """Single weights as the target of a pruner.
+
+    Args:
+        wanted: any mix of
+            - a shell pattern of qualified parameter names ("decoder.*", "*.weight"): takes weights, that is parameters
+              of two or more dimensions, and with `bias=True` biases as well. A name without wildcards takes that
+              parameter whatever it is, and a module's name all that is in the module, as the module itself does;
+            - a module, a parameter, or a pair (module, name of a parameter).
+        exclude: the same, of what is left out; a pattern may also be of layers' names.
+
+    Raises:
+        InputError: something else is given, or nothing.
+    """
+    check("bias", bias, bool)
+    return Weights(_listed(wanted, "weights"), _listed((exclude,), "exclude", empty=True), bias)
+
+
+def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
+    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, wherever they are coupled to.
+
+    Args:
+        wanted: any mix of shell patterns of layers' names ("blocks.*"), modules, and parameters of layers.
+        exclude: the same, of what keeps its width: everything that is coupled to it does.
+
+    Raises:
+        InputError: something else is given, or nothing.
+    """
+    return Nodes(_listed(wanted, "nodes"), _listed((exclude,), "exclude", empty=True))
+
+
+def target_of(wanted: object) -> Weights | Nodes:
+    """What a pruner's target means: patterns and the like are weights."""
+    if isinstance(wanted, Weights | Nodes):
+        return wanted
+    return Weights(_listed((wanted,), "targets"))
 
 
 @dataclass(frozen=True)
@@ -24,28 +86,89 @@ class Target:
         return getattr(self.module, self.name)  # type: ignore[no-any-return]
 
 
-def resolve(model: nn.Module, wanted: Iterable[TargetLike], *, bias: bool = False) -> list[Target]:
-    """The parameters that `wanted` means, in its order (a pattern's in the model's own), each once.
-
-    Args:
-        wanted: any mix of
-            - a shell pattern for qualified parameter names ("decoder.*", "*.weight"): takes weights, that is
-              parameters of two or more dimensions, and with `bias=True` biases as well; a name without wildcards
-              takes that parameter whatever it is;
-            - a parameter itself;
-            - a pair (module, name).
+def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
+    """The parameters that are meant, in the order of `wanted.wanted` (a pattern's in the model's own), each once.
 
     Raises:
-        TargetError: something matches nothing, is no parameter of the model, is shared between two modules, or is
-            spread over several processes.
+        TargetError: something matches nothing, is not a parameter of the model, is shared between two modules, or is
+            spread over several processes; or nothing is left.
     """
     everything = _parameters(model)
     by_path = {target.path: target for target in everything}
-    chosen = dict.fromkeys(path for item in wanted for path in _matches(item, everything, bias))
-    targets = [by_path[path] for path in chosen]
+    chosen = dict.fromkeys(path for item in wanted.wanted for path in _matches(model, item, everything, wanted.bias))
+    excluded = {path for item in wanted.exclude for path in _excluded(model, item, everything)}
+    targets = [by_path[path] for path in chosen if path not in excluded]
+    if chosen and not targets:
+        raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
     _refuse_shared(targets, everything)
     _refuse_sharded(targets)
     return targets
+
+
+def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Coupling, ...]:
+    """The couplings whose nodes are meant, each once.
+
+    Raises:
+        TargetError, UnsupportedModelError: something matches no layer whose nodes can be pruned; or nothing is left.
+    """
+    patterns = [pattern for item in wanted.wanted for pattern in _layers(model, item, known)]
+    found = known.matching(patterns)
+    excluded = {layer for item in wanted.exclude for layer in _excluded_layers(model, item)}
+    left = tuple(coupling for coupling in found if not excluded & known.layers(coupling))
+    if found and not left:
+        names = [coupling.name for coupling in found]
+        raise TargetError(f"exclude takes all {len(found)} widths away ({_listing(names)}); nothing is left")
+    return left
+
+
+def describe(wanted: Weights | Nodes) -> str:
+    """The target as a reader of figures sees it: "decoder.*, latent.weight with biases"."""
+    text = ", ".join(map(_said, wanted.wanted))
+    if isinstance(wanted, Weights) and wanted.bias:
+        text += " with biases"
+    return text + (f" without {', '.join(map(_said, wanted.exclude))}" if wanted.exclude else "")
+
+
+# --- what is given ---
+
+
+def _listed(wanted: tuple[object, ...], what: str, *, empty: bool = False) -> tuple[TargetLike, ...]:
+    found: list[TargetLike] = []
+    for item in wanted:
+        if _is_target(item):
+            found.append(item)
+        elif isinstance(item, Iterable) and not isinstance(item, str | bytes | dict):
+            found += [one if _is_target(one) else _refuse(one, what) for one in item]
+        else:
+            _refuse(item, what)
+    if not found and not empty:
+        raise InputError(f"{what}: nothing is given; expected patterns, modules or parameters, such as 'decoder.*'")
+    return tuple(found)
+
+
+def _is_target(item: object) -> TypeGuard[TargetLike]:
+    if isinstance(item, tuple):
+        return len(item) == 2 and isinstance(item[0], nn.Module) and isinstance(item[1], str)
+    return isinstance(item, str | Tensor | nn.Module)
+
+
+def _refuse(item: object, what: str) -> TargetLike:
+    amount = "; the amount is a keyword, as in sparsity=0.9" if isinstance(item, int | float) else ""
+    raise InputError(
+        f"{what}: found {type(item).__name__} ({str(item)[:60]}); expected a pattern such as 'decoder.*', a module, a "
+        f"parameter, a pair (module, name), or a list of these{amount}"
+    )
+
+
+def _said(item: TargetLike) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, tuple):
+        return f"{type(item[0]).__name__}.{item[1]}"
+    return f"a parameter of {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+
+
+# --- weights ---
 
 
 def _parameters(model: nn.Module) -> list[Target]:
@@ -57,38 +180,100 @@ def _parameters(model: nn.Module) -> list[Target]:
     ]
 
 
-def _matches(item: TargetLike, everything: Sequence[Target], bias: bool) -> list[str]:
+def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], bias: bool) -> list[str]:
     if isinstance(item, str):
         found = [target.path for target in everything if _pattern_takes(item, target, bias)]
+        found = found or [target.path for target in _within(item, everything) if _is_weight(target, bias)]
         if not found:
+            names = [target.path for target in everything if target.parameter.dim() >= 2]
             raise TargetError(
                 f"the pattern {item!r} matches no {'parameter' if bias else 'weight'} of the model; "
-                f"its weights are {_listing(everything)}"
+                f"its weights are {_listing(names)}"
             )
         return found
-    if isinstance(item, Tensor):
-        found = [target.path for target in everything if target.parameter is item]
+    if isinstance(item, nn.Module):
+        found = [target.path for target in _within(_name(model, item), everything) if _is_weight(target, bias)]
         if not found:
-            raise TargetError(f"a tensor of shape {tuple(item.shape)} was given that is no parameter of the model")
+            raise TargetError(f"the module {_name(model, item)!r} ({type(item).__name__}) has no weights")
         return found
-    module, name = item
-    found = [target.path for target in everything if target.module is module and target.name == name]
+    return [_path(item, everything)]
+
+
+def _excluded(model: nn.Module, item: TargetLike, everything: Sequence[Target]) -> list[str]:
+    if isinstance(item, nn.Module):
+        return [target.path for target in _within(_name(model, item), everything)]
+    if not isinstance(item, str):
+        return [_path(item, everything)]
+    found = [t.path for t in everything if fnmatchcase(t.path, item) or fnmatchcase(t.path.rpartition(".")[0], item)]
+    found = found or [target.path for target in _within(item, everything)]
     if not found:
-        raise TargetError(f"{type(module).__name__} has no parameter {name!r}, or is no part of the model")
+        raise TargetError(f"exclude: the pattern {item!r} matches no parameter and no layer of the model")
     return found
 
 
-def _pattern_takes(pattern: str, target: Target, bias: bool) -> bool:
-    if target.path == pattern:
-        return True
-    if not fnmatchcase(target.path, pattern):
-        return False
+def _path(item: Tensor | tuple[nn.Module, str], everything: Sequence[Target]) -> str:
+    """The name of one parameter, by itself or as (module, name)."""
+    if isinstance(item, Tensor):
+        found = [target.path for target in everything if target.parameter is item]
+        if not found:
+            raise TargetError(f"found a tensor of shape {tuple(item.shape)} that is not a parameter of the model")
+        return found[0]
+    module, name = item
+    found = [target.path for target in everything if target.module is module and target.name == name]
+    if not found:
+        raise TargetError(f"{type(module).__name__} has no parameter {name!r}, or is not a part of the model")
+    return found[0]
+
+
+def _within(name: str, everything: Sequence[Target]) -> list[Target]:
+    """All parameters of the module of that name."""
+    return [target for target in everything if not name or target.path.startswith(f"{name}.")]
+
+
+def _name(model: nn.Module, module: nn.Module) -> str:
+    for name, found in model.named_modules():
+        if found is module:
+            return name
+    raise TargetError(f"found a module ({type(module).__name__}) that is not a part of the model")
+
+
+def _is_weight(target: Target, bias: bool) -> bool:
     return target.parameter.dim() >= 2 or (bias and "bias" in target.name)
 
 
-def _listing(everything: Sequence[Target], most: int = 12) -> str:
-    names = [target.path for target in everything if target.parameter.dim() >= 2]
+def _pattern_takes(pattern: str, target: Target, bias: bool) -> bool:
+    return target.path == pattern or (fnmatchcase(target.path, pattern) and _is_weight(target, bias))
+
+
+def _listing(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# --- nodes ---
+
+
+def _layers(model: nn.Module, item: TargetLike, known: Couplings) -> list[str]:
+    """Patterns of layers' names. A module that computes no nodes itself stands for the layers in it."""
+    if isinstance(item, str):
+        return [item]
+    if isinstance(item, nn.Module):
+        name = _name(model, item)
+        return [name] if name and known.has(name) else [f"{name}.*" if name else "*"]
+    return [layer_of(_path(item, _parameters(model)))]
+
+
+def _excluded_layers(model: nn.Module, item: TargetLike) -> set[str]:
+    if isinstance(item, Tensor | tuple):
+        return {layer_of(_path(item, _parameters(model)))}
+    pattern = _name(model, item) if isinstance(item, nn.Module) else item
+    names = {name for name, _ in model.named_modules() if name} | {name for name, _ in model.named_parameters()}
+    found = {name for name in names if fnmatchcase(name, pattern)}
+    if not found:
+        raise TargetError(f"exclude: the pattern {pattern!r} matches no layer of the model")
+    return found | {name for name in names if any(name.startswith(f"{parent}.") for parent in found)}
+
+
+# --- what cannot be pruned ---
 
 
 def _refuse_shared(targets: Sequence[Target], everything: Sequence[Target]) -> None:
@@ -109,5 +294,6 @@ def _refuse_sharded(targets: Sequence[Target]) -> None:
         if hasattr(target.parameter, "device_mesh"):  # a DTensor; to import that class would take a while
             raise TargetError(
                 f"{target.path} is spread over several processes (FSDP), each of which sees a part of it, so that none "
-                "can choose what goes: train with DistributedDataParallel, or prune before or after sharded training"
+                "can choose what is pruned: train with DistributedDataParallel, or prune before or after sharded "
+                "training"
             )

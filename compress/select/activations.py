@@ -1,4 +1,4 @@
-"""Criteria for nodes that watch, or take away, what the nodes say; float64 [nodes], larger = keep."""
+"""Scores of nodes from what they pass on: its variance, or the loss without it; float64 [nodes], larger = keep."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
-from compress.select import gradients
-from compress.select.gradients import scoring_mode
+from compress.evaluation_mode import evaluation_mode
 from compress.select.saliency import Loss, layer_with_nodes, nodes_along
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -56,7 +55,7 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
         return value
 
     samples = 0
-    with scoring_mode(model), _tapped(model, taps.values(), see):
+    with evaluation_mode(model), _tapped(model, taps.values(), see):
         for inputs, _ in batches:
             model(inputs)
             samples += len(inputs)
@@ -86,7 +85,7 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batch
     scored = list(batches)
     if not scored:
         raise InputError("there is no scoring data to try the loss on without a node: `batches` gave none")
-    with scoring_mode(model):
+    with evaluation_mode(model):
         whole = _mean_loss(model, scored, loss)
         result = {}
         for name, places in taps.items():
@@ -96,39 +95,6 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batch
                     rises.append(_mean_loss(model, scored, loss) - whole)
             result[name] = torch.tensor(rises, dtype=torch.float64)
     return result
-
-
-def taylor(
-    model: nn.Module,
-    owned: Sequence[Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]],
-    batches: Batches,
-    loss: Loss,
-    kind: Literal["taylor", "taylor_square", "snip"],
-) -> list[Tensor]:
-    """What the loss changes by, to first order, when all entries w of a node vanish together: d = sum of w * g.
-
-    Molchanov et al., "Importance estimation for neural network pruning", 2019, for groups of weights.
-
-    Args:
-        owned: for each group of nodes the leaves that hold them (see `gradients`), each with what sorts the entries
-            of a tensor of its shape by node: [nodes, entries].
-        kind: mean over batches of |d| (taylor) or d^2 (taylor_square), or |mean d| (snip).
-
-    Raises:
-        InputError: no scoring data.
-    """
-    leaves = list({id(leaf): leaf for group in owned for leaf, _ in group}.values())
-    place = {id(leaf): index for index, leaf in enumerate(leaves)}
-    sums, count = [torch.zeros(()) for _ in owned], 0
-    for slopes in gradients.each(model, leaves, batches, loss):
-        count += 1
-        for index, group in enumerate(owned):
-            changes = [sort(leaf.detach() * slopes[place[id(leaf)]]).double().sum(1) for leaf, sort in group]
-            change = torch.stack(changes).sum(0)
-            sums[index] = sums[index].to(change) + {"taylor": change.abs(), "taylor_square": change.square()}.get(
-                kind, change
-            )
-    return [total.abs() / count for total in sums]
 
 
 def _silence(node: int) -> See:

@@ -1,0 +1,141 @@
+"""Options: what one may be given is described once, and checked, documented and put into the recipes' schema from there.
+
+    @dataclass(frozen=True)
+    class Taylor:
+        samples: int | Literal["all"] = option("score on the first so many samples", 5000, ge=1)
+
+        def __post_init__(self) -> None:
+            check_options(self)
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from compress.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """The description of one option.
+
+    doc: its meaning, in words.
+    ge, gt, le, lt: bounds of a number.
+    recipe: the key that recipes have for it, if it is another one; "" where recipes have none.
+    duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
+    absent: what its absence means in recipes, if that is something else than the default.
+    """
+
+    doc: str
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    recipe: str | None = None
+    duration: bool = False
+    absent: str | None = None
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        found = {key: getattr(self, key) for key in ("ge", "gt", "le", "lt")}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def option(doc: str, default: Any = MISSING, **description: Any) -> Any:
+    """A field of a dataclass, with its `Option`."""
+    field: Any = dataclasses.field(default=default, metadata={"option": Option(doc, **description)})
+    return field
+
+
+def options_of(owner: type) -> dict[str, tuple[Option, Any, Any]]:
+    """(description, type, default) of every option of a dataclass, by name; the default is MISSING where there is none."""
+    hints = get_type_hints(owner)
+    return {
+        field.name: (field.metadata["option"], hints[field.name], field.default)
+        for field in dataclasses.fields(owner)
+        if "option" in field.metadata
+    }
+
+
+_options_of = cache(options_of)
+
+
+def check_options(owner: Any) -> None:
+    """Compare every option of a dataclass's object with its description; for its `__post_init__`.
+
+    Raises:
+        InputError: a value of another type, out of its bounds, or a word that there is not.
+    """
+    for name, (description, hint, _) in _options_of(type(owner)).items():
+        check(f"{type(owner).__name__}({name}=...)", getattr(owner, name), hint, **description.bounds)
+
+
+def check(what: str, value: object, hint: Any, **bounds: float) -> None:
+    """Compare a value with the type that it must have, such as `int | Literal["all"]`, and with bounds of a number.
+
+    Args:
+        what: the option as the user writes it, for the error text.
+
+    Raises:
+        InputError: it is something else.
+    """
+    kinds = _kinds(hint)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if isinstance(value, str) and str not in kinds and words:
+        require_word(what, value, words)
+    elif not any(_is_a(value, kind) for kind in kinds):
+        raise InputError(f"{what}: found {value!r}; expected {_expected(kinds, words, bounds)}")
+    elif not isinstance(value, bool) and isinstance(value, int | float) and not _within(value, bounds):
+        raise InputError(f"{what}: found {value!r}; expected {_expected(kinds, words, bounds)}")
+
+
+def require_word(what: str, value: object, words: Iterable[str]) -> None:
+    """Raise InputError unless `value` is one of `words`, with the one that is spelled most like it."""
+    known = list(words)
+    if value in known and isinstance(value, str):
+        return
+    hint = did_you_mean(value, known) if isinstance(value, str) else ""
+    raise InputError(f"{what}: found {value!r}; there is {', '.join(known)}{hint}")
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """How a message that `word` is unknown ends: with the option that is spelled most like it, if one is."""
+    close = difflib.get_close_matches(word, list(options), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _kinds(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind in (bool, str, NoneType):
+        return isinstance(value, kind)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return callable(value) and not isinstance(value, type)  # the only other kind of option
+
+
+def _within(value: float, bounds: dict[str, float]) -> bool:
+    tests = {"ge": float.__ge__, "gt": float.__gt__, "le": float.__le__, "lt": float.__lt__}
+    return all(tests[name](float(value), float(bound)) for name, bound in bounds.items())
+
+
+def _expected(kinds: list[Any], words: list[str], bounds: dict[str, float]) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "None"}
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = " and ".join(f"{signs[name]} {bound:g}" for name, bound in bounds.items())
+    parts = []
+    for kind in kinds:
+        if get_origin(kind) is not Literal:
+            parts.append(names.get(kind, "a function") + (f" {limits}" if limits and kind in (int, float) else ""))
+    return " or ".join([*parts, *map(repr, words)])

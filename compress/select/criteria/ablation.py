@@ -1,0 +1,33 @@
+"""Ablation: brute force, one node after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.select.criteria.criterion import Criterion, Samples, samples_option
+
+if TYPE_CHECKING:
+    from compress.graph.coupling import Coupling
+    from compress.select.criteria.criterion import NodeScores
+    from compress.select.scoring import Scoring
+
+
+@dataclass(frozen=True)
+class Ablation(Criterion):
+    """Prunes the node without which the loss rises least first: a pass over the samples for each node."""
+
+    words = {"ablation": {}}
+    needs_data = True
+    watches_layers = True
+
+    samples: Samples = samples_option(1000)
+
+    def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
+        from compress.select.activations import ablation
+        from compress.select.members import taps
+
+        zeroed = {str(index): taps(scoring.model, coupling) for index, coupling in enumerate(coupled)}
+        found = ablation(scoring.model, zeroed, scoring.batches(self, self.samples), scoring.loss(self))
+        return dict(zip(coupled, found.values(), strict=True))

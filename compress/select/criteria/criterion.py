@@ -1,0 +1,89 @@
+"""The shape of a criterion: a frozen dataclass of its options, with scores for weights, for nodes, or for both.
+
+Nothing here and in the members imports torch before something is scored: a recipe is checked without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from compress.errors import TargetError
+from compress.options import check_options, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.graph.coupling import Coupling
+    from compress.select.scores import Scores
+    from compress.select.scoring import Scoring
+    from compress.select.targets import Target
+
+    ScoreFunction = Callable[[Tensor], Tensor]
+    NodeScores = dict[Coupling, Tensor]
+
+Samples = int | Literal["all"]
+
+
+def samples_option(default: int) -> Any:
+    return option("score on the first so many training samples, or on all", default, ge=1)
+
+
+class Criterion:
+    """Scores weights or nodes: the lowest are pruned first.
+
+    A member is a frozen dataclass in a file of its own, listed in `compress.select.criteria.CRITERIA`. Its docstring
+    says what is pruned first, in one sentence, for the reference of recipes.
+    """
+
+    words: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Its names, each with the options that the name decides."""
+
+    needs_data: ClassVar[bool] = False
+    """Whether it looks at batches, and at the loss."""
+
+    per_entry: ClassVar[bool] = False
+    """Whether a node's score grows with how many entries it has, so that widths of different layers do not compare."""
+
+    watches_layers: ClassVar[bool] = False
+    """Whether it looks at what layers are or pass on, which the operators of a program do not show."""
+
+    measures: ClassVar[bool] = True
+    """Whether its scores say something of the network, for a histogram."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
+        """A score for every entry of the targets as they act now, larger = keep."""
+        raise TargetError(f"the criterion {self.word} ranks nodes, and the target is weights; use magnitude, or nodes()")
+
+    def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
+        """A score for every node, [nodes] of each coupling, larger = keep."""
+        raise TargetError(
+            f"the criterion {self.word} ranks weights, and the target is nodes; use norms, or target weights"
+        )
+
+    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring) -> list[str] | None:
+        """Change the network before anything is chosen.
+
+        Returns:
+            The layers whose nodes are the target from now on; None where the network stays as it is.
+        """
+        return None
+
+    @property
+    def word(self) -> str:
+        """The name that recipes have for it."""
+        for word, decided in self.words.items():
+            if all(getattr(self, name) == value for name, value in decided.items()):
+                return word
+        raise AssertionError(f"{type(self).__name__} has no word for its options")
+
+    @property
+    def ranks_weights(self) -> bool:
+        return type(self).score_weights is not Criterion.score_weights
+
+    @property
+    def ranks_nodes(self) -> bool:
+        return type(self).score_nodes is not Criterion.score_nodes

@@ -1,0 +1,281 @@
+"""Which nodes are pruned, with everything that depends on them: layers, channels or heads whose widths are coupled."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, get_args
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError, TargetError
+from compress.graph.coupling import Coupling, Couplings, couplings
+from compress.graph.flow import layer_of
+from compress.options import check, require_word
+from compress.select.amount import Amount, shares_of
+from compress.select.budgets import Keep, NodeScope, choose_nodes, cost, masks_of, pruned_first, weights_of
+from compress.select.choose import require_min_keep
+from compress.select.criteria import Criterion
+from compress.select.pruned import Pruned, packed, unpacked, with_earlier
+from compress.select.scoring import Scoring
+from compress.select.selection import Group, Selection
+from compress.select.targets import Nodes, couplings_of
+
+SCOPES: Final[tuple[NodeScope, ...]] = get_args(NodeScope)
+
+NodeScores = dict[Coupling, Tensor]
+
+
+class NodeSelection(Selection):
+    """Nodes that were once chosen stay chosen: they are expensive to score, and score much the same all along."""
+
+    def __init__(
+        self,
+        target: Nodes,
+        criterion: Criterion,
+        amount: Amount | None,
+        scoring: Scoring,
+        earlier: Pruned,
+        example: Tensor,
+        *,
+        keep: Mapping[str, Tensor] | None = None,
+        scope: str | None = None,
+        multiple_of: int = 1,
+        min_keep: int | float | None = None,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        """
+        Args:
+            example: an input [N, ...] to trace the network with.
+            keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
+            scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.
+            layers: where the run is resumed, the layers that the criterion has put in the place of the target's.
+
+        Raises:
+            InputError, TargetError, UnsupportedModelError: options that there are not or do not fit nodes, layers that
+                there are not, or a network that cannot be traced.
+        """
+        super().__init__(criterion, amount, scoring, earlier)
+        if keep is None and not criterion.ranks_nodes:
+            criterion.score_nodes([], scoring)  # says that it ranks weights
+        check("multiple_of", multiple_of, int, ge=1)
+        require_min_keep(min_keep)
+        self._scope, self._multiple_of, self._min_keep = _scope(scope, amount), multiple_of, min_keep
+        self._compared = scope is not None
+        model = scoring.model
+        self.known = couplings(model, example)
+        self._coupled = couplings_of(model, target, self.known) if layers is None else self.known.matching(layers)
+        self.restructured = layers
+        if layers is None:
+            self.restructured = criterion.restructure(self._coupled, scoring)
+            if self.restructured is not None:
+                self.known = couplings(model, example)
+                self._coupled = self.known.matching(self.restructured)
+        self._given = None if keep is None else _given(keep, self.known, self._coupled)
+        self._keep = dict(earlier.keep_nodes)
+        members = [member.tensor for found in self._coupled for member in found.members if member.role != "follows"]
+        self.adjacent = sorted({f"{side}.*" if side else name for side, _, name in map(_parts, members)})
+        self.paths = list(dict.fromkeys([*members, *earlier.keep]))
+
+    @property
+    def coupled(self) -> Mapping[Coupling, Tensor]:
+        """The nodes in question, with what is kept of them by the latest choice."""
+        every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
+        return {coupling: self._keep.get(coupling, nodes) for coupling, nodes in every.items()}
+
+    @property
+    def names(self) -> Mapping[str, Collection[str]]:
+        return {names[0]: names for names in names_of(self.known, self._coupled).values()}
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        return dict(zip(self.names, (coupling.size for coupling in self._coupled), strict=True))
+
+    @property
+    def pruned_in(self) -> Mapping[str, int]:
+        return dict(zip(self.names, (int((~keep).sum()) for keep in self.coupled.values()), strict=True))
+
+    @property
+    def expected(self) -> int | None:
+        if self._amount is None:
+            return self.count[0]
+        plain = self._amount.measure == "sparsity" and self._multiple_of == 1 and not self._min_keep
+        if not plain or self._scope != "layer":
+            return None
+        shares = dict.fromkeys(self.layers, self.target_share)
+        if self._amount.layers is not None:
+            shares = shares_of(self._amount.layers, self.names)
+        # The last node of a layer is kept.
+        return sum(min(round(shares[name] * size), size - 1) for name, size in self.layers.items())
+
+    @property
+    def achieved(self) -> float:
+        if self._amount is None or self._amount.measure == "sparsity":
+            return super().achieved
+        weights = weights_of(self._amount.measure, self.known)
+        return cost(self.known, self._keep, weights) / cost(self.known, {}, weights)
+
+    @property
+    def readers(self) -> dict[str, Tensor]:
+        """The layers that read the nodes -> bool [nodes], what is kept of their inputs by the latest choice."""
+        return {
+            layer_of(member.tensor): self._keep[coupling]
+            for coupling in self._coupled
+            for member in coupling.members
+            if member.role == "reads"
+        }
+
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        scores = self._scores()  # each layer by itself, so that they need not be comparable
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._keep = self._in_each(scores, [shares[name] for name in self.names], {})
+            return masks_of(self._scoring.model, self._keep)
+
+        return masks
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "keep_nodes": packed(self._keep)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._keep = unpacked(state["keep_nodes"])
+
+    def add_to(self, pruned: Pruned) -> None:
+        super().add_to(pruned)
+        pruned.keep_nodes.update(self._keep)
+
+    def choose_now(self) -> None:
+        """Make the whole choice, ahead of the first call; since what is chosen stays chosen, that comes to the same."""
+        self._masks(self.target_share, {})
+
+    def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        chosen = self._given if self._given is not None else self._choose(share)
+        self._keep |= with_earlier(chosen, self._keep)
+        masks = masks_of(self._scoring.model, dict(self.coupled))
+        return {**self._earlier.keep, **with_earlier(masks, self._earlier.keep)}
+
+    def _choose(self, share: float) -> Keep:
+        if share == 0:  # where a ramp begins
+            return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
+        scores = self._scores()
+        if self._compared:
+            scores = comparable(scores, self.criterion, self._keep)
+        chosen = self._within(scores, share)
+        self._note_scores(self._groups(scores, chosen), share)
+        return chosen
+
+    def _within(self, scores: NodeScores, share: float) -> Keep:
+        """`choose_nodes` as the amount has it, at a share of what is pruned in the end."""
+        amount = self._amount
+        assert amount is not None
+        if amount.layers is not None:
+            shares = shares_of(amount.layers, self.names, share / self.target_share)
+            return self._in_each(scores, list(shares.values()), self._keep)
+        value = share if amount.measure == "sparsity" else 1.0 - share
+        return choose_nodes(
+            self.known,
+            scores,
+            amount.measure,
+            value,
+            scope=self._scope,
+            multiple_of=self._multiple_of,
+            min_keep=self._min_keep,
+            earlier=self._keep,
+        )
+
+    def _in_each(self, scores: NodeScores, shares: Sequence[float], earlier: Keep) -> Keep:
+        """Of each coupling its own share, in the order of `scores`."""
+        keep: Keep = {}
+        for (coupling, score), share in zip(scores.items(), shares, strict=True):
+            keep |= choose_nodes(
+                self.known,
+                {coupling: score},
+                "sparsity",
+                share,
+                multiple_of=self._multiple_of,
+                min_keep=self._min_keep,
+                earlier=earlier,
+            )
+        return keep
+
+    def _groups(self, scores: NodeScores, chosen: Keep) -> list[Group]:
+        """Scores as the choice saw them: what is pruned already is out of it."""
+        living = {coupling: pruned_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
+        if self._scope == "global":
+            return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
+        return [(coupling.name, [score], [chosen[coupling]]) for coupling, score in living.items()]
+
+    def _scores(self) -> NodeScores:
+        return self.criterion.score_nodes(self._coupled, self._scoring)
+
+
+def comparable(scores: NodeScores, criterion: Criterion, keep: Mapping[Coupling, Tensor]) -> NodeScores:
+    """Scores of different couplings on one scale.
+
+    What is said in terms of the loss is on one already. Scores that grow with a node's entries are taken relative to
+    the mean of the nodes of their coupling that are still there.
+    """
+    if not criterion.per_entry:
+        return scores
+    return {coupling: _relative(score, keep.get(coupling)) for coupling, score in scores.items()}
+
+
+def _relative(score: Tensor, keep: Tensor | None) -> Tensor:
+    mean = (score if keep is None else score[keep.to(score.device)]).mean()
+    return score / mean if mean > 0 else score  # all of them are zero
+
+
+def names_of(known: Couplings, wanted: Iterable[Coupling]) -> dict[Coupling, list[str]]:
+    """The layers by which each coupling can be named in a target; the first is the name that it is known by."""
+    found: dict[Coupling, list[str]] = {}
+    for coupling in wanted:
+        layers = dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes")
+        found[coupling] = [layer for layer in layers if known.of(layer) == coupling]
+    return found
+
+
+def _parts(tensor: str) -> tuple[str, str, str]:
+    return tensor.rpartition(".")
+
+
+def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
+    if amount is not None and amount.layers is not None and wanted not in (None, "layer"):
+        raise InputError(f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two")
+    if wanted == "erk":
+        raise InputError(
+            "scope='erk' shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
+        )
+    require_word("scope", wanted or "layer", SCOPES)
+    return next(scope for scope in SCOPES if scope == (wanted or "layer"))
+
+
+def _given(keep: Mapping[str, Tensor], known: Couplings, coupled: Sequence[Coupling]) -> Keep:
+    """The masks by coupling. Raises InputError and TargetError: they do not fit."""
+    if not isinstance(keep, Mapping):
+        raise InputError(f"keep: found {type(keep).__name__}; of nodes it is a dict of layers and their masks")
+    found: Keep = {}
+    for layer, mask in keep.items():
+        coupling = known.of(layer)
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (coupling.size,):
+            what = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise TargetError(f"the mask for {layer} is {what}; it must be bool ({coupling.size},)")
+        if not mask.any():
+            raise TargetError(f"the mask for {layer} keeps none of its {coupling.size} nodes; keep one at least")
+        found[coupling] = mask.cpu()
+    missing = [coupling.name for coupling in coupled if coupling not in found]
+    if missing or len(found) != len(coupled):
+        raise InputError(f"keep: found masks for {', '.join(keep)}; the target is {', '.join(c.name for c in coupled)}")
+    return found
+
+
+def sketch_scores(coupled: Iterable[Coupling]) -> NodeScores:
+    """Even scores: as good a guess as any of how many nodes a criterion will prune in each layer."""
+    return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
+
+
+class NodeSketch(NodeSelection):
+    """A selection by even scores: how many nodes are pruned, if not which."""
+
+    def _scores(self) -> NodeScores:
+        return sketch_scores(self._coupled)
+
+

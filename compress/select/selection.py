@@ -1,0 +1,140 @@
+"""What the selections of weights and of nodes have in common: they are asked again and again, and give nothing back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.select.amount import Amount, shares_of
+from compress.select.criteria import Criterion
+from compress.select.histogram import histogram
+from compress.select.pruned import Pruned
+from compress.select.scores import Scores
+from compress.select.scoring import Scoring
+
+Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
+"""(tensor or layer, or None for all targets together; scores; what is kept of each)."""
+
+HISTOGRAMS = 24
+"""Of so many groups at most, the largest, are the scores in the results."""
+
+
+class Selection(ABC):
+    """Chooses what is pruned of the parameters `paths`: its own targets, and all that earlier pruners have pruned.
+
+    Called with the share that is to be pruned by now, on the way to the amount's, and with what is exactly zero already,
+    it gives a mask for each path, True = keep. It is made before masks are laid on the model, and called while they are.
+    """
+
+    paths: Sequence[str]
+    adjacent: Sequence[str]
+    """Patterns of the parameters on both sides of pruned nodes."""
+
+    def __init__(self, criterion: Criterion, amount: Amount | None, scoring: Scoring, earlier: Pruned) -> None:
+        """amount: None where the masks themselves are given."""
+        self.criterion, self._amount, self._scoring, self._earlier = criterion, amount, scoring, earlier
+        self.histograms: list[dict[str, Any]] = []
+        """How the scores were spread at the first whole choice; none where they say nothing."""
+        self._latest: dict[str, Tensor] = {}
+
+    def __call__(self, share: float, removed: Sequence[Tensor]) -> list[Tensor]:
+        self._latest = self._masks(share, dict(zip(self.paths, removed, strict=True)))
+        return [self._latest[path] for path in self.paths]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "latest": self._latest,
+            "generator": self._scoring.generator.get_state(),
+            "histograms": self.histograms,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume with what has been chosen, instead of choosing again."""
+        self._latest = dict(state["latest"])
+        self._scoring.generator.set_state(state["generator"])
+        self.histograms = list(state["histograms"])
+
+    def add_to(self, pruned: Pruned) -> None:
+        """The latest choice is final: no later pruner gives it back."""
+        pruned.keep.update(self._latest)
+
+    @property
+    def target_share(self) -> float:
+        """What is pruned in the end, as `__call__` takes it."""
+        return 1.0 if self._amount is None else self._amount.share
+
+    @property
+    def measure(self) -> str:
+        """What `asked` and `achieved` are of: "sparsity", or the budget's "params" or "macs"."""
+        return "sparsity" if self._amount is None else self._amount.measure
+
+    @property
+    def asked(self) -> float:
+        """The amount; where every layer has its own sparsity, the share of all of them together."""
+        if self._amount is None:
+            return self.achieved
+        if self._amount.layers is None:
+            return self._amount.value
+        sizes, shares = self.layers, shares_of(self._amount.layers, self.names)
+        return sum(shares[name] * size for name, size in sizes.items()) / sum(sizes.values())
+
+    @property
+    def achieved(self) -> float:
+        """What the amount asks for, as the latest choice has it; 0 where there is no target."""
+        count, total = self.count
+        return count / total if total else 0.0
+
+    @property
+    @abstractmethod
+    def names(self) -> Mapping[str, Collection[str]]:
+        """All names of each layer of the target, by the one that it is known by."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Mapping[str, int]:
+        """How many weights or nodes each layer of the target has, by its name: that of the parameter, for weights."""
+
+    @property
+    @abstractmethod
+    def pruned_in(self) -> Mapping[str, int]:
+        """How many weights or nodes of each layer are pruned by the latest choice, earlier pruners' included."""
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """(how many weights or nodes are pruned by the latest choice, of how many)."""
+        return sum(self.pruned_in.values()), sum(self.layers.values())
+
+    @property
+    @abstractmethod
+    def expected(self) -> int | None:
+        """How many are pruned by the amount alone; None where widths, floors or a budget have a say in it."""
+
+    @abstractmethod
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        """From the sparsity of each layer, by name, to masks, True = keep, by scores that are computed once.
+
+        The gradients' part in a score is of now; the weights' own part is of when the result is called. `count` is of
+        the latest call.
+        """
+
+    def left_alive(self, model: nn.Module) -> int:
+        """How many entries were chosen and are not exactly zero in `model`, which has no masks any more."""
+        return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
+
+    def _note_scores(self, groups: Iterable[Group], share: float) -> None:
+        """Keep histograms of the groups, each of tensors that were ranked together, if this is the whole choice."""
+        if self.histograms or not self.criterion.measures or share < self.target_share:
+            return
+        largest = sorted(groups, key=lambda group: -sum(mask.numel() for mask in group[2]))[:HISTOGRAMS]
+        for name, scores, keep in largest:
+            if (found := histogram(scores, keep)) is not None:
+                self.histograms.append({**({} if name is None else {"of": name}), **found})
+
+    @abstractmethod
+    def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def generator_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

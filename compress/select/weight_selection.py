@@ -1,0 +1,193 @@
+"""Which weights are pruned: the scores that the criterion gives them, and the lowest of those."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from compress.errors import InputError, TargetError
+from compress.options import require_word
+from compress.select import gradients
+from compress.select.amount import BUDGETS, Amount, shares_of
+from compress.select.choose import Scope, choose, require_min_keep
+from compress.select.criteria import Criterion
+from compress.select.pruned import Pruned, with_earlier
+from compress.select.ramp import progress_at
+from compress.select.regrow import Regrowth, returning, share_at
+from compress.select.scores import Scores, removed_first
+from compress.select.scoring import Scoring
+from compress.select.selection import Selection
+from compress.select.targets import Target
+
+SCOPES: Final[tuple[Scope, ...]] = ("global", "layer", "erk")
+
+MaskList = Sequence[Tensor] | Mapping[str, Tensor]
+
+
+class WeightSelection(Selection):
+    """Exactly round(sparsity * n) weights, of all targets together or of each; see `compress.select.choose.choose`."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        criterion: Criterion,
+        amount: Amount | None,
+        scoring: Scoring,
+        earlier: Pruned,
+        *,
+        keep: MaskList | None = None,
+        scope: str | None = None,
+        min_keep: int | float | None = None,
+        regrow: Regrowth | None = None,
+    ) -> None:
+        """
+        Args:
+            keep: instead of an amount, the masks themselves: bool, True = keep, in the targets' order or by name.
+            scope: what is ranked together: "global" (the default), "layer", or "erk".
+            regrow: which removed entries come back at each choice.
+
+        Raises:
+            InputError, TargetError: options that there are not, or that do not fit weights.
+        """
+        super().__init__(criterion, amount, scoring, earlier)
+        if keep is None and not criterion.ranks_weights:
+            criterion.score_weights([], scoring)  # says that it ranks nodes
+        if amount is not None and amount.measure in BUDGETS:
+            raise InputError(f"{amount.measure} is for nodes, and the target is weights; use sparsity")
+        self._targets, self._min_keep, self._regrow = targets, min_keep, regrow
+        require_min_keep(min_keep)
+        self._scope = _scope(scope, amount)
+        self.adjacent = []
+        self.own_paths = [target.path for target in targets]
+        self.paths = list(dict.fromkeys([*self.own_paths, *earlier.keep]))
+        self._given = None if keep is None else _given(keep, targets)
+
+    @property
+    def names(self) -> Mapping[str, Collection[str]]:
+        return {target.path: (target.path,) for target in self._targets}
+
+    @property
+    def layers(self) -> Mapping[str, int]:
+        return {target.path: target.parameter.numel() for target in self._targets}
+
+    @property
+    def pruned_in(self) -> Mapping[str, int]:
+        masks = {path: self._latest[path] for path in self.own_paths if path in self._latest}
+        return {path: mask.numel() - int(mask.count_nonzero()) for path, mask in masks.items()}
+
+    @property
+    def expected(self) -> int:
+        sizes = self.layers
+        if self._amount is None:
+            return self.count[0]
+        if self._amount.layers is not None:
+            shares = shares_of(self._amount.layers, self.names)
+            return sum(round(shares[path] * size) for path, size in sizes.items())
+        pools = list(sizes.values()) if self._scope == "layer" else [sum(sizes.values())]
+        return sum(round(self.target_share * size) for size in pools)
+
+    def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
+        scores = self.criterion.score_weights(self._targets, self._scoring)
+
+        def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
+            self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            return self._latest
+
+        return masks
+
+    def _in_each(self, scores: Sequence[Scores], shares: Mapping[str, float]) -> list[Tensor]:
+        return [
+            choose([score], shares[name], min_keep=self._min_keep, names=[name])[0]
+            for name, score in zip(self.layers, scores, strict=True)
+        ]
+
+    def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        earlier = self._earlier.keep
+        chosen = self._given if self._given is not None else self._choose(share, removed)
+        return {**earlier, **with_earlier(dict(zip(self.own_paths, chosen, strict=True)), earlier)}
+
+    def _choose(self, share: float, removed: Mapping[str, Tensor]) -> list[Tensor]:
+        names = self.own_paths
+        scores = self._scores(removed)
+        ranked = scores
+        if self._regrow is not None:
+            back = self._returning(self._regrow, share, {name: removed[name] for name in names})
+            # As many others are pruned instead.
+            scores = [score.then(_back_last, mask) for score, mask in zip(scores, back, strict=True)]
+        assert self._amount is not None
+        if self._amount.layers is not None:
+            shares = shares_of(self._amount.layers, self.names, share / self.target_share)
+            chosen = self._in_each(scores, shares)
+        else:
+            chosen = choose(scores, share, scope=self._scope, min_keep=self._min_keep, names=names)
+        apart = [(name, [score], [keep]) for name, score, keep in zip(names, ranked, chosen, strict=True)]
+        self._note_scores([(None, ranked, chosen)] if self._scope == "global" else apart, share)
+        return chosen
+
+    def _scores(self, removed: Mapping[str, Tensor]) -> list[Scores]:
+        """Sparsity is of the original: what is removed, or was pruned earlier, counts first."""
+        found = []
+        earlier = self._earlier.keep
+        for name, score in zip(
+            self.own_paths, self.criterion.score_weights(self._targets, self._scoring), strict=True
+        ):
+            if name in earlier:
+                score = score.then(_pruned_first, earlier[name])
+            found.append(score.then(removed_first, removed[name]))
+        return found
+
+    def _returning(self, wanted: Regrowth, share: float, removed: Mapping[str, Tensor]) -> list[Tensor]:
+        """The removed entries that come back, among those of this pruner, in the tensors that compete with each other."""
+        keep = self._earlier.keep
+        may = list(with_earlier(removed, keep).values())
+        if not any(mask.any() for mask in may):
+            return may
+        dead = [mask | ~keep[name] if name in keep else mask for name, mask in removed.items()]
+        part = share_at(wanted.share, progress_at(share / self.target_share))
+        slopes = self._slopes(wanted)
+        if self._scope == "global":
+            return returning(slopes, dead, may, part)
+        return [returning([s], [d], [m], part)[0] for s, d, m in zip(slopes, dead, may, strict=True)]
+
+    def _slopes(self, asker: Regrowth) -> list[Tensor]:
+        """The gradient of the loss in every entry as it acts now, removed or not."""
+        batches, loss = self._scoring.batches(asker, asker.samples), self._scoring.loss(asker)
+        with gradients.acting([(target.module, target.name) for target in self._targets]) as leaves:
+            return gradients.mean(self._scoring.model, leaves, batches, loss)
+
+
+def _scope(wanted: str | None, amount: Amount | None) -> Scope:
+    if amount is not None and amount.layers is not None:
+        if wanted not in (None, "layer"):
+            raise InputError(f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two")
+        return "layer"
+    if wanted == "isomorphic":
+        raise InputError("scope='isomorphic' is for nodes, and the target is weights; use global, layer or erk")
+    require_word("scope", wanted or "global", SCOPES)
+    return next(scope for scope in SCOPES if scope == (wanted or "global"))
+
+
+def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
+    """The masks in the targets' order. Raises InputError and TargetError: they do not fit."""
+    names = [target.path for target in targets]
+    if isinstance(keep, Mapping):
+        if keep.keys() != set(names):
+            raise InputError(f"keep: found masks for {', '.join(keep)}; the targets are {', '.join(names)}")
+        keep = [keep[name] for name in names]
+    if len(keep) != len(targets):
+        raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
+    for mask, target in zip(keep, targets, strict=True):
+        shape = tuple(target.parameter.shape)
+        if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:
+            found = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise TargetError(f"the mask for {target.path} is {found}; it must be bool {shape}")
+    return list(keep)
+
+
+def _pruned_first(scores: Tensor, keep: Tensor) -> Tensor:
+    return removed_first(scores, ~keep)
+
+
+def _back_last(score: Tensor, back: Tensor) -> Tensor:
+    return score.masked_fill(back, torch.finfo(score.dtype).max)
