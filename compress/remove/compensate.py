@@ -6,11 +6,13 @@ least squares is that of He et al., "Channel Pruning for Accelerating Very Deep 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import TargetError
+from compress.evaluation_mode import evaluation_mode
 
 _RIDGE = 1e-6
 """Share of the mean square that is added to the diagonal: nodes that say the same have no single best prediction."""
@@ -32,7 +34,6 @@ def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterabl
         _fold(layer, prediction(found, readers[name], intercept=_has_room(layer)))
 
 
-@torch.no_grad()
 def moments(
     model: nn.Module, readers: Mapping[str, int], batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
@@ -46,16 +47,11 @@ def moments(
     """
     layers = {name: _reader(model, name, nodes) for name, nodes in readers.items()}
     found: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_pre_hook(_gather(name, found)) for name, layer in layers.items()]
-    training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model), ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(_gather(name, found)).remove)
         for inputs, _ in batches:
             model(inputs)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
     return found
 
 

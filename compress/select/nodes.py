@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
+from compress.evaluation_mode import evaluation_mode
 from compress.select import gradients
-from compress.select.gradients import scoring_mode
 from compress.select.saliency import Loss, layer_with_nodes, nodes_along
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -33,7 +33,6 @@ class Tap:
         return int(self.owner.max()) + 1
 
 
-@torch.no_grad()
 def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dict[str, Tensor]:
     """Variance of each node's activation over the samples, the mean over its positions.
 
@@ -56,7 +55,7 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
         return value
 
     samples = 0
-    with scoring_mode(model), _tapped(model, taps.values(), see):
+    with evaluation_mode(model), _tapped(model, taps.values(), see):
         for inputs, _ in batches:
             model(inputs)
             samples += len(inputs)
@@ -72,7 +71,6 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
     return result
 
 
-@torch.no_grad()
 def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batches, loss: Loss) -> dict[str, Tensor]:
     """Rise of the loss when a node alone is set to zero: brute force, one pass over the scoring data for each node.
 
@@ -86,7 +84,7 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batch
     scored = list(batches)
     if not scored:
         raise InputError("there is no scoring data to try the loss on without a node: `batches` gave none")
-    with scoring_mode(model):
+    with evaluation_mode(model):
         whole = _mean_loss(model, scored, loss)
         result = {}
         for name, places in taps.items():
