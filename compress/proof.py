@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import InputError, ProofError
-from compress.train.metrics import evaluation_mode
+from compress.evaluation_mode import evaluation_mode
 
 
 def max_difference(a: Tensor, b: Tensor) -> float:

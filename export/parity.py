@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ProofError
+from compress.evaluation_mode import evaluation_mode
 from compress.proof import max_difference
-from compress.train.metrics import evaluation_mode
 
 # Neither is the size that models are traced with, so that a batch size which became a constant shows.
 BATCH_SIZES = (1, 7)

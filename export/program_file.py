@@ -16,10 +16,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from compress.errors import CheckpointError, UnsupportedModelError
+from compress.evaluation_mode import evaluation_mode
 from compress.export.parity import check
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic
-from compress.train.metrics import evaluation_mode
 
 
 def pt2(

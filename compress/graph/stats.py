@@ -13,7 +13,7 @@ from torch.backends import cudnn, mha, mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.train.metrics import evaluation_mode
+from compress.evaluation_mode import evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.errors import InputError, UnsupportedModelError
+from compress.evaluation_mode import evaluation_mode
 from compress.graph.dimensions import BATCH
-from compress.train.metrics import evaluation_mode
 
 _META = torch.device("meta")
 _ATEN = torch.ops.aten

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.data.dataset import Batches, Dataset, Part, batch_rows
 from compress.errors import DataError
+from compress.evaluation_mode import evaluation_mode
 from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
@@ -72,7 +73,7 @@ def _on_training_images(cell: Cell, model: nn.Module, setting: Setting) -> dict[
 def _confusion(model: nn.Module, batches: Batches) -> list[list[int]]:
     """Images by true class (row) and predicted class (column)."""
     counts = torch.zeros(0, dtype=torch.int64)
-    with metrics.evaluation_mode(model):
+    with evaluation_mode(model):
         for inputs, labels in batches():
             logits = model(inputs)
             classes = logits.shape[1]
@@ -179,7 +180,7 @@ def _encoded(dense: Dense, dataset: Dataset, weights: Path) -> _Features:
     encoder = _dense(dense, dataset, weights).get_submodule("encoder")
 
     def encode(part: Part) -> Tensor:
-        with metrics.evaluation_mode(encoder):
+        with evaluation_mode(encoder):
             return torch.cat([encoder(inputs) for inputs, _ in dataset.batches(part, EVALUATION_BATCH, dense.task)()])
 
     return _Features(f"{dataset.name}, encoded", encode("train"), encode("test"), dataset)

@@ -9,11 +9,11 @@ from compress import models
 from compress.data import sources
 from compress.data.dataset import TrainingData, from_factory, require_classes, require_shape
 from compress.errors import DataError, InputError
+from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
 from compress.files.checkpoint import load_weights, read_weights
 from compress.recipe import schema
 from compress.train import metrics
-from compress.train.metrics import evaluation_mode
 
 _MOST_BYTES = 8 * 2**30
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
+from compress.evaluation_mode import evaluation_mode
 
 Error = Literal["loss", "linear"]
 Reduce = Literal["sum", "abs", "square"]
@@ -68,17 +69,12 @@ def skeletonization(
     modules = {name: layer_with_nodes(model, name) for name in layers}
     sums: dict[str, Tensor] = {}
     samples = 0
-    training = model.training
-    model.eval()
-    try:
-        for inputs, target in batches:
-            for name, slope in _slopes(model, modules, inputs, target, measure).items():
-                term = _TERMS[reduce](slope)
-                total = term.sum(0, dtype=torch.promote_types(term.dtype, torch.float32)).double()
-                sums[name] = sums[name] + total if name in sums else total
-            samples += len(inputs)
-    finally:
-        model.train(training)
+    for inputs, target in batches:
+        for name, slope in _slopes(model, modules, inputs, target, measure).items():
+            term = _TERMS[reduce](slope)
+            total = term.sum(0, dtype=torch.promote_types(term.dtype, torch.float32)).double()
+            sums[name] = sums[name] + total if name in sums else total
+        samples += len(inputs)
     if not samples:
         raise InputError("skeletonization was given no scoring data")
     return {name: total.abs() / samples for name, total in sums.items()}
@@ -102,7 +98,7 @@ def _slopes(
 
         return hook
 
-    with ExitStack() as stack, torch.enable_grad():
+    with evaluation_mode(model, gradients=True), ExitStack() as stack:
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
         total = measure(model(inputs), target) * len(inputs)

@@ -36,7 +36,8 @@ def take_apart(
     parts = {AXES: (width, axes), READER: (like.shape[0], reader)}
     made = OrderedDict[str, nn.Module]()
     for part, (rows, values) in parts.items():
-        linear = nn.Linear(width, rows, device=like.device, dtype=like.dtype)
+        # Through "meta", since initial values would be drawn from the user's random numbers.
+        linear = nn.Linear(width, rows, device="meta", dtype=like.dtype).to_empty(device=like.device)
         weight, bias = values or (like.new_zeros(rows, width), like.new_zeros(rows))
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.data.dataset import Batches
-from compress.train.metrics import Loss, Task, evaluation_mode, loss
+from compress.evaluation_mode import evaluation_mode
+from compress.train.metrics import Loss, Task, loss
 
 
 @dataclass(frozen=True, eq=False)

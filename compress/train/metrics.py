@@ -1,16 +1,15 @@
 """What a network is trained on and judged by: the loss of a task, and its mean over a data set."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import DataError, InputError, TrainingError
+from compress.evaluation_mode import evaluation_mode
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(output, target) -> scalar, a mean over the samples of the batch."""
@@ -68,23 +67,6 @@ def loss(task: Task) -> Loss:
     if isinstance(task, OwnTask):
         return task.loss
     return squared_error if task == "reconstruct" else cross_entropy
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """No gradients, and every module in evaluation mode; each module's own mode comes back afterwards.
-
-    The flags are set directly, since the module of an exported program refuses `eval()`.
-    """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def evaluate(

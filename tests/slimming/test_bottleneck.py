@@ -74,3 +74,11 @@ def test_edits_that_do_not_fit_are_refused_and_change_nothing(change):
 def test_only_a_linear_can_be_taken_apart(name, found):
     with pytest.raises(TargetError, match=found):
         take_apart(network(), name)
+
+
+def test_no_random_number_is_drawn():
+    model = network()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    take_apart(model, "2")
+    assert torch.equal(torch.get_rng_state(), before)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from compress.errors import DataError, InputError, TrainingError
-from compress.train.metrics import cross_entropy, evaluate, evaluation_mode, loss, squared_error
+from compress.train.metrics import cross_entropy, evaluate, loss, squared_error
 
 
 def test_squared_error_is_the_mean_over_pixels() -> None:
@@ -67,21 +67,3 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 def test_nothing_to_evaluate_on_is_an_error() -> None:
     with pytest.raises(DataError, match="no sample"):
         evaluate(nn.Identity(), list, "reconstruct")
-
-
-def test_evaluation_mode_gives_each_module_its_own_mode_back() -> None:
-    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)))
-    model[1][0].eval()
-    modes = [module.training for module in model.modules()]
-    statistics = model[1][0].running_mean.clone()
-
-    def fails(inputs: Tensor) -> Tensor:
-        with evaluation_mode(model):
-            assert not model(inputs).requires_grad
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fails(torch.randn(4, 2))
-    assert [module.training for module in model.modules()] == modes
-    assert torch.equal(model[1][0].running_mean, statistics)
-    assert model(torch.randn(4, 2)).requires_grad
