@@ -11,7 +11,7 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -20,15 +20,19 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from compress.errors import InputError
 
 
+Rule = Callable[[Any, Mapping[str, Any]], str | None]
+"""(value, the options before it) -> a complaint, or None."""
+
+
 @dataclass(frozen=True)
 class Option:
     """The description of one option.
 
     doc: its meaning, in words.
     ge, gt, le, lt: bounds of a number.
-    recipe: the key that recipes have for it, if it is another one; "" where recipes have none.
+    rule: what is wrong with a value beside the options before it, if anything.
+    recipe: the key that recipes have for it, if it is another one.
     duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
-    absent: what its absence means in recipes, if that is something else than the default.
     """
 
     doc: str
@@ -36,9 +40,9 @@ class Option:
     gt: float | None = None
     le: float | None = None
     lt: float | None = None
+    rule: Rule | None = None
     recipe: str | None = None
     duration: bool = False
-    absent: str | None = None
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -69,10 +73,16 @@ def check_options(owner: Any) -> None:
     """Compare every option of a dataclass's object with its description; for its `__post_init__`.
 
     Raises:
-        InputError: a value of another type, out of its bounds, or a word that there is not.
+        InputError: a value of another type, out of its bounds, or against its rule, or a word that there is not.
     """
+    before: dict[str, Any] = {}
     for name, (description, hint, _) in _options_of(type(owner)).items():
-        check(f"{type(owner).__name__}({name}=...)", getattr(owner, name), hint, **description.bounds)
+        what, value = f"{type(owner).__name__}({name}=...)", getattr(owner, name)
+        check(what, value, hint, **description.bounds)
+        complaint = description.rule(value, before) if description.rule else None
+        if complaint is not None:
+            raise InputError(f"{what}: {complaint}")
+        before[name] = value
 
 
 def check(what: str, value: object, hint: Any, **bounds: float) -> None:

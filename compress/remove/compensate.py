@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from compress.select.moments import moments
 
+COMPENSATION_SAMPLES = 5000
+"""Training samples on which the prediction of pruned nodes is fitted."""
+
 _RIDGE = 1e-6
 """Share of the mean square that is added to the diagonal: nodes that say the same have no single best prediction."""
 

@@ -1,319 +1,270 @@
-"""The driver of every removal, in anybody's training loop; a removal only says what happens at its steps.
+"""The pruner: chooses weights or nodes, and removes them in anybody's training loop.
 
-pruner = Pruner(model, ["decoder.*"], 0.9, removal=Gradual(ramp=600, every=20))
-for x, y in loader:
-    loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
-    pruner.step()
-pruner.finalize()
+    pruner = Pruner(model, nodes("*", exclude="stem.*"), macs=0.5, example=x, criterion="taylor_square",
+                    batches=loader, loss=loss, removal=Soft(steps=1000))
+    for x, y in loader:
+        loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
+        pruner.step()
+    pruner.finalize()
 """
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
-from compress.errors import InputError, TargetError
-from compress.remove.learning import LearningMethod, caller_of
-from compress.remove.masks import Place, SoftPruningMethod, tensors
-from compress.select.choose import Scope, choose, warn_of_collapse
-from compress.select.criteria import ENTRYWISE, Criterion, magnitude
-from compress.select.scores import Scores, gone_first
-from compress.select.targets import Target, TargetLike, resolve
-
-Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
-"""(sparsity, what is gone) -> what is kept: bool tensors of the targets' shapes, in their order.
-
-Called whenever the set is taken anew; what is gone (True, exactly zero) is to go again, or comes back at zero.
-"""
-
-
-class EarlyRemovalWarning(UserWarning):
-    """`finalize()` had to cut weights that were not gone yet."""
+from compress.errors import InputError
+from compress.options import check
+from compress.remove.compensate import COMPENSATION_SAMPLES, compensate
+from compress.remove.removals import Hard, Removal, removal_of
+from compress.remove.remover import Remover
+from compress.select.amount import Amount
+from compress.select.criteria import Criterion, criterion_of
+from compress.select.criteria.criterion import ScoreFunction
+from compress.select.node_selection import NodeSelection
+from compress.select.pruned import Pruned
+from compress.select.regrow import Regrowth
+from compress.select.scoring import BatchSource, Scoring, require_source
+from compress.select.selection import Selection, generator_of
+from compress.select.targets import Nodes, Wanted, Weights, describe, resolve, target_of
+from compress.select.weight_selection import WeightSelection
+from compress.tasks import Loss
 
 
-class Removal:
-    """How chosen entries go. A member overrides what it does at its start, at a step, and at its end."""
+class Layer(NamedTuple):
+    """One layer of a pruner's target: its name, its weights or nodes, and how many of them are pruned by now."""
 
-    steps: int
-    """Everything chosen is exactly zero after so many steps; 0 is at once."""
+    name: str
+    size: int
+    pruned: int
 
-    learns = False
-    """Whether what is chosen goes on learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
-
-    together = False
-    """Whether all that is chosen stands at one and the same factor, on its way from 1 to 0."""
-
-    cohorts = False
-    """Whether entries join the set at several times, may leave it while they fade, and are `cut` by their age."""
-
-    def start(self, pruner: "Pruner") -> None:
-        """Before the first step."""
-        pruner.take()
-
-    def advance(self, pruner: "Pruner", step: int) -> None:
-        """After the optimizer's step number `step`, in [1, steps)."""
-
-    def finish(self, pruner: "Pruner") -> None:
-        """At step `steps`: afterwards everything chosen is exactly zero."""
-        pruner.fade_to(0.0)
+    @property
+    def share(self) -> float:
+        return self.pruned / self.size if self.size else 0.0
 
 
-class Pruner:
-    """Chooses the entries that go, and takes them away as `removal` says while the rest trains.
+class Pruner(Remover):
+    """Chooses what is pruned, and removes it as `removal` says while the rest trains.
 
-    The optimizer may have been made before or after. Between the optimizer's step and `pruner.step()` a pruned entry
-    can have been moved by momentum or weight decay; `step` puts it back on its way (eq. 1), so that the forward
-    pass never sees it anywhere else.
+    A recipe's stage is a call of this, with the same words. Call `step()` after each step of the optimizer, which may
+    have been made before or after the pruner, and `finalize()` at the end.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        targets: Iterable[TargetLike] = ("*",),
-        sparsity: float | None = None,
+        targets: Weights | Nodes | Wanted = "*",
         *,
-        removal: Removal,
-        criterion: Criterion = magnitude,
-        scope: Scope = "global",
+        sparsity: float | None = None,
+        params: float | None = None,
+        macs: float | None = None,
+        layers: Mapping[str, float] | None = None,
+        keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
+        example: Tensor | None = None,
+        criterion: str | Criterion | ScoreFunction = "magnitude",
+        batches: BatchSource | None = None,
+        loss: Loss | None = None,
+        removal: str | Removal = Hard(),  # noqa: B008 (it is frozen)
+        scope: str | None = None,
+        multiple_of: int = 1,
         min_keep: int | float | None = None,
-        bias: bool = False,
-        keep: Sequence[Tensor] | None = None,
-        chooser: Chooser | None = None,
+        compensate: bool = False,
+        regrow: Regrowth | float | None = None,
+        earlier: "Pruner | Pruned | None" = None,
+        seed: int = 0,
         mask_gradients: bool = True,
         start: bool = True,
     ) -> None:
         """
         Args:
-            targets: patterns, parameters or (module, name) pairs, see `compress.select.targets.resolve`. `bias` lets
-                patterns take biases too.
-            sparsity: fraction of the targets' entries that goes, in [0, 1); see `choose` for `scope` and `min_keep`.
-            keep: instead of `sparsity`, the masks themselves: a bool tensor per target, in their order, True = keep.
-            chooser: with `sparsity`, what chooses instead of `criterion`, `scope` and `min_keep`.
-            mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
-                are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
-                itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
-            start: whether to choose. Not where `load_state_dict` comes next: what was chosen is in the model's state.
+            targets: `weights(...)` or `nodes(...)`; a pattern, a module, a parameter, or a list of these means weights.
+            sparsity: the fraction of the targets' entries or nodes that is pruned, in [0, 1), of the original ones; or
+                instead of it exactly one of
+            params, macs: for nodes, the fraction of the network's parameters or multiply-adds that may be left, (0, 1);
+            layers: the sparsity of each layer by patterns of names, of which the first that matches counts;
+            keep: the masks themselves, bool, True = keep: for weights one of each target's shape, in their order or by
+                name; for nodes [nodes] by layer.
+            example: for nodes, an input [N, ...] to trace the network with.
+            criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function that gives
+                every entry of a tensor a score, larger = keep.
+            batches: scoring data, (input, target) pairs, as often as they are asked for: a loader, a list, or a function
+                from a batch size to such.
+            loss: (output, target) -> mean over the batch.
+            removal: how they are removed; at once if it is not said.
+            scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of each
+                with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are alike
+                ("isomorphic"), or of all ("global").
+            multiple_of: for nodes, widths are rounded up to a multiple of it.
+            min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1).
+            compensate: for nodes that are removed at once, let the layers that read them make up for them, by least
+                squares from the kept ones on `batches`.
+            regrow: for weights that are removed gradually, the share of removed ones that come back at each choice.
+            earlier: a pruner of the same model that is finished, or what several have pruned: none of it comes back, and
+                it counts.
+            seed: of what is drawn by chance.
+            mask_gradients, start: see `Remover`.
 
         Raises:
-            InputError: contradicting or missing arguments.
+            InputError: options that there are not, contradict each other, or are missing.
             TargetError: targets that do not exist, are shared, or are pruned already.
+            UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
-        self._model, self.removal = model, removal
-        self.targets = resolve(model, targets, bias=bias)
-        if (sparsity is None) == (keep is None):
-            raise InputError("give either sparsity=... or keep=..., the masks themselves")
-        self._sparsity = 1.0 if sparsity is None else sparsity
-        if keep is not None:
-            self._choose = _given(keep, self.targets)
+        _require_module(model)
+        target, how = target_of(targets), removal_of(removal)
+        require_source(batches, loss)
+        check("mask_gradients", mask_gradients, bool)
+        check("seed", seed, int)
+        scoring = Scoring(model, generator_of(seed), batches, loss)
+        chosen_by, before = criterion_of(criterion), _earlier(earlier)
+        amount = _amount(sparsity, params, macs, layers, keep, how)
+        if isinstance(target, Nodes):
+            _refuse(regrow is not None, "regrow is for weights, and the target is nodes, which stay chosen")
+            self.selection: Selection = NodeSelection(
+                target,
+                chosen_by,
+                amount,
+                scoring,
+                before,
+                _example(example),
+                keep=keep,  # type: ignore[arg-type]  # it is checked there
+                scope=scope,
+                multiple_of=multiple_of,
+                min_keep=min_keep,
+                restore=not start,
+            )
         else:
-            self._choose = chooser or _by_scores(self.targets, criterion, scope, min_keep)
-        self.steps_done = 0
-        self._complete = False  # whether the set has once been all that goes
-        self._finalized = False
-        self.share = 0.0
-        """How much of what goes in the end is in the set, in [0, 1]."""
-        self._factor = 1.0  # of what the pruned entries fade from
-        self._places: list[Place] = []
-        self._mask_gradients = mask_gradients
-        self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
-        self._apply(start)
+            check("multiple_of", multiple_of, int, ge=1)
+            _refuse(multiple_of > 1, "multiple_of is for nodes, and the target is weights")
+            self.selection = WeightSelection(
+                resolve(model, target),
+                chosen_by,
+                amount,
+                scoring,
+                before,
+                keep=keep,
+                scope=scope,
+                min_keep=min_keep,
+                regrow=_regrowth(regrow, how),
+            )
+        self._target, self._before = target, before
+        self._compensate(compensate, how, scoring, start)
+        share = self.selection.target_share
+        super().__init__(
+            model, self.selection.paths, self.selection, share, how, mask_gradients=mask_gradients, start=start
+        )
 
     @property
-    def removed(self) -> bool:
-        """Whether all pruned entries are exactly zero."""
-        return self.steps_done >= self.removal.steps
-
-    @property
-    def removes_next(self) -> bool:
-        """Whether the coming `step` takes the last of the pruned entries away: the moment to measure before it."""
-        return self.steps_done + 1 == self.removal.steps
-
-    @property
-    def factor(self) -> float | None:
-        """What pruned entries are multiplied by at this moment, from 1 to 0; None where each is on a way of its own."""
-        return self._factor if self.removal.together else None
+    def pruned(self) -> Pruned:
+        """What this pruner and the ones before it have pruned, for the `earlier` of the next one."""
+        found = self._before.copy()
+        self.selection.add_to(found)
+        return found
 
     @property
     def achieved(self) -> float:
-        """Fraction of the targets' entries that are chosen to go."""
-        pruned = [pruned for _, _, pruned in self._tensors()]
-        return sum(int(mask.count_nonzero()) for mask in pruned) / sum(mask.numel() for mask in pruned)
+        """How much of the amount is chosen by now: the sparsity so far, or the share of the budget's measure left."""
+        return self.selection.achieved
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """Take the pruned entries one step further. Call it after `optimizer.step()`."""
-        self._refuse_finalized("step")
-        self.steps_done += 1
-        if self.steps_done < self.removal.steps:
-            self.removal.advance(self, self.steps_done)
-        elif self.steps_done == self.removal.steps:
-            self.removal.finish(self)
-        self.hold()
-
-    def hold(self) -> None:
-        """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
-        if self._places:
-            type(self._places[0][1]).place(self._places, self._factor)
-
-    def finalize(self) -> None:
-        """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
-
-        Warns with `EarlyRemovalWarning` where the loop was shorter than the removal.
-        """
-        if self._finalized:
-            return
-        if not self.removed:
-            warnings.warn(
-                f"the removal takes {self.removal.steps} steps and the loop made {self.steps_done}: what was on its "
-                "way is cut now; make the removal shorter or the loop longer",
-                EarlyRemovalWarning,
-                stacklevel=2,
-            )
-            self.steps_done = self.removal.steps
-            self.removal.finish(self)
-        for target in self.targets:
-            prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
-        self._finalized = True
-
-    # --- what a removal does to the entries ---
-
-    @torch.no_grad()
-    def take(self, share: float = 1.0) -> None:
-        """Choose anew what goes: `share` of all that goes in the end.
-
-        All of it fades from where it stands at this moment; what leaves the set lives on from there.
-        """
-        self.hold()  # the optimizer has moved the weights since
-        before = self._tensors()
-        keep = self._choose(share * self._sparsity, [pruned & (mask == 0) for _, mask, pruned in before])
-        for joined, (_, _, pruned), mask in zip(self._joined, before, keep, strict=False):
-            joined.masked_fill_(~(mask.to(pruned.device) | pruned), self.steps_done)
-        for (module, method), mask in zip(self._places, keep, strict=True):
-            method.take(module, mask)
-        if share == 1.0 and not self._complete:
-            warn_of_collapse(keep, [target.path for target in self.targets])
-            self._complete = True
-        self._factor, self.share = 1.0, share
-
-    @torch.no_grad()
-    def fade_to(self, factor: float) -> None:
-        """All pruned entries stand at `factor` times what they fade from, at the end of this step; 0 is for good."""
-        self._factor = factor
-        if factor == 0:
-            for (module, method), (_, _, pruned) in zip(self._places, self._tensors(), strict=True):
-                method.vanish(module, pruned)
-
-    @torch.no_grad()
-    def fade_by(self, factor: float) -> None:
-        """All pruned entries stand at `factor` times where they stood."""
-        for module, method in self._places:
-            method.fade_by(module, factor)
-
-    @torch.no_grad()
-    def cut(self, latest: int) -> None:
-        """Pruned entries that joined the set at step `latest` or earlier are gone; for removals with `cohorts`."""
-        for (module, method), joined in zip(self._places, self._joined, strict=True):
-            method.vanish(module, joined <= latest)
-
-    @torch.no_grad()
-    def shrink(self, factor: float) -> None:
-        """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
-        for orig, _, pruned in self._tensors():
-            orig.mul_(torch.where(pruned, factor, 1.0))
-
-    # --- resuming ---
+    def layers(self) -> list[Layer]:
+        """Each layer of the target: its name, its weights or nodes, and how many of them are pruned by now."""
+        pruned = self.selection.pruned_in
+        return [Layer(name, size, pruned.get(name, 0)) for name, size in self.selection.layers.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model's own state_dict (which holds the sets and what fades)."""
-        return {
-            "steps_done": self.steps_done,
-            "removal_steps": self.removal.steps,
-            "targets": [target.path for target in self.targets],
-            "factor": self._factor,
-            "share": self.share,
-            "complete": self._complete,
-            "joined": self._joined,
-        }
+        return {**super().state_dict(), "selection": self.selection.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume: make the pruner as before (with `start=False`), load the *model's* state_dict, then this one.
+        super().load_state_dict(state)
+        self.selection.load_state_dict(state["selection"])
 
-        Raises:
-            InputError: the state is of other targets or of another removal.
-        """
-        self._refuse_finalized("load_state_dict")
-        mine = self.state_dict()
-        for key in ("targets", "removal_steps"):
-            if state.get(key) != mine[key]:
-                raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")
-        self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
-        self.share, self._complete = float(state["share"]), bool(state["complete"])
-        for joined, saved in zip(self._joined, state["joined"], strict=True):
-            joined.copy_(saved)
-        self.hold()
+    def __repr__(self) -> str:
+        """In a line, what is pruned and how far it is."""
+        count, total = self.selection.count
+        things = "nodes" if isinstance(self._target, Nodes) else "weights"
+        share = f"{count / total:.1%}" if total else "0%"
+        return f"Pruner({describe(self._target)}: {count:,} of {total:,} {things} ({share}), {self._progress()})"
 
-    # --- inside ---
-
-    def _tensors(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
-        """(weight_orig, weight_mask, weight_pruned) of every target."""
-        return [tensors(target.module, target.name) for target in self.targets]
-
-    def _apply(self, start: bool) -> None:
-        try:
-            for target in self.targets:
-                self._places.append((target.module, self._mark(target)))
-            if start:
-                self.removal.start(self)
-                if self.removed:
-                    self.removal.finish(self)
-        except (InputError, RuntimeError):
-            for module, method in self._places:
-                prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]
-            raise
-        self.hold()
-
-    def _mark(self, target: Target) -> SoftPruningMethod:
-        nothing = torch.ones_like(target.parameter, dtype=torch.bool)
-        if self.removal.cohorts:
-            self._joined.append(torch.zeros_like(nothing, dtype=torch.int32))
-        if self.removal.learns:
-            caller = caller_of(self._model, target.module)
-            return LearningMethod.apply(target.module, target.name, nothing, caller=caller)
-        fades, masks = self.removal.steps > 0, self._mask_gradients
-        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=fades, mask_gradients=masks)
-
-    def _refuse_finalized(self, what: str) -> None:
+    def _progress(self) -> str:
+        word, length = self.removal.word, self.removal.length
         if self._finalized:
-            raise InputError(f"{what} after finalize(): the masks are gone; make a new pruner")
+            return f"{word}, finished"
+        if not length:
+            return f"{word}, removed at once"
+        factor = "" if self.factor is None else f", at {self.factor:.3g} of their start"
+        return f"{word}, step {min(self.steps_done, length):,} of {length:,}{factor}"
 
-
-def _by_scores(targets: Sequence[Target], criterion: Criterion, scope: Scope, min_keep: int | float | None) -> Chooser:
-    names = [target.path for target in targets]
-
-    def chooser(sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
-        weights = [target.parameter for target in targets]
-        if criterion in ENTRYWISE:
-            scores = [Scores(criterion, weight) for weight in weights]
-        else:
-            scores = [Scores.of(criterion(weight)) for weight in weights]
-        scores = [score.then(gone_first, dead) for score, dead in zip(scores, gone, strict=True)]
-        return choose(scores, sparsity, scope=scope, min_keep=min_keep, names=names)
-
-    return chooser
-
-
-def _given(keep: Sequence[Tensor], targets: Sequence[Target]) -> Chooser:
-    if len(keep) != len(targets):
-        raise InputError(
-            f"{len(keep)} masks for {len(targets)} targets: {', '.join(target.path for target in targets)}"
+    def _compensate(self, wanted: bool, how: Removal, scoring: Scoring, start: bool) -> None:
+        check("compensate", wanted, bool)
+        if not wanted:
+            return
+        _refuse(not isinstance(self.selection, NodeSelection), "compensate is for nodes, and the target is weights")
+        _refuse(
+            how.length > 0,
+            f"compensate makes up for nodes that are removed at once, and {how.word} removal takes its time; use Hard()",
         )
-    for mask, target in zip(keep, targets, strict=True):
-        if mask.shape != target.parameter.shape or mask.dtype != torch.bool:
-            raise TargetError(
-                f"the mask for {target.path} is {mask.dtype} {tuple(mask.shape)}; "
-                f"it must be bool {tuple(target.parameter.shape)}"
-            )
-    return lambda sparsity, gone: keep
+        assert isinstance(self.selection, NodeSelection)
+        if start:
+            self.selection.choose_now()
+            batches = scoring.batches("compensate", COMPENSATION_SAMPLES)
+            compensate(scoring.model, self.selection.readers, batches)
+
+
+def _require_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: found {type(model).__name__}; expected a torch.nn.Module")
+
+
+def _refuse(wrong: bool, why: str) -> None:
+    if wrong:
+        raise InputError(why)
+
+
+def _example(example: object) -> Tensor:
+    if not isinstance(example, Tensor):
+        found = "none" if example is None else type(example).__name__
+        raise InputError(f"example: found {found}; nodes need an input [N, ...] to trace the network with")
+    return example
+
+
+def _amount(
+    sparsity: float | None,
+    params: float | None,
+    macs: float | None,
+    layers: Mapping[str, float] | None,
+    keep: object,
+    how: Removal,
+) -> Amount | None:
+    """None where the masks themselves are given."""
+    if keep is None:
+        return Amount.of(sparsity=sparsity, params=params, macs=macs, layers=layers)
+    given = {"sparsity": sparsity, "params": params, "macs": macs, "layers": layers}
+    if names := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"found keep and {' and '.join(names)}; give exactly one of them")
+    _refuse(how.grows, f"keep gives the whole set at once, and {how.word} removal lets it grow; use sparsity")
+    return None
+
+
+def _regrowth(regrow: object, how: Removal) -> Regrowth | None:
+    if regrow is None or isinstance(regrow, Regrowth):
+        wanted = regrow
+    else:
+        check("regrow", regrow, float, gt=0, lt=1)
+        assert isinstance(regrow, float | int)
+        wanted = Regrowth(regrow)
+    if wanted is not None:
+        _refuse(
+            not how.grows,
+            f"regrow: {how.word} removal chooses once, or lets its weights grow back anyway; use Gradual or GradualSoft",
+        )
+    return wanted
+
+
+def _earlier(earlier: object) -> Pruned:
+    if earlier is None:
+        return Pruned()
+    if isinstance(earlier, Pruner):
+        _refuse(not earlier._finalized, "earlier: this pruner is still at work; call its finalize() first")
+        return earlier.pruned
+    if isinstance(earlier, Pruned):
+        return earlier.copy()
+    raise InputError(f"earlier: found {type(earlier).__name__}; expected a Pruner of the same model, or its `pruned`")

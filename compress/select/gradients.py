@@ -28,7 +28,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
         InputError: there are no batches.
     """
     count = 0
-    with evaluation_mode(model):
+    with evaluation_mode(model, gradients=True):
         for inputs, target in batches:
             count += 1
             yield _gradient(model, leaves, inputs, target, loss)
@@ -39,7 +39,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with evaluation_mode(model):
+    with evaluation_mode(model, gradients=True):
         for inputs, target in batches:
             for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
                 total += slope * len(inputs)
@@ -69,7 +69,7 @@ def fisher(
         places: the (module, name) of each leaf.
     """
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with evaluation_mode(model):
+    with evaluation_mode(model, gradients=True):
         for inputs, target in batches:
             squares = _squares_of_linear(model, places, inputs, target, loss)
             if squares is None:

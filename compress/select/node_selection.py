@@ -40,14 +40,15 @@ class NodeSelection(Selection):
         scope: str | None = None,
         multiple_of: int = 1,
         min_keep: int | float | None = None,
-        layers: Sequence[str] | None = None,
+        restore: bool = False,
     ) -> None:
         """
         Args:
             example: an input [N, ...] to trace the network with.
             keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
             scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.
-            layers: where the run is resumed, the layers that the criterion has put in the place of the target's.
+            restore: whether a run is resumed: the network's weights are to be loaded, and nothing is computed from
+                them here.
 
         Raises:
             InputError, TargetError, UnsupportedModelError: options that there are not or do not fit nodes, layers that
@@ -62,13 +63,11 @@ class NodeSelection(Selection):
         self._compared = scope is not None
         model = scoring.model
         self.known = couplings(model, example)
-        self._coupled = couplings_of(model, target, self.known) if layers is None else self.known.matching(layers)
-        self.restructured = layers
-        if layers is None:
-            self.restructured = criterion.restructure(self._coupled, scoring)
-            if self.restructured is not None:
-                self.known = couplings(model, example)
-                self._coupled = self.known.matching(self.restructured)
+        self._coupled = couplings_of(model, target, self.known)
+        layers = criterion.restructure(self._coupled, scoring, restore=restore)
+        if layers is not None:
+            self.known = couplings(model, example)
+            self._coupled = self.known.matching(layers)
         self._given = None if keep is None else _given(keep, self.known, self._coupled)
         self._keep = dict(earlier.keep_nodes)
         members = [member.tensor for found in self._coupled for member in found.members if member.role != "follows"]

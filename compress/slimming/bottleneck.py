@@ -45,3 +45,9 @@ def take_apart(
     path, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(path), leaf, nn.Sequential(made))
     return f"{name}.{AXES}", width
+
+
+def is_taken_apart(model: nn.Module, name: str) -> bool:
+    """Whether the layer `name` is the first of two that `take_apart` has put in the place of one."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == AXES and [key for key, _ in model.get_submodule(path).named_children()] == [AXES, READER]

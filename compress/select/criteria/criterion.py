@@ -64,8 +64,11 @@ class Criterion:
             f"the criterion {self.word} ranks weights, and the target is nodes; use norms, or target weights"
         )
 
-    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring) -> list[str] | None:
+    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring, *, restore: bool = False) -> list[str] | None:
         """Change the network before anything is chosen.
+
+        Args:
+            restore: its structure alone, into which weights will be loaded.
 
         Returns:
             The layers whose nodes are the target from now on; None where the network stays as it is.

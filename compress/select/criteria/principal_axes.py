@@ -64,26 +64,34 @@ class PrincipalAxes(Criterion):
 
         return {coupling: torch.arange(coupling.size, 0, -1.0) for coupling in coupled}
 
-    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring) -> list[str]:
-        return [self._take_apart(coupling, scoring) for coupling in coupled]
+    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring, *, restore: bool = False) -> list[str]:
+        return [self._take_apart(coupling, scoring, restore) for coupling in coupled]
 
-    def _take_apart(self, coupling: Coupling, scoring: Scoring) -> str:
+    def _take_apart(self, coupling: Coupling, scoring: Scoring, restore: bool) -> str:
         """Take apart the layer that reads these nodes; the name of the layer whose nodes are the axes."""
         from torch import nn
 
-        from compress.graph.flow import layer_of
         from compress.select.moments import moments
+        from compress.slimming.bottleneck import is_taken_apart
         from compress.slimming.edits import insert_bottleneck
 
-        readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
-        if len(readers) != 1:
-            raise TargetError(
-                f"{len(readers)} layers read the nodes of {coupling.name!r} ({', '.join(sorted(readers))}); "
-                "principal_axes is for nodes that a single Linear reads"
-            )
-        (reader,) = readers
-        batches = scoring.batches(self, self.samples)
-        found = moments(scoring.model, {reader: coupling.size}, batches)[reader]
-        linear = scoring.model.get_submodule(reader)
+        model, reader = scoring.model, _reader_of(coupling)
+        if restore:
+            return reader if is_taken_apart(model, reader) else insert_bottleneck(model, reader)
+        found = moments(model, {reader: coupling.size}, scoring.batches(self, self.samples))[reader]
+        linear = model.get_submodule(reader)
         assert isinstance(linear, nn.Linear)
-        return insert_bottleneck(scoring.model, reader, *principal_axes(linear.weight, linear.bias, found))
+        return insert_bottleneck(model, reader, *principal_axes(linear.weight, linear.bias, found))
+
+
+def _reader_of(coupling: Coupling) -> str:
+    from compress.graph.flow import layer_of
+
+    readers = {layer_of(member.tensor) for member in coupling.members if member.role == "reads"}
+    if len(readers) != 1:
+        raise TargetError(
+            f"{len(readers)} layers read the nodes of {coupling.name!r} ({', '.join(sorted(readers))}); principal_axes "
+            "is for nodes that a single Linear reads"
+        )
+    (reader,) = readers
+    return reader

@@ -1,0 +1,76 @@
+"""Gradual soft pruning: the set grows along a ramp, and every cohort that joins it decays.
+
+A member that no longer ranks among the lowest leaves the set, as long as it is not removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.errors import InputError
+from compress.options import option
+from compress.remove.removals.removal import Removal, every_option, steps_option
+from compress.select.ramp import level
+
+if TYPE_CHECKING:
+    from compress.remove.remover import Remover
+
+COHORT = 0.25
+"""The share of the removal in which a cohort is removed, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class GradualSoft(Removal):
+    """Like gradual, and what joins the set at a step of the ramp decays; it may leave the set until it is removed."""
+
+    words = {"gradual_soft": {}}
+    cohorts = True
+    grows = True
+
+    steps: int = steps_option("all removed after so long; three quarters of the retraining if absent")
+    every: int = every_option("the time between two steps of the ramp")
+    cohort: int | None = option(
+        "what joins the set is removed after so long; a quarter of the length if absent", None, ge=1, duration=True
+    )
+    final: float = option("share of the start at which the last ones are cut", 1e-3, gt=0, lt=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decaying >= self.steps:
+            raise InputError(
+                f"a cohort takes {self.decaying} steps to be removed and everything is to be removed after "
+                f"{self.steps}: there is no time for a ramp; shorten `cohort`, or use soft removal"
+            )
+
+    @property
+    def decaying(self) -> int:
+        """Steps until a cohort is removed."""
+        return round(COHORT * self.steps) if self.cohort is None else self.cohort
+
+    @property
+    def ramp(self) -> int:
+        """Steps until the set is complete."""
+        return self.steps - self.decaying
+
+    def start(self, remover: Remover) -> None:
+        remover.take(0.0)
+
+    def advance(self, remover: Remover, step: int) -> None:
+        if self._takes(step):
+            remover.take(level(step / self.ramp))
+        if not self.decaying:  # a quarter of a step or two rounds to none
+            remover.fade_to(0.0)
+            return
+        remover.fade_by(self.final ** (1 / self.decaying))
+        joined = step - self.decaying + 1  # whoever joined then has decayed `decaying` times with this step
+        if self._takes(joined):
+            remover.cut(joined)
+
+    def finish(self, remover: Remover) -> None:
+        remover.take()
+        remover.fade_to(0.0)
+
+    def _takes(self, step: int) -> bool:
+        """Whether a cohort joins at this step."""
+        return step == self.ramp or (0 < step < self.ramp and step % self.every == 0)

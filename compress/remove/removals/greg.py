@@ -1,0 +1,33 @@
+"""Growing regularization (Wang et al., "Neural Pruning via Growing Regularization", 2021; GReg-1).
+
+What was chosen gets an L2 penalty that grows until it is driven out, and is cut then. The penalty acts on the weights
+directly, as AdamW's weight decay does, so that it means the same under every optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.options import option
+from compress.remove.removals.removal import Removal, steps_option
+
+if TYPE_CHECKING:
+    from compress.remove.remover import Remover
+
+
+@dataclass(frozen=True)
+class GReg(Removal):
+    """A penalty on what was chosen grows until it is cut (GReg-1; Wang, 2021).
+
+    The penalty grows linearly from 0; what was chosen is multiplied by 1 - penalty after every step, and keeps learning.
+    """
+
+    words = {"greg": {}}
+    learns = True
+
+    steps: int = steps_option("removed after so long; three quarters of the retraining if absent")
+    ceiling: float = option("the last penalty: the share of a weight that a step takes away", 0.05, gt=0, lt=1)
+
+    def advance(self, remover: Remover, step: int) -> None:
+        remover.shrink(1.0 - self.ceiling * step / self.steps)

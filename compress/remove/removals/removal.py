@@ -1,0 +1,74 @@
+"""The shape of a removal: a frozen dataclass of its options, which says what happens at its steps.
+
+Nothing here and in the members imports torch: a recipe is checked without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compress.options import check_options, option
+
+if TYPE_CHECKING:
+    from compress.remove.remover import Remover
+
+
+def steps_option(doc: str) -> Any:
+    """The length of a removal; in recipes `over`, a duration."""
+    return option(doc, ge=1, recipe="over", duration=True)
+
+
+def every_option(doc: str) -> Any:
+    return option(doc, 20, ge=1, duration=True)
+
+
+class Removal:
+    """How what was chosen is removed. A member overrides what it does at its start, at a step, and at its end.
+
+    A member is a frozen dataclass in a file of its own, listed in `compress.remove.removals.REMOVALS`. Its docstring is
+    its meaning, in a sentence, for the reference of recipes.
+    """
+
+    words: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Its names, each with the options that the name decides."""
+
+    learns: bool = False
+    """Whether what is chosen keeps learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
+
+    together: ClassVar[bool] = False
+    """Whether all that is chosen is at one and the same factor, on its way from 1 to 0."""
+
+    cohorts: ClassVar[bool] = False
+    """Whether entries join the set at several times, may leave it while they decay, and are `cut` by their age."""
+
+    grows: ClassVar[bool] = False
+    """Whether the set grows along a ramp, so that it is chosen again at each step of the ramp."""
+
+    default_share: ClassVar[float] = 0.75
+    """The share of the retraining that it takes in a recipe that does not say."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def length(self) -> int:
+        """Everything chosen is exactly zero after so many optimizer steps; 0 is at once."""
+        steps: int = getattr(self, "steps", 0)
+        return steps
+
+    @property
+    def word(self) -> str:
+        """The name that recipes have for it."""
+        return next(iter(self.words), type(self).__name__)
+
+    def start(self, remover: Remover) -> None:
+        """Before the first step."""
+        remover.take()
+
+    def advance(self, remover: Remover, step: int) -> None:
+        """After the optimizer's step number `step`, in [1, length)."""
+
+    def finish(self, remover: Remover) -> None:
+        """At step `length`: afterwards everything chosen is exactly zero."""
+        remover.fade_to(0.0)

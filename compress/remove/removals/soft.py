@@ -1,0 +1,83 @@
+"""Soft pruning (Menzies & Siebert, eq. 1): what was chosen decays to zero while the rest trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from compress.errors import InputError
+from compress.options import option
+from compress.remove import decay as decays
+from compress.remove.removals.removal import Removal
+
+if TYPE_CHECKING:
+    from compress.remove.remover import Remover
+
+CurveName = Literal["exponential", "linear", "cosine", "polynomial", "sigmoid", "step"]
+
+
+def _exponential_only(value: Any, before: Mapping[str, Any]) -> str | None:
+    decay = before.get("decay", "exponential")
+    if value is not None and decay != "exponential":
+        return f"found {value}, and only the exponential decay has it (decay is {decay}); remove it"
+    return None
+
+
+def _factor_alone(value: Any, before: Mapping[str, Any]) -> str | None:
+    if value is not None and before.get("steps") is not None:
+        return "found together with the length, which sets the same; keep one of the two"
+    return _exponential_only(value, before)
+
+
+@dataclass(frozen=True)
+class Soft(Removal):
+    """Decay to zero during the retraining (paper, eq. 1).
+
+    One set, chosen at the start, whose mask falls along the decay; see `compress.remove.decay`.
+    """
+
+    words = {"soft": {}}
+    together = True
+    default_share = 1.0
+
+    steps: int | None = option(
+        "removed after so long; the whole retraining if absent", None, ge=0, recipe="over", duration=True
+    )
+    decay: CurveName | decays.Curve = option("the curve of the decay", "exponential")
+    factor: float | None = option(
+        "the factor x of every step, instead of the length (exponential only)", None, gt=0, lt=1, rule=_factor_alone
+    )
+    final: float | None = option(
+        "share of the start at which a weight is cut to zero; 1e-6 if absent (exponential only)",
+        None,
+        gt=0,
+        lt=1,
+        rule=_exponential_only,
+    )
+    learns: bool = option("whether the weights underneath the decaying mask keep learning", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is None and self.factor is None:
+            raise InputError(
+                "Soft(...): give steps=..., the optimizer steps after which everything is removed, or factor=..., the "
+                "x of eq. 1"
+            )
+
+    @cached_property
+    def mask(self) -> decays.Decay:
+        """The mask of what was chosen, after so many steps."""
+        final = decays.GONE if self.final is None else self.final
+        if self.factor is not None:
+            return decays.by_factor(self.factor, final=final)
+        assert self.steps is not None
+        return decays.over(self.steps, self.decay, final=final)
+
+    @property
+    def length(self) -> int:
+        return self.mask.steps
+
+    def advance(self, remover: Remover, step: int) -> None:
+        remover.fade_to(self.mask(step))

@@ -1,0 +1,234 @@
+"""The driver of every removal, in anybody's training loop; a removal only says what happens at its steps."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from compress.errors import InputError
+from compress.remove.learning import LearningMethod, caller_of
+from compress.remove.masks import Place, SoftPruningMethod, tensors
+from compress.remove.removals import Removal
+from compress.select.choose import warn_of_collapse
+from compress.select.targets import Target, Weights, resolve
+
+Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
+"""(share that is pruned by now, what is removed) -> what is kept: bool tensors of the targets' shapes, in their order.
+
+Called whenever the set is chosen; what is removed (True, exactly zero) is to be pruned again, or comes back at zero.
+"""
+
+
+class EarlyRemovalWarning(UserWarning):
+    """`finalize()` had to zero weights that were still decaying."""
+
+
+class Remover:
+    """Removes what a chooser chooses, as `removal` says, while the rest trains.
+
+    The optimizer may have been made before or after. Between the optimizer's step and `step` a pruned entry can have
+    been moved by momentum or weight decay; `step` puts it back on its way (eq. 1), so that the forward pass never
+    sees it anywhere else.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        chooser: Chooser,
+        share: float,
+        removal: Removal,
+        *,
+        mask_gradients: bool = True,
+        start: bool = True,
+    ) -> None:
+        """
+        Args:
+            paths: qualified names of parameters.
+            share: what the chooser is asked for in the end.
+            mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
+                are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
+                itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
+            start: whether to choose. Not where `load_state_dict` comes next: what was chosen is in the model's state.
+
+        Raises:
+            TargetError: parameters that do not exist, are shared, or are pruned already.
+        """
+        self._model, self.removal = model, removal
+        self.targets = resolve(model, Weights(tuple(paths))) if paths else []
+        self._choose, self._final_share = chooser, share
+        self.steps_done = 0
+        self._complete = False  # whether the set has once been all that is pruned in the end
+        self._finalized = False
+        self.share = 0.0
+        """How much of the final set is in the set, in [0, 1]."""
+        self._factor = 1.0  # of what the pruned entries decay from
+        self._places: list[Place] = []
+        self._mask_gradients = mask_gradients
+        self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
+        self._apply(start)
+
+    @property
+    def removed(self) -> bool:
+        """Whether all pruned entries are exactly zero."""
+        return self.steps_done >= self.removal.length
+
+    @property
+    def removes_next(self) -> bool:
+        """Whether the coming `step` zeroes the last of the pruned entries: the moment to measure before it."""
+        return self.steps_done + 1 == self.removal.length
+
+    @property
+    def factor(self) -> float | None:
+        """What pruned entries are multiplied by at this moment, from 1 to 0; None where each decays by itself."""
+        return self._factor if self.removal.together else None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Bring the pruned entries one step closer to zero. Call it after `optimizer.step()`."""
+        self._refuse_finalized("step")
+        self.steps_done += 1
+        if self.steps_done < self.removal.length:
+            self.removal.advance(self, self.steps_done)
+        elif self.steps_done == self.removal.length:
+            self.removal.finish(self)
+        self.hold()
+
+    def hold(self) -> None:
+        """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
+        if self._places and not self._finalized:
+            type(self._places[0][1]).place(self._places, self._factor)
+
+    def finalize(self) -> None:
+        """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
+
+        Warns with `EarlyRemovalWarning` where the loop was shorter than the removal.
+        """
+        if self._finalized:
+            return
+        if not self.removed:
+            warnings.warn(
+                f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that were "
+                "still decaying are set to zero now; make the removal shorter or the loop longer",
+                EarlyRemovalWarning,
+                stacklevel=2,
+            )
+            self.steps_done = self.removal.length
+            self.removal.finish(self)
+        for target in self.targets:
+            prune.remove(target.module, target.name)  # type: ignore[no-untyped-call]
+        self._finalized = True
+
+    # --- what a removal does to the entries ---
+
+    @torch.no_grad()
+    def take(self, share: float = 1.0) -> None:
+        """Choose the set again: `share` of the final one.
+
+        All of it decays from where it is at this moment; what leaves the set keeps learning from there.
+        """
+        self.hold()  # the optimizer has moved the weights since
+        before = self._tensors()
+        keep = self._choose(share * self._final_share, [pruned & (mask == 0) for _, mask, pruned in before])
+        for joined, (_, _, pruned), mask in zip(self._joined, before, keep, strict=False):
+            joined.masked_fill_(~(mask.to(pruned.device) | pruned), self.steps_done)
+        for (module, method), mask in zip(self._places, keep, strict=True):
+            method.take(module, mask)
+        if share == 1.0 and not self._complete:
+            warn_of_collapse(keep, [target.path for target in self.targets])
+            self._complete = True
+        self._factor, self.share = 1.0, share
+
+    @torch.no_grad()
+    def fade_to(self, factor: float) -> None:
+        """All pruned entries are at `factor` times what they decay from, at the end of this step; 0 is for good."""
+        self._factor = factor
+        if factor == 0:
+            for (module, method), (_, _, pruned) in zip(self._places, self._tensors(), strict=True):
+                method.vanish(module, pruned)
+
+    @torch.no_grad()
+    def fade_by(self, factor: float) -> None:
+        """All pruned entries are at `factor` times where they were."""
+        for module, method in self._places:
+            method.fade_by(module, factor)
+
+    @torch.no_grad()
+    def cut(self, latest: int) -> None:
+        """Pruned entries that joined the set at step `latest` or earlier become zero; for removals with `cohorts`."""
+        for (module, method), joined in zip(self._places, self._joined, strict=True):
+            method.vanish(module, joined <= latest)
+
+    @torch.no_grad()
+    def shrink(self, factor: float) -> None:
+        """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
+        for orig, _, pruned in self._tensors():
+            orig.mul_(torch.where(pruned, factor, 1.0))
+
+    # --- resuming ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the model's own state_dict (which holds the sets and what decays)."""
+        return {
+            "steps_done": self.steps_done,
+            "removal_steps": self.removal.length,
+            "targets": [target.path for target in self.targets],
+            "factor": self._factor,
+            "share": self.share,
+            "complete": self._complete,
+            "joined": self._joined,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume: make the pruner as before (with `start=False`), load the *model's* state_dict, then this one.
+
+        Raises:
+            InputError: the state is of other targets or of another removal.
+        """
+        self._refuse_finalized("load_state_dict")
+        mine = self.state_dict()
+        for key in ("targets", "removal_steps"):
+            if state.get(key) != mine[key]:
+                raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")
+        self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
+        self.share, self._complete = float(state["share"]), bool(state["complete"])
+        for joined, saved in zip(self._joined, state["joined"], strict=True):
+            joined.copy_(saved)
+        self.hold()
+
+    # --- inside ---
+
+    def _tensors(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
+        """(weight_orig, weight_mask, weight_pruned) of every target."""
+        return [tensors(target.module, target.name) for target in self.targets]
+
+    def _apply(self, start: bool) -> None:
+        try:
+            for target in self.targets:
+                self._places.append((target.module, self._mark(target)))
+            if start:
+                self.removal.start(self)
+                if self.removed:
+                    self.removal.finish(self)
+        except BaseException:  # whatever it was, the network is left as it came
+            for module, method in self._places:
+                prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]
+            raise
+        self.hold()
+
+    def _mark(self, target: Target) -> SoftPruningMethod:
+        nothing = torch.ones_like(target.parameter, dtype=torch.bool)
+        if self.removal.cohorts:
+            self._joined.append(torch.zeros_like(nothing, dtype=torch.int32))
+        if self.removal.learns:
+            caller = caller_of(self._model, target.module)
+            return LearningMethod.apply(target.module, target.name, nothing, caller=caller)
+        decays, masks = self.removal.length > 0, self._mask_gradients
+        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=decays, mask_gradients=masks)
+
+    def _refuse_finalized(self, what: str) -> None:
+        if self._finalized:
+            raise InputError(f"{what} after finalize(): the masks are removed; make a new pruner")
