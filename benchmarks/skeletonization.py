@@ -18,12 +18,12 @@ from typing import Annotated
 
 import torch
 import typer
+from compress.select.nodes import Tap, ablation
 from torch import Tensor, nn
 
 from compress.data import sources
 from compress.models import autoencoder
 from compress.run.provenance import cpu_name
-from compress.select.nodes import Tap, ablation
 from compress.select.saliency import skeletonization
 from compress.train import metrics
 

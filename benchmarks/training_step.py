@@ -23,16 +23,16 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from compress.remove.gradual import Gradual
+from compress.remove.hard import Hard
+from compress.remove.soft import Soft
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torchvision.models import resnet18
 
 from compress import models
 from compress.remove import decay
-from compress.remove.gradual import Gradual
-from compress.remove.hard import Hard
 from compress.remove.pruner import Pruner, Removal
-from compress.remove.soft import Soft
 from compress.report import plots
 from compress.run.provenance import cpu_name
 from compress.select.choose import LayerCollapseWarning

@@ -1,11 +1,11 @@
-"""Options: what one may be given is described once, and checked, documented and put into the recipes' schema from there.
+"""Options, described once: checks, documentation and the schema of recipes come from there.
 
-    @dataclass(frozen=True)
-    class Taylor:
-        samples: int | Literal["all"] = option("score on the first so many samples", 5000, ge=1)
+@dataclass(frozen=True)
+class Taylor:
+    samples: int | Literal["all"] = option("score on the first so many samples", 5000, ge=1)
 
-        def __post_init__(self) -> None:
-            check_options(self)
+    def __post_init__(self) -> None:
+        check_options(self)
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import InputError
 
-
 Rule = Callable[[Any, Mapping[str, Any]], str | None]
 """(value, the options before it) -> a complaint, or None."""
 
@@ -31,6 +30,7 @@ class Option:
     doc: its meaning, in words.
     ge, gt, le, lt: bounds of a number.
     rule: what is wrong with a value beside the options before it, if anything.
+    fill: what a value of None stands for in recipes, beside the options before it.
     recipe: the key that recipes have for it, if it is another one.
     duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
     """
@@ -41,11 +41,12 @@ class Option:
     le: float | None = None
     lt: float | None = None
     rule: Rule | None = None
+    fill: Callable[[Mapping[str, Any]], Any] | None = None
     recipe: str | None = None
     duration: bool = False
 
     @property
-    def bounds(self) -> dict[str, float]:
+    def bounds(self) -> dict[str, Any]:
         found = {key: getattr(self, key) for key in ("ge", "gt", "le", "lt")}
         return {key: value for key, value in found.items() if value is not None}
 
@@ -56,17 +57,15 @@ def option(doc: str, default: Any = MISSING, **description: Any) -> Any:
     return field
 
 
-def options_of(owner: type) -> dict[str, tuple[Option, Any, Any]]:
-    """(description, type, default) of every option of a dataclass, by name; the default is MISSING where there is none."""
+@cache
+def options_of(owner: Any) -> dict[str, tuple[Option, Any, Any]]:
+    """(description, type, default) of every option of a dataclass, by name; MISSING where there is no default."""
     hints = get_type_hints(owner)
     return {
         field.name: (field.metadata["option"], hints[field.name], field.default)
         for field in dataclasses.fields(owner)
         if "option" in field.metadata
     }
-
-
-_options_of = cache(options_of)
 
 
 def check_options(owner: Any) -> None:
@@ -76,7 +75,7 @@ def check_options(owner: Any) -> None:
         InputError: a value of another type, out of its bounds, or against its rule, or a word that there is not.
     """
     before: dict[str, Any] = {}
-    for name, (description, hint, _) in _options_of(type(owner)).items():
+    for name, (description, hint, _) in options_of(type(owner)).items():
         what, value = f"{type(owner).__name__}({name}=...)", getattr(owner, name)
         check(what, value, hint, **description.bounds)
         complaint = description.rule(value, before) if description.rule else None
@@ -98,9 +97,9 @@ def check(what: str, value: object, hint: Any, **bounds: float) -> None:
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if isinstance(value, str) and str not in kinds and words:
         require_word(what, value, words)
-    elif not any(_is_a(value, kind) for kind in kinds):
-        raise InputError(f"{what}: found {value!r}; expected {_expected(kinds, words, bounds)}")
-    elif not isinstance(value, bool) and isinstance(value, int | float) and not _within(value, bounds):
+    elif not any(_is_a(value, kind) for kind in kinds) or (
+        not isinstance(value, bool) and isinstance(value, int | float) and not _within(value, bounds)
+    ):
         raise InputError(f"{what}: found {value!r}; expected {_expected(kinds, words, bounds)}")
 
 
@@ -144,8 +143,9 @@ def _expected(kinds: list[Any], words: list[str], bounds: dict[str, float]) -> s
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "None"}
     signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = " and ".join(f"{signs[name]} {bound:g}" for name, bound in bounds.items())
-    parts = []
-    for kind in kinds:
-        if get_origin(kind) is not Literal:
-            parts.append(names.get(kind, "a function") + (f" {limits}" if limits and kind in (int, float) else ""))
+    parts = [
+        names.get(kind, "a function") + (f" {limits}" if limits and kind in (int, float) else "")
+        for kind in kinds
+        if get_origin(kind) is not Literal
+    ]
     return " or ".join([*parts, *map(repr, words)])

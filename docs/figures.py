@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from compress.remove.gradual import Gradual
+from compress.remove.hard import Hard
+from compress.remove.soft import Soft
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
@@ -23,10 +26,7 @@ from compress import models
 from compress.data import sources
 from compress.data.dataset import Dataset
 from compress.remove import decay
-from compress.remove.gradual import Gradual
-from compress.remove.hard import Hard
 from compress.remove.pruner import Pruner, Removal
-from compress.remove.soft import Soft
 from compress.report import plots
 from compress.train import metrics
 from compress.train.loop import LRSchedule, Optimization, train

@@ -1,11 +1,11 @@
 """The pruner: chooses weights or nodes, and removes them in anybody's training loop.
 
-    pruner = Pruner(model, nodes("*", exclude="stem.*"), macs=0.5, example=x, criterion="taylor_square",
-                    batches=loader, loss=loss, removal=Soft(steps=1000))
-    for x, y in loader:
-        loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
-        pruner.step()
-    pruner.finalize()
+pruner = Pruner(model, nodes("*", exclude="stem.*"), macs=0.5, example=x, criterion="taylor_square",
+                batches=loader, loss=loss, removal=Soft(steps=1000))
+for x, y in loader:
+    loss(model(x), y).backward(); optimizer.step(); optimizer.zero_grad()
+    pruner.step()
+pruner.finalize()
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,18 @@ from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.options import check
-from compress.remove.compensate import COMPENSATION_SAMPLES, compensate
 from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
-from compress.select.amount import Amount
-from compress.select.criteria import Criterion, criterion_of
+from compress.select.criteria import Criterion
 from compress.select.criteria.criterion import ScoreFunction
+from compress.select.gradients import Loss
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
-from compress.select.scoring import BatchSource, Scoring, require_source
-from compress.select.selection import Selection, generator_of
-from compress.select.targets import Nodes, Wanted, Weights, describe, resolve, target_of
-from compress.select.weight_selection import WeightSelection
-from compress.tasks import Loss
+from compress.select.scoring import BatchSource
+from compress.select.selection import Selection
+from compress.select.selections import selection_of
+from compress.select.targets import Nodes, Wanted, Weights, describe, target_of
 
 
 class Layer(NamedTuple):
@@ -64,7 +62,7 @@ class Pruner(Remover):
         criterion: str | Criterion | ScoreFunction = "magnitude",
         batches: BatchSource | None = None,
         loss: Loss | None = None,
-        removal: str | Removal = Hard(),  # noqa: B008 (it is frozen)
+        removal: str | Removal = Hard(),
         scope: str | None = None,
         multiple_of: int = 1,
         min_keep: int | float | None = None,
@@ -85,22 +83,22 @@ class Pruner(Remover):
             keep: the masks themselves, bool, True = keep: for weights one of each target's shape, in their order or by
                 name; for nodes [nodes] by layer.
             example: for nodes, an input [N, ...] to trace the network with.
-            criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function that gives
-                every entry of a tensor a score, larger = keep.
-            batches: scoring data, (input, target) pairs, as often as they are asked for: a loader, a list, or a function
-                from a batch size to such.
+            criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
+                tensor of weights to a score for each entry, larger = keep.
+            batches: scoring data, (input, target) pairs, as often as they are asked for: a loader, a list, or a
+                function from a batch size to such.
             loss: (output, target) -> mean over the batch.
             removal: how they are removed; at once if it is not said.
-            scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of each
-                with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are alike
-                ("isomorphic"), or of all ("global").
+            scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of
+                each with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are
+                alike ("isomorphic"), or of all ("global").
             multiple_of: for nodes, widths are rounded up to a multiple of it.
             min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1).
             compensate: for nodes that are removed at once, let the layers that read them make up for them, by least
                 squares from the kept ones on `batches`.
             regrow: for weights that are removed gradually, the share of removed ones that come back at each choice.
-            earlier: a pruner of the same model that is finished, or what several have pruned: none of it comes back, and
-                it counts.
+            earlier: a pruner of the same model that is finished, or what several have pruned: none of it comes back,
+                and it counts.
             seed: of what is drawn by chance.
             mask_gradients, start: see `Remover`.
 
@@ -109,48 +107,48 @@ class Pruner(Remover):
             TargetError: targets that do not exist, are shared, or are pruned already.
             UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
-        _require_module(model)
-        target, how = target_of(targets), removal_of(removal)
-        require_source(batches, loss)
+        how, self._before = removal_of(removal), _earlier(earlier)
         check("mask_gradients", mask_gradients, bool)
-        check("seed", seed, int)
-        scoring = Scoring(model, generator_of(seed), batches, loss)
-        chosen_by, before = criterion_of(criterion), _earlier(earlier)
-        amount = _amount(sparsity, params, macs, layers, keep, how)
-        if isinstance(target, Nodes):
-            _refuse(regrow is not None, "regrow is for weights, and the target is nodes, which stay chosen")
-            self.selection: Selection = NodeSelection(
-                target,
-                chosen_by,
-                amount,
-                scoring,
-                before,
-                _example(example),
-                keep=keep,  # type: ignore[arg-type]  # it is checked there
-                scope=scope,
-                multiple_of=multiple_of,
-                min_keep=min_keep,
-                restore=not start,
-            )
-        else:
-            check("multiple_of", multiple_of, int, ge=1)
-            _refuse(multiple_of > 1, "multiple_of is for nodes, and the target is weights")
-            self.selection = WeightSelection(
-                resolve(model, target),
-                chosen_by,
-                amount,
-                scoring,
-                before,
-                keep=keep,
-                scope=scope,
-                min_keep=min_keep,
-                regrow=_regrowth(regrow, how),
-            )
-        self._target, self._before = target, before
-        self._compensate(compensate, how, scoring, start)
-        share = self.selection.target_share
+        check("compensate", compensate, bool)
+        _refuse(
+            keep is not None and how.grows,
+            f"keep gives the whole set at once, and {how.word} removal lets it grow; use sparsity",
+        )
+        _refuse(
+            regrow is not None and not how.grows,
+            f"regrow: {how.word} removal chooses once, or its weights grow back anyway; use Gradual or GradualSoft",
+        )
+        self._target = target_of(targets)
+        self.selection = selection_of(
+            model,
+            self._target,
+            sparsity=sparsity,
+            params=params,
+            macs=macs,
+            layers=layers,
+            keep=keep,
+            example=example,
+            criterion=criterion,
+            batches=batches,
+            loss=loss,
+            scope=scope,
+            multiple_of=multiple_of,
+            min_keep=min_keep,
+            regrow=regrow,
+            earlier=self._before,
+            seed=seed,
+            restore=not start,
+        )
+        if compensate:
+            _compensate(self.selection, how, start)
         super().__init__(
-            model, self.selection.paths, self.selection, share, how, mask_gradients=mask_gradients, start=start
+            model,
+            self.selection.paths,
+            self.selection,
+            self.selection.target_share,
+            how,
+            mask_gradients=mask_gradients,
+            start=start,
         )
 
     @property
@@ -193,70 +191,23 @@ class Pruner(Remover):
         factor = "" if self.factor is None else f", at {self.factor:.3g} of their start"
         return f"{word}, step {min(self.steps_done, length):,} of {length:,}{factor}"
 
-    def _compensate(self, wanted: bool, how: Removal, scoring: Scoring, start: bool) -> None:
-        check("compensate", wanted, bool)
-        if not wanted:
-            return
-        _refuse(not isinstance(self.selection, NodeSelection), "compensate is for nodes, and the target is weights")
-        _refuse(
-            how.length > 0,
-            f"compensate makes up for nodes that are removed at once, and {how.word} removal takes its time; use Hard()",
-        )
-        assert isinstance(self.selection, NodeSelection)
-        if start:
-            self.selection.choose_now()
-            batches = scoring.batches("compensate", COMPENSATION_SAMPLES)
-            compensate(scoring.model, self.selection.readers, batches)
 
-
-def _require_module(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: found {type(model).__name__}; expected a torch.nn.Module")
+def _compensate(selection: Selection, how: Removal, start: bool) -> None:
+    """Before any mask, let the layers that read the chosen nodes make up for them."""
+    if not isinstance(selection, NodeSelection):
+        raise InputError("compensate is for nodes, and the target is weights")
+    _refuse(
+        how.length > 0,
+        f"compensate makes up for nodes that are removed at once, and {how.word} removal takes its time; use Hard()",
+    )
+    if start:
+        selection.choose_now()
+        selection.compensate()
 
 
 def _refuse(wrong: bool, why: str) -> None:
     if wrong:
         raise InputError(why)
-
-
-def _example(example: object) -> Tensor:
-    if not isinstance(example, Tensor):
-        found = "none" if example is None else type(example).__name__
-        raise InputError(f"example: found {found}; nodes need an input [N, ...] to trace the network with")
-    return example
-
-
-def _amount(
-    sparsity: float | None,
-    params: float | None,
-    macs: float | None,
-    layers: Mapping[str, float] | None,
-    keep: object,
-    how: Removal,
-) -> Amount | None:
-    """None where the masks themselves are given."""
-    if keep is None:
-        return Amount.of(sparsity=sparsity, params=params, macs=macs, layers=layers)
-    given = {"sparsity": sparsity, "params": params, "macs": macs, "layers": layers}
-    if names := [name for name, value in given.items() if value is not None]:
-        raise InputError(f"found keep and {' and '.join(names)}; give exactly one of them")
-    _refuse(how.grows, f"keep gives the whole set at once, and {how.word} removal lets it grow; use sparsity")
-    return None
-
-
-def _regrowth(regrow: object, how: Removal) -> Regrowth | None:
-    if regrow is None or isinstance(regrow, Regrowth):
-        wanted = regrow
-    else:
-        check("regrow", regrow, float, gt=0, lt=1)
-        assert isinstance(regrow, float | int)
-        wanted = Regrowth(regrow)
-    if wanted is not None:
-        _refuse(
-            not how.grows,
-            f"regrow: {how.word} removal chooses once, or lets its weights grow back anyway; use Gradual or GradualSoft",
-        )
-    return wanted
 
 
 def _earlier(earlier: object) -> Pruned:
@@ -266,5 +217,5 @@ def _earlier(earlier: object) -> Pruned:
         _refuse(not earlier._finalized, "earlier: this pruner is still at work; call its finalize() first")
         return earlier.pruned
     if isinstance(earlier, Pruned):
-        return earlier.copy()
+        return earlier
     raise InputError(f"earlier: found {type(earlier).__name__}; expected a Pruner of the same model, or its `pruned`")

@@ -1,7 +1,6 @@
 """One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,16 +8,15 @@ from typing import Any
 from torch import nn
 
 from compress.errors import InputError, RunError
-from compress.graph.coupling import couplings
 from compress.recipe import schema
-from compress.remove.pruner import Pruner, Removal
-from compress.run.choice import Choice, Pruned
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Removal
 from compress.run.curve import Curve
-from compress.run.node_choice import NodeChoice, choose_within, even_scores
-from compress.run.removals import schedule
+from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, target_of
 from compress.run.setting import Setting, optimization
-from compress.run.weight_choice import WeightChoice, going
-from compress.select.targets import resolve
+from compress.select.pruned import Pruned
+from compress.select.selection import Selection
+from compress.select.targets import describe
 from compress.train.distill import Teacher
 from compress.train.loop import Training, only_trainable
 
@@ -28,7 +26,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 
     Args:
         number: the stage's place in the recipe, from 0.
-        pruned: what earlier stages took; this stage adds its own.
+        pruned: what earlier stages have pruned; this stage adds its own.
 
     Returns:
         The stage's entry of results.json.
@@ -36,15 +34,15 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
     Raises:
         InputError: targets that do not exist, or a decay that is longer than the retraining.
         DivergedError: see `compress.train.loop.train`.
-        RunError: what is gone is not what was asked for.
+        RunError: something else was pruned than the recipe asks for.
     """
     with setting.journal.notes():
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
 
 
 def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
-    steps, removal = schedule(stage, setting.steps_per_epoch)
-    teacher = teacher_of(model, stage, pruned)
+    steps, removal = removal_of(stage, setting.steps_per_epoch)
+    teacher = teacher_of(model, stage, setting)
     training, curve, journal = Training(), Curve(steps), setting.journal
 
     def before_removal(step: int) -> dict[str, float]:
@@ -52,15 +50,11 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         setting.watcher.measured("before_removal", found, step)
         return found
 
-    if removal.steps == 0:
+    if removal.length == 0:
         journal.note("before_removal", lambda: before_removal(0))
     earlier = journal.note("trained_before", lambda: setting.clock.spent("training"))
-    with setting.clock.phase("selection"):
-        chosen = choice_of(model, stage, number, pruned, setting)
-        if stage.compensate:
-            journal.note("compensated", lambda: chosen.compensate(stage.goes))
-    with only_trainable(model, trainable_of(stage, chosen)):
-        pruner = _pruner(model, stage, chosen, removal, setting)
+    pruner = _pruner(model, stage, number, pruned, removal, setting)
+    with only_trainable(model, trainable_of(stage, pruner)):
         journal.follow("curve", curve)
 
         def after_step(step: int) -> None:
@@ -73,17 +67,17 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
             how = optimization(stage.retrain)
             training = setting.train(model, steps, how, after_step, teacher, pruner, curve.add)
         pruner.finalize()
-    earlier_ones = bool(pruned.keep)
-    chosen.settle()
+    chosen, earlier_ones = pruner.selection, bool(pruned.keep)
+    chosen.add_to(pruned)
     _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
     return {
-        **_taken(stage, chosen),
+        **_chosen(stage, chosen),
         "before_removal": journal.noted("before_removal"),
         "after_removal": after,
         "steps": training.steps,
-        "removal_steps": removal.steps,
+        "removal_steps": removal.length,
         "epoch_losses": training.losses,
         **({"curve": curve.document()} if training.steps else {}),
         **({"scores": chosen.histograms} if chosen.histograms else {}),
@@ -91,27 +85,20 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     }
 
 
-def _pruner(model: nn.Module, stage: schema.Stage, chosen: Choice, removal: Removal, setting: Setting) -> Pruner:
-    """What takes the chosen entries away; where the run is gone on with, it stands as it stood."""
+def _pruner(
+    model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, removal: Removal, setting: Setting
+) -> Pruner:
+    """The stage's pruner; where the run is resumed, it is as it was."""
     journal = setting.journal
     with setting.clock.phase("selection"):
-        pruner = Pruner(
-            model,
-            chosen.paths,
-            stage.goes,
-            removal=removal,
-            chooser=chosen,
-            mask_gradients=masks_gradients(stage, removal),
-            start=not journal.has("pruner"),
-        )
-    journal.follow("choice", chosen)
+        pruner = pruner_of(model, stage, number, pruned, setting, removal, start=not journal.has("pruner"))
     journal.follow("masked model", model, instead_of="model")
     journal.follow("pruner", pruner)
     return pruner
 
 
-def _taken(stage: schema.Stage, chosen: Choice) -> dict[str, Any]:
-    """Of what, how, and how much has gone."""
+def _chosen(stage: schema.Stage, chosen: Selection) -> dict[str, Any]:
+    """Of what, how, and how much was pruned."""
     count, total = chosen.count
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
@@ -126,31 +113,25 @@ def _taken(stage: schema.Stage, chosen: Choice) -> dict[str, Any]:
     }
 
 
-def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Choice, earlier_ones: bool) -> None:
+def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Selection, earlier_ones: bool) -> None:
     """What the results will say of the stage is true of the weights.
 
     Raises:
-        RunError: something that was to go is not exactly zero, or more or less goes than the recipe asks for.
+        RunError: a chosen entry is not exactly zero, or more or less is pruned than the recipe asks for.
     """
     if alive := chosen.left_alive(model):
-        raise RunError(f"{describe_target(stage)}: {alive:,} entries that were to go are not zero after the removal")
+        raise RunError(f"{describe_target(stage)}: {alive:,} pruned entries are not zero after the removal")
     measure, asked = stage.level[0], chosen.asked
     count, expected = chosen.count[0], chosen.expected
     if measure != "sparsity":
         kept = chosen.achieved <= asked
-    else:  # what earlier stages took stays gone, and may be more
+    else:  # what earlier stages pruned stays pruned, and may be more
         kept = expected is None or count == expected or (earlier_ones and count > expected)
     if not kept:
         raise RunError(
             f"{describe_target(stage)}: {measure} {asked:g} was asked for and {chosen.achieved:.6g} is reached; "
             "no results are written"
         )
-
-
-def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
-    """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
-    come_back = removal.cohorts or stage.regrow is not None
-    return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)
 
 
 def check_stage(
@@ -165,41 +146,34 @@ def check_stage(
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
-        pruned: how many nodes earlier stages will take, if not which; this stage adds its own.
+        pruned: how many nodes earlier stages will prune, if not which; this stage adds its own.
 
     Returns:
-        How many of its entries or nodes will go.
+        How many of its entries or nodes will be pruned.
 
     Raises:
         InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
     """
     setting = in_batches_of(stage, setting)
     with told_at(place(f"stages.{number}.removal")):
-        schedule(stage, setting.steps_per_epoch)
+        removal_of(stage, setting.steps_per_epoch)
     with told_at(place(f"stages.{number}.{'target' if stage.layers is None else 'layers'}")):
-        if isinstance(stage.target, schema.Nodes):
-            count = _going_nodes(model, stage, setting, pruned or Pruned())
-        else:
-            count = _going(model, stage)
+        count = _count(model, stage, number, setting, pruned or Pruned())
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
     return count
 
 
-def _going(model: nn.Module, stage: schema.Stage) -> int:
-    assert isinstance(stage.target, schema.Weights)
-    return going(resolve(model, stage.target.weights, bias=stage.target.bias), stage)
+def _count(model: nn.Module, stage: schema.Stage, number: int, setting: Setting, pruned: Pruned) -> int:
+    if isinstance(stage.target, schema.Weights):
+        from compress.run.pruning import stage_selection
 
-
-def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned: Pruned) -> int:
-    """As many as if the scores of all widths were alike, which is as good a guess as any."""
-    assert isinstance(stage.target, schema.Nodes)
-    known = couplings(model, setting.example)
-    scores = even_scores(known.matching(stage.target.nodes))
-    keep = choose_within(known, scores, stage, stage.goes, pruned.keep_nodes)
-    pruned.keep_nodes |= keep
-    return sum(int((~nodes).sum()) for nodes in keep.values())
+        return stage_selection(model, stage, number, Pruned(), setting).expected or 0
+    chosen = sketch(model, stage, number, Pruned(keep_nodes=pruned.keep_nodes), setting)
+    chosen.choose_now()
+    pruned.keep_nodes.update(chosen.kept_nodes)
+    return sum(chosen.pruned_in.values())
 
 
 @contextmanager
@@ -211,33 +185,21 @@ def told_at(place: str) -> Iterator[None]:
 
 
 def describe_target(stage: schema.Stage) -> str:
-    target = stage.target
-    if isinstance(target, schema.Nodes):
-        return ", ".join(target.nodes)
-    return ", ".join(target.weights) + (" with biases" if target.bias else "")
+    return describe(target_of(stage))
 
 
-def choice_of(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> Choice:
-    """What the stage takes. Raises TargetError and UnsupportedModelError: targets that do not exist or cannot go."""
-    kind = NodeChoice if isinstance(stage.target, schema.Nodes) else WeightChoice
-    return kind(model, stage, number, pruned, setting)
-
-
-def in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:
-    wanted = None if stage.retrain is None else stage.retrain.batch_size
-    return setting if wanted is None else dataclasses.replace(setting, batch_size=wanted)
-
-
-def trainable_of(stage: schema.Stage, chosen: Choice) -> Sequence[str]:
+def trainable_of(stage: schema.Stage, pruner: Pruner) -> Sequence[str]:
+    """Patterns of the parameters that train."""
     wanted = "all" if stage.retrain is None else stage.retrain.trainable
     if wanted == "all":
         return ["*"]
-    return chosen.adjacent if wanted == "adjacent" else list(wanted)
+    return pruner.selection.adjacent if wanted == "adjacent" else list(wanted)
 
 
-def teacher_of(model: nn.Module, stage: schema.Stage, pruned: Pruned) -> Teacher | None:
+def teacher_of(model: nn.Module, stage: schema.Stage, setting: Setting) -> Teacher | None:
+    """The dense network as it teaches; `model` itself as it is now, where the run has no other."""
     if stage.retrain is None or stage.retrain.distill is None:
         return None
     wanted = stage.retrain.distill
-    dense = pruned.dense() if pruned.dense else copy.deepcopy(model)
+    dense = setting.dense() if setting.dense else copy.deepcopy(model)
     return Teacher(dense, wanted.weight, wanted.temperature)

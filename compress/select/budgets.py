@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
+from compress.graph.coupling import Coupling, Couplings
 from compress.options import check, require_word
 from compress.select.amount import Measure
 from compress.select.choose import require_min_keep
-from compress.graph.coupling import Coupling, Couplings
 
 NodeScope = Literal["layer", "isomorphic", "global"]
 Keep = dict[Coupling, Tensor]

@@ -1,4 +1,4 @@
-"""Where the nodes of a coupling stand in the network: what computes them, what reads them, where they can be watched."""
+"""Where the nodes of a coupling are in the network: what computes them, what reads them, where they can be watched."""
 
 import torch
 from torch import Tensor, nn

@@ -13,6 +13,7 @@ from compress.options import check, require_word
 from compress.select.amount import Amount, shares_of
 from compress.select.budgets import Keep, NodeScope, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.choose import require_min_keep
+from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier
 from compress.select.scoring import Scoring
@@ -36,7 +37,7 @@ class NodeSelection(Selection):
         earlier: Pruned,
         example: Tensor,
         *,
-        keep: Mapping[str, Tensor] | None = None,
+        keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
         scope: str | None = None,
         multiple_of: int = 1,
         min_keep: int | float | None = None,
@@ -55,7 +56,7 @@ class NodeSelection(Selection):
                 there are not, or a network that cannot be traced.
         """
         super().__init__(criterion, amount, scoring, earlier)
-        if keep is None and not criterion.ranks_nodes:
+        if keep is None and not criterion.ranks_nodes():
             criterion.score_nodes([], scoring)  # says that it ranks weights
         check("multiple_of", multiple_of, int, ge=1)
         require_min_keep(min_keep)
@@ -112,16 +113,6 @@ class NodeSelection(Selection):
         weights = weights_of(self._amount.measure, self.known)
         return cost(self.known, self._keep, weights) / cost(self.known, {}, weights)
 
-    @property
-    def readers(self) -> dict[str, Tensor]:
-        """The layers that read the nodes -> bool [nodes], what is kept of their inputs by the latest choice."""
-        return {
-            layer_of(member.tensor): self._keep[coupling]
-            for coupling in self._coupled
-            for member in coupling.members
-            if member.role == "reads"
-        }
-
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
         scores = self._scores()  # each layer by itself, so that they need not be comparable
 
@@ -145,6 +136,21 @@ class NodeSelection(Selection):
     def choose_now(self) -> None:
         """Make the whole choice, ahead of the first call; since what is chosen stays chosen, that comes to the same."""
         self._masks(self.target_share, {})
+
+    def compensate(self) -> None:
+        """Let the layers that read the nodes make up for those that are pruned by the latest choice.
+
+        Raises:
+            TargetError: a layer that cannot.
+            InputError: there is no scoring data.
+        """
+        readers = {
+            layer_of(member.tensor): self._keep[coupling]
+            for coupling in self._coupled
+            for member in coupling.members
+            if member.role == "reads"
+        }
+        compensate(self._scoring.model, readers, self._scoring.batches("compensate", COMPENSATION_SAMPLES))
 
     def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         chosen = self._given if self._given is not None else self._choose(share)
@@ -247,7 +253,7 @@ def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
     return next(scope for scope in SCOPES if scope == (wanted or "layer"))
 
 
-def _given(keep: Mapping[str, Tensor], known: Couplings, coupled: Sequence[Coupling]) -> Keep:
+def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
     """The masks by coupling. Raises InputError and TargetError: they do not fit."""
     if not isinstance(keep, Mapping):
         raise InputError(f"keep: found {type(keep).__name__}; of nodes it is a dict of layers and their masks")
@@ -264,17 +270,3 @@ def _given(keep: Mapping[str, Tensor], known: Couplings, coupled: Sequence[Coupl
     if missing or len(found) != len(coupled):
         raise InputError(f"keep: found masks for {', '.join(keep)}; the target is {', '.join(c.name for c in coupled)}")
     return found
-
-
-def sketch_scores(coupled: Iterable[Coupling]) -> NodeScores:
-    """Even scores: as good a guess as any of how many nodes a criterion will prune in each layer."""
-    return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
-
-
-class NodeSketch(NodeSelection):
-    """A selection by even scores: how many nodes are pruned, if not which."""
-
-    def _scores(self) -> NodeScores:
-        return sketch_scores(self._coupled)
-
-

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regrowth:
-    """At each new choice of a gradual removal, the removed weights with the largest |gradient| come back at zero, and as
-    many others are pruned instead (RigL; Evci, 2020)."""
+    """At each new choice of a gradual removal, the removed weights with the largest |gradient| come back at zero, and
+    as many others are pruned instead (RigL; Evci, 2020)."""
 
     share: float = option(
-        "how many: this share of the weights that are kept, or of those that are removed where these are fewer; by half "
-        "a cosine it falls to 0 until the set is complete",
+        "how many: this share of the weights that are kept, or of those that are removed where these are fewer; by "
+        "half a cosine it falls to 0 until the set is complete",
         gt=0,
         lt=1,
     )

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.tasks import Loss
+from compress.select.gradients import Batches, Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 BatchSource = Batches | Callable[[int], Batches]
 """Batches of (input, target), as often as they are asked for; or a function that gives them in batches of a size."""
 
@@ -41,7 +40,7 @@ class Scoring:
         """
         if self.source is None:
             raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
-        given = self.source(size) if _is_function(self.source) else self.source
+        given = self.source if isinstance(self.source, Iterable) else self.source(size)
         return _first(_pairs(given, size, _device(self.model)), samples)
 
     def loss(self, asker: object) -> Loss:
@@ -67,10 +66,6 @@ def require_source(batches: object, loss: object) -> None:
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
 
 
-def _is_function(source: Any) -> bool:
-    return callable(source) and not hasattr(source, "__iter__")
-
-
 def _called(asker: object) -> str:
     word = getattr(asker, "word", None)
     return f"the criterion {word}" if word else str(asker)
@@ -89,7 +84,9 @@ def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator
                 for some, of in zip(inputs.tensor_split(parts), target.tensor_split(parts), strict=True):
                     yield some.to(device), of.to(device)
             case _:
-                raise InputError(f"batches: a batch is {type(batch).__name__}; expected a pair of tensors (input, target)")
+                raise InputError(
+                    f"batches: a batch is {type(batch).__name__}; expected a pair of tensors (input, target)"
+                )
 
 
 def _first(batches: Batches, samples: int | Literal["all"]) -> Batches:

@@ -24,8 +24,8 @@ HISTOGRAMS = 24
 class Selection(ABC):
     """Chooses what is pruned of the parameters `paths`: its own targets, and all that earlier pruners have pruned.
 
-    Called with the share that is to be pruned by now, on the way to the amount's, and with what is exactly zero already,
-    it gives a mask for each path, True = keep. It is made before masks are laid on the model, and called while they are.
+    Called with the share that is to be pruned by now, on the way to the amount's, and with what is exactly zero
+    already, it gives a mask for each path, True = keep. It is made before the model is masked, and called while it is.
     """
 
     paths: Sequence[str]

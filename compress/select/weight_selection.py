@@ -51,7 +51,7 @@ class WeightSelection(Selection):
             InputError, TargetError: options that there are not, or that do not fit weights.
         """
         super().__init__(criterion, amount, scoring, earlier)
-        if keep is None and not criterion.ranks_weights:
+        if keep is None and not criterion.ranks_weights():
             criterion.score_weights([], scoring)  # says that it ranks nodes
         if amount is not None and amount.measure in BUDGETS:
             raise InputError(f"{amount.measure} is for nodes, and the target is weights; use sparsity")
@@ -129,16 +129,14 @@ class WeightSelection(Selection):
         """Sparsity is of the original: what is removed, or was pruned earlier, counts first."""
         found = []
         earlier = self._earlier.keep
-        for name, score in zip(
-            self.own_paths, self.criterion.score_weights(self._targets, self._scoring), strict=True
-        ):
+        for name, score in zip(self.own_paths, self.criterion.score_weights(self._targets, self._scoring), strict=True):
             if name in earlier:
                 score = score.then(_pruned_first, earlier[name])
             found.append(score.then(removed_first, removed[name]))
         return found
 
     def _returning(self, wanted: Regrowth, share: float, removed: Mapping[str, Tensor]) -> list[Tensor]:
-        """The removed entries that come back, among those of this pruner, in the tensors that compete with each other."""
+        """The removed entries that come back: of this pruner, chosen within the tensors that compete with each other."""
         keep = self._earlier.keep
         may = list(with_earlier(removed, keep).values())
         if not any(mask.any() for mask in may):
@@ -160,7 +158,9 @@ class WeightSelection(Selection):
 def _scope(wanted: str | None, amount: Amount | None) -> Scope:
     if amount is not None and amount.layers is not None:
         if wanted not in (None, "layer"):
-            raise InputError(f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two")
+            raise InputError(
+                f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two"
+            )
         return "layer"
     if wanted == "isomorphic":
         raise InputError("scope='isomorphic' is for nodes, and the target is weights; use global, layer or erk")

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from compress.remove.hard import HardPruner
 
 import compress
 from compress.errors import CheckpointError, InputError
@@ -12,7 +13,6 @@ from compress.export.contents import inspect
 from compress.files.checkpoint import read_weights
 from compress.graph.stats import measure
 from compress.models import row_lstm, vision_transformer
-from compress.remove.hard import HardPruner
 
 
 def entry(found: dict[str, Any], name: str) -> dict[str, Any]:

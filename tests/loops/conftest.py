@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from compress.data import sources
 from compress.remove.gradual import Gradual
 from compress.remove.greg import GrowingPenalty
 from compress.remove.hard import HardPruner
-from compress.remove.pruner import Pruner
 from compress.remove.soft import SoftPruner
+from torch import Tensor, nn
+
+from compress.data import sources
+from compress.remove.pruner import Pruner
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 

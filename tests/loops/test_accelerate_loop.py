@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import InputError
 from compress.loops.accelerate_loop import AcceleratePruning
 from compress.loops.pruning import Loop
-from compress.remove.soft import SoftPruner
 
 accelerate = pytest.importorskip(
     "accelerate", reason="accelerate is not installed: pip install 'softprune[accelerate]'"

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import InputError
 from compress.loops.pruning import Loop
 from compress.remove.pruner import EarlyRemovalWarning
-from compress.remove.soft import SoftPruner
 
 lightning = pytest.importorskip(
     "lightning.pytorch", reason="lightning is not installed: pip install 'softprune[lightning]'"

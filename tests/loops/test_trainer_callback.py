@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import CheckpointError, InputError
 from compress.loops.pruning import Loop
-from compress.remove.soft import SoftPruner
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here needs the hub, and nothing may ask it
 transformers = pytest.importorskip(

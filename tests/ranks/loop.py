@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from compress.remove.gradual import Gradual
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from compress import SoftPruner
-from compress.remove.gradual import Gradual
 from compress.remove.pruner import Pruner
 
 STEPS, BATCH = 24, 16

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.gradual import Gradual, level, progress_at
 from torch import nn
 
 from compress.errors import InputError
-from compress.remove.gradual import Gradual, level, progress_at
 from compress.remove.pruner import EarlyRemovalWarning, Pruner
 from compress.select.choose import LayerCollapseWarning
 

@@ -1,8 +1,8 @@
 import torch
 import torch.nn.functional as F
+from compress.remove.greg import GrowingPenalty
 from torch import nn
 
-from compress.remove.greg import GrowingPenalty
 from compress.remove.pruner import Pruner
 
 

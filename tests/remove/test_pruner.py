@@ -1,15 +1,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.hard import Hard
+from compress.remove.soft import Soft
 from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
 from compress.remove import decay
-from compress.remove.hard import Hard
 from compress.remove.masks import effective
 from compress.remove.pruner import Pruner, Removal
-from compress.remove.soft import Soft
 
 
 def network():

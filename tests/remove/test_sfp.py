@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.sfp import Filters
 from torch import nn
 
 from compress.remove.pruner import Pruner
-from compress.remove.sfp import Filters
 
 
 @pytest.mark.parametrize("softer", [False, True])

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.remove.hard import HardPruner
+from compress.remove.soft import Soft, SoftPruner
 from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
 from compress.remove import decay
 from compress.remove.decay import CURVES
-from compress.remove.hard import HardPruner
 from compress.remove.pruner import EarlyRemovalWarning, Pruner
-from compress.remove.soft import Soft, SoftPruner
 from compress.select import criteria
 from compress.select.choose import LayerCollapseWarning
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from compress.remove.soft import Soft
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -12,7 +13,6 @@ from compress.data.sources import from_npz
 from compress.errors import InputError, RunError, TargetError, UnsupportedModelError
 from compress.recipe.schema import Stage
 from compress.remove.pruner import Pruner
-from compress.remove.soft import Soft
 from compress.run import node_choice, weight_choice
 from compress.run.choice import Pruned
 from compress.run.clock import Clock

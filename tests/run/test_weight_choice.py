@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compress.remove.gradual import Gradual
 from torch import Tensor, nn
 
 from compress.data.sources import from_npz
 from compress.recipe.schema import Stage
-from compress.remove.gradual import Gradual
 from compress.remove.pruner import Pruner
 from compress.run.choice import Pruned
 from compress.run.clock import Clock

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from compress.select.nodes import Tap, ablation, taylor, variance
 from torch import nn
 from torch.func import functional_call
 
 from compress.errors import InputError, TargetError
-from compress.select.nodes import Tap, ablation, taylor, variance
 
 
 def dense():

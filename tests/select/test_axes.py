@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from compress.select.axes import principal_axes
 
 

@@ -7,21 +7,7 @@ runs those even where other keys are wrong, and so everything is reported at onc
 """
 
 from compress.duration import Duration
-from compress.recipe.schema.criterion import (
-    Ablation,
-    AnyCriterion,
-    CriterionName,
-    Gradient,
-    Lamp,
-    Magnitude,
-    Norms,
-    Obd,
-    PrincipalAxes,
-    Random,
-    ScaledMagnitude,
-    Skeletonization,
-    Variance,
-)
+from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
     Autoencoder,
@@ -37,24 +23,17 @@ from compress.recipe.schema.model import (
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
-from compress.recipe.schema.removal import (
-    AnyRemoval,
-    FilterRemoval,
-    GradualRemoval,
-    HardRemoval,
-    PenaltyRemoval,
-    Regrowth,
-    SoftRemoval,
-)
+from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
     "CIFAR_IMAGE",
+    "CRITERIA",
     "FORMS",
     "MNIST_IMAGE",
-    "Ablation",
+    "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
     "Autoencoder",
@@ -62,42 +41,28 @@ __all__ = [
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",
-    "CriterionName",
+    "CriterionPart",
     "Data",
     "Duration",
     "FactoryData",
     "FactoryModel",
-    "FilterRemoval",
     "FolderData",
-    "Gradient",
-    "GradualRemoval",
-    "HardRemoval",
-    "Lamp",
-    "Magnitude",
     "Model",
     "NamedData",
     "Nodes",
-    "Norms",
     "NpzData",
-    "Obd",
     "OwnTask",
     "Part",
-    "PenaltyRemoval",
-    "PrincipalAxes",
     "Program",
-    "Random",
     "Recipe",
     "Regrowth",
+    "RemovalPart",
     "ResNet20",
     "Retraining",
     "RowLSTM",
-    "ScaledMagnitude",
-    "Skeletonization",
-    "SoftRemoval",
     "Stage",
     "Task",
     "Training",
-    "Variance",
     "VisionTransformer",
     "Weights",
     "has_accuracy",

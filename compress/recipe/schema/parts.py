@@ -37,7 +37,7 @@ def _without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
@@ -49,7 +49,7 @@ SomeDistinct = Annotated[Listed[T], Field(min_length=1), AfterValidator(_without
 Text = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Image = Annotated[tuple[Count, Count, Count], Strict(False)]
-Names = Annotated[SomeDistinct[Text], BeforeValidator(_listed, json_schema_input_type=Text | SomeDistinct[Text])]
+Names = Annotated[SomeDistinct[Text], BeforeValidator(listed, json_schema_input_type=Text | SomeDistinct[Text])]
 Factory = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),

@@ -5,19 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from compress.recipe.schema.criterion import (
-    Ablation,
-    Gradient,
-    Lamp,
-    Magnitude,
-    Norms,
-    Obd,
-    PrincipalAxes,
-    Random,
-    ScaledMagnitude,
-    Skeletonization,
-    Variance,
-)
+from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
     Autoencoder,
@@ -32,20 +20,10 @@ from compress.recipe.schema.model import (
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
-from compress.recipe.schema.removal import (
-    FilterRemoval,
-    GradualRemoval,
-    GradualSoftRemoval,
-    HardRemoval,
-    PenaltyRemoval,
-    SoftRemoval,
-)
+from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
-
-WATCHING: Final = ("skeletonization", "variance", "ablation", "principal_axes", "scaled_magnitude")
-"""Criteria that look at layers while the network runs, or at what kind they are."""
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 """Devices, to Windows: no file or folder has such a name there."""
@@ -113,7 +91,7 @@ class Recipe(Part):
     def _a_program_has_no_layers_to_watch(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
         if isinstance(info.data.get("model"), Program):
             for number, stage in enumerate(stages):
-                if stage.criterion.kind in WATCHING or stage.compensate:
+                if stage.criterion.member.watches_layers or stage.compensate:
                     what = "compensate" if stage.compensate else f"the criterion {stage.criterion.kind}"
                     raise ValueError(
                         f"entry {number}: {what} watches layers, and a program has none, only operators; "
@@ -151,26 +129,8 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "own task": OwnTask,
     "nodes target": Nodes,
     "weights target": Weights,
-    "magnitude": Magnitude,
-    "random": Random,
-    "scaled_magnitude": ScaledMagnitude,
-    "lamp": Lamp,
-    "taylor": Gradient,
-    "taylor_square": Gradient,
-    "snip": Gradient,
-    "obd": Obd,
-    "skeletonization": Skeletonization,
-    "norms": Norms,
-    "variance": Variance,
-    "ablation": Ablation,
-    "principal_axes": PrincipalAxes,
-    "hard": HardRemoval,
-    "soft": SoftRemoval,
-    "gradual": GradualRemoval,
-    "gradual_soft": GradualSoftRemoval,
-    "sfp": FilterRemoval,
-    "srfp": FilterRemoval,
-    "greg": PenaltyRemoval,
+    **CRITERIA,
+    **REMOVALS,
     "word": None,
     "patterns": None,
     "count": None,

@@ -2,21 +2,15 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from compress.recipe.schema.criterion import AnyCriterion, Criterion, ForNodes, ForWeights, PrincipalAxes
-from compress.recipe.schema.parts import Count, Names, Part, told_by
-from compress.recipe.schema.removal import (
-    AnyRemoval,
-    FilterRemoval,
-    GradualRemoval,
-    GradualSoftRemoval,
-    HardRemoval,
-    Regrowth,
-    Removal,
-)
+from compress.recipe.schema.criterion import AnyCriterion, Criterion
+from compress.recipe.schema.parts import Count, Distinct, Names, Part, Text, listed, told_by
+from compress.recipe.schema.removal import AnyRemoval, Regrowth, Removal
 from compress.recipe.schema.training import Retraining
+
+Excluded = Annotated[Distinct[Text], BeforeValidator(listed, json_schema_input_type=Text | Distinct[Text])]
 
 
 class Nodes(Part):
@@ -26,6 +20,9 @@ class Nodes(Part):
         description="patterns of layer names, such as latent or blocks.*; their output nodes are pruned, wherever they "
         "are coupled to"
     )
+    exclude: Excluded = Field(
+        default=(), description="patterns of layer names that keep their width, and so does all that is coupled to them"
+    )
 
 
 class Weights(Part):
@@ -33,6 +30,7 @@ class Weights(Part):
 
     weights: Names = Field(description="patterns of parameter names, such as decoder.*")
     bias: bool = Field(default=False, description="whether biases are pruned as well")
+    exclude: Excluded = Field(default=(), description="patterns of names of parameters or layers that are left out")
 
 
 Target = Annotated[
@@ -106,9 +104,9 @@ class Stage(Part):
     @classmethod
     def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
         target = info.data.get("target")
-        if isinstance(target, Weights) and isinstance(criterion, ForNodes):
+        if isinstance(target, Weights) and not criterion.member.ranks_weights():
             raise ValueError(f"{criterion.kind} ranks nodes, and the target is weights; use magnitude, or target nodes")
-        if isinstance(target, Nodes) and isinstance(criterion, ForWeights):
+        if isinstance(target, Nodes) and not criterion.member.ranks_nodes():
             raise ValueError(
                 f"{criterion.kind} ranks weights, and the target is nodes; use skeletonization, or target weights"
             )
@@ -119,7 +117,7 @@ class Stage(Part):
     def _layers_are_there_to_go(cls, layers: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
         if layers is not None and not any(layers.values()):
             raise ValueError("every layer keeps all of it; give one of them a share above 0")
-        if layers is not None and isinstance(info.data.get("criterion"), PrincipalAxes):
+        if layers is not None and getattr(info.data.get("criterion"), "kind", "") == "principal_axes":
             raise ValueError("principal_axes takes one layer apart, which has one share; use sparsity")
         return layers
 
@@ -164,7 +162,7 @@ class Stage(Part):
     def _compensation_is_for_nodes_that_go_at_once(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
         if info.data.get("compensate") and isinstance(info.data.get("target"), Weights):
             raise ValueError("compensate is for nodes, and the target is weights; remove the key")
-        if info.data.get("compensate") and not isinstance(removal, HardRemoval):
+        if info.data.get("compensate") and removal.kind != "hard":
             raise ValueError(
                 f"compensate makes up for nodes that go at once, and {removal.kind} removal lets them go slowly; "
                 "remove `compensate`, or use removal: hard"
@@ -179,9 +177,9 @@ class Stage(Part):
             return regrow
         if isinstance(info.data.get("target"), Nodes):
             raise ValueError("regrow is for weights, and the target is nodes, which stay chosen; remove the key")
-        if isinstance(removal, FilterRemoval):
-            raise ValueError(f"what {removal.kind} removal lowers learns on and grows back anyway; remove the key")
-        if not isinstance(removal, GradualRemoval | GradualSoftRemoval):
+        if removal.kind in ("sfp", "srfp"):
+            raise ValueError(f"weights that {removal.kind} removal lowers keep learning, and grow back; remove the key")
+        if not removal.member.grows:
             raise ValueError(
                 f"{removal.kind} removal chooses once, and what is gone comes back at a new choice; remove `regrow`, "
                 "or use removal: gradual or gradual_soft"
@@ -192,7 +190,7 @@ class Stage(Part):
     @classmethod
     def _retraining_fits(cls, retrain: Retraining | None, info: ValidationInfo) -> Retraining | None:
         removal = info.data.get("removal")
-        if removal is not None and not isinstance(removal, HardRemoval):
+        if removal is not None and removal.kind != "hard":
             _check_removal_has_time(removal, retrain)
         if retrain and retrain.trainable == "adjacent" and isinstance(info.data.get("target"), Weights):
             raise ValueError(

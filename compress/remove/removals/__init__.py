@@ -3,7 +3,7 @@
 from typing import Final
 
 from compress.errors import InputError
-from compress.options import require_word
+from compress.options import options_of, require_word
 from compress.remove.removals.gradual import Gradual
 from compress.remove.removals.gradual_soft import GradualSoft
 from compress.remove.removals.greg import GReg
@@ -16,6 +16,11 @@ from compress.remove.removals.srfp import SRFP
 REMOVALS: Final[tuple[type[Removal], ...]] = (Hard, Soft, Gradual, GradualSoft, SFP, SRFP, GReg)
 
 BY_WORD: Final = {word: member for member in REMOVALS for word in member.words}
+
+
+def is_length(member: type[Removal], name: str) -> bool:
+    """Whether an option is in optimizer steps, and in recipes a duration such as "3 epochs"."""
+    return name in (options := options_of(member)) and options[name][0].duration
 
 
 def removal_of(wanted: object) -> Removal:
@@ -48,5 +53,6 @@ __all__ = [
     "Hard",
     "Removal",
     "Soft",
+    "is_length",
     "removal_of",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Gradual(Removal):
     """A set that grows along a cubic ramp, chosen again at each of its steps, zeroed at once (Zhu & Gupta, 2017)."""
 
-    words = {"gradual": {}}
+    words = ("gradual",)
     grows = True
 
     steps: int = steps_option("removed after so long; three quarters of the retraining if absent")

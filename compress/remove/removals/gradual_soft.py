@@ -24,7 +24,7 @@ COHORT = 0.25
 class GradualSoft(Removal):
     """Like gradual, and what joins the set at a step of the ramp decays; it may leave the set until it is removed."""
 
-    words = {"gradual_soft": {}}
+    words = ("gradual_soft",)
     cohorts = True
     grows = True
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class GReg(Removal):
     """A penalty on what was chosen grows until it is cut (GReg-1; Wang, 2021).
 
-    The penalty grows linearly from 0; what was chosen is multiplied by 1 - penalty after every step, and keeps learning.
+    The penalty grows linearly from 0; after every step the chosen weights are multiplied by 1 - penalty, and keep
+    learning.
     """
 
-    words = {"greg": {}}
+    words = ("greg",)
     learns = True
 
     steps: int = steps_option("removed after so long; three quarters of the retraining if absent")

@@ -9,4 +9,4 @@ from compress.remove.removals.removal import Removal
 class Hard(Removal):
     """Zero at once, before the retraining."""
 
-    words = {"hard": {}}
+    words = ("hard",)

@@ -5,7 +5,6 @@ Nothing here and in the members imports torch: a recipe is checked without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.options import check_options, option
@@ -30,8 +29,8 @@ class Removal:
     its meaning, in a sentence, for the reference of recipes.
     """
 
-    words: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Its names, each with the options that the name decides."""
+    words: ClassVar[tuple[str, ...]]
+    """Its names in recipes."""
 
     learns: bool = False
     """Whether what is chosen keeps learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
@@ -60,7 +59,7 @@ class Removal:
     @property
     def word(self) -> str:
         """The name that recipes have for it."""
-        return next(iter(self.words), type(self).__name__)
+        return self.words[0] if self.words else type(self).__name__
 
     def start(self, remover: Remover) -> None:
         """Before the first step."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class SFP(Removal):
     """The lowest are zeroed again and again, and may grow back in between (He, 2018)."""
 
-    words = {"sfp": {}}
+    words = ("sfp",)
     learns = True
 
     steps: int = steps_option("removed for good after so long; three quarters of the retraining if absent")

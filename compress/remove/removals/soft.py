@@ -31,6 +31,10 @@ def _factor_alone(value: Any, before: Mapping[str, Any]) -> str | None:
     return _exponential_only(value, before)
 
 
+def _gone_if_exponential(before: Mapping[str, Any]) -> float | None:
+    return decays.GONE if before.get("decay") == "exponential" else None
+
+
 @dataclass(frozen=True)
 class Soft(Removal):
     """Decay to zero during the retraining (paper, eq. 1).
@@ -38,7 +42,7 @@ class Soft(Removal):
     One set, chosen at the start, whose mask falls along the decay; see `compress.remove.decay`.
     """
 
-    words = {"soft": {}}
+    words = ("soft",)
     together = True
     default_share = 1.0
 
@@ -55,6 +59,7 @@ class Soft(Removal):
         gt=0,
         lt=1,
         rule=_exponential_only,
+        fill=_gone_if_exponential,
     )
     learns: bool = option("whether the weights underneath the decaying mask keep learning", False)
 

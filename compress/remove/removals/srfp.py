@@ -12,7 +12,7 @@ from compress.remove.removals.sfp import SFP
 class SRFP(SFP):
     """The lowest are lowered again and again, ever more, and may grow back in between (He, 2020)."""
 
-    words = {"srfp": {}}
+    words = ("srfp",)
 
     def factor_at(self, step: int) -> float:
         return 1.0 - step / self.steps

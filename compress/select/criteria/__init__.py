@@ -24,7 +24,7 @@ CRITERIA: Final[tuple[type[Criterion], ...]] = (
     *(Skeletonization, Norms, Variance, Ablation, PrincipalAxes),
 )
 
-BY_WORD: Final = {word: (member, decided) for member in CRITERIA for word, decided in member.words.items()}
+BY_WORD: Final = {word: member for member in CRITERIA for word in member.words}
 
 
 def criterion_of(wanted: object) -> Criterion:
@@ -37,8 +37,7 @@ def criterion_of(wanted: object) -> Criterion:
         return wanted
     if isinstance(wanted, str):
         require_word("criterion", wanted, BY_WORD)
-        member, decided = BY_WORD[wanted]
-        return member(**decided)
+        return BY_WORD[wanted](**BY_WORD[wanted].decided_by(wanted))
     if isinstance(wanted, type) and issubclass(wanted, Criterion):
         raise InputError(f"criterion: found the class {wanted.__name__}; give an object of it, {wanted.__name__}()")
     if callable(wanted) and not isinstance(wanted, type):
@@ -49,4 +48,22 @@ def criterion_of(wanted: object) -> Criterion:
     )
 
 
-__all__ = ["BY_WORD", "CRITERIA", "Criterion", "FunctionCriterion", "criterion_of", *(c.__name__ for c in CRITERIA)]
+__all__ = [
+    "BY_WORD",
+    "CRITERIA",
+    "OBD",
+    "Ablation",
+    "Criterion",
+    "FunctionCriterion",
+    "Lamp",
+    "Magnitude",
+    "Norms",
+    "PrincipalAxes",
+    "Random",
+    "ScaledMagnitude",
+    "Skeletonization",
+    "Snip",
+    "Taylor",
+    "Variance",
+    "criterion_of",
+]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Ablation(Criterion):
     """Prunes the node without which the loss rises least first: a pass over the samples for each node."""
 
-    words = {"ablation": {}}
+    words = ("ablation",)
     needs_data = True
     watches_layers = True
 

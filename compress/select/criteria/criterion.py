@@ -36,8 +36,8 @@ class Criterion:
     says what is pruned first, in one sentence, for the reference of recipes.
     """
 
-    words: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Its names, each with the options that the name decides."""
+    words: ClassVar[tuple[str, ...]]
+    """Its names in recipes."""
 
     needs_data: ClassVar[bool] = False
     """Whether it looks at batches, and at the loss."""
@@ -56,7 +56,9 @@ class Criterion:
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         """A score for every entry of the targets as they act now, larger = keep."""
-        raise TargetError(f"the criterion {self.word} ranks nodes, and the target is weights; use magnitude, or nodes()")
+        raise TargetError(
+            f"the criterion {self.word} ranks nodes, and the target is weights; use magnitude, or nodes()"
+        )
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
         """A score for every node, [nodes] of each coupling, larger = keep."""
@@ -78,15 +80,21 @@ class Criterion:
     @property
     def word(self) -> str:
         """The name that recipes have for it."""
-        for word, decided in self.words.items():
-            if all(getattr(self, name) == value for name, value in decided.items()):
-                return word
-        raise AssertionError(f"{type(self).__name__} has no word for its options")
+        return next(
+            word
+            for word in self.words
+            if all(getattr(self, name) == value for name, value in self.decided_by(word).items())
+        )
 
-    @property
-    def ranks_weights(self) -> bool:
-        return type(self).score_weights is not Criterion.score_weights
+    @classmethod
+    def decided_by(cls, word: str) -> Mapping[str, Any]:
+        """The options that the name `word` decides, where there are several names."""
+        return {}
 
-    @property
-    def ranks_nodes(self) -> bool:
-        return type(self).score_nodes is not Criterion.score_nodes
+    @classmethod
+    def ranks_weights(cls) -> bool:
+        return cls.score_weights is not Criterion.score_weights
+
+    @classmethod
+    def ranks_nodes(cls) -> bool:
+        return cls.score_nodes is not Criterion.score_nodes

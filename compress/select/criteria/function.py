@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class FunctionCriterion(Criterion):
     """Prunes what the function scores lowest first; a node has the sum of the scores of all its entries."""
 
-    words = {}
+    words = ()
     per_entry = True
 
     function: ScoreFunction

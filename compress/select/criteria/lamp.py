@@ -35,7 +35,7 @@ def lamp(weight: Tensor) -> Tensor:
 class Lamp(Criterion):
     """Prunes the smallest w^2 first, as a share of all squares in its tensor that are as large (Lee, 2021)."""
 
-    words = {"lamp": {}}
+    words = ("lamp",)
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         from compress.select.scores import Scores

@@ -33,7 +33,7 @@ def row_norm(weight: Tensor, dim: int = 0) -> Tensor:
 class Magnitude(Criterion):
     """Prunes the smallest |weight| first; of nodes, the one whose rows have the smallest norm."""
 
-    words = {"magnitude": {}}
+    words = ("magnitude",)
     per_entry = True
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:

@@ -33,7 +33,7 @@ def norms(incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
 class Norms(Criterion):
     """Prunes the node with the smallest norm of its rows times norm of its columns first."""
 
-    words = {"norms": {}}
+    words = ("norms",)
     per_entry = True
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:

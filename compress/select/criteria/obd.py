@@ -29,7 +29,7 @@ def obd(weight: Tensor, fisher: Tensor) -> Tensor:
 class OBD(Criterion):
     """Prunes the smallest w^2 h / 2 first, with h the diagonal of the Fisher information (LeCun, 1990)."""
 
-    words = {"obd": {}}
+    words = ("obd",)
     needs_data = True
 
     samples: Samples = samples_option(1000)

@@ -51,7 +51,7 @@ class PrincipalAxes(Criterion):
     """Prunes directions instead of nodes: the layer that reads the nodes is taken apart along the principal axes of its
     inputs, and the axes along which the samples vary least are pruned first."""
 
-    words = {"principal_axes": {}}
+    words = ("principal_axes",)
     needs_data = True
     watches_layers = True
     measures = False

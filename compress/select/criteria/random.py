@@ -30,7 +30,7 @@ def random(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
 class Random(Criterion):
     """Prunes by chance, from the seed."""
 
-    words = {"random": {}}
+    words = ("random",)
     measures = False
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:

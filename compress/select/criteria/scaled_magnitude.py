@@ -50,7 +50,7 @@ def fan_in(module: nn.Module, weight: Tensor) -> int:
 class ScaledMagnitude(Criterion):
     """Prunes the smallest |weight| * sqrt(fan-in) first: layers of small weights are not emptied."""
 
-    words = {"scaled_magnitude": {}}
+    words = ("scaled_magnitude",)
     watches_layers = True
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:

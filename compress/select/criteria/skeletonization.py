@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Skeletonization(Criterion):
     """Prunes the node whose factor a has the smallest |dE/da| first (Mozer & Smolensky, 1988; paper, eq. 2-3)."""
 
-    words = {"skeletonization": {}}
+    words = ("skeletonization",)
     needs_data = True
     watches_layers = True
 

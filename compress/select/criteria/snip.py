@@ -30,7 +30,7 @@ class Snip(Criterion):
     For a node, w g is summed over all columns that read it.
     """
 
-    words = {"snip": {}}
+    words = ("snip",)
     needs_data = True
 
     samples: Samples = samples_option(5000)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.options import option
 from compress.select.criteria.criterion import Criterion, Samples, samples_option
@@ -36,11 +36,15 @@ class Taylor(Criterion):
     For a node, w g is summed over all columns that read it.
     """
 
-    words = {"taylor": {"square": False}, "taylor_square": {"square": True}}
+    words = ("taylor", "taylor_square")
     needs_data = True
 
     square: bool = option("square the change of the loss of each batch, instead of its absolute value", False)
     samples: Samples = samples_option(5000)
+
+    @classmethod
+    def decided_by(cls, word: str) -> Mapping[str, Any]:
+        return {"square": word == "taylor_square"}
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         from compress.select import first_order, gradients

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Variance(Criterion):
     """Prunes the node whose activation, as its readers see it, varies least between samples first."""
 
-    words = {"variance": {}}
+    words = ("variance",)
     needs_data = True
     watches_layers = True
 

@@ -1,0 +1,130 @@
+"""A recipe's stage as a call of `compress.Pruner`: the same words, with the data, the loss and the seed of the run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError
+from compress.graph.coupling import Coupling
+from compress.recipe import schema
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Removal
+from compress.run.setting import Setting, optimization
+from compress.select.criteria import Criterion
+from compress.select.pruned import Pruned
+from compress.select.scoring import Scoring
+from compress.select.selection import Selection
+from compress.select.selections import selection_of
+from compress.select.targets import Nodes, Weights
+from compress.tasks import loss
+
+
+def removal_of(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, Removal]:
+    """(steps of the retraining, the removal within it).
+
+    Raises:
+        InputError: the removal takes longer than the retraining.
+    """
+    steps = stage.retrain.epochs * steps_per_epoch if stage.retrain is not None else 0
+    removal = stage.removal.build(steps, steps_per_epoch)
+    if removal.length > steps:
+        raise InputError(
+            f"the {stage.removal.kind} removal takes {removal.length} steps and the retraining has {steps} "
+            f"({steps_per_epoch} an epoch): retrain for longer, or shorten the removal"
+        )
+    return steps, removal
+
+
+def pruner_of(
+    model: nn.Module,
+    stage: schema.Stage,
+    number: int,
+    earlier: Pruned,
+    setting: Setting,
+    removal: Removal,
+    *,
+    compensate: bool | None = None,
+    start: bool = True,
+) -> Pruner:
+    """The pruner that the stage describes.
+
+    Args:
+        number: the stage's place in the recipe, from 0.
+        earlier: what earlier stages have pruned.
+        removal: how what is chosen is removed; that of the stage, or another one.
+        compensate: instead of what the stage says.
+
+    Raises:
+        InputError: as `Pruner`.
+    """
+    return Pruner(
+        model,
+        target_of(stage),
+        **_words(stage, number, setting),
+        removal=removal,
+        compensate=stage.compensate if compensate is None else compensate,
+        earlier=earlier,
+        mask_gradients=_masks_gradients(stage, removal),
+        start=start,
+    )
+
+
+def stage_selection(
+    model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting
+) -> Selection:
+    """What the stage's pruner chooses from, without any mask on the model."""
+    return selection_of(model, target_of(stage), **_words(stage, number, setting), earlier=earlier)
+
+
+def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> Selection:
+    """`stage_selection` by even scores instead of the criterion's own, which would take too long."""
+    words = _words(stage, number, setting) | {"criterion": EvenScores()}
+    return selection_of(model, target_of(stage), **words, earlier=earlier)
+
+
+@dataclass(frozen=True)
+class EvenScores(Criterion):
+    """As many in each layer as if all scores were alike, which is as good a guess as any."""
+
+    words = ()
+
+    def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> dict[Coupling, Tensor]:
+        return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
+
+
+def target_of(stage: schema.Stage) -> Weights | Nodes:
+    target = stage.target
+    if isinstance(target, schema.Nodes):
+        return Nodes(target.nodes, target.exclude)
+    return Weights(target.weights, target.exclude, target.bias)
+
+
+def in_batches_of(stage: schema.Stage, setting: Setting) -> Setting:
+    wanted = None if stage.retrain is None else stage.retrain.batch_size
+    return setting if wanted is None else replace(setting, batch_size=wanted)
+
+
+def _words(stage: schema.Stage, number: int, setting: Setting) -> dict[str, Any]:
+    data, task, device = setting.data, setting.task, setting.device
+    measure, value = stage.level
+    return {
+        **({measure: value} if stage.layers is None else {"layers": stage.layers}),
+        "criterion": stage.criterion.build(),
+        "example": setting.example,
+        "batches": lambda size: data.batches("train", size, task, device)(),
+        "loss": loss(task),
+        "scope": stage.scope,
+        "multiple_of": stage.multiple_of,
+        "min_keep": stage.min_keep,
+        "regrow": None if stage.regrow is None else stage.regrow.build(),
+        "seed": setting.seed + number,
+    }
+
+
+def _masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
+    """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
+    come_back = removal.cohorts or stage.regrow is not None
+    return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)

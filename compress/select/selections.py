@@ -1,0 +1,111 @@
+"""From the words of a pruner to the selection that they mean: of weights, or of nodes."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from compress.errors import InputError
+from compress.options import check
+from compress.select.amount import Amount
+from compress.select.criteria import Criterion, criterion_of
+from compress.select.criteria.criterion import ScoreFunction
+from compress.select.gradients import Loss
+from compress.select.node_selection import NodeSelection
+from compress.select.pruned import Pruned
+from compress.select.regrow import Regrowth
+from compress.select.scoring import BatchSource, Scoring, require_source
+from compress.select.selection import Selection, generator_of
+from compress.select.targets import Nodes, Wanted, Weights, resolve, target_of
+from compress.select.weight_selection import WeightSelection
+
+
+def selection_of(
+    model: nn.Module,
+    targets: Weights | Nodes | Wanted,
+    *,
+    sparsity: float | None = None,
+    params: float | None = None,
+    macs: float | None = None,
+    layers: Mapping[str, float] | None = None,
+    keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
+    example: Tensor | None = None,
+    criterion: str | Criterion | ScoreFunction = "magnitude",
+    batches: BatchSource | None = None,
+    loss: Loss | None = None,
+    scope: str | None = None,
+    multiple_of: int = 1,
+    min_keep: int | float | None = None,
+    regrow: Regrowth | float | None = None,
+    earlier: Pruned | None = None,
+    seed: int = 0,
+    restore: bool = False,
+) -> Selection:
+    """What a pruner of these words chooses from; see `compress.remove.pruner.Pruner`.
+
+    Args:
+        restore: whether the network's weights, and what was chosen, are to be loaded.
+
+    Raises:
+        InputError, TargetError, UnsupportedModelError: as `Pruner`.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: found {type(model).__name__}; expected a torch.nn.Module")
+    target, before = target_of(targets), earlier or Pruned()
+    require_source(batches, loss)
+    check("seed", seed, int)
+    check("multiple_of", multiple_of, int, ge=1)
+    scoring = Scoring(model, generator_of(seed), batches, loss)
+    amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
+    if isinstance(target, Nodes):
+        if regrow is not None:
+            raise InputError("regrow is for weights, and the target is nodes, which stay chosen")
+        return NodeSelection(
+            target,
+            criterion_of(criterion),
+            amount,
+            scoring,
+            before,
+            _example(example),
+            keep=keep,
+            scope=scope,
+            multiple_of=multiple_of,
+            min_keep=min_keep,
+            restore=restore,
+        )
+    if multiple_of > 1:
+        raise InputError("multiple_of is for nodes, and the target is weights")
+    return WeightSelection(
+        resolve(model, target),
+        criterion_of(criterion),
+        amount,
+        scoring,
+        before,
+        keep=keep,
+        scope=scope,
+        min_keep=min_keep,
+        regrow=_regrowth(regrow),
+    )
+
+
+def _amount(keep: object, **given: float | Mapping[str, float] | None) -> Amount | None:
+    """None where the masks themselves are given."""
+    if keep is None:
+        return Amount.of(**given)  # type: ignore[arg-type]  # it checks them
+    if names := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"found keep and {' and '.join(names)}; give exactly one of them")
+    return None
+
+
+def _example(example: object) -> Tensor:
+    if not isinstance(example, Tensor):
+        found = "none" if example is None else type(example).__name__
+        raise InputError(f"example: found {found}; nodes need an input [N, ...] to trace the network with")
+    return example
+
+
+def _regrowth(regrow: object) -> Regrowth | None:
+    if regrow is None or isinstance(regrow, Regrowth):
+        return regrow
+    check("regrow", regrow, float, gt=0, lt=1)
+    assert isinstance(regrow, float | int)
+    return Regrowth(regrow)
