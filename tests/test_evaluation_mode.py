@@ -20,8 +20,9 @@ from compress.remove.compensate import compensate, moments
 from compress.select import gradients, nodes
 from compress.select.saliency import skeletonization
 from compress.slimming.shrink import cuttable
+from compress.tasks import cross_entropy
 from compress.train.distill import Teacher
-from compress.train.metrics import cross_entropy, evaluate
+from compress.train.metrics import evaluate
 
 EXAMPLE = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 BATCHES = [(EXAMPLE, torch.tensor([0, 2])), (EXAMPLE + 1, torch.tensor([1, 1]))]

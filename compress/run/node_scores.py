@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from compress import tasks
 from compress.errors import TargetError
 from compress.graph.coupling import Coupling, Member
 from compress.graph.flow import layer_of
@@ -14,7 +15,6 @@ from compress.run.choice import scoring_batches
 from compress.run.setting import Setting
 from compress.select import criteria, nodes
 from compress.select.saliency import skeletonization
-from compress.train import metrics
 
 Scores = dict[Coupling, Tensor]
 
@@ -92,7 +92,7 @@ def _taylor(model: nn.Module, coupled: Sequence[Coupling], criterion: schema.Gra
         owned = [
             [(leaves[tensors.index(member.tensor)], member.matrix) for member in found] for found in members.values()
         ]
-        found = nodes.taylor(model, owned, batches, metrics.loss(setting.task), criterion.kind)
+        found = nodes.taylor(model, owned, batches, tasks.loss(setting.task), criterion.kind)
     return dict(zip(members, found, strict=True))
 
 
@@ -103,7 +103,7 @@ def _saliency(
     writers = {coupling: _writers(model, coupling) for coupling in coupled}
     layers = list(dict.fromkeys(layer_of(member.tensor) for found in writers.values() for member in found))
     batches = scoring_batches(setting, criterion.samples)
-    loss = metrics.loss(setting.task)
+    loss = tasks.loss(setting.task)
     found = skeletonization(model, layers, batches, loss, error=criterion.error, reduce=criterion.reduce)
     return {
         coupling: torch.stack([member.per_node(found[layer_of(member.tensor)]) for member in members]).sum(0)
@@ -117,7 +117,7 @@ def _watched(
     taps = {str(index): _taps(model, coupling) for index, coupling in enumerate(coupled)}
     batches = scoring_batches(setting, criterion.samples)
     if isinstance(criterion, schema.Ablation):
-        found = nodes.ablation(model, taps, batches, metrics.loss(setting.task))
+        found = nodes.ablation(model, taps, batches, tasks.loss(setting.task))
     else:
         found = nodes.variance(model, {index: places[0] for index, places in taps.items()}, batches)
     return dict(zip(coupled, found.values(), strict=True))

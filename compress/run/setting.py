@@ -8,15 +8,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from compress import tasks
 from compress.data.dataset import TrainingData
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.run.clock import Clock
 from compress.run.journal import Journal
+from compress.tasks import Task
 from compress.train import metrics
 from compress.train.distill import Teacher
 from compress.train.loop import Optimization, Training, train
-from compress.train.metrics import Task
 from compress.train.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
@@ -166,7 +167,7 @@ class Setting:
             return train(
                 model,
                 batches if teacher is None else teacher.batches(batches),
-                metrics.loss(self.task) if teacher is None else teacher.loss(self.task),
+                tasks.loss(self.task) if teacher is None else teacher.loss(self.task),
                 steps,
                 optimization,
                 generator=torch.Generator().manual_seed(self.seed),

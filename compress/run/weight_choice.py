@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from compress import tasks
 from compress.recipe import schema
 from compress.remove.gradual import progress_at
 from compress.remove.masks import effective
@@ -16,7 +17,6 @@ from compress.select.choose import choose
 from compress.select.regrow import returning, share_at
 from compress.select.scores import Scores, gone_first
 from compress.select.targets import Target, resolve
-from compress.train import metrics
 
 
 class WeightChoice(Choice):
@@ -138,7 +138,7 @@ def _weight_scores(
 
 def _slopes(model: nn.Module, targets: Sequence[Target], samples: int | str, setting: Setting) -> list[Tensor]:
     """The gradient of the loss in every entry as it acts now, gone or not."""
-    batches, loss = scoring_batches(setting, samples), metrics.loss(setting.task)
+    batches, loss = scoring_batches(setting, samples), tasks.loss(setting.task)
     with effective([(target.module, target.name) for target in targets]) as leaves:
         return gradients.mean(model, leaves, batches, loss)
 
@@ -153,7 +153,7 @@ _BY_GRADIENT = {
 def _gradient_scores(
     model: nn.Module, targets: Sequence[Target], criterion: schema.Gradient | schema.Obd, setting: Setting
 ) -> list[Scores]:
-    batches, loss = scoring_batches(setting, criterion.samples), metrics.loss(setting.task)
+    batches, loss = scoring_batches(setting, criterion.samples), tasks.loss(setting.task)
     places = [(target.module, target.name) for target in targets]
     score = criteria.obd if isinstance(criterion, schema.Obd) else _BY_GRADIENT[criterion.kind][0]
     with effective(places) as leaves:

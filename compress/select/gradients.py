@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.evaluation_mode import evaluation_mode
+from compress.tasks import Loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) -> mean over the batch
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[nn.Module, str]
 
