@@ -21,11 +21,11 @@ import typer
 from compress.select.nodes import Tap, ablation
 from torch import Tensor, nn
 
+from compress import tasks
 from compress.data import sources
 from compress.models import autoencoder
 from compress.run.provenance import cpu_name
 from compress.select.saliency import skeletonization
-from compress.train import metrics
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "skeletonization.json"
 BATCH_SIZE = 128  # of the recipe mnist_ae
@@ -84,7 +84,7 @@ def main(
 
 
 def _ways(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Callable[[], object]]:
-    loss = metrics.loss("reconstruct")
+    loss = tasks.loss("reconstruct")
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 

@@ -1,6 +1,8 @@
 """softprune: make a trained PyTorch network small, and prove that it stayed the same.
 
-pruner = compress.SoftPruner(model, ["decoder.*"], sparsity=0.9, steps=1000)   # step() in the training loop
+pruner = compress.Pruner(model, "decoder.*", sparsity=0.9, removal=compress.Soft(steps=1000))
+...                                                  # the training loop, with pruner.step() after optimizer.step()
+pruner.finalize()                                    # exactly zero, plain parameter names again
 small = compress.slim(model, example)                # really smaller; raises unless small(x) == model(x)
 compress.export.onnx(small, "small.onnx", example)   # raises unless onnxruntime agrees
 """
@@ -9,38 +11,89 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
-
     from compress import export as export
+    from compress.errors import CheckpointError as CheckpointError
     from compress.errors import CompressError as CompressError
+    from compress.errors import DataError as DataError
+    from compress.errors import DivergedError as DivergedError
+    from compress.errors import InputError as InputError
+    from compress.errors import Interrupted as Interrupted
+    from compress.errors import MissingPackageError as MissingPackageError
+    from compress.errors import NothingFoundError as NothingFoundError
+    from compress.errors import NothingPrunedError as NothingPrunedError
+    from compress.errors import OutputError as OutputError
+    from compress.errors import ProofError as ProofError
+    from compress.errors import RecipeError as RecipeError
+    from compress.errors import RunError as RunError
+    from compress.errors import SweepError as SweepError
+    from compress.errors import TargetError as TargetError
+    from compress.errors import TrainingError as TrainingError
+    from compress.errors import UnsupportedModelError as UnsupportedModelError
     from compress.files.checkpoint import load as load
-    from compress.remove.hard import HardPruner as HardPruner
-    from compress.remove.soft import SoftPruner as SoftPruner
+    from compress.graph.coupling import couplings as couplings
+    from compress.remove.masks import SoftPruningMethod as SoftPruningMethod
+    from compress.remove.pruner import Pruner as Pruner
+    from compress.remove.removals import SFP as SFP
+    from compress.remove.removals import SRFP as SRFP
+    from compress.remove.removals import Gradual as Gradual
+    from compress.remove.removals import GradualSoft as GradualSoft
+    from compress.remove.removals import GReg as GReg
+    from compress.remove.removals import Hard as Hard
+    from compress.remove.removals import Soft as Soft
+    from compress.remove.remover import EarlyRemovalWarning as EarlyRemovalWarning
+    from compress.select.choose import LayerCollapseWarning as LayerCollapseWarning
+    from compress.select.criteria import OBD as OBD
+    from compress.select.criteria import Ablation as Ablation
+    from compress.select.criteria import Lamp as Lamp
+    from compress.select.criteria import Magnitude as Magnitude
+    from compress.select.criteria import Norms as Norms
+    from compress.select.criteria import PrincipalAxes as PrincipalAxes
+    from compress.select.criteria import Random as Random
+    from compress.select.criteria import ScaledMagnitude as ScaledMagnitude
+    from compress.select.criteria import Skeletonization as Skeletonization
+    from compress.select.criteria import Snip as Snip
+    from compress.select.criteria import Taylor as Taylor
+    from compress.select.criteria import Variance as Variance
+    from compress.select.regrow import Regrowth as Regrowth
+    from compress.select.targets import nodes as nodes
+    from compress.select.targets import weights as weights
+    from compress.slimming.shrink import slim as slim
 
 __version__ = "0.1.0"
 
-__all__ = ["CompressError", "HardPruner", "SoftPruner", "__version__", "export", "load", "slim"]
+_CRITERIA = (
+    *("Ablation", "Lamp", "Magnitude", "Norms", "OBD", "PrincipalAxes", "Random", "ScaledMagnitude"),
+    *("Skeletonization", "Snip", "Taylor", "Variance"),
+)
+_REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "SFP", "SRFP", "Soft")
+_ERRORS = (
+    *("CheckpointError", "CompressError", "DataError", "DivergedError", "InputError", "Interrupted"),
+    *("MissingPackageError", "NothingFoundError", "NothingPrunedError", "OutputError", "ProofError", "RecipeError"),
+    *("RunError", "SweepError", "TargetError", "TrainingError", "UnsupportedModelError"),
+)
 
+# Importing torch takes seconds, which `compress --help` and a recipe's mistakes need not wait for: each name is
+# imported from its home when it is first used.
 _HOMES = {
-    "CompressError": "compress.errors",
-    "HardPruner": "compress.remove.hard",
-    "SoftPruner": "compress.remove.soft",
+    "Pruner": "compress.remove.pruner",
+    "nodes": "compress.select.targets",
+    "weights": "compress.select.targets",
+    "Regrowth": "compress.select.regrow",
+    "slim": "compress.slimming.shrink",
+    "couplings": "compress.graph.coupling",
     "load": "compress.files.checkpoint",
+    "SoftPruningMethod": "compress.remove.masks",
+    "EarlyRemovalWarning": "compress.remove.remover",
+    "LayerCollapseWarning": "compress.select.choose",
+    **dict.fromkeys(_CRITERIA, "compress.select.criteria"),
+    **dict.fromkeys(_REMOVALS, "compress.remove.removals"),
+    **dict.fromkeys(_ERRORS, "compress.errors"),
 }
 
-
-def slim(
-    model: "nn.Module", example: "Tensor", *, tolerance: float = 1e-5, optimizer: "Optimizer | None" = None
-) -> "nn.Module":
-    """Cut the zeros out of a pruned network; see `compress.slimming.shrink.slim`."""
-    from compress.slimming.shrink import slim as cut
-
-    return cut(model, example, tolerance=tolerance, optimizer=optimizer)
+__all__ = ["__version__", "export", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing torch takes seconds, which `compress --help` and a recipe's mistakes need not wait for.
     if name == "export":
         return import_module("compress.export")
     if name in _HOMES:

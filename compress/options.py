@@ -13,7 +13,6 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -57,7 +56,6 @@ def option(doc: str, default: Any = MISSING, **description: Any) -> Any:
     return field
 
 
-@cache
 def options_of(owner: Any) -> dict[str, tuple[Option, Any, Any]]:
     """(description, type, default) of every option of a dataclass, by name; MISSING where there is no default."""
     hints = get_type_hints(owner)

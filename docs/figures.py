@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from compress import models
+from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import Dataset
 from compress.remove import decay
@@ -166,7 +166,7 @@ def train_on(
     train(
         model,
         data.batches("train", BATCH_SIZE, "reconstruct"),
-        metrics.loss("reconstruct"),
+        tasks.loss("reconstruct"),
         steps,
         Optimization("adamw", lr=1e-3, lr_schedule=schedule),
         generator=torch.Generator().manual_seed(0),

@@ -12,10 +12,10 @@ from torch.export import ExportedProgram
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
-from compress.export.parity import check
 from compress.export.program_file import quiet, trace
 from compress.export.weights_file import require_plain
 from compress.files.atomic import atomic
+from compress.proof import prove_file
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -155,4 +155,4 @@ def _write(
         def run(inputs: Tensor) -> Tensor:
             return torch.from_numpy(session.run(["output"], {"input": inputs.numpy()})[0])
 
-        return check(model, run, example, tolerance, f"onnxruntime with {path}")
+        return prove_file(model, run, example, tolerance, f"onnxruntime with {path}")

@@ -17,9 +17,9 @@ from torch.export import ExportedProgram
 
 from compress.errors import CheckpointError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
-from compress.export.parity import check
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic
+from compress.proof import prove_file
 
 
 def pt2(
@@ -53,7 +53,7 @@ def pt2(
             torch.export.save(program, file)
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
-        return check(model, module, example, tolerance, f"the program {path}")
+        return prove_file(model, module, example, tolerance, f"the program {path}")
 
 
 def trace(model: nn.Module, example: Tensor) -> ExportedProgram:

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compress.remove.compensate import compensate, moments
 from torch import Tensor, nn
 
 import compress
 from compress.evaluation_mode import evaluation_mode
 from compress.graph import stats
 from compress.graph.coupling import couplings
-from compress.proof import prove_same
-from compress.remove.compensate import compensate, moments
+from compress.proof import prove_file, prove_same
 from compress.select import gradients, nodes
 from compress.select.saliency import skeletonization
 from compress.slimming.shrink import cuttable
+from compress.tasks import cross_entropy
 from compress.train.distill import Teacher
-from compress.train.metrics import cross_entropy, evaluate
+from compress.train.metrics import evaluate
 
 EXAMPLE = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
 BATCHES = [(EXAMPLE, torch.tensor([0, 2])), (EXAMPLE + 1, torch.tensor([1, 1]))]
@@ -91,6 +92,7 @@ LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "cuttable": lambda model, _: cuttable(model, EXAMPLE),
     "slim": lambda model, _: compress.slim(model, EXAMPLE),
     "prove_same": lambda model, _: prove_same(model, copy.deepcopy(model), [EXAMPLE], 0.0),
+    "prove_file": lambda model, _: prove_file(model, copy.deepcopy(model).eval(), EXAMPLE, 1e-5, "a copy"),
     "measure": lambda model, _: stats.measure(model, EXAMPLE),
     "evaluate": lambda model, _: evaluate(model, lambda: BATCHES, "classify"),
     "teacher": lambda model, _: list(Teacher(model, 0.5).batches(lambda *_: iter(BATCHES))(None)),

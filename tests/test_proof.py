@@ -3,10 +3,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compress.errors import InputError, ProofError
-from compress.proof import max_difference, prove_same
+from compress.proof import FILE_BATCHES, max_difference, prove_file, prove_same, random_inputs
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_the_first_layer_that_differs_is_named(network, inputs, layer):
     with torch.no_grad():
         candidate[layer].weight += 0.1
         candidate[5].bias += 0.1
-    with pytest.raises(ProofError, match=f"first difference is in '{layer}'"):
+    with pytest.raises(ProofError, match=f"computes something else in '{layer}': the outputs differ"):
         prove_same(network, candidate, inputs, 1e-5)
     assert not any(module._forward_hooks for module in [*network.modules(), *candidate.modules()])
 
@@ -73,14 +75,14 @@ def test_the_first_layer_that_differs_is_named(network, inputs, layer):
 def test_a_layer_of_another_width_is_passed_over(network, inputs):
     candidate = copy.deepcopy(network)
     candidate[3], candidate[5] = nn.Linear(64, 7), nn.Linear(7, 3)
-    with pytest.raises(ProofError, match="first difference is in '5'"):
+    with pytest.raises(ProofError, match="computes something else in '5'"):
         prove_same(network, candidate, inputs, 1e-5)
 
 
 def test_a_candidate_that_does_not_run_names_the_layer(network, inputs):
     candidate = copy.deepcopy(network)
     candidate[3] = nn.Linear(63, 8)
-    with pytest.raises(ProofError, match="does not run; it fails in '3'"):
+    with pytest.raises(ProofError, match="The changed network fails in '3'"):
         prove_same(network, candidate, inputs, 1e-5)
 
 
@@ -103,14 +105,14 @@ def test_the_tolerance_is_relative_to_the_outputs_scale(scale):
     for model, weight in ((reference, scale), (near, scale * (1 + 0.9e-5)), (far, scale * (1 + 1.1e-5))):
         nn.init.constant_(model.weight, weight)
     assert prove_same(reference, near, [torch.ones(2, 1).double()], 1e-5) > 0
-    with pytest.raises(ProofError, match="output differs by"):
+    with pytest.raises(ProofError, match="outputs differ by"):
         prove_same(reference, far, [torch.ones(2, 1).double()], 1e-5)
 
 
 def test_nan_is_never_proven():
     model = nn.Linear(2, 2)
     nn.init.constant_(model.weight, math.nan)
-    with pytest.raises(ProofError, match="differs by inf"):
+    with pytest.raises(ProofError, match="differ by inf"):
         prove_same(model, copy.deepcopy(model), [torch.ones(1, 2)], 1e-5)
 
 
@@ -152,5 +154,113 @@ def test_outputs_in_tuples_and_dicts_are_compared_and_named():
     assert prove_same(model, candidate, given, 0.0) == 0.0
     with torch.no_grad():
         candidate.rnn.weight_hh_l0[0, 0] += 1
-    with pytest.raises(ProofError, match="first difference is in 'rnn'"):
+    with pytest.raises(ProofError, match="computes something else in 'rnn'"):
         prove_same(model, candidate, given, 1e-5)
+
+
+def test_another_number_of_outputs():
+    with pytest.raises(ProofError, match="2 outputs instead of 1"):
+        prove_same(nn.Identity(), Pair(), [torch.ones(2, 3)], 1e-5)
+
+
+def test_outputs_that_are_truth_values():
+    class Positive(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x > 0
+
+    assert prove_same(Positive(), Positive(), [torch.tensor([[1.0, -1.0]])], 1e-5) == 0.0
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def test_an_interruption_leaves_no_hook(network, inputs):
+    def interrupt(module: nn.Module, inputs: object, output: object) -> None:
+        if len(module._forward_hooks) > 1:  # only while layers are compared
+            raise KeyboardInterrupt
+
+    candidate = copy.deepcopy(network)
+    candidate[5].register_forward_hook(interrupt)
+    with torch.no_grad():
+        candidate[5].bias += 1
+    with pytest.raises(KeyboardInterrupt):
+        prove_same(network, candidate, inputs, 1e-5)
+    assert sum(len(module._forward_hooks) for module in candidate.modules()) == 1
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]),
+)
+def test_random_inputs_are_like_the_example(shape: list[int], dtype: torch.dtype) -> None:
+    example = (torch.arange(math.prod(shape)).view(shape) % 3).to(dtype)
+    first, second = (list(random_inputs(example, (1, 6))) for _ in range(2))
+    assert [tuple(batch.shape) for batch in first] == [(rows, *shape[1:]) for rows in (1, 6)]
+    assert all(batch.dtype == dtype for batch in first)
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+    if not dtype.is_floating_point:
+        assert {value.item() for batch in first for value in batch.flatten()} <= set(example.flatten().tolist())
+
+
+class TestFile:
+    EXAMPLE = torch.zeros(2, 3)
+
+    def test_the_largest_difference_of_all_batches(self) -> None:
+        seen = []
+
+        def run(inputs: Tensor) -> Tensor:
+            seen.append(len(inputs))
+            return inputs + 1e-6 * len(inputs)
+
+        assert prove_file(nn.Identity(), run, self.EXAMPLE, 1e-5, "x.onnx") == pytest.approx(7e-6, rel=0.05)
+        assert tuple(seen) == FILE_BATCHES == (1, 7)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+    def test_the_tolerance_is_relative_to_the_output(self, scale: float) -> None:
+        class Scaled(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return scale * x.tanh()
+
+        def off_by(share: float) -> float:
+            return prove_file(Scaled(), lambda x: scale * (1 + share) * x.tanh(), self.EXAMPLE, 1e-4, "x.onnx")
+
+        assert off_by(0.5e-4) <= scale * 1e-4
+        with pytest.raises(ProofError, match=r"^x\.onnx computes something else at batch size 1: .* allowed is"):
+            off_by(2e-4)
+
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf])
+    def test_what_is_not_finite_is_not_the_same(self, wrong: float) -> None:
+        with pytest.raises(ProofError):
+            prove_file(nn.Identity(), lambda x: x * wrong, self.EXAMPLE, 1e-5, "x.onnx")
+
+    @pytest.mark.parametrize("wrong", [math.nan, math.inf])
+    def test_nor_where_the_model_is_not_finite_either(self, wrong: float) -> None:
+        class Broken(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x * wrong
+
+        with pytest.raises(ProofError):
+            prove_file(Broken(), lambda x: x * wrong, self.EXAMPLE, 1e-5, "x.onnx")
+
+    def test_a_batch_size_that_became_a_constant(self) -> None:
+        with pytest.raises(ProofError):
+            prove_file(nn.Identity(), lambda x: torch.zeros(2, 3), self.EXAMPLE, 1e9, "x.onnx")
+
+    def test_a_file_that_does_not_run(self) -> None:
+        def run(inputs: Tensor) -> Tensor:
+            raise RuntimeError("no such operator")
+
+        with pytest.raises(ProofError, match=r"^x\.onnx fails at batch size 1: no such operator"):
+            prove_file(nn.Identity(), run, self.EXAMPLE, 1e-5, "x.onnx")
+
+    def test_a_model_that_does_not_run(self) -> None:
+        with pytest.raises(InputError, match=r"does not run on an input of shape \[1, 3\]"):
+            prove_file(nn.Linear(2, 2), torch.clone, self.EXAMPLE, 1e-5, "x.onnx")
+
+    def test_one_tensor_in_a_tuple(self) -> None:
+        assert prove_file(Pair(), lambda x: [x, x], self.EXAMPLE, 0.0, "x.pt2") == 0.0
+
+    def test_outputs_of_zeros(self) -> None:
+        assert prove_file(nn.Identity(), torch.clone, torch.zeros(2, 3, dtype=torch.int64), 1e-5, "x.onnx") == 0.0

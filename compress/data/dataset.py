@@ -1,40 +1,22 @@
 """Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
 
 `TrainingData` is what training needs of a data set: a `Dataset` in memory or a `StreamedDataset` of files
-(`compress.data.streaming`), both of which `compress.data.sources` makes, or `Loaders` around a user's own. In memory
-an epoch of MNIST takes hundredths of a second, through transforms and a DataLoader seconds.
+(`compress.data.streaming`), both of which `compress.data.sources` makes, or a user's own `Loaders`
+(`compress.data.loaders`). An epoch of MNIST takes hundredths of a second in memory, and seconds through transforms and
+a DataLoader.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from compress.batches import Batches, Subset
 from compress.errors import DataError
-from compress.models import call_factory
-from compress.train.metrics import Task, wants_images
-
-Part = Literal["train", "test"]
-
-
-class Batches(Protocol):
-    """The batches of one part of a data set: as often as wanted, the last one as small as it falls."""
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        ...
-
-    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of (input, target), without its first `skip` batches.
-
-        In a random order exactly if a (CPU) generator is given, which is drawn from alike whatever is skipped. What is
-        skipped has had its part of chance when this returns.
-        """
-        ...
+from compress.tasks import Task, wants_images
 
 
 class TrainingData(Protocol):
@@ -50,8 +32,8 @@ class TrainingData(Protocol):
     def sha256(self) -> str | None: ...
     @property
     def note(self) -> str | None: ...  # what a reader of the results should know about the data
-    def count(self, part: Part) -> int | None: ...  # samples
-    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
+    def count(self, subset: Subset) -> int | None: ...  # samples
+    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +59,22 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train.images.shape[1:])
 
-    def count(self, part: Part) -> int:
-        return len(self._split(part).images)
+    def count(self, subset: Subset) -> int:
+        return len(self._split(subset).images)
 
-    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
         The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
-        The whole part moves to `device` here, once, and not batch by batch.
+        The whole subset moves to `device` here, once, and not batch by batch.
         """
-        split = self._split(part)
+        split = self._split(subset)
         targets = None if wants_images(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         return _ImageBatches(split.images.to(device), targets, mean, std, size)
 
     def held_out(self, share: float) -> "Dataset":
-        """The training images alone, the last `share` of them (in (0, 1), at least one) as the test part.
+        """The training images alone, the last `share` of them (in (0, 1), at least one) as the test subset.
 
         What a choice of settings may look at. Normalised like the whole, as the networks trained on that expect.
         Raises DataError where nothing would be left to train on.
@@ -108,8 +90,8 @@ class Dataset:
         )
         return replace(self, train=train, test=test, sha256=digest(train, test))
 
-    def _split(self, part: Part) -> Split:
-        return self.train if part == "train" else self.test
+    def _split(self, subset: Subset) -> Split:
+        return self.train if subset == "train" else self.test
 
 
 def digest(train: Split, test: Split) -> str:
@@ -152,86 +134,6 @@ class _ImageBatches:
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
             labels = None if self.labels is None else self.labels.index_select(0, rows)
             yield normalised(self.images.index_select(0, rows), labels, self.mean, self.std)
-
-
-@dataclass(frozen=True, eq=False)
-class Loaders:
-    """A user's own loaders as `TrainingData`: batch size, order and targets are the loaders' own.
-
-    A DataLoader with `shuffle=True` draws its order from torch's global generator, so a run repeats itself under
-    the same `torch.manual_seed`.
-    """
-
-    name: str
-    train: Iterable[Any]
-    test: Iterable[Any]
-    shape: tuple[int, ...]
-    classes: int | None = None
-    sha256: str | None = None
-    note: str | None = "The loaders are the user's own: their content is not hashed, and they decide the order."
-
-    def count(self, part: Part) -> int | None:
-        dataset = getattr(self._loader(part), "dataset", None)
-        return len(dataset) if isinstance(dataset, Sized) else None
-
-    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair.
-
-        A batch with NaN or infinities raises DataError when its turn comes.
-        """
-        return _LoaderBatches(self._loader(part), torch.device(device), f"{self.name}: the {part} loader's")
-
-    def _loader(self, part: Part) -> Iterable[Any]:
-        return self.train if part == "train" else self.test
-
-
-@dataclass(frozen=True, eq=False)
-class _LoaderBatches:
-    loader: Any
-    device: torch.device
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = enumerate(self.loader)
-        for _ in islice(batches, skip):
-            pass  # a loader knows no other way past its first batches than through them
-        return (self._checked(number, *batch) for number, batch in batches)
-
-    def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        for what, tensor in (("inputs", inputs), ("targets", targets)):
-            if not tensor.isfinite().all():
-                # Told here: later it would look as if the training had diverged.
-                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
-        return inputs.to(self.device), targets.to(self.device)
-
-
-def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
-    """Wrap a pair (train_loader, test_loader), each with a length and giving batches (input, target) of tensors.
-
-    The first batch of the training loader is read for its shape. Raises DataError where the pair is not that.
-    """
-    if not isinstance(loaders, tuple | list) or len(loaders) != 2:
-        raise DataError(f"{name} gave {type(loaders).__name__}; it must give the pair (train_loader, test_loader).")
-    for loader in loaders:
-        try:
-            length = len(loader)
-        except TypeError as error:
-            raise DataError(f"{name}: {type(loader).__name__} has no length; give a DataLoader or a list.") from error
-        if not length:
-            raise DataError(f"{name}: a loader has no batch.")
-    match next(iter(loaders[0])):
-        case [Tensor() as inputs, Tensor()]:
-            return Loaders(name, loaders[0], loaders[1], tuple(inputs.shape[1:]))
-        case other:
-            raise DataError(f"{name}: a batch is {type(other).__name__}; it must be a pair of tensors (input, target).")
-
-
-def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> Loaders:
-    """`from_loaders` of what the user's function `spec` "my_module:loaders" returns; it raises InputError too."""
-    return from_loaders(call_factory(spec, args), spec)
 
 
 def require_shape(data: TrainingData, expected: Sequence[int], source: str) -> None:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from compress.data.dataset import Batches, Part, batch_rows, normalised, times
+from compress.batches import Batches, Subset
+from compress.data.dataset import batch_rows, normalised, times
 from compress.errors import DataError, RunError
-from compress.train.metrics import Task, wants_images
+from compress.tasks import Task, wants_images
 
 # PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
 PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
@@ -210,15 +211,15 @@ class StreamedDataset:
     def shape(self) -> tuple[int, ...]:
         return self.decoder.shape
 
-    def count(self, part: Part) -> int:
-        return len(self._files(part).labels)
+    def count(self, subset: Subset) -> int:
+        return len(self._files(subset).labels)
 
-    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """As `Dataset.batches`; images move to `device` batch by batch."""
-        return _StreamedBatches(self._files(part), self, size, task, torch.device(device))
+        return _StreamedBatches(self._files(subset), self, size, task, torch.device(device))
 
-    def _files(self, part: Part) -> Files:
-        return self.train if part == "train" else self.test
+    def _files(self, subset: Subset) -> Files:
+        return self.train if subset == "train" else self.test
 
 
 @dataclass(frozen=True, eq=False)

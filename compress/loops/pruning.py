@@ -83,9 +83,9 @@ class Pruning:
             if saved:
                 self._restore(pruner, saved, loaded)
             left = None if loop.total is None else loop.total - done + pruner.steps_done
-            if left is not None and pruner.removal.steps > left:
+            if left is not None and pruner.removal.length > left:
                 raise InputError(
-                    f"the removal takes {pruner.removal.steps} steps and the loop has only {left}: make the removal "
+                    f"the removal takes {pruner.removal.length} steps and the loop has only {left}: make the removal "
                     "shorter or the loop longer"
                 )
         except InputError:

@@ -56,7 +56,7 @@ def classifier(
 ) -> Network:
     """Table III, left: pixels-256-128-64-32-`classes`, tanh between; 244,522 parameters for MNIST.
 
-    [N, C, H, W] to logits [N, classes]: the table's softmax is in the loss (`metrics.cross_entropy`).
+    [N, C, H, W] to logits [N, classes]: the table's softmax is in the loss (`tasks.cross_entropy`).
     """
     network = Network(image, flatten=nn.Flatten(), dense=nn.Sequential(*_dense(prod(image), 256, 128, 64, 32, classes)))
     return _initialise(network, generator)
@@ -65,7 +65,7 @@ def classifier(
 def conv_classifier(classes: int = 10, *, generator: torch.Generator | None = None) -> Network:
     """Table III, right: two convolutions to 576 features, then 576-128-64-32-`classes` (84,522 parameters for 10).
 
-    [N, 3, 32, 32] to logits [N, classes]: the table's softmax is in the loss (`metrics.cross_entropy`).
+    [N, 3, 32, 32] to logits [N, classes]: the table's softmax is in the loss (`tasks.cross_entropy`).
     """
     network = Network(
         CIFAR_IMAGE,

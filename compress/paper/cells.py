@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.data.dataset import Batches, Dataset, Part, batch_rows
+from compress.batches import Batches, Subset
+from compress.data.dataset import Dataset, batch_rows
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
 from compress.files.checkpoint import load_weights, read_weights, write_weights
@@ -20,15 +21,16 @@ from compress.models import Network
 from compress.paper.experiments import Cell, Dense
 from compress.recipe import schema
 from compress.run.building import build_data, build_model
-from compress.run.choice import Pruned
 from compress.run.clock import Clock
-from compress.run.setting import EVALUATION_BATCH, Setting, optimization, unwatched
+from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
+from compress.select.pruned import Pruned
+from compress.select.scoring import EVALUATION_BATCH
 from compress.sweep.jobs import fingerprint
+from compress.tasks import Task
 from compress.train import metrics
 from compress.train.loop import Optimization, Training
-from compress.train.metrics import Task
 
 REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
 
@@ -152,12 +154,12 @@ class _Features:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train.shape[1:])
 
-    def count(self, part: Part) -> int:
-        return len(getattr(self, part))
+    def count(self, subset: Subset) -> int:
+        return len(getattr(self, subset))
 
-    def batches(self, part: Part, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        images = self.images.train.images if part == "train" else self.images.test.images
-        return _FeatureBatches(getattr(self, part), images, size)
+    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+        images = self.images.train.images if subset == "train" else self.images.test.images
+        return _FeatureBatches(getattr(self, subset), images, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +181,8 @@ class _FeatureBatches:
 def _encoded(dense: Dense, dataset: Dataset, weights: Path) -> _Features:
     encoder = _dense(dense, dataset, weights).get_submodule("encoder")
 
-    def encode(part: Part) -> Tensor:
+    def encode(subset: Subset) -> Tensor:
         with evaluation_mode(encoder):
-            return torch.cat([encoder(inputs) for inputs, _ in dataset.batches(part, EVALUATION_BATCH, dense.task)()])
+            return torch.cat([encoder(inputs) for inputs, _ in dataset.batches(subset, EVALUATION_BATCH, dense.task)()])
 
     return _Features(f"{dataset.name}, encoded", encode("train"), encode("test"), dataset)

@@ -18,15 +18,14 @@ from compress.options import check
 from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
 from compress.select.criteria import Criterion
-from compress.select.criteria.criterion import ScoreFunction
-from compress.select.gradients import Loss
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
-from compress.select.scoring import BatchSource
+from compress.select.scoring import BatchSource, ScoreFunction
 from compress.select.selection import Selection
 from compress.select.selections import selection_of
 from compress.select.targets import Nodes, Wanted, Weights, describe, target_of
+from compress.tasks import Loss
 
 
 class Layer(NamedTuple):

@@ -28,7 +28,6 @@ from compress.run.building import (
     require_inputs,
     trained_model,
 )
-from compress.run.choice import Pruned
 from compress.run.clock import Clock
 from compress.run.journal import Journal
 from compress.run.output import placing, whole_folder
@@ -36,6 +35,7 @@ from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
+from compress.select.pruned import Pruned
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
 from compress.train import random_state
@@ -166,7 +166,7 @@ def apply(
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()
-    pruned = Pruned(dense=dense.copy)
+    setting, pruned = dataclasses.replace(setting, dense=dense.copy), Pruned()
     journal.open(fingerprint(recipe, source, setting), clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     _follow(journal, clock, warned, pruned, model)

@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress import models
+from compress import models, tasks
 from compress.data import sources
-from compress.data.dataset import TrainingData, from_factory, require_classes, require_shape
+from compress.data.dataset import TrainingData, require_classes, require_shape
+from compress.data.loaders import from_factory
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
 from compress.files.checkpoint import load_weights, read_weights
 from compress.recipe import schema
-from compress.train import metrics
 
 _MOST_BYTES = 8 * 2**30
 
@@ -92,7 +92,7 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
     return model
 
 
-def build_task(wanted: schema.Task | schema.OwnTask) -> metrics.Task:
+def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
     """What the word or the functions of a recipe's `task` mean.
 
     Raises:
@@ -101,7 +101,7 @@ def build_task(wanted: schema.Task | schema.OwnTask) -> metrics.Task:
     if not isinstance(wanted, schema.OwnTask):
         return wanted
     own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
-    return metrics.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
 
 
 class _OwnMeasure:

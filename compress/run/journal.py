@@ -27,7 +27,7 @@ SHARE = 0.02
 """Of the run's time, at most, goes into checkpoints between the ends of chapters, however large the network is."""
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """Whose state, nested in dicts, lists and tuples, is of tensors and plain values."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -57,7 +57,7 @@ class Journal:
         self._checkpoints, self._stop, self._every, self._resume = checkpoints, stop or Stop(), every, resume
         self._writes = writes
         self._clock = Clock()
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, Stateful] = {}
         self._results: dict[str, Any] = {}  # of chapters
         self._notes: dict[str, Any] = {}  # of the one that is being written
         self._saved: State = {}  # states of parts that have not come up yet
@@ -91,7 +91,7 @@ class Journal:
             self._checkpoints.tell(nothing if found is None else f"going on from {found.where}")
         self._due, self.opened = time.monotonic() + self._every, True
 
-    def follow(self, name: str, part: Part, *, instead_of: str | None = None) -> None:
+    def follow(self, name: str, part: Stateful, *, instead_of: str | None = None) -> None:
         """From now on checkpoints have the state of `part`; where there is a saved one, it is loaded now.
 
         Args:

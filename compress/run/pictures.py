@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from compress.train.metrics import Task
+from compress.tasks import Task
 
 COUNT = 8
 """Test images that are shown, spread over the whole test set."""

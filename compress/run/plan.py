@@ -17,17 +17,20 @@ from compress.errors import UnsupportedModelError
 from compress.graph import stats
 from compress.graph.coupling import couplings
 from compress.recipe import schema
-from compress.remove.pruner import Pruner, Removal
+from compress.remove.removals import Removal
+from compress.remove.remover import Remover
 from compress.run import rehearse
 from compress.run.apply import load_dense
-from compress.run.choice import Pruned
 from compress.run.clock import Clock
-from compress.run.node_choice import COMPENSATION_SAMPLES
 from compress.run.provenance import describe_data
+from compress.run.pruning import in_batches_of, masks_gradients
 from compress.run.rehearse import Place, Rehearsed
-from compress.run.setting import EVALUATION_BATCH, Setting, optimization, unwatched
-from compress.run.stage import describe_target, in_batches_of, masks_gradients, teacher_of
+from compress.run.setting import Setting, optimization, unwatched
+from compress.run.stage import describe_target, teacher_of
 from compress.select.choose import LayerCollapseWarning
+from compress.select.compensate import COMPENSATION_SAMPLES
+from compress.select.pruned import Pruned
+from compress.select.scoring import EVALUATION_BATCH
 from compress.slimming.shrink import slim
 from compress.train import metrics
 from compress.train.loop import only_trainable
@@ -74,7 +77,7 @@ def plan(
     torch.manual_seed(recipe.seed)
     network = load_dense(recipe, source, setting)
     dense = copy.deepcopy(network)
-    pruned = Pruned(dense=lambda: dense)
+    setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
     kept = couplings(network, setting.example).kept
     evaluation = _seconds_of_evaluation(network, setting, now)
@@ -128,7 +131,7 @@ def _described(found: Rehearsed) -> dict[str, Any]:
         },
         "steps": found.steps,
         "steps_per_epoch": found.steps_per_epoch,
-        "removal_steps": found.removal.steps,
+        "removal_steps": found.removal.length,
     }
 
 
@@ -159,14 +162,14 @@ def times_chosen(removal: Removal) -> int:
     """How often a removal chooses what goes; found by running it on no parameters."""
     count = 0
 
-    def counted(share: float, gone: object) -> list[torch.Tensor]:
+    def counted(share: float, removed: object) -> list[torch.Tensor]:
         nonlocal count
         count += share > 0
         return []
 
-    pruner = Pruner(nn.Module(), [], 1.0 - 1e-9, removal=removal, chooser=counted)
-    while not pruner.removed:
-        pruner.step()
+    remover = Remover(nn.Module(), [], counted, 1.0, removal)
+    while not remover.removed:
+        remover.step()
     return count
 
 
@@ -196,24 +199,23 @@ def _seconds_of_step(
     """(the median of a training step as the stage has it, masks and teacher included, of how many steps)."""
     stage, retrain, trial = found.stage, found.stage.retrain, copy.deepcopy(network)
     assert retrain is not None
-    teacher = teacher_of(trial, stage, pruned)
+    teacher = teacher_of(trial, stage, setting)
     keep = [pruned.keep[path] for path in found.paths]
     quiet = dataclasses.replace(setting, watcher=unwatched, clock=Clock())
     # The rehearsal has said it already.
     ignored = warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
     with ignored, only_trainable(trial, found.trainable):
-        pruner = Pruner(
-            trial, found.paths, keep=keep, removal=found.removal, mask_gradients=masks_gradients(stage, found.removal)
-        )
+        masks = masks_gradients(stage, found.removal)
+        remover = Remover(trial, found.paths, lambda share, removed: keep, 1.0, found.removal, mask_gradients=masks)
 
         def durations(steps: int) -> list[float]:
             ends: list[float] = []
 
             def after_step(step: int) -> None:
-                pruner.step()
+                remover.step()
                 ends.append(now())
 
-            quiet.train(trial, steps, optimization(retrain), after_step, teacher, pruner)
+            quiet.train(trial, steps, optimization(retrain), after_step, teacher, remover)
             return [end - start for start, end in pairwise(ends)]
 
         taken = durations(FEW)
@@ -231,11 +233,12 @@ def _seconds_of_selection(found: Rehearsed, per_image: float, setting: Setting, 
     else:
         choice = found.choice_seconds * share
     # Principal axes are found once, before anything is chosen.
-    once = found.analysis_seconds * (share if isinstance(stage.criterion, schema.PrincipalAxes) else 1)
+    once = found.analysis_seconds * (share if stage.criterion.kind == "principal_axes" else 1)
     if stage.compensate:
         once += per_image * COMPENSATION_SAMPLES
-    if stage.regrow is not None and isinstance(stage.regrow.samples, int):
-        choice += step * stage.regrow.samples / setting.batch_size
+    regrow = None if stage.regrow is None else stage.regrow.build()
+    if regrow is not None and isinstance(regrow.samples, int):
+        choice += step * regrow.samples / setting.batch_size
     return once + choices * choice
 
 

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import torch
 
-from compress.data.dataset import Dataset, Part
+from compress.batches import Subset
+from compress.data.dataset import Dataset
 from compress.data.streaming import StreamedDataset
 from compress.recipe import schema
 from compress.run.checkpoints import Fingerprint
@@ -48,7 +49,7 @@ def describe_data(setting: Setting) -> dict[str, Any]:
         "name": found.name,
         "sha256": found.sha256,
         "shape": list(found.shape),
-        **{part: count for part in get_args(Part) if (count := found.count(part)) is not None},
+        **{subset: count for subset in get_args(Subset) if (count := found.count(subset)) is not None},
         **(
             {"mean": found.mean.tolist(), "std": found.std.tolist()}
             if isinstance(found, Dataset | StreamedDataset)

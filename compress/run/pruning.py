@@ -14,6 +14,7 @@ from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal
 from compress.run.setting import Setting, optimization
 from compress.select.criteria import Criterion
+from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.scoring import Scoring
 from compress.select.selection import Selection
@@ -67,22 +68,22 @@ def pruner_of(
         removal=removal,
         compensate=stage.compensate if compensate is None else compensate,
         earlier=earlier,
-        mask_gradients=_masks_gradients(stage, removal),
+        mask_gradients=masks_gradients(stage, removal),
         start=start,
     )
 
 
-def stage_selection(
-    model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting
-) -> Selection:
+def stage_selection(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> Selection:
     """What the stage's pruner chooses from, without any mask on the model."""
     return selection_of(model, target_of(stage), **_words(stage, number, setting), earlier=earlier)
 
 
-def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> Selection:
-    """`stage_selection` by even scores instead of the criterion's own, which would take too long."""
+def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> NodeSelection:
+    """`stage_selection` of nodes by even scores instead of the criterion's own, which would take too long."""
     words = _words(stage, number, setting) | {"criterion": EvenScores()}
-    return selection_of(model, target_of(stage), **words, earlier=earlier)
+    found = selection_of(model, target_of(stage), **words, earlier=earlier)
+    assert isinstance(found, NodeSelection)
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _words(stage: schema.Stage, number: int, setting: Setting) -> dict[str, Any]
     }
 
 
-def _masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
+def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
     """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
     come_back = removal.cohorts or stage.regrow is not None
     return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)

@@ -16,16 +16,16 @@ from compress.errors import NothingPrunedError, UnsupportedModelError
 from compress.graph.coupling import Coupling, couplings
 from compress.graph.flow import layer_of
 from compress.recipe import schema
-from compress.remove.gradual import Gradual
-from compress.remove.hard import Hard
-from compress.remove.pruner import Pruner, Removal
-from compress.run.choice import Choice, Pruned
+from compress.remove.removals import Gradual, GradualSoft, Hard, Removal
+from compress.remove.remover import Remover
 from compress.run.journal import Journal
-from compress.run.node_choice import EvenChoice, NodeChoice
-from compress.run.removals import schedule
+from compress.run.pruning import in_batches_of, removal_of, sketch, stage_selection
 from compress.run.setting import Setting
-from compress.run.stage import check_stage, choice_of, in_batches_of, told_at, trainable_of
-from compress.run.weight_choice import WeightChoice
+from compress.run.stage import check_stage, told_at, trainable_of
+from compress.select.node_selection import NodeSelection
+from compress.select.pruned import Pruned
+from compress.select.selection import Selection
+from compress.select.weight_selection import WeightSelection
 from compress.slimming.shrink import cuttable
 
 SAMPLES = 250
@@ -148,18 +148,18 @@ def _rehearse(
     now: Callable[[], float],
 ) -> Rehearsed:
     setting = replace(in_batches_of(stage, setting), journal=Journal())  # what is rehearsed has not been done
-    steps, removal = schedule(stage, setting.steps_per_epoch)
-    earlier = Pruned(dict(pruned.keep), dict(pruned.keep_nodes))
+    steps, removal = removal_of(stage, setting.steps_per_epoch)
+    earlier = pruned.copy()
     short, images, wanted = _with_fewer_images(stage, setting)
-    even = isinstance(stage.criterion, schema.Ablation)
+    even = stage.criterion.kind == "ablation"
     start = now()
     with told_at(place(f"stages.{number}")):
-        make = EvenChoice if even else choice_of
+        make = sketch if even else stage_selection
         chosen = make(network, short, number, pruned, setting)
         ready = now()
-        pruner = Pruner(network, chosen.paths, stage.goes, removal=Hard(), chooser=chosen)
-    pruner.finalize()
-    chosen.settle()
+        remover = Remover(network, chosen.paths, chosen, chosen.target_share, Hard())
+    remover.finalize()
+    chosen.add_to(pruned)
     end = now()
     return Rehearsed(
         number,
@@ -192,8 +192,8 @@ def _with_fewer_images(stage: schema.Stage, setting: Setting) -> tuple[schema.St
     return stage.model_copy(update={"criterion": criterion}), few, wanted
 
 
-def _matched(chosen: Choice, pruned: Pruned, earlier: Pruned) -> tuple[Matched, ...]:
-    if isinstance(chosen, NodeChoice):
+def _matched(chosen: Selection, pruned: Pruned, earlier: Pruned) -> tuple[Matched, ...]:
+    if isinstance(chosen, NodeSelection):
         return tuple(
             Matched(
                 coupling.name,
@@ -204,7 +204,7 @@ def _matched(chosen: Choice, pruned: Pruned, earlier: Pruned) -> tuple[Matched, 
             )
             for coupling, keep in chosen.coupled.items()
         )
-    assert isinstance(chosen, WeightChoice)
+    assert isinstance(chosen, WeightSelection)
     found = []
     for path in chosen.own_paths:
         keep, before = pruned.keep[path], earlier.keep.get(path)
@@ -233,15 +233,17 @@ def _warn(found: Rehearsed, place: Place) -> None:
         )
     removal = stage.removal
     told = getattr(removal, "over", None) or getattr(removal, "factor", None)
-    if told is not None and found.removal.steps == found.steps:
+    if told is not None and found.removal.length == found.steps:
         _say(
             f"{place(f'{at}.removal')}: the last of it goes with the last of the {found.steps:,} steps, and nothing "
             "makes up for it afterwards; retrain for longer, or let it go faster"
         )
-    if isinstance(found.removal, Gradual) and found.removal.every >= found.removal.ramp:
+    how = found.removal
+    ramp = how.ramp if isinstance(how, GradualSoft) else how.length
+    if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
         _say(
-            f"{place(f'{at}.removal')}: the set grows every {found.removal.every:,} steps, and is to be complete after "
-            f"{found.removal.ramp:,}: all of it is taken at once; set a smaller `every`, or retrain for longer"
+            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps, and is to be complete after "
+            f"{ramp:,}: all of it is taken at once; set a smaller `every`, or retrain for longer"
         )
 
 

@@ -8,18 +8,18 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from compress import tasks
 from compress.data.dataset import TrainingData
 from compress.recipe import schema
-from compress.remove.pruner import Pruner
+from compress.remove.remover import Remover
 from compress.run.clock import Clock
 from compress.run.journal import Journal
+from compress.select.scoring import EVALUATION_BATCH
+from compress.tasks import Task
 from compress.train import metrics
 from compress.train.distill import Teacher
 from compress.train.loop import Optimization, Training, train
-from compress.train.metrics import Task
 from compress.train.ranks import ALONE, Ranks
-
-EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
 
 
 class Moment(NamedTuple):
@@ -119,6 +119,8 @@ class Setting:
     clock: Clock
     journal: Journal = field(default_factory=Journal)
     ranks: Ranks = ALONE
+    dense: Callable[[], nn.Module] | None = None
+    """Gives the network before all stages, for distillation; a stage copies the network that it gets without it."""
 
     @property
     def example(self) -> Tensor:
@@ -145,7 +147,7 @@ class Setting:
         optimization: Optimization,
         after_step: Callable[[int], None] = lambda step: None,
         teacher: Teacher | None = None,
-        pruner: Pruner | None = None,
+        pruner: Remover | None = None,
         told: OnStep = lambda moment: None,
     ) -> Training:
         """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes.
@@ -166,7 +168,7 @@ class Setting:
             return train(
                 model,
                 batches if teacher is None else teacher.batches(batches),
-                metrics.loss(self.task) if teacher is None else teacher.loss(self.task),
+                tasks.loss(self.task) if teacher is None else teacher.loss(self.task),
                 steps,
                 optimization,
                 generator=torch.Generator().manual_seed(self.seed),

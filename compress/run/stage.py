@@ -12,7 +12,7 @@ from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal
 from compress.run.curve import Curve
-from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, target_of
+from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, stage_selection, target_of
 from compress.run.setting import Setting, optimization
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
@@ -54,7 +54,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         journal.note("before_removal", lambda: before_removal(0))
     earlier = journal.note("trained_before", lambda: setting.clock.spent("training"))
     pruner = _pruner(model, stage, number, pruned, removal, setting)
-    with only_trainable(model, trainable_of(stage, pruner)):
+    with only_trainable(model, trainable_of(stage, pruner.selection)):
         journal.follow("curve", curve)
 
         def after_step(step: int) -> None:
@@ -167,8 +167,6 @@ def check_stage(
 
 def _count(model: nn.Module, stage: schema.Stage, number: int, setting: Setting, pruned: Pruned) -> int:
     if isinstance(stage.target, schema.Weights):
-        from compress.run.pruning import stage_selection
-
         return stage_selection(model, stage, number, Pruned(), setting).expected or 0
     chosen = sketch(model, stage, number, Pruned(keep_nodes=pruned.keep_nodes), setting)
     chosen.choose_now()
@@ -188,12 +186,12 @@ def describe_target(stage: schema.Stage) -> str:
     return describe(target_of(stage))
 
 
-def trainable_of(stage: schema.Stage, pruner: Pruner) -> Sequence[str]:
+def trainable_of(stage: schema.Stage, chosen: Selection) -> Sequence[str]:
     """Patterns of the parameters that train."""
     wanted = "all" if stage.retrain is None else stage.retrain.trainable
     if wanted == "all":
         return ["*"]
-    return pruner.selection.adjacent if wanted == "adjacent" else list(wanted)
+    return chosen.adjacent if wanted == "adjacent" else list(wanted)
 
 
 def teacher_of(model: nn.Module, stage: schema.Stage, setting: Setting) -> Teacher | None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
-from compress.select.saliency import Loss, layer_with_nodes, nodes_along
+from compress.select.saliency import layer_with_nodes, nodes_along
+from compress.tasks import Loss
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 See = Callable[["Tap", Tensor, int], Tensor]  # (tap, value, axis of its features) -> what takes the value's place

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from compress.graph.coupling import Coupling
 from compress.select import gradients
-from compress.select.gradients import Batches, Loss
+from compress.select.gradients import Batches
 from compress.select.members import place_of, readers, writers
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring
 from compress.select.targets import Target
+from compress.tasks import Loss
 
 GRADIENT_BATCH = 25
 """Small, because the change of the loss is squared for each batch and not for each sample."""
@@ -33,7 +34,7 @@ def score_weights(
 ) -> list[Scores]:
     """score(weight, statistic of its gradient) for every entry of the targets as they act now."""
     batches, loss = scoring.batches(asker, asker.samples), scoring.loss(asker)
-    with gradients.acting([(target.module, target.name) for target in targets]) as leaves:
+    with gradients.effective([(target.module, target.name) for target in targets]) as leaves:
         found = statistic(scoring.model, leaves, batches, loss)
     # Of the parameters and not of the leaves, which are copies where masks are on.
     return [Scores(score, target.parameter, each) for target, each in zip(targets, found, strict=True)]
@@ -45,7 +46,7 @@ def score_nodes(coupled: Sequence[Coupling], kind: str, scoring: Scoring, asker:
     members = {coupling: readers(coupling) or writers(model, coupling) for coupling in coupled}
     tensors = list(dict.fromkeys(member.tensor for found in members.values() for member in found))
     batches, loss = scoring.batches(asker, asker.samples, GRADIENT_BATCH), scoring.loss(asker)
-    with gradients.acting([place_of(model, tensor) for tensor in tensors]) as leaves:
+    with gradients.effective([place_of(model, tensor) for tensor in tensors]) as leaves:
         owned = [
             [(leaves[tensors.index(member.tensor)], member.matrix) for member in found] for found in members.values()
         ]

@@ -1,6 +1,6 @@
 """Statistics of the loss's gradient over scoring data, one tensor for each of the parameters in question.
 
-The parameters come as `leaves` that the forward pass computes with, which `acting` hands out, masked or not. The model
+The parameters come as `leaves` that the forward pass computes with, which `effective` hands out, masked or not. The model
 is scored in evaluation mode.
 """
 
@@ -13,8 +13,8 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.tasks import Loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (output, target) -> mean over the batch
 Batches = Iterable[tuple[Tensor, Tensor]]
 Place = tuple[nn.Module, str]
 
@@ -81,7 +81,7 @@ def fisher(
 
 
 @contextmanager
-def acting(places: Sequence[Place]) -> Iterator[list[Tensor]]:
+def effective(places: Sequence[Place]) -> Iterator[list[Tensor]]:
     """The parameters as they act now, masked or not, as leaves that a gradient can be taken of.
 
     Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
@@ -91,16 +91,16 @@ def acting(places: Sequence[Place]) -> Iterator[list[Tensor]]:
         TargetError: a parameter that is neither plain nor soft-pruned.
     """
     with ExitStack() as stack:
-        yield [stack.enter_context(_acting(module, name)) for module, name in places]
+        yield [stack.enter_context(_effective(module, name)) for module, name in places]
 
 
-def _acting(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
+def _effective(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
     parameter = module._parameters.get(name)
     if parameter is not None:
         return requiring_grad(parameter)
     for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod, which knows what it makes of the parameter
-        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "acting"):
-            found: AbstractContextManager[Tensor] = hook.acting(module)
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "effective"):
+            found: AbstractContextManager[Tensor] = hook.effective(module)
             return found
     raise TargetError(
         f"{name!r} of {type(module).__name__} is not a parameter, and is not being soft-pruned: fold its masks first, "

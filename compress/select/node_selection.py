@@ -113,6 +113,11 @@ class NodeSelection(Selection):
         weights = weights_of(self._amount.measure, self.known)
         return cost(self.known, self._keep, weights) / cost(self.known, {}, weights)
 
+    @property
+    def kept_nodes(self) -> Mapping[Coupling, Tensor]:
+        """What is kept of all couplings that this or an earlier pruner has chosen from."""
+        return self._keep
+
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
         scores = self._scores()  # each layer by itself, so that they need not be comparable
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.tasks import Loss
 
 Error = Literal["loss", "linear"]
 Reduce = Literal["sum", "abs", "square"]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 _TERMS: dict[Reduce, Callable[[Tensor], Tensor]] = {"sum": torch.positive, "abs": torch.abs, "square": torch.square}
 

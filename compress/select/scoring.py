@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.select.gradients import Batches, Loss
+from compress.select.gradients import Batches
+from compress.tasks import Loss
 
 BatchSource = Batches | Callable[[int], Batches]
 """Batches of (input, target), as often as they are asked for; or a function that gives them in batches of a size."""
+
+ScoreFunction = Callable[[Tensor], Tensor]
+"""A criterion of the user's: a tensor of weights -> a score for each of its entries, larger = keep."""
 
 EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
 

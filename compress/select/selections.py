@@ -8,15 +8,14 @@ from compress.errors import InputError
 from compress.options import check
 from compress.select.amount import Amount
 from compress.select.criteria import Criterion, criterion_of
-from compress.select.criteria.criterion import ScoreFunction
-from compress.select.gradients import Loss
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
-from compress.select.scoring import BatchSource, Scoring, require_source
+from compress.select.scoring import BatchSource, ScoreFunction, Scoring, require_source
 from compress.select.selection import Selection, generator_of
 from compress.select.targets import Nodes, Wanted, Weights, resolve, target_of
 from compress.select.weight_selection import WeightSelection
+from compress.tasks import Loss
 
 
 def selection_of(

@@ -136,7 +136,7 @@ class WeightSelection(Selection):
         return found
 
     def _returning(self, wanted: Regrowth, share: float, removed: Mapping[str, Tensor]) -> list[Tensor]:
-        """The removed entries that come back: of this pruner, chosen within the tensors that compete with each other."""
+        """The removed entries of this pruner that come back, chosen within the tensors that compete with each other."""
         keep = self._earlier.keep
         may = list(with_earlier(removed, keep).values())
         if not any(mask.any() for mask in may):
@@ -151,7 +151,7 @@ class WeightSelection(Selection):
     def _slopes(self, asker: Regrowth) -> list[Tensor]:
         """The gradient of the loss in every entry as it acts now, removed or not."""
         batches, loss = self._scoring.batches(asker, asker.samples), self._scoring.loss(asker)
-        with gradients.acting([(target.module, target.name) for target in self._targets]) as leaves:
+        with gradients.effective([(target.module, target.name) for target in self._targets]) as leaves:
             return gradients.mean(self._scoring.model, leaves, batches, loss)
 
 

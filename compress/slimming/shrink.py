@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.trace import tensors_of
-from compress.proof import prove_same
+from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
@@ -170,11 +170,5 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
 
 
 def _inputs(example: Tensor) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    for rows in (2, 5):
-        shape = (rows, *example.shape[1:])
-        if example.is_floating_point():
-            yield torch.randn(shape, generator=generator).to(example)
-        else:  # class or token numbers: any others might be out of range
-            yield example.flatten()[torch.randint(example.numel(), shape, generator=generator).to(example.device)]
+    yield from random_inputs(example, (2, 5))
     yield example

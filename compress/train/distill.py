@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.data.dataset import Batches
+from compress.batches import Batches
 from compress.evaluation_mode import evaluation_mode
-from compress.train.metrics import Loss, Task, loss
+from compress.tasks import Loss, Task, loss
 
 
 @dataclass(frozen=True, eq=False)

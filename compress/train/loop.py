@@ -11,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.data.dataset import Batches
+from compress.batches import Batches
 from compress.errors import DivergedError, InputError, TargetError
 from compress.files.spill import Aside
+from compress.tasks import Loss
 from compress.train import random_state
 from compress.train.divergence import BATCH, broken_weights, first_broken, listed
-from compress.train.metrics import Loss
 from compress.train.ranks import ALONE, Ranks
 
 Optimizer = Literal["sgd", "adam", "adamw", "muon"]

@@ -1,4 +1,4 @@
-"""Batches against torchvision's own transforms, and a user's own loaders."""
+"""Batches against torchvision's own transforms."""
 
 import hashlib
 from pathlib import Path
@@ -9,12 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from compress.data import dataset, sources
+from compress.data import dataset, loaders, sources
 from compress.data.dataset import Dataset, Split, digest
-from compress.errors import DataError, InputError
+from compress.errors import DataError
 
 RNG = np.random.default_rng(0)
 
@@ -95,59 +94,6 @@ class TestBatches:
         assert colours.sha256 == hashlib.sha256(b"".join(array.numpy().tobytes() for array in arrays)).hexdigest()
 
 
-class TestLoaders:
-    @staticmethod
-    def loader(**options: Any) -> DataLoader[Any]:
-        return DataLoader(TensorDataset(torch.arange(20.0).view(10, 2), torch.arange(10)), batch_size=4, **options)
-
-    def test_a_pair_of_loaders_is_training_data(self) -> None:
-        source: dataset.TrainingData = dataset.from_loaders((self.loader(), self.loader()), "mine")
-        assert (source.name, source.shape, source.count("train"), source.sha256) == ("mine", (2,), 10, None)
-        batches = source.batches("test", 128, "classify")
-        assert len(batches) == 3
-        assert torch.cat([target for _, target in batches(torch.Generator())]).tolist() == list(range(10))
-
-    def test_a_list_of_batches_will_do_and_has_no_count(self) -> None:
-        batches = [(torch.zeros(2, 3), torch.zeros(2))]
-        assert dataset.from_loaders([batches, batches]).count("train") is None
-
-    @pytest.mark.parametrize(
-        ("loaders", "message"),
-        [
-            (3, "gave int; it must give the pair"),
-            (([],), "must give the pair"),
-            (([], []), "no batch"),
-            ((iter([1]), iter([1])), "no length"),
-            (([torch.zeros(3)], [torch.zeros(3)]), "a batch is Tensor; it must be a pair of tensors"),
-        ],
-    )
-    def test_anything_else_is_refused(self, loaders: object, message: str) -> None:
-        with pytest.raises(DataError, match=message):
-            dataset.from_loaders(loaders)
-
-    @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-    @pytest.mark.parametrize("what", ["inputs", "targets"])
-    def test_numbers_that_are_none_are_told_with_their_place(self, value: float, what: str) -> None:
-        good, bad = torch.zeros(2, 3), torch.full((2, 3), value)
-        train = [(good, good), (bad, good) if what == "inputs" else (good, bad)]
-        source = dataset.from_loaders((train, [(good, good)]), "my_module:loaders")
-        assert len(list(source.batches("test", 1, "reconstruct")())) == 1
-        with pytest.raises(
-            DataError, match=rf"^my_module:loaders: the train loader's batch 1 has NaN or infinite {what}"
-        ):
-            list(source.batches("train", 1, "reconstruct")())
-
-    def test_from_factory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.syspath_prepend(tmp_path)
-        (tmp_path / "factory_of_loaders.py").write_text(
-            "import torch\ndef build(n):\n    b = [(torch.zeros(n, 3), torch.zeros(n))]\n    return b, b\n"
-        )
-        assert dataset.from_factory("factory_of_loaders:build", {"n": 2}).shape == (3,)
-        with pytest.raises(InputError, match="no function absent"):
-            dataset.from_factory("factory_of_loaders:absent")
-
-
 class TestRequirements:
     def test_shape(self, colours: dataset.Dataset) -> None:
         dataset.require_shape(colours, [3, 4, 5], "net")
@@ -158,7 +104,7 @@ class TestRequirements:
         dataset.require_classes(colours, 3, "net")
         with pytest.raises(DataError, match=r"train\.npz has labels up to 2 and net only 2 outputs"):
             dataset.require_classes(colours, 2, "net")
-        dataset.require_classes(dataset.from_loaders([[(torch.zeros(1, 2), torch.zeros(1))]] * 2), 1, "net")
+        dataset.require_classes(loaders.from_loaders([[(torch.zeros(1, 2), torch.zeros(1))]] * 2), 1, "net")
 
 
 def test_the_held_out_part_is_the_end_of_the_training_images() -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from compress.data import sources, streaming
 from compress.data.streaming import Decoder, Files
 from compress.errors import DataError, RunError
+from compress.tasks import cross_entropy
 from compress.train import metrics
 from compress.train.loop import Optimization, train
 
@@ -159,7 +160,7 @@ class TestStreamedDataset:
             model = nn.Sequential(nn.Flatten(), nn.Linear(60, 8), nn.Dropout(), nn.Linear(8, 2))
             batches, chance = data.batches("train", 6, "classify"), torch.Generator().manual_seed(1)
             # 8 steps end in the middle of the third epoch.
-            train(model, batches, metrics.cross_entropy, 8, Optimization(lr=0.1), generator=chance)
+            train(model, batches, cross_entropy, 8, Optimization(lr=0.1), generator=chance)
             metric = metrics.evaluate(model, data.batches("test", 3, "classify"), "classify")
             found.append((torch.cat([weight.flatten() for weight in model.parameters()]), metric))
         assert torch.equal(found[0][0], found[1][0])

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 from compress.remove.hard import Hard
+from compress.run.removals import schedule
 from typer.testing import Result
 
 from compress.files.spill import Shelved
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Stage
+from compress.run import apply as apply_module
+from compress.run import plan as plan_module
 from compress.run.clock import Clock
 from compress.run.plan import times_chosen
-from compress.run.removals import schedule
 from compress.run.setting import unwatched
 
 Run = Callable[..., Result]

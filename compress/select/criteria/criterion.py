@@ -5,7 +5,7 @@ Nothing here and in the members imports torch before something is scored: a reci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import TargetError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from compress.select.scoring import Scoring
     from compress.select.targets import Target
 
-    ScoreFunction = Callable[[Tensor], Tensor]
     NodeScores = dict[Coupling, Tensor]
 
 Samples = int | Literal["all"]

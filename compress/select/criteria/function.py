@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.graph.coupling import Coupling
-    from compress.select.criteria.criterion import NodeScores, ScoreFunction
+    from compress.select.criteria.criterion import NodeScores
     from compress.select.scores import Scores
-    from compress.select.scoring import Scoring
+    from compress.select.scoring import ScoreFunction, Scoring
     from compress.select.targets import Target
 
 

@@ -39,7 +39,7 @@ class OBD(Criterion):
         from compress.select.scores import Scores
 
         places = [(target.module, target.name) for target in targets]
-        with gradients.acting(places) as leaves:
+        with gradients.effective(places) as leaves:
             found = gradients.fisher(
                 scoring.model, places, leaves, scoring.batches(self, self.samples), scoring.loss(self)
             )

@@ -8,9 +8,9 @@ import torch
 
 from compress.errors import TrainingError
 from compress.recipe import schema
-from compress.run.choice import Pruned
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
+from compress.select.pruned import Pruned
 from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained

@@ -10,8 +10,9 @@ import torch
 
 from compress.errors import TrainingError
 from compress.recipe import schema
-from compress.run.choice import Pruned
-from compress.run.stage import choice_of
+from compress.run.pruning import stage_selection
+from compress.select.node_selection import NodeSelection
+from compress.select.pruned import Pruned
 from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.explore import bounds
 from compress.sweep.jobs import fingerprint
@@ -151,8 +152,8 @@ class _Pruning:
         torch.manual_seed(cell.seed)
         self._setting = prepare(place, cell.seed, tuning=True)
         self._model = network(cell.trained, place, cell.seed)
-        self.chosen = choice_of(self._model, cell.stage, cell.number, Pruned(), self._setting)
-        self._masks = self.chosen.ranked()
+        self.chosen = stage_selection(self._model, cell.stage, cell.number, Pruned(), self._setting)
+        self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensate
         self._whole = {name: value.detach().clone() for name, value in self._model.named_parameters()}
 
     @property
@@ -163,7 +164,10 @@ class _Pruning:
     def metric(self, shares: Mapping[str, float]) -> dict[str, float] | None:
         """On the held-out images, with these sparsities; None where the loss is not finite."""
         try:
-            for name, keep in self._masks(shares).items():
+            masks = self._masks(shares)
+            if self._compensates and isinstance(self.chosen, NodeSelection):
+                self.chosen.compensate()
+            for name, keep in masks.items():
                 self._model.get_parameter(name).masked_fill_(~keep, 0.0)
             return self._setting.evaluate(self._model)
         except TrainingError:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.run.choice import Pruned
+from compress.run.pruning import stage_selection
 from compress.run.setting import Setting
-from compress.run.stage import check_stage, choice_of, describe_target
+from compress.run.stage import check_stage, describe_target
+from compress.select.pruned import Pruned
 from compress.sweep.cells import Place, prepare, require_network
 from compress.sweep.trained import Trained
 
@@ -73,5 +74,5 @@ def _width(stage: schema.Stage, number: int, trained: Trained, place: Place, set
         return None
     # A network of its own, since principal_axes takes it apart.
     model = require_network(trained, place, place.recipe.seed)
-    sizes: Sequence[int] = list(choice_of(model, stage, number, Pruned(), setting).layers.values())
+    sizes: Sequence[int] = list(stage_selection(model, stage, number, Pruned(), setting).layers.values())
     return sizes[0] if len(sizes) == 1 else None

@@ -9,8 +9,9 @@ from typing import Any
 
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.run.choice import Pruned
-from compress.run.stage import check_stage, choice_of, describe_target
+from compress.run.pruning import stage_selection
+from compress.run.stage import check_stage, describe_target
+from compress.select.pruned import Pruned
 from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore.bounds import Bound, Kind, require_task, shown, unit
@@ -116,11 +117,11 @@ def _layers(trained: Trained, place: Place, stage: schema.Stage, number: int) ->
     model = require_network(trained, place, place.recipe.seed)
     setting = prepare(place, place.recipe.seed, tuning=True)
     check_stage(model, stage, number, setting)
-    if not isinstance(stage.criterion, schema.PrincipalAxes):
-        return dict(choice_of(model, stage, number, Pruned(), setting).layers)
+    if stage.criterion.kind != "principal_axes":
+        return dict(stage_selection(model, stage, number, Pruned(), setting).layers)
     # What it puts in the place of a layer has a name of its own; the recipe's is that of the layer.
-    by_norm = stage.model_copy(update={"criterion": schema.Magnitude(kind="magnitude")})
-    found = dict(choice_of(model, by_norm, number, Pruned(), setting).layers)
+    by_norm = stage.model_copy(update={"criterion": schema.CRITERIA["magnitude"](kind="magnitude")})
+    found = dict(stage_selection(model, by_norm, number, Pruned(), setting).layers)
     if len(found) > 1:
         raise InputError(
             f"principal_axes takes a layer apart, and {describe_target(stage)} is {len(found)} of them "

@@ -1,6 +1,7 @@
 """One trial of a search: all stages of a recipe at given levels, run as by `compress apply`, and what comes of it."""
 
 import copy
+import dataclasses
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from compress.export import latency
 from compress.graph import stats
 from compress.recipe import schema
 from compress.run.apply import TOLERANCE
-from compress.run.choice import Pruned
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
+from compress.select.pruned import Pruned
 from compress.slimming.shrink import slim
 from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
@@ -62,7 +63,7 @@ class Trial:
         setting = prepare(place, self.seed, tuning=self.tuning)
         model = network(self.trained, place, self.seed)
         dense = copy.deepcopy(model).eval()
-        pruned, found = Pruned(dense=lambda: dense), []
+        setting, pruned, found = dataclasses.replace(setting, dense=lambda: dense), Pruned(), []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", LayerCollapseWarning)  # that is told by the metric
