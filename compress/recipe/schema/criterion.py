@@ -1,5 +1,7 @@
 """Which weights or nodes are pruned first: generated from `compress.select.criteria`."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     Criterion = CriterionPart
 else:
     CriterionName = Literal[tuple(CRITERIA)]
-    AnyCriterion = Annotated[_PARTS, Field(discriminator="kind")]
+    AnyCriterion = Annotated[reduce(or_, _PARTS), Field(discriminator="kind")]
     Criterion = Annotated[
         AnyCriterion, BeforeValidator(spelled_out, json_schema_input_type=CriterionName | AnyCriterion)
     ]

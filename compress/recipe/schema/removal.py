@@ -1,5 +1,7 @@
 """How what was chosen is removed: generated from `compress.remove.removals`."""
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -45,6 +47,6 @@ if TYPE_CHECKING:
     Regrowth = RegrowthPart
 else:
     RemovalName = Literal[tuple(REMOVALS)]
-    AnyRemoval = Annotated[_PARTS, Field(discriminator="kind")]
+    AnyRemoval = Annotated[reduce(or_, _PARTS), Field(discriminator="kind")]
     Removal = Annotated[AnyRemoval, BeforeValidator(spelled_out, json_schema_input_type=RemovalName | AnyRemoval)]
     Regrowth = part_of(RegrowthPart, regrow.Regrowth)
