@@ -58,12 +58,10 @@ def option(doc: str, default: Any = MISSING, **description: Any) -> Any:
 
 def options_of(owner: Any) -> dict[str, tuple[Option, Any, Any]]:
     """(description, type, default) of every option of a dataclass, by name; MISSING where there is no default."""
-    hints = get_type_hints(owner)
-    return {
-        field.name: (field.metadata["option"], hints[field.name], field.default)
-        for field in dataclasses.fields(owner)
-        if "option" in field.metadata
-    }
+    described = [field for field in dataclasses.fields(owner) if "option" in field.metadata]
+    # Hints of other fields may be of names that only a type checker imports.
+    hints = get_type_hints(owner) if described else {}
+    return {field.name: (field.metadata["option"], hints[field.name], field.default) for field in described}
 
 
 def check_options(owner: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compress.remove.compensate import compensate, moments
 from torch import Tensor, nn
 
 import compress
@@ -17,7 +16,10 @@ from compress.evaluation_mode import evaluation_mode
 from compress.graph import stats
 from compress.graph.coupling import couplings
 from compress.proof import prove_file, prove_same
-from compress.select import gradients, nodes
+from compress.select import activations, gradients
+from compress.select.compensate import compensate
+from compress.select.first_order import change_of_loss
+from compress.select.moments import moments
 from compress.select.saliency import skeletonization
 from compress.slimming.shrink import cuttable
 from compress.tasks import cross_entropy
@@ -84,7 +86,7 @@ def _fails(output: Tensor, target: Tensor) -> Tensor:
     raise ZeroDivisionError
 
 
-TAPS = {"body": nodes.Tap("head", "input", torch.arange(6))}
+TAPS = {"body": activations.Tap("head", "input", torch.arange(6))}
 PLACES = ("body.2", "head")
 
 LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
@@ -101,9 +103,9 @@ LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "skeletonization, linear": lambda model, _: skeletonization(
         model, ["body.2"], BATCHES, cross_entropy, error="linear", reduce="sum"
     ),
-    "variance": lambda model, _: nodes.variance(model, TAPS, BATCHES),
-    "ablation": lambda model, _: nodes.ablation(model, {"body": list(TAPS.values())}, BATCHES, cross_entropy),
-    "taylor": lambda model, _: nodes.taylor(model, _owned(model), BATCHES, cross_entropy, "taylor"),
+    "variance": lambda model, _: activations.variance(model, TAPS, BATCHES),
+    "ablation": lambda model, _: activations.ablation(model, {"body": list(TAPS.values())}, BATCHES, cross_entropy),
+    "taylor": lambda model, _: change_of_loss(model, _owned(model), BATCHES, cross_entropy, "taylor"),
     "mean": lambda model, _: gradients.mean(model, _leaves(model), BATCHES, cross_entropy),
     "mean_abs": lambda model, _: gradients.mean_abs(model, _leaves(model), BATCHES, cross_entropy),
     "mean_square": lambda model, _: gradients.mean_square(model, _leaves(model), BATCHES, cross_entropy),
@@ -143,10 +145,10 @@ def test_compensation_changes_its_readers_alone(model: nn.Module) -> None:
     "look",
     [
         lambda model: skeletonization(model, ["head"], BATCHES, _fails),
-        lambda model: nodes.ablation(model, {"body": list(TAPS.values())}, BATCHES, _fails),
+        lambda model: activations.ablation(model, {"body": list(TAPS.values())}, BATCHES, _fails),
         lambda model: gradients.mean(model, _leaves(model), BATCHES, _fails),
         lambda model: gradients.fisher(model, [(model.head, "weight")], _leaves(model)[1:], BATCHES, _fails),
-        lambda model: nodes.taylor(model, _owned(model), BATCHES, _fails, "snip"),
+        lambda model: change_of_loss(model, _owned(model), BATCHES, _fails, "snip"),
         lambda model: next(gradients.each(model, _leaves(model), [(EXAMPLE[:, :, :1], EXAMPLE)], _fails)),
         lambda model: moments(model, {"head": 6}, [*BATCHES, (EXAMPLE[:, :, :1], EXAMPLE)]),
         lambda model: evaluate(model, lambda: [(EXAMPLE[:, :, :1], EXAMPLE)], "classify"),

@@ -28,10 +28,9 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
         InputError: there are no batches.
     """
     count = 0
-    with evaluation_mode(model, gradients=True):
-        for inputs, target in batches:
-            count += 1
-            yield _gradient(model, leaves, inputs, target, loss)
+    for inputs, target in batches:
+        count += 1
+        yield _gradient(model, leaves, inputs, target, loss)
     if not count:
         raise InputError(_NO_DATA)
 
@@ -39,11 +38,10 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with evaluation_mode(model, gradients=True):
-        for inputs, target in batches:
-            for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
-                total += slope * len(inputs)
-            samples += len(inputs)
+    for inputs, target in batches:
+        for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
+            total += slope * len(inputs)
+        samples += len(inputs)
     return _divided(sums, samples)
 
 
@@ -69,14 +67,13 @@ def fisher(
         places: the (module, name) of each leaf.
     """
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    with evaluation_mode(model, gradients=True):
-        for inputs, target in batches:
-            squares = _squares_of_linear(model, places, inputs, target, loss)
-            if squares is None:
-                squares = _squares_one_by_one(model, leaves, inputs, target, loss)
-            for total, square in zip(sums, squares, strict=True):
-                total += square
-            samples += len(inputs)
+    for inputs, target in batches:
+        squares = _squares_of_linear(model, places, inputs, target, loss)
+        if squares is None:
+            squares = _squares_one_by_one(model, leaves, inputs, target, loss)
+        for total, square in zip(sums, squares, strict=True):
+            total += square
+        samples += len(inputs)
     return _divided(sums, samples)
 
 
@@ -123,7 +120,7 @@ def _gradient(
     model: nn.Module, leaves: Sequence[Tensor], inputs: Tensor, target: Tensor, loss: Loss
 ) -> Sequence[Tensor]:
     """Zeros for a leaf that takes no part in the forward pass."""
-    with torch.enable_grad():
+    with evaluation_mode(model, gradients=True):
         return torch.autograd.grad(loss(model(inputs), target), list(leaves), materialize_grads=True)
 
 
@@ -174,7 +171,7 @@ def _squares_of_linear(
         calls[module].append((args[0].detach().square(), probe))
         return output + probe
 
-    with ExitStack() as stack, torch.enable_grad():
+    with evaluation_mode(model, gradients=True), ExitStack() as stack:
         for module in layers:
             stack.callback(module.register_forward_hook(watch).remove)
         total = loss(model(inputs), target) * len(inputs)

@@ -5,7 +5,9 @@ from torch import nn
 from compress.errors import InputError
 from compress.graph.coupling import couplings
 from compress.graph.stats import measure
-from compress.select.budgets import choose_nodes, masks_of, norms
+from compress.select.budgets import choose_nodes, masks_of
+from compress.select.criteria import Norms
+from compress.select.scoring import Scoring
 from compress.slimming.shrink import slim
 
 
@@ -20,46 +22,35 @@ def network() -> nn.Sequential:
 EXAMPLE = torch.randn(2, 3, 8, 8)
 
 
-def chosen(model, **options):
+def chosen(model, measure="sparsity", value=0.5, **options):
     known = couplings(model, EXAMPLE)
-    return choose_nodes(known, {coupling: norms(model, coupling) for coupling in known.found}, **options)
-
-
-def test_norms_are_over_rows_biases_scales_and_columns():
-    model = network()
-    expected = (
-        model[0].weight.square().sum((1, 2, 3))
-        + model[0].bias.square()
-        + model[1].weight.square()
-        + model[1].bias.square()
-        + model[3].weight.square().sum((0, 2, 3))
-    ).sqrt()
-    assert torch.allclose(norms(model, couplings(model, EXAMPLE).of("0")), expected)
+    scores = Norms().score_nodes(known.found, Scoring(model, torch.Generator()))
+    return choose_nodes(known, scores, measure, value, **options)
 
 
 def test_half_of_each_coupling():
-    assert [(int(nodes.sum()), len(nodes)) for nodes in chosen(network(), sparsity=0.5).values()] == [
+    assert [(int(nodes.sum()), len(nodes)) for nodes in chosen(network()).values()] == [
         (6, 12),
         (10, 20),
         (15, 30),
     ]
 
 
-@pytest.mark.parametrize("ranking", ["global", "isomorphic"])
-def test_nodes_of_several_couplings_compete(ranking):
-    keep = chosen(network(), sparsity=0.5, ranking=ranking)
+@pytest.mark.parametrize("scope", ["global", "isomorphic"])
+def test_nodes_of_several_couplings_compete(scope):
+    keep = chosen(network(), scope=scope)
     assert sum(int(nodes.sum()) for nodes in keep.values()) in (31, 32)
     assert all(nodes.any() for nodes in keep.values())
 
 
 def test_widths_are_round_and_never_too_small():
-    keep = chosen(network(), sparsity=0.9, multiple_of=8, min_nodes=9)
+    keep = chosen(network(), "sparsity", 0.9, multiple_of=8, min_keep=9)
     assert [int(nodes.sum()) for nodes in keep.values()] == [12, 16, 16]
 
 
-@pytest.mark.parametrize("ranking", ["coupling", "isomorphic", "global"])
+@pytest.mark.parametrize("scope", ["layer", "isomorphic", "global"])
 @pytest.mark.parametrize("budget", ["params", "macs"])
-def test_the_slim_network_is_within_its_budget(budget, ranking):
+def test_the_slim_network_is_within_its_budget(budget, scope):
     model = network()
 
     def size(net: nn.Module) -> int:
@@ -67,19 +58,25 @@ def test_the_slim_network_is_within_its_budget(budget, ranking):
 
     dense = size(model)
     with torch.no_grad():
-        for name, mask in masks_of(model, chosen(model, ranking=ranking, **{budget: 0.4})).items():
+        for name, mask in masks_of(model, chosen(model, budget, 0.4, scope=scope)).items():
             model.get_parameter(name).mul_(mask)
     assert 0.3 * dense < size(slim(model, EXAMPLE)) <= 0.4 * dense
 
 
 def test_a_budget_out_of_reach_says_what_is_possible():
-    with pytest.raises(InputError, match=r"cannot be reached.* is left"):
-        chosen(network(), params=0.01, min_nodes=10)
+    with pytest.raises(InputError, match=r"cannot be reached.* are left"):
+        chosen(network(), "params", 0.01, min_keep=10)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"sparsity": 0.5, "macs": 0.5}, {"sparsity": 1.0}, {"params": 0.5, "min_nodes": 0}]
+    ("options", "says"),
+    [
+        ({"scope": "coupling"}, "scope: found 'coupling'; there is layer, isomorphic, global"),
+        ({"scope": "isomorphc"}, "did you mean isomorphic"),
+        ({"multiple_of": 0}, "multiple_of: found 0"),
+        ({"min_keep": 0}, "min_keep: found 0"),
+    ],
 )
-def test_what_makes_no_sense_is_refused(options):
-    with pytest.raises(InputError, match="Give one of"):
+def test_what_makes_no_sense_is_refused(options, says):
+    with pytest.raises(InputError, match=says):
         chosen(network(), **options)

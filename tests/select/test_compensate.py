@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from compress.remove.compensate import compensate, prediction
 from torch import nn
 
 from compress.errors import TargetError
+from compress.select.compensate import compensate, prediction
 
 
 def batches(shape, count=4):

@@ -6,8 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from compress.errors import InputError
-from compress.remove.masks import SoftPruningMethod, effective, tensors
-from compress.select import criteria, gradients
+from compress.remove.masks import SoftPruningMethod, tensors
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Soft
+from compress.select import gradients
+from compress.select.criteria.obd import obd
+from compress.select.criteria.snip import snip
+from compress.select.criteria.taylor import taylor, taylor_square
+from compress.select.gradients import effective
 
 
 def dense():
@@ -31,6 +37,7 @@ def sequence():
     return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)), (2, 4), [("0", "weight")]
 
 
+SCORES = {"obd": obd, "taylor": taylor, "taylor_square": taylor_square, "snip": snip}
 MAKERS = [dense, convolutional, twice, sequence]
 
 
@@ -95,7 +102,7 @@ def test_against_a_loop(make, masked):
             "snip": (w * single[index].mean(0)).abs(),
         }
         for name, value in expected.items():
-            torch.testing.assert_close(getattr(criteria, name)(w, found[name][index]), value)
+            torch.testing.assert_close(SCORES[name](w, found[name][index]), value)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -144,3 +151,27 @@ def test_no_data(statistic):
         statistic(model, leaves, [], F.cross_entropy)
     with effective(places) as leaves, pytest.raises(InputError, match="no scoring data"):
         gradients.fisher(model, places, leaves, [], F.cross_entropy)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def test_effective_parameters_give_the_gradient_of_what_acts():
+    """Masked or not: the same as a plain network whose weights are the products."""
+    model, inputs, wanted = network(), torch.randn(10, 6), torch.randn(10, 3)
+    Pruner(model, ["0.weight"], sparsity=0.5, removal=Soft(steps=4, decay="linear")).step()
+    plain = network()
+    with torch.no_grad():
+        plain[0].weight.copy_(model[0].weight)
+    model[2].weight.requires_grad_(False)
+    with effective([(model[0], "weight"), (model[2], "weight")]) as leaves:
+        found = torch.autograd.grad(F.mse_loss(model(inputs), wanted), leaves)
+    expected = torch.autograd.grad(F.mse_loss(plain(inputs), wanted), [plain[0].weight, plain[2].weight])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not model[2].weight.requires_grad
+    # Outside, pruned entries get no gradient again.
+    F.mse_loss(model(inputs), wanted).backward()
+    assert (model[0].weight_orig.grad[model[0].weight_pruned] == 0).all()

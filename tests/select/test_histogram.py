@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from compress.select import criteria
+from compress.select.criteria.magnitude import magnitude
 from compress.select.choose import choose
 from compress.select.histogram import BINS, histogram
-from compress.select.scores import PIECE, Scores, gone_first
+from compress.select.scores import PIECE, Scores, removed_first
 
 
 def edges(found):
@@ -44,7 +44,7 @@ def test_scores_of_very_different_size_are_counted_by_their_logarithm():
 def test_what_had_gone_before_is_in_no_bin():
     score = torch.tensor([3.0, 1.0, 2.0, 4.0])
     gone = torch.tensor([True, False, False, False])
-    seen = Scores(criteria.magnitude, score).then(gone_first, gone)
+    seen = Scores(magnitude, score).then(removed_first, gone)
     found = histogram([seen], [torch.tensor([False, False, True, True])])
     assert found["earlier"] == 1
     assert (sum(found["gone"]), sum(found["kept"])) == (1, 2)

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from compress.errors import InputError
-from compress.select import criteria
-from compress.select.scores import PIECE, Scores, gone_first
+from compress.select.criteria.magnitude import magnitude
+from compress.select.criteria.taylor import taylor
+from compress.select.scores import PIECE, Scores, removed_first
 
 
 def whole(scores):
@@ -19,7 +20,7 @@ def whole(scores):
 def test_pieces_are_the_scores_of_the_whole(size):
     weight, slope = torch.randn(size, requires_grad=True), torch.rand(size)
     gone = torch.rand(size) < 0.5
-    scores = Scores(criteria.taylor, weight, slope).then(gone_first, gone)
+    scores = Scores(taylor, weight, slope).then(removed_first, gone)
     expected = np.where(gone, -np.inf, np.abs(weight.detach().numpy()) * slope.numpy())
     np.testing.assert_array_equal(whole(scores).numpy(), expected)
     assert all(len(piece) <= PIECE and not piece.requires_grad for _, piece in scores.pieces())
@@ -36,12 +37,12 @@ def test_tensors_are_scores_of_their_own():
 def test_order_is_that_of_the_entries_and_not_of_the_memory():
     weight = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
-    assert torch.equal(whole(Scores(criteria.magnitude, weight)), weight.abs())
+    assert torch.equal(whole(Scores(magnitude, weight)), weight.abs())
 
 
 def test_nothing_is_computed_before_somebody_looks():
     weight = torch.ones(3)
-    scores = Scores(criteria.magnitude, weight)
+    scores = Scores(magnitude, weight)
     weight.fill_(-2.0)
     assert whole(scores).tolist() == [2.0, 2.0, 2.0]
 
@@ -53,4 +54,4 @@ def test_empty_and_scalar():
 
 def test_shapes_that_differ():
     with pytest.raises(InputError, match=r"tensors of one shape, and not \[\(2, 3\), \(6,\)\]"):
-        Scores(criteria.taylor, torch.ones(2, 3), torch.ones(6))
+        Scores(taylor, torch.ones(2, 3), torch.ones(6))

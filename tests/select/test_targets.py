@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from compress.errors import TargetError
-from compress.select.targets import resolve
+from compress.select.targets import resolve, weights
 
 
 class Network(nn.Module):
@@ -24,27 +24,27 @@ def paths(targets):
 
 
 def test_patterns_take_weights_of_two_dimensions(model):
-    assert paths(resolve(model, ["*"])) == ["encoder.0.weight", "encoder.3.weight", "head.weight"]
-    assert paths(resolve(model, ["encoder.*"])) == ["encoder.0.weight", "encoder.3.weight"]
+    assert paths(resolve(model, weights("*"))) == ["encoder.0.weight", "encoder.3.weight", "head.weight"]
+    assert paths(resolve(model, weights("encoder.*"))) == ["encoder.0.weight", "encoder.3.weight"]
 
 
 def test_bias_on_request_and_norm_scales_never_by_pattern(model):
-    found = paths(resolve(model, ["encoder.*"], bias=True))
+    found = paths(resolve(model, weights("encoder.*", bias=True)))
     assert found == ["encoder.0.weight", "encoder.0.bias", "encoder.1.bias", "encoder.3.weight", "encoder.3.bias"]
 
 
 def test_full_names_take_anything(model):
-    assert paths(resolve(model, ["scale", "encoder.1.weight"])) == ["scale", "encoder.1.weight"]
+    assert paths(resolve(model, weights("scale", "encoder.1.weight"))) == ["scale", "encoder.1.weight"]
 
 
 def test_tensors_and_pairs_and_mixes_in_the_order_given_each_once(model):
     wanted = ["head.*", model.encoder[3].weight, (model.encoder[0], "bias"), model.head.weight, "encoder.*"]
     found = ["head.weight", "encoder.3.weight", "encoder.0.bias", "encoder.0.weight"]
-    assert paths(resolve(model, wanted)) == found
+    assert paths(resolve(model, weights(wanted))) == found
 
 
 def test_a_target_reaches_its_parameter(model):
-    (target,) = resolve(model, ["head.weight"])
+    (target,) = resolve(model, weights(["head.weight"]))
     assert target.parameter is model.head.weight
 
 
@@ -52,21 +52,21 @@ def test_a_target_reaches_its_parameter(model):
     ("wanted", "says"),
     [
         (["decoder.*"], r"'decoder\.\*' matches no weight of the model; its weights are encoder\.0\.weight"),
-        ([torch.zeros(2)], r"shape \(2,\) was given that is no parameter"),
-        ([(nn.Linear(2, 2), "weight")], "is no part of the model"),
+        ([torch.zeros(2)], r"shape \(2,\) that is not a parameter"),
+        ([(nn.Linear(2, 2), "weight")], "is not a part of the model"),
     ],
 )
 def test_what_matches_nothing(model, wanted, says):
     with pytest.raises(TargetError, match=says):
-        resolve(model, wanted)
+        resolve(model, weights(wanted))
 
 
 def test_a_shared_parameter_is_refused(model):
     model.tied = nn.Linear(4, 4, bias=False)
     model.tied.weight = model.head.weight
     with pytest.raises(TargetError, match=r"head\.weight and tied\.weight are one shared parameter"):
-        resolve(model, ["*"])
-    assert paths(resolve(model, ["encoder.*"])) == ["encoder.0.weight", "encoder.3.weight"]
+        resolve(model, weights("*"))
+    assert paths(resolve(model, weights("encoder.*"))) == ["encoder.0.weight", "encoder.3.weight"]
 
 
 def test_a_sharded_parameter_is_refused() -> None:
@@ -78,6 +78,6 @@ def test_a_sharded_parameter_is_refused() -> None:
     try:
         fully_shard(model)
         with pytest.raises(TargetError, match=r"weight is spread over several processes \(FSDP\)"):
-            resolve(model, ["*"])
+            resolve(model, weights("*"))
     finally:
         distributed.destroy_process_group()

@@ -16,11 +16,11 @@ from compress.errors import InputError, TargetError, UnsupportedModelError
 from compress.graph.coupling import couplings
 from compress.graph.stats import measure
 from compress.recipe.schema import Stage
-from compress.run.choice import Pruned
 from compress.run.clock import Clock
-from compress.run.node_choice import NodeChoice
 from compress.run.setting import Setting, unwatched
 from compress.run.stage import check_stage, run_stage
+from compress.select.node_selection import NodeSelection
+from compress.select.pruned import Pruned
 from compress.slimming.shrink import slim
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}  # 10 steps
@@ -310,13 +310,13 @@ def test_a_ramp_only_ever_takes_more(
     setting: Setting, level: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[dict[str, Tensor]] = []
-    choose = NodeChoice._masks
+    choose = NodeSelection._masks
 
-    def watched(self: NodeChoice, *arguments: Any) -> dict[str, Tensor]:
+    def watched(self: NodeSelection, *arguments: Any) -> dict[str, Tensor]:
         taken.append(choose(self, *arguments))
         return taken[-1]
 
-    monkeypatch.setattr(NodeChoice, "_masks", watched)
+    monkeypatch.setattr(NodeSelection, "_masks", watched)
     wanted = stage(scope="global", criterion={"kind": "taylor", "samples": 20}, **level, **REMOVALS[3])
     pruned_by([wanted], setting)
     counts = [sum(int((~mask).sum()) for mask in masks.values()) for masks in taken]

@@ -1,9 +1,9 @@
 import torch
 import torch.nn.functional as F
-from compress.remove.greg import GrowingPenalty
 from torch import nn
 
 from compress.remove.pruner import Pruner
+from compress.remove.removals import GReg
 
 
 def test_the_penalty_grows_on_what_was_chosen_while_it_learns():
@@ -13,7 +13,7 @@ def test_the_penalty_grows_on_what_was_chosen_while_it_learns():
     plain = model.weight.detach().clone()
     chosen = plain.abs().flatten() <= plain.abs().flatten().sort().values[11]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    pruner = Pruner(model, sparsity=0.5, removal=GrowingPenalty(10, ceiling=0.4))
+    pruner = Pruner(model, sparsity=0.5, removal=GReg(steps=10, ceiling=0.4))
     for step in range(1, 11):
         inputs, wanted = torch.randn(8, 6), torch.randn(8, 4)
         F.mse_loss(model(inputs), wanted).backward()

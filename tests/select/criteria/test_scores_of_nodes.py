@@ -8,19 +8,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from compress.data.dataset import TrainingData
 from compress.data.sources import from_npz
 from compress.errors import TargetError
 from compress.graph.coupling import Coupling, couplings
 from compress.models import vision_transformer
-from compress.recipe.schema import AnyCriterion
 from compress.remove.masks import SoftPruningMethod
-from compress.run.clock import Clock
-from compress.run.node_scores import comparable, node_scores
-from compress.run.setting import Setting, unwatched
+from compress.select.criteria import BY_WORD, Criterion
+from compress.select.node_selection import comparable
+from compress.select.scoring import Scoring
 
 EXAMPLE = torch.zeros(2, 1, 6, 6)
 
@@ -71,8 +70,8 @@ class Attention(nn.Module):
 
 
 @pytest.fixture
-def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "classify", 20, torch.device("cpu"), 0, unwatched, Clock())
+def data(npz: Path) -> TrainingData:
+    return from_npz(npz)
 
 
 def network(kind: type[nn.Module] = Residual) -> nn.Module:
@@ -82,24 +81,27 @@ def network(kind: type[nn.Module] = Residual) -> nn.Module:
     return model.eval()
 
 
-def criterion(wanted: str | dict[str, Any]) -> AnyCriterion:
-    found: AnyCriterion = TypeAdapter(AnyCriterion).validate_python(
-        {"kind": wanted} if isinstance(wanted, str) else wanted
-    )
-    return found
+def criterion(word: str, **options: Any) -> Criterion:
+    return BY_WORD[word](**{**BY_WORD[word].decided_by(word), **options})
 
 
 def coupling(model: nn.Module, name: str) -> Coupling:
     return couplings(model, EXAMPLE).of(name)
 
 
-def scores(model: nn.Module, name: str, wanted: str | dict[str, Any], setting: Setting) -> Tensor:
+def scores(model: nn.Module, name: str, wanted: str, data: TrainingData, **options: Any) -> Tensor:
     nodes = coupling(model, name)
-    return node_scores(model, criterion(wanted), [nodes], torch.Generator(), setting)[nodes].double()
+    return criterion(wanted, **options).score_nodes([nodes], scoring(model, data))[nodes].double()
 
 
-def batches(setting: Setting, size: int, count: int) -> Sequence[tuple[Tensor, Tensor]]:
-    return list(itertools.islice(setting.data.batches("train", size, "classify")(), count))
+def scoring(model: nn.Module, data: TrainingData) -> Scoring:
+    return Scoring(
+        model, torch.Generator(), lambda size: data.batches("train", size, "classify")(), F.cross_entropy
+    )
+
+
+def batches(data: TrainingData, size: int, count: int) -> Sequence[tuple[Tensor, Tensor]]:
+    return list(itertools.islice(data.batches("train", size, "classify")(), count))
 
 
 def square_norm(*parts: Tensor) -> Tensor:
@@ -110,25 +112,25 @@ def square_norm(*parts: Tensor) -> Tensor:
 # --- what is read off the weights ---
 
 
-def test_magnitude_is_of_all_rows_that_add_up_to_a_node(setting: Setting) -> None:
+def test_magnitude_is_of_all_rows_that_add_up_to_a_node(data: TrainingData) -> None:
     model = network()
     expected = square_norm(model.get_parameter("stem.weight"), model.get_parameter("b.weight")).sqrt()
-    torch.testing.assert_close(scores(model, "b", "magnitude", setting).float(), expected)
+    torch.testing.assert_close(scores(model, "b", "magnitude", data).float(), expected)
 
 
-def test_norms_are_of_all_rows_and_all_columns(setting: Setting) -> None:
+def test_norms_are_of_all_rows_and_all_columns(data: TrainingData) -> None:
     model = network()
     rows = [model.get_parameter(name) for name in ("stem.weight", "b.weight")]
     biases = [model.get_parameter(name)[:, None] for name in ("stem.bias", "b.bias")]
     columns = [model.get_parameter("a.weight").transpose(0, 1), model.get_parameter("head.weight").T.reshape(4, -1)]
     expected = square_norm(*rows, *biases).sqrt() * square_norm(*columns).sqrt()
-    torch.testing.assert_close(scores(model, "stem", "norms", setting).float(), expected)
+    torch.testing.assert_close(scores(model, "stem", "norms", data).float(), expected)
 
 
-def test_norms_where_no_layer_reads_the_nodes(setting: Setting) -> None:
+def test_norms_where_no_layer_reads_the_nodes(data: TrainingData) -> None:
     model = network(Attention)
     parts = [model.get_parameter(name).reshape(4, -1) for name in ("q.weight", "q.bias", "k.weight", "k.bias")]
-    torch.testing.assert_close(scores(model, "k", "norms", setting).float(), square_norm(*parts).sqrt())
+    torch.testing.assert_close(scores(model, "k", "norms", data).float(), square_norm(*parts).sqrt())
 
 
 # --- what hangs on the loss ---
@@ -149,18 +151,18 @@ def change_by_factor(model: nn.Module, nodes: str, images: Tensor, target: Tenso
 
 
 @pytest.mark.parametrize("nodes", ["stem", "a"])
-def test_gradients_of_nodes_are_those_of_a_factor_at_all_that_reads_them(setting: Setting, nodes: str) -> None:
+def test_gradients_of_nodes_are_those_of_a_factor_at_all_that_reads_them(data: TrainingData, nodes: str) -> None:
     model = network()
-    changes = [change_by_factor(model, nodes, *batch) for batch in batches(setting, 25, 2)]
-    changes.append(change_by_factor(model, nodes, *(part[:10] for part in batches(setting, 25, 3)[2])))
+    changes = [change_by_factor(model, nodes, *batch) for batch in batches(data, 25, 2)]
+    changes.append(change_by_factor(model, nodes, *(part[:10] for part in batches(data, 25, 3)[2])))
     each = torch.stack(changes)
     expected = {"taylor": each.abs().mean(0), "taylor_square": each.square().mean(0), "snip": each.mean(0).abs()}
     for kind, value in expected.items():
-        found = scores(model, nodes, {"kind": kind, "samples": 60}, setting)
+        found = scores(model, nodes, kind, data, samples=60)
         torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-7)
 
 
-def test_gradients_of_nodes_are_those_of_their_masked_columns(setting: Setting) -> None:
+def test_gradients_of_nodes_are_those_of_their_masked_columns(data: TrainingData) -> None:
     """On its way out a column counts as what is left of it."""
     model, masked = network(), network()
     keep = torch.tensor([True, False, True, False, True])[None, :, None, None].expand(4, 5, 3, 3)
@@ -169,30 +171,29 @@ def test_gradients_of_nodes_are_those_of_their_masked_columns(setting: Setting) 
     SoftPruningMethod.place([(layer, SoftPruningMethod.apply(layer, "weight", keep.clone()))], 0.25)
     with torch.no_grad():
         model.get_parameter("b.weight").mul_(torch.where(keep, 1.0, 0.25))
-    wanted = criterion({"kind": "taylor", "samples": 20})
-    found = node_scores(masked, wanted, [nodes], torch.Generator(), setting)[nodes]
+    found = criterion("taylor", samples=20).score_nodes([nodes], scoring(masked, data))[nodes]
     torch.testing.assert_close(
-        found, change_by_factor(model, "a", *batches(setting, 20, 1)[0]).abs(), rtol=1e-3, atol=0
+        found, change_by_factor(model, "a", *batches(data, 20, 1)[0]).abs(), rtol=1e-3, atol=0
     )
 
 
 @pytest.mark.parametrize("reduce", ["sum", "abs", "square"])
-def test_skeletonization_adds_up_all_layers_that_write_a_node(setting: Setting, reduce: str) -> None:
+def test_skeletonization_adds_up_all_layers_that_write_a_node(data: TrainingData, reduce: str) -> None:
     model = network()
     slopes = []
-    for image, label in zip(*(part[:12] for part in batches(setting, 20, 1)[0]), strict=True):
+    for image, label in zip(*(part[:12] for part in batches(data, 20, 1)[0]), strict=True):
         factors = {name: torch.ones(1, 4, 1, 1, requires_grad=True) for name in ("stem", "b")}
         loss = F.cross_entropy(model(image[None], **factors), label[None])
         slopes.append(torch.stack(torch.autograd.grad(loss, list(factors.values()))).flatten(1).double())
     each = torch.stack(slopes)  # [samples, writers, nodes]
     term = {"sum": each.mean(0).abs(), "abs": each.abs().mean(0), "square": each.square().mean(0)}[reduce]
-    found = scores(model, "stem", {"kind": "skeletonization", "reduce": reduce, "samples": 12}, setting)
+    found = scores(model, "stem", "skeletonization", data, reduce=reduce, samples=12)
     torch.testing.assert_close(found, term.sum(0), rtol=1e-3, atol=1e-9)
 
 
-def test_ablation_silences_a_node_at_all_that_reads_it(setting: Setting) -> None:
+def test_ablation_silences_a_node_at_all_that_reads_it(data: TrainingData) -> None:
     model = network()
-    images, target = batches(setting, 20, 1)[0]
+    images, target = batches(data, 20, 1)[0]
     columns = {name: model.get_parameter(name).detach() for name in ("a.weight", "head.weight")}
     rises = []
     for node in range(4):
@@ -201,7 +202,7 @@ def test_ablation_silences_a_node_at_all_that_reads_it(setting: Setting) -> None
         without["head.weight"][:, 4 * node : 4 * node + 4] = 0
         losses = [F.cross_entropy(functional_call(model, some, (images,)).double(), target) for some in (without, {})]
         rises.append(losses[0] - losses[1])
-    found = scores(model, "stem", {"kind": "ablation", "samples": 20}, setting)
+    found = scores(model, "stem", "ablation", data, samples=20)
     torch.testing.assert_close(found, torch.stack(rises).detach(), rtol=1e-4, atol=1e-7)
 
 
@@ -210,19 +211,19 @@ def test_ablation_silences_a_node_at_all_that_reads_it(setting: Setting) -> None
 
 @pytest.mark.parametrize("kind", ["variance", "ablation"])
 @pytest.mark.parametrize("name", ["a", "b"])
-def test_nodes_that_a_concatenation_hides_cannot_be_watched(setting: Setting, kind: str, name: str) -> None:
+def test_nodes_that_a_concatenation_hides_cannot_be_watched(data: TrainingData, kind: str, name: str) -> None:
     """Neither those at its beginning nor those behind them."""
-    with pytest.raises(TargetError, match=r"what goes into 'head' is not just the nodes in question.* norms or taylor"):
-        scores(network(Joined), name, kind, setting)
+    with pytest.raises(TargetError, match=r"the inputs of 'head' are not just the nodes in question.* norms or taylor"):
+        scores(network(Joined), name, kind, data)
     for seen in ("magnitude", "norms", "taylor", "skeletonization"):
-        assert scores(network(Joined), name, seen, setting).shape == (3,)
+        assert scores(network(Joined), name, seen, data).shape == (3,)
 
 
 @pytest.mark.parametrize("kind", ["variance", "ablation", "skeletonization"])
-def test_heads_of_attention_cannot_be_watched(setting: Setting, kind: str) -> None:
+def test_heads_of_attention_cannot_be_watched(data: TrainingData, kind: str) -> None:
     model = vision_transformer((1, 6, 6), patch=3, dim=8, depth=1, heads=2, hidden=4, classes=3)
-    with pytest.raises(TargetError, match=r"'blocks\.0\.attention' is"):
-        scores(model, "blocks.0.attention", kind, setting)
+    with pytest.raises(TargetError, match=r"'blocks\.0\.attention' (is|are)"):
+        scores(model, "blocks.0.attention", kind, data)
 
 
 # --- on one scale ---

@@ -1,23 +1,22 @@
-"""Regrowth during a gradual removal; the other choices of weights are tested with their stages."""
+"""Regrowth during a gradual removal; the other choices of weights are tested with the stages of recipes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from compress.remove.gradual import Gradual
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.data.sources import from_npz
-from compress.recipe.schema import Stage
 from compress.remove.pruner import Pruner
-from compress.run.choice import Pruned
-from compress.run.clock import Clock
-from compress.run.setting import Setting, unwatched
-from compress.run.stage import run_stage
-from compress.run.weight_choice import WeightChoice
+from compress.remove.removals import Gradual, GradualSoft, Removal
+from compress.remove.remover import Remover
+from compress.select.pruned import Pruned
+from compress.select.regrow import Regrowth
+from compress.select.selections import selection_of
 
 NAMES = ["1.weight", "3.weight"]
 RAMP, EVERY, SHARE, SAMPLES = 12, 3, 0.5, 30
@@ -28,26 +27,19 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 36), nn.Unflatten(1, (1, 6, 6)))
 
 
+Pairs = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+
+
 @pytest.fixture
-def setting(npz: Path) -> Setting:
-    return Setting(from_npz(npz), "reconstruct", 20, torch.device("cpu"), 0, unwatched, Clock())
+def pairs(npz: Path) -> Pairs:
+    """Batches of (normalised images, images), of the size that is asked for."""
+    data = from_npz(npz)
+    return lambda size: data.batches("train", size, "reconstruct")()
 
 
-def stage(**changes: Any) -> Stage:
-    plain = {
-        "target": {"weights": ["*"]},
-        "criterion": "magnitude",
-        "sparsity": 0.75,
-        "removal": {"kind": "gradual", "every": "2 steps"},
-        "regrow": {"share": SHARE, "samples": SAMPLES},
-        "retrain": {"epochs": 4, "optimizer": "adam", "lr": 0.01},
-    }
-    return Stage.model_validate(plain | changes)
-
-
-def first_images(setting: Setting) -> tuple[Tensor, Tensor]:
-    """(inputs, targets), of which the inputs are normalised."""
-    return next(iter(setting.data.batches("train", SAMPLES, "reconstruct")()))
+def words(pairs: Pairs, **changes: Any) -> dict[str, Any]:
+    regrow = Regrowth(share=SHARE, samples=SAMPLES)
+    return {"sparsity": 0.75, "regrow": regrow, "batches": pairs, "loss": F.mse_loss} | changes
 
 
 @torch.enable_grad()
@@ -63,10 +55,10 @@ def slopes_by_hand(weights: Sequence[Tensor], model: nn.Module, images: Tensor, 
 
 
 def watched(
-    model: nn.Module, wanted: Stage, pruned: Pruned, setting: Setting, cohort: int, look: Callable[..., None]
-) -> Iterator[Pruner]:
+    model: nn.Module, pruned: Pruned, pairs: Pairs, cohort: int, look: Callable[..., None]
+) -> Iterator[Remover]:
     """Train along a ramp, and `look` at (sparsity, weights, gone, kept) at every choice."""
-    choice = WeightChoice(model, wanted, 0, pruned, setting)
+    choice = selection_of(model, "*", **words(pairs), earlier=pruned)
 
     def chooser(sparsity: float, gone: Sequence[Tensor]) -> list[Tensor]:
         weights = [model[layer].weight.detach().clone() for layer in (1, 3)]
@@ -74,11 +66,12 @@ def watched(
         look(sparsity, weights, torch.cat([mask.flatten() for mask in gone]), torch.cat([k.flatten() for k in kept]))
         return kept
 
-    removal = Gradual(RAMP, EVERY, cohort)
-    pruner = Pruner(model, NAMES, wanted.goes, removal=removal, chooser=chooser)
+    soft = GradualSoft(steps=RAMP + cohort, every=EVERY, cohort=cohort or 1)
+    removal = soft if cohort else Gradual(steps=RAMP, every=EVERY)
+    pruner = Remover(model, NAMES, chooser, 0.75, removal)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    images, targets = first_images(setting)
-    for _ in range(removal.steps):
+    images, targets = next(iter(pairs(SAMPLES)))
+    for _ in range(removal.length):
         (model(images) - targets).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -87,7 +80,7 @@ def watched(
 
 
 @pytest.mark.parametrize("cohort", [0, 2])
-def test_the_gone_with_the_steepest_loss_come_back_at_zero_and_others_go(setting: Setting, cohort: int) -> None:
+def test_the_gone_with_the_steepest_loss_come_back_at_zero_and_others_go(pairs: Pairs, cohort: int) -> None:
     """Every choice against a sort by hand, and a plain network's gradient."""
     model, seen, came_back = network(), [], torch.zeros(576, dtype=torch.bool)
 
@@ -96,7 +89,7 @@ def test_the_gone_with_the_steepest_loss_come_back_at_zero_and_others_go(setting
         seen.append(sparsity)
         time = (0, 3, 6, 9, 12, 12)[len(seen) - 1]
         share = SHARE * (1 + np.cos(np.pi * time / RAMP)) / 2
-        slopes = slopes_by_hand(weights, model, *first_images(setting)).abs()
+        slopes = slopes_by_hand(weights, model, *next(iter(pairs(SAMPLES)))).abs()
         count = round(share * min(int(gone.sum()), int((~gone).sum())))
         came_back = torch.zeros_like(gone)
         came_back[torch.where(gone, slopes, -1.0).argsort(descending=True)[:count]] = True
@@ -108,7 +101,7 @@ def test_the_gone_with_the_steepest_loss_come_back_at_zero_and_others_go(setting
         assert kept[came_back].all()
 
     returns = 0
-    for pruner in watched(model, stage(), Pruned(), setting, cohort, look):
+    for pruner in watched(model, Pruned(), pairs, cohort, look):
         act = torch.cat([model[layer].weight.flatten() for layer in (1, 3)])
         if pruner.steps_done % EVERY == 0:
             returns += int(came_back.sum())
@@ -123,9 +116,11 @@ def test_the_gone_with_the_steepest_loss_come_back_at_zero_and_others_go(setting
     assert sum(int((model[layer].weight == 0).sum()) for layer in (1, 3)) == 432
 
 
-def test_what_an_earlier_stage_took_never_comes_back(setting: Setting) -> None:
-    model, pruned = network(), Pruned()
-    run_stage(model, stage(sparsity=0.4, removal="hard", regrow=None, retrain=None), 0, pruned, setting)
+def test_what_an_earlier_stage_took_never_comes_back(pairs: Pairs) -> None:
+    model = network()
+    first = Pruner(model, sparsity=0.4)
+    first.finalize()
+    pruned = first.pruned
     earlier = torch.cat([pruned.keep[name].flatten() for name in NAMES])
     returned = 0
 
@@ -135,25 +130,40 @@ def test_what_an_earlier_stage_took_never_comes_back(setting: Setting) -> None:
         assert not (kept & ~earlier).any()
         assert (torch.cat([weight.flatten() for weight in weights])[~earlier] == 0).all()
 
-    *_, pruner = watched(model, stage(), pruned, setting, 0, look)
+    *_, pruner = watched(model, pruned, pairs, 0, look)
     assert returned > 5
     pruner.finalize()
     assert sum(int((model[layer].weight == 0).sum()) for layer in (1, 3)) == 432
 
 
-@pytest.mark.parametrize("removal", ["gradual", "gradual_soft"])
+def trained(model: nn.Module, pruner: Pruner, pairs: Pairs) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    images, targets = next(iter(pairs(SAMPLES)))
+    for _ in range(pruner.removal.length):
+        F.mse_loss(model(images), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.step()
+    pruner.finalize()
+
+
+@pytest.mark.parametrize("removal", [Gradual(steps=15, every=2), GradualSoft(steps=15, every=2)])
 @pytest.mark.parametrize("scope", ["global", "layer", "erk"])
 @pytest.mark.parametrize("criterion", ["magnitude", "lamp"])
-def test_as_many_go_as_without_regrowth(setting: Setting, removal: str, scope: str, criterion: str) -> None:
+def test_as_many_go_as_without_regrowth(pairs: Pairs, removal: Removal, scope: str, criterion: str) -> None:
     model = network()
-    wanted = stage(removal={"kind": removal, "every": "2 steps"}, scope=scope, criterion=criterion, min_keep=20)
-    entry = run_stage(model, wanted, 0, Pruned(), setting)
+    pruner = Pruner(model, removal=removal, criterion=criterion, scope=scope, min_keep=20, **words(pairs))
+    trained(model, pruner, pairs)
     zeros = [int((model.get_parameter(name) == 0).sum()) for name in NAMES]
-    assert entry["pruned"] == sum(zeros) == 432
+    assert sum(layer.pruned for layer in pruner.layers()) == sum(zeros) == 432
     assert max(zeros) <= 288 - 20
     if scope != "global":
         assert zeros == [216, 216]
 
 
-def test_nothing_is_regrown_where_nothing_goes(setting: Setting) -> None:
-    assert run_stage(network(), stage(sparsity=0.0), 0, Pruned(), setting)["pruned"] == 0
+def test_nothing_is_regrown_where_nothing_goes(pairs: Pairs) -> None:
+    model = network()
+    pruner = Pruner(model, removal=Gradual(steps=15, every=2), **words(pairs, sparsity=0.0))
+    trained(model, pruner, pairs)
+    assert pruner.achieved == 0
+    assert all(int((model.get_parameter(name) == 0).sum()) == 0 for name in NAMES)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.gradual import Gradual, level, progress_at
 from torch import nn
 
 from compress.errors import InputError
-from compress.remove.pruner import EarlyRemovalWarning, Pruner
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Gradual, GradualSoft
 from compress.select.choose import LayerCollapseWarning
 
 
@@ -26,54 +26,13 @@ def train(model, optimizer, steps, pruner):
         pruner.step()
 
 
-def test_the_set_grows_along_zhu_and_guptas_cubic():
-    model = layer()
-    pruner = Pruner(model, sparsity=0.8, removal=Gradual(ramp=40, every=10))
-    seen = []
-    for step in range(1, 51):
-        pruner.step()
-        seen.append(int((model.weight == 0).sum()))
-        if step < 40:
-            since = step - step % 10
-            assert seen[-1] == round(100 * 0.8 * (1 - (1 - since / 40) ** 3)), step
-    assert seen[39] == seen[49] == 80
-    pruner.finalize()
-    assert (model.weight == 0).sum() == 80
-
-
-def test_the_progress_follows_from_the_level():
-    for progress in (0.0, 0.1, 0.5, 0.99, 1.0):
-        assert progress_at(level(progress)) == pytest.approx(progress)
-    assert progress_at(1.0 + 1e-16) == progress_at(1.0) == 1.0
-
-
-def test_what_goes_is_what_is_small_at_that_moment():
-    """Weights are moved between two steps of the ramp: the next cohort is taken by their new magnitudes."""
-    model = layer()
-    pruner = Pruner(model, sparsity=0.5, removal=Gradual(ramp=20, every=10))
-    with torch.no_grad():
-        model.weight_orig.copy_(torch.arange(100.0, 0.0, -1.0).view(10, 10))
-    for _ in range(10):
-        pruner.step()
-    first = round(50 * (1 - 0.5**3))
-    assert (model.weight == 0).flatten().nonzero().flatten().tolist() == list(range(100 - first, 100))
-    with torch.no_grad():
-        model.weight_orig.copy_(torch.arange(1.0, 101.0).view(10, 10))
-    for _ in range(10):
-        pruner.step()
-    gone = (model.weight == 0).flatten()
-    assert gone[100 - first :].all()  # what is gone stays gone
-    assert gone[: 50 - first].all()
-    assert gone.sum() == 50
-
-
 def test_cohorts_decay_each_on_its_own():
     """Against a loop over single weights in numpy, without training: values, ages and sets."""
     model = layer()
     ramp, every, cohort, final = 12, 4, 6, 1e-3
     w = model.weight.detach().double().numpy().ravel().copy()
     start, age = w.copy(), np.full(100, -1)
-    pruner = Pruner(model, sparsity=0.6, removal=Gradual(ramp, every, cohort, final=final))
+    pruner = Pruner(model, sparsity=0.6, removal=GradualSoft(steps=ramp + cohort, every=every, cohort=cohort, final=final))
     x = final ** (1 / cohort)
     for step in range(1, ramp + cohort + 1):
         pruner.step()
@@ -97,7 +56,7 @@ def test_a_living_member_leaves_the_set_with_the_value_it_has():
     model = layer((2, 2))
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    pruner = Pruner(model, sparsity=0.5, removal=Gradual(ramp=2, every=1, cohort=10, final=2.0**-10))
+    pruner = Pruner(model, sparsity=0.5, removal=GradualSoft(steps=12, every=1, cohort=10, final=2.0**-10))
     pruner.step()  # round(4 * 0.5 * 7/8) = 2 of 4: 1 and 2, halved
     assert model.weight.flatten().tolist() == [0.5, 1.0, 3.0, 4.0]
     with torch.no_grad():
@@ -112,14 +71,16 @@ def test_a_living_member_leaves_the_set_with_the_value_it_has():
 def test_training_never_moves_what_is_on_its_way(cohort):
     model = layer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
-    pruner = Pruner(model, sparsity=0.7, removal=Gradual(ramp=20, every=5, cohort=cohort, final=1e-3))
+    soft = GradualSoft(steps=20 + cohort, every=5, cohort=cohort or 1)
+    removal, factor = (soft, 1e-3 ** (1 / cohort)) if cohort else (Gradual(steps=20, every=5), 0.0)
+    pruner = Pruner(model, sparsity=0.7, removal=removal)
     before = None
     for _ in range(20 + cohort - 1):
         train(model, optimizer, 1, pruner)
         if before is not None:
             weight, pruned = before
             stays = pruned & model.weight_pruned & (model.weight != 0)
-            torch.testing.assert_close(model.weight[stays], weight[stays] * pruner.removal.factor)
+            torch.testing.assert_close(model.weight[stays], weight[stays] * factor)
         before = model.weight.detach().clone(), model.weight_pruned.clone()
     train(model, optimizer, 1, pruner)
     pruner.finalize()
@@ -129,7 +90,7 @@ def test_training_never_moves_what_is_on_its_way(cohort):
 def test_a_resumed_run_equals_the_uninterrupted_one():
     def run(interrupt):
         model = layer()
-        pruner = Pruner(model, sparsity=0.7, removal=Gradual(20, 5, 8))
+        pruner = Pruner(model, sparsity=0.7, removal=GradualSoft(steps=28, every=5, cohort=8))
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         torch.manual_seed(1)
         train(model, optimizer, 12, pruner)
@@ -137,7 +98,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one():
             saved = copy.deepcopy([model.state_dict(), optimizer.state_dict(), pruner.state_dict()])
             random_state = torch.get_rng_state()
             model = layer(seed=5)
-            pruner = Pruner(model, sparsity=0.7, removal=Gradual(20, 5, 8))
+            pruner = Pruner(model, sparsity=0.7, removal=GradualSoft(steps=28, every=5, cohort=8))
             optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
             for part, state in zip((model, optimizer, pruner), saved, strict=True):
                 part.load_state_dict(state)
@@ -149,20 +110,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one():
     assert torch.equal(run(interrupt=False), run(interrupt=True))
 
 
-def test_a_loop_that_ends_early_is_told_and_the_set_complete():
-    model = layer()
-    pruner = Pruner(model, sparsity=0.5, removal=Gradual(100, 10))
-    pruner.step()
-    with pytest.warns(EarlyRemovalWarning, match="takes 100 steps and the loop made 1"):
-        pruner.finalize()
-    assert (model.weight == 0).sum() == 50
-
-
 def test_collapse_is_said_once():
     model = nn.Sequential(layer(), layer(seed=1))
     with torch.no_grad():
         model[0].weight.mul_(1e-3)
-    pruner = Pruner(model, sparsity=0.5, removal=Gradual(4, 2, 2))
+    pruner = Pruner(model, sparsity=0.5, removal=GradualSoft(steps=6, every=2, cohort=2))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for _ in range(6):
@@ -170,7 +122,20 @@ def test_collapse_is_said_once():
     assert [one.category for one in seen] == [LayerCollapseWarning]
 
 
-@pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (1, 1, -1)])
-def test_times_that_make_no_ramp(wrong):
-    with pytest.raises(InputError, match="are the least"):
-        Gradual(*wrong)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"steps": 5, "cohort": -1}, "found -1; expected a whole number at least 1"),
+        ({"steps": 5, "cohort": 5}, "there is no time for a ramp"),
+        ({"steps": 5, "every": 0}, "expected a whole number at least 1"),
+        ({"steps": 5, "final": 0.0}, "expected a number above 0 and below 1"),
+    ],
+)
+def test_times_that_make_no_ramp(wrong, says):
+    with pytest.raises(InputError, match=says):
+        GradualSoft(**wrong)
+
+
+def test_a_cohort_takes_a_quarter_if_nothing_is_said():
+    removal = GradualSoft(steps=40)
+    assert (removal.decaying, removal.ramp, removal.length) == (10, 30, 40)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.sfp import Filters
 from torch import nn
 
 from compress.remove.pruner import Pruner
+from compress.remove.removals import SFP, SRFP
 
 
 @pytest.mark.parametrize("softer", [False, True])
@@ -15,7 +15,7 @@ def test_the_lowest_are_lowered_again_and_again(softer):
     plain = model.weight.detach().clone()
     data = [(torch.randn(8, 6), torch.randn(8, 4)) for _ in range(12)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    pruner = Pruner(model, sparsity=0.5, removal=Filters(12, 3, softer=softer))
+    pruner = Pruner(model, sparsity=0.5, removal=(SRFP if softer else SFP)(steps=12, every=3))
 
     def lower(step):
         index = plain.abs().flatten().argsort(stable=True)[:12]
@@ -44,7 +44,7 @@ def test_what_was_zeroed_may_come_back():
     model = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, 2.0]]))
-    pruner = Pruner(model, sparsity=0.5, removal=Filters(4, 2))
+    pruner = Pruner(model, sparsity=0.5, removal=SFP(steps=4, every=2))
     assert model.weight.tolist() == [[0.0, 2.0]]
     with torch.no_grad():
         model.weight_orig[0, 0] = 5.0

@@ -10,10 +10,11 @@ from torch import nn
 from compress.data.sources import from_npz
 from compress.errors import TargetError
 from compress.recipe.schema import Stage
-from compress.run.choice import Pruned, shares_of
 from compress.run.clock import Clock
 from compress.run.setting import Setting, unwatched
-from compress.run.stage import check_stage, choice_of, run_stage
+from compress.run.pruning import stage_selection
+from compress.run.stage import check_stage, run_stage
+from compress.select.pruned import Pruned
 
 WEIGHTS = {"3.weight": 0.75, "*": 0.25}
 
@@ -86,16 +87,6 @@ def test_a_later_stage_gives_nothing_back(setting: Setting) -> None:
     assert [int((model[layer].weight == 0).sum()) for layer in (1, 5)] == [36 * 4, 36 * 9]
 
 
-def test_of_several_patterns_the_first_counts() -> None:
-    layers = {"a.weight": ["a.weight"], "b": ["b", "alias"]}
-    assert shares_of({"a.*": 0.5, "*": 0.25, "b": 0.75}, layers) == {"a.weight": 0.5, "b": 0.25}
-    assert shares_of({"alias": 0.5, "*": 0}, layers, part=0.5) == {"a.weight": 0, "b": 0.25}
-    with pytest.raises(TargetError, match=r"the pattern 'c\.\*' of `layers` matches none of .*, a.weight, b"):
-        shares_of({"c.*": 0.5, "*": 0}, layers)
-    with pytest.raises(TargetError, match="no pattern of `layers` matches b; add it, or '\\*': 0 at the end"):
-        shares_of({"a.*": 0.5}, layers)
-
-
 def test_a_pattern_that_matches_nothing_is_told_with_its_key(setting: Setting) -> None:
     with pytest.raises(TargetError, match=r"recipe.yaml:9: stages.0.layers: the pattern 'nothing'"):
         check_stage(network(), stage(layers={"nothing": 0.5}), 0, setting, lambda key: f"recipe.yaml:9: {key}")
@@ -104,7 +95,7 @@ def test_a_pattern_that_matches_nothing_is_told_with_its_key(setting: Setting) -
 def test_masks_for_any_shares_by_scores_of_now(setting: Setting) -> None:
     model = network()
     for target in ({"weights": ["*"]}, {"nodes": ["*"]}):
-        chosen = choice_of(model, stage(target=target, layers=None, sparsity=0.5), 0, Pruned(), setting)
+        chosen = stage_selection(model, stage(target=target, layers=None, sparsity=0.5), 0, Pruned(), setting)
         masks = chosen.ranked()
         for share in (0.0, 0.5, 0.25):
             found = masks(dict.fromkeys(chosen.names, share))

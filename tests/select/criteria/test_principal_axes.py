@@ -1,6 +1,7 @@
 import pytest
 import torch
-from compress.select.axes import principal_axes
+
+from compress.select.criteria.principal_axes import principal_axes
 
 
 def given(bias=True):
