@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from compress.errors import UnsupportedModelError as UnsupportedModelError
     from compress.files.checkpoint import load as load
     from compress.graph.coupling import couplings as couplings
+    from compress.loops.accelerate_loop import AcceleratePruning as AcceleratePruning
+    from compress.loops.lightning_callback import LightningPruning as LightningPruning
+    from compress.loops.trainer_callback import TrainerPruning as TrainerPruning
     from compress.remove.masks import SoftPruningMethod as SoftPruningMethod
     from compress.remove.pruner import Pruner as Pruner
     from compress.remove.removals import SFP as SFP
@@ -39,11 +42,13 @@ if TYPE_CHECKING:
     from compress.remove.removals import GradualSoft as GradualSoft
     from compress.remove.removals import GReg as GReg
     from compress.remove.removals import Hard as Hard
+    from compress.remove.removals import Removal as Removal
     from compress.remove.removals import Soft as Soft
     from compress.remove.remover import EarlyRemovalWarning as EarlyRemovalWarning
     from compress.select.choose import LayerCollapseWarning as LayerCollapseWarning
     from compress.select.criteria import OBD as OBD
     from compress.select.criteria import Ablation as Ablation
+    from compress.select.criteria import Criterion as Criterion
     from compress.select.criteria import Lamp as Lamp
     from compress.select.criteria import Magnitude as Magnitude
     from compress.select.criteria import Norms as Norms
@@ -62,10 +67,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _CRITERIA = (
-    *("Ablation", "Lamp", "Magnitude", "Norms", "OBD", "PrincipalAxes", "Random", "ScaledMagnitude"),
+    *("Ablation", "Criterion", "Lamp", "Magnitude", "Norms", "OBD", "PrincipalAxes", "Random", "ScaledMagnitude"),
     *("Skeletonization", "Snip", "Taylor", "Variance"),
 )
-_REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "SFP", "SRFP", "Soft")
+_REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "Removal", "SFP", "SRFP", "Soft")
 _ERRORS = (
     *("CheckpointError", "CompressError", "DataError", "DivergedError", "InputError", "Interrupted"),
     *("MissingPackageError", "NothingFoundError", "NothingPrunedError", "OutputError", "ProofError", "RecipeError"),
@@ -85,6 +90,9 @@ _HOMES = {
     "SoftPruningMethod": "compress.remove.masks",
     "EarlyRemovalWarning": "compress.remove.remover",
     "LayerCollapseWarning": "compress.select.choose",
+    "AcceleratePruning": "compress.loops.accelerate_loop",
+    "LightningPruning": "compress.loops.lightning_callback",
+    "TrainerPruning": "compress.loops.trainer_callback",
     **dict.fromkeys(_CRITERIA, "compress.select.criteria"),
     **dict.fromkeys(_REMOVALS, "compress.remove.removals"),
     **dict.fromkeys(_ERRORS, "compress.errors"),

@@ -6,7 +6,8 @@ recipes.md and commands.md are read in the repository as well as on the site, so
 markers, and a test fails where it has drifted from the code:
 
     <!-- keys: Training -->    a table of the keys of these definitions of the schema
-    <!-- forms: Magnitude -->  what each of these definitions is
+    <!-- forms: NpzData -->    what each of these definitions is; `removals`, and `criteria_for_weights`, `..._nodes` and
+                               `..._both`, stand for all of them
     <!-- commands -->          every command with its example, arguments and options
 """
 
@@ -21,6 +22,8 @@ from typer.models import OptionInfo
 
 from compress.cli import COMMANDS
 from compress.recipe.schema import Duration, json_schema
+from compress.remove.removals import REMOVALS
+from compress.select.criteria import CRITERIA
 
 DOCS = Path(__file__).parent
 FILES = (DOCS / "recipes.md", DOCS / "commands.md")
@@ -40,7 +43,7 @@ def filled(text: str) -> str:
     headings = headings_of_markers(text)
 
     def written(found: re.Match[str]) -> str:
-        names = (found["names"] or "").split()
+        names = expanded(found["names"] or "")
         content = {"keys": lambda: keys(names, headings), "forms": lambda: forms(names), "commands": commands}
         return f"{found[1]}\n{content[found['what']]()}\n\n{found[4]}"
 
@@ -55,8 +58,25 @@ def headings_of_markers(text: str) -> dict[str, str]:
         if line.startswith("#"):
             heading = line.lstrip("# ")
         elif marker := re.match(r"<!-- (?:keys|forms): ([\w ]+) -->", line):
-            found |= dict.fromkeys(marker[1].split(), heading)
+            found |= dict.fromkeys(expanded(marker[1]), heading)
     return found
+
+
+def expanded(names: str) -> list[str]:
+    """The names of a marker, with those of every member of a family that it names."""
+    return [one for name in names.split() for one in FAMILIES.get(name, [name])]
+
+
+def _criteria(*, weights: bool, nodes: bool) -> list[str]:
+    return [found.__name__ for found in CRITERIA if (found.ranks_weights(), found.ranks_nodes()) == (weights, nodes)]
+
+
+FAMILIES = {
+    "removals": [removal.__name__ for removal in REMOVALS],
+    "criteria_for_both": _criteria(weights=True, nodes=True),
+    "criteria_for_weights": _criteria(weights=True, nodes=False),
+    "criteria_for_nodes": _criteria(weights=False, nodes=True),
+}
 
 
 # --- recipes ---------------------------------------------------------------------------------------------------------

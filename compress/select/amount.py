@@ -1,4 +1,4 @@
-"""How much is pruned: one sparsity, one for each layer, or a budget of what may be left."""
+"""How much is pruned, one sparsity, one for each layer, or a budget of what may be left; and of what, together."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,11 @@ from compress.errors import InputError, TargetError
 from compress.options import check
 
 Measure = Literal["sparsity", "params", "macs"]
+WeightScope = Literal["global", "layer", "erk"]
+NodeScope = Literal["layer", "isomorphic", "global"]
+Scope = Literal[WeightScope, NodeScope]
+"""What is ranked together, and so has the amount in common."""
+
 BUDGETS: Final = ("params", "macs")
 
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.options import check, require_word
-from compress.select.amount import Measure
+from compress.select.amount import Measure, NodeScope
 from compress.select.choose import require_min_keep
 
-NodeScope = Literal["layer", "isomorphic", "global"]
 Keep = dict[Coupling, Tensor]
 
 _STEPS = 30  # halvings of the interval in which the sparsity for a budget is sought

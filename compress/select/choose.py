@@ -5,16 +5,15 @@ In passes over the scores, a piece at a time: beside the answer, a few pieces an
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
 from compress.options import check, require_word
+from compress.select.amount import WeightScope
 from compress.select.scores import Scores
-
-Scope = Literal["global", "layer", "erk"]
 
 COLLAPSED = 0.002
 """A layer that keeps a smaller share of its weights than this is reported as collapsed."""
@@ -32,7 +31,7 @@ def choose(
     scores: Sequence[Tensor | Scores],
     sparsity: float,
     *,
-    scope: Scope = "global",
+    scope: WeightScope = "global",
     min_keep: int | float | None = None,
     names: Sequence[str] | None = None,
 ) -> list[Tensor]:
@@ -55,7 +54,7 @@ def choose(
         TargetError: a score is NaN.
     """
     check("sparsity", sparsity, float, ge=0, lt=1)
-    require_word("scope", scope, get_args(Scope))
+    require_word("scope", scope, get_args(WeightScope))
     ranked = [Scores.of(score) for score in scores]
     names = _names(ranked, names)
     floors = [_floor(score.numel(), min_keep) for score in ranked]

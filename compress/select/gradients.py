@@ -1,7 +1,7 @@
-"""Statistics of the loss's gradient over scoring data, one tensor for each of the parameters in question.
+"""Statistics of the loss's gradient over scoring data, one tensor for each of the parameters.
 
-The parameters come as `leaves` that the forward pass computes with, which `effective` hands out, masked or not. The model
-is scored in evaluation mode.
+The parameters come as `leaves` that the forward pass computes with, which `effective` hands out, masked or not. The
+model is scored in evaluation mode.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -10,8 +10,8 @@ from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.flow import layer_of
 from compress.options import check, require_word
-from compress.select.amount import Amount, shares_of
-from compress.select.budgets import Keep, NodeScope, choose_nodes, cost, masks_of, pruned_first, weights_of
+from compress.select.amount import Amount, NodeScope, shares_of
+from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.choose import require_min_keep
 from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion

@@ -231,9 +231,9 @@ def _within(name: str, everything: Sequence[Target]) -> list[Target]:
 
 
 def _name(model: nn.Module, module: nn.Module) -> str:
-    for name, found in dict(model.named_modules()).items():
-        if found is module:
-            return name
+    names: list[str] = [name for name, found in model.named_modules() if found is module]
+    if names:
+        return names[0]
     raise TargetError(f"found a module ({type(module).__name__}) that is not a part of the model")
 
 

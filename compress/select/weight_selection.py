@@ -1,7 +1,7 @@
 """Which weights are pruned: the scores that the criterion gives them, and the lowest of those."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from torch import Tensor
 from compress.errors import InputError, TargetError
 from compress.options import require_word
 from compress.select import gradients
-from compress.select.amount import BUDGETS, Amount, shares_of
-from compress.select.choose import Scope, choose, require_min_keep
+from compress.select.amount import BUDGETS, Amount, WeightScope, shares_of
+from compress.select.choose import choose, require_min_keep
 from compress.select.criteria import Criterion
 from compress.select.pruned import Pruned, with_earlier
 from compress.select.ramp import progress_at
@@ -20,7 +20,7 @@ from compress.select.scoring import Scoring
 from compress.select.selection import Selection
 from compress.select.targets import Target
 
-SCOPES: Final[tuple[Scope, ...]] = ("global", "layer", "erk")
+SCOPES: Final[tuple[WeightScope, ...]] = get_args(WeightScope)
 
 MaskList = Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -155,7 +155,7 @@ class WeightSelection(Selection):
             return gradients.mean(self._scoring.model, leaves, batches, loss)
 
 
-def _scope(wanted: str | None, amount: Amount | None) -> Scope:
+def _scope(wanted: str | None, amount: Amount | None) -> WeightScope:
     if amount is not None and amount.layers is not None:
         if wanted not in (None, "layer"):
             raise InputError(

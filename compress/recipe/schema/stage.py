@@ -1,6 +1,6 @@
 """One step of a recipe's plan: what goes, how much of it, and how."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -9,6 +9,7 @@ from compress.recipe.schema.criterion import AnyCriterion, Criterion
 from compress.recipe.schema.parts import Count, Distinct, Names, Part, Text, listed, told_by
 from compress.recipe.schema.removal import AnyRemoval, Regrowth, Removal
 from compress.recipe.schema.training import Retraining
+from compress.select.amount import Measure, Scope
 
 Excluded = Annotated[Distinct[Text], BeforeValidator(listed, json_schema_input_type=Text | Distinct[Text])]
 
@@ -49,8 +50,6 @@ MinKeep = Annotated[
 
 
 Layers = Annotated[dict[str, Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
-Scope = Literal["global", "layer", "erk", "isomorphic"]
-Measure = Literal["sparsity", "params", "macs"]
 Budget = Annotated[float | None, Field(gt=0, lt=1)]
 
 
