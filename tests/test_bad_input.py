@@ -17,7 +17,8 @@ from typer.testing import Result
 
 from compress.files.checkpoint import load_weights, read_weights
 from compress.models import autoencoder
-from compress.run import apply, node_choice
+from compress.run import apply
+from compress.select import node_selection
 from compress.select.budgets import choose_nodes
 
 Run = Callable[..., Result]
@@ -408,10 +409,10 @@ def test_nothing_pruned(refused: Callable[..., str], recipe: Path, trained: Path
 def test_a_share_that_is_not_what_was_asked_for(
     refused: Callable[..., str], recipe: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_few(known: Any, scores: Any, sparsity: float | None = None, **how: Any) -> Any:
-        return choose_nodes(known, scores, sparsity=0.5, **how)
+    def too_few(known: Any, scores: Any, measure: Any, value: float, **how: Any) -> Any:
+        return choose_nodes(known, scores, measure, 0.5, **how)
 
-    monkeypatch.setattr(node_choice, "choose_nodes", too_few)
+    monkeypatch.setattr(node_selection, "choose_nodes", too_few)
     text = refused("apply", recipe, trained, "-o", "out", "--quiet", code=1)
     assert "sparsity 0.75 was asked for and 0.5 is reached" in text
 

@@ -22,12 +22,12 @@ print(compress.export.onnx(linear, "linear.onnx", torch.zeros(1, 3)) < 1e-5)
 # reveal_type shows that names are more than Any to the checker.
 TYPED = """\
 import torch, compress
-pruner = compress.SoftPruner(torch.nn.Linear(3, 2), sparsity=0.5, steps=10)
+pruner = compress.Pruner(torch.nn.Linear(3, 2), sparsity=0.5, removal=compress.Soft(steps=10))
 small = compress.slim(torch.nn.Linear(3, 2), torch.zeros(1, 3))
 difference = compress.export.onnx(small, "small.onnx", torch.zeros(1, 3))
 reveal_type(pruner.achieved)
 reveal_type(difference)
-compress.SoftPruner(sparcity=0.5)
+compress.Pruner(sparcity=0.5)
 """
 
 # Reading all of torch takes mypy half a minute; here it is only asked about this package.

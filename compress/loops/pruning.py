@@ -44,7 +44,7 @@ class Loop:
 
 
 Maker = Callable[[nn.Module, Loop], Pruner]
-"""Makes the pruner, any one, e.g. lambda model, loop: SoftPruner(model, ["*"], 0.9, steps=loop.steps("3 epochs"))."""
+"""Makes the pruner: lambda model, loop: Pruner(model, "*", sparsity=0.9, removal=Soft(loop.steps("3 epochs")))."""
 
 
 class Pruning:

@@ -224,16 +224,18 @@ class Loop:
 def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     """Freeze every parameter whose qualified name matches none of the shell patterns; undone at the end.
 
+    A masked parameter has the name that it has without its mask.
+
     Raises:
         TargetError: a pattern that matches nothing.
     """
-    names = [name for name, _ in model.named_parameters()]
+    parameters = {_plain_name(model, name): parameter for name, parameter in model.named_parameters()}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise TargetError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(names)}")
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise TargetError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(parameters)}")
     frozen = [
         parameter
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if parameter.requires_grad and not any(fnmatchcase(name, pattern) for pattern in patterns)
     ]
     try:
@@ -243,6 +245,13 @@ def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+
+
+def _plain_name(model: nn.Module, name: str) -> str:
+    """`layer.weight` for the `layer.weight_orig` that torch's prune API makes of it."""
+    plain = name.removesuffix("_orig")
+    layer, _, own = plain.rpartition(".")
+    return plain if f"{own}_mask" in model.get_submodule(layer)._buffers else name
 
 
 def _schedulers(

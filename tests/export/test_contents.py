@@ -5,7 +5,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from compress.remove.hard import HardPruner
 
 import compress
 from compress.errors import CheckpointError, InputError
@@ -47,7 +46,7 @@ def test_the_slim_network_in_each_of_its_files(applied: Path, results: dict[str,
 
 def test_a_state_dict_with_masks_counts_as_folded(tmp_path: Path) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
-    HardPruner(model, ["0.weight"], 0.25)
+    compress.Pruner(model, ["0.weight"], sparsity=0.25)
     for name in ("model.pt", "model.pth"):
         torch.save(model.state_dict(), tmp_path / name)
         found = inspect(str(tmp_path / name))

@@ -6,14 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.gradual import Gradual
-from compress.remove.greg import GrowingPenalty
-from compress.remove.hard import HardPruner
-from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 
 from compress.data import sources
 from compress.remove.pruner import Pruner
+from compress.remove.removals import GradualSoft, GReg, Soft
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -47,13 +44,15 @@ def digits() -> Digits:
 
 # What may prune: the network's names have a prefix in some loops. Eight batches of 20 samples make an epoch.
 MAKERS = {
-    "soft": lambda model, loop: SoftPruner(model, ["*hidden.weight"], 0.8, steps=loop.steps("1.5 epochs")),
-    "hard": lambda model, loop: HardPruner(model, ["*hidden.weight", "*out.weight"], 0.8),
+    "soft": lambda model, loop: Pruner(
+        model, "*hidden.weight", sparsity=0.8, removal=Soft(steps=loop.steps("1.5 epochs"))
+    ),
+    "hard": lambda model, loop: Pruner(model, ["*hidden.weight", "*out.weight"], sparsity=0.8),
     "gradual soft": lambda model, loop: Pruner(
-        model, ["*.weight"], 0.7, removal=Gradual(ramp=loop.steps("1 epoch"), every=2, cohort=3)
+        model, "*.weight", sparsity=0.7, removal=GradualSoft(steps=loop.steps("1 epoch") + 3, every=2, cohort=3)
     ),
     "growing penalty": lambda model, loop: Pruner(
-        model, ["*hidden.weight"], 0.7, removal=GrowingPenalty(loop.steps("1.5 epochs"))
+        model, "*hidden.weight", sparsity=0.7, removal=GReg(steps=loop.steps("1.5 epochs"))
     ),
 }
 

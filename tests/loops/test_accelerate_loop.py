@@ -4,13 +4,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import InputError
 from compress.loops.accelerate_loop import AcceleratePruning
 from compress.loops.pruning import Loop
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Soft
 
 accelerate = pytest.importorskip(
     "accelerate", reason="accelerate is not installed: pip install 'softprune[accelerate]'"
@@ -88,9 +89,9 @@ def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: 
     monkeypatch.setattr(accelerator, "unwrap_model", lambda model: model.module)
     found: list[nn.Module] = []
 
-    def make(model: nn.Module, loop: Loop) -> SoftPruner:
+    def make(model: nn.Module, loop: Loop) -> Pruner:
         found.append(model)
-        return SoftPruner(model, ["hidden.weight"], 0.5, steps=3)
+        return Pruner(model, ["hidden.weight"], sparsity=0.5, removal=Soft(steps=3))
 
     pruning = AcceleratePruning(accelerator, Wrapped(digits), make)
     assert found == [digits]
@@ -98,8 +99,8 @@ def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: 
 
 
 def test_epochs_need_a_length(digits: nn.Module) -> None:
-    def make(model: nn.Module, loop: Loop) -> SoftPruner:
-        return SoftPruner(model, ["hidden.weight"], 0.5, steps=loop.steps("2 epochs"))
+    def make(model: nn.Module, loop: Loop) -> Pruner:
+        return Pruner(model, ["hidden.weight"], sparsity=0.5, removal=Soft(steps=loop.steps("2 epochs")))
 
     with pytest.raises(InputError, match="the training loader has no length"):
         AcceleratePruning(accelerate.Accelerator(cpu=True), digits, make)

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import InputError
 from compress.loops.pruning import Loop
-from compress.remove.pruner import EarlyRemovalWarning
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Soft
+from compress.remove.remover import EarlyRemovalWarning
 
 lightning = pytest.importorskip(
     "lightning.pytorch", reason="lightning is not installed: pip install 'softprune[lightning]'"
@@ -133,7 +134,7 @@ def test_a_checkpoint_loads_without_a_pruner_and_the_last_one_is_pruned(
 
 def test_the_sanity_check_sees_the_network_as_it_was(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     module, before = Validated(digits), digits.get_parameter("hidden.weight").clone()
-    callback = LightningPruning(lambda model, loop: SoftPruner(model, ["net.hidden.*"], 0.5, steps=0))
+    callback = LightningPruning(lambda model, loop: Pruner(model, ["net.hidden.*"], sparsity=0.5, removal=Soft(steps=0)))
     fit(module, samples, [callback], tmp_path, num_sanity_val_steps=1, max_epochs=1)
     sanity, after_the_epoch = module.seen
     assert sanity is not None
@@ -169,7 +170,7 @@ def test_a_trainer_of_pytorch_lightning_takes_it(
 
 def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     names = list(digits.state_dict())
-    too_long = LightningPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=loop.steps("4 epochs")))
+    too_long = LightningPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("4 epochs"))))
     with pytest.raises(InputError, match="takes 32 steps and the loop has only 24"):
         fit(Module(digits), samples, [too_long], tmp_path)
     assert sorted(digits.state_dict()) == sorted(names)
@@ -178,9 +179,9 @@ def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, sa
 def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     found: list[Loop] = []
 
-    def make(model: nn.Module, loop: Loop) -> SoftPruner:
+    def make(model: nn.Module, loop: Loop) -> Pruner:
         found.append(loop)
-        return SoftPruner(model, ["*"], 0.5, steps=loop.steps(1000))
+        return Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps(1000)))
 
     class Stop(lightning.Callback):  # type: ignore[name-defined, misc]
         def on_train_batch_end(self, trainer: Any, *others: object) -> None:
@@ -194,7 +195,7 @@ def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_
 
 def test_weights_of_another_checkpoint_are_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     def callbacks() -> list[Any]:
-        pruning = LightningPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=loop.steps("2 epochs")))
+        pruning = LightningPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("2 epochs"))))
         return [pruning, lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)]
 
     fit(Module(digits), samples, callbacks(), tmp_path)

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from compress.remove.soft import SoftPruner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import CheckpointError, InputError
 from compress.loops.pruning import Loop
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Soft
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here needs the hub, and nothing may ask it
 transformers = pytest.importorskip(
@@ -133,7 +134,7 @@ def test_a_network_of_transformers_is_pruned(samples: Any, tmp_path: Path) -> No
         disable_tqdm=True,
     )
     pruning = TrainerPruning(
-        lambda model, loop: SoftPruner(model, ["*.mlp.*.weight"], 0.75, steps=loop.steps("1 epoch"))
+        lambda model, loop: Pruner(model, ["*.mlp.*.weight"], sparsity=0.75, removal=Soft(steps=loop.steps("1 epoch")))
     )
     transformers.Trainer(model, arguments, train_dataset=data, callbacks=[pruning]).train()
     loaded = transformers.ViTForImageClassification.from_pretrained(tmp_path / f"checkpoint-{160 // 8}")
@@ -164,7 +165,7 @@ def test_a_checkpoint_that_lies_elsewhere_has_to_be_named(
 
 
 def test_the_best_checkpoint_instead_of_the_last_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
-    pruning = TrainerPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=loop.steps("1 epoch")))
+    pruning = TrainerPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("1 epoch"))))
     settings = {"load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch"}
     with pytest.raises(InputError, match="load_best_model_at_end"):
         trainer(digits, samples, pruning, tmp_path, **settings).train()
@@ -172,7 +173,7 @@ def test_the_best_checkpoint_instead_of_the_last_is_refused(digits: nn.Module, s
 
 def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     names = list(digits.state_dict())
-    pruning = TrainerPruning(lambda model, loop: SoftPruner(model, ["*"], 0.5, steps=25))
+    pruning = TrainerPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=25)))
     with pytest.raises(InputError, match="takes 25 steps and the loop has only 24"):
         trainer(digits, samples, pruning, tmp_path).train()
     assert sorted(digits.state_dict()) == sorted(names)

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from compress.remove.gradual import Gradual
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from compress import SoftPruner
-from compress.remove.pruner import Pruner
+from compress import GradualSoft, Pruner, Soft
 
 STEPS, BATCH = 24, 16
 
@@ -30,9 +28,8 @@ def batch(step: int) -> Tensor:
 
 
 def pruner(model: nn.Module, removal: str) -> Pruner:
-    if removal == "soft":
-        return SoftPruner(model, ["*"], sparsity=0.6, steps=16)
-    return Pruner(model, ["*"], sparsity=0.6, removal=Gradual(ramp=10, every=2, cohort=6))
+    how = Soft(steps=16) if removal == "soft" else GradualSoft(steps=16, every=2, cohort=6)
+    return Pruner(model, sparsity=0.6, removal=how)
 
 
 def train(model: nn.Module, bare: nn.Module, pruning: Pruner, rank: int, world: int) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from compress.errors import RecipeError
 from compress.recipe.loading import MAX_BYTES, load_recipe, resolved_yaml
-from compress.recipe.schema import Autoencoder, NamedData, Nodes, Recipe, SoftRemoval
+from compress.recipe.schema import Autoencoder, NamedData, Nodes, Recipe
+from compress.remove.removals import Soft
 
 GOOD = """\
 name: good
@@ -183,7 +184,7 @@ ONE_MISTAKE = [
         "over: 6 epochs",
         "12: stages.0.retrain: 5 epochs end before the removal does (over: 6 epochs);",
     ),
-    ("over: 3 epochs", "over: 3 epochs, factor: 0.9", "11: stages.0.removal.factor: found together with `over`"),
+    ("over: 3 epochs", "over: 3 epochs, factor: 0.9", "11: stages.0.removal.factor: found together with the length"),
     (
         "exponential, over: 3 epochs",
         "linear, factor: 0.9",
@@ -295,7 +296,7 @@ def test_anchors_aliases_and_merges_are_plain_values(tmp_path: Path) -> None:
     retrain, target = recipe.stages[1].retrain, recipe.stages[1].target
     assert retrain is not None
     assert (retrain.epochs, retrain.optimizer, retrain.weight_decay) == (2, "adamw", 1e-4)
-    assert target.model_dump() == {"weights": ("decoder.*",), "bias": True}
+    assert target.model_dump() == {"weights": ("decoder.*",), "bias": True, "exclude": ()}
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ def test_overrides_are_yaml_and_reach_into_lists_and_absent_mappings(tmp_path: P
     )
     stage = recipe.stages[0]
     assert stage.sparsity == 0.95
-    assert isinstance(stage.removal, SoftRemoval)
+    assert stage.removal.member is Soft
     assert (stage.removal.decay, str(stage.removal.over)) == ("linear", "1 epoch")
     assert stage.retrain is not None
     assert (stage.retrain.lr, stage.retrain.lr_schedule) == (0.01, "cosine")

@@ -1,7 +1,8 @@
+import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,20 +11,18 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from compress.recipe.schema import (
+    CRITERIA,
     FORMS,
-    AnyCriterion,
-    CriterionName,
+    REMOVALS,
     Duration,
-    HardRemoval,
-    Magnitude,
     Nodes,
     Recipe,
-    Skeletonization,
-    SoftRemoval,
     Stage,
     Weights,
     json_schema,
 )
+from compress.remove import removals
+from compress.select import criteria
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "recipe.schema.json"
 
@@ -57,16 +56,16 @@ def test_defaults() -> None:
 def test_shorthands_mean_the_long_forms() -> None:
     assert stage(NODES).target == Nodes(nodes=("latent",))
     assert stage(WEIGHTS, target={"weights": "a.*"}).target == Weights(weights=("a.*",))
-    assert stage(NODES).criterion == Skeletonization(kind="skeletonization", error="loss", reduce="square")
-    assert stage(WEIGHTS).criterion == Magnitude(kind="magnitude")
-    assert stage(WEIGHTS).removal == HardRemoval(kind="hard")
+    assert stage(NODES).criterion == CRITERIA["skeletonization"](kind="skeletonization", error="loss", reduce="square")
+    assert stage(WEIGHTS).criterion == CRITERIA["magnitude"](kind="magnitude")
+    assert stage(WEIGHTS).removal == REMOVALS["hard"](kind="hard")
     soft = stage(WEIGHTS, removal="soft", retrain=RETRAIN).removal
-    assert soft == SoftRemoval(kind="soft", decay="exponential", over=None, factor=None, final=1e-6)
+    assert soft == REMOVALS["soft"](kind="soft", decay="exponential", over=None, factor=None, final=1e-6, learns=False)
 
 
 def test_only_the_exponential_decay_has_a_final_share() -> None:
-    assert SoftRemoval(kind="soft", decay="linear").final is None
-    assert SoftRemoval.model_validate({"kind": "soft", "final": 0.5}).final == 0.5
+    assert REMOVALS["soft"](kind="soft", decay="linear").final is None
+    assert REMOVALS["soft"].model_validate({"kind": "soft", "final": 0.5}).final == 0.5
 
 
 def test_min_keep_is_a_number_of_entries_or_a_share() -> None:
@@ -177,8 +176,8 @@ def test_regrowth_is_for_weights_that_go_gradually(removal: str) -> None:
         ({"removal": "hard"}, "hard removal chooses once, .* use removal: gradual or gradual_soft"),
         ({"removal": "soft"}, "soft removal chooses once"),
         ({"removal": "greg"}, "greg removal chooses once"),
-        ({"removal": "sfp"}, "what sfp removal lowers learns on and grows back anyway; remove the key"),
-        ({"removal": "srfp"}, "what srfp removal lowers learns on"),
+        ({"removal": "sfp"}, "weights that sfp removal lowers keep learning, and grow back; remove the key"),
+        ({"removal": "srfp"}, "weights that srfp removal lowers keep learning"),
         ({"target": {"nodes": "latent"}, "scope": None}, "regrow is for weights, and the target is nodes"),
         ({"regrow": {"share": 1.0}}, "less than 1"),
         ({"regrow": {"samples": 100}}, "share"),
@@ -190,10 +189,31 @@ def test_regrowth_where_there_is_none(changes: dict[str, Any], message: str) -> 
 
 
 def test_every_criterion_has_a_name() -> None:
-    names = get_args(CriterionName)
-    kinds = [kind for form in get_args(get_args(AnyCriterion)[0]) for kind in get_args(form.__annotations__["kind"])]
-    assert sorted(names) == sorted(kinds)
-    assert set(names) <= set(FORMS)
+    """What recipes, and Python, can name is what the two lists of the core hold."""
+    assert CRITERIA.keys() == {word for member in criteria.CRITERIA for word in member.words}
+    assert REMOVALS.keys() == {word for member in removals.REMOVALS for word in member.words}
+    assert {*CRITERIA, *REMOVALS} <= set(FORMS)
+
+
+@pytest.mark.parametrize("word", CRITERIA)
+def test_a_criterion_of_a_recipe_is_that_of_python(word: str) -> None:
+    """Built from what the recipe says, it is the object that the word means in Python."""
+    base = NODES if CRITERIA[word].member.ranks_nodes() else WEIGHTS
+    assert stage(base, criterion=word).criterion.build() == criteria.criterion_of(word)
+    if "samples" in CRITERIA[word].model_fields:
+        built = stage(base, criterion={"kind": word, "samples": "all"}).criterion.build()
+        assert built == dataclasses.replace(criteria.criterion_of(word), samples="all")
+
+
+@pytest.mark.parametrize("word", REMOVALS)
+def test_a_removal_of_a_recipe_is_that_of_python(word: str) -> None:
+    wanted = {"kind": word} if word == "hard" else {"kind": word, "over": "30 steps"}
+    built = stage(WEIGHTS, removal=wanted, retrain=RETRAIN).removal.build(500, 100)
+    member = removals.BY_WORD[word]
+    assert type(built) is member
+    assert built.length == (0 if word == "hard" else 30)
+    if word not in ("hard", "soft"):
+        assert built == member(steps=30)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from compress import models
 from compress.data.sources import mnist_sample
 from compress.graph import stats
 from compress.recipe.schema import Stage
-from compress.run.choice import Pruned
 from compress.run.clock import Clock
 from compress.run.setting import Setting, unwatched
 from compress.run.stage import check_stage, run_stage
+from compress.select.pruned import Pruned
 from compress.slimming.shrink import slim
 
 SOFT = {"kind": "soft", "over": "5 steps"}

@@ -56,7 +56,7 @@ def test_a_network_in_the_middle_of_its_decay_is_folded_first(
 ) -> None:
     model = autoencoder(8, (1, 6, 6))
     model.load_state_dict(torch.load(trained, weights_only=True))
-    pruner = compress.SoftPruner(model, ["latent.*", "decoder.*"], 0.5, steps=10)
+    pruner = compress.Pruner(model, ["latent.*", "decoder.*"], sparsity=0.5, removal=compress.Soft(steps=10))
     for _ in range(4):
         pruner.step()
     torch.save(model.state_dict(), tmp_path / "middle.pt")

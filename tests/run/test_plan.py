@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from compress.remove.hard import Hard
-from compress.run.removals import schedule
 from typer.testing import Result
 
 from compress.files.spill import Shelved
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Stage
+from compress.remove.removals import Hard
 from compress.run import apply as apply_module
 from compress.run import plan as plan_module
 from compress.run.clock import Clock
 from compress.run.plan import times_chosen
+from compress.run.pruning import removal_of
 from compress.run.setting import unwatched
 
 Run = Callable[..., Result]
@@ -311,7 +311,7 @@ def test_no_retraining_takes_no_training(recipe: Path, trained: Path) -> None:
 def test_how_often_a_removal_chooses(removal: dict[str, Any], times: int) -> None:
     stage = {"target": {"nodes": ["1"]}, "criterion": "magnitude", "sparsity": 0.5, "removal": removal}
     stage["retrain"] = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
-    assert times_chosen(schedule(Stage.model_validate(stage), 10)[1]) == times
+    assert times_chosen(removal_of(Stage.model_validate(stage), 10)[1]) == times
     assert times_chosen(Hard()) == 1
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from compress.remove.soft import Soft
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -13,14 +12,15 @@ from compress.data.sources import from_npz
 from compress.errors import InputError, RunError, TargetError, UnsupportedModelError
 from compress.recipe.schema import Stage
 from compress.remove.pruner import Pruner
-from compress.run import node_choice, weight_choice
-from compress.run.choice import Pruned
+from compress.remove.removals import Soft
 from compress.run.clock import Clock
-from compress.run.removals import schedule
+from compress.run.pruning import removal_of
 from compress.run.setting import Setting, unwatched
 from compress.run.stage import check_stage, run_stage
+from compress.select import node_selection, weight_selection
 from compress.select.budgets import choose_nodes
 from compress.select.choose import choose
+from compress.select.pruned import Pruned
 from compress.slimming.shrink import slim
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
@@ -64,20 +64,20 @@ def setting(npz: Path) -> Setting:
     ],
 )
 def test_the_removal_within_the_retraining(removal: Any, steps: int) -> None:
-    total, found = schedule(stage(removal=removal, retrain=RETRAIN), steps_per_epoch=10)
-    assert (total, found.steps) == (20, steps)
+    total, found = removal_of(stage(removal=removal, retrain=RETRAIN), steps_per_epoch=10)
+    assert (total, found.length) == (20, steps)
     if isinstance(found, Soft):
-        assert found.decay(steps) == 0.0
-        assert found.decay(steps - 1) > 0
+        assert found.mask(steps) == 0.0
+        assert found.mask(steps - 1) > 0
 
 
 def test_a_decay_that_does_not_end_is_refused_with_what_it_would_need() -> None:
     slow = stage(removal={"kind": "soft", "factor": 0.9}, retrain=RETRAIN)
     with pytest.raises(InputError, match=r"the soft removal takes 132 steps .* retraining has 20 \(10 an epoch\)"):
-        schedule(slow, steps_per_epoch=10)
-    assert schedule(slow, steps_per_epoch=66)[1].steps == 132
+        removal_of(slow, steps_per_epoch=10)
+    assert removal_of(slow, steps_per_epoch=66)[1].length == 132
     with pytest.raises(InputError, match="takes 21 steps"):
-        schedule(stage(removal={"kind": "soft", "over": "21 steps"}, retrain=RETRAIN), steps_per_epoch=10)
+        removal_of(stage(removal={"kind": "soft", "over": "21 steps"}, retrain=RETRAIN), steps_per_epoch=10)
 
 
 # --- what cannot be run is told before, and where ---
@@ -384,7 +384,7 @@ def test_what_is_not_gone_is_told_as_such(setting: Setting, monkeypatch: pytest.
 
     monkeypatch.setattr(Pruner, "finalize", forgetful)
     model = network()
-    with pytest.raises(RunError, match=r"1: [\d,]+ entries that were to go are not zero after the removal"):
+    with pytest.raises(RunError, match=r"1: [\d,]+ pruned entries are not zero after the removal"):
         run_stage(model, stage(), 0, Pruned(), setting)
 
 
@@ -395,7 +395,7 @@ def test_more_or_less_than_was_asked_for_is_an_error(
     wanted = stage(target={"weights": ["*.weight"]}, scope=scope, sparsity=0.3)
     assert run_stage(network(), wanted, 0, Pruned(), setting)["pruned"] == {"layer": 2 * 86}.get(scope, 173)
     for other in (0.29, 0.31):
-        monkeypatch.setattr(weight_choice, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how))
+        monkeypatch.setattr(weight_selection, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how))
         with pytest.raises(RunError, match=r"\*\.weight: sparsity 0\.3 was asked for and 0\.\d+ is reached"):
             run_stage(network(), wanted, 0, Pruned(), setting)
 
@@ -406,9 +406,9 @@ def test_too_few_nodes_are_an_error(setting: Setting, monkeypatch: pytest.Monkey
         monkeypatch.undo()
         assert run_stage(network(), wanted, 0, Pruned(), setting)["pruned"] >= 4
         monkeypatch.setattr(
-            node_choice,
+            node_selection,
             "choose_nodes",
-            lambda known, scores, sparsity=None, params=None, **how: choose_nodes(known, scores, sparsity=0.125, **how),
+            lambda known, scores, measure, value, **how: choose_nodes(known, scores, "sparsity", 0.125, **how),
         )
         with pytest.raises(RunError, match=rf"was asked for and {text}\d* is reached"):
             run_stage(network(), wanted, 0, Pruned(), setting)
