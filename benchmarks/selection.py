@@ -28,8 +28,8 @@ from torch.nn.utils import prune
 
 from compress.report import plots
 from compress.run.provenance import cpu_name
-from compress.select import criteria
 from compress.select.choose import choose
+from compress.select.criteria.magnitude import magnitude
 from compress.select.scores import Scores
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "selection.json"
@@ -95,7 +95,7 @@ def _alone(measure: Callable[[int, str], Cell], size: int, dtype: str) -> Cell:
 
 def _ours(size: int, dtype: str) -> Cell:
     def run(weights: Sequence[Tensor]) -> list[Tensor]:
-        return choose([Scores(criteria.magnitude, weight) for weight in weights], SPARSITY)
+        return choose([Scores(magnitude, weight) for weight in weights], SPARSITY)
 
     weights = _weights(size, dtype)
     masks, seconds, wall, peak = _measured(run, weights)

@@ -18,13 +18,13 @@ from typing import Annotated
 
 import torch
 import typer
-from compress.select.nodes import Tap, ablation
 from torch import Tensor, nn
 
 from compress import tasks
 from compress.data import sources
 from compress.models import autoencoder
 from compress.run.provenance import cpu_name
+from compress.select.activations import Tap, ablation
 from compress.select.saliency import skeletonization
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "skeletonization.json"

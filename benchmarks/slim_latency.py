@@ -26,10 +26,8 @@ from torchvision.models.resnet import BasicBlock, ResNet, resnet18
 
 import compress
 from compress.export import latency
-from compress.graph.coupling import couplings
 from compress.models import MNIST_IMAGE, autoencoder, classifier
 from compress.run.provenance import cpu_name
-from compress.select.budgets import choose_nodes, masks_of, norms
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "slim_latency.json"
 BATCH_SIZES = (1, 32)
@@ -92,11 +90,8 @@ def built(case: Case, example: Tensor) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     dense, by_hand = with_biases(case.dense()), with_biases(case.by_hand())
     masked = copy.deepcopy(dense)
-    known = couplings(masked, example)
-    scores = {coupling: norms(masked, coupling) for coupling in known.matching(case.layers)}
-    with torch.no_grad():
-        for name, mask in masks_of(masked, choose_nodes(known, scores, sparsity=case.sparsity)).items():
-            masked.get_parameter(name).mul_(mask)
+    target = compress.nodes(case.layers)
+    compress.Pruner(masked, target, sparsity=case.sparsity, criterion="norms", example=example).finalize()
     slim = compress.slim(masked, example)
     shapes = [[entry.shape for entry in network.state_dict().values()] for network in (slim, by_hand)]
     if shapes[0] != shapes[1]:

@@ -23,20 +23,17 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from compress.remove.gradual import Gradual
-from compress.remove.hard import Hard
-from compress.remove.soft import Soft
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torchvision.models import resnet18
 
 from compress import models
-from compress.remove import decay
-from compress.remove.pruner import Pruner, Removal
+from compress.remove.pruner import Pruner
+from compress.remove.removals import GradualSoft, Hard, Removal, Soft
 from compress.report import plots
 from compress.run.provenance import cpu_name
 from compress.select.choose import LayerCollapseWarning
-from compress.select.targets import resolve
+from compress.select.targets import resolve, weights
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "training_step.json"
 FOREVER = 1_000_000  # steps: no removal is over within the benchmark
@@ -62,10 +59,10 @@ CASES = {
 }
 # name -> the removal, and whether gradients are masked: recipes do so where entries may leave the set, and under Muon
 WAYS: Mapping[str, tuple[Callable[[], Removal], bool]] = {
-    "soft": (lambda: Soft(decay.over(FOREVER)), False),
-    "soft, gradients masked": (lambda: Soft(decay.over(FOREVER)), True),
+    "soft": (lambda: Soft(steps=FOREVER), False),
+    "soft, gradients masked": (lambda: Soft(steps=FOREVER), True),
     "hard": (Hard, False),
-    "gradual soft": (lambda: Gradual(FOREVER, every=20, cohort=100), True),
+    "gradual soft": (lambda: GradualSoft(steps=FOREVER, every=20, cohort=100), True),
 }
 PLAIN, HOOKS = "no pruning", "torch.nn.utils.prune"
 
@@ -123,11 +120,12 @@ def training_step(network: nn.Module, inputs: Tensor, case: Case, way: str) -> C
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     pruner = None
     if way == HOOKS:
-        places = [(target.module, target.name) for target in resolve(network, [case.targets])]
+        places = [(target.module, target.name) for target in resolve(network, weights(case.targets))]
         prune.global_unstructured(places, prune.L1Unstructured, amount=case.sparsity)
     elif way != PLAIN:
         removal, masks = WAYS[way]
-        pruner = Pruner(network, [case.targets], case.sparsity, removal=removal(), mask_gradients=masks)
+        how = removal()
+        pruner = Pruner(network, case.targets, sparsity=case.sparsity, removal=how, mask_gradients=masks)
 
     def step() -> None:
         network(inputs).square().mean().backward()
@@ -143,7 +141,7 @@ def growth(repeats: int) -> tuple[list[int], list[float]]:
     """(weights, median seconds of `Pruner.step`) of square layers."""
     sizes, found = [], []
     for width in (256, 512, 1024, 2048, 4096):
-        pruner = Pruner(nn.Linear(width, width), sparsity=0.9, removal=Soft(decay.over(FOREVER)))
+        pruner = Pruner(nn.Linear(width, width), sparsity=0.9, removal=Soft(steps=FOREVER))
         seconds = []
         for _ in range(repeats):
             started = time.process_time()

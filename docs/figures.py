@@ -15,9 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from compress.remove.gradual import Gradual
-from compress.remove.hard import Hard
-from compress.remove.soft import Soft
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
@@ -26,7 +23,8 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import Dataset
 from compress.remove import decay
-from compress.remove.pruner import Pruner, Removal
+from compress.remove.pruner import Pruner
+from compress.remove.removals import Gradual, GradualSoft, Hard, Removal, Soft
 from compress.report import plots
 from compress.train import metrics
 from compress.train.loop import LRSchedule, Optimization, train
@@ -93,7 +91,7 @@ def draw_curves() -> None:
 def draw_fading(data: Dataset, dense: nn.Module) -> None:
     """The weights of one layer at five moments of a linear decay: the chosen ones move to zero, the others learn on."""
     model, moments = copy.deepcopy(dense), {}
-    pruner = Pruner(model, TARGETS, SPARSITY, removal=Soft(decay.over(STEPS, "linear")))
+    pruner = Pruner(model, TARGETS, sparsity=SPARSITY, removal=Soft(steps=STEPS, decay="linear"))
     weight = model.get_parameter(f"{LAYER}.weight_orig")  # what acts, while pruning goes on
 
     def keep(step: int) -> None:
@@ -119,16 +117,16 @@ def draw_losses(data: Dataset, dense: nn.Module) -> None:
     cohort = STEPS // 6
     ways: Mapping[str, Callable[[], Removal]] = {
         "hard": Hard,
-        "soft": lambda: Soft(decay.over(3 * STEPS // 5)),
-        "gradual": lambda: Gradual(3 * STEPS // 5, 20),
-        "gradual_soft": lambda: Gradual(3 * STEPS // 5 - cohort, 20, cohort, final=1e-3),
+        "soft": lambda: Soft(steps=3 * STEPS // 5),
+        "gradual": lambda: Gradual(steps=3 * STEPS // 5, every=20),
+        "gradual_soft": lambda: GradualSoft(steps=3 * STEPS // 5, every=20, cohort=cohort),
     }
     figure, axes = plots.canvas()
     start = test_loss(data, dense)
     axes.axhline(start, color=plots.COLOURS[-1], linestyle=":", label=f"dense: {start:.1f}")
     for number, (name, removal) in enumerate(ways.items()):
         model = copy.deepcopy(dense)
-        pruner = Pruner(model, TARGETS, SPARSITY, removal=removal())
+        pruner = Pruner(model, TARGETS, sparsity=SPARSITY, removal=removal())
         steps, losses = [0], [test_loss(data, model)]
 
         train_on(data, model, STEPS, "constant", pruner, partial(measure, data, model, steps, losses))

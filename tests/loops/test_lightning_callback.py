@@ -134,7 +134,9 @@ def test_a_checkpoint_loads_without_a_pruner_and_the_last_one_is_pruned(
 
 def test_the_sanity_check_sees_the_network_as_it_was(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     module, before = Validated(digits), digits.get_parameter("hidden.weight").clone()
-    callback = LightningPruning(lambda model, loop: Pruner(model, ["net.hidden.*"], sparsity=0.5, removal=Soft(steps=0)))
+    callback = LightningPruning(
+        lambda model, loop: Pruner(model, ["net.hidden.*"], sparsity=0.5, removal=Soft(steps=0))
+    )
     fit(module, samples, [callback], tmp_path, num_sanity_val_steps=1, max_epochs=1)
     sanity, after_the_epoch = module.seen
     assert sanity is not None
@@ -170,7 +172,9 @@ def test_a_trainer_of_pytorch_lightning_takes_it(
 
 def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     names = list(digits.state_dict())
-    too_long = LightningPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("4 epochs"))))
+    too_long = LightningPruning(
+        lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("4 epochs")))
+    )
     with pytest.raises(InputError, match="takes 32 steps and the loop has only 24"):
         fit(Module(digits), samples, [too_long], tmp_path)
     assert sorted(digits.state_dict()) == sorted(names)
@@ -195,7 +199,9 @@ def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_
 
 def test_weights_of_another_checkpoint_are_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
     def callbacks() -> list[Any]:
-        pruning = LightningPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("2 epochs"))))
+        pruning = LightningPruning(
+            lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("2 epochs")))
+        )
         return [pruning, lightning.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)]
 
     fit(Module(digits), samples, callbacks(), tmp_path)

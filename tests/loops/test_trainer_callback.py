@@ -165,7 +165,9 @@ def test_a_checkpoint_that_lies_elsewhere_has_to_be_named(
 
 
 def test_the_best_checkpoint_instead_of_the_last_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
-    pruning = TrainerPruning(lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("1 epoch"))))
+    pruning = TrainerPruning(
+        lambda model, loop: Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps("1 epoch")))
+    )
     settings = {"load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch"}
     with pytest.raises(InputError, match="load_best_model_at_end"):
         trainer(digits, samples, pruning, tmp_path, **settings).train()

@@ -395,7 +395,9 @@ def test_more_or_less_than_was_asked_for_is_an_error(
     wanted = stage(target={"weights": ["*.weight"]}, scope=scope, sparsity=0.3)
     assert run_stage(network(), wanted, 0, Pruned(), setting)["pruned"] == {"layer": 2 * 86}.get(scope, 173)
     for other in (0.29, 0.31):
-        monkeypatch.setattr(weight_selection, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how))
+        monkeypatch.setattr(
+            weight_selection, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how)
+        )
         with pytest.raises(RunError, match=r"\*\.weight: sparsity 0\.3 was asked for and 0\.\d+ is reached"):
             run_stage(network(), wanted, 0, Pruned(), setting)
 

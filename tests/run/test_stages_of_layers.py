@@ -11,8 +11,8 @@ from compress.data.sources import from_npz
 from compress.errors import TargetError
 from compress.recipe.schema import Stage
 from compress.run.clock import Clock
-from compress.run.setting import Setting, unwatched
 from compress.run.pruning import stage_selection
+from compress.run.setting import Setting, unwatched
 from compress.run.stage import check_stage, run_stage
 from compress.select.pruned import Pruned
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from compress.errors import InputError, TargetError
-from compress.select.criteria.magnitude import magnitude
 from compress.select.choose import LayerCollapseWarning, choose, collapsed, erk_counts, lowest, warn_of_collapse
+from compress.select.criteria.magnitude import magnitude
 from compress.select.scores import PIECE, Scores, removed_first
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from compress.select.criteria.magnitude import magnitude
 from compress.select.choose import choose
+from compress.select.criteria.magnitude import magnitude
 from compress.select.histogram import BINS, histogram
 from compress.select.scores import PIECE, Scores, removed_first
 

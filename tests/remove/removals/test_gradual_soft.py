@@ -32,7 +32,9 @@ def test_cohorts_decay_each_on_its_own():
     ramp, every, cohort, final = 12, 4, 6, 1e-3
     w = model.weight.detach().double().numpy().ravel().copy()
     start, age = w.copy(), np.full(100, -1)
-    pruner = Pruner(model, sparsity=0.6, removal=GradualSoft(steps=ramp + cohort, every=every, cohort=cohort, final=final))
+    pruner = Pruner(
+        model, sparsity=0.6, removal=GradualSoft(steps=ramp + cohort, every=every, cohort=cohort, final=final)
+    )
     x = final ** (1 / cohort)
     for step in range(1, ramp + cohort + 1):
         pruner.step()

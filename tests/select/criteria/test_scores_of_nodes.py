@@ -95,9 +95,7 @@ def scores(model: nn.Module, name: str, wanted: str, data: TrainingData, **optio
 
 
 def scoring(model: nn.Module, data: TrainingData) -> Scoring:
-    return Scoring(
-        model, torch.Generator(), lambda size: data.batches("train", size, "classify")(), F.cross_entropy
-    )
+    return Scoring(model, torch.Generator(), lambda size: data.batches("train", size, "classify")(), F.cross_entropy)
 
 
 def batches(data: TrainingData, size: int, count: int) -> Sequence[tuple[Tensor, Tensor]]:
@@ -172,9 +170,7 @@ def test_gradients_of_nodes_are_those_of_their_masked_columns(data: TrainingData
     with torch.no_grad():
         model.get_parameter("b.weight").mul_(torch.where(keep, 1.0, 0.25))
     found = criterion("taylor", samples=20).score_nodes([nodes], scoring(masked, data))[nodes]
-    torch.testing.assert_close(
-        found, change_by_factor(model, "a", *batches(data, 20, 1)[0]).abs(), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(found, change_by_factor(model, "a", *batches(data, 20, 1)[0]).abs(), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("reduce", ["sum", "abs", "square"])
