@@ -130,7 +130,7 @@ def test_sparsity_zero_and_near_one():
 
 @pytest.mark.parametrize("sparsity", [1.0, 1.5, -0.1, float("nan")])
 def test_sparsity_out_of_range(sparsity):
-    with pytest.raises(InputError, match="sparsity: found .*expected a number at least 0 and below 1"):
+    with pytest.raises(InputError, match=r"sparsity: found .*expected a number at least 0 and below 1"):
         choose([torch.rand(3)], sparsity)
 
 
