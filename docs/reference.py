@@ -6,8 +6,8 @@ recipes.md and commands.md are read in the repository as well as on the site, so
 markers, and a test fails where it has drifted from the code:
 
     <!-- keys: Training -->    a table of the keys of these definitions of the schema
-    <!-- forms: NpzData -->    what each of these definitions is; `removals`, `criteria_for_weights`, `criteria_for_nodes`
-                               and `criteria_for_both` stand for all of them
+    <!-- forms: NpzData -->    what each of these definitions is; `removals`, `criteria_for_weights`, `..._nodes` and
+                               `..._both` stand for all of them
     <!-- commands -->          every command with its example, arguments and options
 """
 
