@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import TargetError
-from compress.graph.coupling import Coupling, Couplings, couplings
+from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.recipe import schema
 from compress.remove.compensate import compensate, moments
@@ -40,13 +40,13 @@ class NodeChoice(Choice):
     def __init__(self, model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> None:
         super().__init__(stage, pruned, chance_of(setting, number))
         self._model, self._setting = model, setting
-        self._known = couplings(model, setting.example)
+        self._known = setting.couplings(model)
         self._coupled = self._known.matching(layers_of(stage))
         if isinstance(criterion := stage.criterion, schema.PrincipalAxes):
             axes = setting.journal.note(
                 "axes", lambda: [_to_axes(model, coupling, criterion, setting) for coupling in self._coupled]
             )
-            self._known = couplings(model, setting.example)
+            self._known = setting.couplings(model)
             self._coupled = self._known.matching(axes)
         self._keep = dict(pruned.keep_nodes)
         members = [

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from compress import tasks
 from compress.data.dataset import TrainingData
+from compress.graph.coupling import Couplings
+from compress.graph.traced_once import TracedOnce
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.run.clock import Clock
@@ -120,12 +122,21 @@ class Setting:
     clock: Clock
     journal: Journal = field(default_factory=Journal)
     ranks: Ranks = ALONE
+    traced: TracedOnce = field(default_factory=TracedOnce)
 
     @property
     def example(self) -> Tensor:
         """Two random inputs."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
+
+    def couplings(self, model: nn.Module) -> Couplings:
+        """What shrinks together in the run's network; all that asks shares one trace.
+
+        Raises:
+            UnsupportedModelError: it cannot be traced.
+        """
+        return self.traced.couplings(model, self.example)
 
     @property
     def steps_per_epoch(self) -> int:

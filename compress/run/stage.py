@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from compress.errors import InputError, RunError
-from compress.graph.coupling import couplings
 from compress.recipe import schema
 from compress.remove.pruner import Pruner, Removal
 from compress.run.choice import Choice, Pruned
@@ -195,7 +194,7 @@ def _going(model: nn.Module, stage: schema.Stage) -> int:
 def _going_nodes(model: nn.Module, stage: schema.Stage, setting: Setting, pruned: Pruned) -> int:
     """As many as if the scores of all widths were alike, which is as good a guess as any."""
     assert isinstance(stage.target, schema.Nodes)
-    known = couplings(model, setting.example)
+    known = setting.couplings(model)
     scores = even_scores(known.matching(stage.target.nodes))
     keep = choose_within(known, scores, stage, stage.goes, pruned.keep_nodes)
     pruned.keep_nodes |= keep
