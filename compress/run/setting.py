@@ -19,7 +19,8 @@ from compress.run.journal import Journal
 from compress.tasks import Task
 from compress.train import metrics
 from compress.train.distill import Teacher
-from compress.train.loop import Optimization, Training, train
+from compress.train.loop import Training, train
+from compress.train.optimizers import Optimization
 from compress.train.ranks import ALONE, Ranks
 
 EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory scarcer
