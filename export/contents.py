@@ -157,7 +157,7 @@ def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) 
         if network is None:
             return {}
         known = couplings(*network)
-        found["nodes"] = _nodes(known, _cuttable(network, found))
+        found["nodes"] = _nodes(known, _cuttable(network[0], known, found))
         found["macs"] = stats.measure(*network).macs
     except Exception as error:  # whatever a stranger's program raises, its tensors can be told
         found["note"] = str(error)
@@ -165,9 +165,9 @@ def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) 
     return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
 
 
-def _cuttable(network: Network, found: dict[str, Any]) -> Mapping[str, int]:
+def _cuttable(model: nn.Module, known: Couplings, found: dict[str, Any]) -> Mapping[str, int]:
     try:
-        return cuttable(*network)
+        return cuttable(model, known)
     except UnsupportedModelError as error:
         found["note"] = str(error)
         return {}

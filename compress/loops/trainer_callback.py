@@ -28,7 +28,7 @@ STATE = "softprune.pt"
 class TrainerPruning(TrainerCallback):
     """Prunes the Trainer's model while it trains, and keeps its state in the Trainer's checkpoints.
 
-    TrainerPruning(lambda model, loop: Pruner(model, "*.fc1.weight", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
+    TrainerPruning(lambda model, loop: Pruner(model, "*.fc1.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
     """
 
     def __init__(self, make: Maker, *, resume_from: str | os.PathLike[str] | None = None) -> None:

@@ -248,7 +248,7 @@ class _Shapes:
 def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any]]:
     """Cut the zeros out, and prove the result on random and on real inputs."""
     masked.eval()
-    small = slim(masked, setting.example, tolerance=TOLERANCE)
+    small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
     difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
     return small, {

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 import compress.export
@@ -13,6 +12,7 @@ from compress.errors import InputError
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
+from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model, require_room
 from compress.run.output import whole_folder
 
@@ -70,14 +70,7 @@ def _recipe_of(source: Path) -> schema.Recipe:
     text = read_weights(source).metadata.get("recipe")
     if text is None:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
-    try:
-        found = schema.Recipe.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "all of it"
-        raise InputError(
-            f"the recipe inside {source} is damaged ({key}: {first['msg']}): name one with --recipe"
-        ) from None
+    found = noted_recipe(text, str(source))
     if isinstance(found.model, schema.FactoryModel):
         raise InputError(
             f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "

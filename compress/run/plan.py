@@ -15,7 +15,6 @@ from torch import nn
 
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
-from compress.graph.coupling import couplings
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
@@ -79,7 +78,7 @@ def plan(
     dense = copy.deepcopy(network)
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
-    kept = couplings(network, setting.example).kept
+    kept = setting.couplings(network).kept
     evaluation = _seconds_of_evaluation(network, setting, now)
     stages, slimming = [], 0.0
     for found in rehearse.rehearse(recipe, network, pruned, setting, place, now):
@@ -150,7 +149,7 @@ def _slim_size(network: nn.Module, setting: Setting) -> dict[str, int]:
     """Where nothing can be cut out, of which `rehearse` warns, the size of the network with its zeros."""
     network.eval()
     try:
-        return _size(slim(network, setting.example), setting)
+        return _size(slim(network, setting.example, known=setting.couplings(network)), setting)
     except UnsupportedModelError:
         return _size(network, setting)
 

@@ -73,7 +73,11 @@ class Trial:
             return {"failed": str(error)}
         if self.stages and not any(stage["pruned"] for stage in found):
             return {"failed": "nothing goes at a level this low"}
-        small = slim(model.eval(), setting.example, tolerance=TOLERANCE) if self.stages else dense
+        small = (
+            slim(model.eval(), setting.example, tolerance=TOLERANCE, known=setting.couplings(model))
+            if self.stages
+            else dense
+        )
         example = setting.example.cpu()
         size = stats.measure(small.cpu(), example)
         return {
