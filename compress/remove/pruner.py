@@ -115,7 +115,7 @@ class Pruner:
         self._finalized = False
         self.share = 0.0
         """How much of what goes in the end is in the set, in [0, 1]."""
-        self._factor = 1.0  # of what the pruned entries fade from
+        self._factor = 1.0  # of all pruned entries, if they have one in common
         self._places: list[Place] = []
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
@@ -156,7 +156,8 @@ class Pruner:
     def hold(self) -> None:
         """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
         if self._places:
-            type(self._places[0][1]).place(self._places, self._factor)
+            one = self.removal.together or self._factor == 0
+            type(self._places[0][1]).place(self._places, self._factor if one else None)
 
     def finalize(self) -> None:
         """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
@@ -184,7 +185,7 @@ class Pruner:
     def take(self, share: float = 1.0) -> None:
         """Choose anew what goes: `share` of all that goes in the end.
 
-        All of it fades from where it stands at this moment; what leaves the set lives on from there.
+        Who joins the set decays from its present value, and who leaves it trains on from its present value.
         """
         self.hold()  # the optimizer has moved the weights since
         before = self._tensors()
@@ -200,15 +201,17 @@ class Pruner:
 
     @torch.no_grad()
     def fade_to(self, factor: float) -> None:
-        """All pruned entries stand at `factor` times what they fade from, at the end of this step; 0 is for good."""
+        """All pruned entries act as `factor` times their start at the end of this step; 0 is for good."""
         self._factor = factor
-        if factor == 0:
-            for (module, method), (_, _, pruned) in zip(self._places, self._tensors(), strict=True):
-                method.vanish(module, pruned)
+        for module, method in self._places:
+            if factor == 0:
+                method.vanish(module)
+            elif not self.removal.together:
+                method.fade_to(module, factor)
 
     @torch.no_grad()
     def fade_by(self, factor: float) -> None:
-        """All pruned entries stand at `factor` times where they stood."""
+        """The mask of every pruned entry is multiplied by `factor`."""
         for module, method in self._places:
             method.fade_by(module, factor)
 
@@ -221,8 +224,8 @@ class Pruner:
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
         """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
-        for orig, _, pruned in self._tensors():
-            orig.mul_(torch.where(pruned, factor, 1.0))
+        for module, method in self._places:
+            tensors(module, method._tensor_name)[0].mul_(method.lowered(module, factor))
 
     # --- resuming ---
 
