@@ -160,11 +160,12 @@ class FileRecipe(TypedDict):
 
 
 class LookedInto(TypedDict, total=False):
-    """What is known where the network that a file holds is known; `note` is why it is not."""
+    """What cannot be known of every file; `note` is why nodes and macs are not, where there should be some."""
 
     nodes: FileNodes
     macs: int
     note: str
+    recipe: FileRecipe
 
 
 class FileContents(LookedInto):
@@ -176,4 +177,3 @@ class FileContents(LookedInto):
     layers: list[FileLayer]
     tensors: list[FileTensor]
     metadata: dict[str, str]
-    recipe: NotRequired[FileRecipe]

@@ -151,12 +151,7 @@ class Taken(TypedDict):
     of: Annotated[Positive, "Entries or nodes of the target."]
 
 
-class StageResult(Taken):
-    before_removal: Annotated[Metric, "Just before the last of what is pruned became exactly zero."]
-    after_removal: Annotated[Metric, "At the end of the stage."]
-    steps: Annotated[Count, "Optimizer steps of the retraining."]
-    removal_steps: Annotated[Count, "Steps until what is pruned was exactly zero; 0 for hard removal."]
-    epoch_losses: Annotated[list[float], "Mean training loss of each epoch."]
+class StageFigures(TypedDict):
     curve: NotRequired[
         Annotated[
             CurvePoints,
@@ -172,6 +167,14 @@ class StageResult(Taken):
             "where the criterion measures nothing (random, principal_axes).",
         ]
     ]
+
+
+class StageResult(Taken, StageFigures):
+    before_removal: Annotated[Metric, "Just before the last of what is pruned became exactly zero."]
+    after_removal: Annotated[Metric, "At the end of the stage."]
+    steps: Annotated[Count, "Optimizer steps of the retraining."]
+    removal_steps: Annotated[Count, "Steps until what is pruned was exactly zero; 0 for hard removal."]
+    epoch_losses: Annotated[list[float], "Mean training loss of each epoch."]
     seconds: Annotated[NotNegative, "Of the retraining."]
 
 
@@ -180,7 +183,7 @@ class StageResult(Taken):
 FileKind = Literal["safetensors", "safetensors_gzip", "onnx", "onnx_gzip", "pt2", "pt2_gzip"]
 ZIPPED: Mapping[Format, FileKind] = {"safetensors": "safetensors_gzip", "onnx": "onnx_gzip", "pt2": "pt2_gzip"}
 
-FileBytes = Annotated[
+FileSizes = Annotated[
     dict[FileKind, Positive],
     "Of the files; a format that was not asked for is absent.",
     Limits(dependentRequired={plain: [zipped] for plain, zipped in ZIPPED.items()}),
@@ -220,7 +223,7 @@ class Size(TypedDict):
 @also(**{"if": {"properties": {"bytes": {"required": ["onnx"]}}}, "then": {"required": ["latency_ms"]}})
 class ModelResult(Size):
     metric: Metric
-    bytes: FileBytes
+    bytes: FileSizes
     latency_ms: NotRequired[Latencies]
 
 

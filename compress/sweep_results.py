@@ -72,7 +72,7 @@ class ComparedRun(ComparedCell):
     lr: float | None
     seed: int
     value: float | None
-    stage: dict[str, object] | None
+    stage: dict[str, object]
 
 
 Way = Literal["removal", "criterion", "scope"]
@@ -103,7 +103,7 @@ class ComparedLevel(TypedDict):
     rivals: dict[str, RivalFigures]
 
 
-class Grid(TypedDict):
+class ComparedGrid(TypedDict):
     """What a comparison runs over."""
 
     stage: int
@@ -115,7 +115,7 @@ class Grid(TypedDict):
     rivals: list[RivalNames]
 
 
-class ComparedRuns(Sweep, Grid):
+class ComparedRuns(Sweep, ComparedGrid):
     dense: list[ComparedDense]
     tuning: list[ComparedRun]
     cells: list[ComparedRun]

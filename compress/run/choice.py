@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Member
 from compress.recipe import schema
+from compress.results import Histogram
 from compress.run.setting import EVALUATION_BATCH, Setting
 from compress.select.histogram import histogram
 from compress.select.scores import Scores
@@ -57,7 +58,7 @@ class Choice(ABC):
 
     def __init__(self, stage: schema.Stage, pruned: Pruned, chance: torch.Generator) -> None:
         self._stage, self._pruned, self._chance = stage, pruned, chance
-        self.histograms: list[dict[str, Any]] = []
+        self.histograms: list[Histogram] = []
         """How the scores were spread when first all that goes was chosen; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
 
@@ -140,7 +141,9 @@ class Choice(ABC):
         largest = sorted(groups, key=lambda group: -sum(mask.numel() for mask in group[2]))[:HISTOGRAMS]
         for name, scores, keep in largest:
             if (found := histogram(scores, keep)) is not None:
-                self.histograms.append({**({} if name is None else {"of": name}), **found})
+                if name is not None:
+                    found["of"] = name
+                self.histograms.append(found)
 
     @abstractmethod
     def _masks(self, sparsity: float, gone: Mapping[str, Tensor]) -> dict[str, Tensor]: ...

@@ -1,19 +1,20 @@
 """`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
 
 import os
-from typing import Any
 
 import torch
 from pydantic import ValidationError
 
+from compress.documents import FileContents
 from compress.export import contents
 from compress.files.checkpoint import Weights, rebuild
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run.building import build_model, require_room
+from compress.run.entries import recipe_values
 
 
-def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileContents:
     """`contents.inspect`, and beside it, where a recipe is noted in the file, "recipe" as data and as YAML.
 
     The network of weights is known where the recipe names one of this package's. A factory is not called: to look
@@ -31,7 +32,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str,
         found["recipe"] = {
             "brief": brief_yaml(recipe),
             "whole": resolved_yaml(recipe),
-            "values": recipe.model_dump(mode="json"),
+            "values": recipe_values(recipe),
         }
     return found
 

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -12,8 +11,10 @@ from compress.errors import InputError, RunError
 from compress.graph.coupling import couplings
 from compress.recipe import schema
 from compress.remove.pruner import Pruner, Removal
+from compress.results import Metric, StageFigures, StageResult, Taken
 from compress.run.choice import Choice, Pruned
 from compress.run.curve import Curve
+from compress.run.entries import taken
 from compress.run.node_choice import NodeChoice, choose_within, even_scores
 from compress.run.removals import schedule
 from compress.run.setting import Setting, optimization
@@ -23,7 +24,7 @@ from compress.train.distill import Teacher
 from compress.train.loop import Training, only_trainable
 
 
-def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
     """Prune `model` in place as `stage` says; afterwards what was chosen is exactly zero and names are plain.
 
     Args:
@@ -42,12 +43,12 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
 
 
-def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
     steps, removal = schedule(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, pruned)
     training, curve, journal = Training(), Curve(steps), setting.journal
 
-    def before_removal(step: int) -> dict[str, float]:
+    def before_removal(step: int) -> Metric:
         found = setting.evaluate(model)
         setting.watcher.measured("before_removal", found, step)
         return found
@@ -78,6 +79,11 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
+    figures: StageFigures = {}
+    if training.steps:
+        figures["curve"] = curve.document()
+    if chosen.histograms:
+        figures["scores"] = chosen.histograms
     return {
         **_taken(stage, chosen),
         "before_removal": journal.noted("before_removal"),
@@ -85,8 +91,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         "steps": training.steps,
         "removal_steps": removal.steps,
         "epoch_losses": training.losses,
-        **({"curve": curve.document()} if training.steps else {}),
-        **({"scores": chosen.histograms} if chosen.histograms else {}),
+        **figures,
         "seconds": setting.clock.spent("training") - earlier,
     }
 
@@ -110,20 +115,9 @@ def _pruner(model: nn.Module, stage: schema.Stage, chosen: Choice, removal: Remo
     return pruner
 
 
-def _taken(stage: schema.Stage, chosen: Choice) -> dict[str, Any]:
-    """Of what, how, and how much has gone."""
+def _taken(stage: schema.Stage, chosen: Choice) -> Taken:
     count, total = chosen.count
-    return {
-        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
-        "target": describe_target(stage),
-        "criterion": stage.criterion.model_dump(),
-        "removal": stage.removal.model_dump(mode="json"),
-        "measure": stage.level[0],
-        "asked": chosen.asked,
-        "achieved": chosen.achieved,
-        "pruned": count,
-        "of": total,
-    }
+    return taken(stage, describe_target(stage), asked=chosen.asked, achieved=chosen.achieved, pruned=count, of=total)
 
 
 def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Choice, earlier_ones: bool) -> None:
