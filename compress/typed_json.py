@@ -4,7 +4,7 @@ What Python's types cannot say stands behind them in `Annotated`: text is a desc
 schema. What they cannot say of a TypedDict as a whole is said by `also`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -50,7 +50,6 @@ def _schema_of(kind: object, definitions: dict[str, Schema]) -> Schema:
         return {}
     if isinstance(kind, type) and is_typeddict(kind):
         if kind.__name__ not in definitions:
-            definitions[kind.__name__] = {}  # found from here on, where it holds itself
             definitions[kind.__name__] = _of_typed_dict(kind, definitions)
         return {"$ref": f"#/$defs/{kind.__name__}"}
     origin, inner = get_origin(kind), get_args(kind)
@@ -61,7 +60,7 @@ def _schema_of(kind: object, definitions: dict[str, Schema]) -> Schema:
     if origin is Literal:
         return {"const": inner[0]} if len(inner) == 1 else {"enum": list(inner)}
     if origin in (Union, UnionType):
-        return {"anyOf": [_schema_of(form, definitions) for form in inner]}
+        return _any_of([_schema_of(form, definitions) for form in inner])
     if origin is list:
         return {"type": "array", "items": _schema_of(inner[0], definitions)}
     if origin is dict:
@@ -69,6 +68,14 @@ def _schema_of(kind: object, definitions: dict[str, Schema]) -> Schema:
         limits = {} if names == {"type": "string"} else {"propertyNames": names}
         return {"type": "object", **limits, "additionalProperties": values}
     raise TypeError(f"{kind} has no JSON schema here")
+
+
+def _any_of(forms: Sequence[Schema]) -> Schema:
+    """As one schema where it can be, for the sake of its mistakes: keywords of one type say nothing of another."""
+    types = [form.get("type") for form in forms]
+    if not all(types):
+        return {"anyOf": forms}
+    return {keyword: value for form in forms for keyword, value in form.items()} | {"type": types}
 
 
 def _annotated(found: Schema, notes: Iterable[str | Limits]) -> Schema:
