@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 import compress.export
+from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
@@ -21,7 +21,7 @@ FORMATS = ("onnx", "safetensors", "pt2")
 
 def export(
     source: Path, recipe: str | None, out: Path, formats: Sequence[str] = FORMATS, changes: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Exported:
     """Write `source` in the given formats into the folder `out`, as `model.onnx` and so on.
 
     Args:
@@ -30,7 +30,7 @@ def export(
         changes: to the recipe, as "model.latent=16".
 
     Returns:
-        {"files": {name: {"bytes", "difference"?}}}; the difference is that from torch.
+        What was written, by name.
 
     Raises:
         CheckpointError: `source` is no file of weights, or not of this network.
@@ -57,13 +57,12 @@ def export(
             differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
-        return {
-            "files": {
-                file.name: {"bytes": file.stat().st_size}
-                | ({"difference": differences[file.name]} if file.name in differences else {})
-                for file in sorted(folder.iterdir())
-            }
+        files: dict[str, ExportedFile] = {
+            file.name: {"bytes": file.stat().st_size} for file in sorted(folder.iterdir())
         }
+    for name, difference in differences.items():
+        files[name]["difference"] = difference
+    return {"files": files}
 
 
 def _recipe_of(source: Path) -> schema.Recipe:

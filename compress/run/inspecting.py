@@ -1,10 +1,10 @@
 """`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
 
 import os
-from typing import Any
 
 import torch
 
+from compress.documents import FileContents
 from compress.errors import RecipeError
 from compress.export import contents
 from compress.files.checkpoint import Weights, rebuild
@@ -12,9 +12,10 @@ from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model, require_room
+from compress.run.entries import recipe_values
 
 
-def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileContents:
     """`contents.inspect`, and beside it, where a recipe is noted in the file, "recipe" as data and as YAML.
 
     The network of weights is known where the recipe names one of this package's. A factory is not called: to look
@@ -32,7 +33,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str,
         found["recipe"] = {
             "brief": brief_yaml(recipe),
             "whole": resolved_yaml(recipe),
-            "values": recipe.model_dump(mode="json"),
+            "values": recipe_values(recipe),
         }
     return found
 
