@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
 from compress.sweep.compare.document import markdown
+from compress.sweep_results import Comparison
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -259,7 +260,7 @@ def split() -> str:
 
 def rivals(name: str) -> str:
     """A comparison of removals or criteria: its command, its table and its curves."""
-    results = measured(f"rivals/{name}")
+    results = cast(Comparison, measured(f"rivals/{name}"))
     text = re.sub(r"^#+ (.*)$", r"**\1**", markdown(results), flags=re.MULTILINE)  # its headings are of another page
     return f"```\n{command(name)}\n```\n\n{text}\n![{name}](benchmarks/rivals/{name}.svg)"
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compress.graph.coupling import couplings as couplings
     from compress.loops.accelerate_loop import AcceleratePruning as AcceleratePruning
     from compress.loops.lightning_callback import LightningPruning as LightningPruning
+    from compress.loops.pruning import TrainingLength as TrainingLength
     from compress.loops.trainer_callback import TrainerPruning as TrainerPruning
     from compress.remove.masks import SoftPruningMethod as SoftPruningMethod
     from compress.remove.pruner import Pruner as Pruner
@@ -93,6 +94,7 @@ _HOMES = {
     "AcceleratePruning": "compress.loops.accelerate_loop",
     "LightningPruning": "compress.loops.lightning_callback",
     "TrainerPruning": "compress.loops.trainer_callback",
+    "TrainingLength": "compress.loops.pruning",
     **dict.fromkeys(_CRITERIA, "compress.select.criteria"),
     **dict.fromkeys(_REMOVALS, "compress.remove.removals"),
     **dict.fromkeys(_ERRORS, "compress.errors"),

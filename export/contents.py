@@ -4,11 +4,12 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
 from compress.errors import InputError, UnsupportedModelError
 from compress.export.onnx_reading import read_onnx
 from compress.export.program_file import load_program, quiet, runnable
@@ -34,7 +35,7 @@ def _unknown(weights: Weights) -> Network | None:
 
 def inspect(
     path: str | os.PathLike[str], network_of: Callable[[Weights], Network | None] = _unknown, *, trusted: bool = False
-) -> dict[str, Any]:
+) -> FileContents:
     """Describe a file of weights, a program or an ONNX model; it is read once.
 
     Args:
@@ -43,16 +44,8 @@ def inspect(
             read and its nodes and multiply-adds are not.
 
     Returns:
-        {"file", "format", "bytes", "entries", "zeros", "macs"?, "layers", "tensors", "nodes"?, "note"?, "metadata"};
-        what cannot be known is absent. Masks of a model that is being pruned count as folded.
-        tensors: [{"name", "shape", "dtype", "entries", "zeros", "zero_rows"?, "zero_columns"?}], where rows are along
-            the first dimension and columns along the second.
-        layers: [{"name", "tensors": names, "shape": that of the largest, "entries", "zeros", "weights": entries that
-            can go one by one, "rows", "zero_rows", "columns", "zero_columns" of all of its matrices, "macs"?}].
-        macs: multiply-adds for one sample, as `stats.measure` counts them.
-        nodes: {"prunable": [{"name", "layers", "nodes", "cuttable"}], "kept": [{"layer", "reason"}]}; "cuttable" nodes
-            are those that `slim` would cut out of the file as it is.
-        note: why "nodes" and "macs" are not there, where there should be some.
+        What cannot be known is absent. Masks of a model that is being pruned count as folded; multiply-adds are those
+        for one sample, as `stats.measure` counts them.
 
     Raises:
         InputError: there is no such file, it is damaged, or of another kind.
@@ -60,7 +53,7 @@ def inspect(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is {'a folder' if path.exists() else 'no file'}: name a file to look into")
-    found: dict[str, Any] = {}
+    found: LookedInto = {}
     tensors: Iterable[tuple[str, Tensor]]
     metadata: Mapping[str, str] = {}
     per_layer: Mapping[str, int] = {}
@@ -89,7 +82,8 @@ def inspect(
             total, per_layer = _onnx_macs(graph)
         except Exception as error:  # a stranger's graph may be anything
             total, found["note"] = None, f"its multiply-adds do not follow from its graph: {error}"
-        found |= {} if total is None else {"macs": total}
+        if total is not None:
+            found["macs"] = total
     return {
         "file": str(path),
         "format": path.suffix[1:],
@@ -103,9 +97,9 @@ def inspect(
     }
 
 
-def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
+def _describe(name: str, tensor: Tensor) -> FileTensor:
     nonzero = (tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor) != 0  # float8
-    found = {
+    found: FileTensor = {
         "name": name,
         "shape": list(tensor.shape),
         "dtype": str(tensor.dtype).removeprefix("torch."),
@@ -113,29 +107,33 @@ def _describe(name: str, tensor: Tensor) -> dict[str, Any]:
         "zeros": tensor.numel() - int(nonzero.count_nonzero()),
     }
     if tensor.ndim > 1 and tensor.numel():
-        for dim, what in enumerate(("zero_rows", "zero_columns")):
-            along = nonzero.movedim(dim, 0).flatten(1).any(1)
-            found[what] = len(along) - int(along.count_nonzero())
+        found["zero_rows"], found["zero_columns"] = (_without_any(nonzero, dim) for dim in (0, 1))
     return found
 
 
-def _grouped(described: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _without_any(nonzero: Tensor, dim: int) -> int:
+    """How many slices along a dimension are nothing but zeros."""
+    along = nonzero.movedim(dim, 0).flatten(1).any(1)
+    return len(along) - int(along.count_nonzero())
+
+
+def _grouped(described: Iterable[FileTensor]) -> dict[str, list[FileTensor]]:
     """Tensors of floating-point numbers by layer; a norm's statistics go with its scale."""
     floats = [tensor for tensor in described if "float" in tensor["dtype"]]
     layers = {layer_of(tensor["name"]) for tensor in floats}
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[FileTensor]] = {}
     for tensor in floats:
         path = tensor["name"].rpartition(".")[0]
         found.setdefault(path if path in layers else layer_of(tensor["name"]), []).append(tensor)
     return found
 
 
-def _layer(name: str, tensors: list[dict[str, Any]], per_layer: Mapping[str, int]) -> dict[str, Any]:
+def _layer(name: str, tensors: list[FileTensor], per_layer: Mapping[str, int]) -> FileLayer:
     matrices = [tensor for tensor in tensors if "zero_rows" in tensor]
-    return {
+    found: FileLayer = {
         "name": name,
         "tensors": [tensor["name"] for tensor in tensors],
-        "shape": max(tensors, key=lambda tensor: int(tensor["entries"]))["shape"],
+        "shape": max(tensors, key=lambda tensor: tensor["entries"])["shape"],
         "entries": sum(tensor["entries"] for tensor in tensors),
         "zeros": sum(tensor["zeros"] for tensor in tensors),
         "weights": sum(tensor["entries"] for tensor in matrices),
@@ -143,21 +141,23 @@ def _layer(name: str, tensors: list[dict[str, Any]], per_layer: Mapping[str, int
         "zero_rows": sum(tensor["zero_rows"] for tensor in matrices),
         "columns": sum(tensor["shape"][1] for tensor in matrices),
         "zero_columns": sum(tensor["zero_columns"] for tensor in matrices),
-        **({"macs": per_layer[name]} if name in per_layer else {}),
     }
+    if name in per_layer:
+        found["macs"] = per_layer[name]
+    return found
 
 
 # --- what a network does, beside what it holds ---
 
 
-def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) -> dict[str, int]:
+def _look_into(network_of: Callable[[], Network | None], found: LookedInto) -> dict[str, int]:
     """Add the multiply-adds and the nodes of a network to `found`, or why they are not known; those of its layers."""
     try:
         network = network_of()
         if network is None:
             return {}
         known = couplings(*network)
-        found["nodes"] = _nodes(known, _cuttable(network, found))
+        found["nodes"] = _nodes(known, _cuttable(network[0], known, found))
         found["macs"] = stats.measure(*network).macs
     except Exception as error:  # whatever a stranger's program raises, its tensors can be told
         found["note"] = str(error)
@@ -165,15 +165,15 @@ def _look_into(network_of: Callable[[], Network | None], found: dict[str, Any]) 
     return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
 
 
-def _cuttable(network: Network, found: dict[str, Any]) -> Mapping[str, int]:
+def _cuttable(model: nn.Module, known: Couplings, found: LookedInto) -> Mapping[str, int]:
     try:
-        return cuttable(*network)
+        return cuttable(model, known)
     except UnsupportedModelError as error:
         found["note"] = str(error)
         return {}
 
 
-def _nodes(known: Couplings, goes: Mapping[str, int]) -> dict[str, Any]:
+def _nodes(known: Couplings, goes: Mapping[str, int]) -> FileNodes:
     return {
         "prunable": [
             {

@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.documents import Timed
 from compress.errors import InputError
 from compress.export.onnx_reading import let_go, read_onnx
+from compress.results import LatencyResult
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -66,18 +68,25 @@ class Timings:
         medians = [np.median(self.milliseconds[key, batch], axis=1) for key in (name, other)]
         return float(np.median(medians[0] / medians[1]))
 
-    def document(self, reference: str) -> dict[str, Any]:
+    def document(self, reference: str) -> Timed:
         """The summary as JSON has it, with quantiles, and each model's `ratio` to the model called `reference`."""
         return {
             "threads": self.threads,
             "models": {
-                name: {
-                    batch: asdict(latency)
-                    | {"ratio": self.ratio(name, reference, int(batch)), "quantiles": self.quantiles(name, int(batch))}
-                    for batch, latency in batches.items()
-                }
+                name: {batch: self._entry(name, batch, latency, reference) for batch, latency in batches.items()}
                 for name, batches in self.summary().items()
             },
+        }
+
+    def _entry(self, name: str, batch: str, latency: Latency, reference: str) -> LatencyResult:
+        return {
+            "p50": latency.p50,
+            "p90": latency.p90,
+            "p99": latency.p99,
+            "min": latency.min,
+            "runs": latency.runs,
+            "ratio": self.ratio(name, reference, int(batch)),
+            "quantiles": self.quantiles(name, int(batch)),
         }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from compress.loops.pruning import Loop
+from compress.loops.pruning import TrainingLength
 from compress.models import from_factory
 from compress.recipe import schema
 
@@ -77,7 +77,7 @@ def test_the_pruners_of_loops_can_be_made(folder: Path) -> None:
     made = importlib.import_module(name.removesuffix(".py"))
     for make, steps in ((made.make, 24), (made.make_gradual, 70)):
         model = nn.ModuleDict({"hidden": nn.Linear(20, 10)})
-        assert make(model, Loop(total=40, per_epoch=8)).removal.steps == steps
+        assert make(model, TrainingLength(total=40, per_epoch=8)).removal.steps == steps
 
 
 def test_the_line_for_timm() -> None:

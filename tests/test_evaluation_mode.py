@@ -91,7 +91,7 @@ PLACES = ("body.2", "head")
 
 LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "couplings": lambda model, _: couplings(model, EXAMPLE),
-    "cuttable": lambda model, _: cuttable(model, EXAMPLE),
+    "cuttable": lambda model, _: cuttable(model, couplings(model, EXAMPLE)),
     "slim": lambda model, _: compress.slim(model, EXAMPLE),
     "prove_same": lambda model, _: prove_same(model, copy.deepcopy(model), [EXAMPLE], 0.0),
     "prove_file": lambda model, _: prove_file(model, copy.deepcopy(model).eval(), EXAMPLE, 1e-5, "a copy"),

@@ -22,6 +22,7 @@ from compress.report.visible import visible
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from compress.results import UsedData
     from compress.run.setting import Watcher
 
 STARTED = time.perf_counter()
@@ -45,7 +46,7 @@ def say(line: str) -> None:
     Console(highlight=False, soft_wrap=True).print(Text(visible(line)))
 
 
-def note(data: dict[str, Any]) -> None:
+def note(data: "UsedData") -> None:
     """What a reader of the results should know about the data, if anything."""
     if "note" in data:
         people().print(Text.assemble(("note: ", "yellow"), visible(data["note"])))

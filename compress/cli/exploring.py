@@ -152,8 +152,9 @@ def search(
     with reporting(debug, interrupted=f"interrupted: finished trials are kept in {cache}"):
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
+        from compress.sweep_results import BoundKind
 
-        given: dict[bounds.Kind, str | None] = {
+        given: dict[BoundKind, str | None] = {
             "loss": max_loss,
             "accuracy_drop": max_drop,
             "params": max_params,

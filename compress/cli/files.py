@@ -3,7 +3,7 @@
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from compress.cli.console import print_json, reporting, say, show
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
 from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
 from compress.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from compress.documents import ExportedFile
 
 
 def export(
@@ -172,7 +175,7 @@ def recipes(
             say(after_recipes())
 
 
-def _difference(found: dict[str, Any]) -> str:
+def _difference(found: "ExportedFile") -> str:
     return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
 
 

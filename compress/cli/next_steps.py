@@ -3,11 +3,15 @@
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from compress.run.output import free
+
+if TYPE_CHECKING:
+    from compress.documents import FileContents, Timed
+    from compress.sweep_results import Comparison
 
 
 def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) -> str:
@@ -42,13 +46,13 @@ def after_export(out: Path, written: Sequence[str]) -> str:
     return _line("bench", out / onnx[0]) if onnx else _line("inspect", out / written[0])
 
 
-def after_bench(found: Mapping[str, Any]) -> str:
+def after_bench(found: "Timed") -> str:
     """Look into the one that is fastest at the first batch size."""
     fastest = min(found["models"].items(), key=lambda entry: next(iter(entry[1].values()))["p50"])
     return _line("inspect", fastest[0])
 
 
-def after_inspect(found: Mapping[str, Any]) -> list[str]:
+def after_inspect(found: "FileContents") -> list[str]:
     """Export weights that know their network, and time an ONNX file; of anything else it is unknown what is wanted."""
     file = Path(found["file"])
     if found["format"] == "onnx":
@@ -60,7 +64,7 @@ def after_inspect(found: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def after_compare(results: Mapping[str, Any], recipe: str, model: Path, repeated: Sequence[str]) -> list[str]:
+def after_compare(results: "Comparison", recipe: str, model: Path, repeated: Sequence[str]) -> list[str]:
     """Apply the recipe with what kept most at the last level, whether or not that was beyond the noise."""
     better = max if results["metric"]["name"] == "accuracy" else min
     level = results["levels"][-1]
@@ -110,6 +114,6 @@ def _line(*words: object) -> str:
     return "next: " + shlex.join(["compress", *map(str, words)])
 
 
-def _as_yaml(value: Any) -> str:
+def _as_yaml(value: object) -> str:
     known = {key: part for key, part in value.items() if part is not None} if isinstance(value, dict) else value
     return known if isinstance(known, str) else json.dumps(known)

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from compress.cli.options import (
     SetOption,
     load,
 )
+
+if TYPE_CHECKING:
+    from compress.results import Results
 
 
 def train(
@@ -67,7 +70,7 @@ def train(
             clock = Clock(STARTED, "imports", watcher.phase)
             setting = apply.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
             done = apply.train_dense(loaded, out, setting)
-        if not FIRST:
+        if done is None:  # the first of several processes says it
             return
         if as_json:
             print_json(done)
@@ -132,7 +135,7 @@ def apply(
             results = apply.apply(
                 loaded, model, out, setting, warned=warned, place=partial(loading.place, recipe, changes or ())
             )
-        if not FIRST:
+        if results is None:
             return
         if as_json:
             print_json(results)
@@ -178,7 +181,7 @@ def _silent(line: str) -> None:
     pass
 
 
-def _show_results(results: dict[str, Any], out: Path, quiet: bool) -> None:
+def _show_results(results: "Results", out: Path, quiet: bool) -> None:
     from compress.report import tables
 
     if not quiet:

@@ -275,12 +275,17 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`x_orig` and `x_mask` become `x`; `x_pruned` and `x_start`, the companions of a soft mask, go with them."""
+    """`x_orig` and `x_mask` become what acted, `x`; beside a mask that decays lie `x_pruned` and `x_start`."""
     folded = dict(tensors)
     for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
         orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")
         if mask is None or mask.shape != orig.shape or not {orig.dtype, mask.dtype} <= _FOLDABLE:
             continue
+        pruned, start = tensors.get(f"{name}_pruned"), tensors.get(f"{name}_start")
+        if start is not None and pruned is not None and mask.dtype != torch.bool:
+            if not (start.shape == pruned.shape == orig.shape and pruned.dtype == torch.bool):
+                continue
+            orig = torch.where(pruned, start, orig)
         # Not the plain product: -3.0 * 0.0 is -0.0, and a NaN would survive its own removal.
         folded[name] = torch.where(mask == 0, torch.zeros_like(orig), orig * mask)
         for suffix in ("_orig", "_mask", "_pruned", "_start"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from torch import Tensor, nn
 from torch.backends import cudnn, mha, mkldnn
@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.evaluation_mode import evaluation_mode
+from compress.results import TensorResult
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
     )
 
 
-def tensors(masked: nn.Module, slim: nn.Module) -> list[dict[str, Any]]:
+def tensors(masked: nn.Module, slim: nn.Module) -> list[TensorResult]:
     """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
 
     "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: what has been
@@ -56,11 +57,14 @@ def tensors(masked: nn.Module, slim: nn.Module) -> list[dict[str, Any]]:
     for place, (name, _) in enumerate(found):
         first.setdefault(name.rpartition(".")[0], place)
     found.sort(key=lambda entry: (first[entry[0].rpartition(".")[0]], -entry[1].dim()))
-    return [
+    described: list[TensorResult] = [
         {"name": name, "shape": list(parameter.shape), "zeros": parameter.numel() - int(parameter.count_nonzero())}
-        | ({"slim": left[name]} if name in left else {})
         for name, parameter in found
     ]
+    for tensor in described:
+        if tensor["name"] in left:
+            tensor["slim"] = left[tensor["name"]]
+    return described
 
 
 @contextmanager

@@ -33,16 +33,17 @@ _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hol
 
 @dataclass(frozen=True)
 class Trace:
-    """graph: `placeholder` is the input, `get_attr` one of `tensors`, `call_function` an operator of torch.
+    """graph: `placeholder` is the input, `get_attr` a tensor by its name, `call_function` an operator of torch.
 
     Of an operator's node, `meta["val"]` is the result, without data, and `meta["layer"]` the qualified name of the
     module whose code it stands in. Where the size of the batch stands in its arguments, there is a node that
     computes it.
-    tensors: those of the network by qualified name, whether used or not, and others that its code makes use of.
+    constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
+        that a trace holds on to no weights.
     """
 
     graph: fx.Graph
-    tensors: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor]
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
@@ -69,7 +70,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
             raise UnsupportedModelError(f"The network cannot be traced without data: {error}") from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-    return Trace(recorder.graph, recorder.tensors)
+    return Trace(recorder.graph, recorder.constants)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -104,7 +105,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
-        self.tensors = tensors_of(model)
+        self.constants: dict[str, Tensor] = {}
         self.rows = torch.empty(BATCH, *example.shape[1:], dtype=example.dtype, device=_META)
         self._device = example.device
         self._layers = [""]
@@ -115,7 +116,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._batches: dict[int, fx.Node] = {}
         self._input = self.graph.placeholder("input")
         self._remember(self._input, self.rows)
-        self.bare = {name: self._stand_in(name, tensor) for name, tensor in self.tensors.items()}
+        self.bare = {name: self._stand_in(name, tensor) for name, tensor in tensors_of(model).items()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         noted = [self._noted(value) for value in args], {key: self._noted(value) for key, value in kwargs.items()}
@@ -194,7 +195,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if id(tensor) not in self._known:  # of the code's own
             name = f"_constant_{len(self._others)}"
             with torch.inference_mode(False):  # it would stay one that cannot take part in training
-                self.tensors[name] = tensor.clone() if tensor.is_inference() else tensor
+                self.constants[name] = tensor.clone() if tensor.is_inference() else tensor
             self._stand_in(name, tensor)
             self._others[self._known[id(tensor)][0]] = tensor
         return self._known[id(tensor)]

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from compress.loops.pruning import Loop, Maker, Pruning
+from compress.loops.pruning import Maker, Pruning, TrainingLength
 from compress.remove.pruner import Pruner
 
 
@@ -25,7 +25,7 @@ class AcceleratePruning:
 
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     pruning = AcceleratePruning(
-        accelerator, model, lambda model, loop: SoftPruner(model, ["*"], 0.9, steps=loop.steps("2 epochs")),
+        accelerator, model, lambda model, loop: Pruner(model, "*", sparsity=0.9, removal=Soft(loop.steps("2 epochs"))),
         batches=len(loader), epochs=3)
     for epoch in range(3):
         for x, y in loader:
@@ -49,7 +49,7 @@ class AcceleratePruning:
         """
         self._accelerator, self._pruning = accelerator, Pruning(make)
         per_epoch = None if batches is None else math.ceil(batches / accelerator.gradient_accumulation_steps)
-        loop = Loop(None if per_epoch is None else per_epoch * epochs, per_epoch)
+        loop = TrainingLength(None if per_epoch is None else per_epoch * epochs, per_epoch)
         self._pruning.begin(accelerator.unwrap_model(model), loop)
         accelerator.register_for_checkpointing(self)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import MissingPackageError
-from compress.loops.pruning import Loop, Maker, Pruning
+from compress.loops.pruning import Maker, Pruning, TrainingLength
 from compress.remove.pruner import Pruner
 
 try:
@@ -23,7 +23,7 @@ except ImportError:
 class LightningPruning(Callback):
     """Prunes the LightningModule while it is fitted, and keeps its state in Lightning's checkpoints.
 
-    LightningPruning(lambda model, loop: SoftPruner(model, ["net.*"], 0.9, steps=loop.steps("3 epochs")))
+    LightningPruning(lambda model, loop: Pruner(model, "net.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
 
     The pruner is made after the sanity check, so that this sees the network as it was. A step is a batch at whose end
     an optimizer has stepped, which with `accumulate_grad_batches` not every batch is. A trainer of the package
@@ -61,8 +61,8 @@ class LightningPruning(Callback):
         self._pruning.load_state_dict(state_dict)
 
 
-def _loop_of(trainer: Trainer) -> Loop:
+def _loop_of(trainer: Trainer) -> TrainingLength:
     total, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     per_epoch = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
     # Without a limit in steps or epochs the estimate is infinite, or -1.
-    return Loop(int(total) if 0 <= total < math.inf else None, per_epoch)
+    return TrainingLength(int(total) if 0 <= total < math.inf else None, per_epoch)

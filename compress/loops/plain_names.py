@@ -23,11 +23,12 @@ class PlainNames:
 
     def __init__(self, pruner: Pruner) -> None:
         self._targets, self._learns = pruner.targets, pruner.removal.learns
+        to_plain = partial(_to_plain, self._learns)
         self._hooks: list[RemovableHandle] = []
         for target in pruner.targets:
             module, name = target.module, target.name
             self._hooks += [
-                module.register_state_dict_post_hook(partial(_to_plain, name)),  # type: ignore[no-untyped-call]
+                module.register_state_dict_post_hook(partial(to_plain, name)),  # type: ignore[no-untyped-call]
                 module.register_load_state_dict_pre_hook(partial(_from_plain, name)),  # type: ignore[no-untyped-call]
             ]
 
@@ -37,7 +38,7 @@ class PlainNames:
 
     def values(self) -> dict[str, Tensor]:
         """The parameters as they act."""
-        return {target.path: _acting(target.module, target.name).clone() for target in self._targets}
+        return {target.path: _acting(target.module, target.name, self._learns).clone() for target in self._targets}
 
     def hidden(self) -> dict[str, Tensor]:
         """What the plain state_dict does not tell, by the names that it has in the whole one."""
@@ -72,20 +73,23 @@ class PlainNames:
             tensor.copy_(tensors[name])
 
 
-def _acting(module: nn.Module, name: str) -> Tensor:
+def _acting(module: nn.Module, name: str, learns: bool) -> Tensor:
     orig, mask = module._parameters[f"{name}_orig"], module._buffers[f"{name}_mask"]
     assert orig is not None
     assert mask is not None
-    # A mask of numbers is one under which the weights learn; what fades does so in the parameter itself.
-    return orig.detach() if mask.dtype == torch.bool else orig.detach() * mask
+    # What decays does so in the parameter itself; what learns does so underneath its mask.
+    return orig.detach() * mask if learns else orig.detach()
 
 
-def _to_plain(name: str, module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: object) -> None:
-    orig = state.pop(f"{prefix}{name}_orig")
-    mask = state.pop(f"{prefix}{name}_mask")
+def _to_plain(
+    learns: bool, name: str, module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: object
+) -> None:
+    key = f"{prefix}{name}"
+    orig = state.pop(f"{key}_orig")
+    mask = state.pop(f"{key}_mask")
     for suffix in _BUFFERS:
-        state.pop(f"{prefix}{name}_{suffix}", None)
-    state[f"{prefix}{name}"] = orig if mask.dtype == torch.bool else orig.detach() * mask
+        state.pop(f"{key}_{suffix}", None)
+    state[key] = orig.detach() * mask if learns else orig
 
 
 def _from_plain(name: str, module: nn.Module, state: dict[str, Any], prefix: str, *others: object) -> None:

@@ -17,7 +17,7 @@ from compress.select.choose import LayerCollapseWarning
 
 
 @dataclass(frozen=True)
-class Loop:
+class TrainingLength:
     """How long the training is, from its very start, in optimizer steps; None where the loop does not know."""
 
     total: int | None
@@ -43,8 +43,8 @@ class Loop:
         return duration.steps(self.per_epoch or 1)
 
 
-Maker = Callable[[nn.Module, Loop], Pruner]
-"""Makes the pruner: lambda model, loop: Pruner(model, "*", sparsity=0.9, removal=Soft(loop.steps("3 epochs")))."""
+Maker = Callable[[nn.Module, TrainingLength], Pruner]
+"""Makes the pruner once the length is known, e.g. lambda model, loop: Pruner(model, "*", sparsity=0.9, removal=...)."""
 
 
 class Pruning:
@@ -62,7 +62,7 @@ class Pruning:
         self._names: PlainNames | None = None
         self.pruner: Pruner | None = None
 
-    def begin(self, model: nn.Module, loop: Loop, done: int = 0) -> None:
+    def begin(self, model: nn.Module, loop: TrainingLength, done: int = 0) -> None:
         """Make the pruner, or make it as it was when the loop was saved.
 
         Args:

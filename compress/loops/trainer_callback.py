@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.errors import CheckpointError, InputError, MissingPackageError
 from compress.files.atomic import atomic
-from compress.loops.pruning import Loop, Maker, Pruning
+from compress.loops.pruning import Maker, Pruning, TrainingLength
 from compress.remove.pruner import Pruner
 
 try:
@@ -28,7 +28,7 @@ STATE = "softprune.pt"
 class TrainerPruning(TrainerCallback):
     """Prunes the Trainer's model while it trains, and keeps its state in the Trainer's checkpoints.
 
-    TrainerPruning(lambda model, loop: SoftPruner(model, ["*.dense.weight"], 0.9, steps=loop.steps("3 epochs")))
+    TrainerPruning(lambda model, loop: Pruner(model, "*.fc1.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
     """
 
     def __init__(self, make: Maker, *, resume_from: str | os.PathLike[str] | None = None) -> None:
@@ -65,7 +65,7 @@ class TrainerPruning(TrainerCallback):
         per_epoch = None
         if isinstance(loader, Sized):
             per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
-        self._pruning.begin(model, Loop(state.max_steps, per_epoch), state.global_step)
+        self._pruning.begin(model, TrainingLength(state.max_steps, per_epoch), state.global_step)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any

@@ -30,7 +30,8 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.sweep.jobs import fingerprint
 from compress.tasks import Task
 from compress.train import metrics
-from compress.train.loop import Optimization, Training
+from compress.train.loop import Training
+from compress.train.optimization import Optimization
 
 REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
 

@@ -1,8 +1,7 @@
 """A mask under which weights go on learning: the product of torch's own methods, with a mask that falls.
 
-Here `weight_orig` is W, which the optimizer moves everywhere; `weight_mask` is a number, 1 where kept and the factor
-where pruned; and `weight`, their product, is computed before each forward pass, so that W's gradient goes through the
-mask.
+Here `weight_orig` is W, which the optimizer moves everywhere. What acts is `weight`, its product with `weight_mask`,
+computed before each forward pass, so that the gradient of W is that of the product. There is no `weight_start`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +23,10 @@ class LearningMethod(SoftPruningMethod):
     def __init__(self, mask_gradients: bool = False) -> None:
         super().__init__(mask_gradients)
         self._caller: nn.Module | None = None
-        self._factor = 1.0  # of the pruned entries' mask
         self._leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
 
     def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_caller": self._caller, "_factor": self._factor}
+        return {**super().__getstate__(), "_caller": self._caller}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         LearningMethod.__init__(self)
@@ -49,9 +47,6 @@ class LearningMethod(SoftPruningMethod):
             caller.register_forward_hook(_OnBehalf(method, module))
         return method
 
-    def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
-        return default_mask
-
     def apply_mask(self, module: nn.Module) -> Tensor:
         orig, mask, _ = tensors(module, self._tensor_name)
         return orig * mask if self._leaf is None else self._leaf
@@ -65,30 +60,28 @@ class LearningMethod(SoftPruningMethod):
 
     @classmethod
     @torch.no_grad()
-    def place(cls, places: Sequence[Place], factor: float) -> None:
-        """The masks of the pruned entries become `factor`; those that are gone stay so."""
+    def place(cls, places: Sequence[Place], factor: float | None = None) -> None:
+        """Bring what acts up to date. factor: the mask of all entries in the sets from now on."""
         for module, method in places:
             assert isinstance(method, cls)
-            if factor != method._factor:
-                _, mask, pruned = tensors(module, method._tensor_name)
-                mask.masked_fill_(pruned & (mask != 0), factor)
-                method._factor = factor
+            if factor is not None:
+                method._lower_to(module, factor)
             method._expose(module)
 
     @torch.no_grad()
-    def vanish(self, module: nn.Module, which: Tensor) -> None:
+    def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
+        """As in `SoftPruningMethod`, under the mask alone: the weights underneath are the optimizer's."""
         _, mask, pruned = tensors(module, self._tensor_name)
-        mask.masked_fill_(pruned & which, 0.0)
+        mask.masked_fill_(pruned if which is None else pruned & which, 0.0)
         self._expose(module)
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """Take the set anew. What leaves it goes on from the value that its mask had left it."""
+        """As in `SoftPruningMethod`: who leaves trains on from its present value, weight_orig * weight_mask."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         leaves = pruned & keep.to(pruned.device)
         orig.copy_(torch.where(leaves, orig * mask, orig))
-        mask.masked_fill_(leaves, 1.0)
-        pruned.copy_(~keep)
+        super().take(module, keep)
 
     @contextmanager
     def effective(self, module: nn.Module) -> Iterator[Tensor]:
@@ -101,7 +94,10 @@ class LearningMethod(SoftPruningMethod):
             self._expose(module)
 
     def remove(self, module: nn.Module) -> None:
+        _, mask, pruned = tensors(module, self._tensor_name)
+        gone = pruned & (mask == 0)
         super().remove(module)
+        getattr(module, self._tensor_name).data.masked_fill_(gone, 0.0)  # the product can be -0.0
         for owner in (module, self._caller or module):
             for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
                 for key, hook in list(hooks.items()):

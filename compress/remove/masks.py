@@ -1,24 +1,23 @@
-"""Soft pruning as a method of torch.nn.utils.prune: chosen entries fade to zero in the parameter itself.
+"""Soft pruning as a method of torch.nn.utils.prune: the mask decays, and takes the entries of its set to zero.
 
 Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equation 1:
 
-    W  <-  W * M * x  +  (W + dW) * (1 - M)          M = 1 where W is to go
+    W  <-  W * M * x  +  (W + dW) * (1 - M)          M = 1 where W is pruned
 
 In a module whose parameter `weight` is being pruned
 
-    weight_orig     Parameter   the optimizer's parameter, as before; pruned entries hold their faded value
-    weight_mask     buffer      bool, False where an entry is gone, that is exactly zero
-    weight_pruned   buffer      bool, the paper's M
-    weight_start    buffer      where pruned, what the entry fades from; 0 elsewhere
-    weight          attribute   `weight_orig` itself
+    weight_mask     buffer      1 where an entry is kept, x**t where it decays, exactly 0 where it is gone
+    weight_start    buffer      the value that an entry of the set had when it joined; 0 where none decays
+    weight_pruned   buffer      bool, the set: the paper's M
+    weight_orig     Parameter   the optimizer's parameter, as before
+    weight          attribute   `weight_orig` itself, so that a forward pass costs what it costs without pruning
 
-so that weight == weight_orig * weight_mask at every moment, as in torch's own methods, and a forward pass costs what it
-costs without pruning. After each step of the optimizer `place` puts the pruned entries where they belong.
+An entry of the set acts as weight_start * weight_mask; `place` writes that over whatever the optimizer made of it.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,10 +26,11 @@ from torch.nn.utils import prune
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import TargetError
+from compress.select.gradients import requiring_grad
 
 
 class SoftPruningMethod(prune.BasePruningMethod):
-    """Entries of a parameter that get no gradient and stand where `place` puts them."""
+    """A set of entries under a decaying mask: they get no gradient, and `place` puts them at start * mask."""
 
     PRUNING_TYPE = "unstructured"
 
@@ -38,8 +38,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
         self._mask_gradients = mask_gradients
         self._exposed: nn.Parameter | None = None
         self._hook: RemovableHandle | None = None
-        self._keep: Tensor | None = None
-        self._keep_of: tuple[Tensor, int] | None = None  # the set that `_keep` was made from, and its version
+        self._level: tuple[Tensor, int, float | None] | None = None
+        """A mask below 1 in the whole set, its version, and its value there, if it is one value."""
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of a module has a Parameter of its own, without our hook: its first forward pass sees to that."""
@@ -50,19 +50,19 @@ class SoftPruningMethod(prune.BasePruningMethod):
         self.__dict__.update(state)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
-        return default_mask.bool()
+        return default_mask
 
     @classmethod
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, keep: Tensor, *, fades: bool = True, mask_gradients: bool = True
     ) -> "SoftPruningMethod":
-        """Mark entries of `module.name` as pruned; until `place` is called they keep their values.
+        """Put entries of `module.name` into the set, under a mask of 1: `place` and `fade_by` lower it.
 
         Args:
-            keep: bool tensor of the parameter's shape, False where the parameter is to go.
-            fades: whether entries fade; if they only ever go to zero, what they fade from is not kept.
-            mask_gradients: whether pruned entries get a gradient of zero; `place` undoes what the optimizer makes of
-                them either way.
+            keep: bool tensor of the parameter's shape, False where the parameter is pruned.
+            fades: whether entries decay; if they are only ever set to zero, no start is kept.
+            mask_gradients: whether entries of the set get a gradient of zero; `place` undoes what the optimizer makes
+                of them either way.
 
         Raises:
             TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
@@ -92,61 +92,78 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @classmethod
     @torch.no_grad()
-    def place(cls, places: "Sequence[Place]", factor: float) -> None:
-        """Put the pruned entries at `factor` times what they fade from, whatever the optimizer has made of them."""
-        origs: list[Tensor] = [tensors(module, method._tensor_name)[0] for module, method in places]
-        keeps = [method._kept(module) for module, method in places]
-        torch._foreach_mul_(origs, keeps)
-        starts = [start for module, method in places if (start := method._start_of(module)) is not None]
-        if factor and starts:  # either all fade or none
-            torch._foreach_add_(origs, starts, alpha=factor)
+    def place(cls, places: "Sequence[Place]", factor: float | None = None) -> None:
+        """Put the entries of the sets at start * mask, whatever the optimizer has made of them.
+
+        Args:
+            factor: the mask of all entries in the sets from now on; None leaves the masks as they are.
+        """
+        for module, method in places:
+            orig, mask, _ = tensors(module, method._tensor_name)
+            if factor is not None:
+                method._lower_to(module, factor)
+            zero_where_below_one(orig, method._below_one(module))
+            start = method._start_of(module)
+            if start is not None and factor != 0:
+                orig.addcmul_(start, mask)
+
+    @torch.no_grad()
+    def fade_to(self, module: nn.Module, factor: float) -> None:
+        """The mask of all entries in the set becomes `factor`, except of those that are gone."""
+        _, mask, pruned = tensors(module, self._tensor_name)
+        mask.masked_fill_(pruned & (mask != 0), factor)
 
     @torch.no_grad()
     def fade_by(self, module: nn.Module, factor: float) -> None:
-        """What the pruned entries fade from is itself multiplied by `factor`."""
-        start = self._start_of(module)
-        if start is not None:
-            start.mul_(factor)
+        """The mask of every entry in the set is multiplied by `factor`."""
+        _, mask, _ = tensors(module, self._tensor_name)
+        mask.mul_(self.lowered(module, factor))
+        if factor <= _largest_below_one(mask.dtype):
+            self._level = (mask, mask._version, None)
 
     @torch.no_grad()
-    def vanish(self, module: nn.Module, which: Tensor) -> None:
-        """Of the pruned entries, those that `which` marks become exactly zero, and stay it while they are pruned."""
+    def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
+        """Entries of the set (of them, those that `which` marks) become exactly 0, and stay 0 while in the set."""
         orig, mask, pruned = tensors(module, self._tensor_name)
-        gone = pruned & which
-        mask.masked_fill_(gone, False)
+        left = _as_numbers(~pruned if which is None else ~(pruned & which), mask)
         # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero but not for whoever looks at the bits.
-        orig.masked_fill_(gone, 0.0)
-        start = self._start_of(module)
-        if start is not None:
-            start.masked_fill_(gone, 0.0)
+        for values in (orig, mask, self._start_of(module)):
+            if values is not None:
+                zero_where_below_one(values, left)
+        self._level = (mask, mask._version, 0.0) if which is None else None
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """Take the set of pruned entries anew: all fade from where they stand, and what leaves goes on from there."""
+        """Take another set. Who joins decays from its present value, who leaves trains on from its present value."""
         orig, mask, pruned = tensors(module, self._tensor_name)
-        pruned.copy_(~keep)
-        mask.logical_or_(keep.to(mask.device))
+        keep = keep.to(pruned.device)
         start = self._start_of(module)
         if start is not None:
-            torch.mul(orig, pruned, out=start)
+            zero_where_below_one(start, _as_numbers(~(pruned & keep), mask))
+            start.addcmul_(orig, _as_numbers(~(pruned | keep), mask))
+        torch.maximum(mask, _as_numbers(~pruned | keep, mask), out=mask)
+        pruned.copy_(~keep)
 
     @contextmanager
     def effective(self, module: nn.Module) -> Iterator[Tensor]:
-        """See the function `effective`."""
-        with _requiring_grad(tensors(module, self._tensor_name)[0]) as orig:
+        """See `compress.select.gradients.effective`."""
+        with requiring_grad(tensors(module, self._tensor_name)[0]) as orig:
             yield orig
 
     def remove(self, module: nn.Module) -> None:
-        """Called by `prune.remove`: the parameter is a plain one again, with exact zeros."""
+        """Called by `prune.remove`: the parameter is a plain one again, with the values that acted."""
         name = self._tensor_name
-        orig, mask, pruned = tensors(module, name)
-        gone = pruned & (mask == 0)
+        self.place([(module, self)])
         with _keeping_place(module, f"{name}_orig", name):
             super().remove(module)
-        orig.data.masked_fill_(gone, 0.0)  # the optimizer may have moved them since
         for buffer in ("pruned", "start"):
             del module._buffers[f"{name}_{buffer}"]
         self._unhook()
+
+    def lowered(self, module: nn.Module, factor: float) -> Tensor:
+        """1 where the parameter is kept, `factor` in the set."""
+        told = self._below_one(module)
+        return torch.threshold(told, _largest_below_one(told.dtype), factor)
 
     def _expose(self, module: nn.Module) -> None:
         """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
@@ -163,16 +180,28 @@ class SoftPruningMethod(prune.BasePruningMethod):
         self._exposed = orig
 
     def _mask(self, module: nn.Module, parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            parameter.grad.mul_(self._kept(module))
+        grad = parameter.grad
+        if grad is None:
+            return
+        if grad.requires_grad or grad.layout != torch.strided:  # a second derivative is wanted; a sparse gradient
+            grad.mul_(self.lowered(module, 0.0))
+        else:
+            zero_where_below_one(grad, self._below_one(module))
 
-    def _kept(self, module: nn.Module) -> Tensor:
-        """1 where kept and 0 where pruned, in the parameter's dtype: torch multiplies ten times as fast by it."""
-        orig, _, pruned = tensors(module, self._tensor_name)
-        source, version = self._keep_of or (None, 0)
-        if self._keep is None or source is not pruned or version != pruned._version or self._keep.dtype != orig.dtype:
-            self._keep, self._keep_of = (~pruned).to(orig.dtype), (pruned, pruned._version)
-        return self._keep
+    def _below_one(self, module: nn.Module) -> Tensor:
+        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
+        _, mask, pruned = tensors(module, self._tensor_name)
+        known, version, _ = self._level or (None, 0, None)
+        return mask if known is mask and version == mask._version else _as_numbers(~pruned, mask)
+
+    def _lower_to(self, module: nn.Module, factor: float) -> None:
+        """The mask of the whole set becomes `factor`."""
+        _, mask, _ = tensors(module, self._tensor_name)
+        told, below = self._below_one(module), _largest_below_one(mask.dtype)
+        if told is mask and self._level is not None and self._level[2] == factor:
+            return
+        torch.threshold(told, below, factor, out=mask)
+        self._level = (mask, mask._version, factor) if factor <= below else None
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
         return module._buffers[f"{self._tensor_name}_start"]
@@ -181,6 +210,24 @@ class SoftPruningMethod(prune.BasePruningMethod):
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._exposed = None
+
+
+def zero_where_below_one(values: Tensor, told: Tensor) -> None:
+    """Set `values` to 0, in place, where `told` is below 1: the derivative of a threshold.
+
+    As fast as a product, which would leave -0.0 and NaN; on a CPU, `where` and `masked_fill_` take ten times as long.
+    """
+    torch.ops.aten.threshold_backward.grad_input(values, told, _largest_below_one(told.dtype), grad_input=values)
+
+
+@cache
+def _largest_below_one(dtype: torch.dtype) -> float:
+    return 1.0 - torch.finfo(dtype).eps / 2
+
+
+def _as_numbers(condition: Tensor, like: Tensor) -> Tensor:
+    """A bool tensor as 1 and 0 of the dtype of `like`; as bytes it is converted eight times as fast."""
+    return torch.empty_like(like).copy_(condition.view(torch.uint8))
 
 
 @contextmanager
@@ -206,34 +253,6 @@ def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]
     return orig, mask, pruned
 
 
-@contextmanager
-def effective(places: Sequence[tuple[nn.Module, str]]) -> Iterator[list[Tensor]]:
-    """The parameters (module, name) as they act now, masked or not, as leaves that a gradient can be taken of.
-
-    Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
-    have one too: that of what acts.
-    """
-    with ExitStack() as stack:
-        yield [stack.enter_context(_effective(module, name)) for module, name in places]
-
-
-@contextmanager
-def _effective(module: nn.Module, name: str) -> Iterator[Tensor]:
-    parameter = module._parameters.get(name)
-    with _requiring_grad(parameter) if parameter is not None else method_of(module, name).effective(module) as leaf:
-        yield leaf
-
-
-@contextmanager
-def _requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
-    before = parameter.requires_grad
-    parameter.requires_grad_(True)
-    try:
-        yield parameter
-    finally:
-        parameter.requires_grad_(before)
-
-
 def fold(model: nn.Module) -> nn.Module:
     """Write every mask of torch.nn.utils.prune, ours or torch's, into its weight, in place; plain names again."""
     for module in model.modules():
@@ -241,14 +260,6 @@ def fold(model: nn.Module) -> nn.Module:
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
     return model
-
-
-def method_of(module: nn.Module, name: str) -> SoftPruningMethod:
-    """What prunes the parameter; TargetError if nothing does."""
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, SoftPruningMethod) and hook._tensor_name == name:
-            return hook
-    raise TargetError(f"{name!r} of {type(module).__name__} is not being soft-pruned")
 
 
 def _prunable(module: nn.Module, name: str) -> nn.Parameter:

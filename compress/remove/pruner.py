@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.graph.traced_once import TracedOnce
 from compress.options import check
 from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
@@ -71,6 +72,7 @@ class Pruner(Remover):
         seed: int = 0,
         mask_gradients: bool = True,
         start: bool = True,
+        traced: TracedOnce | None = None,
     ) -> None:
         """
         Args:
@@ -100,6 +102,7 @@ class Pruner(Remover):
                 and it counts.
             seed: of what is drawn by chance.
             mask_gradients, start: see `Remover`.
+            traced: the owner of the traces, where several pruners of copies of a network share it.
 
         Raises:
             InputError: options that there are not, contradict each other, or are missing.
@@ -137,6 +140,7 @@ class Pruner(Remover):
             earlier=self._before,
             seed=seed,
             restore=not start,
+            traced=traced,
         )
         if compensate:
             _compensate(self.selection, how, start)

@@ -65,7 +65,7 @@ class Remover:
         self._finalized = False
         self.share = 0.0
         """How much of the final set is in the set, in [0, 1]."""
-        self._factor = 1.0  # of what the pruned entries decay from
+        self._factor = 1.0  # of all pruned entries, if they have one in common
         self._places: list[Place] = []
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
@@ -100,7 +100,8 @@ class Remover:
     def hold(self) -> None:
         """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
         if self._places and not self._finalized:
-            type(self._places[0][1]).place(self._places, self._factor)
+            one = self.removal.together or self._factor == 0
+            type(self._places[0][1]).place(self._places, self._factor if one else None)
 
     def finalize(self) -> None:
         """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
@@ -128,7 +129,7 @@ class Remover:
     def take(self, share: float = 1.0) -> None:
         """Choose the set again: `share` of the final one.
 
-        All of it decays from where it is at this moment; what leaves the set keeps learning from there.
+        Entries that join it decay from their present value, and entries that leave it keep learning from theirs.
         """
         self.hold()  # the optimizer has moved the weights since
         before = self._tensors()
@@ -144,15 +145,17 @@ class Remover:
 
     @torch.no_grad()
     def fade_to(self, factor: float) -> None:
-        """All pruned entries are at `factor` times what they decay from, at the end of this step; 0 is for good."""
+        """All pruned entries act as `factor` times their start at the end of this step; 0 is for good."""
         self._factor = factor
-        if factor == 0:
-            for (module, method), (_, _, pruned) in zip(self._places, self._tensors(), strict=True):
-                method.vanish(module, pruned)
+        for module, method in self._places:
+            if factor == 0:
+                method.vanish(module)
+            elif not self.removal.together:
+                method.fade_to(module, factor)
 
     @torch.no_grad()
     def fade_by(self, factor: float) -> None:
-        """All pruned entries are at `factor` times where they were."""
+        """The mask of every pruned entry is multiplied by `factor`."""
         for module, method in self._places:
             method.fade_by(module, factor)
 
@@ -165,8 +168,8 @@ class Remover:
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
         """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
-        for orig, _, pruned in self._tensors():
-            orig.mul_(torch.where(pruned, factor, 1.0))
+        for module, method in self._places:
+            tensors(module, method._tensor_name)[0].mul_(method.lowered(module, factor))
 
     # --- resuming ---
 

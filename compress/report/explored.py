@@ -1,14 +1,22 @@
 """What a sensitivity and a search have found, as tables and sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-Results = Mapping[str, Any]
+from compress.results import Metric
+from compress.sweep_results import (
+    ComparedMetric,
+    Network,
+    Search,
+    SensitiveLayer,
+    Sensitivity,
+    ShownPoint,
+    SizeKind,
+)
 
-SIZES = {
+SIZES: Mapping[SizeKind, str] = {
     "params": "parameters",
     "nonzero": "nonzero parameters",
     "macs": "multiply-adds",
@@ -18,11 +26,11 @@ COLUMNS = (0.5, 0.8, 0.9, 0.95)
 ROWS = 12
 
 
-def is_one_layer_of_nodes(results: Results) -> bool:
+def is_one_layer_of_nodes(results: Sensitivity) -> bool:
     return results["pruned"] == "nodes" and len(results["layers"]) == 1
 
 
-def sensitivity(results: Results) -> Table:
+def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; of a single layer of nodes, by how many are left."""
     metric = results["metric"]
     title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out training images, "
@@ -42,12 +50,12 @@ def sensitivity(results: Results) -> Table:
     return table
 
 
-def of_sensitivity(results: Results) -> Iterable[str]:
+def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     """What the layers tolerate alone, and all together."""
     together, metric = results["together"], results["metric"]
     if results["knee"] is not None:
         yield f"knee of the loss without retraining: {results['knee']} nodes left"
-    if not together["sparsity"]:
+    if not together["sparsity"] or together["metric"] is None:
         yield f"no layer can be pruned within {results['tolerated']['text']}"
         return
     unit = metric["unit"]
@@ -61,7 +69,7 @@ def of_sensitivity(results: Results) -> Iterable[str]:
         yield f"each layer by as much as would alone bring the loss to {1000 * together['alone']:.2f} 10^-3"
 
 
-def front(results: Results) -> Table:
+def front(results: Search) -> Table:
     """The networks that none of those tried beats in both size and quality, the smallest first; then the dense one."""
     metric, size = results["metric"], results["size"]
     table = Table(title=f"{results['recipe']['name']}: what no other trial beats, on held-out training images")
@@ -70,8 +78,9 @@ def front(results: Results) -> Table:
     table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
     table.add_column("within" if results["bounds"] else "", justify="center")
     winner = None if results["winner"] is None else results["winner"]["trial"]
+    networks = {trial["number"]: trial for trial in results["trials"] if "failed" not in trial}
     for number in results["front"]:
-        trial = results["trials"][number]
+        trial = networks[number]
         mark = "winner" if number == winner else ("yes" if trial["holds"] and results["bounds"] else "")
         style = "bold" if number == winner else ""
         cells = (_number(size_of(trial, size)), f"{trial['value']:.2f}", mark)
@@ -80,7 +89,7 @@ def front(results: Results) -> Table:
     return table
 
 
-def of_search(results: Results) -> Iterable[str]:
+def of_search(results: Search) -> Iterable[str]:
     """What won, by which bounds, and what the test images say of it."""
     winner, size = results["winner"], results["size"]
     tried, bounds = len(results["trials"]), " and ".join(bound["text"] for bound in results["bounds"])
@@ -110,7 +119,7 @@ def of_search(results: Results) -> Iterable[str]:
     )
 
 
-def size_of(trial: Results, size: str) -> float:
+def size_of(trial: Network, size: SizeKind) -> float:
     """Of the dense network, which is not timed against itself, the latency is 1."""
     if size == "latency":
         return float(trial["latency"]["ratio"]) if "latency" in trial else 1.0
@@ -121,11 +130,11 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
-def _shown(metric: Mapping[str, float], name: str) -> float:
+def _shown(metric: Metric, name: str) -> float:
     return 1000 * metric["loss"] if name == "loss" else 100 * metric["accuracy"]
 
 
-def _columns(results: Results) -> list[float]:
+def _columns(results: Sensitivity) -> list[float]:
     """Of the sparsities that were tried those that tell most, a handful."""
     tried = sorted({round(point["sparsity"], 3) for layer in results["layers"] for point in layer["curve"]} - {0.0})
     if len(tried) <= len(COLUMNS):
@@ -133,15 +142,15 @@ def _columns(results: Results) -> list[float]:
     return sorted({min(tried, key=lambda share: abs(share - wanted)) for wanted in COLUMNS})
 
 
-def _nearest(curve: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any]:
+def _nearest(curve: Sequence[ShownPoint], share: float) -> ShownPoint:
     return min(curve, key=lambda point: abs(point["sparsity"] - share))
 
 
-def _value(point: Mapping[str, Any]) -> str:
+def _value(point: ShownPoint) -> str:
     return "-" if point["value"] is None else f"{point['value']:.2f}"
 
 
-def _sizes(layer: Mapping[str, Any], metric: Mapping[str, str], title: str) -> Table:
+def _sizes(layer: SensitiveLayer, metric: ComparedMetric, title: str) -> Table:
     """A dozen sizes, by equal factors."""
     table = Table(title=title)
     table.add_column(f"{layer['name']}: nodes left", justify="right")

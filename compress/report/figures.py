@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from compress.report.drawing import Drawing, Scale, short, spanning
-from compress.report.measures import MODELS
+from compress.report.measures import MODELS, REMOVAL
+from compress.results import Histogram, LatencyResult, ModelName, StageResult
 
 LEFT = 46.0
 """Room for the labels of an axis."""
 
 
-def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None, width: float) -> str:
+def training(name: str, stages: Sequence[StageResult], dense: float | None, width: float) -> str:
     """Loss and mask over the steps of all stages, one after the other, with the decay shaded.
 
     Args:
@@ -21,7 +21,7 @@ def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None
     total = sum(stage["steps"] for stage in stages)
     x = Scale(0, total, LEFT, width - 12)
     values = [loss for stage in stages for loss in stage.get("curve", {}).get("loss", [])]
-    values += [stage[key]["loss"] for stage in stages for key in ("before_removal", "after_removal") if stage.get(key)]
+    values += [stage[key]["loss"] for stage in stages for key in REMOVAL if stage.get(key)]
     y = spanning([*values, *([] if dense is None else [dense])], 196, 26)
     mask = Scale(0, 1, 288, 232)
     drawing = Drawing(
@@ -58,15 +58,15 @@ def training(name: str, stages: Sequence[Mapping[str, Any]], dense: float | None
     return str(drawing)
 
 
-def _curve(drawing: Drawing, stage: Mapping[str, Any], begin: int, x: Scale, y: Scale, mask: Scale) -> None:
+def _curve(drawing: Drawing, stage: StageResult, begin: int, x: Scale, y: Scale, mask: Scale) -> None:
     curve, end = stage.get("curve", {}), begin + stage["steps"]
     span = curve.get("span", 1)
     ends = [min(begin + (index + 1) * span, end) for index in range(len(curve.get("loss", [])))]
     centres = [step - span / 2 for step in ends]
     drawing.path(((x(c), y(loss)) for c, loss in zip(centres, curve.get("loss", []), strict=True)), "loss")
-    for key, first in (("share", 0.0), ("factor", 1.0)):
-        if key in curve:
-            known = [(begin, curve[key][0] if key == "share" else first), *zip(ends, curve[key], strict=True)]
+    for key, values in (("share", curve.get("share")), ("factor", curve.get("factor"))):
+        if values is not None:
+            known = [(begin, values[0] if key == "share" else 1.0), *zip(ends, values, strict=True)]
             drawing.path(((x(step), mask(value)) for step, value in known), key)
     if stage.get("before_removal"):
         drawing.dot(x(begin + stage["removal_steps"]), y(stage["before_removal"]["loss"]), "before", 5.5)
@@ -74,14 +74,14 @@ def _curve(drawing: Drawing, stage: Mapping[str, Any], begin: int, x: Scale, y: 
         drawing.dot(x(end), y(stage["after_removal"]["loss"]), "after")
 
 
-def _told(number: int, stage: Mapping[str, Any]) -> str:
+def _told(number: int, stage: StageResult) -> str:
     text = f"Stage {number}: {stage['steps']:,} steps"
     losses = stage.get("curve", {}).get("loss")
     if losses:
         text += f", training loss from {losses[0]:.4g} to {losses[-1]:.4g}"
     if stage["removal_steps"]:
         text += f", exactly zero after step {stage['removal_steps']:,}"
-    for key in ("before_removal", "after_removal"):
+    for key in REMOVAL:
         if stage.get(key):
             text += f", test loss {key.replace('_', ' ')} {stage[key]['loss']:.4g}"
     return text + "."
@@ -96,7 +96,7 @@ def _grid(drawing: Drawing, x: Scale, y: Scale, label: str, floor: float, *, bot
         drawing.line((x.start, floor), (x.end, floor), "axis")
 
 
-def scores(name: str, found: Mapping[str, Any], what: str) -> str:
+def scores(name: str, found: Histogram, what: str) -> str:
     """How many scores fall into each bin, of what stays and of what goes, and the threshold between them.
 
     Args:
@@ -130,7 +130,7 @@ def scores(name: str, found: Mapping[str, Any], what: str) -> str:
     return str(drawing)
 
 
-def latency(name: str, batch: str, models: Mapping[str, Mapping[str, Any]]) -> str:
+def latency(name: str, batch: str, models: Mapping[ModelName, LatencyResult]) -> str:
     """A row for each model: from 5 to 95 % of the runs, the middle half as a box, the median as a mark, in ms.
 
     Args:

@@ -1,21 +1,19 @@
 """What `compress inspect` found in a file, as a table and lines for the terminal."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from compress.documents import FileContents, FileNodes, KeptWidth
 from compress.report.visible import visible
-
-Found = Mapping[str, Any]
 
 SHORT = 100
 """Characters of a noted text that are shown; the JSON document has all of it."""
 
 
-def layers(found: Found) -> Table:
+def layers(found: FileContents) -> Table:
     """A row for each layer: its shape, its zeros, its rows and columns of nothing but zeros, its multiply-adds."""
     counted = any("macs" in layer for layer in found["layers"])
     table = Table()
@@ -27,18 +25,18 @@ def layers(found: Found) -> Table:
         shape = " x ".join(str(size) for size in layer["shape"]) or "scalar"
         share = layer["zeros"] / max(1, layer["entries"])
         cells = [f"{layer['entries']:,}", f"{share:.1%}"]
-        cells += [_part(layer, "zero_rows", "rows"), _part(layer, "zero_columns", "columns")]
+        cells += [_part(layer["zero_rows"], layer["rows"]), _part(layer["zero_columns"], layer["columns"])]
         if counted:
             cells.append(f"{layer['macs']:,}" if "macs" in layer else "")
         table.add_row(Text(visible(layer["name"])), shape, *cells)
     return table
 
 
-def _part(layer: Mapping[str, int], part: str, whole: str) -> str:
-    return f"{layer[part]:,} of {layer[whole]:,}" if layer[whole] else ""
+def _part(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" if whole else ""
 
 
-def summary(found: Found, *, whole_recipe: bool = False) -> Iterable[str]:
+def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]:
     """Size, what can be pruned, what `slim` could cut out, and what was noted in the file."""
     share = found["zeros"] / max(1, found["entries"])
     yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
@@ -54,11 +52,11 @@ def summary(found: Found, *, whole_recipe: bool = False) -> Iterable[str]:
             yield f"{key}: {text}" if len(text) <= SHORT else f"{key}: {text[:SHORT]}... ({len(text):,} characters)"
     if "recipe" in found:
         yield "recipe:" if whole_recipe else "recipe, in short (--recipe shows all of it):"
-        text = found["recipe"]["whole" if whole_recipe else "brief"]
+        text = found["recipe"]["whole"] if whole_recipe else found["recipe"]["brief"]
         yield from (f"  {line}" for line in text.splitlines())
 
 
-def _nodes(nodes: Mapping[str, Any]) -> Iterable[str]:
+def _nodes(nodes: FileNodes) -> Iterable[str]:
     prunable = [f"{one['name']} ({one['nodes']:,})" for one in nodes["prunable"]]
     yield f"nodes that can be pruned: {listed(prunable) or 'none'}"
     yield from widths_kept(nodes["kept"])
@@ -67,7 +65,7 @@ def _nodes(nodes: Mapping[str, Any]) -> Iterable[str]:
         yield f"nodes that slim would cut out as they are: {listed(free)}"
 
 
-def widths_kept(kept: Iterable[Mapping[str, str]]) -> Iterable[str]:
+def widths_kept(kept: Iterable[KeptWidth]) -> Iterable[str]:
     """The layers that keep their width, a line for each reason."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in kept:

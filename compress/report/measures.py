@@ -1,12 +1,16 @@
 """What is compared of dense, masked and slim: figures as text, and how slim compares with dense in words."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-MODELS = ("dense", "masked", "slim")
+from compress.results import ModelName, Models, When
 
-Models = Mapping[str, Mapping[str, Any]]
+MODELS: tuple[ModelName, ...] = ("dense", "masked", "slim")
+REMOVAL: tuple[When, ...] = ("before_removal", "after_removal")
+
+Key = TypeVar("Key", bound=str)
+Value = TypeVar("Value")
 
 AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED = "as many", "the same size", "as fast", "unchanged"
 SAME = (AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED)
@@ -24,29 +28,31 @@ class Measure:
 
 def measures(models: Models) -> Iterator[Measure]:
     """Size, quality and latency, as far as they were measured of any model."""
-    found = [models.get(name, {}) for name in MODELS]
-
-    def line(label: str, values: list[Any], form: Callable[[Any], str], words: Callable[[Any, Any], str]) -> Measure:
-        before, after = values[0], values[-1]
-        change = None if before is None or after is None else words(before, after)
-        return Measure(label, tuple("-" if value is None else form(value) for value in values), change)
-
-    for key, label in (("params", "parameters"), ("nonzero", "of them nonzero"), ("macs", "MACs")):
-        if any(key in model for model in found):
-            yield line(label, [model.get(key) for model in found], "{:,}".format, fewer)
-    for name in _keys(found, "metric"):
-        words = points if name == "accuracy" else percent
-        yield line(f"test {name}", _inner(found, "metric", name), "{:.4g}".format, words)
-    for kind in _keys(found, "bytes"):
-        yield line(f"{kind.replace('_', ', ')}, KB", _inner(found, "bytes", kind), kilobytes, smaller)
-    for batch in _keys(found, "latency_ms"):
-        figures = _inner(found, "latency_ms", batch)
+    found = [models[name] for name in MODELS]
+    yield _line("parameters", [model["params"] for model in found], "{:,}".format, fewer)
+    yield _line("of them nonzero", [model["nonzero"] for model in found], "{:,}".format, fewer)
+    yield _line("MACs", [model["macs"] for model in found], "{:,}".format, fewer)
+    for name, values in _by_key([model["metric"] for model in found]):
+        yield _line(f"test {name}", values, "{:.4g}".format, points if name == "accuracy" else percent)
+    for kind, sizes in _by_key([model["bytes"] for model in found]):
+        yield _line(f"{kind.replace('_', ', ')}, KB", sizes, kilobytes, smaller)
+    for batch, figures in _by_key([model.get("latency_ms", {}) for model in found]):
         # The ratio is paired by rounds, and so is better than one of medians.
-        ratio = (figures[-1] or {}).get("ratio")
-        medians = [None if figure is None else figure["p50"] for figure in figures]
+        ratio = None if figures[-1] is None else figures[-1].get("ratio")
         change = None if ratio is None else faster(1.0, ratio)
-        cells = tuple("-" if median is None else f"{median:.3f}" for median in medians)
+        cells = tuple("-" if figure is None else f"{figure['p50']:.3f}" for figure in figures)
         yield Measure(f"latency p50, batch {batch}, ms", cells, change)
+
+
+def _line(
+    label: str,
+    values: Sequence[float | None],
+    form: Callable[[float], str],
+    words: Callable[[float, float], str],
+) -> Measure:
+    before, after = values[0], values[-1]
+    change = None if before is None or after is None else words(before, after)
+    return Measure(label, tuple("-" if value is None else form(value) for value in values), change)
 
 
 def kilobytes(size: float) -> str:
@@ -90,9 +96,7 @@ def _times(before: float, after: float, less: str, more: str, same: str) -> str:
     return f"{times:,.{1 if times >= 10 else 2}f}\N{MULTIPLICATION SIGN} {word}"
 
 
-def _keys(found: list[Mapping[str, Any]], group: str) -> list[str]:
-    return list(dict.fromkeys(key for model in found for key in model.get(group, {})))
-
-
-def _inner(found: list[Mapping[str, Any]], group: str, key: str) -> list[Any]:
-    return [model.get(group, {}).get(key) for model in found]
+def _by_key(found: Sequence[Mapping[Key, Value]]) -> Iterable[tuple[Key, list[Value | None]]]:
+    """Every key that one of them has, with what each of them has under it."""
+    for key in dict.fromkeys(key for one in found for key in one):
+        yield key, [one.get(key) for one in found]

@@ -4,23 +4,34 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
 from compress.errors import InputError
 from compress.files.yaml_text import yaml_text
-from compress.report import figures
-from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
+from compress.report import content, figures
+from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
-
-Results = Mapping[str, Any]
+from compress.results import (
+    ZIPPED,
+    Confusion,
+    Format,
+    Histogram,
+    Measure,
+    Models,
+    Parity,
+    Results,
+    StageResult,
+    TensorResult,
+    checked,
+)
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
-FILES = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
+FILES: Mapping[Format, str] = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
 """The files whose size stands for that of the network, the first that was written."""
 
 
@@ -30,7 +41,8 @@ def page(results: Results) -> str:
     Args:
         results: the content of a results.json, of this version or an earlier one.
     """
-    return _template().render(_context(results))
+    filled = _content(results)
+    return _template().render(**filled, sections=list(_sections(filled)))
 
 
 @cache
@@ -61,7 +73,7 @@ def read(file: Path) -> Results:
         raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")
-    return found
+    return checked(found, file)
 
 
 def render(results: Results, file: Path) -> str:
@@ -87,9 +99,9 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _context(results: Results) -> dict[str, Any]:
+def _content(results: Results) -> content.Content:
     recipe, models = results["recipe"], results["models"]
-    context = {
+    return {
         "name": recipe["name"],
         "style": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         "headline": headline(results),
@@ -104,30 +116,28 @@ def _context(results: Results) -> dict[str, Any]:
         "scores": list(_scores(results["stages"])),
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
-        "confusion": _confusion(results.get("confusion", {})),
+        "confusion": list(_confusion(results.get("confusion"))),
         "latency": _latency(models),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
         "snippets": list(snippets(results)),
-        "recipe": yaml_text(_without_none(recipe)),
+        "recipe": yaml_text({key: _without_none(value) for key, value in recipe.items() if value is not None}),
         "origin": list(_origin(results)),
     }
-    context["sections"] = list(_sections(context))
-    return context
 
 
-def _sections(context: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
     """(anchor, title) of what the page has, in its order."""
     for key, title, there in (
         ("figures", "Figures", True),
         ("stages", "Stages", True),
-        ("scores", "Scores", context["scores"]),
-        ("layers", "Layers", context["tensors"]),
-        ("images", "Images", context["images"]),
-        ("confusion", "Confusion", context["confusion"]),
-        ("latency", "Latency", context["latency"]),
+        ("scores", "Scores", filled["scores"]),
+        ("layers", "Layers", filled["tensors"]),
+        ("images", "Images", filled["images"]),
+        ("confusion", "Confusion", filled["confusion"]),
+        ("latency", "Latency", filled["latency"]),
         ("proofs", "Proofs", True),
-        ("reload", "Use it", context["snippets"]),
+        ("reload", "Use it", filled["snippets"]),
         ("recipe", "Recipe", True),
         ("origin", "Origin", True),
     ):
@@ -146,7 +156,7 @@ def headline(results: Results) -> str:
     return f"{text}: {', '.join([_size(models), *_speed(models), _quality(models)])}"
 
 
-def _what_went(stage: Mapping[str, Any]) -> str:
+def _what_went(stage: StageResult) -> str:
     target, of, gone = stage["target"], stage["of"], stage["pruned"]
     if stage["measure"] != "sparsity":
         return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left"
@@ -158,23 +168,24 @@ def _what_went(stage: Mapping[str, Any]) -> str:
     return f"{_share(stage['achieved'])} of the weights{where} gone"
 
 
-_BUDGETS = {"params": "parameters", "macs": "multiply-adds"}
+_BUDGETS: Mapping[Measure, str] = {"params": "parameters", "macs": "multiply-adds"}
 
 
-def _size(models: Mapping[str, Any]) -> str:
+def _size(models: Models) -> str:
     dense, slim = models["dense"], models["slim"]
     kind = _file_kind(models)
     if kind is None:
         return _hardly(dense["params"], slim["params"])
-    sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, f"{kind}_gzip")]
+    sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, ZIPPED[kind])]
     plain, zipped = (before / after for before, after in sizes)
     # Single weights leave the file as large, but zeros compress.
     return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
 
 
-def _file_kind(models: Mapping[str, Any]) -> str | None:
+def _file_kind(models: Models) -> Format | None:
     """Of the file whose size stands for that of the network, if one was written."""
-    return next((kind for kind in FILES if all(kind in models[name]["bytes"] for name in ("dense", "slim"))), None)
+    written = [models["dense"]["bytes"], models["slim"]["bytes"]]
+    return next((kind for kind in FILES if all(kind in sizes for sizes in written)), None)
 
 
 def _hardly(before: float, after: float) -> str:
@@ -183,7 +194,7 @@ def _hardly(before: float, after: float) -> str:
     return f"hardly smaller ({times:.2f}\N{MULTIPLICATION SIGN})" if 1.005 <= times < 1.05 else smaller(before, after)
 
 
-def _speed(models: Mapping[str, Any]) -> Iterator[str]:
+def _speed(models: Models) -> Iterator[str]:
     timed = {batch: found for batch, found in models["slim"].get("latency_ms", {}).items() if "ratio" in found}
     words = {batch: faster(1.0, found["ratio"]) for batch, found in timed.items()}
     if words:
@@ -195,7 +206,7 @@ def _speed(models: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _quality(models: Mapping[str, Any]) -> str:
+def _quality(models: Models) -> str:
     before, after = models["dense"]["metric"], models["slim"]["metric"]
     if "accuracy" in before and "accuracy" in after:
         return f"test accuracy {points(before['accuracy'], after['accuracy'])}"
@@ -209,7 +220,7 @@ def _deck(results: Results) -> str:
     return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
 
 
-def _way(stage: Mapping[str, Any]) -> str:
+def _way(stage: StageResult) -> str:
     text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
     return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
 
@@ -218,7 +229,7 @@ def _share(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _tiles(models: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
     """(label, dense, slim, change) of the few figures that most people want."""
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
@@ -226,18 +237,18 @@ def _tiles(models: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     if (kind := _file_kind(models)) is not None:
         before, after = dense["bytes"][kind], slim["bytes"][kind]
         yield f"size of {FILES[kind]}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
-    for batch, after in slim.get("latency_ms", {}).items():
-        before = dense.get("latency_ms", {}).get(batch)
-        if before is not None and "ratio" in after:
-            label, change = f"latency, batch {batch}", faster(1.0, after["ratio"])
-            yield label, f"{before['p50']:.3g} ms", f"{after['p50']:.3g} ms", change
-    for name in dense["metric"]:
+    for batch, timed in slim.get("latency_ms", {}).items():
+        earlier = dense.get("latency_ms", {}).get(batch)
+        if earlier is not None and "ratio" in timed:
+            label, change = f"latency, batch {batch}", faster(1.0, timed["ratio"])
+            yield label, f"{earlier['p50']:.3g} ms", f"{timed['p50']:.3g} ms", change
+    for name, was in dense["metric"].items():
         if name in slim["metric"] and (name == "accuracy" or "accuracy" not in dense["metric"]):
-            before, after = dense["metric"][name], slim["metric"][name]
+            now = slim["metric"][name]
             if name == "accuracy":
-                yield "test accuracy", f"{100 * before:.2f} %", f"{100 * after:.2f} %", points(before, after)
+                yield "test accuracy", f"{100 * was:.2f} %", f"{100 * now:.2f} %", points(was, now)
             else:
-                yield f"test {name}", f"{before:.4g}", f"{after:.4g}", percent(before, after)
+                yield f"test {name}", f"{was:.4g}", f"{now:.4g}", percent(was, now)
 
 
 def _compact(count: float) -> str:
@@ -250,10 +261,10 @@ def _compact(count: float) -> str:
 # --- the sections ---
 
 
-def _stages(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+def _stages(stages: Sequence[StageResult]) -> Iterator[tuple[str, list[str]]]:
     """Rows of the table of stages: (label, a cell for each stage)."""
 
-    def criterion(stage: Mapping[str, Any]) -> str:
+    def criterion(stage: StageResult) -> str:
         settings = {key: value for key, value in stage["criterion"].items() if key != "kind" and value is not None}
         words = ", ".join(f"{key} {value}" for key, value in settings.items())
         return f"{stage['criterion']['kind']}" + (f" ({words})" if words else "")
@@ -268,7 +279,7 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str
     yield "training", [f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in stages]
 
 
-def _training(results: Results) -> dict[str, Any] | None:
+def _training(results: Results) -> content.TrainingFigure | None:
     """The figure in two widths, since text must be readable on a phone too, and what its legend explains."""
     stages = results["stages"]
     if not any("curve" in stage for stage in stages):
@@ -288,7 +299,7 @@ def _training(results: Results) -> dict[str, Any] | None:
     }
 
 
-def _scores(stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _scores(stages: Sequence[StageResult]) -> Iterator[content.StageScores]:
     for number, stage in enumerate(stages, 1):
         groups = stage.get("scores", [])
         if groups:
@@ -307,11 +318,11 @@ def _scores(stages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _of(stage: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+def _of(stage: StageResult, group: Histogram) -> str:
     return f"{stage['kind']} of {group.get('of', stage['target'])}"
 
 
-def _tensors(found: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _tensors(found: Sequence[TensorResult]) -> Iterator[content.TensorRow]:
     """Weights, and of what else there is only what has zeros or another shape."""
     for tensor in found:
         shape, slim = tensor["shape"], tensor.get("slim")
@@ -334,18 +345,16 @@ def _shape(shape: Sequence[int]) -> str:
     return " \N{MULTIPLICATION SIGN} ".join(str(int(size)) for size in shape) or "scalar"
 
 
-def _confusion(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"model": model, "svg": Markup(figures.confusion(f"confusion-{model}", model, found[model]))}
-        for model in MODELS
-        if model in found
-    ]
+def _confusion(found: Confusion | None) -> Iterator[content.ConfusionFigure]:
+    if found is not None:
+        for model, counts in (("dense", found["dense"]), ("slim", found["slim"])):
+            yield {"model": model, "svg": Markup(figures.confusion(f"confusion-{model}", model, counts))}
 
 
-def _latency(models: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _latency(models: Models) -> list[content.LatencyFigure]:
     """A figure for each batch size; files from before quantiles were kept have none."""
     batches = dict.fromkeys(batch for model in models.values() for batch in model.get("latency_ms", {}))
-    drawn = []
+    drawn: list[content.LatencyFigure] = []
     for number, batch in enumerate(batches):
         every = {name: model.get("latency_ms", {}) for name, model in models.items()}
         timed = {name: found[batch] for name, found in every.items() if batch in found}
@@ -355,9 +364,9 @@ def _latency(models: Mapping[str, Any]) -> list[dict[str, Any]]:
     return drawn
 
 
-def _parity(parity: Mapping[str, Any]) -> dict[str, Any]:
-    checks = {"masked - slim": "masked_vs_slim"} | {f"slim - {kind}": key for kind, key in PROOFS.items()}
-    found = {label.replace(" - ", " against "): parity[key] for label, key in checks.items() if key in parity}
+def _parity(parity: Parity) -> content.ParityRows:
+    found = {"masked against slim": parity["masked_vs_slim"]}
+    found |= {f"slim against {kind}": parity[key] for kind, key in PROOFS.items() if key in parity}
     return {
         "rows": [(label, f"{difference:.1e}") for label, difference in found.items()],
         "inputs": parity["inputs"],
@@ -367,9 +376,10 @@ def _parity(parity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _origin(results: Results) -> Iterator[tuple[str, str]]:
     data, machine = results["data"], results["machine"]
-    counts = [f"{data[part]:,} {words}" for part, words in (("train", "training"), ("test", "test")) if part in data]
+    parts = ((data.get("train"), "training"), (data.get("test"), "test"))
+    counts = [f"{count:,} {words}" for count, words in parts if count is not None]
     yield "data", data["name"] + (f" ({' and '.join(counts)} images)" if counts else "")
-    if data.get("sha256"):
+    if data["sha256"]:
         yield "sha256 of the data", data["sha256"]
     yield "seed", str(results["seed"])
     yield "processor", f"{machine['cpu']}, {machine['threads']} thread{'s'[: machine['threads'] > 1]} of torch"
@@ -381,7 +391,7 @@ def _origin(results: Results) -> Iterator[tuple[str, str]]:
         yield "time", f"{timing['total']:.1f} s: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in phases)
 
 
-def _without_none(value: Any) -> Any:
+def _without_none(value: object) -> object:
     """Settings that are absent are absent in a recipe too, and not null."""
     if isinstance(value, Mapping):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}

@@ -1,16 +1,17 @@
 """What `compress plan` found, as tables and lines for the terminal."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from compress.documents import Plan, PlannedStage
 from compress.report.files import widths_kept
 from compress.report.tables import MEASURES, removal
 from compress.report.visible import visible
 
-Plan = Mapping[str, Any]
+PARTS: tuple[Literal["training", "selection", "evaluation"], ...] = ("training", "selection", "evaluation")
 
 ROWS = 12
 """Layers of a stage that are listed; the others are in the JSON document."""
@@ -30,8 +31,8 @@ def matched(plan: Plan) -> Table:
             name = one["name"] + (f" (with {', '.join(also)})" if also else "")
             table.add_row(f"{number}", Text(visible(name)), *_counts(one["of"], one["goes"]))
         if rest := found[ROWS:]:
-            sums = [sum(one[key] for one in rest) for key in ("of", "goes")]
-            table.add_row(f"{number}", f"and {len(rest)} more", *_counts(*sums))
+            of, goes = sum(one["of"] for one in rest), sum(one["goes"] for one in rest)
+            table.add_row(f"{number}", f"and {len(rest)} more", *_counts(of, goes))
         if len(found) > 1:
             table.add_row(f"{number}", f"all {stage['kind']}", *_counts(stage["of"], stage["pruned"]), style="bold")
         table.add_section()
@@ -63,7 +64,7 @@ def sizes(plan: Plan) -> Table:
     return table
 
 
-def _retraining(stage: Mapping[str, Any]) -> str:
+def _retraining(stage: PlannedStage) -> str:
     if not stage["steps"]:
         return "none"
     epochs = stage["steps"] / stage["steps_per_epoch"]
@@ -89,7 +90,7 @@ def lines(plan: Plan) -> Iterable[str]:
     yield _time(plan)
 
 
-def _chosen(stage: Mapping[str, Any]) -> str:
+def _chosen(stage: PlannedStage) -> str:
     chosen, kind = stage["chosen"], stage["criterion"]["kind"]
     if chosen["by"] != "criterion":
         text = f"{kind} takes too long for a plan, so scores were taken as alike in all layers"
@@ -102,7 +103,7 @@ def _chosen(stage: Mapping[str, Any]) -> str:
 
 def _time(plan: Plan) -> str:
     seconds, stages = plan["seconds"], plan["stages"]
-    parts = {part: sum(stage["seconds"][part] for stage in stages) for part in ("training", "selection", "evaluation")}
+    parts = {part: sum(stage["seconds"][part] for stage in stages) for part in PARTS}
     timed = sum(stage["seconds"]["timed_steps"] for stage in stages)
     told = ", ".join(f"{part} {duration(value)}" for part, value in parts.items() if value)
     return (

@@ -1,10 +1,11 @@
 """How to use the files of a run: Python that works as it stands, in the folder that holds them."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from compress.results import Results, UsedData
 
 
-def snippets(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def snippets(results: Results) -> Iterator[tuple[str, str, str]]:
     """(file, what it needs, code) of each file that the run has written."""
     written = results["recipe"]["export"]
     if "onnx" in written:
@@ -41,7 +42,7 @@ network = compress.load("slim.safetensors", model=build)  # build() makes it in 
 """
 
 
-def _batch(data: Mapping[str, Any]) -> str:
+def _batch(data: UsedData) -> str:
     """Images as the network has seen them in training; those of a user's own loaders are their affair."""
     if "shape" not in data:
         return "batch = ...  # float32 [N, ...], as in training"
@@ -56,7 +57,7 @@ def _batch(data: Mapping[str, Any]) -> str:
     )
 
 
-def _build(model: Mapping[str, Any]) -> str:
+def _build(model: Mapping[str, object]) -> str:
     """Lines that define `build`; names that are none, in a file of anybody's, do not become code."""
     name, settings = str(model.get("name", "")), {key: value for key, value in model.items() if key != "name"}
     module, _, function = str(model.get("factory", "")).partition(":")
@@ -70,5 +71,5 @@ def _build(model: Mapping[str, Any]) -> str:
     return f"{lines[0]}\n\n\ndef build():\n    return {lines[1]}\n\n"
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     return repr(tuple(value)) if isinstance(value, list) else repr(value)

@@ -1,15 +1,16 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Literal, TypedDict
 
 from rich.table import Table
 from rich.text import Text
 
+from compress.documents import Timed
 from compress.report.measures import MODELS, measures
 from compress.report.visible import visible
-
-Results = Mapping[str, Any]
+from compress.results import Measure, RemovalSettings, Results
+from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
 def models(results: Results) -> Table:
@@ -41,16 +42,27 @@ def stages(results: Results) -> Table:
     return table
 
 
-MEASURES = {"sparsity": "sparsity", "params": "parameters left", "macs": "multiply-adds left"}
+MEASURES: Mapping[Measure, str] = {
+    "sparsity": "sparsity",
+    "params": "parameters left",
+    "macs": "multiply-adds left",
+}
 
 
-def level(results: Results, value: float) -> str:
+def level(results: ComparedRuns, value: float) -> str:
     """A level of a comparison: the sparsity, or the budget that was kept to."""
     measure = results.get("measure", "sparsity")
     return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {MEASURES[measure]}")
 
 
-def removal(stage: Mapping[str, Any]) -> str:
+class Removed(TypedDict):
+    """A stage of a plan or of results, as far as it says how things are taken away."""
+
+    removal: RemovalSettings
+    removal_steps: int
+
+
+def removal(stage: Removed) -> str:
     """How a stage takes things away, and for how long."""
     how = stage["removal"]
     if how["kind"] == "hard":
@@ -63,11 +75,11 @@ def metric_text(metric: Mapping[str, float] | None) -> str:
     return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
 
 
-WAYS = ("removal", "criterion", "scope")
+WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 """What tells the rivals of a comparison apart."""
 
 
-def comparison(results: Results) -> Table:
+def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds, the best in bold with * where it is beyond noise."""
     metric, seeds = results["metric"], len(results["seeds"])
     dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
@@ -85,24 +97,24 @@ def comparison(results: Results) -> Table:
     return table
 
 
-def labels(results: Results) -> dict[str, str]:
+def labels(results: ComparedRuns) -> dict[str, str]:
     """What to call the rivals, by name: only what is not the same for all of them."""
     return {
         rival["name"]: ", ".join(rival[way] for way in _telling(results) or ["removal"]) for rival in results["rivals"]
     }
 
 
-def compared(results: Results) -> Iterable[tuple[Mapping[str, str], list[str]]]:
+def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
     """Every rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
         yield rival, [_figures(level, rival["name"]) for level in results["levels"]]
 
 
-def _telling(results: Results) -> list[str]:
+def _telling(results: ComparedRuns) -> list[Way]:
     return [way for way in WAYS if len({rival[way] for rival in results["rivals"]}) > 1]
 
 
-def _figures(level: Mapping[str, Any], name: str) -> str:
+def _figures(level: ComparedLevel, name: str) -> str:
     found = level["rivals"][name]
     if found["mean"] is None:
         return f"{found['diverged']} diverged"
@@ -125,7 +137,7 @@ def recipes(found: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def latencies(found: Mapping[str, Any]) -> Table:
+def latencies(found: Timed) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
     table = Table(title=f"onnxruntime, threads: {found['threads']}, milliseconds")
     table.add_column("model", overflow="fold")
@@ -133,14 +145,14 @@ def latencies(found: Mapping[str, Any]) -> Table:
         table.add_column(title, justify="right")
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
-            numbers = [f"{figures[key]:.3f}" for key in ("p50", "p90", "p99", "min")]
+            numbers = [f"{value:.3f}" for value in (figures["p50"], figures["p90"], figures["p99"], figures["min"])]
             table.add_row(Text(visible(name)), batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
     return table
 
 
 def closing(results: Results) -> Iterable[str]:
     """What to remember of a run: how much smaller, how much faster, how exact, and where the time went."""
-    dense, slim = (results["models"][name] for name in ("dense", "slim"))
+    dense, slim = results["models"]["dense"], results["models"]["slim"]
     yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {dense['params'] / slim['params']:.2f} times fewer"
     threads = results["recipe"]["benchmark"]["threads"]
     for batch, figures in slim.get("latency_ms", {}).items():
@@ -156,4 +168,4 @@ def closing(results: Results) -> Iterable[str]:
     yield f"time: {timing['total']:.1f} s, {timing['training_share']:.0%} of it training"
 
 
-PROOFS = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}
+PROOFS: Mapping[str, Literal["slim_vs_onnx", "slim_vs_pt2"]] = {"onnxruntime": "slim_vs_onnx", ".pt2": "slim_vs_pt2"}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
 from compress.files.atomic import atomic
 from compress.files.checkpoint import write_weights
@@ -17,6 +18,7 @@ from compress.files.spill import Shelved
 from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.page import page
+from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import three_networks, write_artefacts
 from compress.run.building import (
@@ -70,11 +72,12 @@ def prepare(
     return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
 
 
-def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str, Any]:
+def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNetwork | None:
     """Train the recipe's network from the start and write its state_dict to `out`.
 
     Returns:
-        What was done: data, steps, seconds, mean loss of each epoch, metric on the test images.
+        What was done: data, steps, seconds, mean loss of each epoch, metric on the test images; nothing in another
+        process than the first of several.
 
     Raises:
         InputError: the recipe has no `train` section.
@@ -100,7 +103,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> dict[str,
         )
     setting.ranks.require_same(model)
     if not setting.ranks.first:
-        return {}
+        return None
     metric = setting.evaluate(model)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +143,7 @@ def apply(
     *,
     warned: list[str] | None = None,
     place: Callable[[str], str] = str,
-) -> dict[str, Any]:
+) -> Results | None:
     """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
 
     Args:
@@ -177,7 +180,7 @@ def apply(
         ]
     setting.ranks.require_same(model)
     if not setting.ranks.first:
-        return {}
+        return None
     setting.watcher.begin("slim", "slim network")
     with clock.phase("slim"):
         small, parity = _slim(model, setting)
@@ -185,16 +188,16 @@ def apply(
     journal.close()
     del model  # from here on, what is in memory is what is looked at
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics = {
+    metrics: dict[ModelName, Metric] = {
         "dense": setting.evaluate(dense.copy(), looks["dense"]),
         "masked": stages[-1]["after_removal"],
         "slim": setting.evaluate(small, looks["slim"]),
     }
     networks = three_networks(dense, masked, small)
     del small
-    found = {"stages": stages, **compared(**looks), "parity": parity, "warnings": list(warned)}
+    outcome: Outcome = {"stages": stages, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, within=journal.folder) as folder:
-        results = write_artefacts(recipe, networks, folder, setting, metrics, found)
+        results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
     # Hours of training are not to be lost to a page that can be made again.
     with atomic(out / "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -211,7 +214,7 @@ def _follow(journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, m
     journal.follow("chance", random_state)
 
 
-def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> StageResult:
     stage = recipe.stages[number]
     setting.watcher.begin(
         f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
@@ -245,10 +248,10 @@ class _Shapes:
         apply_edits(self.model, edits_from_json(state["edits"]))
 
 
-def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, dict[str, Any]]:
+def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     """Cut the zeros out, and prove the result on random and on real inputs."""
     masked.eval()
-    small = slim(masked, setting.example, tolerance=TOLERANCE)
+    small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
     difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
     return small, {

@@ -1,13 +1,11 @@
 """The folder that a run leaves: slim's files, sizes, times and figures of dense, masked and slim, and the card."""
 
-import dataclasses
 import gc
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,10 +17,24 @@ from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
+from compress.results import (
+    ZIPPED,
+    FileSizes,
+    Format,
+    Metric,
+    ModelName,
+    ModelResult,
+    Models,
+    Outcome,
+    Parity,
+    Pictures,
+    Results,
+)
+from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
 
-Networks = dict[str, Callable[[], nn.Module]]
+Networks = dict[ModelName, Callable[[], nn.Module]]
 """The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
 them anew each time, so that no more of them are in memory than are looked at."""
 
@@ -37,14 +49,15 @@ def write_artefacts(
     networks: Networks,
     folder: Path,
     setting: Setting,
-    metrics: Mapping[str, dict[str, float]],
-    found: Mapping[str, Any],
-) -> dict[str, Any]:
+    metrics: Mapping[ModelName, Metric],
+    outcome: Outcome,
+    pictures: Pictures,
+) -> Results:
     """Write everything but the page into `folder`, and let go of the networks.
 
     Args:
         metrics: of each network on the test images.
-        found: the entries of results.json that the run itself has come to; "parity" is added to.
+        outcome: what the run itself has come to; its "parity" is added to.
 
     Returns:
         The content of results.json.
@@ -52,30 +65,36 @@ def write_artefacts(
     Raises:
         ProofError: a file computes something else than the slim network.
     """
-    described = {
-        name: {**dataclasses.asdict(stats.measure(network(), setting.example.cpu())), "metric": metrics[name]}
-        for name, network in networks.items()
-    }
+    described = {name: _measured(network(), setting.example.cpu(), metrics[name]) for name, network in networks.items()}
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
-    _export(recipe, networks, folder, setting, described, found["parity"])
-    results = {
+    _export(recipe, networks, folder, setting, described, outcome["parity"])
+    results: Results = {
         "schema": 1,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe_values(recipe),
         "seed": recipe.seed,
         "versions": versions(),
         "machine": machine(setting),
         "data": describe_data(setting),
         "models": described,
         "tensors": tensors,
-        **found,
+        "stages": outcome["stages"],
+        **pictures,
+        "parity": outcome["parity"],
+        "warnings": outcome["warnings"],
+        "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))
     _text(folder / "MODEL_CARD.md", model_card(results))
-    results["timing"] = setting.clock.split()
     _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
+
+
+def _measured(network: nn.Module, example: Tensor, metric: Metric) -> ModelResult:
+    """Its files are measured when they are written."""
+    size = stats.measure(network, example)
+    return {"params": size.params, "nonzero": size.nonzero, "macs": size.macs, "metric": metric, "bytes": {}}
 
 
 def _text(path: Path, text: str) -> None:
@@ -87,21 +106,19 @@ def _export(
     networks: Networks,
     folder: Path,
     setting: Setting,
-    described: dict[str, dict[str, Any]],
-    parity: dict[str, Any],
+    described: Models,
+    parity: Parity,
 ) -> None:
     """Write the slim network's files; measure size and latency of all three networks, which are let go of for that."""
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
-        files: dict[str, dict[str, Path]] = {name: {} for name in networks}
+        files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
         sizes = []
         with setting.clock.phase("export"):
             for name, kind in _written(recipe, networks, homes, setting.example.cpu(), parity):
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
-            for entry in described.values():
-                entry["bytes"] = {}
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         networks.clear()
@@ -112,8 +129,8 @@ def _export(
 
 
 def _written(
-    recipe: schema.Recipe, networks: Networks, homes: Mapping[str, Path], example: Tensor, parity: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
+    recipe: schema.Recipe, networks: Networks, homes: Mapping[ModelName, Path], example: Tensor, parity: Parity
+) -> Iterator[tuple[ModelName, Format]]:
     """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
 
     A `.pt2` is written of slim alone.
@@ -132,16 +149,20 @@ def _written(
         del slim, program
         yield "slim", "onnx"
         # Converting takes a second each; the others differ from it in nothing but weights and widths.
-        for name in ("dense", "masked"):
+        others: tuple[ModelName, ...] = ("dense", "masked")
+        for name in others:
             compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
             yield name, "onnx"
 
 
-def _time(wanted: schema.Benchmark, files: Mapping[str, Path], described: dict[str, dict[str, Any]]) -> None:
-    timings = latency.measure(files, batch_sizes=wanted.batch_sizes, threads=wanted.threads)
-    for name, batches in timings.document("dense")["models"].items():
-        described[name]["latency_ms"] = batches
+def _time(wanted: schema.Benchmark, files: Mapping[ModelName, Path], described: Models) -> None:
+    timings = latency.measure(
+        {str(name): path for name, path in files.items()}, batch_sizes=wanted.batch_sizes, threads=wanted.threads
+    )
+    timed = timings.document("dense")["models"]
+    for name in files:
+        described[name]["latency_ms"] = timed[name]
 
 
-def _bytes(kind: str, found: stats.FileBytes) -> dict[str, int]:
-    return {kind: found["plain"], f"{kind}_gzip": found["gzip"]}
+def _bytes(kind: Format, found: stats.FileBytes) -> FileSizes:
+    return {kind: found["plain"], ZIPPED[kind]: found["gzip"]}

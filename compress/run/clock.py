@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from compress.results import Timing
+
 
 class Clock:
     """Charges every moment since `started` to exactly one phase, the innermost that is open, or "other"."""
@@ -43,7 +45,7 @@ class Clock:
         self._charge()
         return self.phases.get(name, 0.0)
 
-    def split(self) -> dict[str, Any]:
+    def split(self) -> Timing:
         """Total and phases in seconds, and the share of the total that was training."""
         self._charge()
         total = self._since - self.started

@@ -1,7 +1,9 @@
 """The training curve of a stage: a bounded number of points, however many steps there are."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from compress.results import CurvePoints
 from compress.run.setting import Moment
 
 POINTS = 400
@@ -26,12 +28,14 @@ class Curve:
             self._points.append((self._sum / self._count, moment.factor, moment.share))
             self._sum, self._count = 0.0, 0
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> CurvePoints:
         """As results.json has it; what is not known of every point is absent."""
-        found: dict[str, Any] = {"span": self.span}
-        for name, values in zip(("loss", "factor", "share"), zip(*self._points, strict=True), strict=True):
-            if None not in values:
-                found[name] = [float(f"{value:.5g}") for value in values]
+        losses, factors, shares = zip(*self._points, strict=True)
+        found: CurvePoints = {"span": self.span, "loss": _rounded(losses)}
+        if None not in factors:
+            found["factor"] = _rounded(factors)
+        if None not in shares:
+            found["share"] = _rounded(shares)
         return found
 
     def state_dict(self) -> dict[str, Any]:
@@ -39,3 +43,7 @@ class Curve:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._points, self._sum, self._count = list(state["points"]), state["sum"], state["count"]
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]

@@ -3,10 +3,10 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from compress.errors import DataError
 from compress.recipe.loading import load_recipe
+from compress.results import Results
 from compress.run import apply
 from compress.run.clock import Clock
 from compress.run.setting import Watcher
@@ -32,7 +32,7 @@ def run(
     tell: Callable[[str], None],
     clock: Clock,
     warned: list[str],
-) -> dict[str, Any]:
+) -> Results:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 
     Takes MNIST where it lies in `data_root` or can be downloaded, and says so where it falls back to `mnist_sample`.
@@ -56,5 +56,8 @@ def run(
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
     out.mkdir(parents=True, exist_ok=True)
     trained = apply.train_dense(recipe, out / "model.pt", setting)
+    assert trained is not None  # this process trains alone
     tell(f"{out / 'model.pt'}: test loss {trained['metric']['loss']:.4g} after {trained['seconds']:.0f} s of training")
-    return apply.apply(recipe, out / "model.pt", out / "mnist_ae", setting, warned=warned)
+    results = apply.apply(recipe, out / "model.pt", out / "mnist_ae", setting, warned=warned)
+    assert results is not None
+    return results

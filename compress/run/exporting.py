@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 import compress.export
+from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
+from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model, require_room
 from compress.run.output import whole_folder
 
@@ -21,7 +21,7 @@ FORMATS = ("onnx", "safetensors", "pt2")
 
 def export(
     source: Path, recipe: str | None, out: Path, formats: Sequence[str] = FORMATS, changes: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Exported:
     """Write `source` in the given formats into the folder `out`, as `model.onnx` and so on.
 
     Args:
@@ -30,7 +30,7 @@ def export(
         changes: to the recipe, as "model.latent=16".
 
     Returns:
-        {"files": {name: {"bytes", "difference"?}}}; the difference is that from torch.
+        What was written, by name.
 
     Raises:
         CheckpointError: `source` is no file of weights, or not of this network.
@@ -57,27 +57,19 @@ def export(
             differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
-        return {
-            "files": {
-                file.name: {"bytes": file.stat().st_size}
-                | ({"difference": differences[file.name]} if file.name in differences else {})
-                for file in sorted(folder.iterdir())
-            }
+        files: dict[str, ExportedFile] = {
+            file.name: {"bytes": file.stat().st_size} for file in sorted(folder.iterdir())
         }
+    for name, difference in differences.items():
+        files[name]["difference"] = difference
+    return {"files": files}
 
 
 def _recipe_of(source: Path) -> schema.Recipe:
     text = read_weights(source).metadata.get("recipe")
     if text is None:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
-    try:
-        found = schema.Recipe.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "all of it"
-        raise InputError(
-            f"the recipe inside {source} is damaged ({key}: {first['msg']}): name one with --recipe"
-        ) from None
+    found = noted_recipe(text, str(source))
     if isinstance(found.model, schema.FactoryModel):
         raise InputError(
             f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "

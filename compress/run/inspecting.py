@@ -1,19 +1,21 @@
 """`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
 
 import os
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 
+from compress.documents import FileContents
+from compress.errors import RecipeError
 from compress.export import contents
 from compress.files.checkpoint import Weights, rebuild
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
+from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model, require_room
+from compress.run.entries import recipe_values
 
 
-def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileContents:
     """`contents.inspect`, and beside it, where a recipe is noted in the file, "recipe" as data and as YAML.
 
     The network of weights is known where the recipe names one of this package's. A factory is not called: to look
@@ -26,26 +28,26 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str,
         InputError: as `contents.inspect`.
     """
     found = contents.inspect(path, lambda weights: _network(weights, os.fspath(path)), trusted=trusted)
-    recipe = _recipe(found["metadata"])
+    recipe = _recipe(found["metadata"], os.fspath(path))
     if recipe is not None:
         found["recipe"] = {
             "brief": brief_yaml(recipe),
             "whole": resolved_yaml(recipe),
-            "values": recipe.model_dump(mode="json"),
+            "values": recipe_values(recipe),
         }
     return found
 
 
-def _recipe(metadata: dict[str, str]) -> schema.Recipe | None:
+def _recipe(metadata: dict[str, str], source: str) -> schema.Recipe | None:
     """None as well where what is noted is no recipe of this version: the text is in the metadata all the same."""
     try:
-        return schema.Recipe.model_validate_json(metadata["recipe"]) if "recipe" in metadata else None
-    except ValidationError:
+        return noted_recipe(metadata["recipe"], source) if "recipe" in metadata else None
+    except RecipeError:
         return None
 
 
 def _network(weights: Weights, source: str) -> contents.Network | None:
-    recipe = _recipe(weights.metadata)
+    recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
     wanted = recipe.model

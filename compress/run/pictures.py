@@ -2,13 +2,13 @@
 
 import base64
 from io import BytesIO
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from compress.results import ImageLosses, ImageResult, Pictures
 from compress.tasks import Task
 
 COUNT = 8
@@ -58,22 +58,26 @@ class Look:
         self.confusion = found if self.confusion is None else self.confusion + found
 
 
-def compared(dense: Look, slim: Look) -> dict[str, Any]:
+def compared(dense: Look, slim: Look) -> Pictures:
     """For results.json: "confusion" of both networks, or "images", or nothing where neither can be shown."""
     if dense.confusion is not None and slim.confusion is not None:
         return {"confusion": {"dense": dense.confusion.tolist(), "slim": slim.confusion.tolist()}}
-    found: list[dict[str, Any]] = []
+    found: list[ImageResult] = []
     left = CHARACTERS
     for (number, target, before), (_, again, after) in zip(dense.images, slim.images, strict=False):
         if not torch.equal(target, again):  # a loader of the user's own that shuffles
             return {}
-        shown = {"input": _png(target), "dense": _png(before), "slim": _png(after)}
-        left -= sum(map(len, shown.values()))
+        shown, dense_png, slim_png = _png(target), _png(before), _png(after)
+        left -= len(shown) + len(dense_png) + len(slim_png)
         if left < 0:
             break
-        errors = {name: float(F.mse_loss(output, target)) for name, output in (("dense", before), ("slim", after))}
-        found.append({"number": number, **shown, "loss": errors})
+        losses = ImageLosses(dense=_error(before, target), slim=_error(after, target))
+        found.append({"number": number, "input": shown, "dense": dense_png, "slim": slim_png, "loss": losses})
     return {"images": found} if found else {}
+
+
+def _error(output: Tensor, target: Tensor) -> float:
+    return float(F.mse_loss(output, target))
 
 
 def _are_images(target: Tensor) -> bool:

@@ -8,23 +8,23 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, RehearsedStage, StageSeconds
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
-from compress.graph.coupling import couplings
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
 from compress.run import rehearse
 from compress.run.apply import load_dense
 from compress.run.clock import Clock
+from compress.run.entries import taken
 from compress.run.provenance import describe_data
 from compress.run.pruning import in_batches_of, masks_gradients
-from compress.run.rehearse import Place, Rehearsed
+from compress.run.rehearse import Matched, Place, Rehearsed
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import describe_target, teacher_of
 from compress.select.choose import LayerCollapseWarning
@@ -55,7 +55,7 @@ def plan(
     warned: Sequence[str] = (),
     place: Place = str,
     now: Now = time.perf_counter,
-) -> dict[str, Any]:
+) -> Plan:
     """Rehearse all stages, and time a few steps of their training.
 
     Args:
@@ -64,12 +64,7 @@ def plan(
         now: the time in seconds.
 
     Returns:
-        {"recipe", "model", "seed", "data", "now": SIZE, "stages": [...], "kept": [{"layer", "reason"}],
-        "seconds": {...}, "warnings": [...]}, where SIZE is {"params", "nonzero", "macs", "bytes"} of the really slimmed
-        network, and "bytes" those of its tensors. Of a stage: "kind", "target", "criterion", "removal", "measure",
-        "asked", "achieved", "pruned", "of", "steps" and "removal_steps" as in results.json; "matched": what goes of
-        each parameter or layer; "chosen": how that was found out; "after": SIZE; "seconds": estimated, with the
-        "timed_steps" that they rest on.
+        What is told of the recipe; sizes are those of the really slimmed network.
 
     Raises:
         as `running.apply` does before it trains.
@@ -79,9 +74,10 @@ def plan(
     dense = copy.deepcopy(network)
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
-    kept = couplings(network, setting.example).kept
+    kept = setting.couplings(network).kept
     evaluation = _seconds_of_evaluation(network, setting, now)
-    stages, slimming = [], 0.0
+    stages: list[PlannedStage] = []
+    slimming = 0.0
     for found in rehearse.rehearse(recipe, network, pruned, setting, place, now):
         seconds = _seconds(found, network, pruned, setting, evaluation, now)
         start = now()
@@ -107,23 +103,18 @@ def plan(
     }
 
 
-def _described(found: Rehearsed) -> dict[str, Any]:
+def _described(found: Rehearsed) -> RehearsedStage:
     stage = found.stage
     return {
-        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
-        "target": describe_target(stage),
-        "criterion": stage.criterion.model_dump(),
-        "removal": stage.removal.model_dump(mode="json"),
-        "measure": stage.level[0],
-        "asked": found.asked,
-        "achieved": found.achieved,
-        "pruned": found.pruned,
-        "of": found.of,
-        "matched": [
-            {"name": one.name, "of": one.of, "goes": one.goes, "earlier": one.earlier}
-            | ({"layers": list(one.layers)} if one.layers else {})
-            for one in found.matched
-        ],
+        **taken(
+            stage,
+            describe_target(stage),
+            asked=found.asked,
+            achieved=found.achieved,
+            pruned=found.pruned,
+            of=found.of,
+        ),
+        "matched": [_matched(one) for one in found.matched],
         "chosen": {
             "by": "even scores" if found.even else "criterion",
             "images": found.images,
@@ -135,22 +126,31 @@ def _described(found: Rehearsed) -> dict[str, Any]:
     }
 
 
+def _matched(one: Matched) -> MatchedTarget:
+    found: MatchedTarget = {"name": one.name, "of": one.of, "goes": one.goes, "earlier": one.earlier}
+    if one.layers:
+        found["layers"] = list(one.layers)
+    return found
+
+
 # --- sizes ---
 
 
-def _size(network: nn.Module, setting: Setting) -> dict[str, int]:
-    tensors = network.state_dict().values()
+def _size(network: nn.Module, setting: Setting) -> NetworkSize:
+    size, tensors = stats.measure(network, setting.example), network.state_dict().values()
     return {
-        **dataclasses.asdict(stats.measure(network, setting.example)),
+        "params": size.params,
+        "nonzero": size.nonzero,
+        "macs": size.macs,
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     }
 
 
-def _slim_size(network: nn.Module, setting: Setting) -> dict[str, int]:
+def _slim_size(network: nn.Module, setting: Setting) -> NetworkSize:
     """Where nothing can be cut out, of which `rehearse` warns, the size of the network with its zeros."""
     network.eval()
     try:
-        return _size(slim(network, setting.example), setting)
+        return _size(slim(network, setting.example, known=setting.couplings(network)), setting)
     except UnsupportedModelError:
         return _size(network, setting)
 
@@ -175,7 +175,7 @@ def times_chosen(removal: Removal) -> int:
 
 def _seconds(
     found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, evaluation: float, now: Now
-) -> dict[str, Any]:
+) -> StageSeconds:
     setting = in_batches_of(found.stage, setting)
     step, timed = _seconds_of_step(found, network, pruned, setting, now) if found.steps else (0.0, 0)
     per_image = evaluation / max(

@@ -4,7 +4,7 @@ import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
@@ -12,9 +12,11 @@ from compress.batches import Subset
 from compress.data.dataset import Dataset
 from compress.data.streaming import StreamedDataset
 from compress.recipe import schema
+from compress.results import Machine, UsedData
 from compress.run.checkpoints import Fingerprint
 from compress.run.setting import Setting
 
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "safetensors", "numpy")
 
 
@@ -36,27 +38,26 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def machine(setting: Setting) -> dict[str, Any]:
+def machine(setting: Setting) -> Machine:
     """The machine's entry of results.json."""
-    several = {} if setting.ranks.count == 1 else {"processes": setting.ranks.count}
-    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device), **several}
+    found: Machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "device": str(setting.device)}
+    if setting.ranks.count > 1:
+        found["processes"] = setting.ranks.count
+    return found
 
 
-def describe_data(setting: Setting) -> dict[str, Any]:
+def describe_data(setting: Setting) -> UsedData:
     """The data's entry of results.json."""
-    found = setting.data
-    return {
-        "name": found.name,
-        "sha256": found.sha256,
-        "shape": list(found.shape),
-        **{subset: count for subset in get_args(Subset) if (count := found.count(subset)) is not None},
-        **(
-            {"mean": found.mean.tolist(), "std": found.std.tolist()}
-            if isinstance(found, Dataset | StreamedDataset)
-            else {}
-        ),
-        **({"note": found.note} if found.note else {}),
-    }
+    data = setting.data
+    found: UsedData = {"name": data.name, "sha256": data.sha256, "shape": list(data.shape)}
+    for subset in SUBSETS:
+        if (count := data.count(subset)) is not None:
+            found[subset] = count
+    if isinstance(data, Dataset | StreamedDataset):
+        found["mean"], found["std"] = data.mean.tolist(), data.std.tolist()
+    if data.note:
+        found["note"] = data.note
+    return found
 
 
 def cpu_name() -> str:

@@ -122,6 +122,7 @@ def _words(stage: schema.Stage, number: int, setting: Setting) -> dict[str, Any]
         "min_keep": stage.min_keep,
         "regrow": None if stage.regrow is None else stage.regrow.build(),
         "seed": setting.seed + number,
+        "traced": setting.traced,
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.errors import NothingPrunedError, UnsupportedModelError
-from compress.graph.coupling import Coupling, couplings
+from compress.graph.coupling import Coupling
 from compress.graph.flow import layer_of
 from compress.recipe import schema
 from compress.remove.removals import Gradual, GradualSoft, Hard, Removal
@@ -123,7 +123,7 @@ def rehearse(
         UnsupportedModelError: a network that cannot be slimmed.
         NothingPrunedError: no entry would go.
     """
-    couplings(network, setting.example)  # what cannot be traced cannot be slimmed after the training either
+    setting.couplings(network)  # what cannot be traced cannot be slimmed after the training either
     sketch = Pruned()
     going = [check_stage(network, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)]
     if not any(going):
@@ -251,7 +251,7 @@ def _warn_of_what_stays(network: nn.Module, setting: Setting) -> None:
     zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in network.parameters())
     why = "in no layer is a whole node without weights"
     try:
-        if cuttable(network, setting.example):
+        if cuttable(network, setting.couplings(network)):
             return
     except UnsupportedModelError as error:
         why = str(error).rstrip(".")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from compress import tasks
 from compress.data.dataset import TrainingData
+from compress.graph.coupling import Couplings
+from compress.graph.traced_once import TracedOnce
 from compress.recipe import schema
 from compress.remove.remover import Remover
 from compress.run.clock import Clock
@@ -18,7 +20,8 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import Task
 from compress.train import metrics
 from compress.train.distill import Teacher
-from compress.train.loop import Optimization, Training, train
+from compress.train.loop import Training, train
+from compress.train.optimization import Optimization
 from compress.train.ranks import ALONE, Ranks
 
 
@@ -121,12 +124,21 @@ class Setting:
     ranks: Ranks = ALONE
     dense: Callable[[], nn.Module] | None = None
     """Gives the network before all stages, for distillation; a stage copies the network that it gets without it."""
+    traced: TracedOnce = field(default_factory=TracedOnce)
 
     @property
     def example(self) -> Tensor:
         """Two random inputs."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
+
+    def couplings(self, model: nn.Module) -> Couplings:
+        """What shrinks together in the run's network; all that asks shares one trace.
+
+        Raises:
+            UnsupportedModelError: it cannot be traced.
+        """
+        return self.traced.couplings(model, self.example)
 
     @property
     def steps_per_epoch(self) -> int:

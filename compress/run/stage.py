@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
@@ -11,7 +10,9 @@ from compress.errors import InputError, RunError
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal
+from compress.results import Metric, StageFigures, StageResult, Taken
 from compress.run.curve import Curve
+from compress.run.entries import taken
 from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, stage_selection, target_of
 from compress.run.setting import Setting, optimization
 from compress.select.pruned import Pruned
@@ -21,7 +22,7 @@ from compress.train.distill import Teacher
 from compress.train.loop import Training, only_trainable
 
 
-def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
     """Prune `model` in place as `stage` says; afterwards what was chosen is exactly zero and names are plain.
 
     Args:
@@ -40,12 +41,12 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
 
 
-def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> dict[str, Any]:
+def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
     steps, removal = removal_of(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, setting)
     training, curve, journal = Training(), Curve(steps), setting.journal
 
-    def before_removal(step: int) -> dict[str, float]:
+    def before_removal(step: int) -> Metric:
         found = setting.evaluate(model)
         setting.watcher.measured("before_removal", found, step)
         return found
@@ -72,6 +73,11 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     _require_as_asked(model, stage, chosen, earlier_ones)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
+    figures: StageFigures = {}
+    if training.steps:
+        figures["curve"] = curve.document()
+    if chosen.histograms:
+        figures["scores"] = chosen.histograms
     return {
         **_chosen(stage, chosen),
         "before_removal": journal.noted("before_removal"),
@@ -79,8 +85,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         "steps": training.steps,
         "removal_steps": removal.length,
         "epoch_losses": training.losses,
-        **({"curve": curve.document()} if training.steps else {}),
-        **({"scores": chosen.histograms} if chosen.histograms else {}),
+        **figures,
         "seconds": setting.clock.spent("training") - earlier,
     }
 
@@ -97,20 +102,10 @@ def _pruner(
     return pruner
 
 
-def _chosen(stage: schema.Stage, chosen: Selection) -> dict[str, Any]:
+def _chosen(stage: schema.Stage, chosen: Selection) -> Taken:
     """Of what, how, and how much was pruned."""
     count, total = chosen.count
-    return {
-        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
-        "target": describe_target(stage),
-        "criterion": stage.criterion.model_dump(),
-        "removal": stage.removal.model_dump(mode="json"),
-        "measure": stage.level[0],
-        "asked": chosen.asked,
-        "achieved": chosen.achieved,
-        "pruned": count,
-        "of": total,
-    }
+    return taken(stage, describe_target(stage), asked=chosen.asked, achieved=chosen.achieved, pruned=count, of=total)
 
 
 def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Selection, earlier_ones: bool) -> None:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from compress.results import Histogram
 from compress.select.scores import Scores
 
 BINS = 40
@@ -14,7 +14,7 @@ SKEWED = 10
 """Where the highest score is more than so many times the mean, bins of equal width would leave all but one empty."""
 
 
-def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> dict[str, Any] | None:
+def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> Histogram | None:
     """Count the scores of tensors that were ranked together, in two passes over them, a piece at a time.
 
     Args:
@@ -39,15 +39,17 @@ def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> dict
     counts = torch.zeros(2 * BINS, dtype=torch.int64)
     for score, stays in _pieces(ranked, keep):
         counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + stays, minlength=2 * BINS).cpu()
-    return {
+    found: Histogram = {
         "scale": "log" if skewed else "linear",
         "from": start,
         "to": seen.high,
         "kept": counts[1::2].tolist(),
         "gone": counts[::2].tolist(),
         "earlier": sum(score.numel() for score in ranked) - seen.count,
-        **({"threshold": seen.cut} if math.isfinite(seen.cut) else {}),
     }
+    if math.isfinite(seen.cut):
+        found["threshold"] = seen.cut
+    return found
 
 
 class _Seen:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
-from compress.graph.coupling import Coupling, Couplings, couplings
+from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
+from compress.graph.traced_once import TracedOnce
 from compress.options import check, require_word
 from compress.select.amount import Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
@@ -36,6 +37,7 @@ class NodeSelection(Selection):
         scoring: Scoring,
         earlier: Pruned,
         example: Tensor,
+        traced: TracedOnce,
         *,
         keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
         scope: str | None = None,
@@ -46,6 +48,7 @@ class NodeSelection(Selection):
         """
         Args:
             example: an input [N, ...] to trace the network with.
+            traced: the owner of the traces.
             keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
             scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.
             restore: whether a run is resumed: the network's weights are to be loaded, and nothing is computed from
@@ -63,11 +66,11 @@ class NodeSelection(Selection):
         self._scope, self._multiple_of, self._min_keep = _scope(scope, amount), multiple_of, min_keep
         self._compared = scope is not None
         model = scoring.model
-        self.known = couplings(model, example)
+        self.known = traced.couplings(model, example)
         self._coupled = couplings_of(model, target, self.known)
         layers = criterion.restructure(self._coupled, scoring, restore=restore)
         if layers is not None:
-            self.known = couplings(model, example)
+            self.known = traced.couplings(model, example)
             self._coupled = self.known.matching(layers)
         self._given = None if keep is None else _given(keep, self.known, self._coupled)
         self._keep = dict(earlier.keep_nodes)

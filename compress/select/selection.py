@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.results import Histogram
 from compress.select.amount import Amount, shares_of
 from compress.select.criteria import Criterion
 from compress.select.histogram import histogram
@@ -35,7 +36,7 @@ class Selection(ABC):
     def __init__(self, criterion: Criterion, amount: Amount | None, scoring: Scoring, earlier: Pruned) -> None:
         """amount: None where the masks themselves are given."""
         self.criterion, self._amount, self._scoring, self._earlier = criterion, amount, scoring, earlier
-        self.histograms: list[dict[str, Any]] = []
+        self.histograms: list[Histogram] = []
         """How the scores were spread at the first whole choice; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
 
@@ -130,7 +131,7 @@ class Selection(ABC):
         largest = sorted(groups, key=lambda group: -sum(mask.numel() for mask in group[2]))[:HISTOGRAMS]
         for name, scores, keep in largest:
             if (found := histogram(scores, keep)) is not None:
-                self.histograms.append({**({} if name is None else {"of": name}), **found})
+                self.histograms.append(found if name is None else {"of": name, **found})
 
     @abstractmethod
     def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]: ...

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.graph.traced_once import TracedOnce
 from compress.options import check
 from compress.select.amount import Amount
 from compress.select.criteria import Criterion, criterion_of
@@ -38,11 +39,13 @@ def selection_of(
     earlier: Pruned | None = None,
     seed: int = 0,
     restore: bool = False,
+    traced: TracedOnce | None = None,
 ) -> Selection:
     """What a pruner of these words chooses from; see `compress.remove.pruner.Pruner`.
 
     Args:
         restore: whether the network's weights, and what was chosen, are to be loaded.
+        traced: the owner of the traces, where several selections share it.
 
     Raises:
         InputError, TargetError, UnsupportedModelError: as `Pruner`.
@@ -65,6 +68,7 @@ def selection_of(
             scoring,
             before,
             _example(example),
+            traced or TracedOnce(),
             keep=keep,
             scope=scope,
             multiple_of=multiple_of,

@@ -165,7 +165,7 @@ def _traced(model: nn.Module, given: Sequence[ShapeEdit]) -> nn.Module:
         raise CheckpointError(f"The shape edits are for inputs of the sizes {sizes}, which no network takes.")
     earlier = getattr(model, "shape_edits", ())
     try:
-        module = traced_module(trace(model, torch.zeros((), dtype=dtype).expand(sizes)))
+        module = traced_module(trace(model, torch.zeros((), dtype=dtype).expand(sizes)), tensors_of(model))
     except Exception as error:
         raise CheckpointError(
             f"The shape edits are for a network that takes inputs of the sizes {sizes}, and the model does not "

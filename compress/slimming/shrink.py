@@ -21,7 +21,12 @@ Positions = Mapping[tuple[str, int], Tensor]
 
 
 def slim(
-    model: nn.Module, example: Tensor, *, tolerance: float = 1e-5, optimizer: torch.optim.Optimizer | None = None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    tolerance: float = 1e-5,
+    optimizer: torch.optim.Optimizer | None = None,
+    known: Couplings | None = None,
 ) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
 
@@ -38,6 +43,7 @@ def slim(
         tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
             float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; it goes on with those of the copy, its state cut in the same way.
+        known: `couplings(model, example)`, where the caller has it already.
 
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
@@ -47,7 +53,8 @@ def slim(
     """
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known, tensors, dead = _dead(model, example)
+    known = known or couplings(model, example)
+    tensors, dead = _dead(model, known)
     if not dead:
         small = apply_edits(copy.deepcopy(model), ())
         _carry_over(optimizer, model, small, {})
@@ -67,23 +74,25 @@ def slim(
     return small
 
 
-def cuttable(model: nn.Module, example: Tensor) -> dict[str, int]:
+def cuttable(model: nn.Module, known: Couplings) -> dict[str, int]:
     """How many nodes `slim` would cut out of `model`, by the name of the layer that computes them.
+
+    Args:
+        known: what `couplings` says of the model.
 
     Raises:
         UnsupportedModelError: as `slim`.
     """
-    return {coupling.name: len(nodes) for coupling, nodes in _dead(model, example)[2].items()}
+    return {coupling.name: len(nodes) for coupling, nodes in _dead(model, known)[1].items()}
 
 
-def _dead(model: nn.Module, example: Tensor) -> tuple[Couplings, dict[str, Tensor], dict[Coupling, Tensor]]:
-    """(what shrinks together, the tensors with constants folded into them, the nodes that go)."""
-    known = couplings(model, example)
+def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[Coupling, Tensor]]:
+    """(the tensors with constants folded into them, the nodes to cut)."""
     tensors = fold_constants(known, tensors_of(model))
     dead = dead_nodes(known.found, tensors)
     if not dead:
         _refuse_stuck(known, tensors)
-    return known, tensors, dead
+    return tensors, dead
 
 
 def _slim_graph(
@@ -95,7 +104,7 @@ def _slim_graph(
     example: Tensor,
 ) -> nn.Module:
     """The class's own code has sizes in it that no attribute changes."""
-    module: nn.Module = copy.deepcopy(traced_module(known.trace))
+    module: nn.Module = copy.deepcopy(traced_module(known.trace, tensors_of(model)))
     earlier: Any = getattr(model, "shape_edits", ())
     module.shape_edits = earlier
     own = tensors_of(module)

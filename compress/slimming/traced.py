@@ -7,10 +7,11 @@ tensors of the original; it always computes as in evaluation mode (dropout and b
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from compress.graph.dimensions import BATCH
 from compress.graph.flow import arguments_of
@@ -19,14 +20,14 @@ from compress.graph.trace import Trace
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
 
 
-def traced_module(traced: Trace) -> fx.GraphModule:
-    """The trace as a module on the same tensors, in which every size that may change is a plain number."""
+def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
+    """The trace of a network as a module on its `tensors`, in which every size that may change is a plain number."""
     graph = copy.deepcopy(traced.graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             _loosen(node)
     graph.eliminate_dead_code()
-    return fx.GraphModule(dict(traced.tensors), graph).eval()
+    return fx.GraphModule({**tensors, **traced.constants}, graph).eval()
 
 
 def _loosen(node: fx.Node) -> None:

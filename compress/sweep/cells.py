@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar, cast
 
 from torch import nn
 
@@ -30,6 +30,7 @@ from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
+from compress.sweep_results import Cached, Sweep
 
 HELD_OUT = 0.1
 """The share of the training images on which choices are made."""
@@ -51,25 +52,29 @@ class Place:
     device: str
 
 
-class Cell(Protocol):
+Result = TypeVar("Result", bound=Cached)
+ResultOf = TypeVar("ResultOf", bound=Cached, covariant=True)
+
+
+class Cell(Protocol[ResultOf]):
     """A run whose result hangs on nothing but itself and its place; picklable, as both are."""
 
     def key(self, place: Place) -> str:
         """Hash of everything that determines the result."""
         ...
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, place: Place) -> ResultOf:
         """The result, a JSON document."""
         ...
 
 
 def compute(
-    cells: Sequence[tuple[str, Cell]],
+    cells: Sequence[tuple[str, Cell[Result]]],
     place: Place,
     cache: Path,
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """The results of (title, cell), in their order, each with its `key`; those in the folder `cache` are taken.
 
     Raises:
@@ -77,19 +82,19 @@ def compute(
     """
     todo = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
     found = jobs.run(todo, cache, workers, on_progress)
-    return [{"key": job.key, **found[job.key]} for job in todo]
+    return [cast(Result, {"key": job.key, **found[job.key]}) for job in todo]
 
 
 @dataclass(frozen=True)
-class _Call:
-    cell: Cell
+class _Call(Generic[Result]):
+    cell: Cell[Result]
     place: Place
 
-    def __call__(self) -> dict[str, Any]:
+    def __call__(self) -> Result:
         return self.cell.run(self.place)
 
 
-def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, Any]:
+def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, object]:
     """What the key of every cell hangs on; files may move, and what a network or data set is called is no part of it.
 
     Settings left at their default are none either, so that a recipe's new key does not make old cells strangers.
@@ -164,14 +169,16 @@ def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
     return dataset
 
 
-def described(place: Place) -> dict[str, Any]:
+def described(place: Place) -> Sweep:
     """The part of a results.json that says what was run on what."""
     recipe = place.recipe
     data = load(recipe.data, place.data_root, False)
-    metric = ("accuracy", "%") if schema.has_accuracy(recipe.task) else ("loss", "10^-3")
+    accuracy = schema.has_accuracy(recipe.task)
+    values = recipe.model_dump(mode="json", include={"model", "data", "task"})
     return {
-        "recipe": {"name": recipe.name, **recipe.model_dump(mode="json", include={"model", "data", "task"})},
-        "metric": dict(zip(("name", "unit"), metric, strict=True)),
+        "schema": 1,
+        "recipe": {"name": recipe.name, "model": values["model"], "data": values["data"], "task": values["task"]},
+        "metric": {"name": "accuracy", "unit": "%"} if accuracy else {"name": "loss", "unit": "10^-3"},
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},

@@ -16,6 +16,7 @@ from compress.files.atomic import atomic
 from compress.sweep.engines import ONE, Workers
 
 Result = dict[str, Any]
+"""What a job came to, as the JSON document that its file holds."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Job:
 
     key: str
     title: str
-    call: Callable[[], Result]
+    call: Callable[[], Mapping[str, object]]
     needs: tuple[str, ...] = ()
     cost: float = 1.0
 
@@ -44,7 +45,7 @@ class Progress:
     title: str  # of the job that ended last
 
 
-def fingerprint(determinants: Mapping[str, Any]) -> str:
+def fingerprint(determinants: Mapping[str, object]) -> str:
     """A job's key, from everything that determines its result, as JSON."""
     return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -124,7 +125,7 @@ def store(folder: Path, key: str, result: Result) -> None:
 
 def _work(job: Job, folder: Path) -> Result:
     started = time.perf_counter()
-    result = job.call()
+    result = dict(job.call())
     result["seconds"] = round(time.perf_counter() - started, 2)
     store(folder, job.key, result)
     return result

@@ -6,45 +6,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from compress.batches import Batches
-from compress.errors import DivergedError, InputError, TargetError
+from compress.errors import DivergedError, TargetError
 from compress.files.spill import Aside
 from compress.tasks import Loss
 from compress.train import random_state
 from compress.train.divergence import BATCH, broken_weights, first_broken, listed
+from compress.train.optimization import Optimization
+from compress.train.optimizers import optimizers, schedulers
 from compress.train.ranks import ALONE, Ranks
-
-Optimizer = Literal["sgd", "adam", "adamw", "muon"]
-LRSchedule = Literal["constant", "cosine", "linear"]
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How weights are updated.
-
-    lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
-    warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
-    precision: bfloat16 computes in it what torch holds to be safe; weights and optimizer stay in float32.
-    """
-
-    optimizer: Optimizer = "adamw"
-    lr: float = 1e-3
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    lr_schedule: LRSchedule = "constant"
-    warmup: float = 0.0
-    precision: Precision = "float32"
-
-    @property
-    def elementwise(self) -> bool:
-        """Whether what becomes of a weight depends on its own gradients alone: Muon looks at the whole matrix."""
-        return self.optimizer != "muon"
 
 
 @dataclass
@@ -118,9 +93,9 @@ class Loop:
         self._model, self._batches, self._loss, self._steps = model, batches, loss, steps
         self._optimization, self._generator, self._ranks = optimization, generator, ranks
         self._forward = ranks.wrapped(model)
-        self._optimizers = _optimizers(model, optimization)
+        self._optimizers = optimizers(model, optimization)
         self._schedulers = [
-            found for optimizer in self._optimizers for found in _schedulers(optimizer, optimization, max(1, steps))
+            found for optimizer in self._optimizers for found in schedulers(optimizer, optimization, max(1, steps))
         ]
         self.training = Training()
         self._losses: list[float] = []  # of this epoch's batches
@@ -252,47 +227,3 @@ def _plain_name(model: nn.Module, name: str) -> str:
     plain = name.removesuffix("_orig")
     layer, _, own = plain.rpartition(".")
     return plain if f"{own}_mask" in model.get_submodule(layer)._buffers else name
-
-
-def _schedulers(
-    optimizer: torch.optim.Optimizer, settings: Optimization, steps: int
-) -> list[torch.optim.lr_scheduler.LRScheduler]:
-    """Each multiplies the learning rate by its own ratio from step to step, so that they can be laid on each other."""
-    found: list[torch.optim.lr_scheduler.LRScheduler] = []
-    if settings.lr_schedule == "cosine":
-        found.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
-    elif settings.lr_schedule == "linear":
-        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps))
-    if rising := round(settings.warmup * steps):
-        found.append(torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (rising + 1), total_iters=rising))
-    return found
-
-
-def _optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise InputError("nothing to train: no parameter of the model requires a gradient")
-    lr, decay = settings.lr, settings.weight_decay
-    # Fused updates halve the time of a step on the paper's autoencoder.
-    match settings.optimizer:
-        case "sgd":
-            return [torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)]
-        case "adam":
-            return [torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)]
-        case "adamw":
-            return [torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)]
-        case "muon":
-            return _muon(parameters, settings)
-
-
-def _muon(parameters: Sequence[nn.Parameter], settings: Optimization) -> list[torch.optim.Optimizer]:
-    """Muon for matrices, and AdamW for what is none; both with updates of the same size at the same learning rate."""
-    lr, decay = settings.lr, settings.weight_decay
-    matrices = [parameter for parameter in parameters if parameter.dim() == 2]
-    others = [parameter for parameter in parameters if parameter.dim() != 2]
-    found: list[torch.optim.Optimizer] = []
-    if matrices:
-        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
-    if others:
-        found.append(torch.optim.AdamW(others, lr=lr, weight_decay=decay, fused=True))
-    return found

@@ -18,7 +18,8 @@ from compress.data.streaming import Decoder, Files
 from compress.errors import DataError, RunError
 from compress.tasks import cross_entropy
 from compress.train import metrics
-from compress.train.loop import Optimization, train
+from compress.train.loop import train
+from compress.train.optimization import Optimization
 
 RNG = np.random.default_rng(0)
 SIZES = [3, 3, 1, 3, 2]

@@ -25,6 +25,11 @@ def test_the_reference_is_current(path: reference.Path) -> None:
     assert reference.filled(text) == text, "write it anew: python docs/reference.py"
 
 
+def test_the_schema_of_results_is_current() -> None:
+    written = reference.SCHEMA.read_text(encoding="utf-8")
+    assert reference.results_schema() == written, "write it anew: python docs/reference.py"
+
+
 def test_every_part_of_a_recipe_is_shown_once() -> None:
     assert sorted(marked("keys")) == sorted(set(reference.definitions()) - {"JsonValue"})
     assert set(marked("forms")) < set(marked("keys"))

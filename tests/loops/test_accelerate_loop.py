@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from compress.errors import InputError
 from compress.loops.accelerate_loop import AcceleratePruning
-from compress.loops.pruning import Loop
+from compress.loops.pruning import TrainingLength
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Soft
 
@@ -63,7 +63,7 @@ def test_the_weights_are_those_of_a_loop_by_hand(
     digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any
 ) -> None:
     run(digits, samples, make, accumulate=2)
-    batches, loop = DataLoader(samples, batch_size=20), Loop(12, 4)
+    batches, loop = DataLoader(samples, batch_size=20), TrainingLength(12, 4)
     same(digits.state_dict(), by_hand(type(digits)(), batches, make, loop, epochs=3, accumulate=2))
 
 
@@ -71,7 +71,7 @@ def test_every_batch_is_a_step_without_accumulation(
     digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any
 ) -> None:
     run(digits, samples, soft)
-    batches, loop = DataLoader(samples, batch_size=20), Loop(24, 8)
+    batches, loop = DataLoader(samples, batch_size=20), TrainingLength(24, 8)
     same(digits.state_dict(), by_hand(type(digits)(), batches, soft, loop, epochs=3))
 
 
@@ -81,7 +81,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     run(digits, samples, make, save=tmp_path / "state")
     again = type(digits)()
     run(again, samples, make, resume=tmp_path / "state")
-    same(again.state_dict(), by_hand(type(digits)(), DataLoader(samples, batch_size=20), make, Loop(24, 8), epochs=3))
+    same(again.state_dict(), by_hand(type(digits)(), DataLoader(samples, batch_size=20), make, TrainingLength(24, 8), epochs=3))
 
 
 def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: 
     monkeypatch.setattr(accelerator, "unwrap_model", lambda model: model.module)
     found: list[nn.Module] = []
 
-    def make(model: nn.Module, loop: Loop) -> Pruner:
+    def make(model: nn.Module, loop: TrainingLength) -> Pruner:
         found.append(model)
         return Pruner(model, ["hidden.weight"], sparsity=0.5, removal=Soft(steps=3))
 
@@ -99,7 +99,7 @@ def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: 
 
 
 def test_epochs_need_a_length(digits: nn.Module) -> None:
-    def make(model: nn.Module, loop: Loop) -> Pruner:
+    def make(model: nn.Module, loop: TrainingLength) -> Pruner:
         return Pruner(model, ["hidden.weight"], sparsity=0.5, removal=Soft(steps=loop.steps("2 epochs")))
 
     with pytest.raises(InputError, match="the training loader has no length"):
@@ -107,4 +107,4 @@ def test_epochs_need_a_length(digits: nn.Module) -> None:
     with pytest.raises(InputError, match="takes 16 steps and the loop has only 8"):
         AcceleratePruning(accelerate.Accelerator(cpu=True), digits, make, batches=8, epochs=1)
     with pytest.raises(InputError, match="'two epochs'; needs a number above 0 and its unit"):
-        Loop(8, 8).steps("two epochs")
+        TrainingLength(8, 8).steps("two epochs")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import InputError
-from compress.loops.pruning import Loop
+from compress.loops.pruning import TrainingLength
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Soft
 from compress.remove.remover import EarlyRemovalWarning
@@ -80,7 +80,7 @@ def test_the_weights_are_those_of_a_loop_by_hand(
 ) -> None:
     module = Module(digits)
     fit(module, samples, [LightningPruning(make)], tmp_path, accumulate_grad_batches=2)
-    loop = Loop(12, 4)
+    loop = TrainingLength(12, 4)
     wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=2)
     same(digits.state_dict(), wanted)
 
@@ -90,7 +90,7 @@ def test_every_batch_is_a_step_without_accumulation(
 ) -> None:
     module = Module(digits)
     fit(module, samples, [LightningPruning(soft)], tmp_path)
-    loop = Loop(24, 8)
+    loop = TrainingLength(24, 8)
     wanted = by_hand(type(digits)(), batches(samples), soft, loop, epochs=3)
     same(digits.state_dict(), wanted)
 
@@ -110,14 +110,14 @@ def test_a_run_that_resumes_in_the_middle_of_the_removal_ends_with_the_same_weig
     digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
     resumed(digits, again := type(digits)(), samples, make, tmp_path, epoch=0, last=2)
-    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(32, 8), epochs=4))
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, TrainingLength(32, 8), epochs=4))
 
 
 def test_a_run_that_was_complete_goes_on(
     digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
     resumed(digits, again := type(digits)(), samples, soft, tmp_path, epoch=1, last=2)
-    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(32, 8), epochs=4))
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, TrainingLength(32, 8), epochs=4))
 
 
 def test_a_checkpoint_loads_without_a_pruner_and_the_last_one_is_pruned(
@@ -167,7 +167,7 @@ def test_a_trainer_of_pytorch_lightning_takes_it(
         callbacks=[LightningPruning(soft)],
     )
     trainer.fit(Other(), batches(samples))
-    same(digits.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(16, 8), epochs=2))
+    same(digits.state_dict(), by_hand(type(digits)(), batches(samples), soft, TrainingLength(16, 8), epochs=2))
 
 
 def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, sa
 
 
 def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_path: Path) -> None:
-    found: list[Loop] = []
+    found: list[TrainingLength] = []
 
-    def make(model: nn.Module, loop: Loop) -> Pruner:
+    def make(model: nn.Module, loop: TrainingLength) -> Pruner:
         found.append(loop)
         return Pruner(model, ["*"], sparsity=0.5, removal=Soft(steps=loop.steps(1000)))
 
@@ -193,7 +193,7 @@ def test_a_loop_without_an_end_takes_steps(digits: nn.Module, samples: Any, tmp_
 
     with pytest.warns(EarlyRemovalWarning, match="the loop made 5"):
         fit(Module(digits), samples, [LightningPruning(make), Stop()], tmp_path, max_epochs=-1)
-    assert found == [Loop(None, 8)]
+    assert found == [TrainingLength(None, 8)]
     assert math.isclose(int((digits.get_parameter("hidden.weight") == 0).sum()) / 12_544, 0.5, abs_tol=0.02)
 
 

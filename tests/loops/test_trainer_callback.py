@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from compress.errors import CheckpointError, InputError
-from compress.loops.pruning import Loop
+from compress.loops.pruning import TrainingLength
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Soft
 
@@ -74,7 +74,7 @@ def test_the_weights_are_those_of_a_loop_by_hand(
     digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
     trainer(digits, samples, TrainerPruning(make), tmp_path, gradient_accumulation_steps=2).train()
-    loop = Loop(12, 4)
+    loop = TrainingLength(12, 4)
     wanted = by_hand(type(digits)(), batches(samples), make, loop, epochs=3, accumulate=2)
     same(digits.state_dict(), wanted)
 
@@ -83,7 +83,7 @@ def test_every_batch_is_a_step_without_accumulation(
     digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:
     trainer(digits, samples, TrainerPruning(soft), tmp_path).train()
-    loop = Loop(24, 8)
+    loop = TrainingLength(24, 8)
     wanted = by_hand(type(digits)(), batches(samples), soft, loop, epochs=3)
     same(digits.state_dict(), wanted)
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     trainer(again, samples, TrainerPruning(make), tmp_path).train(
         resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}")
     )
-    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, Loop(24, 8), epochs=3))
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), make, TrainingLength(24, 8), epochs=3))
 
 
 def test_the_last_checkpoint_is_the_pruned_network(digits: nn.Module, samples: Any, soft: Any, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_checkpoint_that_lies_elsewhere_has_to_be_named(
         )
     named = TrainerPruning(soft, resume_from=tmp_path / "kept")
     trainer(again, samples, named, tmp_path / "b").train(resume_from_checkpoint=str(tmp_path / "kept"))
-    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, Loop(24, 8), epochs=3))
+    same(again.state_dict(), by_hand(type(digits)(), batches(samples), soft, TrainingLength(24, 8), epochs=3))
     (tmp_path / "kept" / STATE).write_bytes(b"no archive")
     named = TrainerPruning(soft, resume_from=tmp_path / "kept")
     with pytest.raises(CheckpointError, match="is damaged"):

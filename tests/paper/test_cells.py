@@ -11,7 +11,7 @@ from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
 from compress.run.setting import Setting
-from compress.train.loop import Optimization
+from compress.train.optimization import Optimization
 
 
 def small(cell: Cell) -> Cell:

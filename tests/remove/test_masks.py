@@ -90,7 +90,10 @@ def test_names_and_forward_equal_a_plain_module_with_the_product(case, method):
     plain.load_state_dict({**state, name: value})
     inputs = x()
     torch.testing.assert_close(run(module, inputs), run(plain, inputs), rtol=0, atol=0)
-    assert torch.equal(getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask"), value)
+    learns = method is LearningMethod
+    entries = module._parameters[f"{name}_orig"] if learns else module._buffers[f"{name}_start"]
+    acts = torch.where(module._buffers[f"{name}_pruned"], entries * module._buffers[f"{name}_mask"], value)
+    assert torch.equal(acts, value)
 
 
 def test_only_kept_entries_get_a_gradient(case):
@@ -176,7 +179,7 @@ def test_to_dtype_keeps_set_and_factor(case, dtype):
     assert torch.equal(getattr(module, f"{name}_pruned"), ~keep)
     set_factor(module, name, 0.999)  # bfloat16 rounds it to 1: the set must not be lost with it
     set_factor(module, name, 0.0)
-    assert torch.equal(getattr(module, f"{name}_mask"), keep)
+    assert torch.equal(getattr(module, f"{name}_mask"), keep.to(dtype))
     assert (getattr(module, name)[~keep] == 0).all()
 
 

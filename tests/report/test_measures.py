@@ -31,12 +31,15 @@ def test_words(found: str, text: str) -> None:
 
 
 def test_what_only_one_model_has_is_no_comparison() -> None:
-    found = list(
-        measures({"dense": {"params": 10, "metric": {}}, "slim": {"params": 5, "macs": 3, "bytes": {"onnx": 1}}})
-    )
+    sizes = {"params": 10, "nonzero": 10, "macs": 0, "metric": {}, "bytes": {}}
+    masked = {**sizes, "metric": {"f1": 0.5}, "latency_ms": {"1": {"p50": 2.0}}}
+    found = list(measures({"dense": sizes, "masked": masked, "slim": {**sizes, "params": 5, "bytes": {"onnx": 1}}}))
     assert [(line.label, line.cells, ascii_of(line.change)) for line in found] == [
-        ("parameters", ("10", "-", "5"), "2.00x fewer"),
-        ("MACs", ("-", "-", "3"), "None"),
+        ("parameters", ("10", "10", "5"), "2.00x fewer"),
+        ("of them nonzero", ("10", "10", "10"), "as many"),
+        ("MACs", ("0", "0", "0"), "as many"),
+        ("test f1", ("-", "0.5", "-"), "None"),
         ("onnx, KB", ("-", "-", "0.0"), "None"),
+        ("latency p50, batch 1, ms", ("-", "2.000", "-"), "None"),
     ]
     assert fewer(3, 3) in SAME

@@ -344,7 +344,7 @@ def test_the_command_makes_the_same_page_anywhere(run: Run, applied: Path, tmp_p
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "is no results.json of `compress apply` \\(schema 1\\)"),
         ('{"schema": 2, "models": {}}', "is no results.json"),
-        ('{"schema": 1, "models": {}}', "is damaged: KeyError: 'recipe'"),
+        ('{"schema": 1, "models": {}}', "is damaged: recipe is missing"),
     ],
 )
 def test_what_is_no_result_is_told_in_a_line(run: Run, tmp_path: Path, content: str, text: str) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from compress.errors import DivergedError, InputError, TargetError
 from compress.remove.masks import SoftPruningMethod
 from compress.train.divergence import broken_weights
-from compress.train.loop import Loop, LRSchedule, Optimization, Optimizer, only_trainable, train
+from compress.train.loop import Loop, only_trainable, train
+from compress.train.optimization import Optimization, Optimizer
 
 INPUTS = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = INPUTS @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
@@ -157,24 +158,6 @@ def test_bfloat16_is_a_plain_loop_under_autocast_to_the_last_bit() -> None:
     assert not torch.equal(ours[0].weight, full[0].weight)
     assert set(seen) == {torch.bfloat16}
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
-@pytest.mark.parametrize("warmup", [0.0, 0.25])
-def test_schedules_and_warm_up_are_their_formulas(schedule: LRSchedule, warmup: float) -> None:
-    ours, plain, steps = network(), network(), 12
-    shapes = {
-        "constant": lambda progress: 1.0,
-        "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
-        "linear": lambda progress: 1 - progress,
-    }
-    rising = round(warmup * steps)
-    rates = [0.05 * shapes[schedule](t / steps) * min(1.0, (t + 1) / (rising + 1)) for t in range(steps)]
-    plain_loop(plain, steps, torch.optim.SGD(plain.parameters(), fused=True), rates)
-    settings = Optimization("sgd", 0.05, lr_schedule=schedule, warmup=warmup)
-    train(ours, Samples(), F.mse_loss, steps, settings, generator=seeded())
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_the_last_epoch_may_end_in_its_middle_and_no_step_is_none() -> None:

@@ -5,25 +5,22 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from compress.recipe.schema.parts import Count, Part, SomeDistinct, Text
+from compress.train.optimization import LRSchedule, Optimizer, Precision
 
 
 class Training(Part):
     """How the dense network is trained, by `compress train`."""
 
     epochs: int = Field(ge=1, description="passes over the training images")
-    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
-        description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)"
-    )
+    optimizer: Optimizer = Field(description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)")
     lr: float = Field(gt=0, description="learning rate; where it starts, if there is a schedule")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of the optimizer")
-    lr_schedule: Literal["constant", "cosine", "linear"] = Field(
-        default="constant", description="constant, or cosine or linear down to 0"
-    )
+    lr_schedule: LRSchedule = Field(default="constant", description="constant, or cosine or linear down to 0")
     warmup: float = Field(
         default=0.0, ge=0, lt=1, description="share of the training over which the learning rate first rises"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         default="float32",
         description="of the forward pass; bfloat16 where torch holds that to be safe is faster on some hardware",
     )

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from compress.select.pruned import Pruned
 from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
+from compress.sweep_results import ComparedCell
 
 REVISION = 2  # raised when the code computes something else than before: cached cells are then computed again
 
@@ -44,7 +44,7 @@ class Cell:
             }
         )
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, place: Place) -> ComparedCell:
         """What became of the network: `dense` metrics if there is no stage, else `before_removal` and `after_removal`.
 
         Where training diverges, `diverged` says how, and there are no metrics: that too is an answer.
@@ -60,4 +60,10 @@ class Cell:
                 found = run_stage(model, self.stage, self.number, Pruned(), setting)
         except TrainingError as error:
             return {"diverged": str(error)}
-        return {name: found[name] for name in ("achieved", "before_removal", "after_removal", "steps", "removal_steps")}
+        return {
+            "achieved": found["achieved"],
+            "before_removal": found["before_removal"],
+            "after_removal": found["after_removal"],
+            "steps": found["steps"],
+            "removal_steps": found["removal_steps"],
+        }

@@ -2,17 +2,15 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from compress.files.atomic import atomic
 from compress.report import plots, tables
 from compress.sweep.compare import figures
 from compress.sweep.compare.summary import NOISE, mean
+from compress.sweep_results import Comparison
 from compress.train.metrics import headline
-
-Results = Mapping[str, Any]
 
 FILES = ("results.json", "table.md", "results.csv", "curve.svg", "curve.png")
 COLUMNS = (
@@ -28,7 +26,7 @@ COLUMNS = (
 )
 
 
-def write_all(results: Results, folder: Path) -> None:
+def write_all(results: Comparison, folder: Path) -> None:
     """Write `FILES` into `folder`, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "results.json") as path:
@@ -43,7 +41,7 @@ def write_all(results: Results, folder: Path) -> None:
             plots.save(figure, "curve", path)
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Comparison) -> str:
     """The table, the learning rates that were chosen, and what a reader needs to know."""
     levels = [tables.level(results, value) for value in results["sparsities"]]
     metric = results["metric"]
@@ -67,7 +65,7 @@ def markdown(results: Results) -> str:
     )
 
 
-def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def _grid(results: Comparison, levels: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A table with a row for every rival and a column for every sparsity."""
     ways = [[rival[way] for way in tables.WAYS] for rival in results["rivals"]]
     lines = [
@@ -78,7 +76,7 @@ def _grid(results: Results, levels: Sequence[str], cells: Sequence[Sequence[str]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def rows(results: Results) -> Iterable[tuple[Any, ...]]:
+def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
     """A heading, and a row for every cell on the test images; what diverged has no figures."""
     yield COLUMNS
     rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
@@ -86,13 +84,13 @@ def rows(results: Results) -> Iterable[tuple[Any, ...]]:
         before = cell.get("before_removal")
         yield (
             *rivals[cell["rival"]],
-            *(cell[name] for name in ("sparsity", "seed", "lr", "value")),
+            *(cell["sparsity"], cell["seed"], cell["lr"], cell["value"]),
             None if before is None else headline(before),
-            *(cell.get(name) for name in ("steps", "seconds", "key")),
+            *(cell.get("steps"), cell.get("seconds"), cell.get("key")),
         )
 
 
-def closing(results: Results) -> Iterable[str]:
+def closing(results: Comparison) -> Iterable[str]:
     """How to read the table, and what is wrong with it."""
     seeds = len(results["seeds"])
     if seeds < 3:
@@ -106,11 +104,12 @@ def closing(results: Results) -> Iterable[str]:
     yield from _at_the_edge(results)
 
 
-def _at_the_edge(results: Results) -> Iterable[str]:
+def _at_the_edge(results: Comparison) -> Iterable[str]:
     """That the best learning rate may lie outside of those that were tried."""
     if not results["tuning"]:
         return
-    ends = (min(results["rates"]), max(results["rates"]))
+    tried = [rate for rate in results["rates"] if rate is not None]
+    ends = (min(tried), max(tried))
     chosen = [level["rivals"][rival["name"]]["lr"] for level in results["levels"] for rival in results["rivals"]]
     low, high = (sum(rate == end for rate in chosen) for end in ends)
     if low or high:

@@ -1,21 +1,23 @@
 """The curves of a comparison: the metric over sparsity, a line for every rival."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 from matplotlib.figure import Figure
 
 from compress.report import plots, tables
+from compress.sweep_results import Comparison
+
+SPREAD: tuple[Literal["mean", "sd"], ...] = ("mean", "sd")
 
 
-def curves(results: Mapping[str, Any]) -> Figure:
+def curves(results: Comparison) -> Figure:
     """Means with the sample standard deviation over seeds around them; a level at which a rival diverged is missing."""
     figure, axes = plots.canvas(len(results["rivals"]) + 1)
     name = results["metric"]["name"]
     for number, (rival, label) in enumerate(tables.labels(results).items()):
         levels = [level for level in results["levels"] if level["rivals"][rival]["mean"] is not None]
         at = [100 * level["sparsity"] for level in levels]
-        means, spreads = ([level["rivals"][rival][what] or 0.0 for level in levels] for what in ("mean", "sd"))
+        means, spreads = ([level["rivals"][rival][what] or 0.0 for level in levels] for what in SPREAD)
         plots.band(axes, at, means, spreads, label, plots.style(number))
     values = [dense["value"] for dense in results["dense"]]
     axes.axhline(sum(values) / len(values), color="black", linewidth=0.8, label="dense")

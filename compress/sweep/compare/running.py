@@ -5,10 +5,9 @@ rates to choose from; and that nothing is chosen by the test images.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.errors import InputError, SweepError
 from compress.recipe import schema
@@ -18,9 +17,8 @@ from compress.sweep.compare import summary
 from compress.sweep.compare.cells import Cell
 from compress.sweep.compare.grid import Grid, Rival
 from compress.sweep.engines import ONE, Workers
+from compress.sweep_results import ComparedCell, ComparedDense, ComparedGrid, ComparedRun, ComparedRuns, Comparison
 from compress.train.metrics import headline
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class _Run:
 
 def compare(
     grid: Grid, data_root: Path, cache: Path, *, workers: Workers = ONE, device: str = "cpu", bar: Bar = silent
-) -> Results:
+) -> Comparison:
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
 
     Args:
@@ -74,14 +72,14 @@ def compare(
     jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
     with bar("comparing") as on_progress:
         done = compute(jobs, place, cache, workers, on_progress)
-    results = {
-        "schema": 1,
-        **_described(grid, place),
+    results: ComparedRuns = {
+        **described(place),
+        **_described(grid),
         "dense": [_dense_entry(found, result) for found, result in zip(dense, done, strict=False)],
         "tuning": [_entry(run, result) for run, result in zip(tries, tried, strict=True)],
         "cells": [_entry(run, result) for run, result in zip(finals, done[len(dense) :], strict=True)],
     }
-    return results | {"levels": summary.levels(results)}
+    return {**results, "levels": summary.levels(results)}
 
 
 def check(grid: Grid, place: Place) -> None:
@@ -108,7 +106,7 @@ def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: in
 
 
 def _chosen(
-    grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[Mapping[str, Any]]
+    grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[ComparedCell]
 ) -> float | None:
     """The learning rate that does best on the held-out images; to diverge is worst."""
     here = [
@@ -124,7 +122,7 @@ def _chosen(
     return rate
 
 
-def _badness(result: Mapping[str, Any]) -> tuple[float, float]:
+def _badness(result: ComparedCell) -> tuple[float, float]:
     """By the figure that is compared; equal accuracies are told apart by their loss."""
     if "diverged" in result:
         return math.inf, math.inf
@@ -135,9 +133,8 @@ def _badness(result: Mapping[str, Any]) -> tuple[float, float]:
 # --- results.json ---
 
 
-def _described(grid: Grid, place: Place) -> Results:
+def _described(grid: Grid) -> ComparedGrid:
     return {
-        **described(place),
         "stage": grid.number,
         "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
         "seeds": list(grid.seeds),
@@ -145,19 +142,25 @@ def _described(grid: Grid, place: Place) -> Results:
         "sparsities": sorted(grid.sparsities),
         "rates": list(grid.rates),
         "rivals": [
-            {"name": rival.name, **dict(zip(("removal", "criterion", "scope"), rival.parts, strict=True))}
+            {"name": rival.name, "removal": removal, "criterion": criterion, "scope": scope}
             for rival in grid.rivals
+            for removal, criterion, scope in [rival.parts]
         ],
     }
 
 
-def _dense_entry(cell: Cell, result: Mapping[str, Any]) -> Results:
-    known = {"model": str(cell.trained.path), "sha256": cell.trained.sha256}
-    return known | {"value": headline(result["dense"]), **result}
+def _dense_entry(cell: Cell, result: ComparedCell) -> ComparedDense:
+    value = headline(result["dense"])
+    return {"model": str(cell.trained.path), "sha256": cell.trained.sha256, "value": value, **result}
 
 
-def _entry(run: _Run, result: Mapping[str, Any]) -> Results:
-    where = {"rival": run.rival.name, "sparsity": run.sparsity, "lr": run.rate, "seed": run.seed}
-    stage = run.cell.stage.model_dump(mode="json") if run.cell.stage else None
-    value = headline(result["after_removal"]) if "after_removal" in result else None
-    return where | {"value": value, **result, "stage": stage}
+def _entry(run: _Run, result: ComparedCell) -> ComparedRun:
+    return {
+        "rival": run.rival.name,
+        "sparsity": run.sparsity,
+        "lr": run.rate,
+        "seed": run.seed,
+        "value": headline(result["after_removal"]) if "after_removal" in result else None,
+        **result,
+        "stage": run.rival.stage(run.sparsity, run.rate).model_dump(mode="json"),
+    }

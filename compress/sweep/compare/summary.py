@@ -3,7 +3,8 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from compress.sweep_results import ComparedLevel, ComparedRun, ComparedRuns, RivalFigures
 
 NOISE = 0.05
 """Differences that chance would make at least this often are noise."""
@@ -62,29 +63,27 @@ def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | 
     return (ranked[0] if p is not None and p < NOISE else None), p
 
 
-def levels(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def levels(results: ComparedRuns) -> list[ComparedLevel]:
     """For every sparsity of results.json: its rivals' figures, the `best` one if there is one, and the `p` of that.
 
     A rival that diverged for a seed has no mean, and cannot be the best.
     """
     larger = results["metric"]["name"] == "accuracy"
-    found = []
+    found: list[ComparedLevel] = []
     for sparsity in results["sparsities"]:
         here = [cell for cell in results["cells"] if cell["sparsity"] == sparsity]
         rivals = {
             rival["name"]: [cell for cell in here if cell["rival"] == rival["name"]] for rival in results["rivals"]
         }
-        whole = {
-            name: [cell["value"] for cell in runs]
-            for name, runs in rivals.items()
-            if all(cell["value"] is not None for cell in runs)
-        }
+        values = {name: [cell["value"] for cell in runs if cell["value"] is not None] for name, runs in rivals.items()}
+        whole = {name: found for name, found in values.items() if len(found) == len(rivals[name])}
         winner, p = best(whole, larger=larger)
         figures = {name: _figures(runs, whole.get(name)) for name, runs in rivals.items()}
         found.append({"sparsity": sparsity, "best": winner, "p": p, "rivals": figures})
     return found
 
 
-def _figures(runs: Sequence[Mapping[str, Any]], values: Sequence[float] | None) -> dict[str, Any]:
-    measured = {"lr": runs[0]["lr"], "diverged": sum(cell["value"] is None for cell in runs)}
-    return measured | ({"mean": mean(values), "sd": spread(values)} if values else {"mean": None, "sd": None})
+def _figures(runs: Sequence[ComparedRun], values: Sequence[float] | None) -> RivalFigures:
+    diverged = sum(cell["value"] is None for cell in runs)
+    means = (mean(values), spread(values)) if values else (None, None)
+    return {"lr": runs[0]["lr"], "diverged": diverged, "mean": means[0], "sd": means[1]}

@@ -4,17 +4,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from compress.errors import InputError
 from compress.recipe import schema
+from compress.results import Metric
+from compress.sweep_results import BoundKind, ComparedMetric, Goal, Network, QualityKind
 
-Kind = Literal["loss", "accuracy_drop", "params", "macs", "latency"]
-Goal = Literal["smallest", "best", "knee"]
+QUALITY: tuple[QualityKind, ...] = ("loss", "accuracy_drop")
 
-QUALITY: tuple[Kind, ...] = ("loss", "accuracy_drop")
-
-_OPTIONS: Mapping[Kind, str] = {
+_OPTIONS: Mapping[BoundKind, str] = {
     "loss": "--max-loss",
     "accuracy_drop": "--max-accuracy-drop",
     "params": "--max-params",
@@ -27,45 +25,45 @@ _OPTIONS: Mapping[Kind, str] = {
 class Bound:
     """At most `value`, or `value` times what the dense network has; accuracy is in percentage points below its."""
 
-    kind: Kind
+    kind: BoundKind
     value: float
     relative: bool
     text: str
 
-    def limit(self, dense: Mapping[str, Any]) -> float:
-        """The most that `measured` may be. A latency is always relative, and accuracy a drop from the dense one's."""
+    def limit(self, dense: float) -> float:
+        """The most that `measured` may be, given what it is of the dense network; accuracy is a drop from that."""
         if self.kind == "accuracy_drop":
-            return measured(self.kind, dense) + self.value
-        return self.value * measured(self.kind, dense) if self.relative else self.value
+            return dense + self.value
+        return self.value * dense if self.relative else self.value
 
     @property
     def relative_quality(self) -> bool:
         """Whether it hangs on how good the dense network is."""
         return self.kind == "accuracy_drop" or (self.kind == "loss" and self.relative)
 
-    def holds(self, found: Mapping[str, Any], dense: Mapping[str, Any]) -> bool:
-        return measured(self.kind, found) <= self.limit(dense)
+
+def badness(kind: BoundKind, metric: Metric) -> float:
+    """What a bound of this quality is on, smaller = better: of accuracy, the share of wrong answers in percent."""
+    return metric["loss"] if kind == "loss" else 100 * (1 - metric["accuracy"])
 
 
-def measured(kind: Kind, found: Mapping[str, Any]) -> float:
-    """What a bound of this kind is on, smaller = better: of accuracy, the share of wrong answers in percent."""
-    if kind == "loss":
-        return float(found["metric"]["loss"])
-    if kind == "accuracy_drop":
-        return 100 * (1 - float(found["metric"]["accuracy"]))
-    return float(found["latency"]["ratio"] if kind == "latency" else found[kind])
+def measured(kind: BoundKind, found: Network) -> float:
+    """What a bound of this kind is on, smaller = better."""
+    if kind == "loss" or kind == "accuracy_drop":
+        return badness(kind, found["metric"])
+    return found["latency"]["ratio"] if kind == "latency" else found[kind]
 
 
-def shown(kind: Kind, metric: Mapping[str, float]) -> float:
+def shown(kind: BoundKind, metric: Metric) -> float:
     """What tables and figures have where quality is of this kind: the loss in 10^-3, or the accuracy in percent."""
     return 1000 * metric["loss"] if kind == "loss" else 100 * metric["accuracy"]
 
 
-def unit(kind: Kind) -> dict[str, str]:
+def unit(kind: BoundKind) -> ComparedMetric:
     return {"name": "loss", "unit": "10^-3"} if kind == "loss" else {"name": "accuracy", "unit": "%"}
 
 
-def parse(kind: Kind, text: str, option: str | None = None) -> Bound:
+def parse(kind: BoundKind, text: str, option: str | None = None) -> Bound:
     """Read "1.05x" or "0.5".
 
     Args:
@@ -99,7 +97,7 @@ def tolerated(text: str) -> Bound:
     return parse("loss" if "x" in text else "accuracy_drop", text, "--tolerate")
 
 
-_EXAMPLES: Mapping[Kind, str] = {
+_EXAMPLES: Mapping[BoundKind, str] = {
     "loss": "1.05x",
     "accuracy_drop": "0.5",
     "params": "0.5x",
@@ -138,20 +136,21 @@ def require_task(bound: Bound, task: schema.Task | schema.OwnTask) -> None:
         raise InputError(f"{bound.text}: the task {name} has no accuracy to lose; bound the loss, as 1.05x")
 
 
-def require_reach(bounds: Sequence[Bound], dense: Mapping[str, Any]) -> None:
+def require_reach(bounds: Sequence[Bound], dense: Network) -> None:
     """Refuse bounds that decide nothing, given what the dense network has.
 
     Raises:
         InputError: a quality that even the dense network misses, or a size that it keeps to already.
     """
     for bound in bounds:
-        holds = bound.kind != "latency" and bound.holds(dense, dense)
+        if bound.kind == "latency":  # that of the dense network is what it is relative to
+            continue
+        found = measured(bound.kind, dense)
+        holds = found <= bound.limit(found)
         if bound.kind in QUALITY and not holds:
             raise InputError(
-                f"{bound.text}: even the dense network misses it, with {measured(bound.kind, dense):.4g} on the "
+                f"{bound.text}: even the dense network misses it, with {found:.4g} on the "
                 f"held-out training images; allow more, as {_EXAMPLES[bound.kind]}"
             )
         if bound.kind not in QUALITY and holds:
-            raise InputError(
-                f"{bound.text}: the dense network keeps to it, with {measured(bound.kind, dense):,.0f}; ask for less"
-            )
+            raise InputError(f"{bound.text}: the dense network keeps to it, with {found:,.0f}; ask for less")

@@ -2,9 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -13,20 +12,19 @@ from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report import explored, plots
 from compress.sweep.explore import figures
-
-Results = Mapping[str, Any]
+from compress.sweep_results import Search, Sensitivity
 
 RECIPE = "recipe.yaml"
 
 
-def write_sensitivity(results: Results, recipe: schema.Recipe | None, folder: Path) -> list[str]:
+def write_sensitivity(results: Sensitivity, recipe: schema.Recipe | None, folder: Path) -> list[str]:
     """Write the files into `folder`, each whole or not at all; their names. Without a recipe none is left there."""
     _write(results, folder, list(_points(results)), recipe, list(explored.of_sensitivity(results)))
     _draw(figures.sensitivity(results), "sensitivity", folder)
     return ["results.json", "results.csv", "sensitivity.svg", "sensitivity.png", *([RECIPE] if recipe else [])]
 
 
-def write_search(results: Results, recipe: schema.Recipe | None, folder: Path) -> list[str]:
+def write_search(results: Search, recipe: schema.Recipe | None, folder: Path) -> list[str]:
     """Write the files into `folder`, each whole or not at all; their names. Without a recipe none is left there."""
     _write(results, folder, list(_trials(results)), recipe, list(explored.of_search(results)))
     names = ["front"]
@@ -39,9 +37,9 @@ def write_search(results: Results, recipe: schema.Recipe | None, folder: Path) -
 
 
 def _write(
-    results: Results,
+    results: Sensitivity | Search,
     folder: Path,
-    rows: Iterable[tuple[Any, ...]],
+    rows: Iterable[tuple[object, ...]],
     recipe: schema.Recipe | None,
     about: Iterable[str],
 ) -> None:
@@ -64,7 +62,7 @@ def _draw(figure: Figure, name: str, folder: Path) -> None:
             plots.save(figure, name, path)
 
 
-def _points(results: Results) -> Iterable[tuple[Any, ...]]:
+def _points(results: Sensitivity) -> Iterable[tuple[object, ...]]:
     """A heading, and a row for every sparsity of every layer."""
     yield "layer", "size", "sparsity", "left", "loss", "accuracy"
     for layer in results["layers"]:
@@ -74,18 +72,18 @@ def _points(results: Results) -> Iterable[tuple[Any, ...]]:
             yield layer["name"], layer["size"], point["sparsity"], point["left"], *found
 
 
-def _trials(results: Results) -> Iterable[tuple[Any, ...]]:
+def _trials(results: Search) -> Iterable[tuple[object, ...]]:
     """A heading, and a row for every trial."""
     stages = [f"level_{number}" for number in range(len(results["trials"][0]["levels"]) if results["trials"] else 0)]
-    columns = ("params", "nonzero", "macs")
-    yield "trial", *stages, "loss", "accuracy", *columns, "latency", "holds", "front", "failed", "seconds", "key"
+    sizes = ("params", "nonzero", "macs", "latency")
+    yield "trial", *stages, "loss", "accuracy", *sizes, "holds", "front", "failed", "seconds", "key"
     for trial in results["trials"]:
-        metric = trial.get("metric", {})
-        yield (
-            trial["number"],
-            *trial["levels"],
-            *(metric.get(name) for name in ("loss", "accuracy")),
-            *(trial.get(name) for name in columns),
-            trial.get("latency", {}).get("ratio"),
-            *(trial.get(name) for name in ("holds", "front", "failed", "seconds", "key")),
-        )
+        about = (trial["number"], *trial["levels"])
+        kept = (trial.get("seconds"), trial.get("key"))
+        if "failed" in trial:
+            yield *about, *[None] * (2 + len(sizes)), trial["holds"], trial["front"], trial["failed"], *kept
+            continue
+        ratio = trial["latency"]["ratio"] if "latency" in trial else None
+        quality = (trial["metric"].get(name) for name in ("loss", "accuracy"))
+        size = (trial["params"], trial["nonzero"], trial["macs"], ratio)
+        yield *about, *quality, *size, trial["holds"], trial["front"], None, *kept

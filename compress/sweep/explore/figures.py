@@ -1,33 +1,33 @@
 """What a sensitivity and a search look like: the metric over sparsity or size."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from compress.report import explored, plots
-
-Results = Mapping[str, Any]
+from compress.sweep_results import Search, Sensitivity
 
 UNITS = {"accuracy": "accuracy on held-out images (%)", "loss": "loss on held-out images (10$^{-3}$)"}
 
 
-def sensitivity(results: Results) -> Figure:
+def sensitivity(results: Sensitivity) -> Figure:
     """A line for every layer over its sparsity; of a single layer of nodes, over how many are left."""
     figure, axes = plots.canvas(len(results["layers"]) + 2)
     single = explored.is_one_layer_of_nodes(results)
     for number, layer in enumerate(results["layers"]):
-        points = [point for point in layer["curve"] if point["value"] is not None]
         colour, dashes = plots.style(number)
-        at = [point["left"] if single else 100 * point["sparsity"] for point in points]
-        values = [point["value"] for point in points]
+        points = [
+            (point["left"] if single else 100 * point["sparsity"], point["value"])
+            for point in layer["curve"]
+            if point["value"] is not None
+        ]
+        at, values = [place for place, _ in points], [value for _, value in points]
         axes.plot(at, values, dashes, color=colour, label=layer["name"], marker="o", markersize=3)
     axes.axhline(results["dense"]["value"], color="black", linewidth=0.8, label="dense")
     if results["knee"] is not None:
-        bend = next(point for point in results["layers"][0]["curve"] if point["left"] == results["knee"])
-        _ring(axes, bend["left"], bend["value"], "knee")
+        values_by_size = {point["left"]: point["value"] for point in results["layers"][0]["curve"]}
+        if (value := values_by_size[results["knee"]]) is not None:
+            _ring(axes, results["knee"], value, "knee")
     if results["metric"]["name"] == "loss":
         plots.log_losses(axes)
     if single:
@@ -39,11 +39,12 @@ def sensitivity(results: Results) -> Figure:
     return figure
 
 
-def front(results: Results) -> Figure:
+def front(results: Search) -> Figure:
     """All trials, the front through those that no other beats, and the winner."""
     figure, axes = plots.canvas()
     size, dense = results["size"], results["dense"]
-    done = [trial for trial in results["trials"] if "failed" not in trial]
+    networks = {trial["number"]: trial for trial in results["trials"] if "failed" not in trial}
+    done = list(networks.values())
     axes.plot(
         [explored.size_of(trial, size) for trial in done],
         [trial["value"] for trial in done],
@@ -52,7 +53,7 @@ def front(results: Results) -> Figure:
         markersize=4,
         label="tried",
     )
-    best = [results["trials"][number] for number in results["front"]]
+    best = [networks[number] for number in results["front"]]
     axes.plot(
         [explored.size_of(trial, size) for trial in best],
         [trial["value"] for trial in best],
@@ -63,7 +64,7 @@ def front(results: Results) -> Figure:
     )
     axes.plot([explored.size_of(dense, size)], [dense["value"]], "s", color="black", label="dense")
     if results["winner"] is not None:
-        won = results["trials"][results["winner"]["trial"]]
+        won = networks[results["winner"]["trial"]]
         _ring(axes, explored.size_of(won, size), won["value"], "winner")
     if results["metric"]["name"] == "loss":
         plots.log_losses(axes)
@@ -72,7 +73,7 @@ def front(results: Results) -> Figure:
     return figure
 
 
-def curve(results: Results) -> Figure:
+def curve(results: Search) -> Figure:
     """The loss over how many nodes of a single layer are left, with its chord and its knee, on logarithmic axes."""
     figure, axes = plots.canvas()
     points = results["curve"]

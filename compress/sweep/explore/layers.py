@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from compress.errors import TrainingError
 from compress.recipe import schema
+from compress.results import Metric
 from compress.run.pruning import stage_selection
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
@@ -17,6 +17,7 @@ from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.explore import bounds
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
+from compress.sweep_results import AllTogether, BoundKind, CurvePoint, LayerCurve
 
 REVISION = 1  # raised when the code computes something else than before
 
@@ -46,11 +47,11 @@ class OneLayer:
     def key(self, place: Place) -> str:
         return fingerprint(_determinants(self, place) | {"sensitivity": "layer", "shares": list(self.shares)})
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, place: Place) -> LayerCurve:
         """`curve`: (sparsity, how many are `left`, metric); no metric where the loss is not finite."""
         pruning = _Pruning(self, place)
         (layer,) = pruning.names
-        curve: dict[int, dict[str, Any]] = {}
+        curve: dict[int, CurvePoint] = {}
         for share in self.shares:
             metric = pruning.metric({layer: share})
             gone, size = pruning.chosen.count
@@ -70,19 +71,19 @@ class AllLayers:
     number: int
     seed: int
     curves: tuple[tuple[str, Points], ...]
-    kind: bounds.Kind
+    kind: BoundKind
     limit: float
 
     def key(self, place: Place) -> str:
         own = {"curves": self.curves, "kind": self.kind, "limit": self.limit}
         return fingerprint(_determinants(self, place) | {"sensitivity": "all"} | own)
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, place: Place) -> AllTogether:
         """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
         pruning = _Pruning(self, place)
         nodes = isinstance(self.stage.target, schema.Nodes)
         low = self.curves[0][1][0][1]  # the dense network's loss: nothing goes
-        best: dict[str, Any] = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
+        best: AllTogether = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
 
         def keeps(level: float) -> bool:
             shares = {
@@ -93,7 +94,7 @@ class AllLayers:
             metric = pruning.metric(dict(zip(pruning.names, shares.values(), strict=True)))
             if badness(metric, self.kind) > self.limit:
                 return False
-            best.update(shares=shares, metric=metric, alone=level)
+            best["shares"], best["metric"], best["alone"] = shares, metric, level
             return True
 
         high = max(loss for _, points in self.curves for _, loss in points if math.isfinite(loss)) + SLOPE * low
@@ -129,12 +130,12 @@ def whole(share: float, nodes: int | None) -> float:
     return round(math.floor(unit * share + 1e-6) / unit, 6)
 
 
-def badness(metric: Mapping[str, float] | None, kind: bounds.Kind) -> float:
-    """What a bound of this kind is on, smaller = better; infinite where there is no metric."""
-    return math.inf if metric is None else bounds.measured(kind, {"metric": metric})
+def badness(metric: Metric | None, kind: BoundKind) -> float:
+    """As `bounds.badness`; infinite where there is no metric."""
+    return math.inf if metric is None else bounds.badness(kind, metric)
 
 
-def _determinants(cell: OneLayer | AllLayers, place: Place) -> dict[str, Any]:
+def _determinants(cell: OneLayer | AllLayers, place: Place) -> dict[str, object]:
     unused = {"sparsity", "layers", "params", "macs", "scope", "removal", "retrain", "regrow"}
     return {
         **determinants(cell.trained, place, tuning=True),
@@ -161,7 +162,7 @@ class _Pruning:
         return list(self.chosen.names)
 
     @torch.no_grad()
-    def metric(self, shares: Mapping[str, float]) -> dict[str, float] | None:
+    def metric(self, shares: Mapping[str, float]) -> Metric | None:
         """On the held-out images, with these sparsities; None where the loss is not finite."""
         try:
             masks = self._masks(shares)

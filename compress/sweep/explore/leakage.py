@@ -1,14 +1,13 @@
 """Whether the dense network knows the held-out images: a bound relative to it is then stricter than it looks."""
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from compress.results import Metric
 from compress.sweep.cells import HELD_OUT, Place, compute, load
 from compress.sweep.engines import ONE
 from compress.sweep.explore.bounds import Bound
-from compress.sweep.explore.trial import Trial
+from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
 
 BETTER = 1.3
@@ -20,7 +19,7 @@ class FamiliarDataWarning(UserWarning):
     """The dense network is so much better on the held-out images than on the test images that it knows them."""
 
 
-def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained, place: Place, cache: Path) -> None:
+def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, place: Place, cache: Path) -> None:
     """Measure the dense network on the test images, which decides nothing but whether to warn.
 
     Args:
@@ -29,7 +28,7 @@ def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained
     """
     dense = Trial(trained, (), place.recipe.seed, tuning=False)
     (found,) = compute([("dense, on the test images", dense)], place, cache, ONE)
-    metric = found["metric"]
+    metric = network_of(found)["metric"]
     if metric["loss"] > BETTER * held_out["loss"]:
         images = load(place.recipe.data, place.data_root, True).count("train")
         warnings.warn(

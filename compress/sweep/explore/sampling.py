@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.errors import InputError
 from compress.sweep.explore.trials import Left, Trials
+from compress.sweep_results import TrialResult
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +45,7 @@ def sample(trials: Trials, count: int, cache: Path) -> None:
             study.tell(number, value_of(trials, result))
 
 
-def value_of(trials: Trials, result: Mapping[str, Any]) -> float:
+def value_of(trials: Trials, result: TrialResult) -> float:
     """In [0, 1) what is minimised where the bounds hold; from 1 on by how much they do not, and 3 if there is nothing.
 
     Of the size s, where quality is bounded, s / (s + dense), and else q / (1 + q) of the quality q.

@@ -7,7 +7,6 @@ by the held-out ones. The winner is then run on all training images and measured
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from compress.errors import InputError
 from compress.recipe import schema
@@ -19,8 +18,7 @@ from compress.sweep.explore.bounds import shown, unit
 from compress.sweep.explore.front import knee
 from compress.sweep.explore.trials import Left, Trials, Wanted
 from compress.sweep.trained import Trained
-
-Results = dict[str, Any]
+from compress.sweep_results import Search, SearchTrial, TrialNumber, TriedFailure, TriedNetwork, Winner
 
 TRIALS = 30
 """Of Optuna, where nothing else is said."""
@@ -36,7 +34,7 @@ def search(
     workers: Workers = ONE,
     device: str = "cpu",
     bar: Bar = silent,
-) -> Results:
+) -> Search:
     """Run what is not in the folder `cache` yet, and say what it comes to: results.json.
 
     Raises:
@@ -90,18 +88,15 @@ def _bisect(trials: Trials, grid: Sequence[float]) -> None:
 # --- results.json ---
 
 
-def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Results:
+def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Search:
     wanted, front, kind = trials.wanted, trials.front(), trials.kind
     numbers = {left: number for number, left in enumerate(trials.found)}
     curve = trials.curve() if of_one_layer else []
     # Only of sizes that are spread over all of it, as those of a bisection are not.
     bend = _knee(trials, curve) if wanted.goal == "knee" else None
-    if wanted.goal == "knee":
-        winner = _winner(trials, [] if bend is None else [bend[1]])
-    else:
-        winner = _winner(trials, trials.ranked())
+    at_the_knee = [] if bend is None else [bend[1]]
+    candidates = at_the_knee if wanted.goal == "knee" else trials.ranked()
     return {
-        "schema": 1,
         **described(place),
         "metric": unit(kind),
         "seed": trials.recipe.seed,
@@ -110,54 +105,66 @@ def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Results:
         "size": trials.measure,
         "quality": kind,
         "dense": {**trials.dense, "value": shown(kind, trials.dense["metric"])},
-        "trials": [
-            {
-                "number": numbers[left],
-                "levels": [stage.level[1] for stage in trials.stages(left)],
-                "title": trials.title(left),
-                "holds": trials.holds(result),
-                "front": left in front,
-                **({} if "failed" in result else {"value": shown(kind, result["metric"])}),
-                **result,
-            }
-            for left, result in trials.found.items()
-        ],
+        "trials": [_trial(trials, left, number, front=left in front) for left, number in numbers.items()],
         "front": [numbers[left] for left in front],
         "curve": [
-            {"left": count, "trial": numbers[left], "loss": trials.found[left]["metric"]["loss"]}
+            {"left": count, "trial": numbers[left], "loss": trials.complete[left]["metric"]["loss"]}
             for count, left in curve
         ],
         "knee": None if bend is None else {"left": bend[0], "trial": numbers[bend[1]]},
-        "winner": None if winner is None else {"trial": numbers[winner[0]], **winner[1]},
+        "winner": _winner(trials, candidates, numbers),
     }
 
 
+def _trial(trials: Trials, left: Left, number: int, *, front: bool) -> SearchTrial:
+    result = trials.found[left]
+    about: TrialNumber = {
+        "number": number,
+        "levels": [stage.level[1] for stage in trials.stages(left)],
+        "title": trials.title(left),
+        "holds": trials.holds(result),
+        "front": front,
+    }
+    if "failed" in result:
+        failure: TriedFailure = {**about, **result}
+        return failure
+    network: TriedNetwork = {**about, "value": shown(trials.kind, result["metric"]), **result}
+    return network
+
+
 def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left] | None:
-    index = knee([count for count, _ in curve], [trials.found[left]["metric"]["loss"] for _, left in curve])
+    index = knee([count for count, _ in curve], [trials.complete[left]["metric"]["loss"] for _, left in curve])
     return None if index is None else curve[index]
 
 
-def _winner(trials: Trials, candidates: Sequence[Left]) -> tuple[Left, Results] | None:
+def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, int]) -> Winner | None:
     """The first that keeps to the bounds of size when it is trained on all images too, which may take other nodes."""
     for left in candidates:
         dense, found = trials.final(left)
         sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]
         if "failed" not in found and all(trials.keeps(bound, found) for bound in sizes):
-            shares = [stage.level[1] for stage in trials.stages(left)]
-            return left, {"levels": shares, "dense_test": dense["metric"], "test": found["metric"], **_sizes(found)}
+            winner: Winner = {
+                "trial": numbers[left],
+                "levels": [stage.level[1] for stage in trials.stages(left)],
+                "dense_test": dense["metric"],
+                "test": found["metric"],
+                "params": found["params"],
+                "nonzero": found["nonzero"],
+                "macs": found["macs"],
+                "key": found["key"],
+            }
+            if "latency" in found:
+                winner["latency"] = found["latency"]
+            return winner
     return None
 
 
-def _sizes(found: Mapping[str, Any]) -> Results:
-    return {key: found[key] for key in ("params", "nonzero", "macs", "latency", "key") if key in found}
-
-
-def recipe_with(recipe: schema.Recipe, results: Results) -> schema.Recipe | None:
+def recipe_with(recipe: schema.Recipe, results: Search) -> schema.Recipe | None:
     """The recipe with the winner's levels; None where nothing won."""
-    if results["winner"] is None:
+    if (winner := results["winner"]) is None:
         return None
     stages = tuple(
         stage.model_copy(update={stage.level[0]: level})
-        for stage, level in zip(recipe.stages, results["winner"]["levels"], strict=True)
+        for stage, level in zip(recipe.stages, winner["levels"], strict=True)
     )
     return recipe.model_copy(update={"stages": stages})

@@ -5,22 +5,23 @@ Measured on training images that are held out; the test images take no part.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from compress.errors import InputError
 from compress.recipe import schema
+from compress.results import Settings
 from compress.run.pruning import stage_selection
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
 from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
-from compress.sweep.explore.bounds import Bound, Kind, require_task, shown, unit
+from compress.sweep.explore import bounds
+from compress.sweep.explore.bounds import Bound, require_task, shown, unit
 from compress.sweep.explore.front import knee
 from compress.sweep.explore.layers import AllLayers, OneLayer, badness
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.trained import Trained
-
-Results = dict[str, Any]
+from compress.sweep_results import BoundKind, CurvePoint, LayerCurve, SensitiveLayer, Sensitivity, ShownPoint
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -40,7 +41,7 @@ def sensitivity(
     workers: Workers = ONE,
     device: str = "cpu",
     bar: Bar = silent,
-) -> Results:
+) -> Sensitivity:
     """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
 
     Args:
@@ -61,9 +62,11 @@ def sensitivity(
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
     with bar("sensitivity") as on_progress:
         found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
-    dense = found[0]["curve"][0]["metric"]  # nothing is pruned
+    dense = found[0]["curve"][0]["metric"]
+    if dense is None:
+        raise InputError(f"{model}: the network's loss on the held-out training images is not finite; train it anew")
     warn_if_familiar(tolerance, dense, trained, place, cache)
-    kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
+    kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
     # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
     curves = tuple(
         (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
@@ -73,29 +76,29 @@ def sensitivity(
     with bar("all together") as on_progress:
         (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
     return {
-        "schema": 1,
         **described(place),
         "metric": unit(kind),
         "stage": number,
         "target": describe_target(stage),
-        "criterion": stage.criterion.model_dump(mode="json"),
+        "criterion": cast(Settings, stage.criterion.model_dump(mode="json")),
         "pruned": "nodes" if nodes else "weights",
         "seed": recipe.seed,
         "tolerated": {"text": tolerance.text, "kind": kind, "limit": limit},
         "dense": {"metric": dense, "value": shown(kind, dense)},
         "knee": _knee(found[0]["curve"]) if nodes and len(sizes) == 1 else None,
         "layers": [
-            {"name": layer, "size": result["size"], "share": together["shares"][layer], **_entry(result, kind)}
-            for layer, result in zip(sizes, found, strict=True)
+            _entry(layer, result, together["shares"][layer], kind) for layer, result in zip(sizes, found, strict=True)
         ],
         "together": {
             "sparsity": sum(share * sizes[layer] for layer, share in together["shares"].items()) / sum(sizes.values()),
-            **{key: together[key] for key in ("alone", "metric", "key")},
+            "alone": together["alone"],
+            "metric": together["metric"],
+            "key": together["key"],
         },
     }
 
 
-def recipe_with(recipe: schema.Recipe, results: Results) -> schema.Recipe | None:
+def recipe_with(recipe: schema.Recipe, results: Sensitivity) -> schema.Recipe | None:
     """The recipe with what its stage tolerates as its sparsities; None where that is nothing."""
     shares = {layer["name"]: layer["share"] for layer in results["layers"]}
     if not any(shares.values()):
@@ -156,16 +159,23 @@ def _only(stage: schema.Stage, layer: str) -> schema.Stage:
     return _plain(stage).model_copy(update={"target": target.model_copy(update={"weights": (layer,)})})
 
 
-def _knee(curve: Sequence[Mapping[str, Any]]) -> int | None:
+def _knee(curve: Sequence[CurvePoint]) -> int | None:
     """How many nodes are left where the loss over the size bends."""
     points = sorted((point["left"], point["metric"]["loss"]) for point in curve if point["metric"] is not None)
     index = knee([left for left, _ in points], [loss for _, loss in points])
     return None if index is None else int(points[index][0])
 
 
-def _entry(result: Mapping[str, Any], kind: Kind) -> Results:
-    valued = [
+def _entry(name: str, result: LayerCurve, share: float, kind: BoundKind) -> SensitiveLayer:
+    valued: list[ShownPoint] = [
         {**point, "value": None if point["metric"] is None else shown(kind, point["metric"])}
         for point in result["curve"]
     ]
-    return {"curve": valued, "key": result["key"], "seconds": result["seconds"]}
+    return {
+        "name": name,
+        "size": result["size"],
+        "share": share,
+        "curve": valued,
+        "key": result["key"],
+        "seconds": result["seconds"],
+    }

@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from compress.errors import InputError, TrainingError
 from compress.export import latency
 from compress.graph import stats
 from compress.recipe import schema
+from compress.results import StageResult
 from compress.run.apply import TOLERANCE
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
@@ -24,6 +24,7 @@ from compress.slimming.shrink import slim
 from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
+from compress.sweep_results import FoundNetwork, TrialLatency, TrialResult, TrialStage
 
 REVISION = 1  # raised when the code computes something else than before
 
@@ -54,7 +55,7 @@ class Trial:
             }
         )
 
-    def run(self, place: Place) -> dict[str, Any]:
+    def run(self, place: Place) -> TrialResult:
         """`metric`, and `params`, `nonzero` and `macs` of the slim network; of every stage what it took.
 
         Or else `failed`: why there is no such network, since training diverged or a level cannot be reached.
@@ -63,7 +64,8 @@ class Trial:
         setting = prepare(place, self.seed, tuning=self.tuning)
         model = network(self.trained, place, self.seed)
         dense = copy.deepcopy(model).eval()
-        setting, pruned, found = dataclasses.replace(setting, dense=lambda: dense), Pruned(), []
+        setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
+        found: list[StageResult] = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", LayerCollapseWarning)  # that is told by the metric
@@ -73,20 +75,36 @@ class Trial:
             return {"failed": str(error)}
         if self.stages and not any(stage["pruned"] for stage in found):
             return {"failed": "nothing goes at a level this low"}
-        small = slim(model.eval(), setting.example, tolerance=TOLERANCE) if self.stages else dense
+        small = (
+            slim(model.eval(), setting.example, tolerance=TOLERANCE, known=setting.couplings(model))
+            if self.stages
+            else dense
+        )
         example = setting.example.cpu()
         size = stats.measure(small.cpu(), example)
-        return {
+        came_to: FoundNetwork = {
             "metric": found[-1]["after_removal"] if found else setting.evaluate(small.to(setting.device)),
             "params": size.params,
             "nonzero": size.nonzero,
             "macs": size.macs,
-            "stages": [{key: stage[key] for key in ("achieved", "pruned", "of", "steps")} for stage in found],
-            **({"latency": _latency(dense.cpu(), small.cpu(), example, place.recipe.benchmark)} if self.timed else {}),
+            "stages": [_stage(stage) for stage in found],
         }
+        if self.timed:
+            came_to["latency"] = _latency(dense.cpu(), small.cpu(), example, place.recipe.benchmark)
+        return came_to
 
 
-def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema.Benchmark) -> dict[str, float]:
+def network_of(result: TrialResult) -> FoundNetwork:
+    """Of a trial that prunes nothing, and so cannot fail."""
+    assert "failed" not in result
+    return result
+
+
+def _stage(found: StageResult) -> TrialStage:
+    return {"achieved": found["achieved"], "pruned": found["pruned"], "of": found["of"], "steps": found["steps"]}
+
+
+def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema.Benchmark) -> TrialLatency:
     """p50 of both in ms at the first batch size, taken in turns, and how many times as long the slim one takes."""
     batch = wanted.batch_sizes[0]
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,5 +116,6 @@ def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema
     return {
         "batch": batch,
         "ratio": timings.ratio("slim", "dense", batch),
-        **{name: found[name][str(batch)].p50 for name in files},
+        "dense": found["dense"][str(batch)].p50,
+        "slim": found["slim"][str(batch)].p50,
     }

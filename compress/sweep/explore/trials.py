@@ -1,11 +1,9 @@
 """The trials of a search so far: how large and how good each is, what keeps to the bounds, and what no other beats."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from compress.recipe import schema
 from compress.report.explored import size_of
@@ -13,13 +11,13 @@ from compress.sweep import jobs
 from compress.sweep.cells import Place, compute
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds, levels
-from compress.sweep.explore.bounds import Bound, Goal
+from compress.sweep.explore.bounds import Bound
 from compress.sweep.explore.front import pareto
 from compress.sweep.explore.leakage import warn_if_familiar
-from compress.sweep.explore.trial import Trial
+from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
+from compress.sweep_results import FoundNetwork, Goal, Network, QualityKind, SizeKind, TrialResult
 
-Results = dict[str, Any]
 Left = tuple[float, ...]  # of each stage, the share that is left
 
 
@@ -60,9 +58,10 @@ class Trials:
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
         # A process that trains on the other core would be timed as well.
         self._workers = ONE if self._timed else workers
-        self.found: dict[Left, Results] = {}
+        self.found: dict[Left, TrialResult] = {}
         dense = Trial(trained, (), self.recipe.seed)
-        (self.dense,) = compute([("dense", dense)], place, cache, ONE)
+        (measured,) = compute([("dense", dense)], place, cache, ONE)
+        self.dense = network_of(measured)
         bounds.require_reach(wanted.bounds, self.dense)
         for bound in wanted.bounds:
             if bound.relative_quality:
@@ -86,7 +85,7 @@ class Trials:
         limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
         return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal})
 
-    def run(self, wanted: Sequence[Left], total: int) -> list[Results]:
+    def run(self, wanted: Sequence[Left], total: int) -> list[TrialResult]:
         """The results at these levels; `total` is how many there will be in the end, roughly."""
         new = list(dict.fromkeys(left for left in wanted if left not in self.found))
         cells = [
@@ -105,7 +104,7 @@ class Trials:
         self._done += len(new)
         return [self.found[left] for left in wanted]
 
-    def final(self, left: Left) -> tuple[Results, Results]:
+    def final(self, left: Left) -> tuple[FoundNetwork, TrialResult]:
         """Of the dense network and of the one at these levels, trained on all training images: on the test images."""
         cells = [
             ("dense, on the test images", Trial(self._trained, (), self.recipe.seed, tuning=False)),
@@ -115,68 +114,68 @@ class Trials:
             ),
         ]
         dense, winner = compute(cells, self._place, self._cache, self._workers)
-        return dense, winner
+        return network_of(dense), winner
 
     # --- what they come to ---
 
     @property
-    def measure(self) -> str:
+    def measure(self) -> SizeKind:
         """What a network's size is: what the bounds are on, else its parameters; if single weights go, the nonzero."""
-        sizes = [bound.kind for bound in self.wanted.bounds if bound.kind not in bounds.QUALITY]
-        if sizes and sizes[0] != "params":
-            return sizes[0]
+        first = next((bound.kind for bound in self.wanted.bounds if bound.kind not in bounds.QUALITY), None)
+        if first == "macs" or first == "latency":
+            return first
         nodes = any(isinstance(stage.target, schema.Nodes) for stage in self.recipe.stages)
         return "params" if nodes else "nonzero"
 
     @property
-    def kind(self) -> bounds.Kind:
+    def kind(self) -> QualityKind:
         """What quality is: what the bounds are on, else the accuracy where there is one; of a knee, the loss."""
-        kinds: list[bounds.Kind] = [bound.kind for bound in self.wanted.bounds if bound.kind in bounds.QUALITY]
-        if kinds:
-            return kinds[0]
+        for bound in self.wanted.bounds:
+            if bound.kind == "loss" or bound.kind == "accuracy_drop":
+                return bound.kind
         return "accuracy_drop" if schema.has_accuracy(self.recipe.task) and self.wanted.goal != "knee" else "loss"
 
-    def size(self, result: Mapping[str, Any]) -> float:
+    def size(self, result: Network) -> float:
         return size_of(result, self.measure)
 
-    def quality(self, result: Mapping[str, Any]) -> float:
-        """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss; inf if it failed."""
-        return math.inf if "failed" in result else bounds.measured(self.kind, result)
+    def quality(self, result: Network) -> float:
+        """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss."""
+        return bounds.measured(self.kind, result)
 
-    def holds(self, result: Mapping[str, Any]) -> bool:
-        return "failed" not in result and all(self.keeps(bound, result) for bound in self.wanted.bounds)
+    def holds(self, result: TrialResult) -> bool:
+        if "failed" in result:
+            return False
+        return all(self.keeps(bound, result) for bound in self.wanted.bounds)
 
-    def keeps(self, bound: Bound, result: Mapping[str, Any]) -> bool:
+    def keeps(self, bound: Bound, result: Network) -> bool:
         return self._bounded(bound, result) <= self.limit(bound)
 
-    def excess(self, bound: Bound, result: Mapping[str, Any]) -> float:
+    def excess(self, bound: Bound, result: Network) -> float:
         """By how much it is beyond the bound, relative to that."""
         return self._bounded(bound, result) / max(self.limit(bound), 1e-12) - 1
 
     def limit(self, bound: Bound) -> float:
-        if bound.kind == "latency":
-            return bound.value
-        return bound.limit({**self.dense, "params": self.dense[self.measure]} if bound.kind == "params" else self.dense)
+        return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense))
 
-    def _bounded(self, bound: Bound, result: Mapping[str, Any]) -> float:
-        if bound.kind == "params":  # where single weights go, those that are not zero
-            return float(result[self.measure])
+    def _bounded(self, bound: Bound, result: Network) -> float:
+        if bound.kind == "params":  # where single weights are pruned, those that are not zero
+            return self.size(result)
         return bounds.measured(bound.kind, result)
 
     @property
-    def complete(self) -> dict[Left, Results]:
+    def complete(self) -> dict[Left, FoundNetwork]:
         return {left: result for left, result in self.found.items() if "failed" not in result}
 
     def front(self) -> list[Left]:
         """What no other trial beats in both size and quality, the smallest first."""
-        tried = list(self.complete)
-        points = [(self.size(self.found[left]), self.quality(self.found[left])) for left in tried]
-        return [tried[index] for index in pareto(points)]
+        tried = list(self.complete.items())
+        points = [(self.size(result), self.quality(result)) for _, result in tried]
+        return [tried[index][0] for index in pareto(points)]
 
     def ranked(self) -> list[Left]:
         """What keeps to the bounds, the winner first."""
-        held = [left for left, result in self.found.items() if self.holds(result)]
-        points = {left: (self.size(self.found[left]), self.quality(self.found[left])) for left in held}
+        held = {left: result for left, result in self.complete.items() if self.holds(result)}
+        points = {left: (self.size(result), self.quality(result)) for left, result in held.items()}
         if self.wanted.goal == "best":
             return sorted(held, key=lambda left: points[left][::-1])
         return sorted(held, key=lambda left: points[left])

@@ -1,0 +1,179 @@
+"""What train, export, bench, plan and inspect give as JSON, between whoever finds it out and whoever shows it."""
+
+from typing import Literal, NotRequired, TypedDict
+
+from compress.results import LatencyResult, Metric, RecipeValues, Shape, Size, Taken, UsedData
+
+# --- train, export, bench ---
+
+
+class TrainedNetwork(TypedDict):
+    model: str
+    data: UsedData
+    steps: int
+    seconds: float
+    epoch_losses: list[float]
+    metric: Metric
+
+
+class ExportedFile(TypedDict):
+    """A file that was written; its outputs' largest difference from torch's, where it has outputs."""
+
+    bytes: int
+    difference: NotRequired[float]
+
+
+class Exported(TypedDict):
+    files: dict[str, ExportedFile]
+
+
+class Timed(TypedDict):
+    """Latency by model and batch size; ratios are to one of the models."""
+
+    threads: int
+    models: dict[str, dict[str, LatencyResult]]
+
+
+# --- plan ---
+
+
+class NetworkSize(Size):
+    """bytes: of the tensors."""
+
+    bytes: int
+
+
+class KeptWidth(TypedDict):
+    """A layer whose nodes cannot be pruned."""
+
+    layer: str
+    reason: str
+
+
+class MatchedTarget(TypedDict):
+    """What a stage prunes of one parameter, or of layers that are coupled; `earlier` of it earlier stages have."""
+
+    name: str
+    of: int
+    goes: int
+    earlier: int
+    layers: NotRequired[list[str]]
+
+
+class ChosenBy(TypedDict):
+    """images: how many the criterion looked at. again: whether the removal chooses more than once."""
+
+    by: Literal["criterion", "even scores"]
+    images: int | None
+    again: bool
+
+
+class StageSeconds(TypedDict):
+    training: float
+    selection: float
+    evaluation: float
+    total: float
+    timed_steps: int
+
+
+class RehearsedStage(Taken):
+    matched: list[MatchedTarget]
+    chosen: ChosenBy
+    steps: int
+    steps_per_epoch: int
+    removal_steps: int
+
+
+class PlannedStage(RehearsedStage):
+    after: NetworkSize
+    seconds: StageSeconds
+
+
+class PlanSeconds(TypedDict):
+    stages: float
+    closing: float
+    total: float
+    without: str
+
+
+class Plan(TypedDict):
+    recipe: str
+    model: str | None
+    seed: int
+    data: UsedData
+    now: NetworkSize
+    stages: list[PlannedStage]
+    kept: list[KeptWidth]
+    seconds: PlanSeconds
+    warnings: list[str]
+
+
+# --- inspect ---
+
+
+class FileTensor(TypedDict):
+    """Rows are along the first dimension and columns along the second; absent where there is one dimension."""
+
+    name: str
+    shape: Shape
+    dtype: str
+    entries: int
+    zeros: int
+    zero_rows: NotRequired[int]
+    zero_columns: NotRequired[int]
+
+
+class FileLayer(TypedDict):
+    """shape: of the largest tensor. weights: entries that can be pruned one by one. rows, columns: of all matrices."""
+
+    name: str
+    tensors: list[str]
+    shape: Shape
+    entries: int
+    zeros: int
+    weights: int
+    rows: int
+    zero_rows: int
+    columns: int
+    zero_columns: int
+    macs: NotRequired[int]
+
+
+class PrunableNodes(TypedDict):
+    """cuttable: those that `slim` would cut out of the file as it is."""
+
+    name: str
+    layers: list[str]
+    nodes: int
+    cuttable: int
+
+
+class FileNodes(TypedDict):
+    prunable: list[PrunableNodes]
+    kept: list[KeptWidth]
+
+
+class FileRecipe(TypedDict):
+    brief: str
+    whole: str
+    values: RecipeValues
+
+
+class LookedInto(TypedDict, total=False):
+    """What cannot be known of every file; `note` is why nodes and macs are not, where there should be some."""
+
+    nodes: FileNodes
+    macs: int
+    note: str
+    recipe: FileRecipe
+
+
+class FileContents(LookedInto):
+    file: str
+    format: str
+    bytes: int
+    entries: int
+    zeros: int
+    layers: list[FileLayer]
+    tensors: list[FileTensor]
+    metadata: dict[str, str]

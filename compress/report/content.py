@@ -1,0 +1,89 @@
+"""What page.html is given: text and figures, each ready to be put in its place."""
+
+from typing import TypedDict
+
+from markupsafe import Markup
+
+from compress.report.measures import Measure
+from compress.results import ImageResult
+
+
+class TrainingFigure(TypedDict):
+    """The figure for wide and for narrow screens, and what its legend explains."""
+
+    wide: Markup
+    narrow: Markup
+    factor: bool
+    share: bool
+    span: int
+    decay: bool
+    dense: bool
+    distilled: bool
+
+
+class ScoresFigure(TypedDict):
+    """of: the tensor or layer; None where all targets were ranked together. earlier: how many were pruned before."""
+
+    of: str | None
+    earlier: int
+    svg: Markup
+
+
+class StageScores(TypedDict):
+    number: int
+    criterion: str
+    kind: str
+    figures: list[ScoresFigure]
+
+
+class TensorRow(TypedDict):
+    """share: of zeros, in percent."""
+
+    name: str
+    entries: int
+    zeros: int
+    share: float
+    shape: str
+    slim: str
+    changed: bool
+
+
+class ConfusionFigure(TypedDict):
+    model: str
+    svg: Markup
+
+
+class LatencyFigure(TypedDict):
+    batch: str
+    runs: int
+    svg: Markup
+
+
+class ParityRows(TypedDict):
+    rows: list[tuple[str, str]]
+    inputs: int
+    tolerance: str
+
+
+class Content(TypedDict):
+    name: str
+    style: Markup
+    headline: str
+    deck: str
+    same: tuple[str, ...]
+    tiles: list[tuple[str, str, str, str]]
+    note: str | None
+    warnings: list[str]
+    measures: list[Measure]
+    stages: list[tuple[str, list[str]]]
+    training: TrainingFigure | None
+    scores: list[StageScores]
+    tensors: list[TensorRow]
+    images: list[ImageResult]
+    confusion: list[ConfusionFigure]
+    latency: list[LatencyFigure]
+    threads: int
+    parity: ParityRows
+    snippets: list[tuple[str, str, str]]
+    recipe: str
+    origin: list[tuple[str, str]]

@@ -1,0 +1,26 @@
+"""What documents say of a recipe: the one place where pydantic's untyped dumps become typed entries."""
+
+from typing import cast
+
+from compress.recipe import schema
+from compress.results import RecipeValues, RemovalSettings, Settings, Taken
+
+
+def recipe_values(recipe: schema.Recipe) -> RecipeValues:
+    """The recipe with its defaults."""
+    return cast(RecipeValues, recipe.model_dump(mode="json"))
+
+
+def taken(stage: schema.Stage, target: str, *, asked: float, achieved: float, pruned: int, of: int) -> Taken:
+    """Of what, how, and how much a stage prunes; the figures are in the measure of its level."""
+    return {
+        "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
+        "target": target,
+        "criterion": cast(Settings, stage.criterion.model_dump()),
+        "removal": cast(RemovalSettings, stage.removal.model_dump(mode="json")),
+        "measure": stage.level[0],
+        "asked": asked,
+        "achieved": achieved,
+        "pruned": pruned,
+        "of": of,
+    }
