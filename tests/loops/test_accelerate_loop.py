@@ -81,7 +81,10 @@ def test_a_resumed_run_ends_with_the_same_weights(
     run(digits, samples, make, save=tmp_path / "state")
     again = type(digits)()
     run(again, samples, make, resume=tmp_path / "state")
-    same(again.state_dict(), by_hand(type(digits)(), DataLoader(samples, batch_size=20), make, TrainingLength(24, 8), epochs=3))
+    same(
+        again.state_dict(),
+        by_hand(type(digits)(), DataLoader(samples, batch_size=20), make, TrainingLength(24, 8), epochs=3),
+    )
 
 
 def test_the_pruner_is_that_of_the_model_inside(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,9 @@ def by_hand(make, masked, size):
     effectively = []
     for module, name in places:
         if masked:
-            weight, mask, _ = tensors(module, name)
-            effectively.append((weight * mask).detach())
+            weight, mask, pruned = tensors(module, name)
+            start = module.get_buffer(f"{name}_start")
+            effectively.append(torch.where(pruned, start * mask, weight).detach())
         else:
             effectively.append(getattr(module, name).detach())
     plain, places, _, _ = build(make)

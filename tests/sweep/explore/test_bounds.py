@@ -3,7 +3,8 @@
 import pytest
 
 from compress.errors import InputError
-from compress.sweep.explore.bounds import Bound, Kind, goal_of, parse, require_reach, shown, tolerated, unit
+from compress.sweep.explore.bounds import Bound, goal_of, parse, require_reach, shown, tolerated, unit
+from compress.sweep_results import BoundKind
 
 DENSE = {"metric": {"loss": 0.2, "accuracy": 0.98}, "params": 1000, "nonzero": 990, "macs": 500}
 
@@ -22,7 +23,7 @@ DENSE = {"metric": {"loss": 0.2, "accuracy": 0.98}, "params": 1000, "nonzero": 9
         ("macs", ".1x", 50),
     ],
 )
-def test_a_bound_is_a_multiple_of_the_dense_network_or_a_number(kind: Kind, text: str, limit: float) -> None:
+def test_a_bound_is_a_multiple_of_the_dense_network_or_a_number(kind: BoundKind, text: str, limit: float) -> None:
     bound = parse(kind, text)
     assert bound.limit(DENSE) == pytest.approx(limit)
     option = {"loss": "--max-loss", "accuracy_drop": "--max-accuracy-drop"}.get(kind, f"--max-{kind}")
@@ -54,7 +55,7 @@ def test_what_is_at_the_bound_holds() -> None:
         ("macs", "0", "a smaller network is searched for"),
     ],
 )
-def test_what_bounds_nothing_is_refused(kind: Kind, text: str, message: str) -> None:
+def test_what_bounds_nothing_is_refused(kind: BoundKind, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse(kind, text)
 
