@@ -10,9 +10,6 @@ from compress.options import option
 from compress.remove.removals.removal import Driver, Removal, every_option, steps_option
 from compress.select.ramp import level
 
-if TYPE_CHECKING:
-    pass
-
 COHORT = 0.25
 """The share of the removal in which a cohort is removed, where nothing else is said."""
 

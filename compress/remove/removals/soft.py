@@ -12,9 +12,6 @@ from compress.options import option
 from compress.remove import decay as decays
 from compress.remove.removals.removal import Driver, Removal
 
-if TYPE_CHECKING:
-    pass
-
 CurveName = Literal["exponential", "linear", "cosine", "polynomial", "sigmoid", "step"]
 
 
