@@ -3,18 +3,12 @@
 A member that no longer ranks among the lowest leaves the set, as long as it is not removed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from compress.errors import InputError
 from compress.options import option
-from compress.remove.removals.removal import Removal, every_option, steps_option
+from compress.remove.removals.removal import Driver, Removal, every_option, steps_option
 from compress.select.ramp import level
-
-if TYPE_CHECKING:
-    from compress.remove.remover import Remover
 
 COHORT = 0.25
 """The share of the removal in which a cohort is removed, where nothing else is said."""
@@ -53,23 +47,23 @@ class GradualSoft(Removal):
         """Steps until the set is complete."""
         return self.steps - self.decaying
 
-    def start(self, remover: Remover) -> None:
-        remover.take(0.0)
+    def start(self, driver: Driver) -> None:
+        driver.take(0.0)
 
-    def advance(self, remover: Remover, step: int) -> None:
+    def advance(self, driver: Driver, step: int) -> None:
         if self._takes(step):
-            remover.take(level(step / self.ramp))
+            driver.take(level(step / self.ramp))
         if not self.decaying:  # a quarter of a step or two rounds to none
-            remover.fade_to(0.0)
+            driver.fade_to(0.0)
             return
-        remover.fade_by(self.final ** (1 / self.decaying))
+        driver.fade_by(self.final ** (1 / self.decaying))
         joined = step - self.decaying + 1  # whoever joined then has decayed `decaying` times with this step
         if self._takes(joined):
-            remover.cut(joined)
+            driver.cut(joined)
 
-    def finish(self, remover: Remover) -> None:
-        remover.take()
-        remover.fade_to(0.0)
+    def finish(self, driver: Driver) -> None:
+        driver.take()
+        driver.fade_to(0.0)
 
     def _takes(self, step: int) -> bool:
         """Whether a cohort joins at this step."""

@@ -4,16 +4,10 @@ What was chosen gets an L2 penalty that grows until it is driven out, and is cut
 directly, as AdamW's weight decay does, so that it means the same under every optimizer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from compress.options import option
-from compress.remove.removals.removal import Removal, steps_option
-
-if TYPE_CHECKING:
-    from compress.remove.remover import Remover
+from compress.remove.removals.removal import Driver, Removal, steps_option
 
 
 @dataclass(frozen=True)
@@ -30,5 +24,5 @@ class GReg(Removal):
     steps: int = steps_option("removed after so long; three quarters of the retraining if absent")
     ceiling: float = option("the last penalty: the share of a weight that a step takes away", 0.05, gt=0, lt=1)
 
-    def advance(self, remover: Remover, step: int) -> None:
-        remover.shrink(1.0 - self.ceiling * step / self.steps)
+    def advance(self, driver: Driver, step: int) -> None:
+        driver.shrink(1.0 - self.ceiling * step / self.steps)

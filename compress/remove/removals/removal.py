@@ -5,12 +5,28 @@ Nothing here and in the members imports torch: a recipe is checked without it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from compress.options import check_options, option
 
-if TYPE_CHECKING:
-    from compress.remove.remover import Remover
+
+class Driver(Protocol):
+    """What a removal does to the chosen entries; `compress.remove.remover.Remover` is the driver."""
+
+    def take(self, share: float = 1.0) -> None:
+        """Choose the set again: `share` of the final one."""
+
+    def fade_to(self, factor: float) -> None:
+        """All of the set is at `factor` times what it decays from; 0 is for good."""
+
+    def fade_by(self, factor: float) -> None:
+        """All of the set is at `factor` times where it was."""
+
+    def cut(self, latest: int) -> None:
+        """Those that joined the set at step `latest` or earlier become zero."""
+
+    def shrink(self, factor: float) -> None:
+        """The weights themselves are multiplied, and may grow again."""
 
 
 def steps_option(doc: str) -> Any:
@@ -61,13 +77,13 @@ class Removal:
         """The name that recipes have for it."""
         return self.words[0] if self.words else type(self).__name__
 
-    def start(self, remover: Remover) -> None:
+    def start(self, driver: Driver) -> None:
         """Before the first step."""
-        remover.take()
+        driver.take()
 
-    def advance(self, remover: Remover, step: int) -> None:
+    def advance(self, driver: Driver, step: int) -> None:
         """After the optimizer's step number `step`, in [1, length)."""
 
-    def finish(self, remover: Remover) -> None:
+    def finish(self, driver: Driver) -> None:
         """At step `length`: afterwards everything chosen is exactly zero."""
-        remover.fade_to(0.0)
+        driver.fade_to(0.0)

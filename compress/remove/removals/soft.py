@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from compress.errors import InputError
 from compress.options import option
 from compress.remove import decay as decays
-from compress.remove.removals.removal import Removal
-
-if TYPE_CHECKING:
-    from compress.remove.remover import Remover
+from compress.remove.removals.removal import Driver, Removal
 
 CurveName = Literal["exponential", "linear", "cosine", "polynomial", "sigmoid", "step"]
 
@@ -84,5 +81,5 @@ class Soft(Removal):
     def length(self) -> int:
         return self.mask.steps
 
-    def advance(self, remover: Remover, step: int) -> None:
-        remover.fade_to(self.mask(step))
+    def advance(self, driver: Driver, step: int) -> None:
+        driver.fade_to(self.mask(step))
