@@ -30,7 +30,7 @@ from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
-from compress.sweep_results import Cached, Sweep
+from compress.sweep_results import Cached, SweepOrigin
 
 HELD_OUT = 0.1
 """The share of the training images on which choices are made."""
@@ -169,7 +169,7 @@ def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
     return dataset
 
 
-def described(place: Place) -> Sweep:
+def described(place: Place) -> SweepOrigin:
     """The part of a results.json that says what was run on what."""
     recipe = place.recipe
     data = load(recipe.data, place.data_root, False)

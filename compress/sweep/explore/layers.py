@@ -16,7 +16,7 @@ from compress.sweep.cells import Place, determinants, network, prepare
 from compress.sweep.explore import bounds
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
-from compress.sweep_results import AllTogether, BoundKind, CurvePoint, LayerCurve
+from compress.sweep_results import AllTogether, BoundKind, LayerCurve, LayerPoint
 
 REVISION = 1  # raised when the code computes something else than before
 
@@ -50,7 +50,7 @@ class OneLayer:
         """`curve`: (sparsity, how many are `left`, metric); no metric where the loss is not finite."""
         pruning = _Pruning(self, place)
         (layer,) = pruning.names
-        curve: dict[int, CurvePoint] = {}
+        curve: dict[int, LayerPoint] = {}
         for share in self.shares:
             metric = pruning.metric({layer: share})
             gone, size = pruning.chosen.count

@@ -9,7 +9,7 @@ from typing import cast
 
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.results import Settings
+from compress.results import KindEntry
 from compress.run.choice import Pruned
 from compress.run.stage import check_stage, choice_of, describe_target
 from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
@@ -20,7 +20,7 @@ from compress.sweep.explore.front import knee
 from compress.sweep.explore.layers import AllLayers, OneLayer, badness
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.trained import Trained
-from compress.sweep_results import BoundKind, CurvePoint, LayerCurve, SensitiveLayer, Sensitivity, ShownPoint
+from compress.sweep_results import BoundKind, LayerCurve, LayerPoint, SensitiveLayer, Sensitivity, ShownLayerPoint
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -79,7 +79,7 @@ def sensitivity(
         "metric": unit(kind),
         "stage": number,
         "target": describe_target(stage),
-        "criterion": cast(Settings, stage.criterion.model_dump(mode="json")),
+        "criterion": cast(KindEntry, stage.criterion.model_dump(mode="json")),
         "pruned": "nodes" if nodes else "weights",
         "seed": recipe.seed,
         "tolerated": {"text": tolerance.text, "kind": kind, "limit": limit},
@@ -158,7 +158,7 @@ def _only(stage: schema.Stage, layer: str) -> schema.Stage:
     return _plain(stage).model_copy(update={"target": target.model_copy(update={"weights": (layer,)})})
 
 
-def _knee(curve: Sequence[CurvePoint]) -> int | None:
+def _knee(curve: Sequence[LayerPoint]) -> int | None:
     """How many nodes are left where the loss over the size bends."""
     points = sorted((point["left"], point["metric"]["loss"]) for point in curve if point["metric"] is not None)
     index = knee([left for left, _ in points], [loss for _, loss in points])
@@ -166,7 +166,7 @@ def _knee(curve: Sequence[CurvePoint]) -> int | None:
 
 
 def _entry(name: str, result: LayerCurve, share: float, kind: BoundKind) -> SensitiveLayer:
-    valued: list[ShownPoint] = [
+    valued: list[ShownLayerPoint] = [
         {**point, "value": None if point["metric"] is None else shown(kind, point["metric"])}
         for point in result["curve"]
     ]

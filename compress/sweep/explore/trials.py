@@ -16,7 +16,7 @@ from compress.sweep.explore.front import pareto
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
-from compress.sweep_results import FoundNetwork, Goal, Network, QualityKind, SizeKind, TrialResult
+from compress.sweep_results import FoundNetwork, Goal, QualityKind, SizeKind, TrialNetwork, TrialResult
 
 Left = tuple[float, ...]  # of each stage, the share that is left
 
@@ -135,10 +135,10 @@ class Trials:
                 return bound.kind
         return "accuracy_drop" if schema.has_accuracy(self.recipe.task) and self.wanted.goal != "knee" else "loss"
 
-    def size(self, result: Network) -> float:
+    def size(self, result: TrialNetwork) -> float:
         return size_of(result, self.measure)
 
-    def quality(self, result: Network) -> float:
+    def quality(self, result: TrialNetwork) -> float:
         """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss."""
         return bounds.measured(self.kind, result)
 
@@ -147,17 +147,17 @@ class Trials:
             return False
         return all(self.keeps(bound, result) for bound in self.wanted.bounds)
 
-    def keeps(self, bound: Bound, result: Network) -> bool:
+    def keeps(self, bound: Bound, result: TrialNetwork) -> bool:
         return self._bounded(bound, result) <= self.limit(bound)
 
-    def excess(self, bound: Bound, result: Network) -> float:
+    def excess(self, bound: Bound, result: TrialNetwork) -> float:
         """By how much it is beyond the bound, relative to that."""
         return self._bounded(bound, result) / max(self.limit(bound), 1e-12) - 1
 
     def limit(self, bound: Bound) -> float:
         return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense))
 
-    def _bounded(self, bound: Bound, result: Network) -> float:
+    def _bounded(self, bound: Bound, result: TrialNetwork) -> float:
         if bound.kind == "params":  # where single weights are pruned, those that are not zero
             return self.size(result)
         return bounds.measured(bound.kind, result)
