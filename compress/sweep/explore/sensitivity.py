@@ -12,7 +12,7 @@ from compress.recipe import schema
 from compress.results import KindEntry
 from compress.run.choice import Pruned
 from compress.run.stage import check_stage, choice_of, describe_target
-from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
+from compress.sweep.cells import Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds
 from compress.sweep.explore.bounds import Bound, require_task, shown, unit
@@ -54,17 +54,17 @@ def sensitivity(
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
     require_task(tolerance, recipe.task)
-    stage, place, trained = recipe.stages[number], Place(recipe, data_root, device), Trained.of(model)
-    sizes = _layers(trained, place, stage, number)
+    stage, basis, trained = recipe.stages[number], Basis(recipe, data_root, device), Trained.of(model)
+    sizes = _layers(trained, basis, stage, number)
     nodes = isinstance(stage.target, schema.Nodes)
     tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
     with bar("sensitivity") as on_progress:
-        found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
+        found = compute(list(zip(sizes, of_one, strict=True)), basis, cache, workers, on_progress)
     dense = found[0]["curve"][0]["metric"]
     if dense is None:
         raise InputError(f"{model}: the network's loss on the held-out training images is not finite; train it anew")
-    warn_if_familiar(tolerance, dense, trained, place, cache)
+    warn_if_familiar(tolerance, dense, trained, basis, cache)
     kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
     # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
     curves = tuple(
@@ -73,9 +73,9 @@ def sensitivity(
     )
     every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
     with bar("all together") as on_progress:
-        (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
+        (together,) = compute([("all layers together", every)], basis, cache, ONE, on_progress)
     return {
-        **described(place),
+        **described(basis),
         "metric": unit(kind),
         "stage": number,
         "target": describe_target(stage),
@@ -110,14 +110,14 @@ def recipe_with(recipe: schema.Recipe, results: Sensitivity) -> schema.Recipe | 
     return recipe.model_copy(update={"stages": stages})
 
 
-def _layers(trained: Trained, place: Place, stage: schema.Stage, number: int) -> dict[str, int]:
+def _layers(trained: Trained, basis: Basis, stage: schema.Stage, number: int) -> dict[str, int]:
     """The size of every layer that the stage's target matches, by name.
 
     Raises:
         InputError: the data, the network or the stage do not fit each other.
     """
-    model = require_network(trained, place, place.recipe.seed)
-    setting = prepare(place, place.recipe.seed, tuning=True)
+    model = require_network(trained, basis, basis.recipe.seed)
+    setting = prepare(basis, basis.recipe.seed, tuning=True)
     check_stage(model, stage, number, setting)
     if not isinstance(stage.criterion, schema.PrincipalAxes):
         return dict(choice_of(model, stage, number, Pruned(), setting).layers)
