@@ -30,7 +30,7 @@ from compress.run.clock import Clock
 from compress.run.provenance import cpu_name
 from compress.sweep import cells, jobs
 from compress.sweep.cells import Basis
-from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, plan
 from compress.sweep.engines import Workers
 
@@ -97,7 +97,7 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     """Cells a minute once the workers have started, and medians over the cells, in seconds."""
     basis = Basis(grid.recipe, Path("data"), "cpu")
     todo = [
-        Cell(grid.model(seed), rival.stage(SPARSITY, 1e-3), seed, number=grid.number)
+        StageCell(grid.model(seed), rival.stage(SPARSITY, 1e-3), seed, number=grid.number)
         for seed in grid.seeds
         for rival in grid.rivals
     ]
@@ -119,7 +119,7 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     }
 
 
-def run(cell: Cell, basis: Basis) -> Result:
+def run(cell: StageCell, basis: Basis) -> Result:
     """The cell, with the process, the time at its end, and the seconds that were training or evaluation."""
     clock = Clock()
     with patch.object(cells, "Clock", lambda: clock):

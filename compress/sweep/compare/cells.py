@@ -19,7 +19,7 @@ REVISION = 2  # raised when the code computes something else than before: cached
 
 
 @dataclass(frozen=True)
-class Cell:
+class StageCell:
     """One run of one stage, or the dense network itself where there is none.
 
     tuning: trains on all but the held-out part of the training images, and is measured on that part; the test images

@@ -14,7 +14,7 @@ from compress.recipe import schema
 from compress.run.stage import check_stage
 from compress.sweep.cells import HELD_OUT, Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.compare import summary
-from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, Rival
 from compress.sweep.engines import ONE, Workers
 from compress.sweep_results import ComparedCell, ComparedDense, ComparedGrid, ComparedRun, ComparedRuns, Comparison
@@ -29,7 +29,7 @@ class _Run:
     sparsity: float
     rate: float | None
     seed: int
-    cell: Cell
+    cell: StageCell
 
     @property
     def title(self) -> str:
@@ -68,7 +68,7 @@ def compare(
         for sparsity in grid.sparsities
         for seed in grid.seeds
     ]
-    dense = [Cell(model, None, grid.seeds[0]) for model in grid.models]
+    dense = [StageCell(model, None, grid.seeds[0]) for model in grid.models]
     jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
     with bar("comparing") as on_progress:
         done = compute(jobs, basis, cache, workers, on_progress)
@@ -101,7 +101,7 @@ def check(grid: Grid, basis: Basis) -> None:
 
 
 def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
-    cell = Cell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
+    cell = StageCell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
     return _Run(rival, sparsity, rate, seed, cell)
 
 
@@ -149,7 +149,7 @@ def _described(grid: Grid) -> ComparedGrid:
     }
 
 
-def _dense_entry(cell: Cell, result: ComparedCell) -> ComparedDense:
+def _dense_entry(cell: StageCell, result: ComparedCell) -> ComparedDense:
     value = headline(result["dense"])
     return {"model": str(cell.trained.path), "sha256": cell.trained.sha256, "value": value, **result}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from compress.run import setting
 from compress.sweep.cells import HELD_OUT, Basis, prepare
 from compress.sweep.compare import cells
-from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, plan
 from compress.sweep.trained import Trained
 
@@ -32,11 +32,11 @@ def basis(grid: Grid, tmp_path: Path) -> Basis:
     return Basis(grid.recipe, tmp_path, "cpu")
 
 
-def cell(grid: Grid, *, rival: int = 0, seed: int = 0, tuning: bool = False) -> Cell:
-    return Cell(grid.model(seed), grid.rivals[rival].stage(0.5, 0.01), seed, tuning)
+def cell(grid: Grid, *, rival: int = 0, seed: int = 0, tuning: bool = False) -> StageCell:
+    return StageCell(grid.model(seed), grid.rivals[rival].stage(0.5, 0.01), seed, tuning)
 
 
-def seen(cell: Cell, basis: Basis, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def seen(cell: StageCell, basis: Basis, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The targets of all training steps of the cell, in their order."""
     found: list[Tensor] = []
     original = setting.train
@@ -107,7 +107,7 @@ def test_a_cell_repeats_itself(grid: Grid, basis: Basis) -> None:
         "steps",
         "removal_steps",
     }
-    assert set(Cell(grid.models[0], None, 0).run(basis)) == {"dense"}
+    assert set(StageCell(grid.models[0], None, 0).run(basis)) == {"dense"}
 
 
 def test_the_key_hangs_on_everything_that_decides(grid: Grid, basis: Basis, monkeypatch: pytest.MonkeyPatch) -> None:
