@@ -27,7 +27,7 @@ MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given
 
 Key = tuple[str | int, ...]
 Line = int
-Place = Line | str  # a line of the file, or the `--set` that brought the value
+Location = Line | str  # a line of the file, or the `--set` that brought the value
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -150,7 +150,7 @@ def _parse(text: str, at: Callable[[Line], str]) -> Any:
 
 
 def _plain(
-    node: Any, at: Callable[[Line], str], places: dict[Key, Place] | None = None, key: Key = (), line: Line = 1
+    node: Any, at: Callable[[Line], str], places: dict[Key, Location] | None = None, key: Key = (), line: Line = 1
 ) -> Any:
     """The tree as plain dicts, lists and scalars, aliases written out; fills `places` with the line of every key."""
     places = {} if places is None else places
@@ -194,12 +194,12 @@ class _Document:
 
     label: str
     value: Any = None
-    places: dict[Key, Place] = field(default_factory=dict)
+    places: dict[Key, Location] = field(default_factory=dict)
 
-    def at(self, place: Place) -> str:
+    def at(self, place: Location) -> str:
         return place if isinstance(place, str) else f"{self.label}:{place}"
 
-    def nearest(self, key: Key) -> Place:
+    def nearest(self, key: Key) -> Location:
         """The place of `key` or, where that was not written, of the key above it."""
         return next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
 
@@ -232,7 +232,7 @@ class _Document:
 
     def explain(self, details: Iterable[ErrorDetails]) -> list[str]:
         """One line per mistake: those of the file in its order, then those of the overrides."""
-        mistakes: list[tuple[Place, str]] = []
+        mistakes: list[tuple[Location, str]] = []
         for detail in details:
             # pydantic counts only the valid entries of a list, and the others have a mistake of their own.
             if detail["type"] == "too_short" and detail["input"]:
