@@ -13,6 +13,7 @@ from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.run.clock import Clock
 from compress.run.journal import Journal
+from compress.run.witness import Witness
 from compress.train import metrics
 from compress.train.distill import Teacher
 from compress.train.loop import Optimization, Training, train
@@ -119,6 +120,7 @@ class Setting:
     clock: Clock
     journal: Journal = field(default_factory=Journal)
     ranks: Ranks = ALONE
+    witness: Witness | None = None  # where figures of several networks are to be compared
 
     @property
     def example(self) -> Tensor:
@@ -133,10 +135,16 @@ class Setting:
     def evaluate(
         self, model: nn.Module, seen: Callable[[Tensor, Tensor], None] = lambda output, target: None
     ) -> dict[str, float]:
-        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target)."""
+        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target).
+
+        Raises RunError where a witness finds the images changed.
+        """
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
-            return metrics.evaluate(model, batches, self.task, seen)
+            if self.witness is None:
+                return metrics.evaluate(model, batches, self.task, seen)
+            with self.witness.evaluation(batches) as watched:
+                return metrics.evaluate(model, watched, self.task, seen)
 
     def train(
         self,
