@@ -20,11 +20,10 @@ from torch.utils.data import DataLoader
 
 from compress.batches import Batches, Subset
 from compress.data.dataset import batch_rows, normalised, times
+from compress.data.image_files import read_image
 from compress.errors import DataError, RunError
 from compress.tasks import Task, wants_images
 
-# PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
-PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
 PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
 PIECE_IMAGES = 256  # at most, so that small images are shared out too
 AHEAD = 2  # pieces that a worker decodes before they are asked for
@@ -165,27 +164,14 @@ class _Images:
         return images
 
     def _read(self, path: str) -> NDArray[np.uint8]:
-        image = read_image(path)
-        if image.shape != self.shape:
-            raise DataError(
-                f"{path} is {times(image.shape)} and {self.model} {times(self.shape)} "
-                f"(channels, height, width); all images must be alike: resize or convert them first."
-            )
-        return image
+        def require_alike(shape: tuple[int, ...]) -> None:
+            if shape != self.shape:
+                raise DataError(
+                    f"{path} is {times(shape)} and {self.model} {times(self.shape)} "
+                    f"(channels, height, width); all images must be alike: resize or convert them first."
+                )
 
-
-def read_image(path: str) -> NDArray[np.uint8]:
-    """The image file at `path` as uint8 [C, H, W]: grey (C = 1) if stored so, else RGB. DataError if it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in PIL_MODES:
-                raise DataError(f"{path} has pixels of PIL's mode {image.mode}; convert it to 8-bit grey or RGB.")
-            pixels = np.asarray(image.convert(PIL_MODES[image.mode]))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}).") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return read_image(path, require_alike)
 
 
 def default_workers() -> int:

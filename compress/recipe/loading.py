@@ -1,5 +1,6 @@
 """Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
+MAX_INTEGER = 2**63  # in either direction; Python writes none of more than 4,300 digits
+MAX_SHOWN = 200  # characters of a `--set` in messages
 MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
@@ -146,6 +149,8 @@ def _parse(text: str, at: Callable[[Line], str]) -> Any:
     except RecursionError:
         raise RecipeError(f"{at(1)}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
     except Exception as error:  # ruamel lets whatever a malformed date, number or tag raises pass through
+        if "set_int_max_str_digits" in str(error):  # Python's words, which mean its programmers
+            raise RecipeError(f"{at(1)}: found a whole number of thousands of digits; write a smaller one") from None
         raise RecipeError(f"{at(1)}: not YAML: {_one_line(error)}; quote values that are text") from None
 
 
@@ -177,6 +182,10 @@ def _plain(
         case bool() | ScalarBoolean():
             return bool(node)
         case int():
+            if abs(node) >= MAX_INTEGER:
+                digits = f"{int(node).bit_length() * math.log10(2):,.0f}"
+                where = f"{at(line)}: {_dotted(key)}" if key else at(line)
+                raise RecipeError(f"{where}: found a whole number of some {digits} digits; write a smaller one")
             return int(node)
         case float():
             return float(node)
@@ -208,7 +217,7 @@ class _Document:
 
         Raises RecipeError where there is no such list entry, or something on the way is neither mapping nor list.
         """
-        place = f"--set {_one_line(text)}"
+        place = f"--set {_cut(_one_line(text), MAX_SHOWN)}"
         dotted, equals, yaml = text.partition("=")
         parts = dotted.strip().split(".")
         if not equals or not all(parts):
@@ -261,8 +270,10 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
             f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole of it, "
             f"as in --set '{_dotted(key)}={{...}}'"
         )
-    if not part.isdecimal() or int(part) >= len(node):
-        raise RecipeError(f"{place}: {_dotted(key)} has no entry {part!r}; its {len(node)} entries are numbered from 0")
+    if not part.isdecimal() or len(part) > len(str(len(node))) or int(part) >= len(node):
+        raise RecipeError(
+            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its {len(node)} entries are numbered from 0"
+        )
     return int(part)
 
 
@@ -362,12 +373,15 @@ def _shown(value: object) -> str:
             text = f"a list of {len(value)}" if value else "an empty list"
         case _:
             text = str(value)
-    text = _one_line(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return _cut(_one_line(text), 80)
 
 
 def _dotted(key: Key) -> str:
-    return _one_line(".".join(map(str, key)))
+    return _cut(_one_line(".".join(map(str, key))), MAX_SHOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _one_line(text: object) -> str:

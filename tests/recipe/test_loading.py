@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -556,6 +557,25 @@ def test_whatever_is_set_every_mistake_is_a_line_with_its_place(overrides: list[
     else:
         lines = []
     assert all(line.startswith(("recipes/mnist_ae.yaml:", "--set ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, "9" * 4000, "-" + "9" * 5000, "0x" + "f" * 5000, "0o" + "7" * 9000, "1_" * 5000 + "1", f"{2**63}"],
+    ids=["decimal", "below Python's limit", "negative", "hexadecimal", "octal", "underscores", "2^63"],
+)
+@pytest.mark.parametrize("key", ["seed", "train.epochs", "stages.0.sparsity", "data.batch_size", "model.x.y"])
+def test_a_whole_number_of_thousands_of_digits_is_a_mistake_of_one_short_line(
+    tmp_path: Path, number: str, key: str
+) -> None:
+    (line,) = mistakes(write(tmp_path, GOOD), f"{key}={number}")
+    assert line.startswith(f"--set {key}={number}"[:190])
+    assert "found a whole number of" in line
+    assert len(line) < 400
+    (line,) = mistakes(write(tmp_path, GOOD.replace("seed: 0", f"seed: {number}")))
+    assert re.match(r".*recipe\.yaml:\d+: (seed: )?found a whole number of", line)
+    (line,) = mistakes(write(tmp_path, GOOD), f"stages.{number}.sparsity=0.5")
+    assert "has no entry" in line
 
 
 def test_loading_imports_no_torch() -> None:
