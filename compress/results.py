@@ -314,8 +314,8 @@ class EvaluatedData(TypedDict):
     digest: Annotated[
         str,
         Limits(pattern="^[0-9a-f]{64}$"),
-        "Sum, modulo 2^256, of the BLAKE2b hashes (256 bits) of each sample's input and target as the networks are given "
-        "them; it does not depend on their order.",
+        "Sum, modulo 2^256, of the BLAKE2b hashes (256 bits) of each sample's input and target as the networks are "
+        "given them; it does not depend on their order.",
     ]
 
 

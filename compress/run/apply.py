@@ -18,7 +18,7 @@ from compress.files.spill import Shelved
 from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.page import page
-from compress.results import Outcome, Parity, Results, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import three_networks, write_artefacts
 from compress.run.building import (
