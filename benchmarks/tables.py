@@ -290,6 +290,7 @@ FUZZED = {
     "change": "`--set`",
     "results": "results to card and tables",
     "page": "results to report.html",
+    "cell": "finished cells of sweeps",
 }
 
 

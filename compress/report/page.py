@@ -1,15 +1,15 @@
 """report.html: one self-contained page for a person, made from results.json and nothing else."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
 from compress.errors import InputError
+from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.report import figures
 from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
@@ -17,6 +17,9 @@ from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
 
 Results = Mapping[str, Any]
+
+MAX_BYTES = 64 * 2**20
+"""Of a results.json; one of ours has some 100 KB."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -54,10 +57,10 @@ def read(file: Path) -> Results:
         InputError: there is none, or it is no JSON object of this kind.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        found = read_json(file, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; name the folder that `compress apply` has left") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")
@@ -81,10 +84,6 @@ def render(results: Results, file: Path) -> str:
 
 
 _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError)
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
 
 
 def _context(results: Results) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.errors import DataError
+from compress.errors import DataError, InputError
 from compress.files.checkpoint import Weights, load_weights, read_weights
 from compress.recipe import schema
 from compress.run.building import (
@@ -28,6 +28,8 @@ from compress.run.clock import Clock
 from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells, Code
+from compress.sweep.code import code_of
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
 
@@ -64,28 +66,41 @@ class Cell(Protocol):
 
 
 def compute(
-    cells: Sequence[tuple[str, Cell]],
+    wanted: Sequence[tuple[str, Cell]],
     place: Place,
-    cache: Path,
+    cells: Cells,
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
 ) -> list[dict[str, Any]]:
-    """The results of (title, cell), in their order, each with its `key`; those in the folder `cache` are taken.
+    """The results of (title, cell), in their order, each with its `key`; those that are there already are taken.
 
     Raises:
         SweepError: cells failed; the others are kept.
     """
-    jobs = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
-    found = jobs.run(jobs, cache, workers, on_progress)
-    return [{"key": job.key, **found[job.key]} for job in jobs]
+    code = code_of(place.recipe)
+    keys = [cell.key(place) for _, cell in wanted]
+    jobs = [
+        jobs.Job(key, title, _Call(cell, place, key, code), code=code)
+        for key, (title, cell) in zip(keys, wanted, strict=True)
+    ]
+    found = jobs.run(jobs, cells, workers, on_progress)
+    return [{"key": key, **found[key]} for key in keys]
 
 
 @dataclass(frozen=True)
 class _Call:
     cell: Cell
     place: Place
+    key: str
+    code: Code
 
     def __call__(self) -> dict[str, Any]:
+        """Raises InputError where the process that computes sees other data, packages or code than the sweep did."""
+        if (self.cell.key(self.place), code_of(self.place.recipe)) != (self.key, self.code):
+            raise InputError(
+                "data, packages or code of a factory have changed since the sweep was started: start it again, which "
+                "keeps what still holds"
+            )
         return self.cell.run(self.place)
 
 
@@ -124,6 +139,7 @@ def network(trained: Trained, place: Place, seed: int) -> nn.Module:
     """The dense network, fresh for every call."""
     wanted = place.recipe.model
     if isinstance(wanted, schema.Program):
+        trained.require_unchanged()
         model = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
@@ -181,4 +197,5 @@ def described(place: Place) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _weights(trained: Trained) -> Weights:
+    trained.require_unchanged()
     return read_weights(trained.path)

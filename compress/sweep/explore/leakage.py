@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import HELD_OUT, Place, compute, load
 from compress.sweep.engines import ONE
 from compress.sweep.explore.bounds import Bound
@@ -20,7 +20,7 @@ class FamiliarDataWarning(UserWarning):
     """The dense network is so much better on the held-out images than on the test images that it knows them."""
 
 
-def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained, place: Place, cache: Path) -> None:
+def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained, place: Place, cells: Cells) -> None:
     """Measure the dense network on the test images, which decides nothing but whether to warn.
 
     Args:
@@ -28,7 +28,7 @@ def warn_if_familiar(bound: Bound, held_out: Mapping[str, Any], trained: Trained
         held_out: its metric on the held-out images.
     """
     dense = Trial(trained, (), place.recipe.seed, tuning=False)
-    (found,) = compute([("dense, on the test images", dense)], place, cache, ONE)
+    (found,) = compute([("dense, on the test images", dense)], place, cells, ONE)
     metric = found["metric"]
     if metric["loss"] > BETTER * held_out["loss"]:
         images = load(place.recipe.data, place.data_root, True).count("train")

@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.errors import InputError
 from compress.recipe import schema
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Bar, Place, described, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import levels
@@ -49,17 +50,18 @@ def search(
         raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
     if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
         raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
-    with bar("search") as on_progress:
-        trials = Trials(trained, place, wanted, cache, workers, on_progress)
-        if wanted.goal == "knee":
-            _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
-        elif len(widths) == 1 and wanted.trials is None:
-            _bisect(trials, _grid(recipe.stages[0], wanted.levels) or levels.grid(widths[0]))
-        else:
-            from compress.sweep.explore import sampling
+    with Cells(cache) as cells:
+        with bar("search") as on_progress:
+            trials = Trials(trained, place, wanted, cells, workers, on_progress)
+            if wanted.goal == "knee":
+                _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
+            elif len(widths) == 1 and wanted.trials is None:
+                _bisect(trials, _grid(recipe.stages[0], wanted.levels) or levels.grid(widths[0]))
+            else:
+                from compress.sweep.explore import sampling
 
-            sampling.sample(trials, wanted.trials or TRIALS, cache)
-    return _results(trials, place, of_one_layer=len(widths) == 1 and widths[0] is not None)
+                sampling.sample(trials, wanted.trials or TRIALS, cache)
+        return _results(trials, place, of_one_layer=len(widths) == 1 and widths[0] is not None)
 
 
 def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:

@@ -11,6 +11,7 @@ from compress.errors import InputError
 from compress.recipe import schema
 from compress.run.choice import Pruned
 from compress.run.stage import check_stage, choice_of, describe_target
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore.bounds import Bound, Kind, require_task, shown, unit
@@ -58,19 +59,20 @@ def sensitivity(
     nodes = isinstance(stage.target, schema.Nodes)
     tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
-    with bar("sensitivity") as on_progress:
-        found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
-    dense = found[0]["curve"][0]["metric"]  # nothing is pruned
-    warn_if_familiar(tolerance, dense, trained, place, cache)
-    kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
-    # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
-    curves = tuple(
-        (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
-        for layer, result in zip(sizes, found, strict=True)
-    )
-    every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
-    with bar("all together") as on_progress:
-        (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
+    with Cells(cache) as cells:
+        with bar("sensitivity") as on_progress:
+            found = compute(list(zip(sizes, of_one, strict=True)), place, cells, workers, on_progress)
+        dense = found[0]["curve"][0]["metric"]  # nothing is pruned
+        warn_if_familiar(tolerance, dense, trained, place, cells)
+        kind, limit = tolerance.kind, tolerance.limit({"metric": dense})
+        # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
+        curves = tuple(
+            (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
+            for layer, result in zip(sizes, found, strict=True)
+        )
+        every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
+        with bar("all together") as on_progress:
+            (together,) = compute([("all layers together", every)], place, cells, ONE, on_progress)
     return {
         "schema": 1,
         **described(place),

@@ -4,14 +4,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from compress import __version__
 from compress.jobs.explore import bounds, levels
 from compress.recipe import schema
 from compress.report.explored import size_of
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Place, compute
+from compress.sweep.code import code_of
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore.bounds import Bound, Goal
 from compress.sweep.explore.front import pareto
@@ -38,14 +40,14 @@ class Wanted:
 
 
 class Trials:
-    """The trials of a search, run as they are asked for and kept in a folder."""
+    """The trials of a search, run as they are asked for and kept as cells."""
 
     def __init__(
         self,
         trained: Trained,
         place: Place,
         wanted: Wanted,
-        cache: Path,
+        cells: Cells,
         workers: Workers = ONE,
         on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
     ) -> None:
@@ -55,18 +57,18 @@ class Trials:
             InputError: bounds that decide nothing.
         """
         self.recipe, self.wanted = place.recipe, wanted
-        self._trained, self._place, self._cache = trained, place, cache
+        self._trained, self._place, self._cells = trained, place, cells
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
         # A process that trains on the other core would be timed as well.
         self._workers = ONE if self._timed else workers
         self.found: dict[Left, Results] = {}
         dense = Trial(trained, (), self.recipe.seed)
-        (self.dense,) = compute([("dense", dense)], place, cache, ONE)
+        (self.dense,) = compute([("dense", dense)], place, cells, ONE)
         bounds.require_reach(wanted.bounds, self.dense)
         for bound in wanted.bounds:
             if bound.relative_quality:
-                warn_if_familiar(bound, self.dense["metric"], trained, place, cache)
+                warn_if_familiar(bound, self.dense["metric"], trained, place, cells)
 
     @property
     def at_once(self) -> int:
@@ -81,10 +83,11 @@ class Trials:
 
     @property
     def study(self) -> str:
-        """A name for what is searched: a hash of all that trials and bounds hang on."""
+        """A name for what is searched: a hash of everything that trials and bounds depend on, the code included."""
         whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._place)
         limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
-        return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal})
+        code = {"softprune": __version__, **code_of(self.recipe)}
+        return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal, "code": code})
 
     def run(self, wanted: Sequence[Left], total: int) -> list[Results]:
         """The results at these levels; `total` is how many there will be in the end, roughly."""
@@ -100,7 +103,7 @@ class Trials:
             rest = None if each is None else each * max(0, total - done)
             self._tell(dataclasses.replace(now, done=done, total=max(total, done), seconds_left=rest))
 
-        for left, result in zip(new, compute(cells, self._place, self._cache, self._workers, on_progress), strict=True):
+        for left, result in zip(new, compute(cells, self._place, self._cells, self._workers, on_progress), strict=True):
             self.found[left] = result
         self._done += len(new)
         return [self.found[left] for left in wanted]
@@ -114,7 +117,7 @@ class Trials:
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
-        dense, winner = compute(cells, self._place, self._cache, self._workers)
+        dense, winner = compute(cells, self._place, self._cells, self._workers)
         return dense, winner
 
     # --- what they come to ---
