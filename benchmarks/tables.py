@@ -293,6 +293,7 @@ FUZZED = {
     "page": "results to report.html",
     "npz": "`.npz`, archive, headers and members",
     "folder": "folders of images, six formats, links and FIFOs",
+    "cell": "finished cells of sweeps",
 }
 
 

@@ -174,10 +174,12 @@ def reproduce(
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
                 tell(f"{resume}: {done} of {len(cells)} cells are done")
-        if not draw:
+        if draw:
+            found = reproducing.finished(cells, cache)
+        else:
             with sweep_bar(people(), "reproduce", quiet=quiet) as on_progress, redirect_stdout(sys.stderr):
-                reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
-        results = reproducing.collect(cells, cache)
+                found = reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
+        results = reproducing.collect(cells, found)
         figures.write_all(results, out / "paper")
         (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
         (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")

@@ -6,10 +6,10 @@ Workers hand pixels back through pipes, not through shared memory, of which a co
 
 import math
 import os
-import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from compress import worker_signals
 from compress.batches import Batches, Subset
 from compress.data.dataset import batch_rows, normalised, times
 from compress.data.image_files import read_image
@@ -111,13 +112,13 @@ class _Lane:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # the workers' seeds would otherwise be drawn from the global one
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=partial(_begin, os.getpid()),
         )
 
     def run(self, pieces: Iterable[Paths]) -> Iterator[NDArray[np.uint8]]:
         self._pieces.paths = pieces
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), worker_signals.starting():
                 # From Python 3.12 on. A worker waits for no lock of other threads: it reads files, on one thread.
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
                 found = iter(self._loader)
@@ -126,19 +127,19 @@ class _Lane:
                     raise DataError(images)
                 yield images
         except RuntimeError as error:
-            _explain(error)
+            explain(error)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal's Ctrl-C goes to all processes; the run ends its step first, which may need images."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(parent: int, worker: int) -> None:
+    worker_signals.obey(parent)
 
 
 def _unchanged(images: object) -> object:
     return images  # torch's own would copy arrays into shared memory
 
 
-def _explain(error: RuntimeError) -> NoReturn:
+def explain(error: RuntimeError) -> NoReturn:
+    """Raises RunError where a worker of a DataLoader has died, which torch tells wherever the program is; else it."""
     if "DataLoader worker" not in str(error):
         raise error
     raise RunError(

@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from compress.errors import RecipeError
+from compress.files.bounded import read_bytes, strange
 from compress.files.yaml_text import yaml_text
 from compress.recipe.schema import FORMS, Part, Recipe
 from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
@@ -26,6 +27,7 @@ MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
 MAX_INTEGER = 2**63  # in either direction; Python writes none of more than 4,300 digits
 MAX_SHOWN = 200  # characters of a `--set` in messages
+MAX_BITS = 1024  # of a whole number, as large as a float can be
 MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
@@ -89,8 +91,6 @@ def brief_yaml(recipe: Recipe) -> str:
 
 def _read(source: str | Path) -> "_Document":
     label, content = _content(source)
-    if len(content) > MAX_BYTES:
-        raise RecipeError(f"{label}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is it the right file?")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -110,7 +110,7 @@ def _read(source: str | Path) -> "_Document":
 
 
 def _content(source: str | Path) -> tuple[str, bytes]:
-    """(what to call it in messages, at most a byte more than a recipe may have)."""
+    """(what to call it in messages, its bytes)."""
     path, files = Path(source), shipped_files()
     if path.suffix in MODELS:
         raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
@@ -118,11 +118,16 @@ def _content(source: str | Path) -> tuple[str, bytes]:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:
             raise RecipeError(f"{source}: is a folder; name a recipe file in it")
+        if kind := strange(path) if not path.is_dir() else None:
+            raise RecipeError(
+                f"{source}: is {kind}; a recipe is read again by the commands that follow, so write it to a file"
+            )
         if path.exists() and not path.is_dir():
-            with path.open("rb") as stream:
-                return str(source), stream.read(MAX_BYTES + 1)
+            return str(source), read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise RecipeError(f"{source}: cannot be read ({error.strerror}); name a readable recipe file") from None
+    except ValueError as error:  # a NUL in the path, too
+        raise RecipeError(f"{_one_line(source)}: {error}; is it the right file?") from None
     if str(source) in files:
         return f"recipes/{source}.yaml", files[str(source)].read_bytes()
     raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{suggestion(path.stem, files)}")
@@ -181,6 +186,11 @@ def _plain(
             return [below(index, index) for index in range(len(node))]
         case bool() | ScalarBoolean():
             return bool(node)
+        case int() if node.bit_length() > MAX_BITS:
+            raise RecipeError(
+                f"{at(line)}: {_dotted(key)}: found a whole number of {node.bit_length():,} bits; "
+                f"no key takes more than {MAX_BITS:,}"
+            )
         case int():
             if abs(node) >= MAX_INTEGER:
                 digits = f"{int(node).bit_length() * math.log10(2):,.0f}"
@@ -270,7 +280,7 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
             f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole of it, "
             f"as in --set '{_dotted(key)}={{...}}'"
         )
-    if not part.isdecimal() or len(part) > len(str(len(node))) or int(part) >= len(node):
+    if not part.isdecimal() or len(part) > len(str(MAX_VALUES)) or int(part) >= len(node):
         raise RecipeError(
             f"{place}: {_dotted(key)} has no entry {_shown(part)}; its {len(node)} entries are numbered from 0"
         )
@@ -282,6 +292,8 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
 
 def _meant(detail: ErrorDetails) -> tuple[Key, type[Part]]:
     """The recipe's key that pydantic means, and the part of the schema that this key belongs to."""
+    if not detail["loc"]:  # of the whole of it, as where a key is no valid text
+        return (), Recipe
     *way, last = detail["loc"]
     key: list[str | int] = []
     owner: type[Part] = Recipe

@@ -1,5 +1,6 @@
 """Streamed images against PIL and against the same images in memory, and what worker processes may do to a run."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -120,6 +121,19 @@ class TestDecoder:
         monkeypatch.setattr(streaming, "read_image", lambda path, check: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(RunError, match=r"a process that decodes images died \(out of memory\?\)"):
             list(decoder.decode(paths, [torch.tensor([0])]))
+
+    @linux
+    def test_workers_leave_signals_to_the_run(self, paths: streaming.Paths) -> None:
+        decoder = Decoder.like(os.fsdecode(paths[0]), 2)
+        batches = [torch.arange(start, start + 4) for start in range(0, 24, 4)]
+        images = decoder.decode(paths, batches)
+        found = [next(images)]
+        workers = [str(process.pid) for process in multiprocessing.active_children()]
+        assert len(workers) >= 2
+        for number in ("TERM", "INT"):
+            subprocess.run(["kill", f"-{number}", *workers], check=True)  # not from their parent
+        found += images
+        np.testing.assert_array_equal(torch.cat(found), np.stack([pixels(path) for path in paths]))
 
     def test_other_errors_stay_what_they_are(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 0)

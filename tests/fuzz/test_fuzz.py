@@ -19,6 +19,7 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from rich.console import Console
 from torch import nn
 
 from compress.data.sources import from_folder, from_npz
-from compress.errors import CompressError
+from compress.errors import CompressError, InputError
 from compress.export.card import model_card
 from compress.export.contents import inspect
 from compress.files.checkpoint import load
@@ -41,10 +42,11 @@ from compress.recipe.shipped import shipped, shipped_text
 from compress.report import files, page, tables
 from compress.slimming.edits import ShapeEdit, apply_edits, edits_to_json
 from compress.slimming.shrink import slim
+from compress.sweep.cell_store import Cells, checksum
 
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 15_000, "edits": 10_000, "recipe": 6_000}
-LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000}
+LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -333,6 +335,30 @@ def page_of_results(chance: Random, folder: Path) -> None:
     assert found <= GOOD, sorted(found - GOOD)
 
 
+def cell_of_a_sweep(chance: Random, folder: Path) -> None:
+    """A file in the place of a finished cell is the result that was computed, to the last bit, or it is absent."""
+    content, result = SEEDS["cell"]
+    match chance.randrange(4):
+        case 0:
+            content = damaged(content, chance)
+        case 1:  # spaces and the order of keys, which say nothing
+            cell = json.loads(content)
+            content = json.dumps(
+                dict(chance.sample(list(cell.items()), len(cell))), indent=chance.randrange(4)
+            ).encode()
+        case 2:
+            content = json.dumps(disturbed(json.loads(content), chance)).encode()
+        case _:  # with a checksum that fits
+            cell = disturbed({key: value for key, value in json.loads(content).items() if key != "sha256"}, chance)
+            content = json.dumps(cell | {"sha256": checksum(cell)} if isinstance(cell, dict) else cell).encode()
+            result = json.dumps(cell.get("result") if isinstance(cell, dict) else None).encode()
+    (folder / "abc.json").write_bytes(content)
+    found = Cells(folder).read([("abc", {"my_net": "f00d"})])
+    if not found:
+        raise InputError("there is no such cell")
+    assert found == {"abc": json.loads(result)}
+
+
 GOOD: set[str] = set()
 """Elements, and their attributes, of the page of the undamaged document and of such with all kinds of sections."""
 
@@ -455,6 +481,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "page": page_of_results,
     "npz": npz_file,
     "folder": image_folder,
+    "cell": cell_of_a_sweep,
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {}
@@ -487,6 +514,7 @@ def seeds() -> None:
     SEEDS["npz"] = npz_seeds()
     SEEDS["folder"] = image_seeds()
     SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
+    SEEDS["cell"] = cell_seeds()
     real = Path(__file__).with_name("results.json")  # as `compress apply` has left it
     SEEDS["results"] = SEEDS["page"] = (real.read_bytes(),)
     GOOD.update(elements(page.render(page.read(real), real)))
@@ -548,6 +576,16 @@ def onnx_seeds() -> tuple[bytes, ...]:
         made.append(helper.make_model(graph).SerializeToString())
     assert len(onnx.load_from_string(made[0]).graph.initializer) == 1
     return tuple(made)
+
+
+def cell_seeds() -> tuple[bytes, bytes]:
+    """The file of a finished cell, and the result in it."""
+    metric = {"loss": 0.35463475153876917, "accuracy": 0.9149}
+    curve = [{"sparsity": share / 4, "left": 8 - 2 * share, "metric": metric} for share in range(4)]
+    result = {"dense": metric, "curve": curve, "steps": 782, "diverged": None, "confusion": [[4779, 0], [3, 5500]]}
+    with TemporaryDirectory() as folder:
+        Cells(Path(folder)).write("abc", {"my_net": "f00d"}, result)
+        return Path(folder, "abc.json").read_bytes(), json.dumps(result).encode()
 
 
 @dataclass(frozen=True)
