@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 # DESIGN.md, section 4, spelled out: what each part may import of the others.
 ALLOWED = {
     "errors": set(),
+    "foreign": {"errors"},
+    "pickled": set(),
     "atomic": {"errors"},
     "aside": {"atomic"},
     "duration": set(),
@@ -29,12 +31,12 @@ ALLOWED = {
     "select": {"errors"},
     "remove": {"errors", "select"},
     "slim": {"errors", "metrics"},
-    "checkpoint": {"atomic", "errors", "slim"},
+    "checkpoint": {"atomic", "errors", "foreign", "pickled", "slim"},
     "chance": set(),
     "divergence": set(),
     "ranks": {"errors"},
     "retrain": {"aside", "ranks", "chance", "divergence", "errors", "metrics", "data"},
-    "export": {"atomic", "errors", "stats", "checkpoint", "metrics", "slim"},
+    "export": {"atomic", "errors", "foreign", "stats", "checkpoint", "metrics", "slim"},
     "yaml_text": set(),
     "report": {"errors", "yaml_text"},
 }

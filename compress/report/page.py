@@ -12,6 +12,7 @@ from markupsafe import Markup
 from compress.errors import InputError
 from compress.files.yaml_text import yaml_text
 from compress.report import figures
+from compress.report.bounds import bounded
 from compress.report.measures import AS_FAST, MODELS, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
@@ -30,7 +31,8 @@ def page(results: Results) -> str:
     Args:
         results: the content of a results.json, of this version or an earlier one.
     """
-    return _template().render(_context(results))
+    shown, cut = bounded(results)
+    return _template().render(_context(shown, cut))
 
 
 @cache
@@ -87,7 +89,7 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _context(results: Results) -> dict[str, Any]:
+def _context(results: Results, cut: Sequence[str]) -> dict[str, Any]:
     recipe, models = results["recipe"], results["models"]
     context = {
         "name": recipe["name"],
@@ -97,7 +99,7 @@ def _context(results: Results) -> dict[str, Any]:
         "same": SAME,
         "tiles": list(_tiles(models)),
         "note": results["data"].get("note"),
-        "warnings": results.get("warnings", []),
+        "warnings": [*results.get("warnings", []), *cut],
         "measures": list(measures(models)),
         "stages": list(_stages(results["stages"])),
         "training": _training(results),
@@ -105,6 +107,7 @@ def _context(results: Results) -> dict[str, Any]:
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
         "confusion": _confusion(results.get("confusion", {})),
+        "most_classes": figures.CLASSES,
         "latency": _latency(models),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
@@ -336,7 +339,11 @@ def _shape(shape: Sequence[int]) -> str:
 
 def _confusion(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"model": model, "svg": Markup(figures.confusion(f"confusion-{model}", model, found[model]))}
+        {
+            "model": model,
+            "svg": Markup(figures.confusion(f"confusion-{model}", model, found[model])),
+            "classes": len(found[model]),
+        }
         for model in MODELS
         if model in found
     ]

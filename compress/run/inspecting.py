@@ -1,16 +1,14 @@
 """`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-
+from compress.errors import InputError
 from compress.export import contents
-from compress.files.checkpoint import Weights, rebuild
-from compress.recipe import schema
+from compress.files.checkpoint import Weights
+from compress.recipe import noted, schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
-from compress.run.building import build_model, require_room
 
 
 def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str,
         InputError: as `contents.inspect`.
     """
     found = contents.inspect(path, lambda weights: _network(weights, os.fspath(path)), trusted=trusted)
-    recipe = _recipe(found["metadata"])
+    recipe = _recipe(found["metadata"], os.fspath(path))
     if recipe is not None:
         found["recipe"] = {
             "brief": brief_yaml(recipe),
@@ -36,19 +34,17 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> dict[str,
     return found
 
 
-def _recipe(metadata: dict[str, str]) -> schema.Recipe | None:
+def _recipe(metadata: dict[str, str], source: str) -> schema.Recipe | None:
     """None as well where what is noted is no recipe of this version: the text is in the metadata all the same."""
     try:
-        return schema.Recipe.model_validate_json(metadata["recipe"]) if "recipe" in metadata else None
-    except ValidationError:
+        return noted.recipe_of(metadata, source)
+    except InputError:
         return None
 
 
-def _network(weights: Weights, source: str) -> contents.Network | None:
-    recipe = _recipe(weights.metadata)
+def _network(weights: Weights, source: str) -> Callable[[], contents.Network] | None:
+    recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
-    wanted = recipe.model
-    require_room(wanted, source)
-    network = rebuild(weights, lambda: build_model(wanted, recipe.seed), source)
-    return network, torch.zeros(2, *wanted.image)
+    wanted, size = recipe.model, os.path.getsize(source)
+    return lambda: (noted.build(recipe, weights, source, size), noted.example(wanted))
