@@ -76,10 +76,7 @@ def bench(
         from compress.export import latency
         from compress.report import tables
 
-        timings = latency.measure(
-            {str(file): file for file in files}, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds
-        )
-        found = timings.document(str(files[0]))
+        found = latency.bench(files, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds)
         if as_json:
             print_json(found)
         else:

@@ -18,6 +18,7 @@ from compress.files.checkpoint import load_weights, read_weights
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
+"""A network of so many bytes is built whatever the machine's memory."""
 
 _Named = (
     schema.Autoencoder
@@ -173,22 +174,6 @@ class _OwnMeasure:
             what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
         return torch.as_tensor(value)
-
-
-def require_room(wanted: schema.Model, source: str) -> None:
-    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
-
-    Raises:
-        InputError: it takes more than 8 GiB, or cannot be built.
-    """
-    if isinstance(wanted, schema.FactoryModel | schema.Program):
-        return
-    size = _bytes_of(wanted, f"the network that the recipe inside {source} names")
-    if size > _MOST_BYTES:
-        raise InputError(
-            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
-            "if that is right, name a recipe of it with --recipe"
-        )
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:

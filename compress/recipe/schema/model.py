@@ -113,9 +113,10 @@ class FactoryModel(Part):
 
 
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
+NamedModel = Paper | ResNet20 | RowLSTM | VisionTransformer
 Model = Annotated[
     Annotated[
-        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer | Program, Field(discriminator="name")],
+        Annotated[NamedModel | Program, Field(discriminator="name")],
         Tag("name model"),
     ]
     | Annotated[FactoryModel, Tag("factory model")],
