@@ -54,10 +54,12 @@ def selection_of(
         raise InputError(f"model: found {type(model).__name__}; expected a torch.nn.Module")
     target, before = target_of(targets), earlier or Pruned()
     require_source(batches, loss)
-    check("seed", seed, int)
+    check("seed", seed, int, ge=-(2**63), lt=2**64)  # what torch takes
     check("multiple_of", multiple_of, int, ge=1)
     scoring = Scoring(model, generator_of(seed), batches, loss)
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
+    if example is not None or isinstance(target, Nodes):
+        require_example(example)
     if isinstance(target, Nodes):
         if regrow is not None:
             raise InputError("regrow is for weights, and the target is nodes, which stay chosen")
