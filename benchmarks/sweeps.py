@@ -29,8 +29,8 @@ from compress.run.building import build_model
 from compress.run.clock import Clock
 from compress.run.provenance import cpu_name
 from compress.sweep import cells, jobs
-from compress.sweep.cells import Place
-from compress.sweep.compare.cells import Cell
+from compress.sweep.cells import Basis
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, plan
 from compress.sweep.engines import Workers
 
@@ -95,13 +95,13 @@ def planned(model: Path, seeds: int, epochs: int) -> Grid:
 
 def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     """Cells a minute once the workers have started, and medians over the cells, in seconds."""
-    place = Place(grid.recipe, Path("data"), "cpu")
+    basis = Basis(grid.recipe, Path("data"), "cpu")
     todo = [
-        Cell(grid.model(seed), rival.stage(SPARSITY, 1e-3), seed, number=grid.number)
+        StageCell(grid.model(seed), rival.stage(SPARSITY, 1e-3), seed, number=grid.number)
         for seed in grid.seeds
         for rival in grid.rivals
     ]
-    queue = [jobs.Job(cell.key(place), str(cell.seed), partial(run, cell, place)) for cell in todo]
+    queue = [jobs.Job(cell.key(basis), str(cell.seed), partial(run, cell, basis)) for cell in todo]
     began = time.time()
     done = sorted(
         jobs.run(queue, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
@@ -119,11 +119,11 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     }
 
 
-def run(cell: Cell, place: Place) -> Result:
+def run(cell: StageCell, basis: Basis) -> Result:
     """The cell, with the process, the time at its end, and the seconds that were training or evaluation."""
     clock = Clock()
     with patch.object(cells, "Clock", lambda: clock):
-        result = cell.run(place)
+        result = cell.run(basis)
     work = clock.spent("training") + clock.spent("evaluation")
     return {**result, "process": os.getpid(), "ended": time.time(), "work": work}
 

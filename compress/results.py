@@ -36,14 +36,14 @@ Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "to
 
 
 @also(additionalProperties=True)
-class Settings(TypedDict):
+class KindEntry(TypedDict):
     """A criterion or a removal with its settings, as recipe.schema.json has them."""
 
     kind: str
 
 
 @also(additionalProperties=True)
-class RemovalSettings(Settings):
+class RemovalEntry(KindEntry):
     decay: NotRequired[str]
 
 
@@ -138,8 +138,8 @@ class Taken(TypedDict):
 
     kind: TargetKind
     target: Annotated[Text, "Layers or patterns, as the recipe has them."]
-    criterion: Settings
-    removal: RemovalSettings
+    criterion: KindEntry
+    removal: RemovalEntry
     measure: Annotated[
         Measure,
         "What is asked for: the share of the target that is pruned, or of the network's parameters or multiply-adds "
@@ -292,7 +292,7 @@ class Parity(TypedDict):
     tolerance: Annotated[AboveZero, "Relative to the output's largest magnitude."]
 
 
-class Timing(TypedDict):
+class WallTime(TypedDict):
     total: NotNegative
     training_share: Share
     phases: Annotated[dict[str, NotNegative], "Every moment is charged to exactly one of them."]
@@ -322,7 +322,7 @@ class Results(Origin, Outcome, Pictures):
 
     models: Models
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]
-    timing: Annotated[Timing, "Seconds of wall time since the command began."]
+    timing: Annotated[WallTime, "Seconds of wall time since the command began."]
 
 
 def json_schema() -> Schema:

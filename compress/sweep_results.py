@@ -2,7 +2,7 @@
 
 from typing import Literal, NotRequired, TypedDict, final
 
-from compress.results import Machine, Measure, Metric, Settings, Size, TargetKind
+from compress.results import KindEntry, Machine, Measure, Metric, Size, TargetKind
 
 
 class SweptRecipe(TypedDict):
@@ -24,7 +24,7 @@ class SweepData(TypedDict):
     test: int | None
 
 
-class Sweep(TypedDict):
+class SweepOrigin(TypedDict):
     """What all sweeps say of what was run on what; held_out: the share of the training images that choices use."""
 
     schema: Literal[1]
@@ -115,7 +115,7 @@ class ComparedGrid(TypedDict):
     rivals: list[RivalNames]
 
 
-class ComparedRuns(Sweep, ComparedGrid):
+class ComparedRuns(SweepOrigin, ComparedGrid):
     dense: list[ComparedDense]
     tuning: list[ComparedRun]
     cells: list[ComparedRun]
@@ -131,7 +131,7 @@ QualityKind = Literal["loss", "accuracy_drop"]
 BoundKind = Literal["loss", "accuracy_drop", "params", "macs", "latency"]
 
 
-class CurvePoint(TypedDict):
+class LayerPoint(TypedDict):
     """A layer at one sparsity; no metric where the loss is not finite."""
 
     sparsity: float
@@ -139,13 +139,13 @@ class CurvePoint(TypedDict):
     metric: Metric | None
 
 
-class ShownPoint(CurvePoint):
+class ShownLayerPoint(LayerPoint):
     value: float | None
 
 
 class LayerCurve(Cached):
     size: int
-    curve: list[CurvePoint]
+    curve: list[LayerPoint]
 
 
 class AllTogether(Cached):
@@ -160,7 +160,7 @@ class SensitiveLayer(TypedDict):
     name: str
     size: int
     share: float
-    curve: list[ShownPoint]
+    curve: list[ShownLayerPoint]
     key: str
     seconds: float
 
@@ -183,12 +183,12 @@ class Together(TypedDict):
     key: str
 
 
-class Sensitivity(Sweep):
+class Sensitivity(SweepOrigin):
     """knee: how many nodes are left where the loss bends, of a single layer of nodes."""
 
     stage: int
     target: str
-    criterion: Settings
+    criterion: KindEntry
     pruned: TargetKind
     seed: int
     tolerated: Tolerance
@@ -220,7 +220,7 @@ class TrialStage(TypedDict):
     steps: int
 
 
-class Network(Size, Cached):
+class TrialNetwork(Size, Cached):
     """The slim network that a trial came to."""
 
     metric: Metric
@@ -228,26 +228,26 @@ class Network(Size, Cached):
     latency: NotRequired[TrialLatency]
 
 
-class Failure(Cached):
+class TrialFailure(Cached):
     """Why there is no such network: training diverged, or a level cannot be reached."""
 
     failed: str
 
 
 @final
-class FoundNetwork(Network):
+class FoundNetwork(TrialNetwork):
     pass
 
 
 @final
-class FoundFailure(Failure):
+class FoundFailure(TrialFailure):
     pass
 
 
 TrialResult = FoundNetwork | FoundFailure
 
 
-class ValuedNetwork(Network):
+class ValuedNetwork(TrialNetwork):
     """value: of the metric that is bounded."""
 
     value: float
@@ -269,7 +269,7 @@ class TriedNetwork(TrialNumber, ValuedNetwork):
 
 
 @final
-class TriedFailure(TrialNumber, Failure):
+class TriedFailure(TrialNumber, TrialFailure):
     pass
 
 
@@ -306,7 +306,7 @@ class Winner(Size):
     key: str
 
 
-class Search(Sweep):
+class Search(SweepOrigin):
     """front: numbers of trials. size, quality: what is weighed against each other."""
 
     seed: int

@@ -17,17 +17,35 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from packaging.requirements import Requirement
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
+from compress import documents, sweep_results
 from compress.cli import app
+from compress.results import Results
+from compress.typed_json import schema
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 hypothesis.settings.load_profile("any machine")
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+DOCUMENTS: dict[object, type] = {
+    "train": documents.TrainedNetwork,
+    "apply": Results,
+    "demo": Results,
+    "plan": documents.Plan,
+    "inspect": documents.FileContents,
+    "export": documents.Exported,
+    "bench": documents.Timed,
+    "compare": sweep_results.Comparison,
+    "sensitivity": sweep_results.Sensitivity,
+    "search": sweep_results.Search,
+}
+SCHEMAS = {command: Draft202012Validator(schema(described, str(command))) for command, described in DOCUMENTS.items()}
 
 RECIPE = """\
 name: tiny
@@ -143,12 +161,15 @@ def recipe(tmp_path: Path, recipe_text: str) -> Path:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Result]:
-    """Run a command in this process; fails where its exit code is not the expected one."""
+    """Run a command in this process; fails where its exit code, or its JSON document, is not as it should be."""
 
     def command(*arguments: object, code: int = 0, env: dict[str, str] | None = None) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="compress", env=env)
         if result.exit_code != code:
             raise AssertionError(f"exit code {result.exit_code}: {result.output}") from result.exception
+        if "--json" in arguments and arguments[0] in SCHEMAS and result.stdout:
+            errors = SCHEMAS[arguments[0]].iter_errors(json.loads(result.stdout))
+            assert [f"{error.json_path}: {error.message}" for error in errors] == []
         return result
 
     return command

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from compress.errors import InputError
 from compress.remove.pruner import Pruner
+from compress.select.targets import Target
 
 _BUFFERS = ("mask", "pruned", "start")
 
@@ -21,8 +22,16 @@ class PlainNames:
     for them.
     """
 
-    def __init__(self, pruner: Pruner) -> None:
-        self._targets, self._learns = pruner.targets, pruner.removal.learns
+    def __init__(self, pruner: Pruner, model: nn.Module) -> None:
+        """
+        Args:
+            model: the loop's model, whose names count: the pruner may have been given a wrapper around it.
+
+        Raises:
+            InputError: the pruner prunes something outside of it.
+        """
+        self._targets = [_renamed(target, model) for target in pruner.targets]
+        self._learns = pruner.removal.learns
         to_plain = partial(_to_plain, self._learns)
         self._hooks: list[RemovableHandle] = []
         for target in pruner.targets:
@@ -71,6 +80,13 @@ class PlainNames:
             orig.copy_(weights[target.path])
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])
+
+
+def _renamed(target: Target, model: nn.Module) -> Target:
+    names = [name for name, module in model.named_modules() if module is target.module]
+    if not names:
+        raise InputError(f"the pruner prunes {target.path}, which is not a part of the model that the loop trains")
+    return Target(f"{names[0]}.{target.name}" if names[0] else target.name, target.module, target.name)
 
 
 def _acting(module: nn.Module, name: str, learns: bool) -> Tensor:

@@ -78,7 +78,7 @@ class Pruning:
             if saved:  # what is chosen now is not what goes
                 warnings.simplefilter("ignore", LayerCollapseWarning)
             pruner = self._make(model, loop)
-        self._names = PlainNames(pruner)
+        self._names = _names(pruner, model)
         try:
             if saved:
                 self._restore(pruner, saved, loaded)
@@ -136,3 +136,11 @@ class Pruning:
                     f"the state of the pruner does not belong to the weights that were loaded: {name} differs where "
                     "it is pruned; resume weights and state from the same checkpoint"
                 )
+
+
+def _names(pruner: Pruner, model: nn.Module) -> PlainNames:
+    try:
+        return PlainNames(pruner, model)
+    except InputError:
+        fold(model)
+        raise

@@ -8,12 +8,12 @@ from rich.text import Text
 from compress.results import Metric
 from compress.sweep_results import (
     ComparedMetric,
-    Network,
     Search,
     SensitiveLayer,
     Sensitivity,
-    ShownPoint,
+    ShownLayerPoint,
     SizeKind,
+    TrialNetwork,
 )
 
 SIZES: Mapping[SizeKind, str] = {
@@ -119,7 +119,7 @@ def of_search(results: Search) -> Iterable[str]:
     )
 
 
-def size_of(trial: Network, size: SizeKind) -> float:
+def size_of(trial: TrialNetwork, size: SizeKind) -> float:
     """Of the dense network, which is not timed against itself, the latency is 1."""
     if size == "latency":
         return float(trial["latency"]["ratio"]) if "latency" in trial else 1.0
@@ -142,11 +142,11 @@ def _columns(results: Sensitivity) -> list[float]:
     return sorted({min(tried, key=lambda share: abs(share - wanted)) for wanted in COLUMNS})
 
 
-def _nearest(curve: Sequence[ShownPoint], share: float) -> ShownPoint:
+def _nearest(curve: Sequence[ShownLayerPoint], share: float) -> ShownLayerPoint:
     return min(curve, key=lambda point: abs(point["sparsity"] - share))
 
 
-def _value(point: ShownPoint) -> str:
+def _value(point: ShownLayerPoint) -> str:
     return "-" if point["value"] is None else f"{point['value']:.2f}"
 
 

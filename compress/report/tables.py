@@ -9,7 +9,7 @@ from rich.text import Text
 from compress.documents import Timed
 from compress.report.measures import MODELS, measures
 from compress.report.visible import visible
-from compress.results import Measure, RemovalSettings, Results
+from compress.results import Measure, RemovalEntry, Results
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
@@ -58,7 +58,7 @@ def level(results: ComparedRuns, value: float) -> str:
 class Removed(TypedDict):
     """A stage of a plan or of results, as far as it says how things are taken away."""
 
-    removal: RemovalSettings
+    removal: RemovalEntry
     removal_steps: int
 
 

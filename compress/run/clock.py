@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from compress.results import Timing
+from compress.results import WallTime
 
 
 class Clock:
@@ -45,7 +45,7 @@ class Clock:
         self._charge()
         return self.phases.get(name, 0.0)
 
-    def split(self) -> Timing:
+    def split(self) -> WallTime:
         """Total and phases in seconds, and the share of the total that was training."""
         self._charge()
         total = self._since - self.started

@@ -3,7 +3,7 @@
 from typing import cast
 
 from compress.recipe import schema
-from compress.results import RecipeValues, RemovalSettings, Settings, Taken
+from compress.results import KindEntry, RecipeValues, RemovalEntry, Taken
 
 
 def recipe_values(recipe: schema.Recipe) -> RecipeValues:
@@ -16,8 +16,8 @@ def taken(stage: schema.Stage, target: str, *, asked: float, achieved: float, pr
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": target,
-        "criterion": cast(Settings, stage.criterion.model_dump()),
-        "removal": cast(RemovalSettings, stage.removal.model_dump(mode="json")),
+        "criterion": cast(KindEntry, stage.criterion.model_dump()),
+        "removal": cast(RemovalEntry, stage.removal.model_dump(mode="json")),
         "measure": stage.level[0],
         "asked": asked,
         "achieved": achieved,

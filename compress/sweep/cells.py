@@ -30,7 +30,7 @@ from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
-from compress.sweep_results import Cached, Sweep
+from compress.sweep_results import Cached, SweepOrigin
 
 HELD_OUT = 0.1
 """The share of the training images on which choices are made."""
@@ -44,7 +44,7 @@ def silent(title: str) -> AbstractContextManager[Callable[[jobs.Progress], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Basis:
     """What cells have in common: whose data, network and task, where the data lie, and what computes."""
 
     recipe: schema.Recipe
@@ -57,20 +57,20 @@ ResultOf = TypeVar("ResultOf", bound=Cached, covariant=True)
 
 
 class Cell(Protocol[ResultOf]):
-    """A run whose result hangs on nothing but itself and its place; picklable, as both are."""
+    """A run whose result hangs on nothing but itself and its basis; picklable, as both are."""
 
-    def key(self, place: Place) -> str:
+    def key(self, basis: Basis) -> str:
         """Hash of everything that determines the result."""
         ...
 
-    def run(self, place: Place) -> ResultOf:
+    def run(self, basis: Basis) -> ResultOf:
         """The result, a JSON document."""
         ...
 
 
 def compute(
     cells: Sequence[tuple[str, Cell[Result]]],
-    place: Place,
+    basis: Basis,
     cache: Path,
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
@@ -80,7 +80,7 @@ def compute(
     Raises:
         SweepError: cells failed; the others are kept.
     """
-    todo = [jobs.Job(cell.key(place), title, _Call(cell, place)) for title, cell in cells]
+    todo = [jobs.Job(cell.key(basis), title, _Call(cell, basis)) for title, cell in cells]
     found = jobs.run(todo, cache, workers, on_progress)
     return [cast(Result, {"key": job.key, **found[job.key]}) for job in todo]
 
@@ -88,22 +88,22 @@ def compute(
 @dataclass(frozen=True)
 class _Call(Generic[Result]):
     cell: Cell[Result]
-    place: Place
+    basis: Basis
 
     def __call__(self) -> Result:
-        return self.cell.run(self.place)
+        return self.cell.run(self.basis)
 
 
-def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, object]:
+def determinants(trained: Trained, basis: Basis, *, tuning: bool) -> dict[str, object]:
     """What the key of every cell hangs on; files may move, and what a network or data set is called is no part of it.
 
     Settings left at their default are none either, so that a recipe's new key does not make old cells strangers.
     """
-    recipe = place.recipe
+    recipe = basis.recipe
     return {
         "torch": version("torch"),
-        "device": str(choose_device(place.device)),
-        "data": load(recipe.data, place.data_root, tuning).sha256,
+        "device": str(choose_device(basis.device)),
+        "data": load(recipe.data, basis.data_root, tuning).sha256,
         "tuning": tuning,  # the held-out part is normalised like the whole
         "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
         "weights": trained.sha256,
@@ -112,39 +112,39 @@ def determinants(trained: Trained, place: Place, *, tuning: bool) -> dict[str, o
     }
 
 
-def prepare(place: Place, seed: int, *, tuning: bool) -> Setting:
+def prepare(basis: Basis, seed: int, *, tuning: bool) -> Setting:
     """The data that a cell may see, in the order of its seed.
 
     Args:
         tuning: train on all but the held-out part of the training images, and measure on that part; the test images
             take no part. Otherwise train on all training images and measure on the test images.
     """
-    recipe = place.recipe
-    dataset = load(recipe.data, place.data_root, tuning)
-    device = choose_device(place.device)
+    recipe = basis.recipe
+    dataset = load(recipe.data, basis.data_root, tuning)
+    device = choose_device(basis.device)
     return Setting(dataset, build_task(recipe.task), recipe.data.batch_size, device, seed, unwatched, Clock())
 
 
-def network(trained: Trained, place: Place, seed: int) -> nn.Module:
+def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     """The dense network, fresh for every call."""
-    wanted = place.recipe.model
+    wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
         model = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
         load_weights(model, _weights(trained), str(trained.path))
-    return model.to(choose_device(place.device))
+    return model.to(choose_device(basis.device))
 
 
-def require_network(trained: Trained, place: Place, seed: int) -> nn.Module:
+def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     """`network`, once the data are there and are found to fit it.
 
     Raises:
         InputError: data or weights that do not fit.
     """
-    require_fit(place.recipe, load(place.recipe.data, place.data_root, False))
-    model = network(trained, place, seed)
-    require_inputs(model, prepare(place, seed, tuning=False).example, place.recipe.model)
+    require_fit(basis.recipe, load(basis.recipe.data, basis.data_root, False))
+    model = network(trained, basis, seed)
+    require_inputs(model, prepare(basis, seed, tuning=False).example, basis.recipe.model)
     return model
 
 
@@ -169,10 +169,10 @@ def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
     return dataset
 
 
-def described(place: Place) -> Sweep:
+def described(basis: Basis) -> SweepOrigin:
     """The part of a results.json that says what was run on what."""
-    recipe = place.recipe
-    data = load(recipe.data, place.data_root, False)
+    recipe = basis.recipe
+    data = load(recipe.data, basis.data_root, False)
     accuracy = schema.has_accuracy(recipe.task)
     values = recipe.model_dump(mode="json", include={"model", "data", "task"})
     return {
@@ -180,7 +180,7 @@ def described(place: Place) -> Sweep:
         "recipe": {"name": recipe.name, "model": values["model"], "data": values["data"], "task": values["task"]},
         "metric": {"name": "accuracy", "unit": "%"} if accuracy else {"name": "loss", "unit": "10^-3"},
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
-        "machine": {"cpu": cpu_name(), "threads": 1, "device": place.device},
+        "machine": {"cpu": cpu_name(), "threads": 1, "device": basis.device},
         "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
         "held_out": HELD_OUT,
     }

@@ -10,7 +10,7 @@ from compress.recipe import schema
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
 from compress.select.pruned import Pruned
-from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.cells import Basis, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import ComparedCell
@@ -19,7 +19,7 @@ REVISION = 2  # raised when the code computes something else than before: cached
 
 
 @dataclass(frozen=True)
-class Cell:
+class StageCell:
     """One run of one stage, or the dense network itself where there is none.
 
     tuning: trains on all but the held-out part of the training images, and is measured on that part; the test images
@@ -33,25 +33,25 @@ class Cell:
     tuning: bool = False
     number: int = 0
 
-    def key(self, place: Place) -> str:
+    def key(self, basis: Basis) -> str:
         return fingerprint(
             {
                 "revision": REVISION,
-                **determinants(self.trained, place, tuning=self.tuning),
+                **determinants(self.trained, basis, tuning=self.tuning),
                 "seed": self.seed,
                 "number": self.number,
                 "stage": None if self.stage is None else self.stage.model_dump(mode="json", exclude_defaults=True),
             }
         )
 
-    def run(self, place: Place) -> ComparedCell:
+    def run(self, basis: Basis) -> ComparedCell:
         """What became of the network: `dense` metrics if there is no stage, else `before_removal` and `after_removal`.
 
         Where training diverges, `diverged` says how, and there are no metrics: that too is an answer.
         """
         torch.manual_seed(self.seed)
-        setting = prepare(place, self.seed, tuning=self.tuning)
-        model = network(self.trained, place, self.seed)
+        setting = prepare(basis, self.seed, tuning=self.tuning)
+        model = network(self.trained, basis, self.seed)
         if self.stage is None:
             return {"dense": setting.evaluate(model)}
         try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from compress.errors import InputError, SweepError
 from compress.recipe import schema
 from compress.run.stage import check_stage
-from compress.sweep.cells import HELD_OUT, Bar, Place, compute, described, prepare, require_network, silent
+from compress.sweep.cells import HELD_OUT, Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.compare import summary
-from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, Rival
 from compress.sweep.engines import ONE, Workers
 from compress.sweep_results import ComparedCell, ComparedDense, ComparedGrid, ComparedRun, ComparedRuns, Comparison
@@ -29,7 +29,7 @@ class _Run:
     sparsity: float
     rate: float | None
     seed: int
-    cell: Cell
+    cell: StageCell
 
     @property
     def title(self) -> str:
@@ -52,8 +52,8 @@ def compare(
         InputError: data, models or stages that do not fit; nothing has been run.
         SweepError: cells failed, or a rival diverged at every learning rate. What was finished is kept.
     """
-    place = Place(grid.recipe, data_root, device)
-    check(grid, place)
+    basis = Basis(grid.recipe, data_root, device)
+    check(grid, basis)
     tries = [
         _run(grid, rival, sparsity, rate, grid.seeds[0], tuning=True)
         for rival in grid.rivals
@@ -61,19 +61,19 @@ def compare(
         for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
     ]
     with bar("tuning") as on_progress:
-        tried = compute([(run.title, run.cell) for run in tries], place, cache, workers, on_progress)
+        tried = compute([(run.title, run.cell) for run in tries], basis, cache, workers, on_progress)
     finals = [
         _run(grid, rival, sparsity, _chosen(grid, rival, sparsity, tries, tried), seed)
         for rival in grid.rivals
         for sparsity in grid.sparsities
         for seed in grid.seeds
     ]
-    dense = [Cell(model, None, grid.seeds[0]) for model in grid.models]
+    dense = [StageCell(model, None, grid.seeds[0]) for model in grid.models]
     jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
     with bar("comparing") as on_progress:
-        done = compute(jobs, place, cache, workers, on_progress)
+        done = compute(jobs, basis, cache, workers, on_progress)
     results: ComparedRuns = {
-        **described(place),
+        **described(basis),
         **_described(grid),
         "dense": [_dense_entry(found, result) for found, result in zip(dense, done, strict=False)],
         "tuning": [_entry(run, result) for run, result in zip(tries, tried, strict=True)],
@@ -82,17 +82,17 @@ def compare(
     return {**results, "levels": summary.levels(results)}
 
 
-def check(grid: Grid, place: Place) -> None:
+def check(grid: Grid, basis: Basis) -> None:
     """Find out before any time is spent whether the whole grid can be run; this also downloads the data, once.
 
     Raises:
         InputError: data, models or stages that do not fit.
     """
     for model in grid.models:
-        network = require_network(model, place, grid.seeds[0])
+        network = require_network(model, basis, grid.seeds[0])
     for rival in grid.rivals:
         for tuning in (True, False):
-            setting = prepare(place, grid.seeds[0], tuning=tuning)
+            setting = prepare(basis, grid.seeds[0], tuning=tuning)
             try:
                 check_stage(network, rival.template, grid.number, setting)
             except InputError as error:
@@ -101,7 +101,7 @@ def check(grid: Grid, place: Place) -> None:
 
 
 def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
-    cell = Cell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
+    cell = StageCell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
     return _Run(rival, sparsity, rate, seed, cell)
 
 
@@ -149,7 +149,7 @@ def _described(grid: Grid) -> ComparedGrid:
     }
 
 
-def _dense_entry(cell: Cell, result: ComparedCell) -> ComparedDense:
+def _dense_entry(cell: StageCell, result: ComparedCell) -> ComparedDense:
     value = headline(result["dense"])
     return {"model": str(cell.trained.path), "sha256": cell.trained.sha256, "value": value, **result}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from compress.errors import InputError
 from compress.recipe import schema
 from compress.results import Metric
-from compress.sweep_results import BoundKind, ComparedMetric, Goal, Network, QualityKind
+from compress.sweep_results import BoundKind, ComparedMetric, Goal, QualityKind, TrialNetwork
 
 QUALITY: tuple[QualityKind, ...] = ("loss", "accuracy_drop")
 
@@ -47,7 +47,7 @@ def badness(kind: BoundKind, metric: Metric) -> float:
     return metric["loss"] if kind == "loss" else 100 * (1 - metric["accuracy"])
 
 
-def measured(kind: BoundKind, found: Network) -> float:
+def measured(kind: BoundKind, found: TrialNetwork) -> float:
     """What a bound of this kind is on, smaller = better."""
     if kind == "loss" or kind == "accuracy_drop":
         return badness(kind, found["metric"])
@@ -136,7 +136,7 @@ def require_task(bound: Bound, task: schema.Task | schema.OwnTask) -> None:
         raise InputError(f"{bound.text}: the task {name} has no accuracy to lose; bound the loss, as 1.05x")
 
 
-def require_reach(bounds: Sequence[Bound], dense: Network) -> None:
+def require_reach(bounds: Sequence[Bound], dense: TrialNetwork) -> None:
     """Refuse bounds that decide nothing, given what the dense network has.
 
     Raises:

@@ -13,11 +13,11 @@ from compress.results import Metric
 from compress.run.pruning import stage_selection
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
-from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.cells import Basis, determinants, network, prepare
 from compress.sweep.explore import bounds
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
-from compress.sweep_results import AllTogether, BoundKind, CurvePoint, LayerCurve
+from compress.sweep_results import AllTogether, BoundKind, LayerCurve, LayerPoint
 
 REVISION = 1  # raised when the code computes something else than before
 
@@ -44,14 +44,14 @@ class OneLayer:
     seed: int
     shares: tuple[float, ...]
 
-    def key(self, place: Place) -> str:
-        return fingerprint(_determinants(self, place) | {"sensitivity": "layer", "shares": list(self.shares)})
+    def key(self, basis: Basis) -> str:
+        return fingerprint(_determinants(self, basis) | {"sensitivity": "layer", "shares": list(self.shares)})
 
-    def run(self, place: Place) -> LayerCurve:
+    def run(self, basis: Basis) -> LayerCurve:
         """`curve`: (sparsity, how many are `left`, metric); no metric where the loss is not finite."""
-        pruning = _Pruning(self, place)
+        pruning = _Pruning(self, basis)
         (layer,) = pruning.names
-        curve: dict[int, CurvePoint] = {}
+        curve: dict[int, LayerPoint] = {}
         for share in self.shares:
             metric = pruning.metric({layer: share})
             gone, size = pruning.chosen.count
@@ -74,13 +74,13 @@ class AllLayers:
     kind: BoundKind
     limit: float
 
-    def key(self, place: Place) -> str:
+    def key(self, basis: Basis) -> str:
         own = {"curves": self.curves, "kind": self.kind, "limit": self.limit}
-        return fingerprint(_determinants(self, place) | {"sensitivity": "all"} | own)
+        return fingerprint(_determinants(self, basis) | {"sensitivity": "all"} | own)
 
-    def run(self, place: Place) -> AllTogether:
+    def run(self, basis: Basis) -> AllTogether:
         """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
-        pruning = _Pruning(self, place)
+        pruning = _Pruning(self, basis)
         nodes = isinstance(self.stage.target, schema.Nodes)
         low = self.curves[0][1][0][1]  # the dense network's loss: nothing goes
         best: AllTogether = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
@@ -135,10 +135,10 @@ def badness(metric: Metric | None, kind: BoundKind) -> float:
     return math.inf if metric is None else bounds.badness(kind, metric)
 
 
-def _determinants(cell: OneLayer | AllLayers, place: Place) -> dict[str, object]:
+def _determinants(cell: OneLayer | AllLayers, basis: Basis) -> dict[str, object]:
     unused = {"sparsity", "layers", "params", "macs", "scope", "removal", "retrain", "regrow"}
     return {
-        **determinants(cell.trained, place, tuning=True),
+        **determinants(cell.trained, basis, tuning=True),
         "revision": REVISION,
         "stage": cell.stage.model_dump(mode="json", exclude_defaults=True, exclude=unused),
         "number": cell.number,
@@ -149,10 +149,10 @@ def _determinants(cell: OneLayer | AllLayers, place: Place) -> dict[str, object]
 class _Pruning:
     """The cell's network, whose layers are pruned by shares of their own, measured, and put back to the last bit."""
 
-    def __init__(self, cell: OneLayer | AllLayers, place: Place) -> None:
+    def __init__(self, cell: OneLayer | AllLayers, basis: Basis) -> None:
         torch.manual_seed(cell.seed)
-        self._setting = prepare(place, cell.seed, tuning=True)
-        self._model = network(cell.trained, place, cell.seed)
+        self._setting = prepare(basis, cell.seed, tuning=True)
+        self._model = network(cell.trained, basis, cell.seed)
         self.chosen = stage_selection(self._model, cell.stage, cell.number, Pruned(), self._setting)
         self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensate
         self._whole = {name: value.detach().clone() for name, value in self._model.named_parameters()}

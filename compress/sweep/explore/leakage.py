@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from compress.results import Metric
-from compress.sweep.cells import HELD_OUT, Place, compute, load
+from compress.sweep.cells import HELD_OUT, Basis, compute, load
 from compress.sweep.engines import ONE
 from compress.sweep.explore.bounds import Bound
 from compress.sweep.explore.trial import Trial, network_of
@@ -19,18 +19,18 @@ class FamiliarDataWarning(UserWarning):
     """The dense network is so much better on the held-out images than on the test images that it knows them."""
 
 
-def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, place: Place, cache: Path) -> None:
+def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Basis, cache: Path) -> None:
     """Measure the dense network on the test images, which decides nothing but whether to warn.
 
     Args:
         bound: what is relative to the dense network.
         held_out: its metric on the held-out images.
     """
-    dense = Trial(trained, (), place.recipe.seed, tuning=False)
-    (found,) = compute([("dense, on the test images", dense)], place, cache, ONE)
+    dense = Trial(trained, (), basis.recipe.seed, tuning=False)
+    (found,) = compute([("dense, on the test images", dense)], basis, cache, ONE)
     metric = network_of(found)["metric"]
     if metric["loss"] > BETTER * held_out["loss"]:
-        images = load(place.recipe.data, place.data_root, True).count("train")
+        images = load(basis.recipe.data, basis.data_root, True).count("train")
         warnings.warn(
             f"the dense network's loss is {held_out['loss']:.4g} on the held-out training images and "
             f"{metric['loss']:.4g} on the test images: it seems to have been trained on the former, and {bound.text} "

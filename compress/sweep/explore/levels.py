@@ -8,7 +8,7 @@ from compress.run.pruning import stage_selection
 from compress.run.setting import Setting
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
-from compress.sweep.cells import Place, prepare, require_network
+from compress.sweep.cells import Basis, prepare, require_network
 from compress.sweep.trained import Trained
 
 STEPS = 8
@@ -30,7 +30,7 @@ def describe(stage: schema.Stage) -> str:
     return f"{describe_target(stage)}: {MEASURES[measure]} {value:.4g}"
 
 
-def check(recipe: schema.Recipe, trained: Trained, place: Place) -> list[int | None]:
+def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | None]:
     """Find out before any time is spent whether the stages can be run, with and without the held-out images.
 
     Returns:
@@ -45,14 +45,14 @@ def check(recipe: schema.Recipe, trained: Trained, place: Place) -> list[int | N
                 f"stages.{number}.layers: a search varies one level of each stage; give it a sparsity instead, "
                 "or leave the stage to `compress apply`"
             )
-    model = require_network(trained, place, recipe.seed)
+    model = require_network(trained, basis, recipe.seed)
     sizes: list[int | None] = []
     for tuning in (True, False):
-        setting, sketch = prepare(place, recipe.seed, tuning=tuning), Pruned()
+        setting, sketch = prepare(basis, recipe.seed, tuning=tuning), Pruned()
         for number, stage in enumerate(recipe.stages):
             check_stage(model, stage, number, setting, pruned=sketch)
             if tuning:
-                sizes.append(_width(stage, number, trained, place, setting))
+                sizes.append(_width(stage, number, trained, basis, setting))
     return sizes
 
 
@@ -69,10 +69,10 @@ def halvings(width: int) -> list[float]:
     return [count / width for count in sorted(counts, reverse=True)]
 
 
-def _width(stage: schema.Stage, number: int, trained: Trained, place: Place, setting: Setting) -> int | None:
+def _width(stage: schema.Stage, number: int, trained: Trained, basis: Basis, setting: Setting) -> int | None:
     if not isinstance(stage.target, schema.Nodes) or stage.level[0] != "sparsity":
         return None
     # A network of its own, since principal_axes takes it apart.
-    model = require_network(trained, place, place.recipe.seed)
+    model = require_network(trained, basis, basis.recipe.seed)
     sizes: Sequence[int] = list(stage_selection(model, stage, number, Pruned(), setting).layers.values())
     return sizes[0] if len(sizes) == 1 else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.sweep.cells import Bar, Place, described, silent
+from compress.sweep.cells import Bar, Basis, described, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import levels
 from compress.sweep.explore.bisection import first_true
@@ -41,14 +41,14 @@ def search(
         InputError: data, model or stages that do not fit, bounds that decide nothing, or Optuna is missing.
         SweepError: trials failed. What was finished is kept.
     """
-    place, trained = Place(recipe, data_root, device), Trained.of(model)
-    widths = levels.check(recipe, trained, place)
+    basis, trained = Basis(recipe, data_root, device), Trained.of(model)
+    widths = levels.check(recipe, trained, basis)
     if wanted.goal == "knee" and (len(widths) > 1 or widths[0] is None):
         raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
     if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
         raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
     with bar("search") as on_progress:
-        trials = Trials(trained, place, wanted, cache, workers, on_progress)
+        trials = Trials(trained, basis, wanted, cache, workers, on_progress)
         if wanted.goal == "knee":
             _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
         elif len(widths) == 1 and wanted.trials is None:
@@ -57,7 +57,7 @@ def search(
             from compress.sweep.explore import sampling
 
             sampling.sample(trials, wanted.trials or TRIALS, cache)
-    return _results(trials, place, of_one_layer=len(widths) == 1 and widths[0] is not None)
+    return _results(trials, basis, of_one_layer=len(widths) == 1 and widths[0] is not None)
 
 
 def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:
@@ -88,7 +88,7 @@ def _bisect(trials: Trials, grid: Sequence[float]) -> None:
 # --- results.json ---
 
 
-def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Search:
+def _results(trials: Trials, basis: Basis, *, of_one_layer: bool) -> Search:
     wanted, front, kind = trials.wanted, trials.front(), trials.kind
     numbers = {left: number for number, left in enumerate(trials.found)}
     curve = trials.curve() if of_one_layer else []
@@ -97,7 +97,7 @@ def _results(trials: Trials, place: Place, *, of_one_layer: bool) -> Search:
     at_the_knee = [] if bend is None else [bend[1]]
     candidates = at_the_knee if wanted.goal == "knee" else trials.ranked()
     return {
-        **described(place),
+        **described(basis),
         "metric": unit(kind),
         "seed": trials.recipe.seed,
         "goal": wanted.goal,

@@ -9,11 +9,11 @@ from typing import cast
 
 from compress.errors import InputError
 from compress.recipe import schema
-from compress.results import Settings
+from compress.results import KindEntry
 from compress.run.pruning import stage_selection
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
-from compress.sweep.cells import Bar, Place, compute, described, prepare, require_network, silent
+from compress.sweep.cells import Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds
 from compress.sweep.explore.bounds import Bound, require_task, shown, unit
@@ -21,7 +21,7 @@ from compress.sweep.explore.front import knee
 from compress.sweep.explore.layers import AllLayers, OneLayer, badness
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.trained import Trained
-from compress.sweep_results import BoundKind, CurvePoint, LayerCurve, SensitiveLayer, Sensitivity, ShownPoint
+from compress.sweep_results import BoundKind, LayerCurve, LayerPoint, SensitiveLayer, Sensitivity, ShownLayerPoint
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -55,17 +55,17 @@ def sensitivity(
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
     require_task(tolerance, recipe.task)
-    stage, place, trained = recipe.stages[number], Place(recipe, data_root, device), Trained.of(model)
-    sizes = _layers(trained, place, stage, number)
+    stage, basis, trained = recipe.stages[number], Basis(recipe, data_root, device), Trained.of(model)
+    sizes = _layers(trained, basis, stage, number)
     nodes = isinstance(stage.target, schema.Nodes)
     tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
     with bar("sensitivity") as on_progress:
-        found = compute(list(zip(sizes, of_one, strict=True)), place, cache, workers, on_progress)
+        found = compute(list(zip(sizes, of_one, strict=True)), basis, cache, workers, on_progress)
     dense = found[0]["curve"][0]["metric"]
     if dense is None:
         raise InputError(f"{model}: the network's loss on the held-out training images is not finite; train it anew")
-    warn_if_familiar(tolerance, dense, trained, place, cache)
+    warn_if_familiar(tolerance, dense, trained, basis, cache)
     kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
     # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
     curves = tuple(
@@ -74,13 +74,13 @@ def sensitivity(
     )
     every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
     with bar("all together") as on_progress:
-        (together,) = compute([("all layers together", every)], place, cache, ONE, on_progress)
+        (together,) = compute([("all layers together", every)], basis, cache, ONE, on_progress)
     return {
-        **described(place),
+        **described(basis),
         "metric": unit(kind),
         "stage": number,
         "target": describe_target(stage),
-        "criterion": cast(Settings, stage.criterion.model_dump(mode="json")),
+        "criterion": cast(KindEntry, stage.criterion.model_dump(mode="json")),
         "pruned": "nodes" if nodes else "weights",
         "seed": recipe.seed,
         "tolerated": {"text": tolerance.text, "kind": kind, "limit": limit},
@@ -111,14 +111,14 @@ def recipe_with(recipe: schema.Recipe, results: Sensitivity) -> schema.Recipe | 
     return recipe.model_copy(update={"stages": stages})
 
 
-def _layers(trained: Trained, place: Place, stage: schema.Stage, number: int) -> dict[str, int]:
+def _layers(trained: Trained, basis: Basis, stage: schema.Stage, number: int) -> dict[str, int]:
     """The size of every layer that the stage's target matches, by name.
 
     Raises:
         InputError: the data, the network or the stage do not fit each other.
     """
-    model = require_network(trained, place, place.recipe.seed)
-    setting = prepare(place, place.recipe.seed, tuning=True)
+    model = require_network(trained, basis, basis.recipe.seed)
+    setting = prepare(basis, basis.recipe.seed, tuning=True)
     check_stage(model, stage, number, setting)
     if stage.criterion.kind != "principal_axes":
         return dict(stage_selection(model, stage, number, Pruned(), setting).layers)
@@ -159,7 +159,7 @@ def _only(stage: schema.Stage, layer: str) -> schema.Stage:
     return _plain(stage).model_copy(update={"target": target.model_copy(update={"weights": (layer,)})})
 
 
-def _knee(curve: Sequence[CurvePoint]) -> int | None:
+def _knee(curve: Sequence[LayerPoint]) -> int | None:
     """How many nodes are left where the loss over the size bends."""
     points = sorted((point["left"], point["metric"]["loss"]) for point in curve if point["metric"] is not None)
     index = knee([left for left, _ in points], [loss for _, loss in points])
@@ -167,7 +167,7 @@ def _knee(curve: Sequence[CurvePoint]) -> int | None:
 
 
 def _entry(name: str, result: LayerCurve, share: float, kind: BoundKind) -> SensitiveLayer:
-    valued: list[ShownPoint] = [
+    valued: list[ShownLayerPoint] = [
         {**point, "value": None if point["metric"] is None else shown(kind, point["metric"])}
         for point in result["curve"]
     ]

@@ -21,7 +21,7 @@ from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
 from compress.select.pruned import Pruned
 from compress.slimming.shrink import slim
-from compress.sweep.cells import Place, determinants, network, prepare
+from compress.sweep.cells import Basis, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import FoundNetwork, TrialLatency, TrialResult, TrialStage
@@ -43,26 +43,26 @@ class Trial:
     tuning: bool = True
     timed: bool = False
 
-    def key(self, place: Place) -> str:
-        timing = place.recipe.benchmark.model_dump(mode="json") if self.timed else None
+    def key(self, basis: Basis) -> str:
+        timing = basis.recipe.benchmark.model_dump(mode="json") if self.timed else None
         return fingerprint(
             {
                 "search": REVISION,
-                **determinants(self.trained, place, tuning=self.tuning),
+                **determinants(self.trained, basis, tuning=self.tuning),
                 "stages": [stage.model_dump(mode="json", exclude_defaults=True) for stage in self.stages],
                 "seed": self.seed,
                 "timing": timing,
             }
         )
 
-    def run(self, place: Place) -> TrialResult:
+    def run(self, basis: Basis) -> TrialResult:
         """`metric`, and `params`, `nonzero` and `macs` of the slim network; of every stage what it took.
 
         Or else `failed`: why there is no such network, since training diverged or a level cannot be reached.
         """
         torch.manual_seed(self.seed)
-        setting = prepare(place, self.seed, tuning=self.tuning)
-        model = network(self.trained, place, self.seed)
+        setting = prepare(basis, self.seed, tuning=self.tuning)
+        model = network(self.trained, basis, self.seed)
         dense = copy.deepcopy(model).eval()
         setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
         found: list[StageResult] = []
@@ -90,7 +90,7 @@ class Trial:
             "stages": [_stage(stage) for stage in found],
         }
         if self.timed:
-            came_to["latency"] = _latency(dense.cpu(), small.cpu(), example, place.recipe.benchmark)
+            came_to["latency"] = _latency(dense.cpu(), small.cpu(), example, basis.recipe.benchmark)
         return came_to
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.recipe import schema
 from compress.report.explored import size_of
 from compress.sweep import jobs
-from compress.sweep.cells import Place, compute
+from compress.sweep.cells import Basis, compute
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds, levels
 from compress.sweep.explore.bounds import Bound
@@ -16,7 +16,7 @@ from compress.sweep.explore.front import pareto
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
-from compress.sweep_results import FoundNetwork, Goal, Network, QualityKind, SizeKind, TrialResult
+from compress.sweep_results import FoundNetwork, Goal, QualityKind, SizeKind, TrialNetwork, TrialResult
 
 Left = tuple[float, ...]  # of each stage, the share that is left
 
@@ -41,7 +41,7 @@ class Trials:
     def __init__(
         self,
         trained: Trained,
-        place: Place,
+        basis: Basis,
         wanted: Wanted,
         cache: Path,
         workers: Workers = ONE,
@@ -52,20 +52,20 @@ class Trials:
         Raises:
             InputError: bounds that decide nothing.
         """
-        self.recipe, self.wanted = place.recipe, wanted
-        self._trained, self._place, self._cache = trained, place, cache
+        self.recipe, self.wanted = basis.recipe, wanted
+        self._trained, self._basis, self._cache = trained, basis, cache
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
         # A process that trains on the other core would be timed as well.
         self._workers = ONE if self._timed else workers
         self.found: dict[Left, TrialResult] = {}
         dense = Trial(trained, (), self.recipe.seed)
-        (measured,) = compute([("dense", dense)], place, cache, ONE)
+        (measured,) = compute([("dense", dense)], basis, cache, ONE)
         self.dense = network_of(measured)
         bounds.require_reach(wanted.bounds, self.dense)
         for bound in wanted.bounds:
             if bound.relative_quality:
-                warn_if_familiar(bound, self.dense["metric"], trained, place, cache)
+                warn_if_familiar(bound, self.dense["metric"], trained, basis, cache)
 
     @property
     def at_once(self) -> int:
@@ -81,7 +81,7 @@ class Trials:
     @property
     def study(self) -> str:
         """A name for what is searched: a hash of all that trials and bounds hang on."""
-        whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._place)
+        whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._basis)
         limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
         return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal})
 
@@ -99,7 +99,7 @@ class Trials:
             rest = None if each is None else each * max(0, total - done)
             self._tell(dataclasses.replace(now, done=done, total=max(total, done), seconds_left=rest))
 
-        for left, result in zip(new, compute(cells, self._place, self._cache, self._workers, on_progress), strict=True):
+        for left, result in zip(new, compute(cells, self._basis, self._cache, self._workers, on_progress), strict=True):
             self.found[left] = result
         self._done += len(new)
         return [self.found[left] for left in wanted]
@@ -113,7 +113,7 @@ class Trials:
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
-        dense, winner = compute(cells, self._place, self._cache, self._workers)
+        dense, winner = compute(cells, self._basis, self._cache, self._workers)
         return network_of(dense), winner
 
     # --- what they come to ---
@@ -135,10 +135,10 @@ class Trials:
                 return bound.kind
         return "accuracy_drop" if schema.has_accuracy(self.recipe.task) and self.wanted.goal != "knee" else "loss"
 
-    def size(self, result: Network) -> float:
+    def size(self, result: TrialNetwork) -> float:
         return size_of(result, self.measure)
 
-    def quality(self, result: Network) -> float:
+    def quality(self, result: TrialNetwork) -> float:
         """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss."""
         return bounds.measured(self.kind, result)
 
@@ -147,17 +147,17 @@ class Trials:
             return False
         return all(self.keeps(bound, result) for bound in self.wanted.bounds)
 
-    def keeps(self, bound: Bound, result: Network) -> bool:
+    def keeps(self, bound: Bound, result: TrialNetwork) -> bool:
         return self._bounded(bound, result) <= self.limit(bound)
 
-    def excess(self, bound: Bound, result: Network) -> float:
+    def excess(self, bound: Bound, result: TrialNetwork) -> float:
         """By how much it is beyond the bound, relative to that."""
         return self._bounded(bound, result) / max(self.limit(bound), 1e-12) - 1
 
     def limit(self, bound: Bound) -> float:
         return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense))
 
-    def _bounded(self, bound: Bound, result: Network) -> float:
+    def _bounded(self, bound: Bound, result: TrialNetwork) -> float:
         if bound.kind == "params":  # where single weights are pruned, those that are not zero
             return self.size(result)
         return bounds.measured(bound.kind, result)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.run import setting
-from compress.sweep.cells import HELD_OUT, Place, prepare
+from compress.sweep.cells import HELD_OUT, Basis, prepare
 from compress.sweep.compare import cells
-from compress.sweep.compare.cells import Cell
+from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, plan
 from compress.sweep.trained import Trained
 
@@ -28,15 +28,15 @@ def grid(recipe: Path, trained: Path) -> Grid:
 
 
 @pytest.fixture
-def place(grid: Grid, tmp_path: Path) -> Place:
-    return Place(grid.recipe, tmp_path, "cpu")
+def basis(grid: Grid, tmp_path: Path) -> Basis:
+    return Basis(grid.recipe, tmp_path, "cpu")
 
 
-def cell(grid: Grid, *, rival: int = 0, seed: int = 0, tuning: bool = False) -> Cell:
-    return Cell(grid.model(seed), grid.rivals[rival].stage(0.5, 0.01), seed, tuning)
+def cell(grid: Grid, *, rival: int = 0, seed: int = 0, tuning: bool = False) -> StageCell:
+    return StageCell(grid.model(seed), grid.rivals[rival].stage(0.5, 0.01), seed, tuning)
 
 
-def seen(cell: Cell, place: Place, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def seen(cell: StageCell, basis: Basis, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The targets of all training steps of the cell, in their order."""
     found: list[Tensor] = []
     original = setting.train
@@ -55,26 +55,26 @@ def seen(cell: Cell, place: Place, monkeypatch: pytest.MonkeyPatch) -> Tensor:
 
     with monkeypatch.context() as patched:
         patched.setattr(setting, "train", spy)
-        cell.run(place)
+        cell.run(basis)
     return torch.cat(found)
 
 
 def test_equal_seeds_show_all_rivals_the_same_images_in_the_same_order(
-    grid: Grid, place: Place, monkeypatch: pytest.MonkeyPatch
+    grid: Grid, basis: Basis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tuning in (False, True):
         first, *others = (
-            seen(cell(grid, rival=rival, tuning=tuning), place, monkeypatch) for rival in range(len(grid.rivals))
+            seen(cell(grid, rival=rival, tuning=tuning), basis, monkeypatch) for rival in range(len(grid.rivals))
         )
         assert len(others) == 2
         assert len(first) == 2 * (90 if tuning else 100), "two epochs"
         assert all(torch.equal(first, other) for other in others)
-        other_seed = seen(cell(grid, seed=1, tuning=tuning), place, monkeypatch)
+        other_seed = seen(cell(grid, seed=1, tuning=tuning), basis, monkeypatch)
         assert not torch.equal(first, other_seed)
         assert torch.allclose(first.sum(0), other_seed.sum(0), rtol=1e-4), "the same images, in another order"
 
 
-def poisoned(grid: Grid, tmp_path: Path, pictures: Pictures, poison: int) -> Place:
+def poisoned(grid: Grid, tmp_path: Path, pictures: Pictures, poison: int) -> Basis:
     """Training images in a file of their own, and test images of one value."""
     folder = tmp_path / str(poison)
     folder.mkdir()
@@ -84,7 +84,7 @@ def poisoned(grid: Grid, tmp_path: Path, pictures: Pictures, poison: int) -> Pla
     data = {"npz": str(folder / "train.npz"), "npz_test": str(folder / "test.npz"), "batch_size": 20}
     recipe = {**grid.recipe.model_dump(mode="json", exclude_unset=True), "data": data}
     (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
-    return Place(plan(folder / "recipe.yaml", [grid.models[0].path]).recipe, tmp_path, "cpu")
+    return Basis(plan(folder / "recipe.yaml", [grid.models[0].path]).recipe, tmp_path, "cpu")
 
 
 def test_tuning_never_sees_the_test_images(grid: Grid, tmp_path: Path, pictures: Pictures) -> None:
@@ -98,19 +98,19 @@ def test_tuning_never_sees_the_test_images(grid: Grid, tmp_path: Path, pictures:
     assert (whole.count("train"), part.count("train"), part.count("test")) == (60, 54, round(HELD_OUT * 60))
 
 
-def test_a_cell_repeats_itself(grid: Grid, place: Place) -> None:
-    assert cell(grid).run(place) == cell(grid).run(place)
-    assert set(cell(grid).run(place)) == {
+def test_a_cell_repeats_itself(grid: Grid, basis: Basis) -> None:
+    assert cell(grid).run(basis) == cell(grid).run(basis)
+    assert set(cell(grid).run(basis)) == {
         "achieved",
         "before_removal",
         "after_removal",
         "steps",
         "removal_steps",
     }
-    assert set(Cell(grid.models[0], None, 0).run(place)) == {"dense"}
+    assert set(StageCell(grid.models[0], None, 0).run(basis)) == {"dense"}
 
 
-def test_the_key_hangs_on_everything_that_decides(grid: Grid, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_hangs_on_everything_that_decides(grid: Grid, basis: Basis, monkeypatch: pytest.MonkeyPatch) -> None:
     base = cell(grid)
     assert base.stage is not None
     recipe = grid.recipe
@@ -131,16 +131,16 @@ def test_the_key_hangs_on_everything_that_decides(grid: Grid, place: Place, monk
         dataclasses.replace(base, trained=dataclasses.replace(base.trained, sha256="0")),
     ]
     keys = [
-        base.key(place),
-        *(base.key(dataclasses.replace(place, recipe=other)) for other in other_recipes),
-        *(other.key(place) for other in others),
+        base.key(basis),
+        *(base.key(dataclasses.replace(basis, recipe=other)) for other in other_recipes),
+        *(other.key(basis) for other in others),
     ]
     monkeypatch.setattr(cells, "REVISION", cells.REVISION + 1)
-    keys.append(base.key(place))
+    keys.append(base.key(basis))
     assert len(set(keys)) == len(keys) == 15
 
 
-def test_the_key_does_not_hang_on_where_files_lie(grid: Grid, place: Place, npz: Path, tmp_path: Path) -> None:
+def test_the_key_does_not_hang_on_where_files_lie(grid: Grid, basis: Basis, npz: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved.npz"
     moved.write_bytes(npz.read_bytes())
     recipe = grid.recipe.model_copy(
@@ -148,10 +148,10 @@ def test_the_key_does_not_hang_on_where_files_lie(grid: Grid, place: Place, npz:
     )
     base = cell(grid)
     elsewhere = dataclasses.replace(base, trained=Trained(tmp_path / "moved.pt", base.trained.sha256))
-    assert elsewhere.key(Place(recipe, tmp_path / "other", "cpu")) == base.key(place)
+    assert elsewhere.key(Basis(recipe, tmp_path / "other", "cpu")) == base.key(basis)
 
 
-def test_to_diverge_is_a_result(grid: Grid, place: Place) -> None:
-    found = dataclasses.replace(cell(grid), stage=grid.rivals[1].stage(0.5, 1e38)).run(place)
+def test_to_diverge_is_a_result(grid: Grid, basis: Basis) -> None:
+    found = dataclasses.replace(cell(grid), stage=grid.rivals[1].stage(0.5, 1e38)).run(basis)
     assert set(found) == {"diverged"}
     assert "the loss became" in found["diverged"] or "weights have diverged" in found["diverged"]

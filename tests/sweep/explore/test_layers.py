@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.run.building import build_model
-from compress.sweep.cells import Place, load
+from compress.sweep.cells import Basis, load
 from compress.sweep.explore.layers import SLOPE, AllLayers, OneLayer, _Pruning, share_at, whole
 from compress.sweep.trained import Trained
 
@@ -21,8 +21,8 @@ Cell = Callable[..., OneLayer]
 
 
 @pytest.fixture
-def place(recipe: Path, tmp_path: Path) -> Place:
-    return Place(load_recipe(recipe), tmp_path, "cpu")
+def basis(recipe: Path, tmp_path: Path) -> Basis:
+    return Basis(load_recipe(recipe), tmp_path, "cpu")
 
 
 def stage(**changes: Any) -> schema.Stage:
@@ -30,16 +30,16 @@ def stage(**changes: Any) -> schema.Stage:
     return schema.Stage.model_validate(plain | changes)
 
 
-def dense(place: Place, trained: Path) -> nn.Module:
-    model = build_model(place.recipe.model, 0)
+def dense(basis: Basis, trained: Path) -> nn.Module:
+    model = build_model(basis.recipe.model, 0)
     model.load_state_dict(torch.load(trained, weights_only=True))
     return model.eval()
 
 
 @torch.no_grad()
-def loss_on_held_out(model: nn.Module, place: Place) -> float:
+def loss_on_held_out(model: nn.Module, basis: Basis) -> float:
     """Of the last tenth of the training images, without the project's own evaluation."""
-    whole = load(place.recipe.data, place.data_root, False)
+    whole = load(basis.recipe.data, basis.data_root, False)
     pixels = whole.train.images[-round(0.1 * len(whole.train.images)) :].float() / 255
     inputs = (pixels - whole.mean.view(-1, 1, 1)) / whole.std.view(-1, 1, 1)
     return float((model(inputs) - pixels).double().square().mean())
@@ -50,48 +50,48 @@ def lowest_to_zero(weight: Tensor, sparsity: float) -> None:
     weight.data.view(-1)[gone] = 0.0
 
 
-def test_a_layer_of_weights(place: Place, trained: Path) -> None:
+def test_a_layer_of_weights(basis: Basis, trained: Path) -> None:
     shares = (0.0, 0.3, 0.9)
     name = "decoder.3.weight"
-    found = OneLayer(Trained.of(trained), stage(target={"weights": [name]}), 0, 0, shares).run(place)
-    assert found["size"] == dense(place, trained).get_parameter(name).numel()
+    found = OneLayer(Trained.of(trained), stage(target={"weights": [name]}), 0, 0, shares).run(basis)
+    assert found["size"] == dense(basis, trained).get_parameter(name).numel()
     for point, share in zip(found["curve"], shares, strict=True):
-        model = dense(place, trained)
+        model = dense(basis, trained)
         lowest_to_zero(model.get_parameter(name), share)
-        assert point["metric"]["loss"] == pytest.approx(loss_on_held_out(model, place), rel=1e-6)
+        assert point["metric"]["loss"] == pytest.approx(loss_on_held_out(model, basis), rel=1e-6)
         assert point["left"] == found["size"] - round(share * found["size"])
         assert point["sparsity"] == pytest.approx(share, abs=1e-3)
 
 
-def test_a_layer_of_nodes(place: Place, trained: Path) -> None:
+def test_a_layer_of_nodes(basis: Basis, trained: Path) -> None:
     """Rows, biases and columns of the latent nodes, by the norms of the rows."""
     shares = tuple(count / 8 for count in range(8))
     cell = OneLayer(Trained.of(trained), stage(target={"nodes": "latent"}), 0, 0, shares)
-    found = cell.run(place)
+    found = cell.run(basis)
     assert [point["left"] for point in found["curve"]] == [8, 7, 6, 5, 4, 3, 2, 1]
     for count, point in enumerate(found["curve"]):
-        model = dense(place, trained)
+        model = dense(basis, trained)
         latent, reader = model.get_submodule("latent"), model.get_submodule("decoder.1")
         order = latent.weight.detach().norm(dim=1).argsort()[:count]  # type: ignore[union-attr, operator]
         for tensor in (latent.weight, latent.bias, reader.weight.T):  # type: ignore[union-attr]
             tensor.data[order] = 0.0  # type: ignore[union-attr]
-        assert point["metric"]["loss"] == pytest.approx(loss_on_held_out(model, place), rel=1e-6)
-    doubled = OneLayer(Trained.of(trained), cell.stage, 0, 0, (0.0, 0.5, 0.51, 0.52)).run(place)
+        assert point["metric"]["loss"] == pytest.approx(loss_on_held_out(model, basis), rel=1e-6)
+    doubled = OneLayer(Trained.of(trained), cell.stage, 0, 0, (0.0, 0.5, 0.51, 0.52)).run(basis)
     assert [point["left"] for point in doubled["curve"]] == [8, 4], "a size once"
 
 
-def test_principal_axes_lose_nothing_where_nothing_goes(place: Place, trained: Path) -> None:
+def test_principal_axes_lose_nothing_where_nothing_goes(basis: Basis, trained: Path) -> None:
     axes = stage(target={"nodes": "latent"}, criterion={"kind": "principal_axes", "samples": 50})
-    found = OneLayer(Trained.of(trained), axes, 0, 0, (0.0, 0.5, 0.875)).run(place)
+    found = OneLayer(Trained.of(trained), axes, 0, 0, (0.0, 0.5, 0.875)).run(basis)
     losses = [point["metric"]["loss"] for point in found["curve"]]
-    assert losses[0] == pytest.approx(loss_on_held_out(dense(place, trained), place), rel=1e-4)
+    assert losses[0] == pytest.approx(loss_on_held_out(dense(basis, trained), basis), rel=1e-4)
     assert losses == sorted(losses)
 
 
 @pytest.mark.parametrize("compensated", [False, True])
-def test_the_network_is_put_back_to_the_last_bit(place: Place, trained: Path, compensated: bool) -> None:
+def test_the_network_is_put_back_to_the_last_bit(basis: Basis, trained: Path, compensated: bool) -> None:
     nodes = stage(target={"nodes": ["latent", "encoder.*"]}, compensate=compensated)
-    pruning = _Pruning(OneLayer(Trained.of(trained), nodes, 0, 0, ()), place)
+    pruning = _Pruning(OneLayer(Trained.of(trained), nodes, 0, 0, ()), basis)
     before = copy.deepcopy(pruning._model.state_dict())
     whole = pruning.metric(dict.fromkeys(pruning.names, 0.0))
     pruned = pruning.metric(dict.fromkeys(pruning.names, 0.5))
@@ -102,26 +102,26 @@ def test_the_network_is_put_back_to_the_last_bit(place: Place, trained: Path, co
     assert pruned == pruning.metric(dict.fromkeys(pruning.names, 0.5))
 
 
-def test_all_layers_together_keep_to_the_bound_and_no_more_could_go(place: Place, trained: Path) -> None:
+def test_all_layers_together_keep_to_the_bound_and_no_more_could_go(basis: Basis, trained: Path) -> None:
     names = [f"decoder.{number}.weight" for number in (1, 3, 5)]
     shares = (0.0, 0.25, 0.5, 0.75, 0.95)
     weights = stage(target={"weights": names})
     of_one = {
-        name: OneLayer(Trained.of(trained), stage(target={"weights": [name]}), 0, 0, shares).run(place)["curve"]
+        name: OneLayer(Trained.of(trained), stage(target={"weights": [name]}), 0, 0, shares).run(basis)["curve"]
         for name in names
     }
     curves = tuple(
         (name, tuple((point["sparsity"], point["metric"]["loss"]) for point in curve)) for name, curve in of_one.items()
     )
-    before = loss_on_held_out(dense(place, trained), place)
+    before = loss_on_held_out(dense(basis, trained), basis)
     limit = 1.5 * before
-    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", limit).run(place)
+    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", limit).run(basis)
 
     def together(given: dict[str, float]) -> float:
-        model = dense(place, trained)
+        model = dense(basis, trained)
         for name, share in given.items():
             lowest_to_zero(model.get_parameter(name), share)
-        return loss_on_held_out(model, place)
+        return loss_on_held_out(model, basis)
 
     assert found["shares"].keys() == set(names)
     assert 0 < max(found["shares"].values()) < 1
@@ -133,12 +133,12 @@ def test_all_layers_together_keep_to_the_bound_and_no_more_could_go(place: Place
     assert together(beyond) > limit
 
 
-def test_where_nothing_is_tolerated_nothing_goes(place: Place, trained: Path) -> None:
+def test_where_nothing_is_tolerated_nothing_goes(basis: Basis, trained: Path) -> None:
     name = "decoder.1.weight"
-    before = loss_on_held_out(dense(place, trained), place)
+    before = loss_on_held_out(dense(basis, trained), basis)
     curves = ((name, ((0.0, before), (0.9, 2 * before))),)
     weights = stage(target={"weights": [name]})
-    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", 0.5 * before).run(place)
+    found = AllLayers(Trained.of(trained), weights, 0, 0, curves, "loss", 0.5 * before).run(basis)
     assert found == {"shares": {name: 0}, "metric": None, "alone": before}
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
-from compress.sweep.cells import Place
+from compress.sweep.cells import Basis
 from compress.sweep.explore import sampling, trials
 from compress.sweep.explore.bounds import parse
 from compress.sweep.explore.trials import Trials, Wanted
@@ -61,12 +61,12 @@ def test_what_an_interruption_left_is_done_first(
 ) -> None:
     original, count = trials.Trial.run, 0
 
-    def interrupted(self: trials.Trial, place: Place) -> dict[str, Any]:
+    def interrupted(self: trials.Trial, basis: Basis) -> dict[str, Any]:
         nonlocal count
         count += 1
         if count == 4:
             raise KeyboardInterrupt
-        return original(self, place)
+        return original(self, basis)
 
     with monkeypatch.context() as patched:
         patched.setattr(trials.Trial, "run", interrupted)
@@ -79,17 +79,17 @@ def test_what_an_interruption_left_is_done_first(
 
 
 def test_what_keeps_to_the_bounds_comes_before_what_does_not(two: Path, trained: Path) -> None:
-    place = Place(load_recipe(two), two.parent, "cpu")
+    basis = Basis(load_recipe(two), two.parent, "cpu")
 
     def value(text: str, loss: float, params: int) -> float:
         kind, goal = ("loss", "smallest") if "." in text else ("params", "best")
         bound = parse(kind, text)  # type: ignore[arg-type]
-        trials = Trials(Trained.of(trained), place, Wanted((bound,), goal), two.parent / "cells")  # type: ignore[arg-type]
+        trials = Trials(Trained.of(trained), basis, Wanted((bound,), goal), two.parent / "cells")  # type: ignore[arg-type]
         return sampling.value_of(trials, {"metric": {"loss": loss}, "params": params})
 
     assert 0 < value("0.5", 0.1, 10) < value("0.5", 0.5, 500_000) < 1 < value("0.5", 0.51, 1) < value("0.5", 9, 1) < 2
     assert 0 < value("900", 0.1, 900) < value("900", 7.0, 10) < 1 < value("900", 0.0, 901) < value("900", 0, 9999) < 2
-    trials = Trials(Trained.of(trained), place, Wanted((parse("loss", "0.5"),), "smallest"), two.parent / "cells")
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "0.5"),), "smallest"), two.parent / "cells")
     assert sampling.value_of(trials, {"failed": "diverged"}) == 3
 
 

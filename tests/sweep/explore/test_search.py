@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
-from compress.sweep.cells import Place
+from compress.sweep.cells import Basis
 from compress.sweep.engines import Workers
 from compress.sweep.explore import levels, search, trials
 from compress.sweep.explore.bounds import parse
@@ -35,8 +35,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: P
 
 
 def everything(recipe: Path, trained: Path, cache: Path) -> Trials:
-    place = Place(load_recipe(recipe), recipe.parent, "cpu")
-    trials = Trials(Trained.of(trained), place, Wanted((parse("loss", "1x"),), "smallest"), cache)
+    basis = Basis(load_recipe(recipe), recipe.parent, "cpu")
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "1x"),), "smallest"), cache)
     trials.run([(count / 8,) for count in range(7, 0, -1)], 7)
     return trials
 
@@ -136,12 +136,12 @@ def test_an_interrupted_search_goes_on_where_it_was(
     cache = tmp_path / "new"
     original, count = trials.Trial.run, 0
 
-    def interrupted(self: trials.Trial, place: Place) -> dict[str, Any]:
+    def interrupted(self: trials.Trial, basis: Basis) -> dict[str, Any]:
         nonlocal count
         count += 1
         if count == 4:  # the dense network on held-out and on test images, a trial, and then this
             raise KeyboardInterrupt
-        return original(self, place)
+        return original(self, basis)
 
     where = ("-o", tmp_path / "out", "--cache", cache, "--workers", 1)
     with monkeypatch.context() as patched:
@@ -223,9 +223,9 @@ def test_a_level_that_cannot_be_reached_is_no_network(own: tuple[Path, Path], tr
 def test_latency_is_taken_in_turns_with_the_dense_network(own: tuple[Path, Path], trained: Path) -> None:
     recipe, cache = own
     wide = ("stages.0={target: {nodes: ['*']}, criterion: norms, sparsity: .9, removal: hard}",)
-    place = Place(load_recipe(recipe, [*wide, "benchmark.batch_sizes=[16, 1]"]), recipe.parent, "cpu")
+    basis = Basis(load_recipe(recipe, [*wide, "benchmark.batch_sizes=[16, 1]"]), recipe.parent, "cpu")
     wanted = Wanted((parse("latency", "0.8x"),), "best")
-    trials = Trials(Trained.of(trained), place, wanted, cache, workers=Workers(4))
+    trials = Trials(Trained.of(trained), basis, wanted, cache, workers=Workers(4))
     assert trials.at_once == 1, "others would be timed as well"
     (found,) = trials.run([(0.1,)], 1)
     latency = found["latency"]
