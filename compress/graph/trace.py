@@ -60,8 +60,8 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
         InputError: the network does not run on `example`.
         UnsupportedModelError: what it does depends on values, or on the size of the batch.
     """
-    if example.ndim == 0 or example.shape[0] == 0:
-        raise InputError(f"The example has the shape {list(example.shape)}; it needs a batch dimension with a row.")
+    require_network(model)
+    require_example(example)
     fast = torch.backends.mha.get_fastpath_enabled()
     with evaluation_mode(model), torch.inference_mode(), _restored(model):
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operators hide the weights
@@ -78,6 +78,22 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
     return Trace(recorder.graph, recorder.constants)
+
+
+def require_network(model: object) -> None:
+    """Raise InputError unless it is a network."""
+    if not isinstance(model, nn.Module):
+        found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"model: found {found}; expected a network, an object of torch.nn.Module")
+
+
+def require_example(example: object) -> None:
+    """Raise InputError unless it is an input [N, ...] of a network."""
+    if not isinstance(example, Tensor):
+        found = "none" if example is None else type(example).__name__
+        raise InputError(f"example: found {found}; expected an input [N, ...] that the network runs on, a tensor")
+    if example.ndim == 0 or example.shape[0] == 0:
+        raise InputError(f"example: its shape is {list(example.shape)}; it needs a batch dimension with a row")
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

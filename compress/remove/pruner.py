@@ -112,6 +112,7 @@ class Pruner(Remover):
         how, self._before = removal_of(removal), _earlier(earlier)
         check("mask_gradients", mask_gradients, bool)
         check("compensate", compensate, bool)
+        check("start", start, bool)
         _refuse(
             keep is not None and how.grows,
             f"keep gives the whole set at once, and {how.word} removal lets it grow; use sparsity",

@@ -257,8 +257,9 @@ def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
         raise InputError(
             "scope='erk' shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
         )
-    require_word("scope", wanted or "layer", SCOPES)
-    return next(scope for scope in SCOPES if scope == (wanted or "layer"))
+    wanted = "layer" if wanted is None else wanted
+    require_word("scope", wanted, SCOPES)
+    return next(scope for scope in SCOPES if scope == wanted)
 
 
 def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
@@ -267,12 +268,14 @@ def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
         raise InputError(f"keep: found {type(keep).__name__}; of nodes it is a dict of layers and their masks")
     found: Keep = {}
     for layer, mask in keep.items():
+        if not isinstance(layer, str):
+            raise InputError(f"keep: found {layer!r}; expected a dict of layers' names and masks")
         coupling = known.of(layer)
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (coupling.size,):
             what = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise TargetError(f"the mask for {layer} is {what}; it must be bool ({coupling.size},)")
+            raise TargetError(f"keep: the mask for {layer} is {what}; it must be bool ({coupling.size},)")
         if not mask.any():
-            raise TargetError(f"the mask for {layer} keeps none of its {coupling.size} nodes; keep one at least")
+            raise TargetError(f"keep: the mask for {layer} keeps none of its {coupling.size} nodes; keep one at least")
         found[coupling] = mask.cpu()
     missing = [coupling.name for coupling in coupled if coupling not in found]
     if missing or len(found) != len(coupled):

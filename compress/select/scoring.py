@@ -1,13 +1,13 @@
 """What scores are computed from: the network, batches of scoring data, the loss, and chance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputError
+from compress.errors import CompressError, InputError
 from compress.select.gradients import Batches
 from compress.tasks import Loss
 
@@ -44,14 +44,14 @@ class Scoring:
         """
         if self.source is None:
             raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
-        given = self.source if isinstance(self.source, Iterable) else self.source(size)
+        given = self.source if isinstance(self.source, Iterable) else _given(self.source, size)
         return _first(_pairs(given, size, _device(self.model)), samples)
 
     def loss(self, asker: object) -> Loss:
         """(output, target) -> mean over the batch. Raises InputError: none was given."""
         if self.function is None:
             raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
-        return self.function
+        return _mean_of(self.function)
 
 
 def require_source(batches: object, loss: object) -> None:
@@ -64,10 +64,47 @@ def require_source(batches: object, loss: object) -> None:
         raise InputError(
             f"batches: found a {type(batches).__name__}, which can be read only once; give the loader itself, or a list"
         )
-    if batches is not None and not callable(batches) and not hasattr(batches, "__iter__"):
-        raise InputError(f"batches: found {type(batches).__name__}; expected an iterable of (input, target)")
+    is_source = hasattr(batches, "__iter__") or callable(batches)
+    if batches is not None and (not is_source or isinstance(batches, type | nn.Module | str | Mapping | Tensor)):
+        found = f"the class {batches.__name__}" if isinstance(batches, type) else type(batches).__name__
+        raise InputError(
+            f"batches: found {found}; expected an iterable of (input, target), or a function from a batch size to one"
+        )
     if loss is not None and (not callable(loss) or isinstance(loss, type)):
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
+
+
+def _given(source: Callable[[int], Batches], size: int) -> Batches:
+    """What the user's function gives for a batch size."""
+    try:
+        found = source(size)
+    except Exception as error:  # a function of the user's own may raise anything
+        raise InputError(f"batches: the function failed for the size {size}: {_said(error)}") from error
+    if not isinstance(found, Iterable):
+        raise InputError(f"batches: the function gave {type(found).__name__}; it must give batches of (input, target)")
+    return found
+
+
+def _mean_of(function: Loss) -> Loss:
+    """The user's loss, refused with its own words where it fails or is not a mean."""
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        try:
+            found = function(output, target)
+        except CompressError:
+            raise
+        except Exception as error:
+            raise InputError(f"loss: it failed: {_said(error)}") from error
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"loss: it gave {what}; it must give the mean over the batch, a tensor of one number")
+        return found
+
+    return loss
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _called(asker: object) -> str:
@@ -83,10 +120,12 @@ def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator
     """Larger batches come in equal parts: what is squared for each batch means the same whatever the loader's size."""
     for batch in batches:
         match batch:
-            case [Tensor() as inputs, Tensor() as target]:
+            case [Tensor() as inputs, Tensor() as target] if len(inputs) == len(target):
                 parts = -(-len(inputs) // size) or 1
                 for some, of in zip(inputs.tensor_split(parts), target.tensor_split(parts), strict=True):
                     yield some.to(device), of.to(device)
+            case [Tensor() as inputs, Tensor() as target]:
+                raise InputError(f"batches: a batch has {len(inputs)} inputs and {len(target)} targets")
             case _:
                 raise InputError(
                     f"batches: a batch is {type(batch).__name__}; expected a pair of tensors (input, target)"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.graph.trace import require_example, require_network
 from compress.graph.traced_once import TracedOnce
 from compress.options import check
 from compress.select.amount import Amount
@@ -50,15 +51,17 @@ def selection_of(
     Raises:
         InputError, TargetError, UnsupportedModelError: as `Pruner`.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model: found {type(model).__name__}; expected a torch.nn.Module")
+    require_network(model)
     target, before = target_of(targets), earlier or Pruned()
     require_source(batches, loss)
-    check("seed", seed, int)
+    check("seed", seed, int, ge=-(2**63), lt=2**64)  # what torch takes
     check("multiple_of", multiple_of, int, ge=1)
     scoring = Scoring(model, generator_of(seed), batches, loss)
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
+    if example is not None or isinstance(target, Nodes):
+        require_example(example)
     if isinstance(target, Nodes):
+        assert example is not None
         if regrow is not None:
             raise InputError("regrow is for weights, and the target is nodes, which stay chosen")
         return NodeSelection(
@@ -67,7 +70,7 @@ def selection_of(
             amount,
             scoring,
             before,
-            _example(example),
+            example,
             traced or TracedOnce(),
             keep=keep,
             scope=scope,
@@ -97,13 +100,6 @@ def _amount(keep: object, **given: float | Mapping[str, float] | None) -> Amount
     if names := [name for name, value in given.items() if value is not None]:
         raise InputError(f"found keep and {' and '.join(names)}; give exactly one of them")
     return None
-
-
-def _example(example: object) -> Tensor:
-    if not isinstance(example, Tensor):
-        found = "none" if example is None else type(example).__name__
-        raise InputError(f"example: found {found}; nodes need an input [N, ...] to trace the network with")
-    return example
 
 
 def _regrowth(regrow: object) -> Regrowth | None:

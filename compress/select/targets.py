@@ -149,13 +149,13 @@ def _listed(wanted: tuple[object, ...], what: str, *, empty: bool = False) -> tu
 def _is_target(item: object) -> TypeGuard[TargetLike]:
     if isinstance(item, tuple):
         return len(item) == 2 and isinstance(item[0], nn.Module) and isinstance(item[1], str)
-    return isinstance(item, str | Tensor | nn.Module)
+    return isinstance(item, Tensor | nn.Module) or (isinstance(item, str) and item != "")
 
 
 def _refuse(item: object, what: str) -> TargetLike:
     amount = "; the amount is a keyword, as in sparsity=0.9" if isinstance(item, int | float) else ""
     raise InputError(
-        f"{what}: found {type(item).__name__} ({str(item)[:60]}); expected a pattern such as 'decoder.*', a module, a "
+        f"{what}: found {type(item).__name__} ({str(item)[:60] or 'empty'}); expected a pattern such as 'decoder.*', a module, a "
         f"parameter, a pair (module, name), or a list of these{amount}"
     )
 

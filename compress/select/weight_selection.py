@@ -164,8 +164,9 @@ def _scope(wanted: str | None, amount: Amount | None) -> WeightScope:
         return "layer"
     if wanted == "isomorphic":
         raise InputError("scope='isomorphic' is for nodes, and the target is weights; use global, layer or erk")
-    require_word("scope", wanted or "global", SCOPES)
-    return next(scope for scope in SCOPES if scope == (wanted or "global"))
+    wanted = "global" if wanted is None else wanted
+    require_word("scope", wanted, SCOPES)
+    return next(scope for scope in SCOPES if scope == wanted)
 
 
 def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
@@ -173,15 +174,17 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
     names = [target.path for target in targets]
     if isinstance(keep, Mapping):
         if keep.keys() != set(names):
-            raise InputError(f"keep: found masks for {', '.join(keep)}; the targets are {', '.join(names)}")
+            raise InputError(f"keep: found masks for {', '.join(map(str, keep))}; the targets are {', '.join(names)}")
         keep = [keep[name] for name in names]
+    if not isinstance(keep, list | tuple):
+        raise InputError(f"keep: found {type(keep).__name__}; expected a list of masks, or a dict of names and masks")
     if len(keep) != len(targets):
         raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
     for mask, target in zip(keep, targets, strict=True):
         shape = tuple(target.parameter.shape)
         if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:
             found = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise TargetError(f"the mask for {target.path} is {found}; it must be bool {shape}")
+            raise TargetError(f"keep: the mask for {target.path} is {found}; it must be bool {shape}")
     return list(keep)
 
 

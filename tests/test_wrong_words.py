@@ -1,0 +1,465 @@
+"""A wrong word is never another result: every option of every public name, with everything that it must not be.
+
+Each is an InputError that names the option and, of a word or a number, says what was found; a word that is nearly right
+gets a hint. What may be wrong with an option follows from its kind, and a new option has to be given one here.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import compress
+from compress.errors import InputError
+from compress.options import options_of
+from compress.remove.removals import REMOVALS
+from compress.select.criteria import CRITERIA
+
+EXAMPLE = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
+LOADER = [(EXAMPLE, torch.tensor([0, 1])), (EXAMPLE + 1, torch.tensor([2, 0]))]
+NAN, INFINITE = float("nan"), float("inf")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def other() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+# --- what an option of each kind must not be ---
+
+WORDLESS = [3, 0.5, True, [], {}, str, b"layer"]
+NUMBERLESS = ["0.5", True, NAN, INFINITE, -INFINITE, [0.5], {"conv1": 0.5}, float, 1j, torch.ones(2)]
+SHARES = [*NUMBERLESS, -0.1, 1.0, 1.5, 2]
+COUNTS = [*NUMBERLESS, 0, -1, 1.5, 2.0]
+FLAGS = [0, 1, "yes", "False", None, [], bool]
+MODELS = ["model.pt", None, 3, nn.Linear, {"weight": EXAMPLE}, [network()]]
+EXAMPLES = [
+    *(None, 3, "x", [1.0, 2.0], np.zeros((2, 6)), Tensor, (), {}),
+    *(torch.tensor(3.0), torch.zeros(0, 6), torch.zeros(2, 7), torch.zeros(2, 6, dtype=torch.int64)),
+]
+TOLERANCES = ["1e-5", None, True, NAN, INFINITE, -1.0, [1e-5], float]
+FUNCTIONS = ["cross_entropy", 3, nn.CrossEntropyLoss, [], {}]
+PATHS = [None, 3, 1.5, [], {}, Path, b"\x00", network()]
+
+
+def words(known: tuple[str, ...]) -> list[Any]:
+    nearly = [word + word[-1] for word in known] + [word.upper() for word in known] + [word[:-1] for word in known]
+    return [*WORDLESS, "nonsense", "", *(word for word in nearly if word not in known)]
+
+
+TARGETS = [
+    *(None, 3, 0.9, True, {"0.weight": 0.5}, nn.Linear, [], "", ["0.*", 3], ["0.*", None], "nothing.*", ["*", "noth?"]),
+    *(nn.Linear(2, 2), nn.Linear(2, 2).weight, (nn.Linear(2, 2), "weight"), [["*", 3]], ("0.*", 0.5), b"0.*"),
+    *(compress.weights("nothing"), compress.nodes("nothing"), compress.weights("*", exclude="*")),
+    *(compress.nodes("*", exclude="*"), compress.weights, compress.nodes),
+]
+KEEPS: list[Any] = [
+    *(
+        3,
+        0.5,
+        "0.weight",
+        True,
+        [],
+        {},
+        [1],
+        [None],
+        [torch.ones(8, 6)],
+        {"0.weight": torch.ones(8, 6, dtype=torch.bool)},
+    ),
+    *({"nothing": torch.ones(8, dtype=torch.bool)}, {3: torch.ones(8, dtype=torch.bool)}, torch.ones(8, 6)),
+    *({"0": torch.ones(9, dtype=torch.bool), "2": torch.ones(5, dtype=torch.bool)}, {"0": [True] * 8, "2": [True] * 5}),
+    {"0": torch.zeros(8, dtype=torch.bool), "2": torch.ones(5, dtype=torch.bool)},
+]
+LAYERS = [
+    *(3, 0.5, True, "0.*", [], {}, [("0.*", 0.5)], {3: 0.5}, {"0*": "0.5"}, {"0*": True, "*": 0.1}, {"*": NAN}),
+    *({"*": 1.0}, {"*": -0.5}, {"*": 0.0}, {"nothing": 0.5, "*": 0.5}, {"0*": 0.5}, {"*": None}, {"*": [0.5]}),
+]
+CRITERIA_WORDS = tuple(word for member in CRITERIA for word in member.words)
+REMOVAL_WORDS = tuple(word for member in REMOVALS for word in member.words)
+BATCHES = [
+    *(3, True, iter(LOADER), (pair for pair in LOADER), [], [3], ["x"], [(EXAMPLE,)], [EXAMPLE], [{"x": EXAMPLE}]),
+    *(
+        [(EXAMPLE, 3)],
+        "loader",
+        {"x": EXAMPLE},
+        [(EXAMPLE, torch.tensor([0]))],
+        network(),
+        lambda: LOADER,
+        torch.Tensor,
+    ),
+    *(lambda size: 3, lambda size: None),
+]
+PRUNER: dict[str, list[Any]] = {
+    "model": MODELS,
+    "targets": TARGETS,
+    "sparsity": SHARES,
+    "params": [*SHARES, 0, 0.0],
+    "macs": [*SHARES, 0, 0.0],
+    "layers": LAYERS,
+    "keep": KEEPS,
+    "example": EXAMPLES,
+    "criterion": [*words(CRITERIA_WORDS), None, compress.Taylor, compress.Soft(steps=3), network, nn.ReLU],
+    "batches": BATCHES,
+    "loss": [*FUNCTIONS, lambda output: output.sum(), lambda output, target: output, lambda output, target: 0.0],
+    "removal": [*words(REMOVAL_WORDS), None, "soft", compress.Soft, compress.Hard, compress.Taylor(), lambda: None],
+    "scope": [*words(("global", "layer")), "coupling", "coupled", "layers"],
+    "multiple_of": [*COUNTS, None],
+    "min_keep": [*COUNTS, 0.0, 1.0],
+    "compensate": FLAGS,
+    "regrow": [*SHARES, 0, 0.0, compress.Regrowth],
+    "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard()],
+    "seed": [*NUMBERLESS, None, 1.5, 1 << 80],
+    "mask_gradients": FLAGS,
+    "start": FLAGS,
+}
+"""Each option of `Pruner`."""
+
+
+def cases(options: Mapping[str, list[Any]], *, name: str = "") -> list[Any]:
+    return [
+        pytest.param(*((name,) if name else ()), option, value, id=f"{name}{'-' if name else ''}{option}-{number}")
+        for option, values in options.items()
+        for number, value in enumerate(values)
+    ]
+
+
+def refusal(option: str, value: object, call: Callable[[], object]) -> str:
+    """The error text of a wrong call, which names the option and, of a word or a number, says what was found.
+
+    Anything but an InputError, or no error at all, fails the test.
+    """
+    with pytest.raises(InputError) as caught:
+        call()
+    text = str(caught.value)
+    assert any(name in text for name in NAMES.get(option, (option,))), text
+    if isinstance(value, int | float | str):
+        assert str(value) in text, text
+    return text
+
+
+NAMES = {
+    "targets": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width"),
+    "wanted": ("weights", "nodes"),
+    "example": ("example",),
+    "regrow": ("regrow", "Regrowth"),
+    "path": ("path", "file", "3"),
+    "keep": ("keep", "layer", "mask"),
+}
+"""What the text may call an option, where it is not its name: a pattern may be the wrong one of several targets."""
+
+
+@pytest.mark.parametrize(("option", "value"), cases(PRUNER))
+@pytest.mark.parametrize("kind", ["weights", "nodes"])
+def test_options_of_pruner(kind: str, option: str, value: Any) -> None:
+    """For weights and for nodes; the network is left as it was."""
+    if kind == "weights" and option == "example" and isinstance(value, Tensor):
+        pytest.skip("weights need no example: its shape does not matter")
+    if kind == "weights" and option == "example" and value is None:
+        pytest.skip("weights need no example")
+    model = network()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    how: dict[str, Any] = {
+        "model": model,
+        "targets": "*" if kind == "weights" else compress.nodes("*"),
+        "sparsity": 0.5,
+        "example": EXAMPLE,
+        "criterion": compress.Taylor(),
+        "batches": LOADER,
+        "loss": F.cross_entropy,
+        "removal": compress.Gradual(steps=9) if option == "regrow" else compress.Hard(),
+    }
+    if option in ("params", "macs", "layers", "keep"):
+        del how["sparsity"]
+    how[option] = value
+    refusal(option, value, lambda: compress.Pruner(how.pop("model"), how.pop("targets"), **how))
+    assert not prune.is_pruned(model)
+    assert all(torch.equal(entry, before[name]) for name, entry in model.state_dict().items())
+
+
+def test_every_option_of_pruner_is_tried() -> None:
+    assert set(PRUNER) == set(inspect.signature(compress.Pruner).parameters)
+
+
+@pytest.mark.parametrize(
+    ("option", "found", "meant"),
+    [
+        ("scope", "globl", "global"),
+        ("scope", "layers", "layer"),
+        ("criterion", "magnitde", "magnitude"),
+        ("criterion", "taylor_sqare", "taylor_square"),
+        ("removal", "sotf", "soft"),
+        ("removal", "gradual_sotf", "gradual_soft"),
+    ],
+)
+def test_a_word_that_is_nearly_right_gets_a_hint(option: str, found: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"{option}: found '{found}'; there is .*; did you mean {meant}?"):
+        compress.Pruner(network(), "*", sparsity=0.5, **{option: found})
+
+
+# --- criteria, removals and regrowth: what their descriptions say ---
+
+DESCRIBED = {member.__name__: member for member in (*CRITERIA, *REMOVALS, compress.Regrowth)}
+USUAL = {"steps": 12, "share": 0.3, "every": 2}
+
+
+def wrong_values(hint: Any, bounds: Mapping[str, float]) -> list[Any]:
+    """Values of every other kind, words that there are not, and numbers beyond the bounds."""
+    kinds = get_args(hint) if get_origin(hint) not in (None, Literal) else (hint,)
+    known = tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))
+    found: list[Any] = [[], {}, int, 1j, object(), torch.ones(2), b"3"]
+    if str not in kinds:
+        found += [value for value in words(known) if not isinstance(value, int | float | type)] if known else ["3", ""]
+    found += [] if NoneType in kinds else [None]
+    found += [] if bool in kinds else [True, False]
+    if float not in kinds:
+        found += [0.5, 3.0]
+    if not {int, float} & set(kinds):
+        found += [0, 3]
+    found += [NAN, INFINITE, -INFINITE]
+    beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
+    return found + [bound + beyond[sign] for sign, bound in bounds.items()]
+
+
+def described() -> list[Any]:
+    found = []
+    for name, member in DESCRIBED.items():
+        for option, (description, hint, _) in options_of(member).items():
+            values = wrong_values(hint, description.bounds)
+            found += cases({option: values}, name=name)
+    return found
+
+
+@pytest.mark.parametrize(("name", "option", "value"), described())
+def test_options_of_criteria_and_removals(name: str, option: str, value: Any) -> None:
+    member = DESCRIBED[name]
+    usual = {key: USUAL[key] for key in options_of(member) if key in USUAL}
+    member(**usual)  # as it should be
+    with pytest.raises(InputError) as caught:
+        member(**usual | {option: value})
+    assert str(caught.value).startswith(f"{name}({option}=...): found {value!r}; ")
+
+
+def test_every_word_and_bound_has_been_tried() -> None:
+    assert len({option for member in DESCRIBED.values() for option in options_of(member)}) >= 12
+    hint = "Skeletonization(error=...): found 'linar'; there is loss, linear; did you mean linear?"
+    with pytest.raises(InputError) as caught:
+        compress.Skeletonization(error="linar")  # type: ignore[arg-type]
+    assert str(caught.value) == hint
+
+
+# --- the other public functions and classes ---
+
+
+def saved(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    compress.export.safetensors(network(), path)
+    return path
+
+
+def timed(folder: Path) -> dict[str, Path]:
+    compress.export.onnx(network(), folder / "model.onnx", EXAMPLE)
+    return {"model": folder / "model.onnx"}
+
+
+class Accelerator:
+    """As far as it is asked."""
+
+    gradient_accumulation_steps = 1
+    sync_gradients = True
+
+    def unwrap_model(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def register_for_checkpointing(self, *objects: object) -> None:
+        pass
+
+
+MAKES = [None, 3, "pruner", compress.Pruner(network(), sparsity=0.5), compress.Pruner, [], compress.Soft(steps=3)]
+LENGTHS = ["3", True, -1, 1.5, NAN, [], int]
+EXPORTED = {
+    "model": MODELS,
+    "path": PATHS,
+    "example": EXAMPLES,
+    "tolerance": TOLERANCES,
+    "program": [3, "x", network(), []],
+}
+METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
+CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]] = {
+    "weights": (
+        lambda wanted, **how: compress.weights(wanted, **how),
+        {"wanted": "*"},
+        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""], "bias": FLAGS},
+    ),
+    "nodes": (
+        lambda wanted, **how: compress.nodes(wanted, **how),
+        {"wanted": "*"},
+        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
+    ),
+    "slim": (
+        compress.slim,
+        {"model": lambda folder: network(), "example": EXAMPLE},
+        {
+            "model": MODELS,
+            "example": EXAMPLES,
+            "tolerance": TOLERANCES,
+            "optimizer": ["adam", 3, torch.optim.Adam, network(), [], torch.optim.SGD(other().parameters(), lr=1.0)],
+            "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
+        },
+    ),
+    "couplings": (
+        compress.couplings,
+        {"model": lambda folder: network(), "example": EXAMPLE},
+        {"model": MODELS, "example": EXAMPLES},
+    ),
+    "load": (
+        compress.load,
+        {"path": saved, "model": network},
+        {
+            "path": PATHS,
+            "model": ["model", None, 3, network(), nn.Linear, lambda: None, lambda: 1 / 0, {}, {"weight": EXAMPLE}],
+        },
+    ),
+    "SoftPruningMethod.apply": (
+        compress.SoftPruningMethod.apply,
+        {
+            "module": lambda folder: nn.Linear(3, 2),
+            "name": "weight",
+            "keep": torch.ones(2, 3, dtype=torch.bool),
+        },
+        {
+            "module": MODELS,
+            "name": ["wieght", None, 3, "", True, []],
+            "keep": [
+                None,
+                3,
+                True,
+                [True],
+                torch.ones(2, 3),
+                torch.ones(3, 2, dtype=torch.bool),
+                np.ones((2, 3), bool),
+            ],
+            "fades": FLAGS,
+            "mask_gradients": FLAGS,
+        },
+    ),
+    "TrainingLength": (
+        compress.TrainingLength,
+        {"total": 12, "per_epoch": 4},
+        {"total": LENGTHS, "per_epoch": [*LENGTHS, 0]},
+    ),
+    "TrainingLength.steps": (
+        lambda **how: compress.TrainingLength(12, 4).steps(**how),
+        {"span": 3},
+        {"span": [None, True, 1.5, -1, "3", "three epochs", "3 epoch s", "-1 epochs", [], int, NAN]},
+    ),
+    "AcceleratePruning": (
+        compress.AcceleratePruning,
+        {
+            "accelerator": lambda folder: Accelerator(),
+            "model": lambda folder: network(),
+            "make": lambda folder: lambda model, loop: compress.Pruner(model, sparsity=0.5),
+            "batches": 4,
+        },
+        {"make": [*MAKES, lambda: None, lambda model, loop: None], "batches": LENGTHS, "epochs": [*LENGTHS, 0, None]},
+    ),
+    "export.onnx": (
+        compress.export.onnx,
+        {"model": lambda folder: network(), "path": lambda folder: folder / "x.onnx", "example": EXAMPLE},
+        {**EXPORTED, "metadata": METADATA},
+    ),
+    "export.pt2": (
+        compress.export.pt2,
+        {"model": lambda folder: network(), "path": lambda folder: folder / "x.pt2", "example": EXAMPLE},
+        EXPORTED,
+    ),
+    "export.safetensors": (
+        compress.export.safetensors,
+        {"model": lambda folder: network(), "path": lambda folder: folder / "x.safetensors"},
+        {"model": MODELS, "path": [*PATHS, "model.pt", ""], "metadata": METADATA},
+    ),
+    "export.trace": (
+        compress.export.trace,
+        {"model": lambda folder: network(), "example": EXAMPLE},
+        {"model": MODELS, "example": EXAMPLES},
+    ),
+    "export.read_program": (compress.export.read_program, {"path": "x.pt2"}, {"path": PATHS}),
+    "export.with_weights": (
+        compress.export.with_weights,
+        {
+            "source": lambda folder: timed(folder)["model"],
+            "model": lambda folder: network(),
+            "path": lambda folder: folder / "x.onnx",
+            "example": EXAMPLE,
+        },
+        {
+            "source": PATHS,
+            "model": MODELS,
+            "path": PATHS,
+            "example": EXAMPLES,
+            "metadata": METADATA,
+            "tolerance": TOLERANCES,
+        },
+    ),
+    "export.measure": (
+        compress.export.measure,
+        {"files": timed, "rounds": 1, "seconds": 0.01},
+        {
+            "files": [None, 3, [], {}, "model.onnx", {"x": 3}, {3: "x.onnx"}, {"x": None}],
+            "batch_sizes": [None, 3, [], "1", [0], [1.5], [True], [-1], [None], {}],
+            "threads": [*COUNTS, None],
+            "rounds": [*COUNTS, None],
+            "seconds": ["1", None, True, NAN, INFINITE, -1.0, [1.0]],
+            "seed": ["0", None, True, 1.5, -1, NAN, [0]],
+        },
+    ),
+}
+"""Each function and class: how it is called as it should be, and what each argument must not be."""
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"), [case for name, (_, _, wrong) in CALLS.items() for case in cases(wrong, name=name)]
+)
+def test_options_of_functions(name: str, option: str, value: Any, tmp_path: Path) -> None:
+    call, usual, _ = CALLS[name]
+    how = {
+        key: made(tmp_path)
+        if inspect.isfunction(made) and key != "model" or inspect.isfunction(made) and made is not network
+        else made
+        for key, made in usual.items()
+    }
+    before = set(tmp_path.rglob("*"))
+    refusal(option, value, lambda: call(**how | {option: value}))
+    assert set(tmp_path.rglob("*")) == before  # nothing is written
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_argument_of_the_functions_is_tried(name: str) -> None:
+    call, _, wrong = CALLS[name]
+    parameters = inspect.signature(call).parameters
+    known = {key for key, one in parameters.items() if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    assert known <= set(wrong) | {"accelerator"} | ({"model"} if name == "AcceleratePruning" else set())
+
+
+def test_all_public_names_are_covered() -> None:
+    """Whatever can be called with options is tried above; errors, warnings and bases take none that could be wrong."""
+    callbacks = {"LightningPruning", "TrainerPruning"}  # tests/loops, where their packages are installed
+    covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
+    rest = set(compress.__all__) - covered
+    assert rest == {
+        name for name in rest if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal")
+    }
+    exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
+    assert exported == set(compress.export.__all__)
