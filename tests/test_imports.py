@@ -18,6 +18,7 @@ ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
     "aside": {"atomic"},
+    "marked": {"atomic", "errors"},
     "duration": set(),
     "metrics": {"errors"},
     "models": {"errors"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "data": {"errors", "metrics", "models"},
     "distill": {"data", "metrics"},
     "streaming": {"errors", "data", "metrics"},
-    "sources": {"errors", "data", "streaming"},
+    "sources": {"atomic", "errors", "data", "streaming"},
     "select": {"errors"},
     "remove": {"errors", "select"},
     "slim": {"errors", "metrics"},
@@ -41,7 +42,7 @@ ALLOWED = {
 ALLOWED["recipe"] = set(ALLOWED)
 ALLOWED["loops"] = {"atomic", "errors", "duration", "select", "remove"}
 ALLOWED["engines"] = {"errors"}
-ALLOWED["sweep"] = {"atomic", "engines", "errors"}
+ALLOWED["sweep"] = {"atomic", "engines", "errors", "marked"}
 ALLOWED["paper"] = set(ALLOWED)
 ALLOWED["trials"] = set(ALLOWED) - {"paper", "report"}
 ALLOWED["compare"] = set(ALLOWED) - {"paper"}

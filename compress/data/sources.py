@@ -6,12 +6,11 @@
 import hashlib
 import math
 import os
-import shutil
 import socket
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 from compress.data.dataset import Dataset, Split, batch_rows, digest, times
 from compress.data.streaming import Decoder, Files, StreamedDataset, default_workers
 from compress.errors import DataError
+from compress.files.atomic import remove
 
 LARGEST_BYTES = 8 << 30
 """More than these are not held in memory."""
@@ -62,7 +62,10 @@ def cifar10(root: str | Path, *, train: int | None = None, test: int | None = No
     else:
         from torchvision.datasets import CIFAR10
 
-        parts = _torchvision(CIFAR10, root, present=[CIFAR10.base_folder], temporary=[CIFAR10.filename])
+        folder = Path(CIFAR10.base_folder)
+        batches = [folder / name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
+        others = [CIFAR10.filename, folder / CIFAR10.meta["filename"], folder / "readme.html"]
+        parts = _torchvision(CIFAR10, root, present=batches, temporary=others)
     return _dataset("cifar10", parts, (train, test), classes=10)
 
 
@@ -267,12 +270,15 @@ def _torchvision(
 ) -> tuple[Split, Split]:
     """The training and the test part of torchvision's data set class `source`, downloaded to `root` if need be.
 
-    `present` are its files or folders below `root`, `temporary` those that only a download leaves there.
+    `present` are its files below `root`, `temporary` the others that a download leaves there.
     """
     files = [root / file for file in present]
     complete = all(file.exists() for file in files)
+    written = [*files, *(root / file for file in temporary)]
+    if not complete and (link := next((path for path in written if path.is_symlink()), None)):
+        raise DataError(f"{link} is a link, and a download would write to what it points to; remove it.")
     try:
-        with _whole_or_absent([*files, *(root / file for file in temporary)]), _time_limit(seconds=30):
+        with _whole_or_absent(written), _time_limit(seconds=30):
             train, test = (source(root, train=train, download=True) for train in (True, False))
     except Exception as error:  # torchvision's are of many types: RuntimeError, URLError, AssertionError, ...
         where, reason = files[0].parent, " ".join(str(error).split()) or type(error).__name__
@@ -290,16 +296,17 @@ def _torchvision(
 
 @contextmanager
 def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove those of `paths` that came into being, if the block does not end well."""
-    absent = [path for path in paths if not path.exists()]
+    """Remove those of the files `paths` that came into being, and their folders, if the block does not end well."""
+    absent = [path for path in paths if not os.path.lexists(path)]
+    folders = {folder for folder in (path.parent for path in absent) if not os.path.lexists(folder)}
     try:
         yield
     except BaseException:
         for path in absent:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
         raise
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.data.dataset import Batches, Dataset, Part, batch_rows
 from compress.errors import DataError
+from compress.files import marked
 from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
@@ -108,7 +109,7 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
         return model
     setting = _setting(dense, dataset)
     setting.train(model, dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    marked.cells(path.parent)
     write_weights({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return model
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import DataError
+from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
 from compress.run import apply
 from compress.run.clock import Clock
+from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
 # Where MNIST can be had: an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
@@ -54,7 +56,12 @@ def run(
         )
         recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
-    out.mkdir(parents=True, exist_ok=True)
-    trained = apply.train_dense(recipe, out / "model.pt", setting)
+    begin(out, "demo")
+    trained = apply.train_dense(recipe, out / "model.pt", setting, _added)
     tell(f"{out / 'model.pt'}: test loss {trained['metric']['loss']:.4g} after {trained['seconds']:.0f} s of training")
     return apply.apply(recipe, out / "model.pt", out / "mnist_ae", setting, warned=warned)
+
+
+def _added(weights: apply.State, path: Path) -> None:
+    with added(path.parent, path.name) as draft:
+        write_weights(weights, draft)

@@ -17,6 +17,7 @@ from compress.run.building import build_model, require_room
 from compress.run.output import whole_folder
 
 FORMATS = ("onnx", "safetensors", "pt2")
+FILES = tuple(f"model.{kind}" for kind in FORMATS)
 
 
 def export(
@@ -47,7 +48,7 @@ def export(
     example = torch.zeros(2, *_input_shape(wanted, model))
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
-    with whole_folder(out) as folder:
+    with whole_folder(out, FILES, "export") as folder:
         program = compress.export.trace(model, example) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats:
             differences["model.onnx"] = compress.export.onnx(
@@ -61,7 +62,8 @@ def export(
             "files": {
                 file.name: {"bytes": file.stat().st_size}
                 | ({"difference": differences[file.name]} if file.name in differences else {})
-                for file in sorted(folder.iterdir())
+                for file in (folder / name for name in sorted(FILES))
+                if file.exists()
             }
         }
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError, LostWorkerError, SweepError
-from compress.files.atomic import atomic
+from compress.files import marked
+from compress.files.atomic import atomic, require_replaceable
 from compress.sweep.engines import ONE, Workers
 
 Result = dict[str, Any]
@@ -79,7 +80,9 @@ def run(
         SweepError: jobs failed. All that do not need them were run first, and their results are kept.
         LostWorkerError: a process that computed died; finished results are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    marked.cells(folder)
+    for job in jobs:
+        require_replaceable(_file(folder, job.key))
     results = cached((job.key for job in jobs), folder)
     todo = list({job.key: job for job in jobs if job.key not in results}.values())
     failed: list[str] = []
@@ -117,7 +120,7 @@ def _unmet(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
 
 def store(folder: Path, key: str, result: Result) -> None:
     """Keep a result, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    marked.cells(folder)
     with atomic(_file(folder, key)) as path:
         path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8", newline="\n")
 
