@@ -341,6 +341,23 @@ def deaths() -> str:
     return table(("", ""), rows, right=1)
 
 
+def foreign() -> str:
+    """Folders of a user's in which `apply` was killed, and what is left of the user's."""
+    found = measured("reliability")["foreign"]
+    rows = [
+        ("folders, each with one or two processes", f"{found['rounds']:,}"),
+        ("processes killed by SIGKILL", f"{found['killed']:,}"),
+        ("processes that refused to begin or to go on", f"{found['refused']:,}"),
+        ("processes that finished", f"{found['finished']:,}"),
+        ("processes that ended otherwise, such as by SIGTERM", f"{found['ended']:,}"),
+        ("processes that left a state to go on from", f"{found['left a state to go on from']:,}"),
+        ("files, folders and links of the user's", f"{found['theirs']:,}"),
+        ("of them links", f"{found['links']:,}"),
+        ("of them lost or changed", f"{found['lost']:,}"),
+    ]
+    return table(("", ""), rows, right=1)
+
+
 def suite() -> str:
     """How the default suite went with each set of versions."""
     rows: list[tuple[str, ...]] = []
@@ -379,6 +396,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fuzzed": fuzzed,
     "networks": networks,
     "deaths": deaths,
+    "foreign": foreign,
     "suite": suite,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }

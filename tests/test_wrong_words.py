@@ -301,12 +301,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "weights": (
         lambda wanted, **how: compress.weights(wanted, **how),
         {"wanted": "*"},
-        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""], "bias": FLAGS},
+        {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""], "bias": FLAGS},
     ),
     "nodes": (
         lambda wanted, **how: compress.nodes(wanted, **how),
         {"wanted": "*"},
-        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
+        {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
     ),
     "slim": (
         compress.slim,
@@ -436,7 +436,7 @@ def test_options_of_functions(name: str, option: str, value: Any, tmp_path: Path
     call, usual, _ = CALLS[name]
     how = {
         key: made(tmp_path)
-        if inspect.isfunction(made) and key != "model" or inspect.isfunction(made) and made is not network
+        if (inspect.isfunction(made) and key != "model") or (inspect.isfunction(made) and made is not network)
         else made
         for key, made in usual.items()
     }

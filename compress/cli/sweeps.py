@@ -22,6 +22,7 @@ from compress.cli.options import (
     SetOption,
     WorkersOption,
     levels_of,
+    read_by,
     tell_factories,
 )
 from compress.sweep.engines import Workers
@@ -103,8 +104,8 @@ def compare(
         from compress.sweep.compare import document, running
 
         out = out or Path("runs/compare") / planned.recipe.name
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, document.FILES, "compare", read_by(planned.recipe, recipe, *models))
+        output.require_cache(cache, out)
         with redirect_stdout(sys.stderr):  # as in `train`
             results = running.compare(
                 planned,
@@ -159,7 +160,7 @@ def reproduce(
     Example: compress reproduce --quick
     """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
-        from compress.paper import document, figures, reproducing
+        from compress.paper import reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
         from compress.report.progress import sweep_bar
         from compress.run import output
@@ -168,8 +169,9 @@ def reproduce(
         cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, levels_of(levels))
         whole = not (quick or wanted or seeds or levels)
         out = out or (Path("docs") if whole else cache)
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, reproducing.FILES, "reproduce")
+        for part in ("cells", "networks"):
+            output.require_cache(cache / part, out)
         if resume is not None:
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
@@ -180,9 +182,7 @@ def reproduce(
             with sweep_bar(people(), "reproduce", quiet=quiet) as on_progress, redirect_stdout(sys.stderr):
                 found = reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
         results = reproducing.collect(cells, found)
-        figures.write_all(results, out / "paper")
-        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
-        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
+        reproducing.write_all(results, out)
         if as_json:
             print_json(results)
         else:

@@ -1,10 +1,9 @@
 """The data sets that torchvision knows where to download: its folders and checksums, and files read as a stranger's."""
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from compress.data.array_files import read_idx
 from compress.data.reading import reason, require_regular
 from compress.errors import DataError
+from compress.files.atomic import remove
 
 Arrays = tuple[NDArray[Any], Any]
 """Images and their labels."""
@@ -45,7 +45,9 @@ def cifar10_parts(root: Path) -> list[Arrays]:
 
     folder = root / CIFAR10.base_folder
     absent = not os.path.lexists(folder)  # else torchvision would write over what is damaged there
-    with _torchvision(CIFAR10, [folder], temporary=[root / CIFAR10.filename]):
+    batches = [folder / name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
+    others = [root / CIFAR10.filename, folder / CIFAR10.meta["filename"], folder / "readme.html"]
+    with _torchvision(CIFAR10, batches, temporary=others):
         parts = [CIFAR10(root, train=train, download=absent) for train in (True, False)]
     return [(np.asarray(part.data), part.targets) for part in parts]
 
@@ -54,7 +56,7 @@ def cifar10_parts(root: Path) -> list[Arrays]:
 def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]) -> Iterator[None]:
     """The boundary for torchvision's data set class `source` where it downloads.
 
-    `present` are its files or folders, `temporary` those that only a download leaves.
+    `present` are its files, `temporary` those that only a download leaves.
     """
     complete = all(file.exists() for file in present)
     for file in temporary:  # which a download would write through a link, or wait for
@@ -77,16 +79,17 @@ def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]
 
 @contextmanager
 def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove those of `paths` that came into being, if the block does not end well."""
+    """Remove those of the files `paths` that came into being, and their folders, if the block does not end well."""
     absent = [path for path in paths if not os.path.lexists(path)]
+    folders = {folder for folder in (path.parent for path in absent) if not os.path.lexists(folder)}
     try:
         yield
     except BaseException:
         for path in absent:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
         raise
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compress import __version__
 from compress.errors import CheckpointError
+from compress.files import marked
 from compress.files.bounded import strange
 from compress.files.checkpoint import load_weights, read_weights, write_weights
 
@@ -31,7 +32,7 @@ def keep_trained(model: nn.Module, path: Path, key: str) -> None:
     Raises:
         OutputError: they cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    marked.cells(path.parent)
     if not strange(path, links=False):
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         write_weights(tensors, path, _note(tensors, key))

@@ -12,7 +12,9 @@ from compress import __version__
 from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.paper import cells as running
+from compress.paper import document, figures
 from compress.paper.experiments import Cell
+from compress.run.output import whole_folder
 from compress.run.provenance import cpu_name
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells, Result, checksum
@@ -20,6 +22,17 @@ from compress.sweep.engines import Workers
 
 MAX_BYTES = 64 * 2**20
 """Of a results.json; that of all experiments has less than 1 MB."""
+FILES = ("paper.md", "paper/results.json", *(f"paper/{name}" for name in figures.FILES))
+"""All that `write_all` may write."""
+
+
+def write_all(results: dict[str, Any], folder: Path) -> None:
+    """Write page, figures and results.json into `folder`, once all of them could be written."""
+    with whole_folder(folder, FILES, "reproduce") as draft:
+        (draft / "paper").mkdir()
+        figures.write_all(results, draft / "paper")
+        (draft / "paper" / "results.json").write_text(written(results), encoding="utf-8", newline="\n")
+        (draft / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
 
 
 def choose(

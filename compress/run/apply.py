@@ -1,7 +1,7 @@
 """A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
-from compress.files.atomic import atomic
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.proof import prove_same
@@ -20,7 +19,7 @@ from compress.recipe import schema
 from compress.report.page import page
 from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
 from compress.run import rehearse
-from compress.run.artefacts import three_networks, write_artefacts
+from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
     build_data,
     build_model,
@@ -32,7 +31,7 @@ from compress.run.building import (
 )
 from compress.run.clock import Clock
 from compress.run.journal import Journal
-from compress.run.output import placing, whole_folder
+from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.setting import Setting, Watcher, optimization
@@ -46,6 +45,8 @@ from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
 TOLERANCE = 1e-5
+
+State = Mapping[str, Tensor]
 
 
 def prepare(
@@ -74,8 +75,13 @@ def prepare(
     return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
 
 
-def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNetwork | None:
+def train_dense(
+    recipe: schema.Recipe, out: Path, setting: Setting, write: Callable[[State, Path], None] = write_weights
+) -> TrainedNetwork | None:
     """Train the recipe's network from the start and write its state_dict to `out`.
+
+    Args:
+        write: writes the weights; a folder of results has a mark that must know of them.
 
     Returns:
         What was done: data, steps, seconds, mean loss of each epoch, metric on the test images; nothing in another
@@ -89,6 +95,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     if recipe.train is None:
         raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
     torch.manual_seed(recipe.seed)
+    before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
@@ -98,7 +105,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
     journal.follow("chance", random_state)
-    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt"), setting.ranks):
+    with _keep_last_good(model, lambda weights: _beside(weights, out), setting.ranks):
         setting.watcher.begin("train", f"train {recipe.name}")
         training = journal.chapter(
             "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
@@ -109,8 +116,9 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     metric = setting.evaluate(model)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
+    require_seen(out, before)
     placing(journal.folder)
-    write_weights(model.state_dict(), out)
+    write(model.state_dict(), out)
     return {
         "model": str(out),
         "data": describe_data(setting),
@@ -164,7 +172,7 @@ def apply(
         Interrupted: by a signal.
     """
     torch.manual_seed(recipe.seed)
-    clock, journal = setting.clock, setting.journal
+    clock, journal, before = setting.clock, setting.journal, seen(out)
     warned = [] if warned is None else warned
     with clock.phase("load"):
         dense = Shelved(load_dense(recipe, source, setting))
@@ -177,7 +185,7 @@ def apply(
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
     setting = dataclasses.replace(setting, witness=(witness := Witness()))
     _follow(journal, clock, warned, pruned, model, witness)
-    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
+    with _keep_last_good(model, lambda weights: _within(weights, out), setting.ranks):
         stages = [
             journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
             for number in range(len(recipe.stages))
@@ -197,10 +205,10 @@ def apply(
     del small
     evaluated = witness.document()
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
-    with whole_folder(out, within=journal.folder) as folder:
+    with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
     # Hours of training are not to be lost to a page that can be made again.
-    with atomic(out / "report.html") as draft:
+    with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
 
@@ -285,13 +293,28 @@ def _measured(
 
 
 @contextmanager
-def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None]:
-    """Where training ends in NaN, write the weights that it went back to."""
+def _keep_last_good(model: nn.Module, write: Callable[[State], Path], ranks: Ranks) -> Iterator[None]:
+    """Where training ends in NaN, `write` the weights that it went back to; it gives their file."""
     try:
         yield
     except DivergedError as error:
         if not ranks.first:
             raise
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_weights(model.state_dict(), path)
-        raise DivergedError(f"{error}; they are in {path}") from error
+        raise DivergedError(f"{error}; they are in {write(model.state_dict())}") from error
+
+
+def _beside(weights: State, out: Path) -> Path:
+    """The last good weights of a training, under a name that nobody has taken."""
+    path = free(out.with_name(f"{out.stem}.last_good.pt"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(weights, path)
+    return path
+
+
+def _within(weights: State, out: Path) -> Path:
+    """Those of a retraining, among the results."""
+    begin(out, "apply")
+    path = free(out / "checkpoint" / "last_good.safetensors")
+    with added(out, f"checkpoint/{path.name}") as draft:
+        write_weights(weights, draft)
+    return path

@@ -17,6 +17,7 @@ from compress.run.building import build_model
 from compress.run.output import whole_folder
 
 FORMATS = ("onnx", "safetensors", "pt2")
+FILES = tuple(f"model.{kind}" for kind in FORMATS)
 
 
 def export(
@@ -46,7 +47,7 @@ def export(
     example = torch.zeros(2, *_input_shape(wanted, model))
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
-    with whole_folder(out) as folder:
+    with whole_folder(out, FILES, "export") as folder:
         program = compress.export.trace(model, example) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats:
             differences["model.onnx"] = compress.export.onnx(
@@ -57,7 +58,7 @@ def export(
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
         files: dict[str, ExportedFile] = {
-            file.name: {"bytes": file.stat().st_size} for file in sorted(folder.iterdir())
+            name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()
         }
     for name, difference in differences.items():
         files[name]["difference"] = difference

@@ -10,7 +10,7 @@ what was noted is not measured again, and a part gets its state back where it is
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -184,6 +184,7 @@ def kept(
     command: str,
     tell: Callable[[str], None],
     first: bool = True,
+    drafts: Collection[str] = (),
 ) -> Iterator[Journal]:
     """The journal of a run that leaves `out`; once it is complete, nothing is kept of it.
 
@@ -191,6 +192,7 @@ def kept(
 
     Args:
         first: whether this is the process that writes, of those that train together.
+        drafts: the names of the files that the run writes, and may leave half-written.
 
     Raises:
         OutputError: another run writes `out`, or has left what could be gone on with (unless `resume` or `force`).
@@ -201,7 +203,7 @@ def kept(
             yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet=True, writes=False)
         return
     go_on = f"to go on: {command}"
-    with alone(folder, out):
+    with alone(folder, out, tell, drafts):
         checkpoints = Checkpoints(folder, tell)
         if checkpoints.where and not resume:
             if not force:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from compress import __version__
+from compress.files import marked
 from compress.files.atomic import atomic
 from compress.files.bounded import read_json, strange
 
@@ -66,9 +67,9 @@ class Cells:
         """Keep a result, whole or not at all; what is no file of ours in its place, such as a link, is left alone.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or the folder is not a cache of ours.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        marked.cells(self.folder)
         path = self._file(key)
         if strange(path, links=False):
             return

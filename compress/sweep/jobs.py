@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from compress.errors import CompressError, LostWorkerError, SweepError
+from compress.files import marked
 from compress.run.interruption import Stop
 from compress.sweep.cell_store import Cells, Code, Result
 from compress.sweep.engines import ONE, Workers
@@ -69,7 +70,7 @@ def run(
         LostWorkerError: a process that computed died; finished results are kept.
         Interrupted: by a signal; the cells that are being computed are given up.
     """
-    cells.folder.mkdir(parents=True, exist_ok=True)
+    marked.cells(cells.folder)
     results = cells.read((job.key, job.code) for job in jobs)
     todo = list({job.key: job for job in jobs if job.key not in results}.values())
     failed: list[str] = []

@@ -407,6 +407,17 @@ class TestTorchvision:
         assert [path.name for path in raw.iterdir()] == ["notes.txt"]
         assert socket.getdefaulttimeout() is None
 
+    def test_a_download_writes_through_no_link(self, tmp_path: Path, served_mnist: dict[str, np.ndarray]) -> None:
+        raw, victim = tmp_path / "root/MNIST/raw", tmp_path / "thesis"
+        raw.mkdir(parents=True)
+        victim.write_text("precious")
+        for name, goal in (("train-images-idx3-ubyte.gz", victim), ("train-images-idx3-ubyte", "nowhere")):
+            (raw / name).symlink_to(goal)
+            with pytest.raises(DataError, match=f"{name} is a link, and a download would write"):
+                sources.mnist(tmp_path / "root")
+            assert victim.read_text() == "precious"
+            (raw / name).unlink()
+
     @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0\0\0\x07\0\0\0\x04\0\0\0\x05short"])
     def test_a_damaged_file_is_named_as_such(
         self, tmp_path: Path, served_mnist: dict[str, np.ndarray], content: bytes

@@ -73,7 +73,7 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path, workers: int) -> Non
     with pytest.raises(SweepError, match=r"1 of 4 cells failed; the first: the bad one: no such images"):
         jobs.run(todo, Cells(folder), Workers(workers))
     assert log.read_text().split() == ["good"]
-    assert [path.name for path in folder.iterdir()] == ["good.json"]
+    assert [path.name for path in folder.glob("*.json")] == ["good.json"]
 
 
 def test_workers_are_processes_that_are_used_again(tmp_path: Path) -> None:

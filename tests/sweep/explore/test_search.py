@@ -10,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
+from compress.run.output import added, begin
 from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis
 from compress.sweep.engines import Workers
@@ -67,7 +68,7 @@ def test_the_smallest_within_a_loss_is_what_trying_everything_finds(
     recipe, cache = own
     trials = everything(recipe, trained, cache)
     losses = {left: result["metric"]["loss"] for (left,), result in trials.found.items()}
-    before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     for wanted in (1 / 8, 2 / 8, 3 / 8):
         found = searched(
             run, recipe, trained, cache, "--max-loss", f"{losses[wanted] + 1e-9:.12f}", "--set", "name=other"
@@ -105,7 +106,7 @@ def test_the_front_and_the_files(own: tuple[Path, Path], trained: Path, run: Run
         assert trial["holds"] == (trial["metric"]["loss"] <= found["bounds"][0]["limit"])
     assert found["bounds"][0]["limit"] == 2 * found["dense"]["metric"]["loss"]
     out = recipe.parent / "out"
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         *("results.json", "results.csv", "recipe.yaml"),
         *("front.svg", "front.png", "curve.svg", "curve.png"),
     }
@@ -149,7 +150,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
         patched.setattr(trials.Trial, "run", interrupted)
         result = run("search", recipe, trained, "--max-loss", "2x", *where, code=130)
     assert f"interrupted: finished trials are kept in {cache}" in result.stderr
-    kept = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    kept = {path.name: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     assert len(kept) == 3
     whole = searched(run, recipe, trained, cache, "--max-loss", "2x")
     assert all((cache / name).stat().st_mtime_ns == when for name, when in kept.items())
@@ -173,8 +174,9 @@ def test_the_knee_of_the_latent_space(own: tuple[Path, Path], trained: Path, run
 
 def test_where_nothing_keeps_to_the_bound_the_front_is_shown(own: tuple[Path, Path], trained: Path, run: Run) -> None:
     recipe, cache = own
-    (recipe.parent / "out").mkdir()
-    (recipe.parent / "out" / "recipe.yaml").write_text("an older one", encoding="utf-8")
+    begin(recipe.parent / "out", "search")
+    with added(recipe.parent / "out", "recipe.yaml") as draft:
+        draft.write_text("an older one", encoding="utf-8")
     where = ("-o", recipe.parent / "out", "--cache", cache, "--workers", 1)
     result = run("search", recipe, trained, "--max-params", "10", *where, code=1)
     assert "nothing that was tried keeps to the bounds" in result.stderr
@@ -206,7 +208,7 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
         (("--max-loss", "2x", "--set", by_layer), "a search varies one level of each stage"),
     ):
         assert message in run("search", recipe, trained, *options, "--cache", cache, code=2).stderr
-    assert len(list(cache.iterdir()) if cache.exists() else []) <= 2, "nothing but the dense network, on both parts"
+    assert len(list(cache.glob("[!.]*")) if cache.exists() else []) <= 2, "nothing but the dense network, on both parts"
 
 
 def test_a_level_that_cannot_be_reached_is_no_network(own: tuple[Path, Path], trained: Path, run: Run) -> None:
