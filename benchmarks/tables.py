@@ -291,6 +291,9 @@ FUZZED = {
     "change": "`--set`",
     "results": "results to card and tables",
     "page": "results to report.html",
+    "npz": "`.npz`, archive, headers and members",
+    "folder": "folders of images, six formats, links and FIFOs",
+    "cell": "finished cells of sweeps",
 }
 
 

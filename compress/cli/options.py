@@ -40,7 +40,7 @@ DataOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", rich_help_panel=INPUT)]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, of one thread each.")]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
 ]

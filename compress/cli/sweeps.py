@@ -60,7 +60,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="How many; 5, or as many as models, if absent.")
+        int | None, typer.Option("--seeds", min=1, max=1000, help="How many; 5, or as many as models, if absent.")
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
     changes: SetOption = None,
@@ -130,7 +130,7 @@ def reproduce(
         typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Only the first so many.")] = None,
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="SHARES", help="Only these, such as .75,.95")
     ] = None,
@@ -174,10 +174,12 @@ def reproduce(
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
                 tell(f"{resume}: {done} of {len(cells)} cells are done")
-        if not draw:
+        if draw:
+            found = reproducing.finished(cells, cache)
+        else:
             with sweep_bar(people(), "reproduce", quiet=quiet) as on_progress, redirect_stdout(sys.stderr):
-                reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
-        results = reproducing.collect(cells, cache)
+                found = reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
+        results = reproducing.collect(cells, found)
         figures.write_all(results, out / "paper")
         (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
         (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")

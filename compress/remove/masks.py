@@ -92,7 +92,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @classmethod
     @torch.no_grad()
-    def place(cls, places: "Sequence[Place]", factor: float | None = None) -> None:
+    def place(cls, places: "Sequence[Masked]", factor: float | None = None) -> None:
         """Put the entries of the sets at start * mask, whatever the optimizer has made of them.
 
         Args:
@@ -239,7 +239,7 @@ def _keeping_place(module: nn.Module, old: str, new: str) -> Iterator[None]:
         module._parameters[name] = module._parameters.pop(name)
 
 
-Place = tuple[nn.Module, SoftPruningMethod]
+Masked = tuple[nn.Module, SoftPruningMethod]
 """A module, and what prunes a parameter of it."""
 
 

@@ -1,6 +1,5 @@
 """report.html: one self-contained page for a person, made from results.json and nothing else."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from markupsafe import Markup
 
 from compress.errors import InputError
+from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.report import content, figures
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
@@ -28,6 +28,9 @@ from compress.results import (
     TensorResult,
     checked,
 )
+
+MAX_BYTES = 64 * 2**20
+"""Of a results.json; one of ours has some 100 KB."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -66,10 +69,10 @@ def read(file: Path) -> Results:
         InputError: there is none, or it is no JSON object of this kind.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        found = read_json(file, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; name the folder that `compress apply` has left") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")

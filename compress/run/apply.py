@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
@@ -37,9 +37,11 @@ from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
+from compress.run.witness import Reach, Witness
 from compress.select.pruned import Pruned
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
+from compress.tasks import OwnTask
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
@@ -157,7 +159,8 @@ def apply(
         InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was chosen to go.
-        ProofError: slim differs from masked, or a file from slim; nothing is written.
+        ProofError: slim differs from masked, in outputs or figures, or a file from slim; nothing is written.
+        RunError: the test data change between two evaluations; nothing is written.
         Interrupted: by a signal.
     """
     torch.manual_seed(recipe.seed)
@@ -172,7 +175,8 @@ def apply(
     setting, pruned = dataclasses.replace(setting, dense=dense.copy), Pruned()
     journal.open(fingerprint(recipe, source, setting), clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
-    _follow(journal, clock, warned, pruned, model)
+    setting = dataclasses.replace(setting, witness=(witness := Witness()))
+    _follow(journal, clock, warned, pruned, model, witness)
     with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
         stages = [
             journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
@@ -188,14 +192,11 @@ def apply(
     journal.close()
     del model  # from here on, what is in memory is what is looked at
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), looks["dense"]),
-        "masked": stages[-1]["after_removal"],
-        "slim": setting.evaluate(small, looks["slim"]),
-    }
+    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
     networks = three_networks(dense, masked, small)
     del small
-    outcome: Outcome = {"stages": stages, "parity": parity, "warnings": list(warned)}
+    evaluated = witness.document()
+    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, within=journal.folder) as folder:
         results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
     # Hours of training are not to be lost to a page that can be made again.
@@ -204,10 +205,13 @@ def apply(
     return results
 
 
-def _follow(journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module) -> None:
+def _follow(
+    journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module, witness: Witness
+) -> None:
     """What a checkpoint between two stages holds, in the order in which it is taken up again."""
     journal.follow("clock", clock)
     journal.follow("warnings", _Warned(warned))
+    journal.follow("witness", witness)
     journal.follow("pruned", pruned)
     journal.follow("shapes", _Shapes(model))
     journal.follow("model", model)
@@ -259,6 +263,25 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
         "inputs": len(real) + len(setting.example),
         "tolerance": TOLERANCE,
     }
+
+
+def _measured(
+    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Look]
+) -> dict[ModelName, Metric]:
+    """The figures of the three networks on the test images; those of masked and slim agree."""
+    reach = Reach(TOLERANCE)
+
+    def seen(output: Tensor, target: Tensor) -> None:
+        looks["slim"](output, target)
+        reach(output, target)
+
+    found: dict[ModelName, Metric] = {
+        "dense": setting.evaluate(dense.copy(), looks["dense"]),
+        "masked": masked,
+        "slim": setting.evaluate(small, seen),
+    }
+    reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
+    return found
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def write_artefacts(
         "tensors": tensors,
         "stages": outcome["stages"],
         **pictures,
+        "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": outcome["warnings"],
         "timing": setting.clock.split(),

@@ -21,9 +21,13 @@ from filelock import FileLock, Timeout
 
 from compress.errors import InputError, OutputError
 from compress.files.atomic import archive, atomic
+from compress.files.bounded import read_json, strange
 from compress.run.output import PLACED
 
 KEPT = 2
+
+MAX_NOTE = 2**20
+"""Bytes of N.json; the recipe in it has 64 KiB at most."""
 
 State = dict[str, Any]
 Fingerprint = Mapping[str, Any]
@@ -94,8 +98,8 @@ class Checkpoints:
     def where(self) -> str | None:
         """What the latest one is of; None where there is none."""
         for number in sorted(_numbers(self.folder), reverse=True):
-            with suppress(OSError, ValueError, KeyError):
-                return str(self._note(number)["where"])
+            with suppress(OSError, ValueError):
+                return self._note(number).where
         return None
 
     def write(self, state: State, where: str) -> None:
@@ -128,21 +132,22 @@ class Checkpoints:
             try:
                 note = self._note(number)
                 content = self.folder / f"{number}.pt"
-                if _sha256(content) != note["sha256"]:
+                if kind := strange(content):
+                    raise ValueError(f"{content.name} is {kind}")
+                if _sha256(content) != note.sha256:
                     raise ValueError("its checksum is another")
-                where, fingerprint = str(note["where"]), note["fingerprint"]
                 state = torch.load(content, map_location="cpu", weights_only=True)
             except Exception as error:  # torch.load raises whatever its damaged input leads to
                 self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): taking the one before")
                 continue
-            if different := list(_differences(fingerprint, json.loads(json.dumps(self.fingerprint)))):
+            if different := list(_differences(note.fingerprint, json.loads(json.dumps(self.fingerprint)))):
                 raise InputError(
                     f"{self.folder} is of another run: {'; '.join(different)}. Go on with what it was begun with, or "
                     "begin anew: --force without --resume"
                 )
             for damaged in (later for later in _numbers(self.folder) if later > number):
                 self._remove(damaged)
-            return Checkpoint(where, state)
+            return Checkpoint(note.where, state)
         return None
 
     def clear(self) -> None:
@@ -157,11 +162,20 @@ class Checkpoints:
             with suppress(OSError):
                 (self.folder / f"{number}{suffix}").unlink(missing_ok=True)
 
-    def _note(self, number: int) -> dict[str, Any]:
-        found = json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
-        return found
+    def _note(self, number: int) -> "_Note":
+        """Raises OSError or ValueError where it is damaged."""
+        found = read_json(self.folder / f"{number}.json", MAX_NOTE)
+        match found:
+            case {"where": str(where), "sha256": str(digest), "fingerprint": dict(fingerprint)}:
+                return _Note(where, digest, fingerprint)
+        raise ValueError(f"{number}.json is not the note of a checkpoint")
+
+
+@dataclass(frozen=True)
+class _Note:
+    where: str
+    sha256: str
+    fingerprint: Fingerprint
 
 
 def _numbers(folder: Path) -> set[int]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from compress.data.streaming import explain
 from compress.errors import DivergedError, OutputError
 from compress.run.checkpoints import Checkpoints, Fingerprint, State, alone
 from compress.run.clock import Clock
@@ -211,7 +212,7 @@ def kept(
             checkpoints.clear()
         journal = Journal(checkpoints, stop, every, resume, quiet=quiet)
         try:
-            with stop.listening():
+            with stop.listening(), _of_workers(stop):
                 yield journal
         except DivergedError:
             checkpoints.clear()  # it would only come to the same end
@@ -221,3 +222,13 @@ def kept(
                 error.add_note(f"what was done until {checkpoints.where} is kept in {folder}; {go_on}")
             raise
         checkpoints.clear()
+
+
+@contextmanager
+def _of_workers(stop: Stop) -> Iterator[None]:
+    """Workers of somebody's own loader end by a signal to all processes, and torch tells of it like of a crash."""
+    try:
+        yield
+    except RuntimeError as error:
+        stop.check()
+        explain(error)

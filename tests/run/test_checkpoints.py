@@ -106,6 +106,34 @@ def test_a_damaged_one_gives_way_to_the_one_before(checkpoints: Checkpoints, sai
     assert number_of(checkpoints) is None
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        *(b"", b"{}", b"[]", b"null", b"0.999", b"[" * 100_000, b"{" + b'"a":{' * 500, b"\xff\xfe", b"\0", b"9" * 5000),
+        *(b'{"where": NaN}', b'{"where": 1, "sha256": "x", "fingerprint": {}}', b'{"where": "x", "sha256": 1e999}'),
+        *(b'{"where": "x", "sha256": null, "fingerprint": {}}', b'{"where": "x", "sha256": "x", "fingerprint": []}'),
+        *("folder", "pipe", "pipe instead of the state"),
+    ],
+    ids=lambda note: str(note[:12]),
+)
+def test_any_damaged_note_gives_way_to_the_one_before(
+    checkpoints: Checkpoints, said: list[str], note: bytes | str
+) -> None:
+    for number in (1, 2):
+        checkpoints.write(state(number), f"step {number}")
+    place = checkpoints.folder / ("2.pt" if note == "pipe instead of the state" else "2.json")
+    place.unlink()
+    if isinstance(note, bytes):
+        place.write_bytes(note)
+    elif note == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    assert again(checkpoints).where in ("step 1", "step 2")
+    assert number_of(checkpoints) == 1
+    assert [line.startswith("warning: checkpoint 2 in ") for line in said] == [True]
+
+
 class Hostile:
     def __init__(self, victim: Path) -> None:
         self.victim = victim

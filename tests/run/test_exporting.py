@@ -128,9 +128,10 @@ def test_a_factory_that_a_file_names_is_not_run(
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ({"name": "autoencoder", "latent": 10**10}, "is of a network of 10,"),
+        ({"name": "autoencoder", "latent": 10**9}, "is of a network of 1,"),
+        ({"name": "autoencoder", "latent": 10**10}, "is damaged"),
         ({"name": "classifier", "image": [10**6, 10**6, 1000]}, "is of a network of "),
-        ({"name": "classifier", "image": [10**12, 10**12, 1]}, "names cannot be built"),
+        ({"name": "classifier", "image": [2**31 - 1, 2**31 - 1, 2]}, "names cannot be built"),
         ({"name": "row_lstm", "layers": 10**9}, "is damaged"),
         ({"name": "vision_transformer", "depth": 10**9}, "is damaged"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import InputError
+from compress.files.bounded import strange
 from compress.sweep.explore.trials import Left, Trials
 from compress.sweep_results import TrialResult
 
@@ -74,11 +75,24 @@ def _study(trials: Trials, cache: Path) -> "optuna.Study":
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     cache.mkdir(parents=True, exist_ok=True)
-    name = trials.study
-    storage = JournalStorage(JournalFileBackend(str(cache / f"{name}.journal")))
+    name, width = trials.study, len(trials.recipe.stages)
+    journal = cache / f"{name}.journal"
+    try:
+        if kind := strange(journal, links=False):
+            raise ValueError(f"it is {kind}, not an ordinary file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is experimental in it
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+            for trial in _finished(study):
+                if len(_left(trial.params)) != width:
+                    raise ValueError(f"trial {trial.number} has other levels")
+    except Exception as error:  # Optuna lets whatever a damaged journal leads to pass through
+        raise InputError(
+            f"{journal} is damaged ({type(error).__name__}: {error}); remove it: finished trials are kept as cells"
+        ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is experimental in it
-        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        warnings.simplefilter("ignore")
         # A sampler that begins anew must not propose again what it has proposed.
         seed = trials.recipe.seed + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=trials.at_once > 1)

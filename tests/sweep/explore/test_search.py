@@ -10,6 +10,7 @@ import pytest
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis
 from compress.sweep.engines import Workers
 from compress.sweep.explore import levels, search, trials
@@ -36,7 +37,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: P
 
 def everything(recipe: Path, trained: Path, cache: Path) -> Trials:
     basis = Basis(load_recipe(recipe), recipe.parent, "cpu")
-    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "1x"),), "smallest"), cache)
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "1x"),), "smallest"), Cells(cache))
     trials.run([(count / 8,) for count in range(7, 0, -1)], 7)
     return trials
 
@@ -225,7 +226,7 @@ def test_latency_is_taken_in_turns_with_the_dense_network(own: tuple[Path, Path]
     wide = ("stages.0={target: {nodes: ['*']}, criterion: norms, sparsity: .9, removal: hard}",)
     basis = Basis(load_recipe(recipe, [*wide, "benchmark.batch_sizes=[16, 1]"]), recipe.parent, "cpu")
     wanted = Wanted((parse("latency", "0.8x"),), "best")
-    trials = Trials(Trained.of(trained), basis, wanted, cache, workers=Workers(4))
+    trials = Trials(Trained.of(trained), basis, wanted, Cells(cache), workers=Workers(4))
     assert trials.at_once == 1, "others would be timed as well"
     (found,) = trials.run([(0.1,)], 1)
     latency = found["latency"]
