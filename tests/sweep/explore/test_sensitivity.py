@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
@@ -149,3 +150,14 @@ def test_the_sizes_of_a_wide_layer_are_spread_by_factors() -> None:
     assert left == sorted(set(left), reverse=True)
     assert len(left) <= MOST_SIZES
     assert max(a / b for a, b in pairwise(left) if b > 20) < 1.2
+
+
+def test_a_network_without_a_finite_loss_is_refused(recipe: Path, trained: Path, run: Run, tmp_path: Path) -> None:
+    weights = torch.load(trained, weights_only=True)
+    for layer in ("decoder.5", "decoder.7", "decoder.9"):  # infinities of both signs, which add up to NaN
+        weights[f"{layer}.weight"].copy_(3e38 * weights[f"{layer}.weight"].sign())
+    torch.save(weights, tmp_path / "wild.pt")
+    stage = f"stages.0={STAGE.replace('taylor', 'magnitude').replace('decoder.*', 'decoder.1.weight')}"
+    options = ("--set", stage, "--levels", ".5", "--workers", 1, "--cache", tmp_path / "cells")
+    result = run("sensitivity", recipe, tmp_path / "wild.pt", *options, "-o", tmp_path / "out", code=2)
+    assert "wild.pt: the network's loss on the held-out training images is not finite; train it anew" in result.stderr
