@@ -17,7 +17,7 @@ An entry of the set acts as weight_start * weight_mask; `place` writes that over
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -98,7 +98,17 @@ class SoftPruningMethod(prune.BasePruningMethod):
             factor: the mask of all entries in the sets from now on; None leaves the masks as they are.
         """
         for module, method in places:
-            method._place(module, factor)
+            orig, mask, pruned = tensors(module, method._tensor_name)
+            if factor is not None:
+                method._lower_to(mask, pruned, factor)
+            zero_where_below_one(orig, method._told(mask, pruned))
+            start = method._start_of(module)
+            if start is None or factor == 0:
+                continue
+            if factor is None or mask.itemsize < 4:
+                orig.addcmul_(start, mask)
+            else:  # the same to the last bit (a half would not round the factor), and reads one tensor less
+                orig.add_(start, alpha=factor)
 
     @torch.no_grad()
     def fade_to(self, module: nn.Module, factor: float) -> None:
@@ -111,7 +121,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """The mask of every entry in the set is multiplied by `factor`."""
         _, mask, _ = tensors(module, self._tensor_name)
         mask.mul_(self.lowered(module, factor))
-        if _rounded(factor, mask.dtype) < 1:
+        if factor <= largest_below_one(mask.dtype):
             self._level = (mask, mask._version, None)
 
     @torch.no_grad()
@@ -182,32 +192,20 @@ class SoftPruningMethod(prune.BasePruningMethod):
             _, mask, pruned = tensors(module, self._tensor_name)
             zero_where_below_one(grad, self._told(mask, pruned))
 
-    def _place(self, module: nn.Module, factor: float | None) -> None:
-        orig, mask, pruned = tensors(module, self._tensor_name)
-        if factor is not None:
-            factor = _rounded(factor, mask.dtype)
-            self._lower_to(mask, pruned, factor)
-        zero_where_below_one(orig, self._told(mask, pruned))
-        start = self._start_of(module)
-        if start is None or factor == 0:
-            return
-        if factor is None:
-            orig.addcmul_(start, mask)
-        else:  # the same to the last bit, and reads one tensor less
-            orig.add_(start, alpha=factor)
-
     def _lower_to(self, mask: Tensor, pruned: Tensor, factor: float) -> None:
         """The mask of the whole set becomes `factor`."""
         told = self._told(mask, pruned)
         if told is mask and self._level is not None and self._level[2] == factor:
             return
-        torch.threshold(told, largest_below_one(mask.dtype), factor, out=mask)
-        self._level = (mask, mask._version, factor) if factor < 1 else None
+        below = largest_below_one(mask.dtype)
+        torch.threshold(told, below, factor, out=mask)
+        self._level = (mask, mask._version, factor) if factor <= below else None
 
     def _told(self, mask: Tensor, pruned: Tensor) -> Tensor:
         """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
-        known, version, _ = self._level or (None, 0, None)
-        return mask if known is mask and version == mask._version else _as_numbers(~pruned, mask)
+        if self._level is not None and self._level[0] is mask and self._level[1] == mask._version:
+            return mask
+        return _as_numbers(~pruned, mask)
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
         return module._buffers[f"{self._tensor_name}_start"]
@@ -232,12 +230,6 @@ _THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 @cache
 def largest_below_one(dtype: torch.dtype) -> float:
     return 1.0 - torch.finfo(dtype).eps / 2
-
-
-@lru_cache(maxsize=16)  # one number for all tensors of a step
-def _rounded(factor: float, dtype: torch.dtype) -> float:
-    """The factor as a mask of this dtype holds it."""
-    return float(torch.tensor(factor, dtype=dtype).item())
 
 
 def _as_numbers(condition: Tensor, like: Tensor) -> Tensor:
