@@ -94,15 +94,23 @@ def latency() -> str:
 
 
 def training_step() -> str:
-    """A step with pruning beside one without."""
+    """A step with pruning beside one without, and beside one with torch's hooks."""
     found = measured("training_step")
     cases = found["steps"]
-    ways = list(next(iter(cases.values())))
-    rows = [(way, *(f"{ways_of[way]['ratio']:.3f}" for ways_of in cases.values())) for way in ways]
-    rows.append(("milliseconds without pruning", *(f"{of[ways[0]]['milliseconds']:.2f}" for of in cases.values())))
-    rows.append(("aim", *(f"{found['aims'][name]:.2f}" for name in cases)))
+    plain, hooks, *ways = next(iter(cases.values()))
+    rows = [
+        (
+            name,
+            f"{of[plain]['milliseconds']:.2f}",
+            f"{of[hooks]['ratio']:.3f}",
+            *(f"{of[way]['ratio']:.3f} ({of[way]['to_hooks']:.2f})" for way in ways),
+        )
+        for name, of in cases.items()
+    ]
+    titles = ("", "ms without pruning", hooks, *ways)
+    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
     growth = f"Pruner.step over the number of weights: exponent {found['growth']['exponent']:.2f}"
-    return table(("", *cases), rows, right=len(cases)) + conditions(found, growth)
+    return table(titles, rows, right=len(titles) - 1) + conditions(found, f"{machine}; {growth}")
 
 
 def selection() -> str:

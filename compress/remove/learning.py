@@ -65,7 +65,8 @@ class LearningMethod(SoftPruningMethod):
         for module, method in places:
             assert isinstance(method, cls)
             if factor is not None:
-                method._lower_to(module, factor)
+                _, mask, pruned = tensors(module, method._tensor_name)
+                method._lower_to(mask, pruned, factor)
             method._expose(module)
 
     @torch.no_grad()

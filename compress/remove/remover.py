@@ -147,10 +147,12 @@ class Remover:
     def fade_to(self, factor: float) -> None:
         """All pruned entries act as `factor` times their start at the end of this step; 0 is for good."""
         self._factor = factor
+        if self.removal.together and factor != 0:
+            return  # `hold` lowers the masks of all
         for module, method in self._places:
             if factor == 0:
                 method.vanish(module)
-            elif not self.removal.together:
+            else:
                 method.fade_to(module, factor)
 
     @torch.no_grad()
