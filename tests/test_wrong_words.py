@@ -39,6 +39,12 @@ def other() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
 
 
+def of_another() -> compress.Pruner:
+    pruner = compress.Pruner(other(), "*", sparsity=0.5)
+    pruner.finalize()
+    return pruner
+
+
 # --- what an option of each kind must not be ---
 
 WORDLESS = [3, 0.5, True, [], {}, str, b"layer"]
@@ -121,7 +127,7 @@ PRUNER: dict[str, list[Any]] = {
     "min_keep": [*COUNTS, 0.0, 1.0],
     "compensate": FLAGS,
     "regrow": [*SHARES, 0, 0.0, compress.Regrowth],
-    "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard()],
+    "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard(), of_another()],
     "seed": [*NUMBERLESS, None, 1.5, 1 << 80],
     "mask_gradients": FLAGS,
     "start": FLAGS,
@@ -155,9 +161,9 @@ def refusal(option: str, value: object, call: Callable[[], object]) -> str:
 NAMES = {
     "targets": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width"),
     "wanted": ("weights", "nodes"),
-    "example": ("example",),
+    "example": ("example", "batch size", "an input of shape"),
     "regrow": ("regrow", "Regrowth"),
-    "path": ("path", "file", "3"),
+    "path": ("path", "file", "must end in .safetensors"),
     "keep": ("keep", "layer", "mask"),
 }
 """What the text may call an option, where it is not its name: a pattern may be the wrong one of several targets."""
@@ -307,12 +313,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "weights": (
         lambda wanted, **how: compress.weights(wanted, **how),
         {"wanted": "*"},
-        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""], "bias": FLAGS},
+        {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""], "bias": FLAGS},
     ),
     "nodes": (
         lambda wanted, **how: compress.nodes(wanted, **how),
         {"wanted": "*"},
-        {"wanted": TARGETS[:8] + [b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
+        {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
     ),
     "slim": (
         compress.slim,
@@ -482,3 +488,31 @@ def test_all_public_names_are_covered() -> None:
     }
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
     assert exported == set(compress.export.__all__)
+
+
+# --- what a pruner is called with afterwards ---
+
+
+@pytest.mark.parametrize("state", [None, 3, "x", [], {}, {"targets": ["0.weight"]}])
+def test_a_state_that_is_none(state: Any) -> None:
+    pruner = compress.Pruner(network(), "*", sparsity=0.5, removal=compress.Soft(steps=3), start=False)
+    with pytest.raises(InputError, match="state"):
+        pruner.load_state_dict(state)
+
+
+def test_a_state_of_another_pruner() -> None:
+    saved = compress.Pruner(network(), "0.*", sparsity=0.5, removal=compress.Soft(steps=3)).state_dict()
+    for target, steps in (("2.*", 3), ("0.*", 4)):
+        pruner = compress.Pruner(network(), target, sparsity=0.5, removal=compress.Soft(steps=steps), start=False)
+        with pytest.raises(InputError, match="this state is of another run"):
+            pruner.load_state_dict(saved)
+
+
+def test_nothing_after_the_end() -> None:
+    pruner = compress.Pruner(network(), "*", sparsity=0.5)
+    pruner.finalize()
+    pruner.finalize()  # a second time does nothing
+    with pytest.raises(InputError, match=r"step after finalize\(\)"):
+        pruner.step()
+    with pytest.raises(InputError, match=r"load_state_dict after finalize\(\)"):
+        pruner.load_state_dict({})

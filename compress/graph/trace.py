@@ -74,17 +74,17 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     return Trace(recorder.graph, recorder.constants)
 
 
-def require_network(model: object) -> None:
-    """Raise InputError unless it is a network."""
+def require_network(model: object, what: str = "model") -> None:
+    """Raise InputError unless it is a network; `what` is the argument's name."""
     if not isinstance(model, nn.Module):
-        raise InputError(f"model: found {shown(model)}; expected a network, an object of torch.nn.Module")
+        raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
 
 
 def require_example(example: object) -> None:
     """Raise InputError unless it is an input [N, ...] of a network."""
     if not isinstance(example, Tensor):
         raise InputError(
-            f"example: found {shown(example)}; expected an input [N, ...] that the network runs on, a tensor"
+            f"example: found {shown(example)}; expected a tensor [N, ...] that the network runs on"
         )
     if example.ndim == 0 or example.shape[0] == 0:
         raise InputError(f"example: its shape is {list(example.shape)}; it needs a batch dimension with a row")

@@ -69,7 +69,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         Raises:
             TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
         """
-        require_network(module)
+        require_network(module, "module")
         check("name", name, str)
         check("fades", fades, bool)
         check("mask_gradients", mask_gradients, bool)
@@ -277,5 +277,5 @@ def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     parameter = module._parameters.get(name)
     if parameter is None:
         known = ", ".join(key for key, value in module._parameters.items() if value is not None)
-        raise TargetError(f"{kind} has no parameter {name!r}; it has {known or 'none of its own'}")
+        raise TargetError(f"name: {kind} has no parameter {name!r}; it has {known or 'none of its own'}")
     return parameter
