@@ -108,6 +108,15 @@ def require_word(what: str, value: object, words: Iterable[str]) -> None:
     raise InputError(f"{what}: found {value!r}; there is {', '.join(known)}{hint}")
 
 
+def shown(value: object) -> str:
+    """What was found, for an error text: a number or a word as it is, a class by its name, of anything else its kind."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)[:80]
+    return f"an object of {type(value).__name__}"
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """How a message that `word` is unknown ends: with the option that is spelled most like it, if one is."""
     close = difflib.get_close_matches(word, list(options), n=1)

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from compress.documents import Timed
 from compress.errors import InputError
 from compress.export.onnx_reading import let_go, onnx_size, read_onnx
+from compress.files.atomic import require_path
 from compress.files.foreign import confined, reading, reason
+from compress.options import check, shown
 from compress.results import LatencyResult
 
 _PATIENCE = 10
@@ -115,11 +117,19 @@ def measure(
     Raises:
         InputError: a file is missing, is no ONNX model, or cannot take such a batch; no files; numbers below 1.
     """
-    if not files or not batch_sizes or min(*batch_sizes, threads, rounds) < 1:
-        raise InputError(
-            f"nothing to time: {len(files)} files, batch sizes {list(batch_sizes)}, {threads} threads, {rounds} rounds"
-        )
-    for file in files.values():
+    if not isinstance(files, Mapping) or not files:
+        raise InputError(f"files: found {shown(files)}; expected a dict of models' names and paths, with one at least")
+    if not isinstance(batch_sizes, list | tuple) or not batch_sizes:
+        raise InputError(f"batch_sizes: found {shown(batch_sizes)}; expected a list of sizes, such as [1, 32]")
+    for size in batch_sizes:
+        check("batch_sizes", size, int, ge=1)
+    check("threads", threads, int, ge=1)
+    check("rounds", rounds, int, ge=1)
+    check("seconds", seconds, float, ge=0)
+    check("seed", seed, int, ge=0)
+    for name, file in files.items():
+        check("files, a name", name, str)
+        require_path("files", file)
         require_file(file)
         let_go(read_onnx(file))  # what onnxruntime itself opens of other files differs from version to version
     sessions = {name: open_session(path, threads) for name, path in files.items()}

@@ -12,9 +12,9 @@ from torch.export import ExportedProgram
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
-from compress.export.program_file import quiet, trace
-from compress.export.weights_file import require_plain
-from compress.files.atomic import atomic
+from compress.export.program_file import quiet, require_arguments, trace
+from compress.export.weights_file import require_metadata
+from compress.files.atomic import atomic, require_path
 from compress.proof import prove_file
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def onnx(
         ProofError: onnxruntime computes something else; the file is not kept.
         OutputError: the file cannot be written.
     """
-    require_plain(model)
+    require_arguments(model, path, example, tolerance, program)
+    require_metadata(metadata)
     graph = _convert(model, program or trace(model, example))
     return _write(graph, model, Path(path), example, metadata or {}, tolerance)
 
@@ -76,7 +77,9 @@ def with_weights(
     Raises:
         InputError: `source` is no ONNX file; else as `onnx`.
     """
-    require_plain(model)
+    require_arguments(model, path, example, tolerance)
+    require_metadata(metadata)
+    require_path("source", source)
     graph = read_onnx(source)
     try:
         _replace_weights(graph, model)

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from compress.errors import CheckpointError, UnsupportedModelError
+from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.weights_file import require_plain
-from compress.files.atomic import archive, atomic
+from compress.files.atomic import archive, atomic, require_path
+from compress.graph.trace import require_example, require_network
+from compress.options import check, shown
 from compress.proof import prove_file
 
 
@@ -45,7 +47,7 @@ def pt2(
         ProofError: the file computes something else; it is not kept.
         OutputError: the file cannot be written.
     """
-    require_plain(model)
+    require_arguments(model, path, example, tolerance, program)
     program = program or trace(model, example)
     with atomic(path) as temporary:
         # Given a path, torch.export.save would write the temporary file's name into the archive.
@@ -54,6 +56,22 @@ def pt2(
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
         return prove_file(model, module, example, tolerance, f"the program {path}")
+
+
+def require_arguments(model: object, path: object, example: object, tolerance: object, program: object = None) -> None:
+    """Refuse what cannot become a file.
+
+    Raises:
+        InputError: see `require_plain`; or an argument is something else than it must be.
+    """
+    require_network(model)
+    require_path("path", path)
+    require_example(example)
+    check("tolerance", tolerance, float, ge=0)
+    if program is not None and not isinstance(program, ExportedProgram):
+        raise InputError(f"program: found {shown(program)}; expected what trace(model, example) gives")
+    assert isinstance(model, nn.Module)
+    require_plain(model)
 
 
 def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
@@ -67,6 +85,7 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
         UnsupportedModelError: torch.export cannot trace it, or its output is not one tensor.
     """
     require_plain(model)
+    require_example(example)
     # Two rows, since torch.export takes a size of 1 for a constant. Zeros, since the file keeps the inputs.
     inputs = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
     try:
@@ -111,6 +130,7 @@ def read_program(path: str | os.PathLike[str]) -> nn.Module:
         UnsupportedModelError: it was exported in training mode, for one size of the batch, or has several inputs or
             outputs.
     """
+    require_path("path", path)
     program = load_program(path)
     _require_usable(program, path)
     module = runnable(program)

@@ -8,7 +8,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, OutputError
+from compress.files.atomic import require_path
 from compress.files.checkpoint import write_weights
+from compress.graph.trace import require_network
+from compress.options import shown
 from compress.slimming.edits import edits_to_json
 
 
@@ -24,6 +27,8 @@ def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Map
         OutputError: `path` does not end in .safetensors, or cannot be written.
     """
     require_plain(model)
+    require_path("path", path)
+    require_metadata(metadata)
     if Path(path).suffix != ".safetensors":
         raise OutputError(f"{path} must end in .safetensors")
     edits = getattr(model, "shape_edits", ())
@@ -34,6 +39,13 @@ def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Map
     )
 
 
+def require_metadata(metadata: object) -> None:
+    """Raise InputError unless it is text by key, or None."""
+    text = isinstance(metadata, Mapping) and all(isinstance(each, str) for item in metadata.items() for each in item)
+    if metadata is not None and not text:
+        raise InputError(f"metadata: found {shown(metadata)}; expected a dict of text by key")
+
+
 def require_plain(model: nn.Module) -> None:
     """Refuse a model that is not ready to become a file.
 
@@ -41,6 +53,7 @@ def require_plain(model: nn.Module) -> None:
         InputError: it has pruning hooks, so that a file would hold `weight_orig` and `weight_mask`, twice the size; or
             it is not on the CPU, so that a file would run nowhere else.
     """
+    require_network(model)
     if prune.is_pruned(model):
         raise InputError(
             f"{type(model).__name__} still has pruning masks beside its weights: "

@@ -6,6 +6,7 @@ gets a hint. What may be wrong with an option follows from its kind, and a new o
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -38,6 +39,12 @@ def other() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
 
 
+def of_another() -> compress.Pruner:
+    pruner = compress.Pruner(other(), "*", sparsity=0.5)
+    pruner.finalize()
+    return pruner
+
+
 # --- what an option of each kind must not be ---
 
 WORDLESS = [3, 0.5, True, [], {}, str, b"layer"]
@@ -48,7 +55,7 @@ FLAGS = [0, 1, "yes", "False", None, [], bool]
 MODELS = ["model.pt", None, 3, nn.Linear, {"weight": EXAMPLE}, [network()]]
 EXAMPLES = [
     *(None, 3, "x", [1.0, 2.0], np.zeros((2, 6)), Tensor, (), {}),
-    *(torch.tensor(3.0), torch.zeros(0, 6), torch.zeros(2, 7), torch.zeros(2, 6, dtype=torch.int64)),
+    *(torch.tensor(3.0), torch.zeros(0, 6), torch.zeros(2, 7)),
 ]
 TOLERANCES = ["1e-5", None, True, NAN, INFINITE, -1.0, [1e-5], float]
 FUNCTIONS = ["cross_entropy", 3, nn.CrossEntropyLoss, [], {}]
@@ -120,10 +127,11 @@ PRUNER: dict[str, list[Any]] = {
     "min_keep": [*COUNTS, 0.0, 1.0],
     "compensate": FLAGS,
     "regrow": [*SHARES, 0, 0.0, compress.Regrowth],
-    "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard()],
+    "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard(), of_another()],
     "seed": [*NUMBERLESS, None, 1.5, 1 << 80],
     "mask_gradients": FLAGS,
     "start": FLAGS,
+    "traced": [3, "x", [], compress.couplings],
 }
 """Each option of `Pruner`."""
 
@@ -153,9 +161,9 @@ def refusal(option: str, value: object, call: Callable[[], object]) -> str:
 NAMES = {
     "targets": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width"),
     "wanted": ("weights", "nodes"),
-    "example": ("example",),
+    "example": ("example", "batch size", "an input of shape"),
     "regrow": ("regrow", "Regrowth"),
-    "path": ("path", "file", "3"),
+    "path": ("path", "file", "must end in .safetensors"),
     "keep": ("keep", "layer", "mask"),
 }
 """What the text may call an option, where it is not its name: a pattern may be the wrong one of several targets."""
@@ -263,15 +271,19 @@ def test_every_word_and_bound_has_been_tried() -> None:
 # --- the other public functions and classes ---
 
 
-def saved(folder: Path) -> Path:
-    path = folder / "model.safetensors"
-    compress.export.safetensors(network(), path)
-    return path
+@dataclass(frozen=True)
+class Made:
+    """An argument that is made for each call: from an empty folder, and from one with files of the network."""
+
+    make: Callable[[Path, Path], Any]
 
 
-def timed(folder: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    compress.export.safetensors(network(), folder / "model.safetensors")
     compress.export.onnx(network(), folder / "model.onnx", EXAMPLE)
-    return {"model": folder / "model.onnx"}
+    return folder
 
 
 class Accelerator:
@@ -310,7 +322,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     ),
     "slim": (
         compress.slim,
-        {"model": lambda folder: network(), "example": EXAMPLE},
+        {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
         {
             "model": MODELS,
             "example": EXAMPLES,
@@ -321,12 +333,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     ),
     "couplings": (
         compress.couplings,
-        {"model": lambda folder: network(), "example": EXAMPLE},
+        {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
         {"model": MODELS, "example": EXAMPLES},
     ),
     "load": (
         compress.load,
-        {"path": saved, "model": network},
+        {"path": Made(lambda folder, files: files / "model.safetensors"), "model": network},
         {
             "path": PATHS,
             "model": ["model", None, 3, network(), nn.Linear, lambda: None, lambda: 1 / 0, {}, {"weight": EXAMPLE}],
@@ -335,7 +347,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "SoftPruningMethod.apply": (
         compress.SoftPruningMethod.apply,
         {
-            "module": lambda folder: nn.Linear(3, 2),
+            "module": Made(lambda folder, files: nn.Linear(3, 2)),
             "name": "weight",
             "keep": torch.ones(2, 3, dtype=torch.bool),
         },
@@ -358,7 +370,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "TrainingLength": (
         compress.TrainingLength,
         {"total": 12, "per_epoch": 4},
-        {"total": LENGTHS, "per_epoch": [*LENGTHS, 0]},
+        {"total": LENGTHS, "per_epoch": LENGTHS},
     ),
     "TrainingLength.steps": (
         lambda **how: compress.TrainingLength(12, 4).steps(**how),
@@ -368,40 +380,48 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "AcceleratePruning": (
         compress.AcceleratePruning,
         {
-            "accelerator": lambda folder: Accelerator(),
-            "model": lambda folder: network(),
-            "make": lambda folder: lambda model, loop: compress.Pruner(model, sparsity=0.5),
+            "accelerator": Made(lambda folder, files: Accelerator()),
+            "model": Made(lambda folder, files: network()),
+            "make": lambda model, loop: compress.Pruner(model, sparsity=0.5),
             "batches": 4,
         },
         {"make": [*MAKES, lambda: None, lambda model, loop: None], "batches": LENGTHS, "epochs": [*LENGTHS, 0, None]},
     ),
     "export.onnx": (
         compress.export.onnx,
-        {"model": lambda folder: network(), "path": lambda folder: folder / "x.onnx", "example": EXAMPLE},
+        {
+            "model": Made(lambda folder, files: network()),
+            "path": Made(lambda folder, files: folder / "x.onnx"),
+            "example": EXAMPLE,
+        },
         {**EXPORTED, "metadata": METADATA},
     ),
     "export.pt2": (
         compress.export.pt2,
-        {"model": lambda folder: network(), "path": lambda folder: folder / "x.pt2", "example": EXAMPLE},
+        {
+            "model": Made(lambda folder, files: network()),
+            "path": Made(lambda folder, files: folder / "x.pt2"),
+            "example": EXAMPLE,
+        },
         EXPORTED,
     ),
     "export.safetensors": (
         compress.export.safetensors,
-        {"model": lambda folder: network(), "path": lambda folder: folder / "x.safetensors"},
+        {"model": Made(lambda folder, files: network()), "path": Made(lambda folder, files: folder / "x.safetensors")},
         {"model": MODELS, "path": [*PATHS, "model.pt", ""], "metadata": METADATA},
     ),
     "export.trace": (
         compress.export.trace,
-        {"model": lambda folder: network(), "example": EXAMPLE},
+        {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
         {"model": MODELS, "example": EXAMPLES},
     ),
     "export.read_program": (compress.export.read_program, {"path": "x.pt2"}, {"path": PATHS}),
     "export.with_weights": (
         compress.export.with_weights,
         {
-            "source": lambda folder: timed(folder)["model"],
-            "model": lambda folder: network(),
-            "path": lambda folder: folder / "x.onnx",
+            "source": Made(lambda folder, files: files / "model.onnx"),
+            "model": Made(lambda folder, files: network()),
+            "path": Made(lambda folder, files: folder / "x.onnx"),
             "example": EXAMPLE,
         },
         {
@@ -415,7 +435,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     ),
     "export.measure": (
         compress.export.measure,
-        {"files": timed, "rounds": 1, "seconds": 0.01},
+        {"files": Made(lambda folder, files: {"model": files / "model.onnx"}), "rounds": 1, "seconds": 0.01},
         {
             "files": [None, 3, [], {}, "model.onnx", {"x": 3}, {3: "x.onnx"}, {"x": None}],
             "batch_sizes": [None, 3, [], "1", [0], [1.5], [True], [-1], [None], {}],
@@ -432,17 +452,22 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
 @pytest.mark.parametrize(
     ("name", "option", "value"), [case for name, (_, _, wrong) in CALLS.items() for case in cases(wrong, name=name)]
 )
-def test_options_of_functions(name: str, option: str, value: Any, tmp_path: Path) -> None:
+def test_options_of_functions(name: str, option: str, value: Any, tmp_path: Path, files: Path) -> None:
+    """Nothing is written before the mistake is found."""
     call, usual, _ = CALLS[name]
-    how = {
-        key: made(tmp_path)
-        if (inspect.isfunction(made) and key != "model") or (inspect.isfunction(made) and made is not network)
-        else made
-        for key, made in usual.items()
-    }
-    before = set(tmp_path.rglob("*"))
+    how = {key: given.make(tmp_path, files) if isinstance(given, Made) else given for key, given in usual.items()}
     refusal(option, value, lambda: call(**how | {option: value}))
-    assert set(tmp_path.rglob("*")) == before  # nothing is written
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_calls_are_right_without_the_wrong_word(name: str, tmp_path: Path, files: Path) -> None:
+    if name == "export.read_program":
+        compress.export.pt2(network(), tmp_path / "x.pt2", EXAMPLE)
+        compress.export.read_program(tmp_path / "x.pt2")
+        return
+    call, usual, _ = CALLS[name]
+    call(**{key: given.make(tmp_path, files) if isinstance(given, Made) else given for key, given in usual.items()})
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -463,3 +488,31 @@ def test_all_public_names_are_covered() -> None:
     }
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
     assert exported == set(compress.export.__all__)
+
+
+# --- what a pruner is called with afterwards ---
+
+
+@pytest.mark.parametrize("state", [None, 3, "x", [], {}, {"targets": ["0.weight"]}])
+def test_a_state_that_is_none(state: Any) -> None:
+    pruner = compress.Pruner(network(), "*", sparsity=0.5, removal=compress.Soft(steps=3), start=False)
+    with pytest.raises(InputError, match="state"):
+        pruner.load_state_dict(state)
+
+
+def test_a_state_of_another_pruner() -> None:
+    saved = compress.Pruner(network(), "0.*", sparsity=0.5, removal=compress.Soft(steps=3)).state_dict()
+    for target, steps in (("2.*", 3), ("0.*", 4)):
+        pruner = compress.Pruner(network(), target, sparsity=0.5, removal=compress.Soft(steps=steps), start=False)
+        with pytest.raises(InputError, match="this state is of another run"):
+            pruner.load_state_dict(saved)
+
+
+def test_nothing_after_the_end() -> None:
+    pruner = compress.Pruner(network(), "*", sparsity=0.5)
+    pruner.finalize()
+    pruner.finalize()  # a second time does nothing
+    with pytest.raises(InputError, match=r"step after finalize\(\)"):
+        pruner.step()
+    with pytest.raises(InputError, match=r"load_state_dict after finalize\(\)"):
+        pruner.load_state_dict({})

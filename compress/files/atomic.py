@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from compress.errors import OutputError
+from compress.errors import InputError, OutputError
+from compress.options import shown
+
+
+def require_path(what: str, path: object) -> None:
+    """Raise InputError unless it is the name of a file."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InputError(f"{what}: found {shown(path)}; expected the path of a file")
+
 
 TEMPORARY = re.compile(r"\.softprune-[0-9a-f]{32}(\.\w+)?")
 """What drafts are called that a killed process may leave; nothing reads them."""

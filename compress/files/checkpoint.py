@@ -16,10 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CheckpointError, OutputError
-from compress.files.atomic import archive, atomic
+from compress.errors import CheckpointError, CompressError, InputError, OutputError
+from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reading
 from compress.files.pickled import StrangePickleError, require_cheap
+from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
 
 _RESAVE = 'torch.save(model.state_dict(), "model.pt")'
@@ -150,7 +151,23 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
     Raises:
         CheckpointError: the file is unreadable or does not fit the network.
     """
-    return rebuild(read_weights(path), model, str(path))
+    require_path("path", path)
+    if not callable(model) or isinstance(model, nn.Module):
+        raise InputError(f"model: found {shown(model)}; expected what builds the network, such as its class")
+    return rebuild(read_weights(path), lambda: _built(model), str(path))
+
+
+def _built(model: Callable[[], nn.Module]) -> nn.Module:
+    """What the user's function builds."""
+    try:
+        network = model()
+    except CompressError:
+        raise
+    except Exception as error:  # a function of the user's own may raise anything
+        raise InputError(f"model: it failed, called without arguments: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model: it built {shown(network)}; expected a network, an object of torch.nn.Module")
+    return network
 
 
 def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn.Module:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compress.errors import InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.graph.dimensions import BATCH
+from compress.options import shown
 
 _META = torch.device("meta")
 _ATEN = torch.ops.aten
@@ -80,18 +81,16 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
     return Trace(recorder.graph, recorder.constants)
 
 
-def require_network(model: object) -> None:
-    """Raise InputError unless it is a network."""
+def require_network(model: object, what: str = "model") -> None:
+    """Raise InputError unless it is a network; `what` is the argument's name."""
     if not isinstance(model, nn.Module):
-        found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise InputError(f"model: found {found}; expected a network, an object of torch.nn.Module")
+        raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
 
 
 def require_example(example: object) -> None:
     """Raise InputError unless it is an input [N, ...] of a network."""
     if not isinstance(example, Tensor):
-        found = "none" if example is None else type(example).__name__
-        raise InputError(f"example: found {found}; expected an input [N, ...] that the network runs on, a tensor")
+        raise InputError(f"example: found {shown(example)}; expected a tensor [N, ...] that the network runs on")
     if example.ndim == 0 or example.shape[0] == 0:
         raise InputError(f"example: its shape is {list(example.shape)}; it needs a batch dimension with a row")
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from compress.loops.pruning import Maker, Pruning, TrainingLength
+from compress.options import check
 from compress.remove.pruner import Pruner
 
 
@@ -47,6 +48,8 @@ class AcceleratePruning:
         Raises:
             InputError: the loop is too short for the removal.
         """
+        check("batches", batches, int | None, ge=1)
+        check("epochs", epochs, int, ge=1)
         self._accelerator, self._pruning = accelerator, Pruning(make)
         per_epoch = None if batches is None else math.ceil(batches / accelerator.gradient_accumulation_steps)
         loop = TrainingLength(None if per_epoch is None else per_epoch * epochs, per_epoch)

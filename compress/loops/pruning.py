@@ -1,5 +1,6 @@
 """A pruner that is made, stepped, saved and finished by somebody else's loop."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from compress.duration import Duration
 from compress.errors import InputError
 from compress.loops.plain_names import PlainNames
+from compress.options import check, shown
 from compress.remove.masks import fold
 from compress.remove.pruner import Pruner
 from compress.select.choose import LayerCollapseWarning
@@ -23,18 +25,23 @@ class TrainingLength:
     total: int | None
     per_epoch: int | None
 
+    def __post_init__(self) -> None:
+        check("total", self.total, int | None, ge=0)
+        check("per_epoch", self.per_epoch, int | None, ge=0)
+
     def steps(self, span: int | str) -> int:
         """So many optimizer steps: 1000, "1000 steps", or "3 epochs".
 
         Raises:
             InputError: it is neither, or epochs where the loop's loader has no length.
         """
+        check("span", span, int | str, ge=0)
         if isinstance(span, int):
             return span
         try:
             duration = Duration.parse(span)
         except ValueError as error:
-            raise InputError(f"the removal's length: {error}") from error
+            raise InputError(f"span, the removal's length: {error}") from error
         if duration.unit == "epochs" and self.per_epoch is None:
             raise InputError(
                 f"{span!r}: the training loader has no length, so that an epoch has no number of steps; give steps, "
@@ -56,6 +63,12 @@ class Pruning:
     """
 
     def __init__(self, make: Maker) -> None:
+        if not callable(make) or isinstance(make, type):
+            raise InputError(f"make: found {shown(make)}; expected a function of the model and its training's length")
+        try:
+            inspect.signature(make).bind(None, None)
+        except TypeError as error:
+            raise InputError(f"make: it takes the model and its training's length: {error}") from error
         self._make = make
         self._saved: dict[str, Any] | None = None  # of an earlier run, to go on from
         self._final: dict[str, Any] = {}
@@ -78,6 +91,8 @@ class Pruning:
             if saved:  # what is chosen now is not what goes
                 warnings.simplefilter("ignore", LayerCollapseWarning)
             pruner = self._make(model, loop)
+        if not isinstance(pruner, Pruner):
+            raise InputError(f"make: it gave {shown(pruner)}; expected a compress.Pruner")
         self._names = _names(pruner, model)
         try:
             if saved:

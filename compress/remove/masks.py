@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.hooks import RemovableHandle
 
-from compress.errors import TargetError
+from compress.errors import InputError, TargetError
+from compress.graph.trace import require_network
+from compress.options import check, shown
 from compress.select.gradients import requiring_grad
 
 
@@ -67,7 +69,13 @@ class SoftPruningMethod(prune.BasePruningMethod):
         Raises:
             TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
         """
+        require_network(module, "module")
+        check("name", name, str)
+        check("fades", fades, bool)
+        check("mask_gradients", mask_gradients, bool)
         parameter = _prunable(module, name)
+        if not isinstance(keep, Tensor):
+            raise InputError(f"keep: found {shown(keep)}; expected a bool tensor, True = keep")
         if keep.shape != parameter.shape or keep.dtype != torch.bool:
             raise TargetError(
                 f"the mask for {name!r} of {type(module).__name__} is {keep.dtype} {tuple(keep.shape)}; "
@@ -277,5 +285,5 @@ def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     parameter = module._parameters.get(name)
     if parameter is None:
         known = ", ".join(key for key, value in module._parameters.items() if value is not None)
-        raise TargetError(f"{kind} has no parameter {name!r}; it has {known or 'none of its own'}")
+        raise TargetError(f"name: {kind} has no parameter {name!r}; it has {known or 'none of its own'}")
     return parameter

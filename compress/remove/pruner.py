@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.graph.trace import require_network
 from compress.graph.traced_once import TracedOnce
-from compress.options import check
+from compress.options import check, shown
 from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
 from compress.select.criteria import Criterion
@@ -109,7 +110,8 @@ class Pruner(Remover):
             TargetError: targets that do not exist, are shared, or are pruned already.
             UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
-        how, self._before = removal_of(removal), _earlier(earlier)
+        require_network(model)
+        how, self._before = removal_of(removal), _earlier(model, earlier)
         check("mask_gradients", mask_gradients, bool)
         check("compensate", compensate, bool)
         check("start", start, bool)
@@ -214,12 +216,15 @@ def _refuse(wrong: bool, why: str) -> None:
         raise InputError(why)
 
 
-def _earlier(earlier: object) -> Pruned:
+def _earlier(model: nn.Module, earlier: object) -> Pruned:
     if earlier is None:
         return Pruned()
     if isinstance(earlier, Pruner):
         _refuse(not earlier._finalized, "earlier: this pruner is still at work; call its finalize() first")
-        return earlier.pruned
+        earlier = earlier.pruned
     if isinstance(earlier, Pruned):
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        wrong = [name for name, mask in earlier.keep.items() if shapes.get(name) != mask.shape]
+        _refuse(bool(wrong), f"earlier: it pruned another network, or this one has changed since: {', '.join(wrong)}")
         return earlier
-    raise InputError(f"earlier: found {type(earlier).__name__}; expected a Pruner of the same model, or its `pruned`")
+    raise InputError(f"earlier: found {shown(earlier)}; expected a Pruner of the same model, or its `pruned`")

@@ -10,7 +10,7 @@ from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.traced_once import TracedOnce
-from compress.options import check, require_word
+from compress.options import check, require_word, shown
 from compress.select.amount import Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.choose import require_min_keep
@@ -265,7 +265,7 @@ def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
 def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
     """The masks by coupling. Raises InputError and TargetError: they do not fit."""
     if not isinstance(keep, Mapping):
-        raise InputError(f"keep: found {type(keep).__name__}; of nodes it is a dict of layers and their masks")
+        raise InputError(f"keep: found {shown(keep)}; of nodes it is a dict of layers and their masks")
     found: Keep = {}
     for layer, mask in keep.items():
         if not isinstance(layer, str):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.graph.trace import require_example, require_network
 from compress.graph.traced_once import TracedOnce
-from compress.options import check
+from compress.options import check, shown
 from compress.select.amount import Amount
 from compress.select.criteria import Criterion, criterion_of
 from compress.select.node_selection import NodeSelection
@@ -56,13 +56,15 @@ def selection_of(
     require_source(batches, loss)
     check("seed", seed, int, ge=-(2**63), lt=2**64)  # what torch takes
     check("multiple_of", multiple_of, int, ge=1)
+    if traced is not None and not isinstance(traced, TracedOnce):
+        raise InputError(f"traced: found {shown(traced)}; expected an object of TracedOnce")
     scoring = Scoring(model, generator_of(seed), batches, loss)
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
     if example is not None or isinstance(target, Nodes):
         require_example(example)
     if isinstance(target, Nodes):
         assert example is not None
-        if regrow is not None:
+        if _regrowth(regrow) is not None:
             raise InputError("regrow is for weights, and the target is nodes, which stay chosen")
         return NodeSelection(
             target,

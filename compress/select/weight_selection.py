@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
-from compress.options import require_word
+from compress.options import require_word, shown
 from compress.select import gradients
 from compress.select.amount import BUDGETS, Amount, WeightScope, shares_of
 from compress.select.choose import choose, require_min_keep
@@ -177,7 +177,7 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
             raise InputError(f"keep: found masks for {', '.join(map(str, keep))}; the targets are {', '.join(names)}")
         keep = [keep[name] for name in names]
     if not isinstance(keep, list | tuple):
-        raise InputError(f"keep: found {type(keep).__name__}; expected a list of masks, or a dict of names and masks")
+        raise InputError(f"keep: found {shown(keep)}; expected a list of masks, or a dict of names and masks")
     if len(keep) != len(targets):
         raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
     for mask, target in zip(keep, targets, strict=True):

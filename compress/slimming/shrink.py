@@ -10,7 +10,8 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import tensors_of
+from compress.graph.trace import require_example, require_network, tensors_of
+from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
@@ -51,6 +52,8 @@ def slim(
             or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
+    _require_arguments(model, tolerance, optimizer, known)
+    require_example(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     known = known or couplings(model, example)
@@ -72,6 +75,24 @@ def slim(
         prove_same(model, small, _inputs(example), allowed)
     _carry_over(optimizer, model, small, kept)
     return small
+
+
+def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
+    """Raise InputError where one is something else than it must be."""
+    require_network(model)
+    assert isinstance(model, nn.Module)
+    check("tolerance", tolerance, float, ge=0)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"optimizer: found {shown(optimizer)}; expected an object of torch.optim.Optimizer")
+    if optimizer is not None:
+        trained = {entry for group in optimizer.param_groups for entry in group["params"]}
+        if not trained & set(model.parameters()):
+            raise InputError("optimizer: it trains none of the model's parameters")
+    if known is not None and not isinstance(known, Couplings):
+        raise InputError(f"known: found {shown(known)}; expected couplings(model, example)")
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if known is not None and known.shapes != shapes:
+        raise InputError("known: these couplings are of another network")
 
 
 def cuttable(model: nn.Module, known: Couplings) -> dict[str, int]:
