@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.array_files import read_idx
-from compress.data.reading import reason, require_regular
+from compress.data.reading import require_regular
 from compress.errors import DataError
 from compress.files.atomic import remove
+from compress.files.foreign import reason
 
 Arrays = tuple[NDArray[Any], Any]
 """Images and their labels."""

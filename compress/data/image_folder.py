@@ -9,8 +9,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from compress.data.reading import boundary, kind
+from compress.data.reading import boundary
 from compress.errors import DataError
+from compress.files.bounded import kind
 
 LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What Windows and macOS put into folders, beside names that begin with a dot."""

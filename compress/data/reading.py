@@ -8,18 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from compress.errors import CompressError, DataError
-
-LONGEST_REASON = 200
-"""Characters of a library's own words in an error; some quote what they have read."""
-
-KINDS = {
-    stat.S_IFLNK: "a link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+from compress.files.bounded import kind
+from compress.files.foreign import reason
 
 
 @contextmanager
@@ -37,13 +27,6 @@ def boundary(path: str | Path, what: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) and error.filename == str(path):
             raise DataError(f"{path} does not exist.") from error
         raise DataError(f"{path} is not a readable {what} ({reason(error)}).") from error
-
-
-def reason(error: BaseException) -> str:
-    """The library's words on one line, or the error's name where it has none."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    words = " ".join(said.split()) or type(error).__name__
-    return words if len(words) <= LONGEST_REASON else f"{words[: LONGEST_REASON - 3]}..."
 
 
 @contextmanager
@@ -70,7 +53,3 @@ def require_regular(path: str | Path, mode: int) -> None:
     """Raise DataError unless `mode`, of `os.stat`, is that of a regular file."""
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is {kind(mode)}; only regular files are read. Put a copy of the file there.")
-
-
-def kind(mode: int) -> str:
-    return KINDS.get(stat.S_IFMT(mode), "not a regular file")

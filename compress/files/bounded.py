@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 MAX_DEPTH = 100
 """Of JSON: far more than any of our documents has, and far less than what Python's recursion bears."""
 
-_KINDS = {
+KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
@@ -18,6 +18,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def kind(mode: int) -> str:
+    """What a file of this mode, of `os.stat`, is, in words."""
+    return KINDS.get(stat.S_IFMT(mode), "not an ordinary file")
 
 
 def strange(path: Path, *, links: bool = True) -> str | None:
@@ -33,7 +38,7 @@ def strange(path: Path, *, links: bool = True) -> str | None:
         mode = os.stat(path, follow_symlinks=links).st_mode
     except FileNotFoundError:
         return None
-    return _KINDS.get(stat.S_IFMT(mode))
+    return KINDS.get(stat.S_IFMT(mode))
 
 
 def read_bytes(path: Path, most: int, *, links: bool = True) -> bytes:

@@ -34,17 +34,18 @@ SPEED = 10**7
 _SIGNATURE = re.compile(r"(?:(?:void|bool|\w+::\w+)[*&]* )?\w+(?:::[\w~]+)+\([^()]*\)")
 """Of a C++ function, as onnxruntime tells where it was."""
 
-_LONGEST = 400
+LONGEST = 400
 """Characters of another library's message that an error repeats."""
 
 
 def reason(error: BaseException) -> str:
     """What another library's error says, without the frames and files of its C++ code, on one line."""
-    text = str(error)[: 10 * _LONGEST]  # a file can make it as long as itself
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = said[: 10 * LONGEST]  # a file can make it as long as itself
     text = re.split(r"\nException raised from |\nC\+\+ CapturedTraceback|\nframe #\d", text)[0]
-    words = [word for word in text.split() if not re.search(r"/\S{1,200}\.(cc|cpp|h|hpp|cu)\b", word[:_LONGEST])]
+    words = [word for word in text.split() if not re.search(r"/\S{1,200}\.(cc|cpp|h|hpp|cu)\b", word[:LONGEST])]
     text = " ".join(_SIGNATURE.sub("", " ".join(words)).split())
-    return (text[:_LONGEST] + "..." if len(text) > _LONGEST else text) or type(error).__name__
+    return (text[:LONGEST] + "..." if len(text) > LONGEST else text) or type(error).__name__
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import TrainingData, require_classes, require_shape
 from compress.data.loaders import from_factory
-from compress.data.reading import reason
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
 from compress.files.checkpoint import load_weights, read_weights
+from compress.files.foreign import reason
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30

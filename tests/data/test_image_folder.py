@@ -112,7 +112,7 @@ def test_hard_links_are_files(folder: Path) -> None:
 
 
 SPECIAL: dict[str, tuple[Callable[[Path], None], str]] = {
-    "FIFO": (os.mkfifo if os.name == "posix" else lambda path: None, "is a FIFO"),
+    "FIFO": (os.mkfifo if os.name == "posix" else lambda path: None, "is a pipe"),
     "socket": (lambda path: bound(path), "is a socket"),
     "device": (lambda path: os.mknod(path, 0o20600, os.makedev(1, 5)), "is a device"),
 }

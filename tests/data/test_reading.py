@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.data.reading import LONGEST_REASON, boundary, opened
+from compress.data.reading import boundary, opened
 from compress.errors import CompressError, DataError, RunError
+from compress.files.foreign import LONGEST
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_our_own_errors_and_the_users_interruption_pass() -> None:
 def test_a_reason_is_short() -> None:
     with pytest.raises(DataError) as caught, boundary("a", "thing"):
         raise ValueError("x" * 100_000)
-    assert len(str(caught.value)) < LONGEST_REASON + 50
+    assert len(str(caught.value)) < LONGEST + 50
 
 
 def test_a_link_is_opened_only_where_that_is_allowed(tmp_path: Path) -> None:
@@ -55,5 +56,5 @@ def test_a_link_is_opened_only_where_that_is_allowed(tmp_path: Path) -> None:
         pass
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "to fifo").symlink_to("fifo")
-    with pytest.raises(DataError, match="is a FIFO"), opened(tmp_path / "to fifo", "thing", links=True):
+    with pytest.raises(DataError, match="is a pipe"), opened(tmp_path / "to fifo", "thing", links=True):
         pass
