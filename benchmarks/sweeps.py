@@ -29,6 +29,7 @@ from compress.run.building import build_model
 from compress.run.clock import Clock
 from compress.run.provenance import cpu_name
 from compress.sweep import cells, jobs
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis
 from compress.sweep.compare.cells import StageCell
 from compress.sweep.compare.grid import Grid, plan
@@ -104,7 +105,8 @@ def measured(grid: Grid, cache: Path, workers: int) -> dict[str, float]:
     queue = [jobs.Job(cell.key(basis), str(cell.seed), partial(run, cell, basis)) for cell in todo]
     began = time.time()
     done = sorted(
-        jobs.run(queue, cache, Workers(workers)).values(), key=lambda result: (result["process"], result["ended"])
+        jobs.run(queue, Cells(cache), Workers(workers)).values(),
+        key=lambda result: (result["process"], result["ended"]),
     )
     whole = time.time() - began
     by_worker = [list(mine) for _, mine in groupby(done, key=lambda result: result["process"])]

@@ -94,15 +94,23 @@ def latency() -> str:
 
 
 def training_step() -> str:
-    """A step with pruning beside one without."""
+    """A step with pruning beside one without, and beside one with torch's hooks."""
     found = measured("training_step")
     cases = found["steps"]
-    ways = list(next(iter(cases.values())))
-    rows = [(way, *(f"{ways_of[way]['ratio']:.3f}" for ways_of in cases.values())) for way in ways]
-    rows.append(("milliseconds without pruning", *(f"{of[ways[0]]['milliseconds']:.2f}" for of in cases.values())))
-    rows.append(("aim", *(f"{found['aims'][name]:.2f}" for name in cases)))
+    plain, hooks, *ways = next(iter(cases.values()))
+    rows = [
+        (
+            name,
+            f"{of[plain]['milliseconds']:.2f}",
+            f"{of[hooks]['ratio']:.3f}",
+            *(f"{of[way]['ratio']:.3f} ({of[way]['to_hooks']:.2f})" for way in ways),
+        )
+        for name, of in cases.items()
+    ]
+    titles = ("", "ms without pruning", hooks, *ways)
+    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
     growth = f"Pruner.step over the number of weights: exponent {found['growth']['exponent']:.2f}"
-    return table(("", *cases), rows, right=len(cases)) + conditions(found, growth)
+    return table(titles, rows, right=len(titles) - 1) + conditions(found, f"{machine}; {growth}")
 
 
 def selection() -> str:
@@ -291,6 +299,9 @@ FUZZED = {
     "change": "`--set`",
     "results": "results to card and tables",
     "page": "results to report.html",
+    "npz": "`.npz`, archive, headers and members",
+    "folder": "folders of images, six formats, links and FIFOs",
+    "cell": "finished cells of sweeps",
 }
 
 
@@ -338,6 +349,23 @@ def deaths() -> str:
     return table(("", ""), rows, right=1)
 
 
+def foreign() -> str:
+    """Folders of a user's in which `apply` was killed, and what is left of the user's."""
+    found = measured("reliability")["foreign"]
+    rows = [
+        ("folders, each with one or two processes", f"{found['rounds']:,}"),
+        ("processes killed by SIGKILL", f"{found['killed']:,}"),
+        ("processes that refused to begin or to go on", f"{found['refused']:,}"),
+        ("processes that finished", f"{found['finished']:,}"),
+        ("processes that ended otherwise, such as by SIGTERM", f"{found['ended']:,}"),
+        ("processes that left a state to go on from", f"{found['left a state to go on from']:,}"),
+        ("files, folders and links of the user's", f"{found['theirs']:,}"),
+        ("of them links", f"{found['links']:,}"),
+        ("of them lost or changed", f"{found['lost']:,}"),
+    ]
+    return table(("", ""), rows, right=1)
+
+
 def suite() -> str:
     """How the default suite went with each set of versions."""
     rows: list[tuple[str, ...]] = []
@@ -376,6 +404,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fuzzed": fuzzed,
     "networks": networks,
     "deaths": deaths,
+    "foreign": foreign,
     "suite": suite,
     **{f"rivals_{name}": partial(rivals, name) for name in EXPERIMENTS},
 }

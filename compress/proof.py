@@ -89,9 +89,9 @@ def random_inputs(example: Tensor, sizes: Iterable[int]) -> Iterator[Tensor]:
 
 def max_difference(a: Tensor, b: Tensor) -> float:
     """Largest |a - b|, computed in float64; infinite where the shapes differ or any value is not finite."""
-    if a.shape != b.shape:
+    if a.shape != b.shape or a.is_complex() != b.is_complex():
         return math.inf
-    difference = (a.detach().double() - b.detach().double()).abs()
+    difference = (_numbers(a) - _numbers(b)).abs()
     worst = float(difference.max()) if difference.numel() else 0.0
     return worst if math.isfinite(worst) else math.inf
 
@@ -112,6 +112,8 @@ def _difference(
         expected = _results(reference, given)
     except Exception as error:
         raise InputError(f"The network does not run on an input of shape {list(given.shape)}: {error}") from error
+    if not expected:
+        raise InputError("The network returns no tensor, so that there is nothing to compare.")
     try:
         found = _results(candidate, given)
     except Exception as error:
@@ -134,9 +136,15 @@ def _results(model: Callable[[Tensor], object], given: Tensor) -> Sequence[Tenso
     return [result for result in tree_leaves(model(given.clone())) if isinstance(result, Tensor)]
 
 
+def _numbers(tensor: Tensor) -> Tensor:
+    """In float64, the real and the imaginary part of complex ones beside each other."""
+    tensor = tensor.detach()
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
+
+
 def _scale(output: Tensor) -> float:
     """Largest magnitude; 1 where that is no scale: all zeros, or not finite."""
-    largest = float(output.detach().double().abs().max()) if output.numel() else 0.0
+    largest = float(_numbers(output).abs().max()) if output.numel() else 0.0
     return largest if 0 < largest < math.inf else 1.0
 
 

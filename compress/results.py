@@ -309,10 +309,23 @@ class Origin(TypedDict):
     data: UsedData
 
 
+class EvaluatedData(TypedDict):
+    samples: Positive
+    digest: Annotated[
+        str,
+        Limits(pattern="^[0-9a-f]{64}$"),
+        "Sum, modulo 2^256, of the BLAKE2b hashes (256 bits) of each sample's input and target as the networks are "
+        "given them; it does not depend on their order.",
+    ]
+
+
 class Outcome(TypedDict):
     """What a run has come to before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]
+    evaluated: Annotated[
+        EvaluatedData, "What dense, masked and slim were evaluated on, each of them the same: else the run fails."
+    ]
     parity: Annotated[Parity, "Largest absolute differences of outputs; a file that was not written has none."]
     warnings: list[Text]
 

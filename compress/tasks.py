@@ -49,14 +49,14 @@ def squared_error(output: Tensor, image: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy in nats, of `logits` [N, classes] (no softmax before it) and `labels` [N]; a scalar.
 
-    Raises DataError where a label is not below the number of logits.
+    Raises DataError where a label is negative, or not below the number of logits.
     """
     try:
         return F.cross_entropy(logits, labels)
     except IndexError as error:
         raise DataError(
-            f"The labels reach {int(labels.max())}, and the model has only the classes 0 to "
-            f"{logits.shape[1] - 1}; give it as many classes as the data set."
+            f"The labels reach from {int(labels.min())} to {int(labels.max())}, and the model has only the classes 0 "
+            f"to {logits.shape[1] - 1}; give it as many classes as the data set, which count from 0."
         ) from error
 
 

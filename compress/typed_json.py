@@ -4,9 +4,11 @@ What Python's types cannot say stands behind them in `Annotated`: text is a desc
 schema. What they cannot say of a TypedDict as a whole is said by `also`.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 Schema = dict[str, object]
 
@@ -98,14 +100,25 @@ def _of_typed_dict(described: type, definitions: dict[str, Schema]) -> Schema:
     }
 
 
+@cache
+def _validator(described: type) -> Any:
+    """A validator of jsonschema, for which numbers are those that a float can hold: JSON has 1e999 too."""
+    from jsonschema import Draft202012Validator, validators  # takes longer than all else of `compress report`
+
+    def finite(name: str) -> Callable[[object, Any], bool]:
+        return lambda _, value: usual.is_type(value, name) and abs(value) <= sys.float_info.max
+
+    usual = Draft202012Validator.TYPE_CHECKER
+    numbers = usual.redefine_many({name: finite(name) for name in ("number", "integer")})
+    return validators.extend(Draft202012Validator, type_checker=numbers)(schema(described, described.__name__))
+
+
 def first_mistake(document: object, described: type) -> str | None:
     """Where the document is not as the TypedDict has it, and why: "stages.0.steps: ..."; None where it is.
 
     Keys that the type does not have are none: they may be of a later version.
     """
-    from jsonschema import Draft202012Validator  # takes longer than all else of `compress report`
-
-    for error in Draft202012Validator(schema(described, described.__name__)).iter_errors(document):
+    for error in _validator(described).iter_errors(document):
         if error.validator == "additionalProperties" and error.validator_value is False:
             continue
         place, said = [*error.absolute_path], f": {error.message}"

@@ -4,17 +4,18 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
 from compress.errors import InputError, UnsupportedModelError
-from compress.export.onnx_reading import read_onnx
+from compress.export.onnx_reading import onnx_size, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
 from compress.files.checkpoint import Weights, read_weights
+from compress.files.foreign import confined, reason
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
@@ -29,17 +30,21 @@ Network = tuple[nn.Module, Tensor]
 """A network in evaluation mode, and an input [N, ...] for it."""
 
 
-def _unknown(weights: Weights) -> Network | None:
+def _unknown(weights: Weights) -> None:
     return None
 
 
 def inspect(
-    path: str | os.PathLike[str], network_of: Callable[[Weights], Network | None] = _unknown, *, trusted: bool = False
+    path: str | os.PathLike[str],
+    network_of: Callable[[Weights], Callable[[], Network | None] | None] = _unknown,
+    *,
+    trusted: bool = False,
 ) -> FileContents:
     """Describe a file of weights, a program or an ONNX model; it is read once.
 
     Args:
-        network_of: the network that weights belong to, with them in it; None where it is not known.
+        network_of: builds the network that weights belong to, with them in it, in a child process of bounded time and
+            memory; None where it is not known.
         trusted: let torch load a program, which may run code from the file (docs/security.md); else its tensors are
             read and its nodes and multiply-adds are not.
 
@@ -53,48 +58,55 @@ def inspect(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is {'a folder' if path.exists() else 'no file'}: name a file to look into")
-    found: LookedInto = {}
-    tensors: Iterable[tuple[str, Tensor]]
-    metadata: Mapping[str, str] = {}
-    per_layer: Mapping[str, int] = {}
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
-        tensors, metadata = weights.tensors.items(), weights.metadata
-        per_layer = _look_into(lambda: network_of(weights), found)
-    elif path.suffix == ".onnx":
-        graph = read_onnx(path)
-        tensors = _initializers(graph, path)
-        metadata = {_text(key): _text(value) for key, value in graph.metadata_props.items()}
-    elif path.suffix == ".pt2":
-        tensors = program_weights(path).items()
-        if trusted:
-            per_layer = _look_into(lambda: _runnable(load_program(path)), found)
-        else:
-            found["note"] = (
-                "its nodes and multiply-adds are not known: torch.export.load may run code from the file; where you "
-                "trust it, load it with --trust (from Python: trusted=True)"
-            )
-    else:
-        raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
-    described = [_describe(name, tensor) for name, tensor in tensors]
+        known = _noted(network_of(weights), path)
+        return _found(path, _described(weights.tensors.items()), weights.metadata, known)
     if path.suffix == ".onnx":
-        try:
-            total, per_layer = _onnx_macs(graph)
-        except Exception as error:  # a stranger's graph may be anything
-            total, found["note"] = None, f"its multiply-adds do not follow from its graph: {error}"
-        if total is not None:
-            found["macs"] = total
+        what = f"{path} cannot be inspected"
+        found: FileContents = confined(lambda: _onnx(path), InputError, what, onnx_size(path))
+        return found
+    if path.suffix == ".pt2":
+        described = _described(program_weights(path).items())
+        known = (
+            _look_into(lambda: _runnable(load_program(path)))
+            if trusted
+            else Known(found={"note": _UNTRUSTED}, per_layer={})
+        )
+        return _found(path, described, {}, known)
+    raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
+
+
+_UNTRUSTED = (
+    "its nodes and multiply-adds are not known: torch.export.load may run code from the file; where you trust it, load "
+    "it with --trust (from Python: trusted=True)"
+)
+
+
+class Known(TypedDict):
+    """What a network tells beside its tensors, and the multiply-adds of its layers; JSON, for another process."""
+
+    found: LookedInto
+    per_layer: dict[str, int]
+
+
+def _found(path: Path, described: list[FileTensor], metadata: Mapping[str, str], known: Known) -> FileContents:
+    """The description of a file."""
     return {
         "file": str(path),
         "format": path.suffix[1:],
         "bytes": path.stat().st_size,
         "entries": sum(tensor["entries"] for tensor in described),
         "zeros": sum(tensor["zeros"] for tensor in described),
-        **found,
-        "layers": [_layer(name, own, per_layer) for name, own in _grouped(described).items()],
+        **known["found"],
+        "layers": [_layer(name, own, known["per_layer"]) for name, own in _grouped(described).items()],
         "tensors": described,
         "metadata": dict(metadata),
     }
+
+
+def _described(tensors: Iterable[tuple[str, Tensor]]) -> list[FileTensor]:
+    return [_describe(name, tensor) for name, tensor in tensors]
 
 
 def _describe(name: str, tensor: Tensor) -> FileTensor:
@@ -150,19 +162,34 @@ def _layer(name: str, tensors: list[FileTensor], per_layer: Mapping[str, int]) -
 # --- what a network does, beside what it holds ---
 
 
-def _look_into(network_of: Callable[[], Network | None], found: LookedInto) -> dict[str, int]:
-    """Add the multiply-adds and the nodes of a network to `found`, or why they are not known; those of its layers."""
+def _noted(network: Callable[[], Network | None] | None, path: Path) -> Known:
+    """`_look_into` a network that a file names, in bounded time and memory."""
+    if network is None:
+        return {"found": {}, "per_layer": {}}
+    try:
+        found: Known = confined(
+            lambda: _look_into(network), InputError, "its nodes and multiply-adds are not known", path.stat().st_size
+        )
+    except InputError as error:
+        return {"found": {"note": str(error)}, "per_layer": {}}
+    return found
+
+
+def _look_into(network_of: Callable[[], Network | None]) -> Known:
+    """The nodes and multiply-adds of a network, or a note of why they are not known."""
+    found: LookedInto = {}
     try:
         network = network_of()
         if network is None:
-            return {}
+            return {"found": {}, "per_layer": {}}
         known = couplings(*network)
         found["nodes"] = _nodes(known, _cuttable(network[0], known, found))
         found["macs"] = stats.measure(*network).macs
     except Exception as error:  # whatever a stranger's program raises, its tensors can be told
-        found["note"] = str(error)
-        return {}
-    return _per_layer({name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()})
+        found["note"] = reason(error)
+        return {"found": found, "per_layer": {}}
+    macs = {name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()}
+    return {"found": found, "per_layer": _per_layer(macs)}
 
 
 def _cuttable(model: nn.Module, known: Couplings, found: LookedInto) -> Mapping[str, int]:
@@ -173,7 +200,7 @@ def _cuttable(model: nn.Module, known: Couplings, found: LookedInto) -> Mapping[
         return {}
 
 
-def _nodes(known: Couplings, goes: Mapping[str, int]) -> FileNodes:
+def _nodes(known: Couplings, cut: Mapping[str, int]) -> FileNodes:
     return {
         "prunable": [
             {
@@ -182,7 +209,7 @@ def _nodes(known: Couplings, goes: Mapping[str, int]) -> FileNodes:
                     dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes")
                 ),
                 "nodes": coupling.size,
-                "cuttable": goes.get(coupling.name, 0),
+                "cuttable": cut.get(coupling.name, 0),
             }
             for coupling in known.found
         ],
@@ -217,6 +244,20 @@ def _text(found: str | bytes) -> str:
     return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
 
 
+def _onnx(path: Path) -> FileContents:
+    graph = read_onnx(path)
+    described = _described(_initializers(graph, path))
+    metadata = {_text(key): _text(value) for key, value in graph.metadata_props.items()}
+    known = Known(found={}, per_layer={})
+    try:
+        total, known["per_layer"] = _onnx_macs(graph)
+        if total is not None:
+            known["found"]["macs"] = total
+    except Exception as error:  # a stranger's graph may be anything
+        known["found"]["note"] = f"its multiply-adds do not follow from its graph: {reason(error)}"
+    return _found(path, described, metadata, known)
+
+
 def _initializers(graph: "onnx_ir.Model", path: Path) -> Iterator[tuple[str, Tensor]]:
     """One after the other, so that the copies that torch may write to are never held together."""
     for name, value in graph.graph.initializers.items():
@@ -224,7 +265,7 @@ def _initializers(graph: "onnx_ir.Model", path: Path) -> Iterator[tuple[str, Ten
             try:
                 yield name, torch.from_numpy(value.const_value.numpy().copy())
             except Exception as error:  # data beside the file that are missing, or a type that torch lacks
-                raise InputError(f"{path}: the tensor {name} cannot be read: {error}") from error
+                raise InputError(f"{path}: the tensor {name} cannot be read: {reason(error)}") from error
 
 
 def _onnx_macs(graph: "onnx_ir.Model") -> tuple[int | None, dict[str, int]]:

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from compress.documents import Timed
 from compress.errors import InputError
-from compress.export.onnx_reading import let_go, read_onnx
+from compress.export.onnx_reading import let_go, onnx_size, read_onnx
 from compress.files.atomic import require_path
+from compress.files.foreign import confined, reading, reason
 from compress.options import check, shown
 from compress.results import LatencyResult
+
+_PATIENCE = 10
+"""How many times as long as asked for timing may take: a large model runs at least ten times."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -134,9 +138,36 @@ def measure(
     for batch in batch_sizes:
         feeds = {name: _feed(session, batch, files[name], rng) for name, session in sessions.items()}
         runs = {name: (session, feeds[name]) for name, session in sessions.items()}
-        for name, times in _interleaved(runs, rounds, seconds / len(batch_sizes), rng).items():
-            milliseconds[name, batch] = times
+        with reading(InputError, f"{', '.join(map(str, files.values()))}: onnxruntime cannot run a batch of {batch}"):
+            found = _interleaved(runs, rounds, seconds / len(batch_sizes), rng)
+        milliseconds |= {(name, batch): times for name, times in found.items()}
     return Timings(threads, milliseconds)
+
+
+def bench(
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    threads: int = 1,
+    seconds: float = 1.0,
+) -> Timed:
+    """`measure` files of anybody in a child process of bounded time and memory, as `Timings.document` has it.
+
+    Raises:
+        InputError: as `measure`, or a model takes too much for its size.
+    """
+    names = {os.fspath(file): file for file in files}
+    for file in files:
+        require_file(file)
+    size = sum(onnx_size(file) for file in names)
+    found: Timed = confined(
+        lambda: measure(names, batch_sizes=batch_sizes, threads=threads, seconds=seconds).document(next(iter(names))),
+        InputError,
+        f"{', '.join(names)}: batches of {', '.join(map(str, batch_sizes))} cannot be timed",
+        size,
+        _PATIENCE * seconds,
+    )
+    return found
 
 
 def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
@@ -151,13 +182,13 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what matters is raised; its log has names from the file, with escape sequences
     # A thread that spins between two runs takes a core from whichever model is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        raise InputError(f"{path} is no ONNX model that onnxruntime can run: {error}") from error
+        raise InputError(f"{path} is no ONNX model that onnxruntime can run: {reason(error)}") from error
 
 
 def require_file(path: str | os.PathLike[str]) -> None:

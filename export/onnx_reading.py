@@ -2,14 +2,19 @@
 
 import os
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.errors import InputError
 from compress.export.program_file import quiet
+from compress.files.foreign import TIMES, confined, reading
 
 if TYPE_CHECKING:
     import onnx_ir
+
+_MOST_NODES = 100_000
+"""Of a model whose functions are written out wherever they are called, as onnx and onnxruntime do."""
 
 
 def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
@@ -17,21 +22,38 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
 
     Raises:
         InputError: it is no ONNX model, or data of it lies outside of its folder, or in no ordinary file, or ends
-            after its file.
+            after its file, or its functions stand for too many nodes.
     """
     import onnx_ir
 
     file = Path(path).absolute()  # a bare name has no folder, and onnx_ir would then check none
-    try:
+    with reading(InputError, f"{path} cannot be read as an ONNX model"):
         with quiet():  # it warns of what is odd, with names from the file
             model = onnx_ir.load(file)
+        _require_flat(model, path)
         for tensor in _external(model):
             _require_beside(tensor, file.parent, path)
-    except InputError:
-        raise
-    except Exception as error:  # protobuf's and the reader's errors have no common base
-        raise InputError(f"{path} cannot be read as an ONNX model: {error}") from error
+        _require_own(model, file, path)
     return model
+
+
+def onnx_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of the model, with the files that its data lie in, told by a child process of bounded time and memory.
+
+    Raises:
+        InputError: as `read_onnx`.
+    """
+    import onnx  # noqa: F401
+    import onnx_ir.passes.common  # noqa: F401 (here, so that not every child has to)
+
+    file = Path(path).absolute()
+    size: int = confined(
+        lambda: _bytes_of(read_onnx(path), file),
+        InputError,
+        f"{path} cannot be read as an ONNX model",
+        file.stat().st_size,
+    )
+    return size
 
 
 def let_go(model: "onnx_ir.Model") -> None:
@@ -42,6 +64,34 @@ def let_go(model: "onnx_ir.Model") -> None:
     """
     for value in model.graph.initializers.values():
         value.const_value = None
+
+
+def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
+    """Refuse functions that call each other until a small file stands for millions of nodes, or for ever."""
+    functions = {key: list(function.all_nodes()) for key, function in model.functions.items()}
+    total: dict[Any, int] = {}
+    order = TopologicalSorter(
+        {key: {node.op_identifier() for node in nodes} & functions.keys() for key, nodes in functions.items()}
+    )
+    for key in order.static_order():  # CycleError where one calls itself
+        total[key] = sum(total.get(node.op_identifier(), 1) for node in functions[key])
+        if total[key] > _MOST_NODES:
+            raise InputError(f"{path} has the function {key[1]!r}, which stands for more than {_MOST_NODES:,} nodes")
+    nodes = sum(total.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
+    if nodes > _MOST_NODES:
+        raise InputError(f"{path} stands for {nodes:,} nodes, and {_MOST_NODES:,} are the most that are read")
+
+
+def _require_own(model: "onnx_ir.Model", file: Path, path: str | os.PathLike[str]) -> None:
+    """Refuse tensors that share the same data outside until they are far larger than it."""
+    claimed, size = sum(tensor.nbytes for tensor in _external(model)), _bytes_of(model, file)
+    if claimed > TIMES * size:
+        raise InputError(f"{path} has {size:,} bytes with its data, and its tensors claim {claimed:,}")
+
+
+def _bytes_of(model: "onnx_ir.Model", file: Path) -> int:
+    places = {file, *((file.parent / tensor.location).resolve() for tensor in _external(model))}
+    return sum(place.stat().st_size for place in places)
 
 
 def _external(model: "onnx_ir.Model") -> Iterator["onnx_ir.ExternalTensor"]:

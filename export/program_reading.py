@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from compress.errors import CheckpointError
-from compress.files.checkpoint import require_plain_tensors, require_stored
+from compress.files.checkpoint import MOST_HEADER, MOST_TENSORS, require_plain_tensors, require_stored
+from compress.files.foreign import reading
 
 # The numbers of the file format, torch/_export/serde/schema.py.
 _INTEGERS = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 12: torch.bool}
@@ -43,13 +44,9 @@ def program_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: it is no such archive, is damaged, has its weights pickled, or unpacks to more than it is.
     """
     require_stored(path, f"{path} cannot be read as an exported program: it is no .pt2 archive; {_RESAVE}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = _weights(archive, path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever damaged JSON, sizes and entries lead to
-        raise CheckpointError(f"{path} cannot be read as an exported program: {error}") from error
+    unreadable = f"{path} cannot be read as an exported program"  # whatever damaged JSON, sizes and entries lead to
+    with reading(CheckpointError, unreadable), zipfile.ZipFile(path) as archive:
+        found = _weights(archive, path)
     require_plain_tensors(found, path)
     return found
 
@@ -65,17 +62,27 @@ def _weights(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:
             f"{path} holds no program called {_MODEL!r} with its weights as plain data, as torch 2.9 and later write "
             f"it; {_RESAVE}"
         )
+    if (length := archive.getinfo(listing).file_size) > MOST_HEADER:
+        raise CheckpointError(f"{path} lists its weights in {length:,} bytes, and {MOST_HEADER:,} are the most")
     config = json.loads(archive.read(listing))["config"]
-    return {name: _tensor(archive, root, name, entry, path) for name, entry in config.items()}
+    if len(config) > MOST_TENSORS:
+        raise CheckpointError(f"{path} lists {len(config):,} tensors, and {MOST_TENSORS:,} are the most that are read")
+    read: dict[str, bytearray] = {}  # tied weights are one entry of the archive with several names
+    return {name: _tensor(archive, root, name, entry, path, read) for name, entry in config.items()}
 
 
-def _tensor(archive: zipfile.ZipFile, root: str, name: str, entry: dict[str, Any], path: Path) -> Tensor:
+def _tensor(
+    archive: zipfile.ZipFile, root: str, name: str, entry: dict[str, Any], path: Path, read: dict[str, bytearray]
+) -> Tensor:
     told = entry["tensor_meta"]
     if entry["use_pickle"] is not False or told is None:
         raise CheckpointError(f"{path} has {name!r} as a pickle, which could run any code and is not loaded; {_RESAVE}")
     if told["layout"] != _STRIDED or told["dtype"] not in _TYPES:
         raise CheckpointError(f"{path} has {name!r} as no plain array of numbers that is known here; {_RESAVE}")
-    content = bytearray(archive.read(f"{root}/data/weights/{entry['path_name']}"))
+    place = f"{root}/data/weights/{str(entry['path_name'])[:1000]}"
+    if place not in read:
+        read[place] = bytearray(archive.read(place))
+    content = read[place]
     size, stride = ([int(number["as_int"]) for number in told[key]] for key in ("sizes", "strides"))
     dtype = _TYPES[told["dtype"]]
     flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)

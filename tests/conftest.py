@@ -132,11 +132,9 @@ def pictures_fixture() -> Callable[..., dict[str, NDArray[Any]]]:
 
 
 @pytest.fixture(scope="session")
-def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 training and 20 test images of 6 x 6 pixels in three classes."""
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(path, **pictures())
-    return path
+def npz(made_once: MadeOnce) -> Path:
+    """100 training and 20 test images of 6 x 6 pixels in three classes, at one path: recipes and results have it."""
+    return made_once("data", lambda folder: np.savez(folder / "tiny.npz", **pictures())) / "tiny.npz"
 
 
 @pytest.fixture(scope="session")

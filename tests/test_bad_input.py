@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 from compress.files.checkpoint import load_weights, read_weights
+from compress.files.marked import MARK
 from compress.models import autoencoder
 from compress.run import apply
+from compress.run.output import added, begin
 from compress.select import node_selection
 from compress.select.budgets import choose_nodes
 
@@ -324,11 +326,16 @@ def test_an_output_that_is_not_empty(
     out.mkdir()
     (out / "mine.txt").write_text("precious")
     for command in (["apply", recipe, trained], ["export", trained, "--recipe", recipe]):
+        for force in ((), ("--force",)):
+            assert "out is not empty: softprune did not write mine.txt" in refused(*command, "-o", "out", *force)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    (out / "mine.txt").unlink()
+    for force in ((), ("--force",)):
+        run("export", trained, "--recipe", recipe, "-o", out, "--format", "safetensors", *force)
+        assert {path.name for path in out.iterdir()} == {MARK, "model.safetensors"}
         assert "out is not empty; name another folder, or replace its content with --force" in refused(
             *command, "-o", "out"
         )
-    run("export", trained, "--recipe", recipe, "-o", out, "--format", "safetensors", "--force")
-    assert [path.name for path in out.iterdir()] == ["model.safetensors"]
     shutil.copy(trained, "model.pt")
     assert "model.pt exists; name another file, or replace it with --force" in refused(
         "train", recipe, "-o", "model.pt"
@@ -339,11 +346,12 @@ def test_an_output_that_is_not_empty(
 def test_a_failing_run_leaves_what_force_would_have_replaced(
     refused: Callable[..., str], recipe: Path, trained: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("precious")
+    begin(tmp_path / "out", "apply")
+    with added(tmp_path / "out", "results.json") as draft:
+        draft.write_text("precious")
     refused("apply", recipe, trained, "-o", "out", "--force", "--set", "stages.0.sparsity=0", code=1)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
-    assert (tmp_path / "out" / "mine.txt").read_text() == "precious"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {MARK, "results.json"}
+    assert (tmp_path / "out" / "results.json").read_text() == "precious"
 
 
 def test_a_file_of_weights_needs_a_suffix_that_says_how(refused: Callable[..., str], recipe: Path) -> None:
@@ -395,7 +403,7 @@ def test_a_retraining_that_diverges_keeps_the_last_good_weights(run: Run, wild: 
     assert untold(result.stderr).startswith("error: the loss became inf at step 2 of 10, where the output of ")
     kept = tmp_path / "out" / "checkpoint" / "last_good.safetensors"
     assert "they are in out/checkpoint/last_good.safetensors" in result.stderr
-    assert set(tmp_path.rglob("*")) - before == {kept, kept.parent, kept.parent.parent}
+    assert set(tmp_path.rglob("*")) - before == {kept, kept.parent, kept.parent.parent, tmp_path / "out" / MARK}
     restored = wild_network()
     load_weights(restored, read_weights(kept), "the last good weights")
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in restored.state_dict().items())

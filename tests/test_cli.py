@@ -116,7 +116,7 @@ def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:
         assert part in text
     *_, last = text.splitlines()
     assert last == f"next: compress inspect {applied / 'slim.safetensors'}"
-    assert "".join(f"  {path}\n" for path in sorted(applied.iterdir())) in text
+    assert "".join(f"  {path}\n" for path in sorted(applied.glob("[!.]*"))) in text
 
 
 def test_inspect_shows_tensors_and_notes(run: Run, applied: Path) -> None:

@@ -18,9 +18,12 @@ from compress.graph.coupling import couplings
 from compress.proof import prove_file, prove_same
 from compress.select import activations, gradients
 from compress.select.compensate import compensate
+from compress.select.criteria import BY_WORD, criterion_of
 from compress.select.first_order import change_of_loss
 from compress.select.moments import moments
 from compress.select.saliency import skeletonization
+from compress.select.scoring import Scoring
+from compress.select.targets import resolve, weights
 from compress.slimming.shrink import cuttable
 from compress.tasks import cross_entropy
 from compress.train.distill import Teacher
@@ -112,7 +115,11 @@ LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "fisher": lambda model, _: gradients.fisher(
         model, [(model.get_submodule(name), "weight") for name in PLACES], _leaves(model), BATCHES, cross_entropy
     ),
-    "onnx": lambda model, folder: compress.export.onnx(model, folder / "x.onnx", EXAMPLE),
+    "trace": lambda model, _: compress.export.trace(model, EXAMPLE),
+    "onnx": lambda model, folder: (
+        compress.export.onnx(model, folder / "x.onnx", EXAMPLE),
+        compress.export.with_weights(folder / "x.onnx", model, folder / "y.onnx", EXAMPLE),
+    ),
     "pt2": lambda model, folder: compress.export.pt2(model, folder / "x.pt2", EXAMPLE),
     "safetensors": lambda model, folder: compress.export.safetensors(model, folder / "x.safetensors"),
 }
@@ -133,12 +140,42 @@ def test_looking_at_a_network_leaves_it_as_it_was(model: nn.Module, tmp_path: Pa
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("word", BY_WORD)
+def test_scoring_leaves_it_as_it_was(model: nn.Module, word: str) -> None:
+    values, before, criterion = _weights(model), _state(model), criterion_of(word)
+    scoring = Scoring(model, torch.Generator().manual_seed(0), BATCHES, cross_entropy)
+    if criterion.ranks_nodes():
+        criterion.score_nodes(couplings(model, EXAMPLE).found, scoring)
+    if criterion.ranks_weights():
+        for scores in criterion.score_weights(resolve(model, weights("*")), scoring):
+            list(scores.pieces())
+    assert _state(model) == before
+    assert all(torch.equal(values[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_compensation_changes_its_readers_alone(model: nn.Module) -> None:
     weights, before = _weights(model), _state(model)
     compensate(model, {"head": torch.tensor([True, True, True, False, False, True])}, BATCHES)
     assert _state(model) == before
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(weights[name], tensor)}
     assert changed == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    "targets", [compress.weights("body.*", "head.*"), compress.nodes("body.*")], ids=["weights", "nodes"]
+)
+def test_a_finished_pruner_changes_weights_alone(model: nn.Module, targets: object) -> None:
+    before = _state(model)
+    pruner = compress.Pruner(
+        model, targets, sparsity=0.5, example=EXAMPLE, criterion="taylor", batches=BATCHES, loss=cross_entropy
+    )
+    pruner.finalize()
+    after = _state(model)
+    for key in ("modes", "hooks", "chance", "torch"):
+        assert after[key] == before[key], key
+    assert {name: found[1] for name, found in after["parameters"].items()} == {
+        name: found[1] for name, found in before["parameters"].items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports from itself and from parts below it, never from others on its own line.
 ORDER = (
     ("errors",),
-    ("batches", "duration", "evaluation_mode", "models", "options", "results", "tasks"),
+    ("batches", "duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
+    ("results",),
+    ("documents", "sweep_results"),
     ("graph",),
     ("proof",),
     ("slimming",),
@@ -33,8 +35,9 @@ ORDER = (
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
-# What report.html may know beside itself: plain results, and how YAML is written.
-PLAIN = (["errors"], ["duration"], ["results"], ["files", "yaml_text"])
+# What report.html may know beside itself: plain results, and how files of text are read and written.
+RESULTS = {"errors", "duration", "results", "documents", "sweep_results"}
+PLAIN = [*([part] for part in sorted(RESULTS)), ["files", "bounded"], ["files", "yaml_text"]]
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}
 

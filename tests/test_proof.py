@@ -171,6 +171,21 @@ def test_outputs_that_are_truth_values():
     assert prove_same(Positive(), Positive(), [torch.tensor([[1.0, -1.0]])], 1e-5) == 0.0
 
 
+def test_both_parts_of_complex_numbers_count():
+    one, other = torch.tensor([1 + 2j]), torch.tensor([1 + 5j])
+    assert max_difference(one, other) == max_difference(one.conj(), other.conj()) == 3.0
+    assert max_difference(one, torch.tensor([1.0])) == math.inf
+
+
+def test_a_network_that_returns_no_tensor_proves_nothing():
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> str:
+            return "done"
+
+    with pytest.raises(InputError, match="nothing to compare"):
+        prove_same(Silent(), Silent(), [torch.ones(2, 3)], 1e-5)
+
+
 class Pair(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x

@@ -27,6 +27,8 @@ def test_cross_entropy_is_minus_log_softmax_of_the_label() -> None:
     assert loss("classify") is cross_entropy
 
 
-def test_a_label_beyond_the_classes_is_the_datas_fault() -> None:
-    with pytest.raises(DataError, match="labels reach 4, and the model has only the classes 0 to 3"):
-        cross_entropy(torch.zeros(2, 4), torch.tensor([0, 4]))
+@pytest.mark.parametrize("label", [4, 10**9, 2**63 - 1, -1, -(2**63)])
+def test_a_label_beyond_the_classes_is_the_datas_fault(label: int) -> None:
+    words = f"labels reach from {min(0, label)} to {max(0, label)}, and the model has only the classes 0 to 3"
+    with pytest.raises(DataError, match=words):
+        cross_entropy(torch.zeros(2, 4), torch.tensor([0, label]))

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from compress.errors import CompressError, ProofError, TrainingError
 from compress.report.visible import visible
+from compress.run.interruption import Stop
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +85,8 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         warnings.simplefilter("default")
         warnings.showwarning = warn
         try:
-            yield warned
+            with Stop().listening():
+                yield warned
         except CompressError as error:
             if debug:
                 traceback.print_exception(error)

@@ -24,6 +24,7 @@ from compress.cli.options import (
     WorkersOption,
     levels_of,
     load,
+    read_by,
 )
 from compress.errors import NothingFoundError, NothingPrunedError
 from compress.sweep.engines import Workers
@@ -74,8 +75,8 @@ def sensitivity(
         from compress.sweep.explore import sensitivity as job
 
         out = out or Path("runs/sensitivity") / loaded.name
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, document.FILES["sensitivity"], "sensitivity", read_by(loaded, recipe, model))
+        output.require_cache(cache, out)
         with redirect_stdout(sys.stderr):  # as in `train`
             results = job.sensitivity(
                 loaded,
@@ -174,8 +175,8 @@ def search(
         from compress.sweep.explore.trials import Wanted
 
         out = out or Path("runs/search") / loaded.name
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, document.FILES["search"], "search", read_by(loaded, recipe, model))
+        output.require_cache(cache, out)
         with redirect_stdout(sys.stderr):  # as in `train`
             results = job.search(
                 loaded,

@@ -12,7 +12,7 @@ from compress.cli.completion import recipes as recipe_names
 from compress.cli.console import print_json, reporting, say, show
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
 from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
-from compress.errors import InputError, OutputError
+from compress.errors import InputError
 
 if TYPE_CHECKING:
     from compress.documents import ExportedFile
@@ -76,10 +76,7 @@ def bench(
         from compress.export import latency
         from compress.report import tables
 
-        timings = latency.measure(
-            {str(file): file for file in files}, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds
-        )
-        found = timings.document(str(files[0]))
+        found = latency.bench(files, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds)
         if as_json:
             print_json(found)
         else:
@@ -101,15 +98,15 @@ def report(
     Example: compress report out
     """
     with reporting(debug):
-        from compress.files.atomic import atomic
         from compress.report import page
+        from compress.run import output
 
         source = page.source(results)
-        text = page.render(page.read(source), source)
-        if out is not None and out.exists() and not force:
-            raise OutputError(f"{out} exists; name another file, or replace it with --force")
         goal = out or source.with_name("report.html")
-        with atomic(goal) as draft:
+        text = page.render(page.read(source), source)
+        again = out is None and output.is_written(goal, text)
+        output.require_new(goal, force=force or again, inputs=[source])
+        with output.added(goal.parent, goal.name) as draft:
             draft.write_text(text, encoding="utf-8", newline="\n")
         if as_json:
             print_json({"report": str(goal), "bytes": goal.stat().st_size})

@@ -40,7 +40,7 @@ DataOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", rich_help_panel=INPUT)]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, of one thread each.")]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
 ]
@@ -61,7 +61,10 @@ LogOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=OUTPUT)]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Replace the file, or what softprune wrote into the folder.", rich_help_panel=OUTPUT),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -77,6 +80,12 @@ def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
     loaded = load_recipe(recipe, [*(changes or []), *([] if seed is None else [f"seed={seed}"])])
     tell_factories(loaded)
     return loaded
+
+
+def read_by(recipe: "Recipe", *files: str | Path) -> list[Path]:
+    """The files that a command reads: those on its command line, and the data that its recipe names."""
+    data = recipe.data.model_dump(include={"npz", "npz_test", "folder"})
+    return [Path(name) for name in (*files, *data.values()) if name is not None]
 
 
 def tell_factories(recipe: "Recipe") -> None:

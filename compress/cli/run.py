@@ -24,6 +24,7 @@ from compress.cli.options import (
     SeedOption,
     SetOption,
     load,
+    read_by,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def train(
         from compress.train.ranks import joined
 
         if FIRST:
-            output.require_file(out, force=force or (resume and output.placed(out)))
+            output.require_file(out, force=force or (resume and output.placed(out)), inputs=read_by(loaded, recipe))
         common = repeated(changes, seed, device, data_root)
         again = to_resume("train", recipe, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
@@ -111,22 +112,31 @@ def apply(
     with reporting(debug) as warned:
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading
-        from compress.run import apply, inputs, output
+        from compress.run import apply, artefacts, inputs, output
         from compress.run.clock import Clock
         from compress.run.journal import kept
         from compress.train.ranks import joined
 
         out = out or Path(loaded.name)
         if FIRST:
-            inside = [model, Path(recipe)]
-            output.require_writable(out, force=force or (resume and output.placed(out)), inputs=inside)
+            output.require_writable(
+                out, force=force or (resume and output.placed(out)), inputs=read_by(loaded, recipe, model)
+            )
         inputs.require_model(model, inputs.making(model, loaded, recipe, changes or ()))
         common = repeated(changes, seed, device, data_root)
         again = to_resume("apply", recipe, model, *common, out=out, every=every, json=as_json, quiet=quiet, force=force)
         with (
             watching(quiet=quiet, log=log, name=loaded.name, out=out) as watcher,
             kept(
-                out, resume=resume, force=force, quiet=quiet, every=every, command=again, tell=tell, first=FIRST
+                out,
+                resume=resume,
+                force=force,
+                quiet=quiet,
+                every=every,
+                command=again,
+                tell=tell,
+                first=FIRST,
+                drafts=artefacts.FILES,
             ) as journal,
             joined() as ranks,
         ):
@@ -191,4 +201,5 @@ def _show_results(results: "Results", out: Path, quiet: bool) -> None:
     for line in tables.closing(results):
         say(line)
     for path in sorted(out.iterdir()):
-        say(f"  {path}")
+        if not path.name.startswith("."):
+            say(f"  {path}")

@@ -22,6 +22,7 @@ from compress.cli.options import (
     SetOption,
     WorkersOption,
     levels_of,
+    read_by,
     tell_factories,
 )
 from compress.sweep.engines import Workers
@@ -60,7 +61,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="How many; 5, or as many as models, if absent.")
+        int | None, typer.Option("--seeds", min=1, max=1000, help="How many; 5, or as many as models, if absent.")
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
     changes: SetOption = None,
@@ -103,8 +104,8 @@ def compare(
         from compress.sweep.compare import document, running
 
         out = out or Path("runs/compare") / planned.recipe.name
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, document.FILES, "compare", read_by(planned.recipe, recipe, *models))
+        output.require_cache(cache, out)
         with redirect_stdout(sys.stderr):  # as in `train`
             results = running.compare(
                 planned,
@@ -130,7 +131,7 @@ def reproduce(
         typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Only the first so many.")] = None,
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="SHARES", help="Only these, such as .75,.95")
     ] = None,
@@ -159,7 +160,7 @@ def reproduce(
     Example: compress reproduce --quick
     """
     with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
-        from compress.paper import document, figures, reproducing
+        from compress.paper import reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
         from compress.report.progress import sweep_bar
         from compress.run import output
@@ -168,19 +169,20 @@ def reproduce(
         cells = reproducing.choose(all_cells(QUICK if quick else PAPER), wanted, seeds, levels_of(levels))
         whole = not (quick or wanted or seeds or levels)
         out = out or (Path("docs") if whole else cache)
-        for folder in (out, cache):
-            output.require_writable(folder, force=True)
+        output.require_names(out, reproducing.FILES, "reproduce")
+        for part in ("cells", "networks"):
+            output.require_cache(cache / part, out)
         if resume is not None:
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
                 tell(f"{resume}: {done} of {len(cells)} cells are done")
-        if not draw:
+        if draw:
+            found = reproducing.finished(cells, cache)
+        else:
             with sweep_bar(people(), "reproduce", quiet=quiet) as on_progress, redirect_stdout(sys.stderr):
-                reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
-        results = reproducing.collect(cells, cache)
-        figures.write_all(results, out / "paper")
-        (out / "paper" / "results.json").write_text(reproducing.written(results), encoding="utf-8", newline="\n")
-        (out / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
+                found = reproducing.run(cells, data_root, cache, Workers(workers, engine), on_progress)
+        results = reproducing.collect(cells, found)
+        reproducing.write_all(results, out)
         if as_json:
             print_json(results)
         else:

@@ -6,12 +6,8 @@
 import hashlib
 import math
 import os
-import shutil
-import socket
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.data.array_files import LARGEST_BYTES, read_npz
 from compress.data.dataset import Dataset, Split, batch_rows, digest, times
+from compress.data.downloads import cifar10_parts, idx_parts
+from compress.data.image_folder import class_folders, files_below, require_folder
 from compress.data.streaming import Decoder, Files, StreamedDataset, default_workers
 from compress.errors import DataError
 
-LARGEST_BYTES = 8 << 30
-"""More than these are not held in memory."""
+SMALL_SET = 64 << 20
+"""Bytes of decoded images that are held in memory whatever the size of their files."""
+
+LARGEST_FACTOR = 20
+"""Images that decode to more than so many times the size of their files stream, beyond `SMALL_SET`."""
+
+MOST_DECODED, MOST_FACTOR = 1 << 30, 200
+"""Those that decode to more than these bytes and so many times their files are refused: decoding takes time too."""
 
 FEW_IMAGES = 1000
 """So many are decoded sooner than worker processes are started."""
@@ -60,9 +65,10 @@ def cifar10(root: str | Path, *, train: int | None = None, test: int | None = No
     if all(file.exists() for file in files):
         parts = _read_npz(files[0]), _read_npz(files[1])
     else:
-        from torchvision.datasets import CIFAR10
-
-        parts = _torchvision(CIFAR10, root, present=[CIFAR10.base_folder], temporary=[CIFAR10.filename])
+        train_part, test_part = (
+            _split(_channels_first(images, "CIFAR10"), labels, "CIFAR10") for images, labels in cifar10_parts(root)
+        )
+        parts = train_part, test_part
     return _dataset("cifar10", parts, (train, test), classes=10)
 
 
@@ -131,8 +137,8 @@ def from_folder(
             thousand images or less in memory.
 
     Raises:
-        DataError: there are none, a file is no image, two differ in size, or they are not to stream and exceed
-            `LARGEST_BYTES`.
+        DataError: there are none; a file is not regular, not an image of the six formats, or claims a size out of
+            proportion; two differ in size; or they are not to stream and exceed `LARGEST_BYTES`.
     """
     directory = Path(directory)
     name = directory.resolve().name
@@ -140,8 +146,13 @@ def from_folder(
     files = _first_files(listed[0], train, f"{name}: train"), _first_files(listed[1], test, f"{name}: test")
     decoder = Decoder.like(os.fsdecode(listed[0].paths[0]), default_workers() if workers is None else workers)
     count = sum(len(part.labels) for part in files)
-    size = count * math.prod(decoder.shape)
-    if stream or (stream is None and size > memory_limit()):
+    size, stored = count * math.prod(decoder.shape), sum(map(_stored_bytes, files))
+    if size > max(MOST_DECODED, MOST_FACTOR * stored):
+        raise DataError(
+            f"{directory} has {stored:,} bytes of images that would decode to {size:,}, the most for so few is "
+            f"{max(MOST_DECODED, MOST_FACTOR * stored):,}; save them smaller or less compressed."
+        )
+    if stream or (stream is None and size > min(memory_limit(), max(SMALL_SET, LARGEST_FACTOR * stored))):
         streams = f"The images ({size:,} bytes decoded) are not held in memory: each epoch decodes the files anew."
         return _streamed(name, files, len(classes), decoder, f"{note} {streams}" if note else streams)
     if size > LARGEST_BYTES:
@@ -255,85 +266,19 @@ def _count_classes(labels: Tensor, source: str) -> int:
 
 
 def _idx_dataset(name: str, source: Any, root: Path, train: int | None, test: int | None) -> Dataset:
-    """A data set of torchvision's class `source` (MNIST or a subclass), which stores it as four idx files."""
-    folder = Path(source.__name__, "raw")
-    archives = [folder / file for file, _ in source.resources]
-    parts = _torchvision(source, root, present=[file.with_suffix("") for file in archives], temporary=archives)
-    return _dataset(name, parts, (train, test), classes=len(source.classes))
-
-
-def _torchvision(
-    source: Any, root: Path, present: Sequence[str | Path], temporary: Sequence[str | Path]
-) -> tuple[Split, Split]:
-    """The training and the test part of torchvision's data set class `source`, downloaded to `root` if need be.
-
-    `present` are its files or folders below `root`, `temporary` those that only a download leaves there.
-    """
-    files = [root / file for file in present]
-    complete = all(file.exists() for file in files)
-    try:
-        with _whole_or_absent([*files, *(root / file for file in temporary)]), _time_limit(seconds=30):
-            train, test = (source(root, train=train, download=True) for train in (True, False))
-    except Exception as error:  # torchvision's are of many types: RuntimeError, URLError, AssertionError, ...
-        where, reason = files[0].parent, " ".join(str(error).split()) or type(error).__name__
-        if complete:
-            raise DataError(f"{source.__name__} in {where} is damaged ({reason}); delete its files there.") from error
-        raise DataError(
-            f"{source.__name__} is not in {where}, and downloading it failed ({reason}). Point --data-root or "
-            f"COMPRESS_DATA to a folder that has it, or use mnist_sample, which needs no download."
-        ) from error
-    return (
-        _split(_channels_first(np.asarray(train.data), source.__name__), train.targets, source.__name__),
-        _split(_channels_first(np.asarray(test.data), source.__name__), test.targets, source.__name__),
-    )
-
-
-@contextmanager
-def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove those of `paths` that came into being, if the block does not end well."""
-    absent = [path for path in paths if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in absent:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Limit the wait for a network answer: torchvision sets none, and a silent firewall would hold it for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    """A data set of torchvision's class `source`, MNIST or a subclass."""
+    parts = [_split(images[:, None], labels, source.__name__) for images, labels in idx_parts(source, root)]
+    return _dataset(name, (parts[0], parts[1]), (train, test), classes=len(source.classes))
 
 
 def _read_npz(path: Path) -> Split:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > LARGEST_BYTES:
-            raise DataError(f"{path} unpacks to {size:,} bytes, the most is {LARGEST_BYTES:,}; use {{factory: ...}}.")
-        with np.load(path, allow_pickle=False) as arrays:
-            absent = {"images", "labels"} - set(arrays.files)
-            if absent:
-                found = ", ".join(arrays.files) or "nothing"
-                raise DataError(f"{path} has no array {' nor '.join(sorted(absent))}; it holds {found}.")
-            images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz file ({error}).") from error
+    images, labels = read_npz(path)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers, one an image."
         )
+    if len(labels) and (largest := int(labels.max())) > np.iinfo(np.int64).max:
+        raise DataError(f"{path}: label {largest} is out of range; labels are 0 to classes - 1.")
     return _split(_channels_first(images, str(path)), labels, str(path))
 
 
@@ -365,6 +310,8 @@ def _list_parts(directory: Path) -> tuple[tuple[Files, Files], list[str], str | 
         whole, classes = _list_files(directory)
         note = "No test folder: the last sixth of each class, in the order of the file names, is the test set."
         return _hold_out_each(whole, directory, classes), classes, note
+    for part in ("train", "test"):
+        require_folder(directory / part)
     train, classes = _list_files(directory / "train")
     test, test_classes = _list_files(directory / "test")
     if classes != test_classes:
@@ -375,14 +322,12 @@ def _list_parts(directory: Path) -> tuple[tuple[Files, Files], list[str], str | 
 
 def _list_files(directory: Path) -> tuple[Files, list[str]]:
     """All image files of `directory`/CLASS/*, class by class and by path, with the names of the classes."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        folder = ImageFolder(directory)
-    except OSError as error:
-        raise DataError(f"{directory}: {error}") from error
-    paths = np.array([os.fsencode(path) for path, _ in folder.samples])
-    return Files(paths, torch.tensor(folder.targets)), folder.classes
+    classes = class_folders(directory)
+    paths = [files_below(directory / name) for name in classes]
+    if empty := [name for name, found in zip(classes, paths, strict=True) if not found]:
+        raise DataError(f"{directory} has no image for the classes {', '.join(empty)}; remove or fill their folders.")
+    labels = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(found) for found in paths]))
+    return Files(np.array([os.fsencode(path) for found in paths for path in found]), labels), classes
 
 
 def _hold_out_each(whole: Files, directory: Path, names: Sequence[str]) -> tuple[Files, Files]:
@@ -403,6 +348,13 @@ def _first_files(files: Files, count: int | None, what: str) -> Files:
         return files.take(order)
     _require_count(count, len(order), what)
     return files.take(order[:count])
+
+
+def _stored_bytes(files: Files) -> int:
+    """Bytes of the files; one that cannot be asked is told of when it is read."""
+    with suppress(OSError):
+        return sum(os.stat(path, follow_symlinks=False).st_size for path in files.paths)
+    return 0
 
 
 def _in_order(files: Files, decoder: Decoder) -> Iterator[Tensor]:

@@ -6,10 +6,10 @@ Workers hand pixels back through pipes, not through shared memory, of which a co
 
 import math
 import os
-import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from compress import worker_signals
 from compress.batches import Batches, Subset
 from compress.data.dataset import batch_rows, normalised, times
+from compress.data.image_files import read_image
 from compress.errors import DataError, RunError
 from compress.tasks import Task, wants_images
 
-# PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
-PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
 PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
 PIECE_IMAGES = 256  # at most, so that small images are shared out too
 AHEAD = 2  # pieces that a worker decodes before they are asked for
@@ -112,13 +112,13 @@ class _Lane:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # the workers' seeds would otherwise be drawn from the global one
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=partial(_begin, os.getpid()),
         )
 
     def run(self, pieces: Iterable[Paths]) -> Iterator[NDArray[np.uint8]]:
         self._pieces.paths = pieces
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), worker_signals.starting():
                 # From Python 3.12 on. A worker waits for no lock of other threads: it reads files, on one thread.
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
                 found = iter(self._loader)
@@ -127,19 +127,19 @@ class _Lane:
                     raise DataError(images)
                 yield images
         except RuntimeError as error:
-            _explain(error)
+            explain(error)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A terminal's Ctrl-C goes to all processes; the run ends its step first, which may need images."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(parent: int, worker: int) -> None:
+    worker_signals.obey(parent)
 
 
 def _unchanged(images: object) -> object:
     return images  # torch's own would copy arrays into shared memory
 
 
-def _explain(error: RuntimeError) -> NoReturn:
+def explain(error: RuntimeError) -> NoReturn:
+    """Raises RunError where a worker of a DataLoader has died, which torch tells wherever the program is; else it."""
     if "DataLoader worker" not in str(error):
         raise error
     raise RunError(
@@ -165,27 +165,14 @@ class _Images:
         return images
 
     def _read(self, path: str) -> NDArray[np.uint8]:
-        image = read_image(path)
-        if image.shape != self.shape:
-            raise DataError(
-                f"{path} is {times(image.shape)} and {self.model} {times(self.shape)} "
-                f"(channels, height, width); all images must be alike: resize or convert them first."
-            )
-        return image
+        def require_alike(shape: tuple[int, ...]) -> None:
+            if shape != self.shape:
+                raise DataError(
+                    f"{path} is {times(shape)} and {self.model} {times(self.shape)} "
+                    f"(channels, height, width); all images must be alike: resize or convert them first."
+                )
 
-
-def read_image(path: str) -> NDArray[np.uint8]:
-    """The image file at `path` as uint8 [C, H, W]: grey (C = 1) if stored so, else RGB. DataError if it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in PIL_MODES:
-                raise DataError(f"{path} has pixels of PIL's mode {image.mode}; convert it to 8-bit grey or RGB.")
-            pixels = np.asarray(image.convert(PIL_MODES[image.mode]))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable image ({error}).") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return read_image(path, require_alike)
 
 
 def default_workers() -> int:

@@ -1,7 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are replaced or removed only where they are files."""
 
 import io
 import os
+import re
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,28 +20,63 @@ def require_path(what: str, path: object) -> None:
         raise InputError(f"{what}: found {shown(path)}; expected the path of a file")
 
 
+TEMPORARY = re.compile(r"\.softprune-[0-9a-f]{32}(\.\w+)?")
+"""What drafts are called that a killed process may leave; nothing reads them."""
+
+
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str], of: str = "") -> Iterator[Path]:
     """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
 
+    Args:
+        of: comes into its name, for whoever cleans up after a kill.
+
     Raises:
-        OutputError: the folder is missing or not writable, or writing failed.
+        OutputError: the folder is missing or not writable, `path` is a link or something else that is not a file, or
+            writing failed.
     """
     path = Path(path)
     # Not from tempfile: its files are readable by their owner only, and would stay so.
-    temporary = path.parent / f".{uuid.uuid4().hex}{path.suffix}"
+    temporary = path.parent / f".softprune-{of}{uuid.uuid4().hex}{path.suffix}"
+    require_replaceable(path)
     try:
         temporary.touch(exist_ok=False)
         try:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+            require_replaceable(path)  # hours may have passed
             temporary.replace(path)
             to_disk(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to replace a link, a folder, a device or a pipe. Raises OutputError."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # it is not there, or writing will say what is wrong
+        return
+    if stat.S_ISLNK(mode):
+        raise OutputError(f"{path} is a link to {os.readlink(path)}: name what it points to; links are never replaced")
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'not a plain file'}; name a file to write")
+
+
+def remove(path: Path) -> bool:
+    """Remove a file; whether it is not there now. A link, a folder or anything else is left alone."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -17,10 +18,18 @@ from torch import Tensor, nn
 
 from compress.errors import CheckpointError, CompressError, InputError, OutputError
 from compress.files.atomic import archive, atomic, require_path
+from compress.files.foreign import reading
+from compress.files.pickled import StrangePickleError, require_cheap
 from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
 
 _RESAVE = 'torch.save(model.state_dict(), "model.pt")'
+
+MOST_TENSORS = 100_000
+"""Of a file: each takes a kilobyte in Python, whatever it takes in the file."""
+
+MOST_HEADER = 16 * 2**20
+"""Bytes of the list of names and shapes, which take many times as much in Python: a hundred thousand tensors."""
 
 _MOST_TIES = 16
 """Tensors may share their memory, as tied weights do, and be together so many times as large as their file."""
@@ -32,6 +41,9 @@ _TYPES = {
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
 }
+_LEGACY_PICKLES = 5
+"""Of a file without an archive: a number, a version, the machine, the weights, and the names of their storages."""
+
 _FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
@@ -57,7 +69,6 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
-    require_plain_tensors(weights.tensors, path)
     return Weights(_fold(weights.tensors), weights.metadata)
 
 
@@ -92,6 +103,8 @@ def write_weights(
 def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
     """Copy `weights` into `model`, in place and strictly; a model that they do not fit stays as it was.
 
+    One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
+
     Args:
         source: where the weights are from (a path), for the error text.
 
@@ -120,7 +133,10 @@ def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
         raise CheckpointError(
             f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
         )
-    model.load_state_dict(found)
+    if any(tensor.is_meta for tensor in wanted.values()):  # there is nothing to copy into
+        model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
+    else:
+        model.load_state_dict(found)
 
 
 def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
@@ -191,23 +207,26 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Refuse what is no array of numbers in memory, or only pretends to be as large as it says.
 
     Raises:
-        CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, or
-            tensors that repeat their memory until they are far larger than the file.
+        CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, tensors
+            that repeat their memory until they are far larger than the file, or more tensors than anything needs.
     """
     strange = [
         f"{name} ({'quantized' if tensor.is_quantized else tensor.layout}, {tensor.dtype}, {tensor.device})"
         for name, tensor in tensors.items()
-        if tensor.is_quantized
+        if type(tensor) not in (Tensor, nn.Parameter)
+        or tensor.is_quantized
         or tensor.layout != torch.strided
         or tensor.device.type != "cpu"
-        or type(tensor) not in (Tensor, nn.Parameter)
         or tensor.dtype not in _TYPES
     ]
     if strange:
         raise CheckpointError(
             f"{path} has tensors that are no plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
         )
-    unpacked, size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()), path.stat().st_size
+    if len(tensors) > MOST_TENSORS:
+        raise CheckpointError(f"{path} has {len(tensors):,} tensors, and {MOST_TENSORS:,} are the most that are read")
+    size = path.stat().st_size
+    unpacked = sum(Tensor.numel(tensor) * tensor.itemsize for tensor in tensors.values())
     if unpacked > _MOST_TIES * size:
         raise CheckpointError(
             f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
@@ -249,46 +268,76 @@ def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping
 
 
 def _read_safetensors(path: Path) -> Weights:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            return Weights(tensors, file.metadata() or {})
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}): write it again") from error
+    with path.open("rb") as start:
+        header = int.from_bytes(start.read(8), "little")
+    if MOST_HEADER < header <= path.stat().st_size:
+        raise CheckpointError(f"{path} is damaged: its header has {header:,} bytes, and {MOST_HEADER:,} are the most")
+    damaged = f"{path} is damaged or no safetensors file, write it again"
+    with reading(CheckpointError, damaged), safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        metadata = file.metadata() or {}
+    require_plain_tensors(tensors, path)
+    return Weights(tensors, metadata)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # what torch itself goes by
-    if zipped:
-        require_stored(path, damaged)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its damaged input leads to, KeyError included
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        raise CheckpointError(
-            f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
-            f"save the weights alone with `{_RESAVE}`"
-            if refused
-            else damaged
-        ) from error
-    return _state_dict(content, path)
+        if zipped:
+            require_stored(path, damaged)
+        try:
+            _require_cheap(path, zipped, file)
+            with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            return _state_dict(content, path)
+        except CheckpointError:
+            raise
+        except StrangePickleError as error:
+            raise CheckpointError(
+                f"{path} is not read, since {error}: save the weights alone, as dense tensors on the CPU, "
+                f"with `{_RESAVE}`"
+            ) from error
+        except Exception as error:  # torch.load raises whatever its damaged input leads to, KeyError included
+            refused = re.search(r"GLOBAL (\S+)", str(error))
+            raise CheckpointError(
+                f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
+                f"save the weights alone with `{_RESAVE}`"
+                if refused
+                else damaged
+            ) from error
+
+
+def _require_cheap(path: Path, zipped: bool, file: IO[bytes]) -> None:
+    """Raises StrangePickleError where one of the pickles in the file would cost more than it may."""
+    size = path.stat().st_size
+    if zipped:  # by torch's own reader, since two readers may find two different entries of one name
+        require_cheap(BytesIO(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")), size)
+        return
+    file.seek(0)
+    for _ in range(_LEGACY_PICKLES):
+        require_cheap(file, size)
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        what = "nothing" if content == {} else f"a {type(content).__name__}"
+    """The class's own methods are called, not those that an object's attributes could hide."""
+    if isinstance(content, dict) and isinstance(inner := dict.get(content, "state_dict"), dict):
+        content = inner
+    if not isinstance(content, dict) or not dict.__len__(content):
+        what = "nothing" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} instead of weights by name: save it with `{_RESAVE}`")
-    strange = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    found = list(dict.items(content))
+    strange = [_named(key) for key, value in found if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
         raise CheckpointError(
             f"{path} has entries that are no tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
         )
-    return {name: tensor.detach() for name, tensor in content.items()}
+    require_plain_tensors(dict(found), path)
+    return {name: Tensor.detach(tensor) for name, tensor in found}
+
+
+def _named(key: object) -> str:
+    return str(key) if isinstance(key, str | int | float | None) else f"a {type(key).__name__}"
 
 
 def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

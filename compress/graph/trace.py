@@ -27,6 +27,8 @@ _LIKE_THEIR_INPUT = {
     *(_ATEN.batch_norm.default, _ATEN.instance_norm.default, _ATEN.group_norm.default),
     *(_ATEN.layer_norm.default, _ATEN.rms_norm.default),
 }
+# Without data, torch takes them apart into the operators of every single step: a sequence is as long as it likes.
+_RECURRENT = {_ATEN.lstm.input, _ATEN.gru.input, _ATEN.rnn_tanh.input, _ATEN.rnn_relu.input}
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
 _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
@@ -47,10 +49,13 @@ class Trace:
     constants: Mapping[str, Tensor]
 
 
-def trace(model: nn.Module, example: Tensor) -> Trace:
+def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
     """Write down what `model` does in evaluation mode with a batch of inputs like `example` [N, ...].
 
     The model stays as it is, also if it keeps something from every forward pass. The values of `example` don't matter.
+
+    Args:
+        most: operators of the network; one with more is refused, early. 50,000 if absent.
 
     Raises:
         InputError: the network does not run on `example`.
@@ -62,10 +67,12 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     with evaluation_mode(model), torch.inference_mode(), _restored(model):
         torch.backends.mha.set_fastpath_enabled(False)  # its fused operators hide the weights
         try:
-            recorder = _Recorder(model, example)
+            recorder = _Recorder(model, example, most or _MOST_OPERATORS)
             with recorder.following_layers(), recorder:
                 result = torch.func.functional_call(model, recorder.bare, (recorder.rows,))
             recorder.finish(result)
+        except _TooManyOperatorsError:
+            raise
         except Exception as error:
             _run(model, example)
             raise UnsupportedModelError(f"The network cannot be traced without data: {error}") from error
@@ -83,9 +90,7 @@ def require_network(model: object, what: str = "model") -> None:
 def require_example(example: object) -> None:
     """Raise InputError unless it is an input [N, ...] of a network."""
     if not isinstance(example, Tensor):
-        raise InputError(
-            f"example: found {shown(example)}; expected a tensor [N, ...] that the network runs on"
-        )
+        raise InputError(f"example: found {shown(example)}; expected a tensor [N, ...] that the network runs on")
     if example.ndim == 0 or example.shape[0] == 0:
         raise InputError(f"example: its shape is {list(example.shape)}; it needs a batch dimension with a row")
 
@@ -116,11 +121,16 @@ def _restored(model: nn.Module) -> Iterator[None]:
             attributes.update(old)
 
 
+class _TooManyOperatorsError(UnsupportedModelError):
+    """Found out early: nothing more is learned by running the network."""
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Operators arrive here as they are called, `linear` and not its parts, since inference mode has no autograd."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, most: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._most = most
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
         self.rows = torch.empty(BATCH, *example.shape[1:], dtype=example.dtype, device=_META)
@@ -140,7 +150,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [self._without_data(value) for value in args]
         self._check(func, noted[0], given)
         named = {key: self._without_data(value) for key, value in kwargs.items()}
-        result = torch.empty_like(given[0]) if func in _LIKE_THEIR_INPUT else func(*given, **named)
+        result = _result(func, given, named)
         name = func._schema.name.rpartition("::")[2]
         node = self.graph.create_node("call_function", func, tuple(noted[0]), noted[1], name=name)
         self._remember(node, result)
@@ -181,8 +191,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _check(self, func: Any, noted: list[Any], given: list[Any]) -> None:
         if func is _ATEN.unbind.int and given[0].shape[given[1] if len(given) > 1 else 0] % BATCH == 0:
             raise UnsupportedModelError(_ROW_BY_ROW)
-        if len(self.graph.nodes) > _MOST_OPERATORS:
-            raise UnsupportedModelError(_ROW_BY_ROW)
+        if len(self.graph.nodes) > self._most:
+            raise _TooManyOperatorsError(f"The network has more than {self._most:,} operators, or {_ROW_BY_ROW}")
         if func._schema.is_mutable and noted and isinstance(noted[0], fx.Node) and noted[0] in self._others:
             raise UnsupportedModelError(f"{func} changes a tensor that is not part of the network's state_dict")
 
@@ -259,6 +269,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(result, Tensor):
             node.meta["val"] = result.detach()  # as it is now: an operator in place may change its sizes
             self._known[id(result)] = (node, result)
+
+
+def _result(func: Any, given: list[Any], named: dict[str, Any]) -> Any:
+    """What an operator gives for tensors without data."""
+    if func in _LIKE_THEIR_INPUT:
+        return torch.empty_like(given[0])
+    if func in _RECURRENT:
+        inputs, state, bidirectional = given[0], given[1], given[7]
+        last = state[0] if isinstance(state, list) else state
+        outputs = inputs.new_empty(*inputs.shape[:-1], last.shape[-1] * (2 if bidirectional else 1))
+        return outputs, *map(torch.empty_like, state if isinstance(state, list) else [state])
+    return func(*given, **named)
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:

@@ -16,9 +16,9 @@ from compress.batches import Batches, Subset
 from compress.data.dataset import Dataset, batch_rows
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
-from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.models import Network
 from compress.paper.experiments import Cell, Dense
+from compress.paper.networks import keep_trained, load_trained
 from compress.recipe import schema
 from compress.run.building import build_data, build_model
 from compress.run.clock import Clock
@@ -107,13 +107,11 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
                 layer.reset_parameters()
     if isinstance(dense.model, schema.ConvAutoencoder):
         model.to(memory_format=torch.channels_last)
-    if path.exists():
-        load_weights(model, read_weights(path), str(path))
+    if load_trained(model, path, key(dense)):
         return model
     setting = _setting(dense, dataset)
     setting.train(model, dense.train.epochs * setting.steps_per_epoch, optimization(dense.train))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_weights({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    keep_trained(model, path, key(dense))
     return model
 
 

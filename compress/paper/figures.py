@@ -24,6 +24,7 @@ LINES: tuple[tuple[str, float | None, bool, str, str, str], ...] = (
     ("soft_all", COMPLETE, False, "soft, everything retrains", "#E69F00", "-."),
     ("small", None, False, "trained from the start at that size, 5 epochs", "#009E73", "-."),
 )
+KINDS = ("svg", "png")
 # The number in the paper, the experiment, the data set.
 CURVE_FIGURES = (
     ("2", "classification", "mnist"),
@@ -45,9 +46,12 @@ def names(results: Results) -> list[str]:
     return sorted(found, key=lambda name: (int(name.removeprefix("fig").partition("_")[0]), name))
 
 
+FILES = tuple(f"fig{number}.{kind}" for number in ("1", "3", *(row[0] for row in CURVE_FIGURES)) for kind in KINDS)
+"""All that `write_all` may write."""
+
+
 def write_all(results: Results, folder: Path) -> None:
     """Draw `names` into `folder`, each as SVG and PNG."""
-    folder.mkdir(parents=True, exist_ok=True)
     curves = {f"fig{number}": (experiment, dataset) for number, experiment, dataset in CURVE_FIGURES}
     for name in names(results):
         if name in curves:
@@ -56,7 +60,7 @@ def write_all(results: Results, folder: Path) -> None:
             figure = _confusion(counts)
         else:
             figure = _decays()
-        for suffix in ("svg", "png"):
+        for suffix in KINDS:
             plots.save(figure, name, folder / f"{name}.{suffix}")
 
 

@@ -2,18 +2,37 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from compress import __version__
 from compress.errors import InputError
+from compress.files.bounded import read_json
 from compress.paper import cells as running
+from compress.paper import document, figures
 from compress.paper.experiments import Cell
+from compress.run.output import whole_folder
 from compress.run.provenance import cpu_name
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells, Result, checksum
 from compress.sweep.engines import Workers
+
+MAX_BYTES = 64 * 2**20
+"""Of a results.json; that of all experiments has less than 1 MB."""
+FILES = ("paper.md", "paper/results.json", *(f"paper/{name}" for name in figures.FILES))
+"""All that `write_all` may write."""
+
+
+def write_all(results: dict[str, Any], folder: Path) -> None:
+    """Write page, figures and results.json into `folder`, once all of them could be written."""
+    with whole_folder(folder, FILES, "reproduce") as draft:
+        (draft / "paper").mkdir()
+        figures.write_all(results, draft / "paper")
+        (draft / "paper" / "results.json").write_text(written(results), encoding="utf-8", newline="\n")
+        (draft / "paper.md").write_text(document.page(results, "paper"), encoding="utf-8", newline="\n")
 
 
 def choose(
@@ -45,8 +64,8 @@ def run(
     cache: Path,
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
-) -> None:
-    """Compute what is not in `cache` yet; `collect` reads it.
+) -> dict[str, Result]:
+    """Compute what is not in `cache` yet: the results of all cells, by key.
 
     Raises:
         DataError: a data set is not to be had; nothing has been run.
@@ -55,13 +74,23 @@ def run(
     # Here, so that two workers do not download the same files.
     for wanted in {cell.dense.data for cell in cells}:
         running.load(wanted, data_root)
-    jobs.run(_jobs(cells, data_root, cache), cache / "cells", workers, on_progress)
+    with _kept(cache) as kept:
+        return jobs.run(_jobs(cells, data_root, cache), kept, workers, on_progress)
 
 
-def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
-    """results.json: every cell that is in `cache`, with its seed and settings; `planned` is how many there would be."""
+def finished(cells: Sequence[Cell], cache: Path) -> dict[str, Result]:
+    """The results of those cells that are in `cache`, by key."""
+    with _kept(cache) as kept:
+        return kept.read((running.key(cell), {}) for cell in cells)
+
+
+def _kept(cache: Path) -> Cells:
+    return Cells(cache / "cells")
+
+
+def collect(cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[str, Any]:
+    """results.json: every cell that has a result, with its seed and settings; `planned` is how many there would be."""
     keys = [running.key(cell) for cell in cells]
-    results = jobs.cached(keys, cache / "cells")
     networks: dict[str, Any] = {}
     stages: list[Any] = []
     found = []
@@ -83,9 +112,9 @@ def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
                 "result": results[key],
             }
         )
-    return {
+    document = {
         "schema": 1,
-        "versions": {name: version(name) for name in ("softprune", "torch", "torchvision")}
+        "versions": {"softprune": __version__, **{name: version(name) for name in ("torch", "torchvision")}}
         | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1},
         "planned": len(cells),
@@ -93,20 +122,26 @@ def collect(cells: Sequence[Cell], cache: Path) -> dict[str, Any]:
         "stages": stages,
         "cells": found,
     }
+    return {"checksum": checksum(document), **document}
 
 
 def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
     """Put the finished cells of the results.json `path` into `cache`, where they were run as they would be now.
 
-    Returns how many fit. Raises InputError where the file is none.
+    Returns how many fit: none where another version of softprune has computed them. Raises InputError where the file
+    is no such document.
     """
     try:
-        found = {cell["key"]: cell["result"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no results.json of `compress reproduce`: {error}") from error
-    wanted = {running.key(cell) for cell in cells} & set(found)
+        document = read_json(path, MAX_BYTES)
+        if document.pop("checksum") != checksum(document):
+            raise ValueError("it was changed after it was written: its checksum is another")
+        found = {cell["key"]: cell["result"] for cell in document["cells"]}
+        by = document["versions"]["softprune"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no results.json of `compress reproduce`: {error}") from None
+    wanted = {running.key(cell) for cell in cells} & set(found) if by == __version__ else set()
     for key in wanted:
-        jobs.store(cache / "cells", key, found[key])
+        _kept(cache).write(key, {}, found[key])
     return len(wanted)
 
 

@@ -11,14 +11,15 @@ from compress.recipe.schema import FactoryData, FactoryModel, OwnTask, Program, 
 
 def factories(recipe: Recipe) -> Iterator[str]:
     """A line for each factory of the recipe: "the recipe imports my_net from /here/my_net.py, to call my_net:build"."""
-    for called in _called(recipe):
-        module = called.partition(":")[0]
-        yield f"the recipe imports {module} from {_place(module)}, to call {called}"
+    for spec in called(recipe):
+        module = spec.partition(":")[0]
+        yield f"the recipe imports {module} from {_place(module)}, to call {spec}"
     if isinstance(recipe.model, Program):
         yield "the recipe is of a program: loading its .pt2 may run code that is in the file"
 
 
-def _called(recipe: Recipe) -> Iterator[str]:
+def called(recipe: Recipe) -> Iterator[str]:
+    """Every function that the recipe names, as "my_net:build"."""
     for part in (recipe.model, recipe.data):
         if isinstance(part, FactoryModel | FactoryData):
             yield part.factory

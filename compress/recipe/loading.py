@@ -1,5 +1,6 @@
 """Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from compress.errors import RecipeError
+from compress.files.bounded import read_bytes, strange
 from compress.files.yaml_text import yaml_text
 from compress.recipe.schema import FORMS, Part, Recipe
 from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
@@ -23,11 +25,14 @@ from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
+MAX_INTEGER = 2**63  # in either direction; Python writes none of more than 4,300 digits
+MAX_SHOWN = 200  # characters of a `--set` in messages
+MAX_BITS = 1024  # of a whole number, as large as a float can be
 MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
 
 Key = tuple[str | int, ...]
 Line = int
-Place = Line | str  # a line of the file, or the `--set` that brought the value
+Location = Line | str  # a line of the file, or the `--set` that brought the value
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -86,8 +91,6 @@ def brief_yaml(recipe: Recipe) -> str:
 
 def _read(source: str | Path) -> "_Document":
     label, content = _content(source)
-    if len(content) > MAX_BYTES:
-        raise RecipeError(f"{label}: larger than {MAX_BYTES // 1024} KiB, which no recipe is; is it the right file?")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -107,7 +110,7 @@ def _read(source: str | Path) -> "_Document":
 
 
 def _content(source: str | Path) -> tuple[str, bytes]:
-    """(what to call it in messages, at most a byte more than a recipe may have)."""
+    """(what to call it in messages, its bytes)."""
     path, files = Path(source), shipped_files()
     if path.suffix in MODELS:
         raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
@@ -115,11 +118,16 @@ def _content(source: str | Path) -> tuple[str, bytes]:
         # An output folder may well be called like the recipe, and does not hide it.
         if path.is_dir() and str(source) not in files:
             raise RecipeError(f"{source}: is a folder; name a recipe file in it")
+        if kind := strange(path) if not path.is_dir() else None:
+            raise RecipeError(
+                f"{source}: is {kind}; a recipe is read again by the commands that follow, so write it to a file"
+            )
         if path.exists() and not path.is_dir():
-            with path.open("rb") as stream:
-                return str(source), stream.read(MAX_BYTES + 1)
+            return str(source), read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise RecipeError(f"{source}: cannot be read ({error.strerror}); name a readable recipe file") from None
+    except ValueError as error:  # a NUL in the path, too
+        raise RecipeError(f"{_one_line(source)}: {error}; is it the right file?") from None
     if str(source) in files:
         return f"recipes/{source}.yaml", files[str(source)].read_bytes()
     raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{suggestion(path.stem, files)}")
@@ -146,11 +154,13 @@ def _parse(text: str, at: Callable[[Line], str]) -> Any:
     except RecursionError:
         raise RecipeError(f"{at(1)}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
     except Exception as error:  # ruamel lets whatever a malformed date, number or tag raises pass through
+        if "set_int_max_str_digits" in str(error):  # Python's words, which mean its programmers
+            raise RecipeError(f"{at(1)}: found a whole number of thousands of digits; write a smaller one") from None
         raise RecipeError(f"{at(1)}: not YAML: {_one_line(error)}; quote values that are text") from None
 
 
 def _plain(
-    node: Any, at: Callable[[Line], str], places: dict[Key, Place] | None = None, key: Key = (), line: Line = 1
+    node: Any, at: Callable[[Line], str], places: dict[Key, Location] | None = None, key: Key = (), line: Line = 1
 ) -> Any:
     """The tree as plain dicts, lists and scalars, aliases written out; fills `places` with the line of every key."""
     places = {} if places is None else places
@@ -176,7 +186,16 @@ def _plain(
             return [below(index, index) for index in range(len(node))]
         case bool() | ScalarBoolean():
             return bool(node)
+        case int() if node.bit_length() > MAX_BITS:
+            raise RecipeError(
+                f"{at(line)}: {_dotted(key)}: found a whole number of {node.bit_length():,} bits; "
+                f"no key takes more than {MAX_BITS:,}"
+            )
         case int():
+            if abs(node) >= MAX_INTEGER:
+                digits = f"{int(node).bit_length() * math.log10(2):,.0f}"
+                where = f"{at(line)}: {_dotted(key)}" if key else at(line)
+                raise RecipeError(f"{where}: found a whole number of some {digits} digits; write a smaller one")
             return int(node)
         case float():
             return float(node)
@@ -194,12 +213,12 @@ class _Document:
 
     label: str
     value: Any = None
-    places: dict[Key, Place] = field(default_factory=dict)
+    places: dict[Key, Location] = field(default_factory=dict)
 
-    def at(self, place: Place) -> str:
+    def at(self, place: Location) -> str:
         return place if isinstance(place, str) else f"{self.label}:{place}"
 
-    def nearest(self, key: Key) -> Place:
+    def nearest(self, key: Key) -> Location:
         """The place of `key` or, where that was not written, of the key above it."""
         return next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
 
@@ -208,7 +227,7 @@ class _Document:
 
         Raises RecipeError where there is no such list entry, or something on the way is neither mapping nor list.
         """
-        place = f"--set {_one_line(text)}"
+        place = f"--set {_cut(_one_line(text), MAX_SHOWN)}"
         dotted, equals, yaml = text.partition("=")
         parts = dotted.strip().split(".")
         if not equals or not all(parts):
@@ -232,7 +251,7 @@ class _Document:
 
     def explain(self, details: Iterable[ErrorDetails]) -> list[str]:
         """One line per mistake: those of the file in its order, then those of the overrides."""
-        mistakes: list[tuple[Place, str]] = []
+        mistakes: list[tuple[Location, str]] = []
         for detail in details:
             # pydantic counts only the valid entries of a list, and the others have a mistake of their own.
             if detail["type"] == "too_short" and detail["input"]:
@@ -261,8 +280,10 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
             f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole of it, "
             f"as in --set '{_dotted(key)}={{...}}'"
         )
-    if not part.isdecimal() or int(part) >= len(node):
-        raise RecipeError(f"{place}: {_dotted(key)} has no entry {part!r}; its {len(node)} entries are numbered from 0")
+    if not part.isdecimal() or len(part) > len(str(MAX_VALUES)) or int(part) >= len(node):
+        raise RecipeError(
+            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its {len(node)} entries are numbered from 0"
+        )
     return int(part)
 
 
@@ -271,6 +292,8 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
 
 def _meant(detail: ErrorDetails) -> tuple[Key, type[Part]]:
     """The recipe's key that pydantic means, and the part of the schema that this key belongs to."""
+    if not detail["loc"]:  # of the whole of it, as where a key is no valid text
+        return (), Recipe
     *way, last = detail["loc"]
     key: list[str | int] = []
     owner: type[Part] = Recipe
@@ -362,12 +385,15 @@ def _shown(value: object) -> str:
             text = f"a list of {len(value)}" if value else "an empty list"
         case _:
             text = str(value)
-    text = _one_line(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return _cut(_one_line(text), 80)
 
 
 def _dotted(key: Key) -> str:
-    return _one_line(".".join(map(str, key)))
+    return _cut(_one_line(".".join(map(str, key))), MAX_SHOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _one_line(text: object) -> str:

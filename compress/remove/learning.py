@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from compress.remove.masks import Place, SoftPruningMethod, tensors
+from compress.remove.masks import Masked, SoftPruningMethod, tensors
 
 
 class LearningMethod(SoftPruningMethod):
@@ -60,12 +60,13 @@ class LearningMethod(SoftPruningMethod):
 
     @classmethod
     @torch.no_grad()
-    def place(cls, places: Sequence[Place], factor: float | None = None) -> None:
+    def place(cls, places: Sequence[Masked], factor: float | None = None) -> None:
         """Bring what acts up to date. factor: the mask of all entries in the sets from now on."""
         for module, method in places:
             assert isinstance(method, cls)
             if factor is not None:
-                method._lower_to(module, factor)
+                _, mask, pruned = tensors(module, method._tensor_name)
+                method._lower_to(mask, pruned, factor)
             method._expose(module)
 
     @torch.no_grad()

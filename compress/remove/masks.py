@@ -100,20 +100,24 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @classmethod
     @torch.no_grad()
-    def place(cls, places: "Sequence[Place]", factor: float | None = None) -> None:
+    def place(cls, places: "Sequence[Masked]", factor: float | None = None) -> None:
         """Put the entries of the sets at start * mask, whatever the optimizer has made of them.
 
         Args:
             factor: the mask of all entries in the sets from now on; None leaves the masks as they are.
         """
         for module, method in places:
-            orig, mask, _ = tensors(module, method._tensor_name)
+            orig, mask, pruned = tensors(module, method._tensor_name)
             if factor is not None:
-                method._lower_to(module, factor)
-            zero_where_below_one(orig, method._below_one(module))
+                method._lower_to(mask, pruned, factor)
+            zero_where_below_one(orig, method._told(mask, pruned))
             start = method._start_of(module)
-            if start is not None and factor != 0:
+            if start is None or factor == 0:
+                continue
+            if factor is None or mask.itemsize < 4:
                 orig.addcmul_(start, mask)
+            else:  # the same to the last bit (a half would not round the factor), and reads one tensor less
+                orig.add_(start, alpha=factor)
 
     @torch.no_grad()
     def fade_to(self, module: nn.Module, factor: float) -> None:
@@ -126,7 +130,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """The mask of every entry in the set is multiplied by `factor`."""
         _, mask, _ = tensors(module, self._tensor_name)
         mask.mul_(self.lowered(module, factor))
-        if factor <= _largest_below_one(mask.dtype):
+        if factor <= largest_below_one(mask.dtype):
             self._level = (mask, mask._version, None)
 
     @torch.no_grad()
@@ -170,8 +174,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     def lowered(self, module: nn.Module, factor: float) -> Tensor:
         """1 where the parameter is kept, `factor` in the set."""
-        told = self._below_one(module)
-        return torch.threshold(told, _largest_below_one(told.dtype), factor)
+        _, mask, pruned = tensors(module, self._tensor_name)
+        return torch.threshold(self._told(mask, pruned), largest_below_one(mask.dtype), factor)
 
     def _expose(self, module: nn.Module) -> None:
         """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
@@ -194,22 +198,23 @@ class SoftPruningMethod(prune.BasePruningMethod):
         if grad.requires_grad or grad.layout != torch.strided:  # a second derivative is wanted; a sparse gradient
             grad.mul_(self.lowered(module, 0.0))
         else:
-            zero_where_below_one(grad, self._below_one(module))
+            _, mask, pruned = tensors(module, self._tensor_name)
+            zero_where_below_one(grad, self._told(mask, pruned))
 
-    def _below_one(self, module: nn.Module) -> Tensor:
-        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
-        _, mask, pruned = tensors(module, self._tensor_name)
-        known, version, _ = self._level or (None, 0, None)
-        return mask if known is mask and version == mask._version else _as_numbers(~pruned, mask)
-
-    def _lower_to(self, module: nn.Module, factor: float) -> None:
+    def _lower_to(self, mask: Tensor, pruned: Tensor, factor: float) -> None:
         """The mask of the whole set becomes `factor`."""
-        _, mask, _ = tensors(module, self._tensor_name)
-        told, below = self._below_one(module), _largest_below_one(mask.dtype)
+        told = self._told(mask, pruned)
         if told is mask and self._level is not None and self._level[2] == factor:
             return
+        below = largest_below_one(mask.dtype)
         torch.threshold(told, below, factor, out=mask)
         self._level = (mask, mask._version, factor) if factor <= below else None
+
+    def _told(self, mask: Tensor, pruned: Tensor) -> Tensor:
+        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
+        if self._level is not None and self._level[0] is mask and self._level[1] == mask._version:
+            return mask
+        return _as_numbers(~pruned, mask)
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
         return module._buffers[f"{self._tensor_name}_start"]
@@ -225,11 +230,14 @@ def zero_where_below_one(values: Tensor, told: Tensor) -> None:
 
     As fast as a product, which would leave -0.0 and NaN; on a CPU, `where` and `masked_fill_` take ten times as long.
     """
-    torch.ops.aten.threshold_backward.grad_input(values, told, _largest_below_one(told.dtype), grad_input=values)
+    _THRESHOLD_BACKWARD(values, told, largest_below_one(told.dtype), grad_input=values)
+
+
+_THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 
 
 @cache
-def _largest_below_one(dtype: torch.dtype) -> float:
+def largest_below_one(dtype: torch.dtype) -> float:
     return 1.0 - torch.finfo(dtype).eps / 2
 
 
@@ -247,7 +255,7 @@ def _keeping_place(module: nn.Module, old: str, new: str) -> Iterator[None]:
         module._parameters[name] = module._parameters.pop(name)
 
 
-Place = tuple[nn.Module, SoftPruningMethod]
+Masked = tuple[nn.Module, SoftPruningMethod]
 """A module, and what prunes a parameter of it."""
 
 

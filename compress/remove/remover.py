@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError
 from compress.remove.learning import LearningMethod, caller_of
-from compress.remove.masks import Place, SoftPruningMethod, tensors
+from compress.remove.masks import Masked, SoftPruningMethod, tensors
 from compress.remove.removals import Removal
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
@@ -66,7 +66,7 @@ class Remover:
         self.share = 0.0
         """How much of the final set is in the set, in [0, 1]."""
         self._factor = 1.0  # of all pruned entries, if they have one in common
-        self._places: list[Place] = []
+        self._places: list[Masked] = []
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
         self._apply(start)
@@ -147,10 +147,12 @@ class Remover:
     def fade_to(self, factor: float) -> None:
         """All pruned entries act as `factor` times their start at the end of this step; 0 is for good."""
         self._factor = factor
+        if self.removal.together and factor != 0:
+            return  # `hold` lowers the masks of all
         for module, method in self._places:
             if factor == 0:
                 method.vanish(module)
-            elif not self.removal.together:
+            else:
                 method.fade_to(module, factor)
 
     @torch.no_grad()

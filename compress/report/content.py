@@ -51,6 +51,7 @@ class TensorRow(TypedDict):
 class ConfusionFigure(TypedDict):
     model: str
     svg: Markup
+    classes: int
 
 
 class LatencyFigure(TypedDict):
@@ -81,6 +82,7 @@ class Content(TypedDict):
     tensors: list[TensorRow]
     images: list[ImageResult]
     confusion: list[ConfusionFigure]
+    most_classes: int
     latency: list[LatencyFigure]
     threads: int
     parity: ParityRows

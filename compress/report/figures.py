@@ -7,6 +7,9 @@ from compress.report.drawing import Drawing, Scale, short, spanning
 from compress.report.measures import MODELS, REMOVAL
 from compress.results import Histogram, LatencyResult, ModelName, StageResult
 
+CLASSES = 50
+"""Of a confusion matrix that are drawn."""
+
 LEFT = 46.0
 """Room for the labels of an axis."""
 
@@ -165,10 +168,11 @@ def latency(name: str, batch: str, models: Mapping[ModelName, LatencyResult]) ->
 
 def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
     """Test images by true class (rows) and predicted one (columns), shaded by their share of the row."""
-    classes = len(counts)
-    cell = min(34.0, 340 / classes)
-    size = 34 + cell * classes
-    right, total = sum(row[index] for index, row in enumerate(counts)), sum(map(sum, counts))
+    sums, right = [sum(row) for row in counts], sum(row[index] for index, row in enumerate(counts))
+    total = sum(sums)
+    shown = _most_mistaken(counts, sums)
+    cell = min(34.0, 340 / len(shown))
+    size = 34 + cell * len(shown)
     worst = max(
         ((count, true, guess) for true, row in enumerate(counts) for guess, count in enumerate(row) if true != guess),
         default=(0, 0, 0),
@@ -177,13 +181,14 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
     if worst[0]:
         text += f"; most often class {worst[1]} is taken for {worst[2]}, {worst[0]:,} times"
     drawing = Drawing(name, (size + 4, size + 4), f"Confusion matrix of the {model} network", f"{text}.")
-    drawing.text(34 + cell * classes / 2, 11, "predicted", "tick", "middle")
-    for true, row in enumerate(counts):
-        drawing.text(28, 34 + cell * (true + 0.5) + 4, str(true), "tick", "end")
-        drawing.text(34 + cell * (true + 0.5), 27, str(true), "tick", "middle")
-        for guess, count in enumerate(row):
-            share = count / max(1, sum(row))
-            left, top = 34 + cell * guess, 34 + cell * true
+    drawing.text(34 + cell * len(shown) / 2, 11, "predicted", "tick", "middle")
+    for place, true in enumerate(shown):
+        drawing.text(28, 34 + cell * (place + 0.5) + 4, str(true), "tick", "end")
+        drawing.text(34 + cell * (place + 0.5), 27, str(true), "tick", "middle")
+        for column, guess in enumerate(shown):
+            count = counts[true][guess]
+            share = count / max(1, sums[true])
+            left, top = 34 + cell * column, 34 + cell * place
             drawing.box(left, top, cell - 1, cell - 1, "cell")
             if count:
                 kind = "right" if true == guess else "wrong"
@@ -194,3 +199,9 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
                     label = "count on" if full else "count"
                     drawing.text(left + cell / 2, top + cell / 2 + 4, str(count), label, "middle")
     return str(drawing)
+
+
+def _most_mistaken(counts: Sequence[Sequence[int]], sums: Sequence[int]) -> list[int]:
+    """All classes, or where they are too many those that are most often mistaken, in their order."""
+    classes = range(len(counts))
+    return sorted(sorted(classes, key=lambda true: counts[true][true] - sums[true])[:CLASSES])

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from rich.table import Table
 from rich.text import Text
@@ -9,8 +10,11 @@ from rich.text import Text
 from compress.documents import FileContents, FileNodes, KeptWidth
 from compress.report.visible import visible
 
-SHORT = 100
-"""Characters of a noted text that are shown; the JSON document has all of it."""
+SHORT, NAME = 100, 300
+"""Characters of a noted text, and of a name, that are shown; the JSON document has all of it."""
+
+MOST = 200
+"""Layers and notes that are shown; the JSON document has all of them."""
 
 
 def layers(found: FileContents) -> Table:
@@ -21,14 +25,14 @@ def layers(found: FileContents) -> Table:
     table.add_column("shape")
     for title in ("entries", "zeros", "zero rows", "zero columns", *(["MACs"] if counted else [])):
         table.add_column(title, justify="right")
-    for layer in found["layers"]:
-        shape = " x ".join(str(size) for size in layer["shape"]) or "scalar"
+    for layer in found["layers"][:MOST]:
+        shape = visible(" x ".join(str(size) for size in layer["shape"]) or "scalar", SHORT)
         share = layer["zeros"] / max(1, layer["entries"])
         cells = [f"{layer['entries']:,}", f"{share:.1%}"]
         cells += [_part(layer["zero_rows"], layer["rows"]), _part(layer["zero_columns"], layer["columns"])]
         if counted:
             cells.append(f"{layer['macs']:,}" if "macs" in layer else "")
-        table.add_row(Text(visible(layer["name"])), shape, *cells)
+        table.add_row(Text(visible(layer["name"], NAME)), shape, *cells)
     return table
 
 
@@ -38,6 +42,8 @@ def _part(part: int, whole: int) -> str:
 
 def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]:
     """Size, what can be pruned, what `slim` could cut out, and what was noted in the file."""
+    if (hidden := len(found["layers"]) - MOST) > 0:
+        yield f"and {hidden:,} more layers: --json shows all of them"
     share = found["zeros"] / max(1, found["entries"])
     yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
     if "macs" in found:
@@ -47,9 +53,10 @@ def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]
         yield from _nodes(found["nodes"])
     if "note" in found:
         yield f"note: {found['note']}"
-    for key, text in found["metadata"].items():
-        if key != "recipe" or "recipe" not in found:
-            yield f"{key}: {text}" if len(text) <= SHORT else f"{key}: {text[:SHORT]}... ({len(text):,} characters)"
+    notes = {key: text for key, text in found["metadata"].items() if key != "recipe" or "recipe" not in found}
+    yield from (f"{visible(key, SHORT)}: {visible(text, SHORT)}" for key, text in islice(notes.items(), MOST))
+    if len(notes) > MOST:
+        yield f"and {len(notes) - MOST:,} more notes: --json shows all of them"
     if "recipe" in found:
         yield "recipe:" if whole_recipe else "recipe, in short (--recipe shows all of it):"
         text = found["recipe"]["whole"] if whole_recipe else found["recipe"]["brief"]
@@ -75,4 +82,5 @@ def widths_kept(kept: Iterable[KeptWidth]) -> Iterable[str]:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = ", ".join(visible(name, NAME) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

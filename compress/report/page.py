@@ -1,17 +1,18 @@
 """report.html: one self-contained page for a person, made from results.json and nothing else."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 
 from compress.errors import InputError
+from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.report import content, figures
+from compress.report.bounds import bounded
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
@@ -29,6 +30,9 @@ from compress.results import (
     checked,
 )
 
+MAX_BYTES = 64 * 2**20
+"""Of a results.json; one of ours has some 100 KB."""
+
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 FILES: Mapping[Format, str] = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
@@ -41,7 +45,8 @@ def page(results: Results) -> str:
     Args:
         results: the content of a results.json, of this version or an earlier one.
     """
-    filled = _content(results)
+    shown, cut = bounded(results)
+    filled = _content(cast(Results, shown), cut)
     return _template().render(**filled, sections=list(_sections(filled)))
 
 
@@ -66,10 +71,10 @@ def read(file: Path) -> Results:
         InputError: there is none, or it is no JSON object of this kind.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        found = read_json(file, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; name the folder that `compress apply` has left") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")
@@ -99,7 +104,7 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def _content(results: Results) -> content.Content:
+def _content(results: Results, cut: Sequence[str]) -> content.Content:
     recipe, models = results["recipe"], results["models"]
     return {
         "name": recipe["name"],
@@ -109,7 +114,7 @@ def _content(results: Results) -> content.Content:
         "same": SAME,
         "tiles": list(_tiles(models)),
         "note": results["data"].get("note"),
-        "warnings": results.get("warnings", []),
+        "warnings": [*results.get("warnings", []), *cut],
         "measures": list(measures(models)),
         "stages": list(_stages(results["stages"])),
         "training": _training(results),
@@ -117,6 +122,7 @@ def _content(results: Results) -> content.Content:
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
         "confusion": list(_confusion(results.get("confusion"))),
+        "most_classes": figures.CLASSES,
         "latency": _latency(models),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
@@ -348,7 +354,8 @@ def _shape(shape: Sequence[int]) -> str:
 def _confusion(found: Confusion | None) -> Iterator[content.ConfusionFigure]:
     if found is not None:
         for model, counts in (("dense", found["dense"]), ("slim", found["slim"])):
-            yield {"model": model, "svg": Markup(figures.confusion(f"confusion-{model}", model, counts))}
+            svg = Markup(figures.confusion(f"confusion-{model}", model, counts))
+            yield {"model": model, "svg": svg, "classes": len(counts)}
 
 
 def _latency(models: Models) -> list[content.LatencyFigure]:

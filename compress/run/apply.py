@@ -1,18 +1,17 @@
 """A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
-from compress.files.atomic import atomic
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.proof import prove_same
@@ -20,7 +19,7 @@ from compress.recipe import schema
 from compress.report.page import page
 from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
 from compress.run import rehearse
-from compress.run.artefacts import three_networks, write_artefacts
+from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
     build_data,
     build_model,
@@ -32,18 +31,22 @@ from compress.run.building import (
 )
 from compress.run.clock import Clock
 from compress.run.journal import Journal
-from compress.run.output import placing, whole_folder
+from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
+from compress.run.witness import Reach, Witness
 from compress.select.pruned import Pruned
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
+from compress.tasks import OwnTask
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
 TOLERANCE = 1e-5
+
+State = Mapping[str, Tensor]
 
 
 def prepare(
@@ -72,8 +75,13 @@ def prepare(
     return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
 
 
-def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNetwork | None:
+def train_dense(
+    recipe: schema.Recipe, out: Path, setting: Setting, write: Callable[[State, Path], None] = write_weights
+) -> TrainedNetwork | None:
     """Train the recipe's network from the start and write its state_dict to `out`.
+
+    Args:
+        write: writes the weights; a folder of results has a mark that must know of them.
 
     Returns:
         What was done: data, steps, seconds, mean loss of each epoch, metric on the test images; nothing in another
@@ -87,6 +95,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     if recipe.train is None:
         raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
     torch.manual_seed(recipe.seed)
+    before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe.model)
     steps = recipe.train.epochs * setting.steps_per_epoch
@@ -96,7 +105,7 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
     journal.follow("chance", random_state)
-    with _keep_last_good(model, out.with_name(f"{out.stem}.last_good.pt"), setting.ranks):
+    with _keep_last_good(model, lambda weights: _beside(weights, out), setting.ranks):
         setting.watcher.begin("train", f"train {recipe.name}")
         training = journal.chapter(
             "the training", lambda: dataclasses.asdict(setting.train(model, steps, optimization(settings)))
@@ -107,8 +116,9 @@ def train_dense(recipe: schema.Recipe, out: Path, setting: Setting) -> TrainedNe
     metric = setting.evaluate(model)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
+    require_seen(out, before)
     placing(journal.folder)
-    write_weights(model.state_dict(), out)
+    write(model.state_dict(), out)
     return {
         "model": str(out),
         "data": describe_data(setting),
@@ -157,11 +167,12 @@ def apply(
         InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was chosen to go.
-        ProofError: slim differs from masked, or a file from slim; nothing is written.
+        ProofError: slim differs from masked, in outputs or figures, or a file from slim; nothing is written.
+        RunError: the test data change between two evaluations; nothing is written.
         Interrupted: by a signal.
     """
     torch.manual_seed(recipe.seed)
-    clock, journal = setting.clock, setting.journal
+    clock, journal, before = setting.clock, setting.journal, seen(out)
     warned = [] if warned is None else warned
     with clock.phase("load"):
         dense = Shelved(load_dense(recipe, source, setting))
@@ -172,8 +183,9 @@ def apply(
     setting, pruned = dataclasses.replace(setting, dense=dense.copy), Pruned()
     journal.open(fingerprint(recipe, source, setting), clock)
     setting.ranks.wait()  # before the first writes, all have read what there is to go on from
-    _follow(journal, clock, warned, pruned, model)
-    with _keep_last_good(model, out / "checkpoint" / "last_good.safetensors", setting.ranks):
+    setting = dataclasses.replace(setting, witness=(witness := Witness()))
+    _follow(journal, clock, warned, pruned, model, witness)
+    with _keep_last_good(model, lambda weights: _within(weights, out), setting.ranks):
         stages = [
             journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
             for number in range(len(recipe.stages))
@@ -188,26 +200,26 @@ def apply(
     journal.close()
     del model  # from here on, what is in memory is what is looked at
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), looks["dense"]),
-        "masked": stages[-1]["after_removal"],
-        "slim": setting.evaluate(small, looks["slim"]),
-    }
+    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
     networks = three_networks(dense, masked, small)
     del small
-    outcome: Outcome = {"stages": stages, "parity": parity, "warnings": list(warned)}
-    with whole_folder(out, within=journal.folder) as folder:
+    evaluated = witness.document()
+    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
     # Hours of training are not to be lost to a page that can be made again.
-    with atomic(out / "report.html") as draft:
+    with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
 
 
-def _follow(journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module) -> None:
+def _follow(
+    journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module, witness: Witness
+) -> None:
     """What a checkpoint between two stages holds, in the order in which it is taken up again."""
     journal.follow("clock", clock)
     journal.follow("warnings", _Warned(warned))
+    journal.follow("witness", witness)
     journal.follow("pruned", pruned)
     journal.follow("shapes", _Shapes(model))
     journal.follow("model", model)
@@ -261,14 +273,48 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     }
 
 
+def _measured(
+    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Look]
+) -> dict[ModelName, Metric]:
+    """The figures of the three networks on the test images; those of masked and slim agree."""
+    reach = Reach(TOLERANCE)
+
+    def seen(output: Tensor, target: Tensor) -> None:
+        looks["slim"](output, target)
+        reach(output, target)
+
+    found: dict[ModelName, Metric] = {
+        "dense": setting.evaluate(dense.copy(), looks["dense"]),
+        "masked": masked,
+        "slim": setting.evaluate(small, seen),
+    }
+    reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
+    return found
+
+
 @contextmanager
-def _keep_last_good(model: nn.Module, path: Path, ranks: Ranks) -> Iterator[None]:
-    """Where training ends in NaN, write the weights that it went back to."""
+def _keep_last_good(model: nn.Module, write: Callable[[State], Path], ranks: Ranks) -> Iterator[None]:
+    """Where training ends in NaN, `write` the weights that it went back to; it gives their file."""
     try:
         yield
     except DivergedError as error:
         if not ranks.first:
             raise
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_weights(model.state_dict(), path)
-        raise DivergedError(f"{error}; they are in {path}") from error
+        raise DivergedError(f"{error}; they are in {write(model.state_dict())}") from error
+
+
+def _beside(weights: State, out: Path) -> Path:
+    """The last good weights of a training, under a name that nobody has taken."""
+    path = free(out.with_name(f"{out.stem}.last_good.pt"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(weights, path)
+    return path
+
+
+def _within(weights: State, out: Path) -> Path:
+    """Those of a retraining, among the results."""
+    begin(out, "apply")
+    path = free(out / "checkpoint" / "last_good.safetensors")
+    with added(out, f"checkpoint/{path.name}") as draft:
+        write_weights(weights, draft)
+    return path

@@ -34,6 +34,17 @@ from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
 
+FILES = (
+    "results.json",
+    "recipe.yaml",
+    "MODEL_CARD.md",
+    "checkpoint/masked.safetensors",
+    "slim.safetensors",
+    "slim.onnx",
+    "slim.pt2",
+)
+"""All that `write_artefacts` may write."""
+
 Networks = dict[ModelName, Callable[[], nn.Module]]
 """The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
 them anew each time, so that no more of them are in memory than are looked at."""
@@ -81,6 +92,7 @@ def write_artefacts(
         "tensors": tensors,
         "stages": outcome["stages"],
         **pictures,
+        "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": outcome["warnings"],
         "timing": setting.clock.split(),

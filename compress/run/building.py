@@ -1,5 +1,6 @@
 """From a recipe's words to the objects they mean: the data set, the network, and whether they fit."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import TrainingData, require_classes, require_shape
 from compress.data.loaders import from_factory
+from compress.data.reading import reason
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
@@ -16,6 +18,17 @@ from compress.files.checkpoint import load_weights, read_weights
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
+"""A network of so many bytes is built whatever the machine's memory."""
+
+_Named = (
+    schema.Autoencoder
+    | schema.ConvAutoencoder
+    | schema.Classifier
+    | schema.ConvClassifier
+    | schema.ResNet20
+    | schema.RowLSTM
+    | schema.VisionTransformer
+)
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
@@ -48,7 +61,21 @@ def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
     Raises:
         InputError: a factory that cannot be imported or called, or that returns no module.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    match wanted:
+        case schema.Program():
+            raise InputError(
+                "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
+            )
+        case schema.FactoryModel():
+            if seed is not None:
+                torch.manual_seed(seed)
+            return models.from_factory(wanted.factory, wanted.args)
+        case _:
+            _require_buildable(wanted)
+            return _named(wanted, None if seed is None else torch.Generator().manual_seed(seed))
+
+
+def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -65,14 +92,37 @@ def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
         case schema.VisionTransformer():
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
-        case schema.Program():
-            raise InputError(
-                "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
-            )
-        case schema.FactoryModel():
-            if seed is not None:
-                torch.manual_seed(seed)
-            return models.from_factory(wanted.factory, wanted.args)
+
+
+def _require_buildable(wanted: _Named) -> None:
+    """Refuse sizes, such as a billion classes, at which torch would fail on the way or fill the memory.
+
+    Raises:
+        InputError: the parameters alone take more than this machine has, or torch cannot count them.
+    """
+    size, most = _bytes_of(wanted, f"the network {wanted.name}"), max(_MOST_BYTES, _memory())
+    if size > most:
+        raise InputError(
+            f"the network {wanted.name} would take {size:,} bytes in this size, and {most:,} is the most here: "
+            "give it fewer classes, nodes or layers"
+        )
+
+
+def _bytes_of(wanted: _Named, told: str) -> int:
+    """Of the parameters. Raises InputError, which calls the network what is `told`, where torch cannot count them."""
+    try:
+        with torch.device("meta"):  # sizes without memory
+            return sum(tensor.nbytes for tensor in _named(wanted, None).parameters())
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{told} cannot be built in this size: {reason(error)}") from error
+
+
+def _memory() -> int:
+    """Bytes of this machine; 0 where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # there is no such question on Windows
+        return 0
 
 
 def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
@@ -124,24 +174,6 @@ class _OwnMeasure:
             what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
         return torch.as_tensor(value)
-
-
-def require_room(wanted: schema.Model, source: str) -> None:
-    """Refuse a network of absurd size, which would be built in full before it is shrunk, where only a file names it.
-
-    Raises:
-        InputError: it takes more than 8 GiB, or cannot be built.
-    """
-    try:
-        with torch.device("meta"):  # sizes without memory
-            size = sum(tensor.nbytes for tensor in build_model(wanted, None).parameters())
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
-    if size > _MOST_BYTES:
-        raise InputError(
-            f"the recipe inside {source} is of a network of {size:,} bytes, and {_MOST_BYTES:,} is the most: "
-            "if that is right, name a recipe of it with --recipe"
-        )
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:

@@ -1,18 +1,21 @@
 """The folder of a run in progress, `OUT.partial`: its last two checkpoints, and the lock that keeps others out.
 
-A checkpoint is a pair of files. `7.pt` has the state, tensors and plain values that torch.load reads with
-`weights_only=True`, so that nothing in it is ever executed. `7.json`, written after it, says what it is of and has its
-checksum: without it there is no checkpoint. An empty file system, a power cut or a kill at any moment thus leaves the
-ones before as they are.
+Each file in it has the run's identity in its name, which the folder's mark knows: nobody else's file has such a name,
+and nothing else in the folder is ever removed or replaced.
+
+A checkpoint is a pair of files. `ID-7.pt` has the state, tensors and plain values that torch.load reads with
+`weights_only=True`, so that nothing in it is ever executed. `ID-7.json`, written after it, says what it is of and has
+its checksum: without it there is no checkpoint. An empty file system, a power cut or a kill at any moment thus leaves
+the ones before as they are.
 """
 
-import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from compress.errors import InputError, OutputError
-from compress.files.atomic import archive, atomic
-from compress.run.output import PLACED
+from compress.files.atomic import archive, atomic, remove
+from compress.files.bounded import read_json, strange
+from compress.files.marked import MARK, Mark, dissolve, make, mark_of, sha256
+from compress.run.output import discard
 
 KEPT = 2
+
+MAX_NOTE = 2**20
+"""Bytes of N.json; the recipe in it has 64 KiB at most."""
 
 State = dict[str, Any]
 Fingerprint = Mapping[str, Any]
@@ -31,46 +39,86 @@ Fingerprint = Mapping[str, Any]
 
 
 @contextmanager
-def alone(folder: Path, out: Path) -> Iterator[None]:
+def alone(
+    folder: Path, out: Path, tell: Callable[[str], None] = lambda line: None, drafts: Collection[str] = ()
+) -> Iterator[None]:
     """Make `folder` and hold it for this process; at the end it goes, unless there are checkpoints in it.
 
     The lock is the operating system's and ends with its process, however that ends.
 
+    Args:
+        tell: is told what keeps the folder at the end, where somebody else put something there.
+        drafts: the names that a killed run may have left half-written.
+
     Raises:
-        OutputError: another process holds it, or it cannot be made.
+        OutputError: another process holds it, it is not a folder of a run that leaves `out`, or cannot be made.
     """
     made = [parent for parent in folder.parents if not parent.exists()]
-    lock = _locked(folder, out)
+    mark = _entered(folder, out)
+    lock = _locked(folder, mark, out)
     try:
-        (folder / "process").write_text(str(os.getpid()), encoding="utf-8", newline="\n")
-        _clean(folder)
+        with atomic(_process(folder, mark), mark.id) as draft:
+            draft.write_text(str(os.getpid()), encoding="utf-8", newline="\n")
+        _clean(folder, mark, drafts)
         yield
     finally:
         with suppress(OSError):
-            if not _numbers(folder):
-                (folder / "process").unlink(missing_ok=True)
-                (folder / "lock").unlink(missing_ok=True)
+            if not _numbers(folder, mark.id) and (rest := dissolve(folder, mark)):
+                tell(f"{folder} is left where it is: it holds {', '.join(rest[:3])}, which softprune did not write")
         lock.release()
-        for parent in (folder, *made):
+        for parent in made:
             with suppress(OSError):
                 parent.rmdir()
 
 
-def _locked(folder: Path, out: Path) -> FileLock:
+def _entered(folder: Path, out: Path) -> Mark:
+    """The mark of the folder, which is made where it is not there."""
+    name = out.resolve().name
+    if not os.path.lexists(folder):
+        with _told(folder):
+            try:
+                make(folder, Mark("run", name))
+            except OSError:
+                if not os.path.lexists(folder):  # else another run was faster, and holds the lock
+                    raise
+    mark = mark_of(folder, "run")
+    if mark is None:
+        raise OutputError(
+            f"{folder} is in the way: softprune works there while it writes {out}, and did not make it (it has no "
+            f"mark of a run, {MARK}); move it away, or name another output"
+        )
+    if mark.of != name:
+        raise OutputError(f"{folder} is of a run that writes {mark.of}, not {name}: move it away")
+    return mark
+
+
+def _locked(folder: Path, mark: Mark, out: Path) -> FileLock:
+    lock = FileLock(folder / f"{mark.id}.lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)
-        lock.acquire()
+        with _told(folder):
+            lock.acquire()
     except Timeout:
         holder = ""
         with suppress(OSError):
-            holder = f" (process {(folder / 'process').read_text(encoding='utf-8')})"
+            holder = f" (process {_process(folder, mark).read_text(encoding='utf-8')})"
         raise OutputError(
             f"{out} is being written by another run{holder}: wait for it, or name another folder"
         ) from None
+    return lock
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:  # an OSError too
+        raise
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}; name another folder") from None
-    return lock
+
+
+def _process(folder: Path, mark: Mark) -> Path:
+    return folder / f"{mark.id}.process"
 
 
 @dataclass(frozen=True)
@@ -87,35 +135,44 @@ class Checkpoints:
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self.folder, self.tell = folder, tell
-        self._next = max(_numbers(folder), default=0) + 1
         self.fingerprint: Fingerprint = {}
+
+    @cached_property
+    def run(self) -> str:
+        """The identity in all names. It is looked up late: where several processes train, the first makes the folder.
+
+        Raises OutputError: the folder has no mark.
+        """
+        mark = mark_of(self.folder, "run")
+        if mark is None:
+            raise OutputError(f"{self.folder} has lost its mark ({MARK}): move it away, and begin again")
+        return mark.id
 
     @property
     def where(self) -> str | None:
         """What the latest one is of; None where there is none."""
-        for number in sorted(_numbers(self.folder), reverse=True):
-            with suppress(OSError, ValueError, KeyError):
-                return str(self._note(number)["where"])
+        for number in sorted(self._numbers(), reverse=True):
+            with suppress(OSError, ValueError):
+                return self._note(number).where
         return None
 
     def write(self, state: State, where: str) -> None:
         """Keep `state` as the latest. Where it cannot be written, say so: the run itself may well go on."""
-        number, self._next = self._next, self._next + 1
-        content, note = self.folder / f"{number}.pt", self.folder / f"{number}.json"
+        number = max(self._numbers(), default=0) + 1
+        content, note = self._path(number, ".pt"), self._path(number, ".json")
         try:
-            with atomic(content) as temporary:
+            with atomic(content, self.run) as temporary:
                 with archive(temporary) as file:
                     torch.save(state, file)
-                digest = _sha256(temporary)
-            with atomic(note) as temporary:
+                digest = sha256(temporary)
+            with atomic(note, self.run) as temporary:
                 found = {"where": where, "sha256": digest, "fingerprint": self.fingerprint}
                 temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8", newline="\n")
         except OutputError as error:
-            with suppress(OSError):
-                content.unlink(missing_ok=True)
+            remove(content)
             self.tell(f"warning: no checkpoint at {where}: {error}; the run goes on, with those before")
             return
-        for old in sorted(_numbers(self.folder))[:-KEPT]:
+        for old in sorted(self._numbers())[:-KEPT]:
             self._remove(old)
 
     def latest(self) -> Checkpoint | None:
@@ -124,66 +181,72 @@ class Checkpoints:
         Raises:
             InputError: it is of another run than `fingerprint` says.
         """
-        for number in sorted(_numbers(self.folder), reverse=True):
+        for number in sorted(self._numbers(), reverse=True):
             try:
                 note = self._note(number)
-                content = self.folder / f"{number}.pt"
-                if _sha256(content) != note["sha256"]:
+                content = self._path(number, ".pt")
+                if kind := strange(content):
+                    raise ValueError(f"{content.name} is {kind}")
+                if sha256(content) != note.sha256:
                     raise ValueError("its checksum is another")
-                where, fingerprint = str(note["where"]), note["fingerprint"]
                 state = torch.load(content, map_location="cpu", weights_only=True)
             except Exception as error:  # torch.load raises whatever its damaged input leads to
                 self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): taking the one before")
                 continue
-            if different := list(_differences(fingerprint, json.loads(json.dumps(self.fingerprint)))):
+            if different := list(_differences(note.fingerprint, json.loads(json.dumps(self.fingerprint)))):
                 raise InputError(
                     f"{self.folder} is of another run: {'; '.join(different)}. Go on with what it was begun with, or "
                     "begin anew: --force without --resume"
                 )
-            for damaged in (later for later in _numbers(self.folder) if later > number):
+            for damaged in (later for later in self._numbers() if later > number):
                 self._remove(damaged)
-            return Checkpoint(where, state)
+            return Checkpoint(note.where, state)
         return None
 
     def clear(self) -> None:
         """The run is complete, or begins anew."""
-        for number in _numbers(self.folder):
+        for number in self._numbers():
             self._remove(number)
-        with suppress(OSError):
-            (self.folder / PLACED).unlink(missing_ok=True)
+        remove(self.folder / f"{self.run}.placed")
 
     def _remove(self, number: int) -> None:
         for suffix in (".json", ".pt"):
-            with suppress(OSError):
-                (self.folder / f"{number}{suffix}").unlink(missing_ok=True)
+            remove(self._path(number, suffix))
 
-    def _note(self, number: int) -> dict[str, Any]:
-        found = json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
-        return found
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"{self.run}-{number}{suffix}"
+
+    def _numbers(self) -> set[int]:
+        return _numbers(self.folder, self.run)
+
+    def _note(self, number: int) -> "_Note":
+        """Raises OSError or ValueError where it is damaged."""
+        found = read_json(self._path(number, ".json"), MAX_NOTE)
+        match found:
+            case {"where": str(where), "sha256": str(digest), "fingerprint": dict(fingerprint)}:
+                return _Note(where, digest, fingerprint)
+        raise ValueError(f"{number}.json is not the note of a checkpoint")
 
 
-def _numbers(folder: Path) -> set[int]:
+@dataclass(frozen=True)
+class _Note:
+    where: str
+    sha256: str
+    fingerprint: Fingerprint
+
+
+def _numbers(folder: Path, run: str) -> set[int]:
     """Of all files of checkpoints, whole or not."""
-    if not folder.is_dir():
-        return set()
-    return {int(path.stem) for path in folder.iterdir() if path.suffix in (".pt", ".json") and path.stem.isdecimal()}
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {int(found[1]) for name in names if (found := re.fullmatch(rf"{run}-([0-9]+)\.(pt|json)", name))}
 
 
-def _clean(folder: Path) -> None:
+def _clean(folder: Path, mark: Mark, drafts: Collection[str]) -> None:
     """Away with what a killed process has left half-written."""
-    for path in folder.iterdir():
-        if path.name not in ("lock", "process", PLACED) and not path.stem.isdecimal():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    discard(folder / f"{mark.id}.draft", drafts)
+    for path in list(folder.iterdir()):
+        if path.name.startswith(f".softprune-{mark.id}"):
+            remove(path)
 
 
 def _differences(then: Any, now: Any, key: str = "") -> Iterator[str]:

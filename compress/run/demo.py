@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compress.errors import DataError
+from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
 from compress.results import Results
 from compress.run import apply
 from compress.run.clock import Clock
+from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
 # Where MNIST can be had: an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
@@ -54,10 +56,15 @@ def run(
         )
         recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
-    out.mkdir(parents=True, exist_ok=True)
-    trained = apply.train_dense(recipe, out / "model.pt", setting)
+    begin(out, "demo")
+    trained = apply.train_dense(recipe, out / "model.pt", setting, _added)
     assert trained is not None  # this process trains alone
     tell(f"{out / 'model.pt'}: test loss {trained['metric']['loss']:.4g} after {trained['seconds']:.0f} s of training")
     results = apply.apply(recipe, out / "model.pt", out / "mnist_ae", setting, warned=warned)
     assert results is not None
     return results
+
+
+def _added(weights: apply.State, path: Path) -> None:
+    with added(path.parent, path.name) as draft:
+        write_weights(weights, draft)

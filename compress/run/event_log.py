@@ -108,8 +108,12 @@ def event_log(kind: str, folder: Path) -> Iterator[EventLog]:
 
 @contextmanager
 def _table(folder: Path) -> Iterator[Write]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "events.csv").open("w", encoding="utf-8", newline="") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / "events.csv").open("x", encoding="utf-8", newline="")
+    except OSError as error:
+        raise OutputError(f"--log: {folder} cannot be written: {error.strerror}; name another folder") from None
+    with stream:
         rows = csv.writer(stream)
         rows.writerow(("tag", "step", "value"))
         yield lambda tag, value, step: rows.writerow((tag, step, value))

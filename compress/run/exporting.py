@@ -12,11 +12,12 @@ from compress.errors import InputError
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
-from compress.recipe.noted import noted_recipe
-from compress.run.building import build_model, require_room
+from compress.run import noted
+from compress.run.building import build_model
 from compress.run.output import whole_folder
 
 FORMATS = ("onnx", "safetensors", "pt2")
+FILES = tuple(f"model.{kind}" for kind in FORMATS)
 
 
 def export(
@@ -42,12 +43,11 @@ def export(
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
-    wanted = _recipe_of(source) if recipe is None else load_recipe(recipe, changes)
-    model = load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
+    wanted, model = _network(source, recipe, changes)
     example = torch.zeros(2, *_input_shape(wanted, model))
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
-    with whole_folder(out) as folder:
+    with whole_folder(out, FILES, "export") as folder:
         program = compress.export.trace(model, example) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats:
             differences["model.onnx"] = compress.export.onnx(
@@ -58,25 +58,27 @@ def export(
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
         files: dict[str, ExportedFile] = {
-            file.name: {"bytes": file.stat().st_size} for file in sorted(folder.iterdir())
+            name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()
         }
     for name, difference in differences.items():
         files[name]["difference"] = difference
     return {"files": files}
 
 
-def _recipe_of(source: Path) -> schema.Recipe:
-    text = read_weights(source).metadata.get("recipe")
-    if text is None:
+def _network(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[schema.Recipe, nn.Module]:
+    if recipe is not None:
+        wanted = load_recipe(recipe, changes)
+        return wanted, load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
+    weights = read_weights(source)
+    found = noted.recipe_of(weights.metadata, str(source))
+    if found is None:
         raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
-    found = noted_recipe(text, str(source))
     if isinstance(found.model, schema.FactoryModel):
         raise InputError(
             f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "
             "name a recipe that you trust with --recipe"
         )
-    require_room(found.model, str(source))
-    return found
+    return found, noted.build(found, weights, str(source), source.stat().st_size)
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:

@@ -1,17 +1,15 @@
 """`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
 
 import os
-
-import torch
+from collections.abc import Callable
 
 from compress.documents import FileContents
-from compress.errors import RecipeError
+from compress.errors import InputError
 from compress.export import contents
-from compress.files.checkpoint import Weights, rebuild
+from compress.files.checkpoint import Weights
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
-from compress.recipe.noted import noted_recipe
-from compress.run.building import build_model, require_room
+from compress.run import noted
 from compress.run.entries import recipe_values
 
 
@@ -41,16 +39,14 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
 def _recipe(metadata: dict[str, str], source: str) -> schema.Recipe | None:
     """None as well where what is noted is no recipe of this version: the text is in the metadata all the same."""
     try:
-        return noted_recipe(metadata["recipe"], source) if "recipe" in metadata else None
-    except RecipeError:
+        return noted.recipe_of(metadata, source)
+    except InputError:
         return None
 
 
-def _network(weights: Weights, source: str) -> contents.Network | None:
+def _network(weights: Weights, source: str) -> Callable[[], contents.Network] | None:
     recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
-    wanted = recipe.model
-    require_room(wanted, source)
-    network = rebuild(weights, lambda: build_model(wanted, recipe.seed), source)
-    return network, torch.zeros(2, *wanted.image)
+    wanted, size = recipe.model, os.path.getsize(source)
+    return lambda: (noted.build(recipe, weights, source, size), noted.example(wanted))

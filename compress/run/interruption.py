@@ -30,12 +30,18 @@ class Stop:
         """Only the main thread may say what signals do; in another one they do what they did before.
 
         So they do afterwards, but for those of which somebody else has said something since.
+
+        Raises:
+            Interrupted: whoever has listened until now has heard a signal, and Python has swallowed it.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
+            for handler in before.values():
+                if isinstance(other := getattr(handler, "__self__", None), Stop):
+                    other.check()
             yield
         finally:
             for number, handler in before.items():
@@ -57,6 +63,7 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         at_once = not self._deferring or self.wanted
-        self._wanted = number  # for the next `check`, where Python swallows what is raised, as in a destructor
+        # For the next `check`, where Python swallows what is raised, as in a destructor or by an `except:`.
+        self._wanted = number
         if at_once:
             raise Interrupted(number)

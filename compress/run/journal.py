@@ -10,11 +10,12 @@ what was noted is not measured again, and a part gets its state back where it is
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from compress.data.streaming import explain
 from compress.errors import DivergedError, OutputError
 from compress.run.checkpoints import Checkpoints, Fingerprint, State, alone
 from compress.run.clock import Clock
@@ -183,6 +184,7 @@ def kept(
     command: str,
     tell: Callable[[str], None],
     first: bool = True,
+    drafts: Collection[str] = (),
 ) -> Iterator[Journal]:
     """The journal of a run that leaves `out`; once it is complete, nothing is kept of it.
 
@@ -190,6 +192,7 @@ def kept(
 
     Args:
         first: whether this is the process that writes, of those that train together.
+        drafts: the names of the files that the run writes, and may leave half-written.
 
     Raises:
         OutputError: another run writes `out`, or has left what could be gone on with (unless `resume` or `force`).
@@ -200,7 +203,7 @@ def kept(
             yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet=True, writes=False)
         return
     go_on = f"to go on: {command}"
-    with alone(folder, out):
+    with alone(folder, out, tell, drafts):
         checkpoints = Checkpoints(folder, tell)
         if checkpoints.where and not resume:
             if not force:
@@ -211,7 +214,7 @@ def kept(
             checkpoints.clear()
         journal = Journal(checkpoints, stop, every, resume, quiet=quiet)
         try:
-            with stop.listening():
+            with stop.listening(), _of_workers(stop):
                 yield journal
         except DivergedError:
             checkpoints.clear()  # it would only come to the same end
@@ -221,3 +224,13 @@ def kept(
                 error.add_note(f"what was done until {checkpoints.where} is kept in {folder}; {go_on}")
             raise
         checkpoints.clear()
+
+
+@contextmanager
+def _of_workers(stop: Stop) -> Iterator[None]:
+    """Workers of somebody's own loader end by a signal to all processes, and torch tells of it like of a crash."""
+    try:
+        yield
+    except RuntimeError as error:
+        stop.check()
+        explain(error)

@@ -1,20 +1,32 @@
-"""The folder that a run leaves: it appears whole or not at all."""
+"""What a command leaves: a folder or a file that appears whole or not at all, and in the place of nobody else's."""
 
+import dataclasses
+import hashlib
 import os
-import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compress.errors import OutputError
-from compress.files.atomic import to_disk
-
-PARTIAL = ".partial"
-"""What the folder of a run in progress is called, after its output."""
-
-PLACED = "placed"
-"""The file in it that says that the output is being put in place: what is found there from now on is the run's own."""
+from compress.files.atomic import TEMPORARY, atomic, remove, require_replaceable, to_disk
+from compress.files.marked import (
+    MARK,
+    PARTIAL,
+    Files,
+    Mark,
+    first,
+    foreign,
+    is_folder,
+    is_leftover,
+    is_own,
+    make,
+    mark_of,
+    require_cells,
+    require_place,
+    sha256,
+)
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -22,129 +34,319 @@ SUFFIXES = (".pt", ".pth", ".safetensors")
 def folder_of(out: Path) -> Path:
     """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
     beside = out.parent / f"{out.name}{PARTIAL}"
-    return out / PARTIAL if out.is_dir() and not beside.exists() else beside
+    return out / PARTIAL if out.is_dir() and not os.path.lexists(beside) else beside
 
 
 def placing(within: Path | None) -> None:
     """Say in the folder of a run in progress, if it has one, that its output is put in place from now on."""
-    if within is not None:
+    if within is not None and (mark := mark_of(within, "run")):
         with _told_as_output_error(within):
-            (within / PLACED).touch()
+            require_replaceable(_placed(within, mark))
+            _placed(within, mark).touch()
             to_disk(within)
 
 
 def placed(out: Path) -> bool:
     """Whether a run was ended while or after it put `out` in place, and before it could say that it was complete."""
-    return (folder_of(out) / PLACED).exists()
+    folder = folder_of(out)
+    mark = mark_of(folder, "run")
+    return mark is not None and _placed(folder, mark).exists()
 
 
-def require_writable(out: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Refuse an output folder before any time is spent on its content.
+def _placed(folder: Path, mark: Mark) -> Path:
+    return folder / f"{mark.id}.placed"
+
+
+# --- what is refused before any time is spent ---
+
+
+def require_writable(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder that is not empty; with `force`, one that holds anything but what this package wrote.
 
     Raises:
-        OutputError: it is a file, is not empty (unless `force`), holds one of the run's `inputs`, which `force` would
-            take away, or cannot be made there.
+        OutputError: so it is, or it is a file or a link, holds one of the run's `inputs`, or cannot be made there.
     """
-    if out.exists() and not out.is_dir():
+    require_place(out)
+    if os.path.lexists(out) and not is_folder(out):
         raise OutputError(f"{out} is a file; name a folder to write to")
-    if out.is_dir() and any(entry.name != PARTIAL for entry in out.iterdir()) and not force:
-        raise OutputError(f"{out} is not empty; name another folder, or replace its content with --force")
+    if is_folder(out):
+        if strangers := first(foreign(out)):
+            raise OutputError(
+                f"{out} is not empty: softprune did not write {strangers}, or it was changed since; name another "
+                "folder (--force replaces only what softprune wrote)"
+            )
+        if not force and any(entry.name != MARK and not is_leftover(entry) for entry in out.iterdir()):
+            raise OutputError(f"{out} is not empty; name another folder, or replace its content with --force")
     for path in inputs:
-        if out.resolve() in path.resolve().parents:
+        if path.exists() and out.resolve() in path.resolve().parents:
             raise OutputError(f"{path} lies in {out}, whose content is to be replaced; name another folder")
     _try_to_write(out)
 
 
-def require_file(out: Path, *, force: bool) -> None:
+def require_names(out: Path, names: Collection[str], of: str, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder in which one of the `names` to be written is taken; others in it are left alone.
+
+    Args:
+        of: the command. What the same command wrote there is replaced.
+
+    Raises:
+        OutputError: so it is, the folder is that of another command, or it cannot be made there.
+    """
+    require_place(out)
+    if os.path.lexists(out) and not is_folder(out):
+        raise OutputError(f"{out} is a file; name a folder to write to")
+    mark = mark_of(out) or Mark("results", of)
+    if mark.softprune != "results":
+        raise OutputError(f"{out} is a folder of softprune's {mark.softprune}; name another folder with -o")
+    if mark.of != of:
+        raise OutputError(f"{out} has the results of `compress {mark.of}`; name another folder with -o")
+    for name in sorted(names):
+        path = out / name
+        if os.path.lexists(path) and not is_own(path, mark.files.get(name, [])):
+            raise OutputError(
+                f"{path} is there, and `compress {of}` did not write it, or it was changed since; "
+                "name another folder with -o"
+            )
+        require_other(path, inputs)
+    _try_to_write(out)
+
+
+def require_cache(folder: Path, out: Path) -> None:
+    """Refuse a cache folder that this package did not make, or that is the output folder. Raises OutputError."""
+    require_cells(folder)
+    if folder.resolve() == out.resolve():
+        raise OutputError(f"{folder} is both --cache and -o: name two folders")
+    _try_to_write(folder)
+
+
+def require_file(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output file of weights before any time is spent on its content.
 
     Raises:
-        OutputError: it exists (unless `force`), is a folder, has a suffix of something else, or cannot be made there.
+        OutputError: it exists (unless `force`), is a link, a folder or one of the run's `inputs`, has a suffix of
+            something else, or cannot be made there.
     """
+    require_place(out)
     if out.is_dir():
         raise OutputError(f"{out} is a folder; name a file to write")
     if out.suffix not in SUFFIXES:
         raise OutputError(f"{out} ends in {out.suffix!r}: weights are written as {', '.join(SUFFIXES)}")
-    if out.exists() and not force:
-        raise OutputError(f"{out} exists; name another file, or replace it with --force")
+    require_new(out, force=force, inputs=inputs)
     _try_to_write(out.parent)
+
+
+def require_new(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output file that exists, unless `force`; one of the `inputs` also then, by whatever name.
+
+    Raises OutputError.
+    """
+    require_place(path)
+    require_other(path, inputs)
+    if path.name == MARK:
+        raise OutputError(f"{path} is the mark of its folder; name another file")
+    if os.path.lexists(path) and not force:
+        raise OutputError(f"{path} exists; name another file, or replace it with --force")
+
+
+def require_other(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read, by whatever name: links and hard links too. Raises OutputError."""
+    for given in inputs:
+        with suppress(OSError):
+            if os.path.samefile(path, given):
+                same = "" if str(path) == str(given) else f"the same file as {given}, "
+                raise OutputError(f"{path} is {same}an input of this command; name another file to write")
 
 
 def free(path: Path) -> Path:
     """The first of NAME, NAME-2, NAME-3, ... that does not exist yet; of a file, its suffix stays the last."""
     number, found = 1, path
-    while found.exists():
+    while os.path.lexists(found):
         number += 1
         found = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return found
 
 
 def _try_to_write(out: Path) -> None:
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    # access() alone lies for root and on read-only mounts: try.
+    nearest = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
+    # access() alone lies for root and on read-only mounts: try, with a file that has no name.
     try:
-        with tempfile.TemporaryDirectory(dir=nearest, prefix=".softprune-"):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror} ({nearest}); name another folder") from None
 
 
+# --- what was there when the run began, and what is there at its end ---
+
+Seen = tuple[int, ...] | None
+
+
+def seen(path: Path) -> Seen:
+    """What tells a file or folder from another one in its place; None where there is none."""
+    with suppress(OSError):
+        found = os.lstat(path)
+        content = () if is_folder(path) else (found.st_size, found.st_mtime_ns)
+        return (found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode), *content)
+    return None
+
+
+def require_seen(path: Path, before: Seen) -> None:
+    """Refuse to put an output in the place of what came there meanwhile. Raises OutputError."""
+    if seen(path) != before:
+        raise OutputError(f"{path} is not what it was when the run began: move away what is there now, and go on")
+
+
+# --- writing ---
+
+
 @contextmanager
-def whole_folder(out: Path, within: Path | None = None) -> Iterator[Path]:
-    """A folder to write into, whose content takes the place of that of `out` once all has gone well; else it vanishes.
+def whole_folder(
+    out: Path, names: Collection[str], of: str, *, within: Path | None = None, before: Seen = ()
+) -> Iterator[Path]:
+    """A folder to write into, whose files take their places in `out` once all has gone well; else it vanishes.
+
+    What this package wrote into `out` before is replaced or removed, file by file; all else in it is left alone.
 
     Args:
-        within: a folder in or beside `out` for what is half-written, so that whoever is killed leaves it there.
+        names: what may be written, such as "checkpoint/masked.safetensors"; nothing else is ever put in place.
+        of: the command, for the mark.
+        within: the folder of a run in progress, for what is half-written: whoever is killed leaves it there.
+        before: what was `seen` at `out` when the run began.
 
     Raises:
         OutputError: the folder cannot be made, written to or put in place.
     """
+    before = seen(out) if before == () else before
     # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
-    home = out if out.is_dir() else out.parent
+    home = out if is_folder(out) else out.parent
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
-    draft = None
+    mark, draft = Mark("results", of), None
     try:
         with _told_as_output_error(out):
             home.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(dir=within or home, prefix=".softprune-"))
+            draft = draft_in(within, home, mark)
             yield draft
-            _all_to_disk(draft)
+            require_seen(out, before)
+            mark = dataclasses.replace(mark, files={name: [sha256(draft / name)] for name in _written(draft, names)})
+            mark.write(draft)
+            _all_to_disk(draft, mark.files)
+            require_seen(out, before)  # both take their time
             placing(within)
             if home == out:
-                _replace_content(out, draft)
+                _replace_files(out, draft, mark)
             else:
-                draft.chmod(0o777 & ~_umask())
                 draft.rename(out)
             to_disk(home)
         made.clear()
     finally:
         if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
+            discard(draft, names)
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _replace_content(out: Path, draft: Path) -> None:
-    """Swap what is in `out` for what is in `draft`, a folder below it; by renaming: files are never half there."""
-    former = Path(tempfile.mkdtemp(dir=draft.parent, prefix=".softprune-"))
-    own = {draft.name, former.name, PARTIAL}  # paths differ: from Python 3.12 on, mkdtemp gives absolute ones
-    for entry in list(out.iterdir()):
-        if entry.name not in own:
-            entry.rename(former / entry.name)
-    for entry in list(draft.iterdir()):
-        entry.rename(out / entry.name)
-    shutil.rmtree(former)
+def draft_in(within: Path | None, home: Path, mark: Mark) -> Path:
+    """A new folder for drafts, marked: in that of the run in progress, which has a name for it, or in `home`."""
+    run = None if within is None else mark_of(within, "run")
+    draft = home / f".softprune-{mark.id}" if within is None or run is None else within / f"{run.id}.draft"
+    draft.mkdir()
+    mark.write(draft)
+    return draft
 
 
-def _all_to_disk(folder: Path) -> None:
+def discard(draft: Path, names: Collection[str]) -> None:
+    """Remove a folder of drafts, file by file: what has one of the `names`, or that of a draft. Else it is kept."""
+    if not is_folder(draft):
+        return
+    for name in (*sorted(names), MARK):
+        if is_folder((draft / name).parent):
+            remove(draft / name)
+    for folder in sorted({(draft / name).parent for name in names} | {draft}, reverse=True):
+        if is_folder(folder):
+            for path in list(folder.iterdir()):
+                if TEMPORARY.fullmatch(path.name):
+                    remove(path)
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _written(draft: Path, names: Collection[str]) -> list[str]:
+    return [name for name in sorted(names) if (draft / name).is_file()]
+
+
+def _replace_files(out: Path, draft: Path, mark: Mark) -> None:
+    """Put the files of `draft` in their places in `out`, by renaming: none is ever half there.
+
+    Until all are in place, the mark knows both those and the ones before, so that whoever is killed leaves only what
+    is known.
+    """
+    found = mark_of(out, "results")
+    old: Files = {} if found is None else found.files
+    both = {name: [*old.get(name, []), *mark.files.get(name, [])] for name in {**old, **mark.files}}
+    for name in mark.files:
+        _require_free(out, name, both)
+    dataclasses.replace(mark, files=both).write(out)
+    for name in mark.files:
+        (out / name).parent.mkdir(exist_ok=True)
+        os.replace(draft / name, out / name)
+    for name in sorted(old.keys() - mark.files.keys(), reverse=True):
+        if is_own(out / name, old[name]) and remove(out / name) and "/" in name:
+            with suppress(OSError):
+                (out / name).parent.rmdir()
+    mark.write(out)
+
+
+def _require_free(out: Path, name: str, known: Files) -> None:
+    path = out / name
+    if os.path.lexists(path.parent) and not is_folder(path.parent):
+        path = path.parent
+    elif not os.path.lexists(path) or is_own(path, known[name]):
+        return
+    raise OutputError(f"{path} came there while the run was busy: move it away, and go on")
+
+
+@contextmanager
+def added(out: Path, name: str) -> Iterator[Path]:
+    """A file beside the others of a folder of results, whose mark lists it before it is there.
+
+    In a folder without a mark it is only a file.
+    """
+    with _told_as_output_error(out):
+        (out / name).parent.mkdir(exist_ok=True)
+    with atomic(out / name) as temporary:
+        yield temporary
+        if mark := mark_of(out, "results"):
+            known = [*mark.files.get(name, []), sha256(temporary)][-2:]
+            dataclasses.replace(mark, files={**mark.files, name: known}).write(out)
+
+
+def begin(out: Path, of: str) -> None:
+    """Make a folder of results, or mark one that is there, for files that are `added` to it.
+
+    Raises OutputError.
+    """
+    with _told_as_output_error(out):
+        if not os.path.lexists(out):
+            make(out, Mark("results", of))
+        elif not mark_of(out, "results"):
+            Mark("results", of).write(out)
+
+
+def is_written(path: Path, text: str) -> bool:
+    """Whether the mark of its folder knows the file as it is, or it holds that text already."""
+    mark = mark_of(path.parent, "results")
+    known = [] if mark is None else mark.files.get(path.name, [])
+    return is_own(path, [*known, hashlib.sha256(text.encode()).hexdigest()])
+
+
+def _all_to_disk(folder: Path, names: Iterable[str]) -> None:
     """Before it is put in place: a power cut right after would leave empty files else."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            to_disk(path)
-        else:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+    for name in names:
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    for path in {(folder / name).parent for name in names} | {folder}:
+        to_disk(path)
 
 
 @contextmanager
@@ -153,10 +355,3 @@ def _told_as_output_error(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}; name another folder") from None
-
-
-def _umask() -> int:
-    # mkdtemp makes private folders; the result should be as readable as any other folder of the user.
-    current = os.umask(0)
-    os.umask(current)
-    return current

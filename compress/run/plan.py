@@ -24,7 +24,7 @@ from compress.run.clock import Clock
 from compress.run.entries import taken
 from compress.run.provenance import describe_data
 from compress.run.pruning import in_batches_of, masks_gradients
-from compress.run.rehearse import Matched, Place, Rehearsed
+from compress.run.rehearse import LocationOf, Matched, Rehearsed
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import describe_target, teacher_of
 from compress.select.choose import LayerCollapseWarning
@@ -53,7 +53,7 @@ def plan(
     setting: Setting,
     *,
     warned: Sequence[str] = (),
-    place: Place = str,
+    place: LocationOf = str,
     now: Now = time.perf_counter,
 ) -> Plan:
     """Rehearse all stages, and time a few steps of their training.

@@ -31,7 +31,7 @@ from compress.slimming.shrink import cuttable
 SAMPLES = 250
 """Training images that a criterion looks at here: enough to see roughly what goes, in a blink."""
 
-Place = Callable[[str], str]
+LocationOf = Callable[[str], str]
 """Where a key of the recipe, such as "stages.0.target", was written, for messages."""
 
 
@@ -90,7 +90,7 @@ class Rehearsed:
         return sum(found.of for found in self.matched)
 
 
-def check(recipe: schema.Recipe, model: nn.Module, setting: Setting, place: Place = str) -> None:
+def check(recipe: schema.Recipe, model: nn.Module, setting: Setting, place: LocationOf = str) -> None:
     """Rehearse all stages on `model`, which is of no use afterwards, for the errors and the warnings alone.
 
     Raises:
@@ -105,7 +105,7 @@ def rehearse(
     network: nn.Module,
     pruned: Pruned,
     setting: Setting,
-    place: Place = str,
+    place: LocationOf = str,
     now: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Rehearsed]:
     """Yield what each stage would do, once it has been done to `network`: what it chooses is zero then.
@@ -144,7 +144,7 @@ def _rehearse(
     number: int,
     pruned: Pruned,
     setting: Setting,
-    place: Place,
+    place: LocationOf,
     now: Callable[[], float],
 ) -> Rehearsed:
     setting = replace(in_batches_of(stage, setting), journal=Journal())  # what is rehearsed has not been done
@@ -217,7 +217,7 @@ def _writers(coupling: Coupling) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes"))
 
 
-def _warn(found: Rehearsed, place: Place) -> None:
+def _warn(found: Rehearsed, place: LocationOf) -> None:
     at, stage = f"stages.{found.number}", found.stage
     things = "nodes" if isinstance(stage.target, schema.Nodes) else "entries"
     measure = stage.level[0] if stage.layers is None else "layers"

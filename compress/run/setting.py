@@ -16,6 +16,7 @@ from compress.recipe import schema
 from compress.remove.remover import Remover
 from compress.run.clock import Clock
 from compress.run.journal import Journal
+from compress.run.witness import Witness
 from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import Task
 from compress.train import metrics
@@ -125,6 +126,7 @@ class Setting:
     dense: Callable[[], nn.Module] | None = None
     """Gives the network before all stages, for distillation; a stage copies the network that it gets without it."""
     traced: TracedOnce = field(default_factory=TracedOnce)
+    witness: Witness | None = None  # where figures of several networks are to be compared
 
     @property
     def example(self) -> Tensor:
@@ -147,10 +149,16 @@ class Setting:
     def evaluate(
         self, model: nn.Module, seen: Callable[[Tensor, Tensor], None] = lambda output, target: None
     ) -> dict[str, float]:
-        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target)."""
+        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target).
+
+        Raises RunError where a witness finds the images changed.
+        """
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
-            return metrics.evaluate(model, batches, self.task, seen)
+            if self.witness is None:
+                return metrics.evaluate(model, batches, self.task, seen)
+            with self.witness.evaluation(batches) as watched:
+                return metrics.evaluate(model, watched, self.task, seen)
 
     def train(
         self,

@@ -16,7 +16,7 @@ from compress.evaluation_mode import evaluation_mode
 from compress.tasks import Loss
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Place = tuple[nn.Module, str]
+NamedParameter = tuple[nn.Module, str]
 
 _NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
 
@@ -56,7 +56,7 @@ def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, lo
 
 
 def fisher(
-    model: nn.Module, places: Sequence[Place], leaves: Sequence[Tensor], batches: Batches, loss: Loss
+    model: nn.Module, places: Sequence[NamedParameter], leaves: Sequence[Tensor], batches: Batches, loss: Loss
 ) -> list[Tensor]:
     """Mean over samples of (gradient of the sample's loss)^2, the diagonal of the empirical Fisher information.
 
@@ -78,7 +78,7 @@ def fisher(
 
 
 @contextmanager
-def effective(places: Sequence[Place]) -> Iterator[list[Tensor]]:
+def effective(places: Sequence[NamedParameter]) -> Iterator[list[Tensor]]:
     """The parameters as they act now, masked or not, as leaves that a gradient can be taken of.
 
     Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
@@ -153,7 +153,7 @@ def _squares_one_by_one(
 
 
 def _squares_of_linear(
-    model: nn.Module, places: Sequence[Place], inputs: Tensor, target: Tensor, loss: Loss
+    model: nn.Module, places: Sequence[NamedParameter], inputs: Tensor, target: Tensor, loss: Loss
 ) -> list[Tensor] | None:
     """Sums over the batch of squared gradients; None where a layer is none that this holds for.
 

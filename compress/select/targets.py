@@ -153,10 +153,11 @@ def _is_target(item: object) -> TypeGuard[TargetLike]:
 
 
 def _refuse(item: object, what: str) -> TargetLike:
+    found = f"{type(item).__name__} ({str(item)[:60] or 'empty'})"
     amount = "; the amount is a keyword, as in sparsity=0.9" if isinstance(item, int | float) else ""
     raise InputError(
-        f"{what}: found {type(item).__name__} ({str(item)[:60] or 'empty'}); expected a pattern such as 'decoder.*', a "
-        f"module, a parameter, a pair (module, name), or a list of these{amount}"
+        f"{what}: found {found}; expected a pattern such as 'decoder.*', a module, a parameter, a pair (module, name), "
+        f"or a list of these{amount}"
     )
 
 

@@ -14,7 +14,7 @@ from compress.errors import CheckpointError
 from compress.graph.layers import CONVOLUTIONS
 from compress.graph.trace import tensors_of, trace
 from compress.slimming.bottleneck import Affine, take_apart
-from compress.slimming.traced import numbers_of, set_number, traced_module
+from compress.slimming.traced import numbers_of, set_numbers, traced_module
 
 Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
 
@@ -30,8 +30,11 @@ EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
 
-_MOST_ENTRIES = 2**28
+_MOST_ENTRIES, _MOST_SIZES = 2**28, 16
 """Of an example input that a network is traced for."""
+
+_MOST_TRACED = 10_000
+"""Operators of all the traces together, which take some tenths of a millisecond each."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,14 @@ def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
     Raises:
         CheckpointError: an edit names no tensor, attribute or number of the model, or its sizes are not the model's.
     """
-    rounds = _rounds(edits)
+    rounds, traced = _rounds(edits), 0
     if len(rounds) > _MOST_ROUNDS:
         raise CheckpointError(f"The shape edits are of {len(rounds)} slimmings; {_MOST_ROUNDS} is the most.")
     for part in rounds:
         given = [edit for edit in part if edit.kind == "input"]
         if given:
-            model = _traced(model, given)
+            model = _traced(model, given, _MOST_TRACED - traced)
+            traced += len(model.graph.nodes)
         elif part and part[0].kind == "bottleneck":
             _check(model, part[:1])
             insert_bottleneck(model, part[0].name)
@@ -86,6 +90,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
     _check(model, edits)
     tensors = tensors_of(model)
     shapes: dict[str, list[int]] = {}
+    numbers: list[tuple[str, int, int]] = []
     for edit in edits:
         if edit.kind == "tensor":
             shapes.setdefault(edit.name, list(tensors[edit.name].shape))[edit.index] = edit.after
@@ -95,7 +100,9 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             new = (*old[: edit.index], edit.after, *old[edit.index + 1 :]) if isinstance(old, tuple) else edit.after
             setattr(model.get_submodule(path), name, new)
         elif edit.kind == "number":
-            set_number(model, edit.name, edit.index, edit.after)  # type: ignore[arg-type]
+            numbers.append((edit.name, edit.index, edit.after))
+    if isinstance(model, fx.GraphModule):
+        set_numbers(model, numbers)
     made: dict[int, Tensor] = {}  # what was one tensor with several names stays one
     for name, shape in shapes.items():
         path, _, leaf = name.rpartition(".")
@@ -156,16 +163,19 @@ def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
     return rounds
 
 
-def _traced(model: nn.Module, given: Sequence[ShapeEdit]) -> nn.Module:
+def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> fx.GraphModule:
     dtype = getattr(torch, given[0].name, None)
     sizes = [edit.before for edit in given]
     if not isinstance(dtype, torch.dtype) or [edit.index for edit in given] != list(range(len(sizes))):
         raise CheckpointError("The shape edits for a traced network do not say what input it takes; file damaged.")
-    if min(sizes) < 1 or prod(sizes) > _MOST_ENTRIES:
-        raise CheckpointError(f"The shape edits are for inputs of the sizes {sizes}, which no network takes.")
+    if min(sizes) < 1 or len(sizes) > _MOST_SIZES or prod(sizes) > _MOST_ENTRIES:
+        raise CheckpointError(
+            f"The shape edits are for inputs of the sizes {sizes[:_MOST_SIZES]}, as no network takes."
+        )
     earlier = getattr(model, "shape_edits", ())
     try:
-        module = traced_module(trace(model, torch.zeros((), dtype=dtype).expand(sizes)), tensors_of(model))
+        example = torch.zeros((), dtype=dtype).expand(sizes)
+        module = traced_module(trace(model, example, max(1, most)), tensors_of(model))
     except Exception as error:
         raise CheckpointError(
             f"The shape edits are for a network that takes inputs of the sizes {sizes}, and the model does not "

@@ -7,7 +7,7 @@ tensors of the original; it always computes as in evaluation mode (dropout and b
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -65,14 +65,14 @@ def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def set_number(module: fx.GraphModule, name: str, index: int, value: int) -> None:
-    node_name, _, argument = name.rpartition(".")
-    node = next(node for node in module.graph.nodes if node.name == node_name)
-    old = arguments_of(node)[argument]
-    if isinstance(old, list | tuple):
-        set_argument(node, argument, [*old[:index], value, *old[index + 1 :]])
-    else:
-        set_argument(node, argument, value)
+def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]]) -> None:
+    """Give the number `name` ("view_3.size"), at an index where it is several, another value."""
+    nodes = {node.name: node for node in module.graph.nodes}
+    for name, index, value in changes:
+        node_name, _, argument = name.rpartition(".")
+        old = arguments_of(nodes[node_name])[argument]
+        several = isinstance(old, list | tuple)
+        set_argument(nodes[node_name], argument, [*old[:index], value, *old[index + 1 :]] if several else value)
 
 
 def set_argument(node: fx.Node, name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar, cast
 from torch import nn
 
 from compress.data.dataset import Dataset
-from compress.errors import DataError
+from compress.errors import DataError, InputError
 from compress.files.checkpoint import Weights, load_weights, read_weights
 from compress.recipe import schema
 from compress.run.building import (
@@ -28,6 +28,8 @@ from compress.run.clock import Clock
 from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells, Code
+from compress.sweep.code import code_of
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
 from compress.sweep_results import Cached, SweepOrigin
@@ -69,28 +71,41 @@ class Cell(Protocol[ResultOf]):
 
 
 def compute(
-    cells: Sequence[tuple[str, Cell[Result]]],
+    wanted: Sequence[tuple[str, Cell[Result]]],
     basis: Basis,
-    cache: Path,
+    kept: Cells,
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
 ) -> list[Result]:
-    """The results of (title, cell), in their order, each with its `key`; those in the folder `cache` are taken.
+    """The results of (title, cell), in their order, each with its `key`; those that are there already are taken.
 
     Raises:
         SweepError: cells failed; the others are kept.
     """
-    todo = [jobs.Job(cell.key(basis), title, _Call(cell, basis)) for title, cell in cells]
-    found = jobs.run(todo, cache, workers, on_progress)
-    return [cast(Result, {"key": job.key, **found[job.key]}) for job in todo]
+    code = code_of(basis.recipe)
+    keys = [cell.key(basis) for _, cell in wanted]
+    todo = [
+        jobs.Job(key, title, _Call(cell, basis, key, code), code=code)
+        for key, (title, cell) in zip(keys, wanted, strict=True)
+    ]
+    found = jobs.run(todo, kept, workers, on_progress)
+    return [cast(Result, {"key": key, **found[key]}) for key in keys]
 
 
 @dataclass(frozen=True)
 class _Call(Generic[Result]):
     cell: Cell[Result]
     basis: Basis
+    key: str
+    code: Code
 
     def __call__(self) -> Result:
+        """Raises InputError where the process that computes sees other data, packages or code than the sweep did."""
+        if (self.cell.key(self.basis), code_of(self.basis.recipe)) != (self.key, self.code):
+            raise InputError(
+                "data, packages or code of a factory have changed since the sweep was started: start it again, which "
+                "keeps what still holds"
+            )
         return self.cell.run(self.basis)
 
 
@@ -129,6 +144,7 @@ def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     """The dense network, fresh for every call."""
     wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
+        trained.require_unchanged()
         model = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
@@ -188,4 +204,5 @@ def described(basis: Basis) -> SweepOrigin:
 
 @lru_cache(maxsize=8)
 def _weights(trained: Trained) -> Weights:
+    trained.require_unchanged()
     return read_weights(trained.path)

@@ -12,8 +12,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, Literal, Protocol, TypeVar
 
+from compress import worker_signals
 from compress.errors import CompressError, LostWorkerError, MissingPackageError
 
 Engine = Literal["local", "ray"]
@@ -70,21 +72,30 @@ class Here:
 
 
 class InProcesses:
-    """Processes that import torch once and are used again."""
+    """Processes that import torch once and are used again; they end with this one, however that ends."""
 
     def __init__(self, count: int) -> None:
+        resource_tracker.ensure_running()  # its own start would undo what `worker_signals.starting` does to signals
         # A forked copy of a process that runs torch's threads can hang.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
+        self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(os.getpid(),))
+        self._others = {process.pid for process in multiprocessing.active_children()}
 
     def __enter__(self) -> "InProcesses":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, CompressError):
+            # Whoever interrupts a sweep does not wait for the cells that are being computed. SIGTERM might not arrive:
+            # it is one with the SIGTERM of somebody else that a worker has not looked at yet.
+            for process in multiprocessing.active_children():
+                if process.pid not in self._others:
+                    process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
-        return _translated(self._pool.submit(call), _of_pool)
+        with worker_signals.starting():
+            return _translated(self._pool.submit(call), _of_pool)
 
 
 class OnCluster:
@@ -145,6 +156,11 @@ def _of_pool(error: BaseException) -> BaseException:
     if isinstance(error, BrokenProcessPool):
         return LostWorkerError("a worker process died (out of memory?)")
     return error
+
+
+def _begin(parent: int) -> None:
+    worker_signals.obey(parent)
+    _one_thread()
 
 
 def _one_thread() -> None:

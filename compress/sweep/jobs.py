@@ -5,18 +5,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from compress.errors import CompressError, LostWorkerError, SweepError
-from compress.files.atomic import atomic
+from compress.files import marked
+from compress.run.interruption import Stop
+from compress.sweep.cell_store import Cells, Code, Result
 from compress.sweep.engines import ONE, Workers
-
-Result = dict[str, Any]
-"""What a job came to, as the JSON document that its file holds."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +24,7 @@ class Job:
     call: computes the result, a JSON document; must be picklable, such as a `functools.partial` of a function.
     needs: keys of jobs whose side effects (a trained network) this one reads.
     cost: how long it takes, in any unit that all jobs share; for the time left.
+    code: the code that computes the result; what other code has computed is not taken.
     """
 
     key: str
@@ -35,6 +32,7 @@ class Job:
     call: Callable[[], Mapping[str, object]]
     needs: tuple[str, ...] = ()
     cost: float = 1.0
+    code: Code = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,24 +48,15 @@ def fingerprint(determinants: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(determinants, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached(keys: Iterable[str], folder: Path) -> dict[str, Result]:
-    """The results that are there already, by key. A damaged file counts as absent."""
-    found = {}
-    for key in keys:
-        with suppress(OSError, ValueError):
-            found[key] = json.loads(_file(folder, key).read_text(encoding="utf-8"))
-    return found
-
-
 def run(
     jobs: Sequence[Job],
-    folder: Path,
+    cells: Cells,
     workers: Workers = ONE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Result]:
-    """Compute the jobs that have no result in `folder` yet, in their order as far as `needs` allows.
+    """Compute the jobs that have no result among `cells` yet, in their order as far as `needs` allows.
 
-    Several sweeps may share the folder, at the same time too: at worst a job is computed by both, with one result.
+    Several sweeps may share their folder, at the same time too: at worst a job is computed by both, with one result.
 
     Args:
         workers: what computes the jobs, each on one thread.
@@ -79,29 +68,36 @@ def run(
         InputError: the engine's package is not installed.
         SweepError: jobs failed. All that do not need them were run first, and their results are kept.
         LostWorkerError: a process that computed died; finished results are kept.
+        Interrupted: by a signal; the cells that are being computed are given up.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    results = cached((job.key for job in jobs), folder)
+    marked.cells(cells.folder)
+    results = cells.read((job.key, job.code) for job in jobs)
     todo = list({job.key: job for job in jobs if job.key not in results}.values())
     failed: list[str] = []
     lost: set[str] = set()  # the keys of what failed, and of what needs it
     watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
-    with workers.started() as pool:
+    stop = Stop()
+    with stop.listening(), workers.started() as pool:
         waiting, running = todo, dict[Future[Result], Job]()
         while waiting or running:
+            stop.check()
             while more := {job.key for job in waiting if lost & set(job.needs)} - lost:
                 lost |= more
             waiting = [job for job in waiting if job.key not in lost]
             ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
             for job in ready[: workers.count - len(running)]:
-                running[pool.submit(partial(_work, job, folder))] = job
+                running[pool.submit(partial(_work, job.call))] = job
                 waiting.remove(job)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
-                    results[job.key] = future.result()
+                    # Written here: a worker may be killed at any moment, and would leave half a file.
+                    cells.write(job.key, job.code, result := future.result())
+                    results[job.key] = result
                 except LostWorkerError as error:
-                    raise LostWorkerError(f"{job.title}: {error}; what was finished is kept in {folder}") from error
+                    raise LostWorkerError(
+                        f"{job.title}: {error}; what was finished is kept in {cells.folder}"
+                    ) from error
                 except CompressError as error:
                     failed.append(f"{job.title}: {error}")
                     lost.add(job.key)
@@ -116,23 +112,11 @@ def _unmet(job: Job, waiting: Iterable[Job], running: Iterable[Job]) -> bool:
     return any(need in pending for need in job.needs)
 
 
-def store(folder: Path, key: str, result: Result) -> None:
-    """Keep a result, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(_file(folder, key)) as path:
-        path.write_text(json.dumps(result, allow_nan=False), encoding="utf-8", newline="\n")
-
-
-def _work(job: Job, folder: Path) -> Result:
+def _work(call: Callable[[], Mapping[str, object]]) -> Result:
     started = time.perf_counter()
-    result = dict(job.call())
+    result: Result = dict(call())
     result["seconds"] = round(time.perf_counter() - started, 2)
-    store(folder, job.key, result)
     return result
-
-
-def _file(folder: Path, key: str) -> Path:
-    return folder / f"{key}.json"
 
 
 class _Watch:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from compress.errors import CheckpointError
+from compress.files.bounded import strange
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,16 @@ class Trained:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Raises CheckpointError: the file cannot be read."""
+        """Raises CheckpointError: it is no file, or cannot be read."""
         try:
+            if kind := strange(path):
+                raise CheckpointError(f"{path} is {kind}; name a file of weights")
             with path.open("rb") as stream:
                 return cls(path, hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); name a file of weights") from None
+
+    def require_unchanged(self) -> None:
+        """Raises CheckpointError where the file is another one by now, whose figures would get this one's name."""
+        if Trained.of(self.path) != self:
+            raise CheckpointError(f"{self.path} has changed since the sweep was started: start it again")

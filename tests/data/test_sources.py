@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
-from compress.data import dataset, sources
+from compress.data import array_files, dataset, sources
 from compress.data.streaming import StreamedDataset
 from compress.errors import CompressError, DataError
 
@@ -114,7 +114,7 @@ class TestNpz:
 
     def test_an_archive_too_large_to_unpack_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         np.savez_compressed(tmp_path / "a.npz", images=np.zeros((1000, 9, 9), np.uint8), labels=np.zeros(1000, int))
-        monkeypatch.setattr(sources, "LARGEST_BYTES", 80_000)
+        monkeypatch.setattr(array_files, "LARGEST_BYTES", 80_000)
         with pytest.raises(DataError, match="the most is 80,000"):
             sources.from_npz(tmp_path / "a.npz")
 
@@ -195,14 +195,14 @@ class TestFolder:
         with pytest.raises(DataError, match="none"):
             sources.from_folder(tmp_path / "none")
         (tmp_path / "a").mkdir()
-        with pytest.raises(DataError, match="no valid file for the classes a"):
+        with pytest.raises(DataError, match="no image for the classes a"):
             sources.from_folder(tmp_path)
         self.write(tmp_path, {"a/1.png": some_images(2, 2)})
         with pytest.raises(DataError, match="a has one image"):
             sources.from_folder(tmp_path)
         self.write(tmp_path, {"a/2.png": some_images(2, 2)})
         (tmp_path / "a" / "1.png").write_bytes(b"no picture")
-        with pytest.raises(DataError, match=r"1\.png is not a readable image"):
+        with pytest.raises(DataError, match=r"1\.png is of no known format \(it begins with b'no pict"):
             sources.from_folder(tmp_path)
         Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "a" / "1.png")
         with pytest.raises(DataError, match="mode I;16"):
@@ -407,6 +407,17 @@ class TestTorchvision:
         assert [path.name for path in raw.iterdir()] == ["notes.txt"]
         assert socket.getdefaulttimeout() is None
 
+    def test_a_download_writes_through_no_link(self, tmp_path: Path, served_mnist: dict[str, np.ndarray]) -> None:
+        raw, victim = tmp_path / "root/MNIST/raw", tmp_path / "thesis"
+        raw.mkdir(parents=True)
+        victim.write_text("precious")
+        for name, goal in (("train-images-idx3-ubyte.gz", victim), ("train-images-idx3-ubyte", "nowhere")):
+            (raw / name).symlink_to(goal)
+            with pytest.raises(DataError, match=f"{name} is a link, and a download would write"):
+                sources.mnist(tmp_path / "root")
+            assert victim.read_text() == "precious"
+            (raw / name).unlink()
+
     @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0\0\0\x07\0\0\0\x04\0\0\0\x05short"])
     def test_a_damaged_file_is_named_as_such(
         self, tmp_path: Path, served_mnist: dict[str, np.ndarray], content: bytes
@@ -414,9 +425,55 @@ class TestTorchvision:
         sources.mnist(tmp_path)
         file = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
         file.write_bytes(content)
-        with pytest.raises(DataError, match="MNIST/raw is damaged"):
+        with pytest.raises(DataError, match="MNIST/raw/train-images-idx3-ubyte is damaged"):
             sources.mnist(tmp_path)
         assert file.exists()
+
+    @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+    def test_a_download_writes_through_no_link_and_waits_for_nothing(
+        self, tmp_path: Path, served_mnist: dict[str, np.ndarray], kind: str
+    ) -> None:
+        if os.name != "posix":
+            pytest.skip("links and FIFOs as POSIX has them")
+        raw = tmp_path / "MNIST/raw"
+        raw.mkdir(parents=True)
+        (tmp_path / "mine").write_text("precious")
+        archive = raw / "t10k-labels-idx1-ubyte.gz"
+        {"link": lambda: archive.symlink_to(tmp_path / "mine"), "fifo": lambda: os.mkfifo(archive)}.get(
+            kind, archive.mkdir
+        )()
+        with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is a"):
+            sources.mnist(tmp_path)
+        assert (tmp_path / "mine").read_text() == "precious"
+        assert os.listdir(raw) == [archive.name]
+
+    def test_an_archive_with_another_checksum_is_not_unpacked(
+        self, tmp_path: Path, served_mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers there
+        raw = tmp_path / "MNIST/raw"
+        raw.mkdir(parents=True)
+        (raw / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(50 << 20), 1))
+        with pytest.raises(DataError, match="downloading it failed"):
+            sources.mnist(tmp_path)
+        assert os.listdir(raw) == ["train-images-idx3-ubyte.gz"]
+
+    def test_a_download_writes_over_nothing(self, tmp_path: Path, served_mnist: dict[str, np.ndarray]) -> None:
+        raw = tmp_path / "MNIST/raw"
+        raw.mkdir(parents=True)
+        (raw / "train-images-idx3-ubyte").write_text("precious")
+        with pytest.raises(DataError, match="lacks train-labels-idx1-ubyte"):
+            sources.mnist(tmp_path)
+        assert os.listdir(raw) == ["train-images-idx3-ubyte"]
+        batches = tmp_path / "cifar-10-batches-py"
+        batches.mkdir()
+        (batches / "data_batch_1").write_bytes(pickle.dumps(print))
+        with pytest.raises(DataError, match=r"CIFAR10 in .* is damaged"):
+            sources.cifar10(tmp_path)
+        assert os.listdir(batches) == ["data_batch_1"]
+        (tmp_path / "FashionMNIST/processed").mkdir(parents=True)
+        with pytest.raises(DataError, match="processed is of an old torchvision and is not read"):
+            sources.fashion_mnist(tmp_path)
 
     def test_fashion_mnist_has_its_own_folder(self, tmp_path: Path) -> None:
         raw = tmp_path / "FashionMNIST/raw"

@@ -1,5 +1,6 @@
 """Streamed images against PIL and against the same images in memory, and what worker processes may do to a run."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -92,7 +93,7 @@ class TestDecoder:
         Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "other.png")
         decoder = Decoder.like(os.fsdecode(paths[0]), workers)
         odd = np.array([*paths, *(os.fsencode(tmp_path / f"{name}.png") for name in ("damaged", "other"))])
-        with pytest.raises(DataError, match=r"^\S+damaged\.png is not a readable image \(cannot identify"):
+        with pytest.raises(DataError, match=r"^\S+damaged\.png is of no known format"):
             list(decoder.decode(odd, [torch.tensor([0, 1]), torch.tensor([2, 24])]))
         with pytest.raises(DataError, match=r"^\S+other\.png is 1x4x6 and \S+00\.png 3x4x5 .* resize or convert them"):
             list(decoder.decode(odd, [torch.tensor([25])]))
@@ -101,7 +102,11 @@ class TestDecoder:
     @linux
     def test_a_worker_has_one_thread(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 1)
-        monkeypatch.setattr(streaming, "read_image", lambda path: np.full((3, 4, 5), torch.get_num_threads(), np.uint8))
+
+        def threads(path: str, check: Any) -> np.ndarray:
+            return np.full((3, 4, 5), torch.get_num_threads(), np.uint8)
+
+        monkeypatch.setattr(streaming, "read_image", threads)
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(3)
@@ -113,14 +118,27 @@ class TestDecoder:
     @linux
     def test_a_worker_that_dies_ends_the_run(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 1)
-        monkeypatch.setattr(streaming, "read_image", lambda path: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(streaming, "read_image", lambda path, check: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(RunError, match=r"a process that decodes images died \(out of memory\?\)"):
             list(decoder.decode(paths, [torch.tensor([0])]))
+
+    @linux
+    def test_workers_leave_signals_to_the_run(self, paths: streaming.Paths) -> None:
+        decoder = Decoder.like(os.fsdecode(paths[0]), 2)
+        batches = [torch.arange(start, start + 4) for start in range(0, 24, 4)]
+        images = decoder.decode(paths, batches)
+        found = [next(images)]
+        workers = [str(process.pid) for process in multiprocessing.active_children()]
+        assert len(workers) >= 2
+        for number in ("TERM", "INT"):
+            subprocess.run(["kill", f"-{number}", *workers], check=True)  # not from their parent
+        found += images
+        np.testing.assert_array_equal(torch.cat(found), np.stack([pixels(path) for path in paths]))
 
     def test_other_errors_stay_what_they_are(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 0)
 
-        def fail(path: str) -> Any:
+        def fail(path: str, check: Any) -> Any:
             raise RuntimeError("something else")
 
         monkeypatch.setattr(streaming, "read_image", fail)

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import InputError
 from compress.export.contents import inspect
-from compress.export.latency import measure
+from compress.export.latency import bench, measure
 from compress.export.onnx_reading import read_onnx
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -115,3 +115,42 @@ def test_a_tensor_that_claims_more_than_it_holds(tmp_path: Path) -> None:
     tensor.dims[0] = 2**40
     with pytest.raises(InputError, match=r"m\.onnx: the tensor w cannot be read"):
         inspect(write(tmp_path / "m.onnx", tensor))
+
+
+def function(name: str, calls: list[tuple[str, str]]) -> onnx.FunctionProto:
+    """`name` calls one operator or function, given with its domain, after the other."""
+    names = ["x", *(f"t{number}" for number in range(len(calls) - 1)), "y"]
+    nodes = [helper.make_node(op, [names[n]], [names[n + 1]], domain=domain) for n, (op, domain) in enumerate(calls)]
+    return helper.make_function("own", name, ["x"], ["y"], nodes, OPSETS)
+
+
+OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+
+
+def of_functions(path: Path, functions: list[onnx.FunctionProto]) -> Path:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node(functions[-1].name, ["x"], ["y"], domain="own")], "g", *zip(value))
+    onnx.save(helper.make_model(graph, functions=functions, opset_imports=OPSETS, ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("times", [2, 3, 7])
+def test_functions_that_stand_for_too_much(tmp_path: Path, times: int) -> None:
+    functions = [function("f0", [("Relu", "")])]
+    functions += [function(f"f{n}", [(f"f{n - 1}", "own")] * times) for n in range(1, 30)]
+    path = of_functions(tmp_path / "m.onnx", functions)
+    for look in (read_onnx, inspect, lambda file: bench([file])):
+        with pytest.raises(InputError, match=r"m\.onnx has the function 'f\d+', which stands for more than 100,000"):
+            look(path)
+
+
+def test_functions_that_call_each_other(tmp_path: Path) -> None:
+    functions = [function("f", [("g", "own")]), function("g", [("f", "own")])]
+    with pytest.raises(InputError, match=r"m\.onnx cannot be read as an ONNX model: .*cycle"):
+        inspect(of_functions(tmp_path / "m.onnx", functions))
+
+
+def test_functions_in_proportion_are_read(tmp_path: Path) -> None:
+    functions = [function("f", [("Relu", ""), ("Tanh", "")]), function("g", [("f", "own")] * 3)]
+    found = bench([of_functions(tmp_path / "m.onnx", functions)], batch_sizes=(1,), seconds=0.01)
+    assert found["models"][str(tmp_path / "m.onnx")]["1"]["p50"] > 0

@@ -188,3 +188,36 @@ def test_an_archive_that_unpacks_to_more_than_it_is(program: Path) -> None:
     changed(program, lambda contents: contents.update({"data/weights/weight_0": bytes(10**7)}), zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="unpacks to 10,"):
         program_weights(program)
+
+
+def test_an_entry_that_is_listed_often_is_read_once(program: Path) -> None:
+    def often(document: Any) -> None:
+        entry = document["config"]["0.weight"]
+        document["config"] |= {f"again{number}": entry for number in range(50)}
+
+    found = program_weights(changed(program, edited(WEIGHTS, often)))
+    assert len({tensor.data_ptr() for name, tensor in found.items() if name.startswith(("again", "0.weight"))}) == 1
+    assert torch.equal(found["again7"], found["0.weight"])
+
+
+@pytest.mark.parametrize(("count", "text"), [(3_000, "its tensors claim"), (100_001, "lists its weights in|the most")])
+def test_an_entry_that_is_listed_thousands_of_times(program: Path, count: int, text: str) -> None:
+    def often(document: Any) -> None:
+        entry = document["config"]["0.weight"]
+        document["config"] |= {f"again{number}": entry for number in range(count)}
+
+    def without_text(contents: Contents) -> None:
+        edited(WEIGHTS, often)(contents)
+        if count < 10**5:  # so that the listing does not make the file large enough
+            contents[WEIGHTS] = contents[WEIGHTS].replace(b" ", b"")
+            large = bytes(10**5)
+            contents["data/weights/" + json.loads(contents[WEIGHTS])["config"]["0.weight"]["path_name"]] = large
+            document = json.loads(contents[WEIGHTS])
+            for entry in document["config"].values():
+                entry["tensor_meta"]["sizes"] = [{"as_int": 25_000}]
+                entry["tensor_meta"]["strides"] = [{"as_int": 1}]
+            document["config"] = {name: entry for name, entry in document["config"].items() if "again" in name}
+            contents[WEIGHTS] = json.dumps(document).encode()
+
+    with pytest.raises(CheckpointError, match=text):
+        program_weights(changed(program, without_text))

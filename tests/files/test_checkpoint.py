@@ -212,8 +212,7 @@ class TestStrangers:
             return content.replace(b"K\x04", many) if name.endswith("data.pkl") else content
 
         rezipped(tmp_path / "plain.pt", tmp_path / "w.pt", change)
-        # torch 2.9 reads it, and what it claims is then refused.
-        with pytest.raises(CheckpointError, match=r"damaged|its tensors claim"):
+        with pytest.raises(CheckpointError, match=r"claims 1,000,000 entries, more than the file has bytes"):
             read_weights(tmp_path / "w.pt")
 
     @pytest.mark.parametrize(
@@ -221,7 +220,7 @@ class TestStrangers:
         [
             (torch.zeros(1).expand(10**5, 10**5), r"its tensors claim 40,000,000,000: they repeat the same memory"),
             (torch.empty(10**6, 10**6, device="meta"), r"no plain arrays of numbers: w \(torch.strided, .*, meta\)"),
-            (torch.ones(3).to_sparse(), "torch.sparse_coo"),
+            (torch.ones(3).to_sparse(), r"no plain arrays of numbers \(torch\._utils\._rebuild_sparse_tensor\)"),
         ],
         ids=["expanded", "meta", "sparse"],
     )

@@ -37,7 +37,7 @@ def one(experiment: str, method: str, level: float, final: float | None = None) 
 @pytest.mark.usefixtures("sample")
 def test_the_dense_network_is_trained_once(tmp_path: Path) -> None:
     first = cells.run(one("latent", "dense", 0.0), tmp_path, tmp_path / "networks")
-    (file,) = (tmp_path / "networks").iterdir()
+    (file,) = (tmp_path / "networks").glob("[!.]*")
     written = file.stat().st_mtime_ns
     hard = cells.run(one("latent", "hard", 0.75), tmp_path, tmp_path / "networks")
     assert file.stat().st_mtime_ns == written

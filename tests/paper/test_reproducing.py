@@ -62,7 +62,7 @@ def test_the_command_from_beginning_to_end(tmp_path: Path, monkeypatch: pytest.M
     assert len(results["cells"]) == results["planned"] == 7  # dense, hard, retrained, and four ends of the decay
     page = Path("runs/paper/paper.md").read_text(encoding="utf-8")
     assert "MNIST sample" in page
-    keys = {path.stem for path in Path("runs/paper/cells").iterdir()}
+    keys = {path.stem for path in Path("runs/paper/cells").glob("[!.]*")}
     assert keys == {cell["key"] for cell in results["cells"]}
 
     # Elsewhere, the finished cells are taken over and nothing is run.

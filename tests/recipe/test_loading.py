@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,10 @@ NOT_A_RECIPE = [
     (b"a: 1\n---\nb: 1\n", "recipe.yaml:2: not YAML: but found another document"),
     (b"a: *nowhere\n", "recipe.yaml:1: not YAML: found undefined alias 'nowhere'"),
     (b"a: &x 1\nb: &x 2\n", "recipe.yaml:1: not YAML: found duplicate anchor 'x'"),
+    (
+        b"a: 0x" + b"f" * 5000 + b"\n",
+        "recipe.yaml:1: a: found a whole number of 20,000 bits; no key takes more than 1,024",
+    ),
     (b"a: 2001-99-99\n", "recipe.yaml:1: not YAML: month must be in 1..12; quote values that are text"),
     (b"a: \x07\n", "recipe.yaml:1: not YAML: unacceptable character"),
     (b"name: x\nb: \xff\n", "recipe.yaml:2: byte 0xff is not UTF-8 text; save the file as UTF-8"),
@@ -264,7 +270,7 @@ NOT_A_RECIPE = [
     (b"\x80\x02}q\x00.", "recipe.yaml:1: byte 0x80 is not UTF-8 text"),
     (b"a: 1\nb:\n" + b"- " * 5000, "recipe.yaml:1: nested deeper than 32 levels; write it flatter"),
     (b"a: " + b"[" * 40 + b"]" * 40, "recipe.yaml:1: nested deeper than 32 levels; write it flatter"),
-    (b"#" * (MAX_BYTES + 1), "recipe.yaml: larger than 64 KiB, which no recipe is; is it the right file?"),
+    (b"#" * (MAX_BYTES + 1), "recipe.yaml: it is larger than 65,536 bytes; is it the right file?"),
 ]
 
 
@@ -274,6 +280,87 @@ def test_what_is_no_recipe_at_all(tmp_path: Path, content: bytes, expected: str)
     path.write_bytes(content)
     (line,) = mistakes(path)
     assert line.startswith(expected)
+
+
+STRANGE = [
+    *(
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "-0x" + "f" * 5000,
+        "0b" + "1" * 20_000,
+        "0o" + "7" * 6000,
+        "1e999",
+        "-.inf",
+        ".nan",
+    ),
+    *(
+        "2001-01-01",
+        "2001-13-45",
+        "2001-01-01T00:00:00Z",
+        "12:30:45",
+        "!!binary aGk=",
+        "!!set {a}",
+        "!!int x",
+        "&a [*a]",
+    ),
+    *(
+        "*b",
+        '"\\ud800"',
+        '"\\x00"',
+        "0x",
+        "[" * 20_000,
+        "{a: " * 5000,
+        "{? [a, b] : c}",
+        "{.nan: 1}",
+        "\u2028",
+        "\x1b[2J",
+        "@",
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value[:12]))
+def test_any_value_is_taken_or_refused_wherever_it_stands(tmp_path: Path, value: str) -> None:
+    good = write(tmp_path, GOOD)
+    own = GOOD.replace("{name: autoencoder, latent: 64}", "{factory: 'a:b', args: {x: 1}}")
+    changes = [f"{key}={value}" for key in ("seed", "stages.0.sparsity", "train.lr", "model.args.x", "name")]
+    changes += [f"{before}{value}=1" for before in ("", "model.", "stages.")]
+    for change in changes:
+        with suppress(RecipeError):
+            resolved_yaml(load_recipe(good, [change]))
+    for text in (GOOD.replace("seed: 0", f"seed: {value}"), own.replace("x: 1", f"x: {value}")):
+        with suppress(RecipeError):
+            json.dumps(load_recipe(write(tmp_path, text)).model_dump(mode="json"), allow_nan=False)
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_ends_and_a_byte_order_mark_say_nothing(tmp_path: Path, ends: str, mark: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes((mark + GOOD.replace("\n", ends)).encode())
+    assert load_recipe(path) == load_recipe(write(tmp_path, GOOD))
+
+
+def test_what_is_no_file_is_refused_unread(tmp_path: Path) -> None:
+    """Whoever waits for a pipe that nobody writes to, or reads a device to its end, is never heard of again."""
+    os.mkfifo(tmp_path / "recipe.yaml")
+    (line,) = mistakes(tmp_path / "recipe.yaml")
+    assert line == ("recipe.yaml: is a pipe; a recipe is read again by the commands that follow, so write it to a file")
+    for path in ("/dev/zero", "/dev/tty"):
+        with pytest.raises(RecipeError, match=f"{path}: is a device"):
+            load_recipe(path)
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(tmp_path)
+    with pytest.raises(RecipeError, match="null byte"):
+        load_recipe("recipe\0.yaml")
+
+
+def test_a_recipe_from_a_pipe_of_the_shell_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "compress.cli", "plan", "/dev/stdin", "model.pt"]
+    done = subprocess.run(command, input=GOOD, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /dev/stdin: is a pipe; ")
 
 
 def test_an_alias_bomb_is_refused_without_being_written_out(tmp_path: Path) -> None:
@@ -556,6 +643,25 @@ def test_whatever_is_set_every_mistake_is_a_line_with_its_place(overrides: list[
     else:
         lines = []
     assert all(line.startswith(("recipes/mnist_ae.yaml:", "--set ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 5000, "9" * 4000, "-" + "9" * 5000, "0x" + "f" * 5000, "0o" + "7" * 9000, "1_" * 5000 + "1", f"{2**63}"],
+    ids=["decimal", "below Python's limit", "negative", "hexadecimal", "octal", "underscores", "2^63"],
+)
+@pytest.mark.parametrize("key", ["seed", "train.epochs", "stages.0.sparsity", "data.batch_size", "model.x.y"])
+def test_a_whole_number_of_thousands_of_digits_is_a_mistake_of_one_short_line(
+    tmp_path: Path, number: str, key: str
+) -> None:
+    (line,) = mistakes(write(tmp_path, GOOD), f"{key}={number}")
+    assert line.startswith(f"--set {key}={number}"[:190])
+    assert "found a whole number of" in line
+    assert len(line) < 400
+    (line,) = mistakes(write(tmp_path, GOOD.replace("seed: 0", f"seed: {number}")))
+    assert re.match(r".*recipe\.yaml:\d+: (seed: )?found a whole number of", line)
+    (line,) = mistakes(write(tmp_path, GOOD), f"stages.{number}.sparsity=0.5")
+    assert "has no entry" in line
 
 
 def test_loading_imports_no_torch() -> None:

@@ -340,8 +340,10 @@ def test_the_command_makes_the_same_page_anywhere(run: Run, applied: Path, tmp_p
     ("content", "text"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": NaN}', "NaN is not a number"),
         ("[" * 100_000, "cannot be read as JSON"),
+        ('{"a": 1e999}', "1e999 is too large for a number"),
+        ("9" * 5000, "cannot be read as JSON"),
         ("[]", "is no results.json of `compress apply` \\(schema 1\\)"),
         ('{"schema": 2, "models": {}}', "is no results.json"),
         ('{"schema": 1, "models": {}}', "is damaged: recipe is missing"),

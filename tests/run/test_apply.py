@@ -81,7 +81,7 @@ def apply(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> Callable[...
 
 
 def test_all_files_are_there_and_nothing_else(applied: Path) -> None:
-    assert sorted(path.name for path in applied.iterdir()) == FORMATS
+    assert sorted(path.name for path in applied.glob("[!.]*")) == FORMATS
     assert [path.name for path in (applied / "checkpoint").iterdir()] == ["masked.safetensors"]
     assert {path.name for path in applied.parent.iterdir()} == {"out", "recipe.yaml", "terminal.txt"}
     assert applied.stat().st_mode & 0o777 == (applied.parent / "fresh").parent.stat().st_mode & 0o777 | 0o055
@@ -472,7 +472,7 @@ def test_a_network_and_data_of_ones_own_from_the_working_directory(
     assert results["stages"][0]["achieved"] == 0.5
     assert results["models"]["slim"]["metric"]["accuracy"] == 1.0
     assert results["models"]["slim"]["params"] == 12 * 8 + 8 + 8 * 3 + 3
-    assert sorted(path.name for path in Path("own").iterdir()) == [
+    assert sorted(path.name for path in Path("own").glob("[!.]*")) == [
         name for name in FORMATS if name not in ("slim.onnx", "slim.pt2")
     ], "the folder is named like the recipe"
     # The file knows its recipe, the recipe its network, and loaders tell the shape of an input only where asked.

@@ -41,6 +41,27 @@ def test_every_model_of_the_schema_is_built_from_its_seed(
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *({"name": name, "classes": 10**9} for name in ("classifier", "conv_classifier", "resnet20", "row_lstm")),
+        {"name": "vision_transformer", "classes": 2**31 - 1},
+        {"name": "vision_transformer", "dim": 2**31 - 4},
+        {"name": "row_lstm", "hidden": 2**31 - 1, "layers": 1000},
+        {"name": "autoencoder", "latent": 2**31 - 1},
+        {"name": "autoencoder", "image": [2**31 - 1, 2**31 - 1, 2**31 - 1]},
+        {"name": "conv_autoencoder", "latent": 2**31 - 1},
+    ],
+    ids=lambda wanted: f"{wanted['name']}, {list(wanted)[1]}",
+)
+def test_a_network_of_absurd_size_is_refused_before_it_is_built(
+    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.run.building._memory", lambda: 0)  # of however large a machine
+    with pytest.raises(InputError, match=f"the network {wanted['name']} (would take|cannot be built)"):
+        build_model(MODELS.validate_python(wanted), 0)
+
+
 def test_every_kind_of_data_is_built(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = build_data(DATA.validate_python({"npz": str(npz), "train": 30, "test": 7}), tmp_path)
     assert (found.count("train"), found.count("test"), found.shape) == (30, 7, (1, 6, 6))

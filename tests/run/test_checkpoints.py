@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from compress.errors import InputError, OutputError
+from compress.files.marked import MARK, Mark, make, mark_of
 from compress.run.checkpoints import Checkpoints, alone
 from compress.run.output import folder_of
 
@@ -24,7 +25,9 @@ def said() -> list[str]:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, said: list[str]) -> Checkpoints:
-    found = Checkpoints(tmp_path, said.append)
+    folder = tmp_path / "out.partial"
+    make(folder, Mark("run", "out"))
+    found = Checkpoints(folder, said.append)
     found.fingerprint = {"recipe": {"seed": 0, "stages": [{"sparsity": 0.5}]}, "threads": 1}
     return found
 
@@ -51,6 +54,17 @@ def state(number: int) -> dict[str, Any]:
     return {"number": number, "tensor": torch.full((1000,), float(number)), "nested": [{1: (2.5, None, True, "x")}]}
 
 
+def names(folder: Path) -> list[str]:
+    """What is in the folder of a run, without the run's identity."""
+    mark = mark_of(folder, "run")
+    assert mark is not None
+    return sorted(path.name.removeprefix(f"{mark.id}-") for path in folder.iterdir() if path.name != MARK)
+
+
+def path_of(checkpoints: Checkpoints, name: str) -> Path:
+    return checkpoints.folder / f"{checkpoints.run}-{name}"
+
+
 def number_of(checkpoints: Checkpoints) -> int | None:
     found = again(checkpoints).latest()
     return None if found is None else found.state["number"]
@@ -71,7 +85,7 @@ def test_the_last_two_are_kept_and_numbers_go_on(checkpoints: Checkpoints, said:
     for number in range(1, 5):
         checkpoints.write(state(number), f"step {number}")
     again(checkpoints).write(state(5), "step 5")
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["4.json", "4.pt", "5.json", "5.pt"]
+    assert names(checkpoints.folder) == ["4.json", "4.pt", "5.json", "5.pt"]
     assert number_of(checkpoints) == 5
     assert said == []
 
@@ -80,7 +94,7 @@ def test_the_last_two_are_kept_and_numbers_go_on(checkpoints: Checkpoints, said:
 def test_a_damaged_one_gives_way_to_the_one_before(checkpoints: Checkpoints, said: list[str], harm: str) -> None:
     checkpoints.write(state(1), "step 1")
     checkpoints.write(state(2), "step 2")
-    content, note = checkpoints.folder / "2.pt", checkpoints.folder / "2.json"
+    content, note = path_of(checkpoints, "2.pt"), path_of(checkpoints, "2.json")
     whole = content.read_bytes()
     match harm:
         case "cut":
@@ -101,9 +115,37 @@ def test_a_damaged_one_gives_way_to_the_one_before(checkpoints: Checkpoints, sai
     assert len(said) == 1
     assert said[0].startswith("warning: checkpoint 2 in ")
     assert said[0].endswith("taking the one before")
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1.json", "1.pt"]
-    (checkpoints.folder / "1.pt").write_bytes(b"")
+    assert names(checkpoints.folder) == ["1.json", "1.pt"]
+    path_of(checkpoints, "1.pt").write_bytes(b"")
     assert number_of(checkpoints) is None
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *(b"", b"{}", b"[]", b"null", b"0.999", b"[" * 100_000, b"{" + b'"a":{' * 500, b"\xff\xfe", b"\0", b"9" * 5000),
+        *(b'{"where": NaN}', b'{"where": 1, "sha256": "x", "fingerprint": {}}', b'{"where": "x", "sha256": 1e999}'),
+        *(b'{"where": "x", "sha256": null, "fingerprint": {}}', b'{"where": "x", "sha256": "x", "fingerprint": []}'),
+        *("folder", "pipe", "pipe instead of the state"),
+    ],
+    ids=lambda note: str(note[:12]),
+)
+def test_any_damaged_note_gives_way_to_the_one_before(
+    checkpoints: Checkpoints, said: list[str], note: bytes | str
+) -> None:
+    for number in (1, 2):
+        checkpoints.write(state(number), f"step {number}")
+    place = checkpoints.folder / ("2.pt" if note == "pipe instead of the state" else "2.json")
+    place.unlink()
+    if isinstance(note, bytes):
+        place.write_bytes(note)
+    elif note == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    assert again(checkpoints).where in ("step 1", "step 2")
+    assert number_of(checkpoints) == 1
+    assert [line.startswith("warning: checkpoint 2 in ") for line in said] == [True]
 
 
 class Hostile:
@@ -130,7 +172,7 @@ def test_a_full_disk_leaves_those_before(checkpoints: Checkpoints, said: list[st
         checkpoints.write(state(2), "step 2")
     assert said[0].startswith("warning: no checkpoint at step 2: cannot write ")
     assert said[0].endswith("File too large; the run goes on, with those before")
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1.json", "1.pt"]
+    assert names(checkpoints.folder) == ["1.json", "1.pt"]
     assert number_of(checkpoints) == 1
     checkpoints.write(state(3), "step 3")
     assert number_of(checkpoints) == 3
@@ -154,7 +196,7 @@ def test_another_run_is_refused_with_what_differs(checkpoints: Checkpoints) -> N
 def test_cleared(checkpoints: Checkpoints) -> None:
     checkpoints.write(state(1), "step 1")
     checkpoints.clear()
-    assert list(checkpoints.folder.iterdir()) == []
+    assert names(checkpoints.folder) == []
 
 
 # --- the folder, and who holds it ---
@@ -171,16 +213,22 @@ def test_beside_the_output_or_within_what_is_there(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_is_left_unless_there_are_checkpoints(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "out.partial"
-    with alone(folder, tmp_path / "deep" / "out"):
-        assert (folder / "process").read_text() == str(os.getpid())
+    out, folder = tmp_path / "deep" / "out", tmp_path / "deep" / "out.partial"
+    with alone(folder, out):
+        mark = mark_of(folder, "run")
+        assert mark is not None
+        assert (folder / f"{mark.id}.process").read_text() == str(os.getpid())
     assert list(tmp_path.iterdir()) == []
-    with alone(folder, tmp_path / "deep" / "out"):
+    with alone(folder, out):
         Checkpoints(folder, print).write(state(1), "step 1")
-        (folder / ".half.pt").touch()
-        (folder / ".softprune-half").mkdir()
-    with alone(folder, tmp_path / "deep" / "out"):
-        assert sorted(path.name for path in folder.iterdir()) == ["1.json", "1.pt", "lock", "process"]
+        mark = mark_of(folder, "run")
+        assert mark is not None
+        half = folder / f"{mark.id}.draft"
+        (half / "checkpoint").mkdir(parents=True)
+        for path in (folder / f".softprune-{mark.id}{mark.id}.pt", half / "slim.onnx", half / "checkpoint" / "masked"):
+            path.touch()
+    with alone(folder, out, drafts=("slim.onnx", "checkpoint/masked")):
+        assert names(folder) == ["1.json", "1.pt", f"{mark.id}.lock", f"{mark.id}.process"]
 
 
 def test_a_second_one_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: Path) -> None:
@@ -205,7 +253,7 @@ with alone(Path({str(folder)!r}), Path({str(out)!r})):
             pass
         other.stdin.close()
         assert other.wait() == 9
-    assert (folder / "lock").exists()
+    assert len(list(folder.glob("*.lock"))) == 1
     with alone(folder, out):
         pass
     assert not folder.exists()
@@ -222,6 +270,6 @@ def test_where_nothing_can_be_made(tmp_path: Path) -> None:
 
 def test_the_note_can_be_read_by_people(checkpoints: Checkpoints) -> None:
     checkpoints.write(state(1), "stage 1, step 5 of 9")
-    note = json.loads((checkpoints.folder / "1.json").read_text())
+    note = json.loads(path_of(checkpoints, "1.json").read_text())
     assert note["where"] == "stage 1, step 5 of 9"
     assert note["fingerprint"] == checkpoints.fingerprint

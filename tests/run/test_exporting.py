@@ -78,7 +78,7 @@ def test_a_slim_file_knows_its_recipe(run: Run, applied: Path, tmp_path: Path) -
 
 def test_only_the_formats_that_are_asked_for(run: Run, applied: Path, recipe: Path, tmp_path: Path) -> None:
     result = run("export", applied / "slim.safetensors", "-o", tmp_path / "out", "--format", "safetensors")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+    assert [path.name for path in (tmp_path / "out").glob("model*")] == ["model.safetensors"]
     assert result.stdout.startswith(f"{tmp_path / 'out' / 'model.safetensors'}: ")
     # With the network's recipe named, its shape edits still count.
     run("export", applied / "slim.safetensors", "--recipe", recipe, "-o", tmp_path / "two", "--format", "safetensors")
@@ -129,8 +129,8 @@ def test_a_factory_that_a_file_names_is_not_run(
     ("model", "text"),
     [
         ({"name": "autoencoder", "latent": 10**10}, "is of a network of 10,"),
-        ({"name": "classifier", "image": [10**6, 10**6, 1000]}, "is of a network of "),
-        ({"name": "classifier", "image": [10**12, 10**12, 1]}, "names cannot be built"),
+        ({"name": "classifier", "image": [10**6, 10**6, 1000]}, r"is of a network that takes [\d,]+ bytes to run"),
+        ({"name": "autoencoder", "latent": 10**18}, "names cannot be built"),
         ({"name": "row_lstm", "layers": 10**9}, "is damaged"),
         ({"name": "vision_transformer", "depth": 10**9}, "is damaged"),
     ],
@@ -159,7 +159,7 @@ def test_the_shape_of_an_input_must_be_known(
     assert "give the module an attribute `input_shape`, such as (1, 28, 28)" in result.stderr
     monkeypatch.setattr(torch.nn.Linear, "input_shape", (3,), raising=False)
     run("export", tmp_path / "model.pt", *arguments, "--format", "onnx")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+    assert [path.name for path in (tmp_path / "out").glob("model*")] == ["model.onnx"]
 
 
 def test_the_same_weights_and_notes_give_the_same_bytes(tmp_path: Path) -> None:

@@ -43,6 +43,17 @@ def test_what_python_swallows_is_not_lost() -> None:
             stop.check()
 
 
+def test_what_was_swallowed_before_is_heard_by_who_listens_next() -> None:
+    """As by an `except:` of a package that is being imported."""
+    with Stop().listening():
+        with suppress(Interrupted):
+            come(signal.SIGTERM)
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(Interrupted), Stop().listening():
+            raise AssertionError("not reached")
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_another_thread_may_not_say_what_signals_do() -> None:
     before, found = signal.getsignal(signal.SIGTERM), []
 

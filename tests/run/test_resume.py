@@ -17,12 +17,15 @@ from typer.testing import Result
 
 from compress import export
 from compress.errors import DivergedError
+from compress.files.marked import MARK, Mark
+from compress.files.marked import make as make_marked
 from compress.recipe.schema import Recipe
 from compress.run import apply, curve, journal
 from compress.run.checkpoints import Checkpoints
 from compress.run.clock import Clock
 from compress.run.interruption import Stop
 from compress.run.journal import Journal
+from compress.run.output import added, begin
 from compress.run.setting import Moment, unwatched
 
 # Many of these recipes take weights here and there, which leaves the network as large as it was.
@@ -55,6 +58,13 @@ def _a_checkpoint_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve, "POINTS", 4)  # so that a point of the curve is of several steps
 
 
+def begun(out: Path) -> None:
+    """The folder of a run in progress."""
+    folder = out.with_name(f"{out.name}.partial")
+    if not folder.exists():
+        make_marked(folder, Mark("run", out.name))
+
+
 class Run:
     """A recipe on weights: whole, or as far as some checkpoint."""
 
@@ -69,7 +79,7 @@ class Run:
 
     def killed(self, out: str, after: int) -> str:
         """Where the run was killed."""
-        (self.folder / f"{out}.partial").mkdir(exist_ok=True)
+        begun(self.folder / out)
         with pytest.raises(Killed) as caught:
             self(out, Deadly(self.folder / f"{out}.partial", after))
         assert not (self.folder / out).exists()
@@ -77,7 +87,7 @@ class Run:
 
     def killed_again_and_again(self, out: str, after: int) -> tuple[dict[str, Any], int]:
         """The results, and how often it was killed."""
-        (self.folder / f"{out}.partial").mkdir(exist_ok=True)
+        begun(self.folder / out)
         for times in range(1000):
             try:
                 return self(out, Deadly(self.folder / f"{out}.partial", after)), times
@@ -88,7 +98,7 @@ class Run:
     def content(self, out: str) -> dict[str, bytes]:
         """Of all files but those that have times in them."""
         files = [path for path in (self.folder / out).rglob("*") if path.is_file()]
-        timed = ("results.json", "report.html", "MODEL_CARD.md")
+        timed = ("results.json", "report.html", "MODEL_CARD.md", MARK)
         return {str(path.relative_to(self.folder / out)): path.read_bytes() for path in files if path.name not in timed}
 
 
@@ -459,14 +469,15 @@ def test_an_output_folder_that_is_there(
     run: Command, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a mount: nothing can be made beside it, and it stays itself."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").touch()
+    begin(tmp_path / "out", "apply")
+    with added(tmp_path / "out", "old"):
+        pass
     with at_step(monkeypatch, 3, comes_by(signal.SIGTERM)):
         result = run("apply", recipe, trained, "-o", tmp_path / "out", "--force", code=143)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"old", ".partial"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"old", MARK, ".partial"}
     run(*command_in(result.stderr))
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"results.json", "report.html", "recipe.yaml", "MODEL_CARD.md", "checkpoint"}
+    assert names == {MARK, "results.json", "report.html", "recipe.yaml", "MODEL_CARD.md", "checkpoint"}
 
 
 @pytest.mark.parametrize(

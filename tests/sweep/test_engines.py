@@ -11,6 +11,7 @@ import pytest
 
 from compress.errors import DataError, InputError, LostWorkerError, SweepError
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells
 from compress.sweep.engines import ONE, Workers
 
 
@@ -59,8 +60,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
     with pytest.raises(LostWorkerError, match=r"bad: a worker process died .* is kept in"):
-        jobs.run([jobs.Job("bad", "bad", die)], folder, Workers(2))
-    done = jobs.run([job(log, "a"), job(log, "b")], folder, Workers(2))
+        jobs.run([jobs.Job("bad", "bad", die)], Cells(folder), Workers(2))
+    done = jobs.run([job(log, "a"), job(log, "b")], Cells(folder), Workers(2))
     assert {result["threads"] for result in done.values()} == {1}
 
 
@@ -70,25 +71,25 @@ def test_two_sweeps_may_write_the_same_folder(tmp_path: Path) -> None:
     with Workers(2).started() as pool:
         both = [pool.submit(partial(_keys, jobs, folder)) for _ in range(2)]
         assert [found.result() for found in both] == [sorted(one.key for one in jobs)] * 2
-    assert len(jobs.cached([one.key for one in jobs], folder)) == 20
-    assert {path.suffix for path in folder.iterdir()} == {".json"}
+    assert len(Cells(folder).read((one.key, one.code) for one in jobs)) == 20
+    assert {path.suffix for path in folder.glob("[!.]*")} == {".json"}
 
 
 def _keys(jobs: list[jobs.Job], folder: Path) -> list[str]:
-    return sorted(jobs.run(jobs, folder, ONE))
+    return sorted(jobs.run(jobs, Cells(folder), ONE))
 
 
 def test_on_a_cluster_a_lost_worker_is_replaced_and_its_job_counted_once(tmp_path: Path, cluster: None) -> None:
     log, folder, seen = tmp_path / "log", tmp_path / "cells", list[jobs.Progress]()
     good = [job(log, "a"), job(log, "lost", die_once), job(log, "b"), job(log, "c")]
     with pytest.raises(SweepError, match=r"1 of 5 cells failed; the first: the bad one: no such images"):
-        jobs.run([*good, jobs.Job("bad", "the bad one", fail)], folder, Workers(2, "ray"), seen.append)
+        jobs.run([*good, jobs.Job("bad", "the bad one", fail)], Cells(folder), Workers(2, "ray"), seen.append)
     lines = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
     assert sorted(name for name, _ in lines) == ["a", "b", "c", "lost", "lost"]
     assert len({process for name, process in lines if name == "lost"}) == 2
     assert str(os.getpid()) not in {process for _, process in lines}
     assert [one.done for one in seen] == [1, 2, 3, 4, 5]
-    done = jobs.run(good, folder, ONE)  # nothing is left to compute
+    done = jobs.run(good, Cells(folder), ONE)  # nothing is left to compute
     assert {result["threads"] for result in done.values()} == {1}
     assert len(log.read_text(encoding="utf-8").splitlines()) == len(lines)
 
@@ -96,4 +97,4 @@ def test_on_a_cluster_a_lost_worker_is_replaced_and_its_job_counted_once(tmp_pat
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"softprune\[ray\]"):
-        jobs.run([job(tmp_path / "log", "a")], tmp_path / "cells", Workers(2, "ray"))
+        jobs.run([job(tmp_path / "log", "a")], Cells(tmp_path / "cells"), Workers(2, "ray"))

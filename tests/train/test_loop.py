@@ -251,6 +251,16 @@ def test_only_trainable_freezes_the_rest_and_gives_back_what_it_found() -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
 
 
+def test_only_trainable_knows_parameters_under_masks_by_their_names() -> None:
+    model = network()
+    torch.nn.utils.prune.l1_unstructured(model[0], "weight", 3)
+    with only_trainable(model, ["0.weight"]):
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        assert trained == ["0.weight_orig"]
+    with pytest.raises(TargetError, match=r"there are 0\.bias, 0\.weight, 2\.weight"), only_trainable(model, ["1.*"]):
+        pass
+
+
 def test_gradients_of_an_earlier_life_do_not_count() -> None:
     fresh, used = network(), network()
     F.mse_loss(used(INPUTS), TARGETS).backward()

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
 
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Image, Part, Task, told_by
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Classes, Count, Factory, Image, Part, Task, told_by
 
 
 class Autoencoder(Part):
@@ -34,7 +34,7 @@ class Classifier(Part):
 
     name: Literal["classifier"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
-    classes: int = Field(default=10, ge=2, description="number of classes")
+    classes: Classes = Field(default=10, description="number of classes")
 
 
 class ConvClassifier(Part):
@@ -44,7 +44,7 @@ class ConvClassifier(Part):
     image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
 
     name: Literal["conv_classifier"]
-    classes: int = Field(default=10, ge=2, description="number of classes")
+    classes: Classes = Field(default=10, description="number of classes")
 
 
 class ResNet20(Part):
@@ -54,7 +54,7 @@ class ResNet20(Part):
 
     name: Literal["resnet20"]
     image: Image = Field(default=CIFAR_IMAGE, description="channels, height, width")
-    classes: int = Field(default=10, ge=2, description="number of classes")
+    classes: Classes = Field(default=10, description="number of classes")
 
 
 class RowLSTM(Part):
@@ -66,7 +66,7 @@ class RowLSTM(Part):
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
     hidden: Count = Field(default=128, description="nodes of each layer")
     layers: Count = Field(default=2, le=1000, description="number of LSTM layers")
-    classes: int = Field(default=10, ge=2, description="number of classes")
+    classes: Classes = Field(default=10, description="number of classes")
 
 
 class VisionTransformer(Part):
@@ -81,7 +81,7 @@ class VisionTransformer(Part):
     depth: Count = Field(default=4, le=1000, description="number of blocks")
     heads: Count = Field(default=4, description="attention heads of a block")
     hidden: Count = Field(default=128, description="hidden nodes of a block's two-layer network")
-    classes: int = Field(default=10, ge=2, description="number of classes")
+    classes: Classes = Field(default=10, description="number of classes")
 
     @field_validator("patch")
     @classmethod
@@ -113,9 +113,10 @@ class FactoryModel(Part):
 
 
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
+NamedModel = Paper | ResNet20 | RowLSTM | VisionTransformer
 Model = Annotated[
     Annotated[
-        Annotated[Paper | ResNet20 | RowLSTM | VisionTransformer | Program, Field(discriminator="name")],
+        Annotated[NamedModel | Program, Field(discriminator="name")],
         Tag("name model"),
     ]
     | Annotated[FactoryModel, Tag("factory model")],

@@ -23,6 +23,9 @@ Task = Literal["reconstruct", "classify"]
 MNIST_IMAGE: Final = (1, 28, 28)
 CIFAR_IMAGE: Final = (3, 32, 32)
 
+MOST: Final = 2**31 - 1
+"""Of anything that is counted: libraries do so with 32 or 64 bits. Not in the JSON schema, where it would be noise."""
+
 T = TypeVar("T")
 
 
@@ -37,6 +40,12 @@ def _without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _countable(value: int) -> int:
+    if value > MOST:
+        raise ValueError(f"found {value}; needs at most {MOST}")
+    return value
+
+
 def listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -47,7 +56,8 @@ Distinct = Annotated[Listed[T], AfterValidator(_without_repeats)]
 SomeDistinct = Annotated[Listed[T], Field(min_length=1), AfterValidator(_without_repeats)]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
+Classes = Annotated[int, Field(ge=2), AfterValidator(_countable)]
 Image = Annotated[tuple[Count, Count, Count], Strict(False)]
 Names = Annotated[SomeDistinct[Text], BeforeValidator(listed, json_schema_input_type=Text | SomeDistinct[Text])]
 Factory = Annotated[

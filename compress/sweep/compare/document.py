@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from compress.files.atomic import atomic
 from compress.report import plots, tables
+from compress.run.output import whole_folder
 from compress.sweep.compare import figures
 from compress.sweep.compare.summary import NOISE, mean
 from compress.sweep_results import Comparison
@@ -27,18 +27,16 @@ COLUMNS = (
 
 
 def write_all(results: Comparison, folder: Path) -> None:
-    """Write `FILES` into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
-    with atomic(folder / "table.md") as path:
-        path.write_text(markdown(results), encoding="utf-8", newline="\n")
-    with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(rows(results))
-    figure = figures.curves(results)
-    for name in ("curve.svg", "curve.png"):
-        with atomic(folder / name) as path:
-            plots.save(figure, "curve", path)
+    """Write `FILES` into `folder`, once all of them could be written."""
+    with whole_folder(folder, FILES, "compare") as draft:
+        text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+        (draft / "results.json").write_text(text, encoding="utf-8", newline="\n")
+        (draft / "table.md").write_text(markdown(results), encoding="utf-8", newline="\n")
+        with (draft / "results.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(rows(results))
+        figure = figures.curves(results)
+        for name in ("curve.svg", "curve.png"):
+            plots.save(figure, "curve", draft / name)
 
 
 def markdown(results: Comparison) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from compress.errors import InputError, SweepError
 from compress.recipe import schema
 from compress.run.stage import check_stage
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import HELD_OUT, Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.compare import summary
 from compress.sweep.compare.cells import StageCell
@@ -60,8 +61,13 @@ def compare(
         for sparsity in grid.sparsities
         for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
     ]
+    with Cells(cache) as cells:
+        return _compared(grid, basis, tries, cells, workers, bar)
+
+
+def _compared(grid: Grid, basis: Basis, tries: Sequence[_Run], cells: Cells, workers: Workers, bar: Bar) -> Comparison:
     with bar("tuning") as on_progress:
-        tried = compute([(run.title, run.cell) for run in tries], basis, cache, workers, on_progress)
+        tried = compute([(run.title, run.cell) for run in tries], basis, cells, workers, on_progress)
     finals = [
         _run(grid, rival, sparsity, _chosen(grid, rival, sparsity, tries, tried), seed)
         for rival in grid.rivals
@@ -71,7 +77,7 @@ def compare(
     dense = [StageCell(model, None, grid.seeds[0]) for model in grid.models]
     jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
     with bar("comparing") as on_progress:
-        done = compute(jobs, basis, cache, workers, on_progress)
+        done = compute(jobs, basis, cells, workers, on_progress)
     results: ComparedRuns = {
         **described(basis),
         **_described(grid),

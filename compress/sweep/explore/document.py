@@ -7,33 +7,45 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from compress.files.atomic import atomic
 from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report import explored, plots
+from compress.run.output import whole_folder
 from compress.sweep.explore import figures
 from compress.sweep_results import Search, Sensitivity
 
 RECIPE = "recipe.yaml"
 
+FILES = {
+    "sensitivity": ("results.json", "results.csv", "sensitivity.svg", "sensitivity.png", RECIPE),
+    "search": ("results.json", "results.csv", "front.svg", "front.png", "curve.svg", "curve.png", RECIPE),
+}
+"""All that each of the two commands may write."""
+
 
 def write_sensitivity(results: Sensitivity, recipe: schema.Recipe | None, folder: Path) -> list[str]:
-    """Write the files into `folder`, each whole or not at all; their names. Without a recipe none is left there."""
-    _write(results, folder, list(_points(results)), recipe, list(explored.of_sensitivity(results)))
-    _draw(figures.sensitivity(results), "sensitivity", folder)
-    return ["results.json", "results.csv", "sensitivity.svg", "sensitivity.png", *([RECIPE] if recipe else [])]
+    """Write the files into `folder`, once all of them could be written; their names.
+
+    Without a recipe none is left there: one of an earlier run is no answer to this one.
+    """
+    with whole_folder(folder, FILES["sensitivity"], "sensitivity") as draft:
+        _write(results, draft, list(_points(results)), recipe, list(explored.of_sensitivity(results)))
+        _draw(figures.sensitivity(results), "sensitivity", draft)
+        return _names(draft, "sensitivity")
 
 
 def write_search(results: Search, recipe: schema.Recipe | None, folder: Path) -> list[str]:
-    """Write the files into `folder`, each whole or not at all; their names. Without a recipe none is left there."""
-    _write(results, folder, list(_trials(results)), recipe, list(explored.of_search(results)))
-    names = ["front"]
-    _draw(figures.front(results), "front", folder)
-    if results["curve"]:
-        names.append("curve")
-        _draw(figures.curve(results), "curve", folder)
-    drawn = [f"{name}.{kind}" for name in names for kind in ("svg", "png")]
-    return ["results.json", "results.csv", *drawn, *([RECIPE] if recipe else [])]
+    """As `write_sensitivity`, of a search."""
+    with whole_folder(folder, FILES["search"], "search") as draft:
+        _write(results, draft, list(_trials(results)), recipe, list(explored.of_search(results)))
+        _draw(figures.front(results), "front", draft)
+        if results["curve"]:
+            _draw(figures.curve(results), "curve", draft)
+        return _names(draft, "search")
+
+
+def _names(folder: Path, of: str) -> list[str]:
+    return [name for name in FILES[of] if (folder / name).exists()]
 
 
 def _write(
@@ -43,23 +55,18 @@ def _write(
     recipe: schema.Recipe | None,
     about: Iterable[str],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8", newline="\n")
-    with atomic(folder / "results.csv") as path, path.open("w", encoding="utf-8", newline="") as stream:
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8", newline="\n")
+    with (folder / "results.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
-    if recipe is None:
-        (folder / RECIPE).unlink(missing_ok=True)  # of an earlier run: it is no answer to this one
-        return
-    comment = "".join(f"# {line}\n" for line in about)
-    with atomic(folder / RECIPE) as path:
-        path.write_text(comment + resolved_yaml(recipe), encoding="utf-8", newline="\n")
+    if recipe is not None:
+        comment = "".join(f"# {line}\n" for line in about)
+        (folder / RECIPE).write_text(comment + resolved_yaml(recipe), encoding="utf-8", newline="\n")
 
 
 def _draw(figure: Figure, name: str, folder: Path) -> None:
     for kind in ("svg", "png"):
-        with atomic(folder / f"{name}.{kind}") as path:
-            plots.save(figure, name, path)
+        plots.save(figure, name, folder / f"{name}.{kind}")
 
 
 def _points(results: Sensitivity) -> Iterable[tuple[object, ...]]:

@@ -1,9 +1,9 @@
 """Whether the dense network knows the held-out images: a bound relative to it is then stricter than it looks."""
 
 import warnings
-from pathlib import Path
 
 from compress.results import Metric
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import HELD_OUT, Basis, compute, load
 from compress.sweep.engines import ONE
 from compress.sweep.explore.bounds import Bound
@@ -19,7 +19,7 @@ class FamiliarDataWarning(UserWarning):
     """The dense network is so much better on the held-out images than on the test images that it knows them."""
 
 
-def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Basis, cache: Path) -> None:
+def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Basis, cells: Cells) -> None:
     """Measure the dense network on the test images, which decides nothing but whether to warn.
 
     Args:
@@ -27,7 +27,7 @@ def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Ba
         held_out: its metric on the held-out images.
     """
     dense = Trial(trained, (), basis.recipe.seed, tuning=False)
-    (found,) = compute([("dense, on the test images", dense)], basis, cache, ONE)
+    (found,) = compute([("dense, on the test images", dense)], basis, cells, ONE)
     metric = network_of(found)["metric"]
     if metric["loss"] > BETTER * held_out["loss"]:
         images = load(basis.recipe.data, basis.data_root, True).count("train")

@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from compress.errors import InputError
+from compress.files import marked
+from compress.files.atomic import require_replaceable
 from compress.sweep.explore.trials import Left, Trials
 from compress.sweep_results import TrialResult
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages.journal import JournalFileOpenLock
 
 LEAST = 0.01
 """The smallest share that is left of what a stage's level is of."""
@@ -73,16 +78,50 @@ def _study(trials: Trials, cache: Path) -> "optuna.Study":
             "'softprune[search]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cache.mkdir(parents=True, exist_ok=True)
-    name = trials.study
-    storage = JournalStorage(JournalFileBackend(str(cache / f"{name}.journal")))
+    marked.cells(cache)
+    name, width = trials.study, len(trials.recipe.stages)
+    journal, lock = cache / f"{name}.journal", cache / f"{name}.lock"
+    for path in (journal, lock):
+        require_replaceable(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is experimental in it
+            storage = JournalStorage(JournalFileBackend(str(journal), _lock(lock)))
+            study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+            for trial in _finished(study):
+                if len(_left(trial.params)) != width:
+                    raise ValueError(f"trial {trial.number} has other levels")
+    except Exception as error:  # Optuna lets whatever a damaged journal leads to pass through
+        raise InputError(
+            f"{journal} is damaged ({type(error).__name__}: {error}); remove it: finished trials are kept as cells"
+        ) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is experimental in it
-        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        warnings.simplefilter("ignore")
         # A sampler that begins anew must not propose again what it has proposed.
         seed = trials.recipe.seed + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=trials.at_once > 1)
     return study
+
+
+def _lock(path: Path) -> "JournalFileOpenLock":
+    """The operating system's lock, which ends with its process.
+
+    Optuna's own are links or files, and it removes whatever has had their name for half a minute.
+    """
+    from optuna.storages.journal import JournalFileOpenLock
+
+    class Lock(JournalFileOpenLock):
+        def __init__(self) -> None:
+            self._lock = FileLock(path)
+
+        def acquire(self) -> bool:
+            self._lock.acquire()
+            return True
+
+        def release(self) -> None:
+            self._lock.release()
+
+    return Lock()
 
 
 def _finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":

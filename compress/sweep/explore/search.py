@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compress.errors import InputError
 from compress.recipe import schema
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Bar, Basis, described, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import levels
@@ -47,17 +48,18 @@ def search(
         raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
     if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
         raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
-    with bar("search") as on_progress:
-        trials = Trials(trained, basis, wanted, cache, workers, on_progress)
-        if wanted.goal == "knee":
-            _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
-        elif len(widths) == 1 and wanted.trials is None:
-            _bisect(trials, _grid(recipe.stages[0], wanted.levels) or levels.grid(widths[0]))
-        else:
-            from compress.sweep.explore import sampling
+    with Cells(cache) as cells:
+        with bar("search") as on_progress:
+            trials = Trials(trained, basis, wanted, cells, workers, on_progress)
+            if wanted.goal == "knee":
+                _run_curve(trials, _grid(recipe.stages[0], wanted.levels) or levels.halvings(widths[0] or 1))
+            elif len(widths) == 1 and wanted.trials is None:
+                _bisect(trials, _grid(recipe.stages[0], wanted.levels) or levels.grid(widths[0]))
+            else:
+                from compress.sweep.explore import sampling
 
-            sampling.sample(trials, wanted.trials or TRIALS, cache)
-    return _results(trials, basis, of_one_layer=len(widths) == 1 and widths[0] is not None)
+                sampling.sample(trials, wanted.trials or TRIALS, cache)
+        return _results(trials, basis, of_one_layer=len(widths) == 1 and widths[0] is not None)
 
 
 def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ from compress.results import KindEntry
 from compress.run.pruning import stage_selection
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds
@@ -60,21 +61,24 @@ def sensitivity(
     nodes = isinstance(stage.target, schema.Nodes)
     tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
-    with bar("sensitivity") as on_progress:
-        found = compute(list(zip(sizes, of_one, strict=True)), basis, cache, workers, on_progress)
-    dense = found[0]["curve"][0]["metric"]
-    if dense is None:
-        raise InputError(f"{model}: the network's loss on the held-out training images is not finite; train it anew")
-    warn_if_familiar(tolerance, dense, trained, basis, cache)
-    kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
-    # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
-    curves = tuple(
-        (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
-        for layer, result in zip(sizes, found, strict=True)
-    )
-    every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
-    with bar("all together") as on_progress:
-        (together,) = compute([("all layers together", every)], basis, cache, ONE, on_progress)
+    with Cells(cache) as cells:
+        with bar("sensitivity") as on_progress:
+            found = compute(list(zip(sizes, of_one, strict=True)), basis, cells, workers, on_progress)
+        dense = found[0]["curve"][0]["metric"]
+        if dense is None:
+            raise InputError(
+                f"{model}: the network's loss on the held-out training images is not finite; train it again"
+            )
+        warn_if_familiar(tolerance, dense, trained, basis, cells)
+        kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
+        # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
+        curves = tuple(
+            (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
+            for layer, result in zip(sizes, found, strict=True)
+        )
+        every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
+        with bar("all together") as on_progress:
+            (together,) = compute([("all layers together", every)], basis, cells, ONE, on_progress)
     return {
         **described(basis),
         "metric": unit(kind),

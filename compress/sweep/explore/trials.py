@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from compress import __version__
 from compress.recipe import schema
 from compress.report.explored import size_of
 from compress.sweep import jobs
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis, compute
+from compress.sweep.code import code_of
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds, levels
 from compress.sweep.explore.bounds import Bound
@@ -36,14 +38,14 @@ class Wanted:
 
 
 class Trials:
-    """The trials of a search, run as they are asked for and kept in a folder."""
+    """The trials of a search, run as they are asked for and kept as cells."""
 
     def __init__(
         self,
         trained: Trained,
         basis: Basis,
         wanted: Wanted,
-        cache: Path,
+        cells: Cells,
         workers: Workers = ONE,
         on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
     ) -> None:
@@ -53,19 +55,19 @@ class Trials:
             InputError: bounds that decide nothing.
         """
         self.recipe, self.wanted = basis.recipe, wanted
-        self._trained, self._basis, self._cache = trained, basis, cache
+        self._trained, self._basis, self._cells = trained, basis, cells
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
         # A process that trains on the other core would be timed as well.
         self._workers = ONE if self._timed else workers
         self.found: dict[Left, TrialResult] = {}
         dense = Trial(trained, (), self.recipe.seed)
-        (measured,) = compute([("dense", dense)], basis, cache, ONE)
+        (measured,) = compute([("dense", dense)], basis, cells, ONE)
         self.dense = network_of(measured)
         bounds.require_reach(wanted.bounds, self.dense)
         for bound in wanted.bounds:
             if bound.relative_quality:
-                warn_if_familiar(bound, self.dense["metric"], trained, basis, cache)
+                warn_if_familiar(bound, self.dense["metric"], trained, basis, cells)
 
     @property
     def at_once(self) -> int:
@@ -80,10 +82,11 @@ class Trials:
 
     @property
     def study(self) -> str:
-        """A name for what is searched: a hash of all that trials and bounds hang on."""
+        """A name for what is searched: a hash of everything that trials and bounds depend on, the code included."""
         whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._basis)
         limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
-        return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal})
+        code = {"softprune": __version__, **code_of(self.recipe)}
+        return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal, "code": code})
 
     def run(self, wanted: Sequence[Left], total: int) -> list[TrialResult]:
         """The results at these levels; `total` is how many there will be in the end, roughly."""
@@ -99,7 +102,7 @@ class Trials:
             rest = None if each is None else each * max(0, total - done)
             self._tell(dataclasses.replace(now, done=done, total=max(total, done), seconds_left=rest))
 
-        for left, result in zip(new, compute(cells, self._basis, self._cache, self._workers, on_progress), strict=True):
+        for left, result in zip(new, compute(cells, self._basis, self._cells, self._workers, on_progress), strict=True):
             self.found[left] = result
         self._done += len(new)
         return [self.found[left] for left in wanted]
@@ -113,7 +116,7 @@ class Trials:
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
-        dense, winner = compute(cells, self._basis, self._cache, self._workers)
+        dense, winner = compute(cells, self._basis, self._cells, self._workers)
         return network_of(dense), winner
 
     # --- what they come to ---

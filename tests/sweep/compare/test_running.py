@@ -12,6 +12,7 @@ import pytest
 from typer.testing import Result
 
 from compress.errors import SweepError
+from compress.files.marked import MARK
 from compress.sweep.compare import document, running
 from compress.sweep.compare.grid import plan
 from compress.sweep.engines import Workers
@@ -49,10 +50,10 @@ def found(compared: Path) -> dict[str, Any]:
 
 
 def test_every_cell_is_there(compared: Path, found: dict[str, Any]) -> None:
-    assert sorted(path.name for path in (compared / "out").iterdir()) == sorted(document.FILES)
+    assert sorted(path.name for path in (compared / "out").iterdir()) == sorted((MARK, *document.FILES))
     assert (len(found["rivals"]), len(found["cells"]), len(found["tuning"])) == (4, 4 * 2 * 3, 4 * 2 * 2)
     keys = {cell["key"] for part in ("dense", "tuning", "cells") for cell in found[part]}
-    assert keys == {path.stem for path in (compared / "cells").iterdir()}
+    assert keys == {path.stem for path in (compared / "cells").glob("*.json")}
     assert {cell["seed"] for cell in found["tuning"]} == {0}
     assert {cell["steps"] for cell in found["cells"]} == {10}, "two epochs of five batches, whatever the rival"
     for cell in found["cells"]:
@@ -114,18 +115,18 @@ def test_the_files_agree(compared: Path, found: dict[str, Any]) -> None:
 
 def test_it_goes_on_where_it_was(compared: Path, trained: Path, tmp_path: Path, run: Run) -> None:
     """Finished cells are neither run again nor written again; what is new is."""
-    before = {path.name: path.stat().st_mtime_ns for path in (compared / "cells").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (compared / "cells").glob("*.json")}
     cache = tmp_path / "cells"
     cache.mkdir()
-    for path in (compared / "cells").iterdir():
+    for path in (compared / "cells").iterdir():  # its mark too
         (cache / path.name).write_bytes(path.read_bytes())
     gone = sorted(before)[0]
     (cache / gone).unlink()
-    written = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    written = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.json")}
     names = ("--removal", "hard,{kind: soft, over: 4 steps}", "--criterion", "magnitude,random", "--seeds", 3)
     where = ("-o", tmp_path / "out", "--cache", cache, "--json")
     result = run("compare", compared / "recipe.yaml", trained, *names, *OPTIONS, *where)
-    now = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    now = {path.name: path.stat().st_mtime_ns for path in cache.glob("*.json")}
     assert now.keys() == before.keys()
     assert {name for name in now if now[name] != written.get(name)} == {gone}
     again = json.loads(result.stdout)
@@ -134,7 +135,7 @@ def test_it_goes_on_where_it_was(compared: Path, trained: Path, tmp_path: Path, 
     assert again["levels"] == first["levels"]
 
     fewer = run("compare", compared / "recipe.yaml", trained, *names[:-1], 2, *OPTIONS, *where)
-    assert {path.name for path in cache.iterdir()} == before.keys(), "seeds of another number share their cells"
+    assert {path.name for path in cache.glob("*.json")} == before.keys(), "seeds of another number share their cells"
     assert len(json.loads(fewer.stdout)["cells"]) == 4 * 2 * 2
     assert all(level["best"] is None for level in json.loads(fewer.stdout)["levels"])
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from compress.errors import InputError
 from compress.recipe.loading import load_recipe
-from compress.sweep.cells import Basis
+from compress.sweep.cell_store import Cells
+from compress.sweep.cells import Basis, Place
 from compress.sweep.explore import sampling, trials
 from compress.sweep.explore.bounds import parse
 from compress.sweep.explore.trials import Trials, Wanted
@@ -56,6 +58,19 @@ def test_a_study_goes_on_where_it_was(two: Path, trained: Path, run: Run, monkey
     assert [stage.sparsity for stage in stages] == more["winner"]["levels"]
 
 
+@pytest.mark.parametrize("content", ["{}\n{}\n", "[]\n{}\n", "no JSON\n{}\n", "folder"])
+def test_a_damaged_journal_is_told(two: Path, trained: Path, run: Run, content: str) -> None:
+    place, cells = Place(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
+    trials = Trials(Trained.of(trained), place, Wanted((parse("loss", "0.5"),), "smallest"), cells)
+    journal = cells.folder / f"{trials.study}.journal"
+    if content == "folder":
+        journal.mkdir()
+    else:
+        journal.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"\.journal is damaged .*; remove it: finished trials are kept as cells"):
+        sampling.sample(trials, 2, cells.folder)
+
+
 def test_what_an_interruption_left_is_done_first(
     two: Path, trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,17 +94,17 @@ def test_what_an_interruption_left_is_done_first(
 
 
 def test_what_keeps_to_the_bounds_comes_before_what_does_not(two: Path, trained: Path) -> None:
-    basis = Basis(load_recipe(two), two.parent, "cpu")
+    basis, cells = Basis(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
 
     def value(text: str, loss: float, params: int) -> float:
         kind, goal = ("loss", "smallest") if "." in text else ("params", "best")
         bound = parse(kind, text)  # type: ignore[arg-type]
-        trials = Trials(Trained.of(trained), basis, Wanted((bound,), goal), two.parent / "cells")  # type: ignore[arg-type]
+        trials = Trials(Trained.of(trained), basis, Wanted((bound,), goal), cells)  # type: ignore[arg-type]
         return sampling.value_of(trials, {"metric": {"loss": loss}, "params": params})
 
     assert 0 < value("0.5", 0.1, 10) < value("0.5", 0.5, 500_000) < 1 < value("0.5", 0.51, 1) < value("0.5", 9, 1) < 2
     assert 0 < value("900", 0.1, 900) < value("900", 7.0, 10) < 1 < value("900", 0.0, 901) < value("900", 0, 9999) < 2
-    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "0.5"),), "smallest"), two.parent / "cells")
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "0.5"),), "smallest"), cells)
     assert sampling.value_of(trials, {"failed": "diverged"}) == 3
 
 

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
+from compress.run.output import added, begin
+from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis
 from compress.sweep.engines import Workers
 from compress.sweep.explore import levels, search, trials
@@ -36,7 +38,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory, recipe_text: str, trained: P
 
 def everything(recipe: Path, trained: Path, cache: Path) -> Trials:
     basis = Basis(load_recipe(recipe), recipe.parent, "cpu")
-    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "1x"),), "smallest"), cache)
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "1x"),), "smallest"), Cells(cache))
     trials.run([(count / 8,) for count in range(7, 0, -1)], 7)
     return trials
 
@@ -66,7 +68,7 @@ def test_the_smallest_within_a_loss_is_what_trying_everything_finds(
     recipe, cache = own
     trials = everything(recipe, trained, cache)
     losses = {left: result["metric"]["loss"] for (left,), result in trials.found.items()}
-    before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     for wanted in (1 / 8, 2 / 8, 3 / 8):
         found = searched(
             run, recipe, trained, cache, "--max-loss", f"{losses[wanted] + 1e-9:.12f}", "--set", "name=other"
@@ -104,7 +106,7 @@ def test_the_front_and_the_files(own: tuple[Path, Path], trained: Path, run: Run
         assert trial["holds"] == (trial["metric"]["loss"] <= found["bounds"][0]["limit"])
     assert found["bounds"][0]["limit"] == 2 * found["dense"]["metric"]["loss"]
     out = recipe.parent / "out"
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         *("results.json", "results.csv", "recipe.yaml"),
         *("front.svg", "front.png", "curve.svg", "curve.png"),
     }
@@ -148,7 +150,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
         patched.setattr(trials.Trial, "run", interrupted)
         result = run("search", recipe, trained, "--max-loss", "2x", *where, code=130)
     assert f"interrupted: finished trials are kept in {cache}" in result.stderr
-    kept = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    kept = {path.name: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     assert len(kept) == 3
     whole = searched(run, recipe, trained, cache, "--max-loss", "2x")
     assert all((cache / name).stat().st_mtime_ns == when for name, when in kept.items())
@@ -172,8 +174,9 @@ def test_the_knee_of_the_latent_space(own: tuple[Path, Path], trained: Path, run
 
 def test_where_nothing_keeps_to_the_bound_the_front_is_shown(own: tuple[Path, Path], trained: Path, run: Run) -> None:
     recipe, cache = own
-    (recipe.parent / "out").mkdir()
-    (recipe.parent / "out" / "recipe.yaml").write_text("an older one", encoding="utf-8")
+    begin(recipe.parent / "out", "search")
+    with added(recipe.parent / "out", "recipe.yaml") as draft:
+        draft.write_text("an older one", encoding="utf-8")
     where = ("-o", recipe.parent / "out", "--cache", cache, "--workers", 1)
     result = run("search", recipe, trained, "--max-params", "10", *where, code=1)
     assert "nothing that was tried keeps to the bounds" in result.stderr
@@ -205,7 +208,7 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
         (("--max-loss", "2x", "--set", by_layer), "a search varies one level of each stage"),
     ):
         assert message in run("search", recipe, trained, *options, "--cache", cache, code=2).stderr
-    assert len(list(cache.iterdir()) if cache.exists() else []) <= 2, "nothing but the dense network, on both parts"
+    assert len(list(cache.glob("[!.]*")) if cache.exists() else []) <= 2, "nothing but the dense network, on both parts"
 
 
 def test_a_level_that_cannot_be_reached_is_no_network(own: tuple[Path, Path], trained: Path, run: Run) -> None:
@@ -225,7 +228,7 @@ def test_latency_is_taken_in_turns_with_the_dense_network(own: tuple[Path, Path]
     wide = ("stages.0={target: {nodes: ['*']}, criterion: norms, sparsity: .9, removal: hard}",)
     basis = Basis(load_recipe(recipe, [*wide, "benchmark.batch_sizes=[16, 1]"]), recipe.parent, "cpu")
     wanted = Wanted((parse("latency", "0.8x"),), "best")
-    trials = Trials(Trained.of(trained), basis, wanted, cache, workers=Workers(4))
+    trials = Trials(Trained.of(trained), basis, wanted, Cells(cache), workers=Workers(4))
     assert trials.at_once == 1, "others would be timed as well"
     (found,) = trials.run([(0.1,)], 1)
     latency = found["latency"]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import Result
 
 from compress.recipe.loading import load_recipe
+from compress.run.output import added, begin
 from compress.sweep.explore.sensitivity import MOST_SIZES, SHARES, _shares
 
 Run = Callable[..., Result]
@@ -45,7 +47,7 @@ def test_every_layer_of_the_target_is_there(felt: Path, found: dict[str, Any]) -
         assert layer["curve"][0]["value"] == pytest.approx(found["dense"]["value"])
         assert all(point["value"] == 1000 * point["metric"]["loss"] for point in layer["curve"])
     keys = {layer["key"] for layer in found["layers"]} | {found["together"]["key"]}
-    assert keys < (kept := {path.stem for path in (felt / "cells").iterdir()})
+    assert keys < (kept := {path.stem for path in (felt / "cells").glob("[!.]*")})
     assert len(kept - keys) == 1  # the dense network on the test images
     assert found["together"]["metric"]["loss"] <= found["tolerated"]["limit"]
     assert found["tolerated"]["limit"] == 1.5 * found["dense"]["metric"]["loss"]
@@ -54,7 +56,7 @@ def test_every_layer_of_the_target_is_there(felt: Path, found: dict[str, Any]) -
 def test_the_files_agree(felt: Path, found: dict[str, Any]) -> None:
     out = felt / "out"
     names = {"results.json", "results.csv", "sensitivity.svg", "sensitivity.png", "recipe.yaml"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.glob("[!.]*")} == names
     with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     points = [(layer["name"], point) for layer in found["layers"] for point in layer["curve"]]
@@ -87,12 +89,12 @@ def test_it_goes_on_where_it_was(felt: Path, trained: Path, tmp_path: Path, run:
     cache.mkdir()
     for path in (felt / "cells").iterdir():
         (cache / path.name).write_bytes(path.read_bytes())
-    gone = sorted(cache.iterdir())[0]
+    gone = sorted(cache.glob("[!.]*"))[0]
     gone.unlink()
-    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     where = ("-o", tmp_path / "out", "--cache", cache, "--json")
     again = json.loads(run("sensitivity", felt / "recipe.yaml", trained, *WEIGHTS, *OPTIONS, *where).stdout)
-    after = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    after = {path: path.stat().st_mtime_ns for path in cache.glob("[!.]*")}
     assert {path for path in after if after[path] != before.get(path)} == {gone}
     assert again == json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     first = json.loads((felt / "out" / "results.json").read_text(encoding="utf-8"))
@@ -114,8 +116,9 @@ def test_a_latent_space_is_tried_at_every_size(recipe: Path, trained: Path, tmp_
 
 
 def test_where_nothing_can_go_there_is_no_recipe(recipe: Path, trained: Path, tmp_path: Path, run: Run) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "recipe.yaml").write_text("an older one", encoding="utf-8")
+    begin(tmp_path / "out", "sensitivity")
+    with added(tmp_path / "out", "recipe.yaml") as draft:
+        draft.write_text("an older one", encoding="utf-8")
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
     result = run("sensitivity", recipe, trained, "--tolerate", "1x", "--levels", ".9", *where, code=1)
     assert "nothing can go within --tolerate 1x" in result.stderr
@@ -147,3 +150,14 @@ def test_the_sizes_of_a_wide_layer_are_spread_by_factors() -> None:
     assert left == sorted(set(left), reverse=True)
     assert len(left) <= MOST_SIZES
     assert max(a / b for a, b in pairwise(left) if b > 20) < 1.2
+
+
+def test_a_network_without_a_finite_loss_is_refused(recipe: Path, trained: Path, run: Run, tmp_path: Path) -> None:
+    weights = torch.load(trained, weights_only=True)
+    for layer in ("decoder.5", "decoder.7", "decoder.9"):  # infinities of both signs, which add up to NaN
+        weights[f"{layer}.weight"].copy_(3e38 * weights[f"{layer}.weight"].sign())
+    torch.save(weights, tmp_path / "wild.pt")
+    stage = f"stages.0={STAGE.replace('taylor', 'magnitude').replace('decoder.*', 'decoder.1.weight')}"
+    options = ("--set", stage, "--levels", ".5", "--workers", 1, "--cache", tmp_path / "cells")
+    result = run("sensitivity", recipe, tmp_path / "wild.pt", *options, "-o", tmp_path / "out", code=2)
+    assert "wild.pt: the network's loss on the held-out training images is not finite; train it anew" in result.stderr

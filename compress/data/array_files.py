@@ -1,0 +1,133 @@
+"""Arrays from strangers' files, NumPy's .npz and MNIST's idx: what they claim is checked before any memory is taken."""
+
+import math
+import os
+import warnings
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.reading import opened
+from compress.errors import DataError
+
+LARGEST_BYTES = 8 << 30
+"""More than these are not held in memory."""
+
+SMALL_BYTES = 64 << 20
+"""An archive of any size may unpack to these."""
+
+LARGEST_FACTOR = 20
+"""How many times as large as its file an archive beyond `SMALL_BYTES` may be when it is unpacked."""
+
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What NumPy writes; others unpack a few kilobytes to hundreds of megabytes at once."""
+
+ENCRYPTED = 1  # of a zip member's flags
+LONGEST_HEADER = 10_000  # characters that NumPy evaluates as a literal
+PIECE = 1 << 20
+
+
+def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The arrays `images` and `labels` of an .npz file; without pickle, and without another array that it may hold.
+
+    Raises:
+        DataError: it is no such archive, damaged, or unpacks to far more than its size.
+    """
+    with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
+        images, labels = (_member(archive, name, path) for name in ("images", "labels"))
+        size, stored = images.file_size + labels.file_size, os.fstat(file.fileno()).st_size
+        if images.compress_size + labels.compress_size > stored:
+            raise DataError(f"{path} is not a readable .npz file (its entries overlap).")
+        most = min(LARGEST_BYTES, max(SMALL_BYTES, LARGEST_FACTOR * stored))
+        if size > most:
+            raise DataError(
+                f"{path} has {stored:,} bytes and unpacks to {size:,}, the most is {most:,}; save it uncompressed "
+                f"(np.savez) or, beyond {LARGEST_BYTES:,}, use {{factory: ...}}."
+            )
+        return _array(archive, images, path), _array(archive, labels, path)
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+    """The one entry of that name. Raises DataError where there is none, or several, or NumPy would not write it."""
+    found = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
+    if len(found) > 1:
+        raise DataError(f"{path} has the array {name} {len(found)} times; keep one of them.")
+    if not found:
+        _tell_absent(archive, path)
+    (member,) = found
+    if member.flag_bits & ENCRYPTED:
+        raise DataError(f"{path}: {name} is encrypted; save it without a password.")
+    if member.compress_type not in COMPRESSIONS:
+        raise DataError(
+            f"{path}: {name} is compressed by the zip method {member.compress_type}; save it with np.savez or "
+            f"np.savez_compressed."
+        )
+    return member
+
+
+def _tell_absent(archive: zipfile.ZipFile, path: Path) -> None:
+    there = [name.removesuffix(".npy") for name in archive.namelist()]
+    absent = " nor ".join(sorted({"images", "labels"}.difference(there)))
+    shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
+    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}.")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
+    """The array that an entry holds, exactly as many bytes as its header says; zipfile checks its CRC at the end."""
+    with archive.open(member) as stream:
+        shape, fortran, dtype = _header(stream, member.filename, path)
+        count = math.prod(shape)
+        if stream.tell() + count * dtype.itemsize != member.file_size:
+            raise DataError(
+                f"{path}: the header of {member.filename} claims {dtype} of shape {list(shape)}, and its "
+                f"{member.file_size:,} bytes are not that many; the file is damaged."
+            )
+        array = np.empty(count, dtype)
+        content, filled = array.view(np.uint8), 0
+        while piece := stream.read(PIECE):
+            content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
+        if filled != len(content):
+            raise EOFError(f"{member.filename} ends after {filled:,} of {len(content):,} bytes")
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def _header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether in Fortran's order, dtype) of a .npy file with up to four dimensions of plain numbers."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise DataError(f"{path}: {name} has version {version} of NumPy's format; arrays of numbers have 1.0 or 2.0.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python and NumPy comment on odd literals
+        shape, fortran, dtype = readers[version](stream, max_header_size=LONGEST_HEADER)
+    if dtype.hasobject:
+        raise DataError(f"{path}: {name} holds Python objects, which are never loaded (allow_pickle=False).")
+    if dtype.kind not in "biufc":
+        raise DataError(f"{path}: {name} holds {dtype}; images and labels are arrays of numbers.")
+    if len(shape) > 4 or any(type(length) is not int or length < 0 for length in shape):
+        raise DataError(f"{path}: {name} has the shape {shape!r:.100}; it needs at most four lengths, 0 or more.")
+    return shape, fortran, dtype
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The uint8 array of an idx file (LeCun), unpacked: magic number, lengths as big-endian integers, bytes.
+
+    Raises:
+        DataError: it is no such file, or not as long as its header says.
+    """
+    with opened(path, "idx file", links=True) as file:
+        magic, header = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions
+        start, size = file.read(header), os.fstat(file.fileno()).st_size
+        if len(start) < header or start[:4] != magic:
+            raise DataError(f"{path} is damaged: it begins with {start[:4].hex() or 'nothing'} and not {magic.hex()}.")
+        shape = tuple(int(length) for length in np.frombuffer(start, ">u4", offset=4))
+        if header + math.prod(shape) != size:
+            raise DataError(
+                f"{path} is damaged: its header claims the lengths {list(shape)}, which take "
+                f"{header + math.prod(shape):,} bytes, and it has {size:,}."
+            )
+        return np.fromfile(file, np.uint8, math.prod(shape)).reshape(shape)

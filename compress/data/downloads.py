@@ -1,0 +1,104 @@
+"""The data sets that torchvision knows where to download: its folders and checksums, and files read as a stranger's."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.array_files import read_idx
+from compress.data.reading import reason, require_regular
+from compress.errors import DataError
+from compress.files.atomic import remove
+
+Arrays = tuple[NDArray[Any], Any]
+"""Images and their labels."""
+
+
+def idx_parts(source: Any, root: Path) -> list[Arrays]:
+    """The training and the test part of MNIST or a subclass of it: four idx files, downloaded to `root` if need be.
+
+    Raises:
+        DataError: they are neither there nor downloadable, some are missing, or one is damaged.
+    """
+    folder = root / source.__name__ / "raw"
+    archives = [folder / file for file, _ in source.resources]
+    files = [file.with_suffix("") for file in archives]
+    absent = [file for file in files if not os.path.lexists(file)]
+    if len(absent) == len(files):
+        if os.path.lexists(folder.with_name("processed")):  # torchvision would unpickle what is there instead
+            raise DataError(f"{folder.with_name('processed')} is of an old torchvision and is not read; move it away.")
+        with _torchvision(source, files, temporary=archives):
+            source(root, download=True)
+    elif absent:  # torchvision would write over the others
+        raise DataError(f"{folder} lacks {absent[0].name}; put it there, or move the others away to download them all.")
+    return [(read_idx(images, 3), read_idx(labels, 1)) for images, labels in zip(files[::2], files[1::2], strict=True)]
+
+
+def cifar10_parts(root: Path) -> list[Arrays]:
+    """Both parts of CIFAR-10 from pickles whose checksums torchvision knows; others it does not load."""
+    from torchvision.datasets import CIFAR10
+
+    folder = root / CIFAR10.base_folder
+    absent = not os.path.lexists(folder)  # else torchvision would write over what is damaged there
+    batches = [folder / name for name, _ in (*CIFAR10.train_list, *CIFAR10.test_list)]
+    others = [root / CIFAR10.filename, folder / CIFAR10.meta["filename"], folder / "readme.html"]
+    with _torchvision(CIFAR10, batches, temporary=others):
+        parts = [CIFAR10(root, train=train, download=absent) for train in (True, False)]
+    return [(np.asarray(part.data), part.targets) for part in parts]
+
+
+@contextmanager
+def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]) -> Iterator[None]:
+    """The boundary for torchvision's data set class `source` where it downloads.
+
+    `present` are its files, `temporary` those that only a download leaves.
+    """
+    complete = all(file.exists() for file in present)
+    for file in temporary:  # which a download would write through a link, or wait for
+        if os.path.lexists(file):
+            require_regular(file, os.lstat(file).st_mode)
+    try:
+        with _whole_or_absent([*present, *temporary]), _time_limit(seconds=30):
+            yield
+    except Exception as error:  # torchvision's are of many types: RuntimeError, URLError, AssertionError, ...
+        where = present[0].parent
+        if complete:
+            raise DataError(
+                f"{source.__name__} in {where} is damaged ({reason(error)}); delete its files there."
+            ) from error
+        raise DataError(
+            f"{source.__name__} is not in {where}, and downloading it failed ({reason(error)}). Point --data-root or "
+            f"COMPRESS_DATA to a folder that has it, or use mnist_sample, which needs no download."
+        ) from error
+
+
+@contextmanager
+def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
+    """Remove those of the files `paths` that came into being, and their folders, if the block does not end well."""
+    absent = [path for path in paths if not os.path.lexists(path)]
+    folders = {folder for folder in (path.parent for path in absent) if not os.path.lexists(folder)}
+    try:
+        yield
+    except BaseException:
+        for path in absent:
+            remove(path)
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Limit the wait for a network answer: torchvision sets none, and a silent firewall would hold it for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,114 @@
+"""What a file of weights notes about its network: a stranger's word, held to the size of the file."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError
+from compress.files.checkpoint import Weights, rebuild
+from compress.files.foreign import TIMES
+from compress.graph.dimensions import BATCH
+from compress.graph.trace import Trace, trace
+from compress.recipe import schema
+from compress.recipe.loading import MAX_BYTES
+from compress.recipe.noted import noted_recipe
+from compress.run.building import build_model
+
+MOST_OPERATORS = 5_000
+"""Of a network that only a file names: 120 blocks of a transformer. To look at them takes some milliseconds each."""
+
+MOST_STEPS = 5_000
+"""Of its recurrent layers, each step of a sequence counted."""
+
+ROOM = 2**28
+"""Bytes that its activations may take, beside a multiple of the file."""
+
+_MOST_BYTES = 8 * 2**30
+_ROWS = 7  # of the largest batch that an exported file is proven with
+_COPIES = 4  # of the largest activation: what comes in, what comes out, and what an operator needs between
+_RECURRENT = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
+
+
+def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
+    """The recipe that is noted in the file `source`, if any.
+
+    Raises:
+        InputError: it is damaged, of another version, or longer than any recipe.
+    """
+    text = metadata.get("recipe")
+    if text is None:
+        return None
+    if len(text) > MAX_BYTES:
+        raise InputError(
+            f"the recipe inside {source} is damaged ({len(text):,} characters, and {MAX_BYTES:,} are the most): "
+            "name one with --recipe"
+        )
+    return noted_recipe(text, source)
+
+
+def build(recipe: schema.Recipe, weights: Weights, source: str, size: int) -> nn.Module:
+    """The network that the recipe names, with the weights of the file, which has `size` bytes.
+
+    It is built without memory, cut to what the file's edits say, and only then given the file's own tensors.
+
+    Raises:
+        InputError: it is larger than anything that belongs to such a file, or does not fit the weights.
+    """
+    wanted = recipe.model
+    if isinstance(wanted, schema.FactoryModel | schema.Program):
+        raise InputError(f"the recipe inside {source} names no network of this package: name one with --recipe")
+    _require_room(math.prod(wanted.image), 0, source, size)
+    model = rebuild(weights, lambda: _without_memory(wanted, source), source)
+    _require_modest(trace(model, example(wanted), MOST_OPERATORS), source, size)
+    return model
+
+
+def example(wanted: schema.NamedModel) -> Tensor:
+    """Inputs of the right shape, without memory for each."""
+    return torch.zeros(()).expand(2, *wanted.image)
+
+
+def _without_memory(wanted: schema.Model, source: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            model = build_model(wanted, None)
+            size, layers = sum(tensor.nbytes for tensor in model.parameters()), sum(1 for _ in model.modules())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
+    if size > _MOST_BYTES or layers > MOST_OPERATORS:
+        what, most = (f"{size:,} bytes", _MOST_BYTES) if size > _MOST_BYTES else (f"{layers:,} layers", MOST_OPERATORS)
+        raise InputError(
+            f"the recipe inside {source} is of a network of {what}, and {most:,} are the most: "
+            "if that is right, name a recipe of it with --recipe"
+        )
+    return model
+
+
+def _require_modest(traced: Trace, source: str, size: int) -> None:
+    """Refuse a network that is small as weights, and large as soon as it runs."""
+    largest = steps = 0
+    for node in traced.graph.nodes:
+        values = node.meta.get("val", ())
+        for value in values if isinstance(values, list | tuple) else (values,):
+            if isinstance(value, Tensor):
+                largest = max(largest, math.prod(value.shape) // BATCH)
+        name = node.target._schema.name if isinstance(node.target, torch._ops.OpOverload) else ""
+        if name == "aten::scaled_dot_product_attention":
+            query, key = (given.meta["val"].shape for given in node.args[:2])
+            largest = max(largest, math.prod(query[:-1]) * key[-2] // BATCH)
+        elif name in _RECURRENT:
+            steps += math.prod(node.args[0].meta["val"].shape[:2]) // BATCH * int(node.args[4])
+    _require_room(largest, steps, source, size)
+
+
+def _require_room(largest: int, steps: int, source: str, size: int) -> None:
+    """Refuse activations of `largest` entries a sample, or so many steps, for a file of `size` bytes."""
+    needed = 4 * largest * _ROWS * _COPIES
+    if needed > ROOM + TIMES * size or steps > MOST_STEPS:
+        what = f"{steps:,} steps of recurrent layers" if steps > MOST_STEPS else f"{needed:,} bytes to run"
+        raise InputError(
+            f"the recipe inside {source} is of a network that takes {what}, out of proportion to {size:,} bytes of "
+            "weights: if that is right, name a recipe of it with --recipe"
+        )

@@ -1,0 +1,99 @@
+"""The user's own code that a cell's result depends on: the modules of a recipe's factories, and what these import.
+
+Sources are read and never run. What is imported in other ways than by `import` is not known, nor are files that the
+code reads.
+"""
+
+import ast
+import hashlib
+import os
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from compress.recipe.factories import called
+from compress.recipe.schema import Recipe
+
+INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def code_of(recipe: Recipe) -> dict[str, str]:
+    """By module the sha256 of its source or, of an installed package, its version; empty without factories."""
+    found: dict[str, str] = {}
+    waiting = [spec.partition(":")[0] for spec in called(recipe)]
+    while waiting:
+        for name in _with_parents(waiting.pop()):
+            spec = None if name in found or _known(name) else _spec(name)
+            if spec is None:
+                continue
+            if (installed := _version(name, spec)) is not None:
+                found[name.partition(".")[0]] = installed
+            elif spec.origin is not None and spec.has_location:
+                content = Path(spec.origin).read_bytes()
+                found[name] = hashlib.sha256(content).hexdigest()
+                waiting += _imports(content, name, package=spec.submodule_search_locations is not None)
+    return found
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """Importing "a.b" runs "a" as well."""
+    parts = name.split(".")
+    return (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _known(name: str) -> bool:
+    """Of Python, or this package: both have a version of their own in what determines a cell."""
+    return name.partition(".")[0] in (*sys.stdlib_module_names, "compress")
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where the module is, found as `models.function` finds it, without importing anything."""
+    here = os.getcwd()
+    path = sys.path if here in sys.path else [here, *sys.path]
+    found = None
+    for part in _with_parents(name):
+        found = PathFinder.find_spec(part, path)
+        if found is None:
+            break
+        path = list(found.submodule_search_locations or ())
+    try:
+        return found or find_spec(name.partition(".")[0])  # of an editable installation, say
+    except ValueError:  # a module that was made in this process
+        return None
+
+
+def _version(name: str, spec: ModuleSpec) -> str | None:
+    """Of the distribution that an installed module is from; None of a module of the user's own."""
+    place = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), os.getcwd())).resolve()
+    if not any(place.is_relative_to(folder) for folder in INSTALLED):
+        return None
+    return "+".join(f"{one} {version(one)}" for one in sorted(_distributions().get(name.partition(".")[0], ()))) or None
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {module: sorted(set(names)) for module, names in packages_distributions().items()}
+
+
+def _imports(source: bytes, name: str, *, package: bool) -> Iterator[str]:
+    """What may be the names of modules that a source imports, at its top or anywhere in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the user's escape sequences, which the import tells
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):  # not Python, as an extension module
+        return
+    inside = name.split(".") if package else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = inside[: len(inside) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" if origin else alias.name for alias in node.names)

@@ -1,0 +1,45 @@
+"""Worker processes that leave signals to the process that has started them.
+
+Ctrl-C in a terminal, a batch system and systemd signal all processes of a job at once. A run ends its step first, which
+takes its workers: a worker ends when its own process tells it to, or has ended itself, and for nobody else.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SECONDS = 1.0
+"""Between two looks at whether the process that has started this one is still there."""
+
+_KNOWN = hasattr(signal, "sigtimedwait")  # as on Linux; only it says who has sent a signal
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """No signal reaches the processes that are started in the block before they `obey`; this one hears of it after."""
+    if not _KNOWN:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def obey(parent: int) -> None:
+    """Called first in a worker: from now on only the process `parent` can end it, by SIGTERM or by its own end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _KNOWN:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    told = False
+    while not told and os.getppid() == parent:
+        found = signal.sigtimedwait((signal.SIGTERM,), SECONDS)
+        told = found is not None and found.si_pid == parent
+    os._exit(0)  # with any other code torch takes it for a crash
