@@ -68,8 +68,8 @@ def require_source(batches: object, loss: object) -> None:
     is_source = hasattr(batches, "__iter__") or callable(batches)
     if batches is not None and (not is_source or isinstance(batches, type | nn.Module | str | Mapping | Tensor)):
         raise InputError(
-            f"batches: found {shown(batches)}; expected an iterable of (input, target), or a function from a batch size "
-            "to one"
+            f"batches: found {shown(batches)}; expected an iterable of (input, target), or a function from a batch "
+            "size to one"
         )
     if loss is not None and (not callable(loss) or isinstance(loss, type)):
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
