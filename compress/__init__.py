@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from compress.errors import DivergedError as DivergedError
     from compress.errors import InputError as InputError
     from compress.errors import Interrupted as Interrupted
+    from compress.errors import LostProcessError as LostProcessError
+    from compress.errors import LostWorkerError as LostWorkerError
     from compress.errors import MissingPackageError as MissingPackageError
     from compress.errors import NothingFoundError as NothingFoundError
     from compress.errors import NothingPrunedError as NothingPrunedError
@@ -74,6 +76,7 @@ _CRITERIA = (
 _REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "Removal", "SFP", "SRFP", "Soft")
 _ERRORS = (
     *("CheckpointError", "CompressError", "DataError", "DivergedError", "InputError", "Interrupted"),
+    *("LostProcessError", "LostWorkerError"),
     *("MissingPackageError", "NothingFoundError", "NothingPrunedError", "OutputError", "ProofError", "RecipeError"),
     *("RunError", "SweepError", "TargetError", "TrainingError", "UnsupportedModelError"),
 )

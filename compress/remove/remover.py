@@ -191,10 +191,12 @@ class Remover:
         """Resume: make the pruner as before (with `start=False`), load the *model's* state_dict, then this one.
 
         Raises:
-            InputError: the state is of other targets or of another removal.
+            InputError: the state is of other targets, of another removal, or not a pruner's.
         """
         self._refuse_finalized("load_state_dict")
         mine = self.state_dict()
+        if not isinstance(state, dict) or not mine.keys() <= state.keys():
+            raise InputError("state: this is not what a pruner's state_dict() gave")
         for key in ("targets", "removal_steps"):
             if state.get(key) != mine[key]:
                 raise InputError(f"this state is of another run: its {key} are {state.get(key)}, here {mine[key]}")

@@ -6,19 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from compress.remove.gradual import Gradual
-from compress.remove.greg import GrowingPenalty
-from compress.remove.hard import Hard
-from compress.remove.sfp import Filters
-from compress.remove.soft import Soft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from compress.files.checkpoint import read_weights, write_weights
-from compress.remove import decay
-from compress.remove.pruner import Pruner, Removal
+from compress.remove.pruner import Pruner
+from compress.remove.removals import SFP, SRFP, Gradual, GradualSoft, GReg, Hard, Removal, Soft
 
 STEPS = 12
 
@@ -44,21 +39,21 @@ class TwoShots(Removal):
 # what is removed how, and the factor of an entry that joined the set so many steps ago, at a step
 REMOVALS: dict[str, tuple[Callable[[], Removal], Callable[[int, int], float]]] = {
     "hard": (Hard, lambda age, step: 0.0),
-    "exponential": (lambda: Soft(decay.over(STEPS, final=1e-3)), lambda age, step: 1e-3 ** (step / STEPS)),
-    "linear": (lambda: Soft(decay.over(STEPS, "linear")), lambda age, step: 1 - step / STEPS),
-    "step": (lambda: Soft(decay.over(STEPS, "step")), lambda age, step: 1 - (step * 5 // STEPS) / 5),
+    "exponential": (lambda: Soft(STEPS, final=1e-3), lambda age, step: 1e-3 ** (step / STEPS)),
+    "linear": (lambda: Soft(STEPS, "linear"), lambda age, step: 1 - step / STEPS),
+    "step": (lambda: Soft(STEPS, "step"), lambda age, step: 1 - (step * 5 // STEPS) / 5),
     "gradual": (lambda: Gradual(STEPS, 3), lambda age, step: 0.0),
-    "gradual soft": (lambda: Gradual(STEPS - 5, 3, 5, final=1e-3), lambda age, step: 1e-3 ** (age / 5) * (age < 5)),
+    "gradual soft": (lambda: GradualSoft(STEPS, 3, 5, final=1e-3), lambda age, step: 1e-3 ** (age / 5) * (age < 5)),
     "two shots": (
         TwoShots,
         lambda age, step: 0.0 if age == step else 1 - 0.1 * step if step < 6 else 0.5 * 0.5 ** (step - 5),
     ),
 }
 LEARNING: dict[str, tuple[Callable[[], Removal], Callable[[int], float]]] = {
-    "soft": (lambda: Soft(decay.over(STEPS, "linear"), learns=True), lambda step: 1 - step / STEPS),
-    "sfp": (lambda: Filters(STEPS, 3), lambda step: float(step < STEPS)),
-    "srfp": (lambda: Filters(STEPS, 3, softer=True), lambda step: float(step < STEPS)),
-    "greg": (lambda: GrowingPenalty(STEPS), lambda step: float(step < STEPS)),
+    "soft": (lambda: Soft(STEPS, "linear", learns=True), lambda step: 1 - step / STEPS),
+    "sfp": (lambda: SFP(STEPS, 3), lambda step: float(step < STEPS)),
+    "srfp": (lambda: SRFP(STEPS, 3), lambda step: float(step < STEPS)),
+    "greg": (lambda: GReg(STEPS), lambda step: float(step < STEPS)),
 }
 DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}
 
@@ -109,7 +104,7 @@ def test_the_buffers_say_what_acts(kind, masks_gradients, seed, dtype, sparsity)
             since[~pruned] = -1
             since[pruned & (since < 0)] = max(0, step - 1) if pruner.removal.cohorts else step
             wanted = torch.ones(mask.shape, dtype=torch.float64)
-            if step >= pruner.removal.steps:
+            if step >= pruner.removal.length:
                 wanted[pruned] = 0.0
             else:
                 wanted[pruned] = torch.tensor(
@@ -215,7 +210,7 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
     keep = torch.rand(5, 4) > 0.5
     models = nn.Sequential(nn.Embedding(5, 4, sparse=True)), nn.Sequential(nn.Embedding(5, 4))
     for model in models:
-        pruner = Pruner(model, ["0.weight"], keep=[keep], removal=Soft(decay.Decay(10, lambda progress: factor)))
+        pruner = Pruner(model, ["0.weight"], keep=[keep], removal=Soft(10, lambda progress: factor))
         pruner.step()
         model(torch.tensor([1, 1, 4])).pow(2).sum().backward(create_graph=not model[0].sparse)
         grad = model[0].weight_orig.grad
@@ -227,7 +222,7 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
 def test_what_is_not_finite_does_not_survive_its_removal():
     """An optimizer that has made NaN of an entry in the set, whose gradient was infinite."""
     model = nn.Linear(2, 1, bias=False)
-    pruner = Pruner(model, keep=[torch.tensor([[True, False]])], removal=Soft(decay.over(4, "linear")))
+    pruner = Pruner(model, keep=[torch.tensor([[True, False]])], removal=Soft(4, "linear"))
     start = model.weight_start[0, 1].item()
     with torch.no_grad():
         model.weight_orig[0, 1] = torch.nan
