@@ -35,7 +35,7 @@ class Criterion:
     says what is pruned first, in one sentence, for the reference of recipes.
     """
 
-    words: ClassVar[tuple[str, ...]]
+    words: ClassVar[tuple[str, ...]] = ()
     """Its names in recipes."""
 
     needs_data: ClassVar[bool] = False
