@@ -45,7 +45,7 @@ class Removal:
     its meaning, in a sentence, for the reference of recipes.
     """
 
-    words: ClassVar[tuple[str, ...]]
+    words: ClassVar[tuple[str, ...]] = ()
     """Its names in recipes."""
 
     learns: bool = False
