@@ -225,17 +225,14 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
         assert (grad[keep] != 0).any()
 
 
-def test_what_is_not_finite_does_not_survive_its_removal():
-    """An optimizer that has made NaN of an entry in the set, whose gradient was infinite."""
+def test_a_gradient_that_is_not_finite_is_zero_in_the_set():
     model = nn.Linear(2, 1, bias=False)
     pruner = Pruner(model, keep=[torch.tensor([[True, False]])], removal=Soft(decay.over(4, "linear")))
-    start = model.weight_start[0, 1].item()
-    with torch.no_grad():
-        model.weight_orig[0, 1] = torch.nan
-    pruner.step()
-    assert model.weight[0, 1].item() == pytest.approx(0.75 * start)
-    (model.weight.sum() * torch.inf).backward()
-    assert model.weight_orig.grad.tolist() == [[torch.inf, 0.0]]
+    for _ in range(2):
+        (model.weight.sum() * torch.inf).backward()
+        assert model.weight_orig.grad.tolist() == [[torch.inf, 0.0]]
+        model.zero_grad()
+        pruner.step()
 
 
 @pytest.mark.parametrize(("kind", "bytes_an_entry"), [("hard", 5), ("exponential", 9), ("gradual soft", 13)])
@@ -260,4 +257,4 @@ def test_memory_beside_the_weights(kind, bytes_an_entry):
 
 
 def is_tensor(thing: object) -> bool:
-    return type(thing) in (Tensor, nn.Parameter)
+    return type(thing) in (Tensor, nn.Parameter) and thing.layout == torch.strided and thing.device.type == "cpu"
