@@ -18,6 +18,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import InputError
 
+_LARGEST = 2**64
+"""Whole numbers beyond it fit nowhere."""
+
 Rule = Callable[[Any, Mapping[str, Any]], str | None]
 """(value, the options before it) -> a complaint, or None."""
 
@@ -133,9 +136,9 @@ def _is_a(value: object, kind: Any) -> bool:
     if kind in (bool, str, NoneType):
         return isinstance(value, kind)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (isinstance(value, float) and math.isfinite(value)) or _is_a(value, int)
     return callable(value) and not isinstance(value, type)  # the only other kind of option
 
 

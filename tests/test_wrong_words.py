@@ -108,6 +108,8 @@ BATCHES = [
         torch.Tensor,
     ),
     *(lambda size: 3, lambda size: None),
+    *([(EXAMPLE[:0], torch.tensor([]))], [(torch.tensor(3.0), torch.tensor(1))], [(EXAMPLE, torch.tensor(1))]),
+    *([(torch.zeros(2, 7), torch.tensor([0, 1]))], [(EXAMPLE.long(), torch.tensor([0, 1]))]),
 ]
 PRUNER: dict[str, list[Any]] = {
     "model": MODELS,
@@ -118,10 +120,33 @@ PRUNER: dict[str, list[Any]] = {
     "layers": LAYERS,
     "keep": KEEPS,
     "example": EXAMPLES,
-    "criterion": [*words(CRITERIA_WORDS), None, compress.Taylor, compress.Soft(steps=3), network, nn.ReLU],
+    "criterion": [
+        *words(CRITERIA_WORDS),
+        None,
+        compress.Taylor,
+        compress.Criterion(),
+        compress.Soft(steps=3),
+        network,
+        nn.ReLU,
+    ],
     "batches": BATCHES,
-    "loss": [*FUNCTIONS, lambda output: output.sum(), lambda output, target: output, lambda output, target: 0.0],
-    "removal": [*words(REMOVAL_WORDS), None, "soft", compress.Soft, compress.Hard, compress.Taylor(), lambda: None],
+    "loss": [
+        *FUNCTIONS,
+        lambda output: output.sum(),
+        lambda output, target: output,
+        lambda output, target: 0.0,
+        lambda output, target: output.detach().mean(),
+    ],
+    "removal": [
+        *words(REMOVAL_WORDS),
+        None,
+        "soft",
+        compress.Soft,
+        compress.Hard,
+        compress.Taylor(),
+        compress.Removal(),
+        lambda: None,
+    ],
     "scope": [*words(("global", "layer")), "coupling", "coupled", "layers"],
     "multiple_of": [*COUNTS, None],
     "min_keep": [*COUNTS, 0.0, 1.0],
@@ -163,6 +188,7 @@ NAMES = {
     "wanted": ("weights", "nodes"),
     "example": ("example", "batch size", "an input of shape"),
     "regrow": ("regrow", "Regrowth"),
+    "loss": ("loss", "batches"),
     "path": ("path", "file", "must end in .safetensors"),
     "keep": ("keep", "layer", "mask"),
 }
@@ -236,7 +262,7 @@ def wrong_values(hint: Any, bounds: Mapping[str, float]) -> list[Any]:
         found += [0.5, 3.0]
     if not {int, float} & set(kinds):
         found += [0, 3]
-    found += [NAN, INFINITE, -INFINITE]
+    found += [NAN, INFINITE, -INFINITE, 10**400]
     beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
     return found + [bound + beyond[sign] for sign, bound in bounds.items()]
 
@@ -516,3 +542,73 @@ def test_nothing_after_the_end() -> None:
         pruner.step()
     with pytest.raises(InputError, match=r"load_state_dict after finalize\(\)"):
         pruner.load_state_dict({})
+
+
+# --- what the network and its functions are, rather than what is said ---
+
+
+class Holder(nn.Module):
+    """A parameter that is not a weight, beside a layer."""
+
+    def __init__(self, held: Tensor) -> None:
+        super().__init__()
+        self.held = nn.Parameter(held, requires_grad=False)
+        self.layer = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Holder(torch.ones(4, 4, dtype=torch.int8)), r"held is of torch\.int8; only floating-point"),
+        (lambda: Holder(torch.ones(4, 4, dtype=torch.bool)), r"held is of torch\.bool; only floating-point"),
+        (lambda: Holder(torch.ones(4, 4, dtype=torch.complex64)), r"held is of torch\.complex64; only floating-point"),
+        (lambda: nn.Linear(3, 3, device="meta"), "weight is on the meta device"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), "a lazy layer has no size yet"),
+        (lambda: nn.Sequential(nn.Tanh()), r"the pattern '\*' matches no weight"),
+    ],
+)
+def test_networks_that_cannot_be_pruned(make: Callable[[], nn.Module], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        compress.Pruner(make(), "*", sparsity=0.5)
+
+
+def test_what_is_pruned_already_is_refused() -> None:
+    """By ours or by torch: their masks would multiply."""
+    model = network()
+    pruner = compress.Pruner(model, "0.*", sparsity=0.5)
+    for target in ("*", "0.*", model[0]):
+        with pytest.raises(InputError, match=r"0\.weight is pruned already: call finalize\(\) of its pruner"):
+            compress.Pruner(model, target, sparsity=0.5)
+    compress.Pruner(model, "2.*", sparsity=0.5).finalize()
+    pruner.finalize()
+    prune.l1_unstructured(model[4], "weight", 0.5)
+    with pytest.raises(InputError, match=r"4\.weight is pruned already"):
+        compress.Pruner(model, "*", sparsity=0.5)
+
+
+@pytest.mark.parametrize(
+    ("decay", "says"),
+    [
+        (lambda: 1.0, "the function failed for a progress in .*TypeError"),
+        (lambda progress: "half", "the function gave .*; it must fall from 1"),
+        (lambda progress: NAN, "the function gave .*; it must fall from 1"),
+        (lambda progress: progress, "the function gave .*; it must fall from 1"),
+        (lambda progress: 1 - 3 * progress, "the function gave .*; it must fall from 1"),
+    ],
+)
+def test_curves_that_are_none(decay: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        compress.Soft(steps=3, decay=decay)
+
+
+@pytest.mark.parametrize("target", [compress.weights("*"), compress.nodes("*")])
+@pytest.mark.parametrize("removal", [compress.Gradual(steps=9), compress.GradualSoft(steps=9)])
+def test_missing_data_is_said_at_once(target: Any, removal: Any) -> None:
+    """Not at the first choice of a ramp, in the middle of a training."""
+    for missing, given in (("batches", {"loss": F.cross_entropy}), ("loss", {"batches": LOADER})):
+        how: dict[str, Any] = {"sparsity": 0.5, "example": EXAMPLE, "removal": removal, **given}
+        with pytest.raises(InputError, match=f"the criterion taylor looks at .*; give {missing}="):
+            compress.Pruner(network(), target, criterion="taylor", **how)
+        if isinstance(target, type(compress.weights("*"))):
+            with pytest.raises(InputError, match=f"the criterion regrow looks at .*; give {missing}="):
+                compress.Pruner(network(), target, regrow=0.3, **how)

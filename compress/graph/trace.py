@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
+from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.errors import InputError, UnsupportedModelError
@@ -82,9 +83,21 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
 
 
 def require_network(model: object, what: str = "model") -> None:
-    """Raise InputError unless it is a network; `what` is the argument's name."""
+    """Refuse what is not a network of plain modules.
+
+    Args:
+        what: the argument's name, for the error text.
+
+    Raises:
+        InputError: it is something else.
+        UnsupportedModelError: it is scripted, or a lazy layer has never been run.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsupportedModelError(f"{what}: found a scripted network; give the one that it was made from")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
+        raise UnsupportedModelError(f"{what}: a lazy layer has no size yet; run the network once on an example")
 
 
 def require_example(example: object) -> None:

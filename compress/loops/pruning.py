@@ -63,12 +63,7 @@ class Pruning:
     """
 
     def __init__(self, make: Maker) -> None:
-        if not callable(make) or isinstance(make, type):
-            raise InputError(f"make: found {shown(make)}; expected a function of the model and its training's length")
-        try:
-            inspect.signature(make).bind(None, None)
-        except TypeError as error:
-            raise InputError(f"make: it takes the model and its training's length: {error}") from error
+        _require_maker(make)
         self._make = make
         self._saved: dict[str, Any] | None = None  # of an earlier run, to go on from
         self._final: dict[str, Any] = {}
@@ -159,3 +154,15 @@ def _names(pruner: Pruner, model: nn.Module) -> PlainNames:
     except InputError:
         fold(model)
         raise
+
+
+def _require_maker(make: object) -> None:
+    """Raise InputError unless it is a function of a model and a TrainingLength."""
+    if not callable(make) or isinstance(make, type):
+        raise InputError(f"make: found {shown(make)}; expected a function of the model and its training's length")
+    try:
+        inspect.signature(make).bind(None, None)
+    except TypeError as error:
+        raise InputError(f"make: it is called with the model and its training's length: {error}") from error
+    except ValueError:  # a function whose signature nobody knows
+        pass

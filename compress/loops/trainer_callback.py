@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.errors import CheckpointError, InputError, MissingPackageError
-from compress.files.atomic import atomic
+from compress.files.atomic import atomic, require_path
 from compress.loops.pruning import Maker, Pruning, TrainingLength
 from compress.remove.pruner import Pruner
 
@@ -38,6 +38,8 @@ class TrainerPruning(TrainerCallback):
             resume_from: the checkpoint's folder, where `Trainer.train(resume_from_checkpoint=...)` gets one that lies
                 elsewhere than in the output folder: the Trainer does not tell its callbacks.
         """
+        if resume_from is not None:
+            require_path("resume_from", resume_from)
         self._pruning, self._resume_from = Pruning(make), resume_from
 
     @property

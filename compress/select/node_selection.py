@@ -17,7 +17,7 @@ from compress.select.choose import require_min_keep
 from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier
-from compress.select.scoring import Scoring
+from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Group, Selection
 from compress.select.targets import Nodes, couplings_of
 
@@ -61,6 +61,8 @@ class NodeSelection(Selection):
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_nodes():
             criterion.score_nodes([], scoring)  # says that it ranks weights
+        if keep is None and not restore:
+            self._require_data()
         check("multiple_of", multiple_of, int, ge=1)
         require_min_keep(min_keep)
         self._scope, self._multiple_of, self._min_keep = _scope(scope, amount), multiple_of, min_keep
@@ -68,7 +70,8 @@ class NodeSelection(Selection):
         model = scoring.model
         self.known = traced.couplings(model, example)
         self._coupled = couplings_of(model, target, self.known)
-        layers = criterion.restructure(self._coupled, scoring, restore=restore)
+        with self._looking():
+            layers = criterion.restructure(self._coupled, scoring, restore=restore)
         if layers is not None:
             self.known = traced.couplings(model, example)
             self._coupled = self.known.matching(layers)
@@ -158,7 +161,8 @@ class NodeSelection(Selection):
             for member in coupling.members
             if member.role == "reads"
         }
-        compensate(self._scoring.model, readers, self._scoring.batches("compensate", COMPENSATION_SAMPLES))
+        with on_data("compensate"):
+            compensate(self._scoring.model, readers, self._scoring.batches("compensate", COMPENSATION_SAMPLES))
 
     def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         chosen = self._given if self._given is not None else self._choose(share)
@@ -218,7 +222,8 @@ class NodeSelection(Selection):
         return [(coupling.name, [score], [chosen[coupling]]) for coupling, score in living.items()]
 
     def _scores(self) -> NodeScores:
-        return self.criterion.score_nodes(self._coupled, self._scoring)
+        with self._looking():
+            return self.criterion.score_nodes(self._coupled, self._scoring)
 
 
 def comparable(scores: NodeScores, criterion: Criterion, keep: Mapping[Coupling, Tensor]) -> NodeScores:

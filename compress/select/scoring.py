@@ -1,6 +1,7 @@
 """What scores are computed from: the network, batches of scoring data, the loss, and chance."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,15 +44,22 @@ class Scoring:
         Raises:
             InputError: no batches were given, or they are not pairs of tensors.
         """
-        if self.source is None:
-            raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
+        self.require(asker, loss=False)
+        assert self.source is not None
         given = self.source if isinstance(self.source, Iterable) else _given(self.source, size)
         return _first(_pairs(given, size, _device(self.model)), samples)
 
+    def require(self, asker: object, *, data: bool = True, loss: bool = True) -> None:
+        """Raises InputError where `asker` looks at data, or at the loss, and none was given."""
+        if data and self.source is None:
+            raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
+        if loss and self.function is None:
+            raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
+
     def loss(self, asker: object) -> Loss:
         """(output, target) -> mean over the batch. Raises InputError: none was given."""
-        if self.function is None:
-            raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
+        self.require(asker, data=False)
+        assert self.function is not None
         return _mean_of(self.function)
 
 
@@ -73,6 +81,21 @@ def require_source(batches: object, loss: object) -> None:
         )
     if loss is not None and (not callable(loss) or isinstance(loss, type)):
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
+
+
+@contextmanager
+def on_data(asker: object) -> Iterator[None]:
+    """What the network says where it cannot compute with the batches comes as an InputError.
+
+    Args:
+        asker: what looks at them, for the error text.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"batches: {_called(asker)} cannot be computed on them: {_said(error)}") from error
 
 
 def _given(source: Callable[[int], Batches], size: int) -> Batches:
@@ -121,12 +144,17 @@ def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator
     """Larger batches come in equal parts: what is squared for each batch means the same whatever the loader's size."""
     for batch in batches:
         match batch:
-            case [Tensor() as inputs, Tensor() as target] if len(inputs) == len(target):
+            case [Tensor() as inputs, Tensor() as target] if inputs.shape[:1] == target.shape[:1] != ():
+                if not len(inputs):
+                    continue
                 parts = -(-len(inputs) // size) or 1
                 for some, of in zip(inputs.tensor_split(parts), target.tensor_split(parts), strict=True):
                     yield some.to(device), of.to(device)
             case [Tensor() as inputs, Tensor() as target]:
-                raise InputError(f"batches: a batch has {len(inputs)} inputs and {len(target)} targets")
+                shapes = f"{list(inputs.shape)} and {list(target.shape)}"
+                raise InputError(
+                    f"batches: a batch has inputs and targets of {shapes}; the first number must be the same"
+                )
             case _:
                 raise InputError(
                     f"batches: a batch is {type(batch).__name__}; expected a pair of tensors (input, target)"

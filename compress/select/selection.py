@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from compress.select.criteria import Criterion
 from compress.select.histogram import histogram
 from compress.select.pruned import Pruned
 from compress.select.scores import Scores
-from compress.select.scoring import Scoring
+from compress.select.scoring import Scoring, on_data
 
 Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
 """(tensor or layer, or None for all targets together; scores; what is kept of each)."""
@@ -119,6 +120,14 @@ class Selection(ABC):
         The gradients' part in a score is of now; the weights' own part is of when the result is called. `count` is of
         the latest call.
         """
+
+    def _require_data(self) -> None:
+        """Raises InputError at once, instead of at the first choice, where data or a loss is missing."""
+        self._scoring.require(self.criterion, data=self.criterion.needs_data, loss=self.criterion.needs_loss)
+
+    def _looking(self) -> AbstractContextManager[None]:
+        """Where the criterion is computed."""
+        return on_data(self.criterion) if self.criterion.needs_data else nullcontext()
 
     def left_alive(self, model: nn.Module) -> int:
         """How many entries were chosen and are not exactly zero in `model`, which has no masks any more."""

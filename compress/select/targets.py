@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeGuard
 
+import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
@@ -14,6 +15,8 @@ from compress.options import check
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
 """A shell pattern of qualified names, a parameter, a module (all that is in it), or a parameter as (module, name)."""
+
+_PRUNABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 Wanted = TargetLike | Iterable[TargetLike]
 
@@ -91,7 +94,8 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
 
     Raises:
         TargetError: something matches nothing, is not a parameter of the model, is shared between two modules, or is
-            spread over several processes; or nothing is left.
+            spread over several processes, is pruned already, or holds other things than floating-point numbers; or
+            nothing is left.
     """
     everything = _parameters(model)
     by_path = {target.path: target for target in everything}
@@ -102,6 +106,8 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
         raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
     _refuse_shared(targets, everything)
     _refuse_sharded(targets)
+    for target in targets:
+        _refuse_unfit(target)
     return targets
 
 
@@ -288,6 +294,22 @@ def _refuse_shared(targets: Sequence[Target], everything: Sequence[Target]) -> N
                 f"{' and '.join(paths)} are one shared parameter: a mask on one of them would leave the other "
                 "unpruned; leave it out of the targets or untie it"
             )
+
+
+def _refuse_unfit(target: Target) -> None:
+    """A parameter that is masked already, or whose entries are not floating-point numbers in memory."""
+    parameter = target.parameter
+    if f"{target.name.removesuffix('_orig')}_mask" in target.module._buffers:
+        raise TargetError(
+            f"{target.path.removesuffix('_orig')} is pruned already: call finalize() of its pruner, or "
+            "torch.nn.utils.prune.remove, first"
+        )
+    if parameter.dtype not in _PRUNABLE:
+        raise TargetError(
+            f"{target.path} is of {parameter.dtype}; only floating-point weights can be pruned: exclude it"
+        )
+    if parameter.is_meta:
+        raise TargetError(f"{target.path} is on the meta device, where it has no values: load the weights first")
 
 
 def _refuse_sharded(targets: Sequence[Target]) -> None:

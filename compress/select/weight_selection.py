@@ -16,7 +16,7 @@ from compress.select.pruned import Pruned, with_earlier
 from compress.select.ramp import progress_at
 from compress.select.regrow import Regrowth, returning, share_at
 from compress.select.scores import Scores, removed_first
-from compress.select.scoring import Scoring
+from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Selection
 from compress.select.targets import Target
 
@@ -53,6 +53,10 @@ class WeightSelection(Selection):
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_weights():
             criterion.score_weights([], scoring)  # says that it ranks nodes
+        if keep is None:
+            self._require_data()
+        if regrow is not None:
+            scoring.require(regrow)
         if amount is not None and amount.measure in BUDGETS:
             raise InputError(f"{amount.measure} is for nodes, and the target is weights; use sparsity")
         self._targets, self._min_keep, self._regrow = targets, min_keep, regrow
@@ -88,7 +92,7 @@ class WeightSelection(Selection):
         return sum(round(self.target_share * size) for size in pools)
 
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
-        scores = self.criterion.score_weights(self._targets, self._scoring)
+        scores = self._own_scores()
 
         def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
             self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
@@ -129,11 +133,15 @@ class WeightSelection(Selection):
         """Sparsity is of the original: what is removed, or was pruned earlier, counts first."""
         found = []
         earlier = self._earlier.keep
-        for name, score in zip(self.own_paths, self.criterion.score_weights(self._targets, self._scoring), strict=True):
+        for name, score in zip(self.own_paths, self._own_scores(), strict=True):
             if name in earlier:
                 score = score.then(_pruned_first, earlier[name])
             found.append(score.then(removed_first, removed[name]))
         return found
+
+    def _own_scores(self) -> Sequence[Scores]:
+        with self._looking():
+            return self.criterion.score_weights(self._targets, self._scoring)
 
     def _returning(self, wanted: Regrowth, share: float, removed: Mapping[str, Tensor]) -> list[Tensor]:
         """The removed entries of this pruner that come back, chosen within the tensors that compete with each other."""
@@ -151,7 +159,7 @@ class WeightSelection(Selection):
     def _slopes(self, asker: Regrowth) -> list[Tensor]:
         """The gradient of the loss in every entry as it acts now, removed or not."""
         batches, loss = self._scoring.batches(asker, asker.samples), self._scoring.loss(asker)
-        with gradients.effective([(target.module, target.name) for target in self._targets]) as leaves:
+        with on_data(asker), gradients.effective([(target.module, target.name) for target in self._targets]) as leaves:
             return gradients.mean(self._scoring.model, leaves, batches, loss)
 
 

@@ -29,7 +29,7 @@ def removal_of(wanted: object) -> Removal:
     Raises:
         InputError: it is something else.
     """
-    if isinstance(wanted, Removal):
+    if isinstance(wanted, Removal) and type(wanted) is not Removal:
         return wanted
     if isinstance(wanted, type) and issubclass(wanted, Removal):
         raise InputError(f"removal: found the class {wanted.__name__}; give an object of it, {wanted.__name__}(...)")

@@ -22,6 +22,19 @@ def _exponential_only(value: Any, before: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _falls(decay: Any, before: Mapping[str, Any]) -> str | None:
+    """A curve of the user's own is tried where it begins, in the middle, and near its end."""
+    if isinstance(decay, str):
+        return None
+    try:
+        seen = [decay(progress) for progress in (0.0, 0.5, 1.0)]
+    except Exception as error:  # a function of the user's own may raise anything
+        return f"the function failed for a progress in [0, 1]: {type(error).__name__}: {error}"
+    if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in seen) or seen[0] != 1:
+        return f"the function gave {seen} for the progress 0, 0.5 and 1; it must fall from 1, within [0, 1]"
+    return None
+
+
 def _factor_alone(value: Any, before: Mapping[str, Any]) -> str | None:
     if value is not None and before.get("steps") is not None:
         return "found together with the length, which sets the same; keep one of the two"
@@ -46,7 +59,7 @@ class Soft(Removal):
     steps: int | None = option(
         "removed after so long; the whole retraining if absent", None, ge=0, recipe="over", duration=True
     )
-    decay: CurveName | decays.Curve = option("the curve of the decay", "exponential")
+    decay: CurveName | decays.Curve = option("the curve of the decay", "exponential", rule=_falls)
     factor: float | None = option(
         "the factor x of every step, instead of the length (exponential only)", None, gt=0, lt=1, rule=_factor_alone
     )

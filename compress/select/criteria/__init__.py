@@ -33,7 +33,7 @@ def criterion_of(wanted: object) -> Criterion:
     Raises:
         InputError: it is none of these.
     """
-    if isinstance(wanted, Criterion):
+    if isinstance(wanted, Criterion) and type(wanted) is not Criterion:
         return wanted
     if isinstance(wanted, str):
         require_word("criterion", wanted, BY_WORD)

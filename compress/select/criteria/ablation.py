@@ -20,6 +20,7 @@ class Ablation(Criterion):
 
     words = ("ablation",)
     needs_data = True
+    needs_loss = True
     watches_layers = True
 
     samples: Samples = samples_option(1000)

@@ -39,7 +39,10 @@ class Criterion:
     """Its names in recipes."""
 
     needs_data: ClassVar[bool] = False
-    """Whether it looks at batches, and at the loss."""
+    """Whether it looks at batches."""
+
+    needs_loss: ClassVar[bool] = False
+    """Whether it looks at the loss."""
 
     per_entry: ClassVar[bool] = False
     """Whether a node's score grows with how many entries it has, so that widths of different layers do not compare."""
@@ -79,11 +82,12 @@ class Criterion:
     @property
     def word(self) -> str:
         """The name that recipes have for it."""
-        return next(
+        fitting = (
             word
             for word in self.words
             if all(getattr(self, name) == value for name, value in self.decided_by(word).items())
         )
+        return next(fitting, type(self).__name__)
 
     @classmethod
     def decided_by(cls, word: str) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ class OBD(Criterion):
 
     words = ("obd",)
     needs_data = True
+    needs_loss = True
 
     samples: Samples = samples_option(1000)
 

@@ -21,6 +21,7 @@ class Skeletonization(Criterion):
 
     words = ("skeletonization",)
     needs_data = True
+    needs_loss = True
     watches_layers = True
 
     error: Literal["loss", "linear"] = option("E: the training loss, or the linear error sum|t - o|", "loss")

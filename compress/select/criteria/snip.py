@@ -32,6 +32,7 @@ class Snip(Criterion):
 
     words = ("snip",)
     needs_data = True
+    needs_loss = True
 
     samples: Samples = samples_option(5000)
 

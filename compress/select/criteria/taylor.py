@@ -38,6 +38,7 @@ class Taylor(Criterion):
 
     words = ("taylor", "taylor_square")
     needs_data = True
+    needs_loss = True
 
     square: bool = option("square the change of the loss of each batch, instead of its absolute value", False)
     samples: Samples = samples_option(5000)
