@@ -119,7 +119,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
                 orig.addcmul_(start, mask)
 
     @classmethod
-    def _lower_and_place(cls, places: "Sequence[Place]", factor: float) -> None:
+    def _lower_and_place(cls, places: "Sequence[Masked]", factor: float) -> None:
         """`place` at a factor above 0, in four operations for all parameters: the common case, at every step."""
         found = [tensors(module, method._tensor_name) for module, method in places]
         for (_, method), (_, mask, pruned) in zip(places, found, strict=True):
