@@ -32,7 +32,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capt
 
 
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(LIBRARIES)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*LIBRARIES, "resnet_channels"}
     assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["softprune.ipynb"]
 
 
@@ -48,6 +48,18 @@ def test_an_example_trains_prunes_slims_and_exports(name: str, executed: Execute
     }
     assert parameters["slim"] < parameters["pruned"] == parameters["dense"]
     assert f"small.onnx: {(tmp_path / 'out' / 'small.onnx').stat().st_size:,} bytes" in shown
+
+
+@pytest.mark.extended
+@pytest.mark.usefixtures("sample")
+def test_the_channels_of_a_resnet(executed: Executed) -> None:
+    pytest.importorskip("torchvision")
+    shown = executed(EXAMPLES / "resnet_channels.py")
+    found = re.search(r"([\d.]+)% right, ([\d,]+) parameters", shown)
+    assert found is not None
+    assert float(found[1]) > 90
+    assert int(found[2].replace(",", "")) < 8_000_000  # of 11,181,642
+    assert re.match(r"Pruner\(.*\): [\d,]+ of [\d,]+ nodes \(.*\), soft, ", shown)
 
 
 def notebook() -> dict[str, Any]:
