@@ -323,8 +323,10 @@ class Outcome(TypedDict):
     """What a run has come to before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]
-    evaluated: Annotated[
-        EvaluatedData, "What dense, masked and slim were evaluated on, each of them the same: else the run fails."
+    evaluated: NotRequired[
+        Annotated[
+            EvaluatedData, "What dense, masked and slim were evaluated on, each of them the same: else the run fails."
+        ]
     ]
     parity: Annotated[Parity, "Largest absolute differences of outputs; a file that was not written has none."]
     warnings: list[Text]

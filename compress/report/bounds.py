@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
+
+from compress.results import Results
 
 MOST: Mapping[str, int] = {"stages": 20, "tensors": 500, "images": 50, "warnings": 50, "scores": 50, "latency_ms": 20}
 """Entries that are shown of these lists; of any other, `ENTRIES`."""
@@ -18,7 +20,7 @@ _LISTS = {"quantiles", "gone", "kept"}
 """Lists of numbers for figures, which need all of them; a thousand are drawn."""
 
 
-def bounded(results: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def bounded(results: Results) -> tuple[Results, list[str]]:
     """The part of the results that is shown, and a sentence about each kind of thing that is not.
 
     Curves are thinned out evenly; of everything else the first entries are kept. Matrices of confusion are as they
@@ -26,12 +28,16 @@ def bounded(results: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
     notes: dict[str, None] = {}
     shown = {key: value if key == "confusion" else _Cut(notes).value(key, value) for key, value in results.items()}
-    return shown, [f"Not all of the file is shown: {', '.join(notes)}."] if notes else []
+    return cast(Results, shown), [f"Not all of the file is shown: {', '.join(notes)}."] if notes else []
 
 
 def _thin(key: str, values: list[Any], step: int) -> list[Any]:
     parts = [values[start : start + step] for start in range(0, len(values), step)]
     return [fmean(part) if key == "loss" else part[-1] for part in parts]
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 1
 
 
 class _Cut:
@@ -54,7 +60,7 @@ class _Cut:
             return [self.value(key, entry) for entry in value[: self._room(key, value)]]
         return value
 
-    def _room(self, key: str, value: Sequence[Any] | Mapping[str, Any]) -> int:
+    def _room(self, key: str, value: Sequence[object] | Mapping[str, object]) -> int:
         """How many entries of a list or mapping are shown."""
         most = POINTS if key in _LISTS else MOST.get(key, ENTRIES)
         most = max(0, min(most if isinstance(value, list) or key in MOST else ENTRIES, self._left))
@@ -62,7 +68,7 @@ class _Cut:
             self._note(f"{most:,} of {len(value):,} entries of {key!r}")
         return most
 
-    def _curve(self, curve: Mapping[str, Any]) -> dict[str, Any]:
+    def _curve(self, curve: Mapping[str, object]) -> dict[str, object]:
         """Losses as the mean of so many points, and how far the mask was after them."""
         longest = max((len(value) for value in curve.values() if isinstance(value, list)), default=0)
         step = -(-longest // POINTS) or 1
@@ -70,7 +76,7 @@ class _Cut:
             return dict(curve)
         self._note(f"{POINTS:,} of {longest:,} points of a curve")
         thin = {key: _thin(key, value, step) if isinstance(value, list) else value for key, value in curve.items()}
-        return thin | {"span": curve.get("span", 1) * step}
+        return thin | {"span": _whole(curve.get("span")) * step}
 
     def _note(self, text: str) -> None:
         if len(self._notes) < ENTRIES:

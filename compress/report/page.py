@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
@@ -46,7 +46,7 @@ def page(results: Results) -> str:
         results: the content of a results.json, of this version or an earlier one.
     """
     shown, cut = bounded(results)
-    filled = _content(cast(Results, shown), cut)
+    filled = _content(shown, cut)
     return _template().render(**filled, sections=list(_sections(filled)))
 
 

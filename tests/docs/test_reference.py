@@ -2,21 +2,21 @@
 
 import re
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 import reference
 from typer.testing import Result
 
 from compress.cli import COMMANDS
-from compress.recipe.schema import criterion
+from compress.select.criteria import CRITERIA
 
 RECIPES = (reference.DOCS / "recipes.md").read_text(encoding="utf-8")
 COMMANDS_PAGE = (reference.DOCS / "commands.md").read_text(encoding="utf-8")
 
 
 def marked(what: str) -> list[str]:
-    return [name for names in re.findall(rf"<!-- {what}: ([\w ]+) -->", RECIPES) for name in names.split()]
+    found = re.findall(rf"<!-- {what}: ([\w ]+) -->", RECIPES)
+    return [name for names in found for name in reference.expanded(names)]
 
 
 @pytest.mark.parametrize("path", reference.FILES, ids=lambda path: path.name)
@@ -36,15 +36,15 @@ def test_every_part_of_a_recipe_is_shown_once() -> None:
 
 
 def test_criteria_stand_where_they_may_be_used() -> None:
-    both, weights, nodes = (
-        section.partition("-->")[0].split()
-        for section in re.findall(r"<!-- forms: (.* -->)", RECIPES.partition("### criteria")[2])
-    )
-    assert weights == [form.__name__ for form in get_args(criterion.ForWeights)]
-    assert nodes == [form.__name__ for form in get_args(criterion.ForNodes)]
+    families = re.findall(r"<!-- forms: (\w+) -->", RECIPES.partition("### criteria")[2])
+    assert families == ["criteria_for_both", "criteria_for_weights", "criteria_for_nodes"]
+    both, weights, nodes = (set(reference.expanded(name)) for name in families)
+    assert {"Magnitude", "Taylor"} <= both
+    assert {"Lamp", "OBD"} <= weights
+    assert {"Norms", "PrincipalAxes"} <= nodes
+    assert len(both) + len(weights) + len(nodes) == len(CRITERIA)
     shown = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in rows("### criteria")))
-    assert set(get_args(criterion.CriterionName)) <= set(shown)
-    assert len(both) + len(weights) + len(nodes) == len(get_args(get_args(criterion.AnyCriterion)[0]))
+    assert {word for member in CRITERIA for word in member.words} <= set(shown)
 
 
 def rows(heading: str) -> list[str]:
