@@ -17,8 +17,8 @@ from reader import finish, given
 from typer.testing import Result
 
 import compress
-from compress.recipe.loading import load_recipe
 from compress.graph.stats import measure
+from compress.recipe.loading import load_recipe
 from compress.remove.pruner import Pruner
 
 ROOT = Path(__file__).parents[2]
