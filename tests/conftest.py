@@ -111,8 +111,8 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, dict[str, Any]], 
     path: Path | None = request.config.getoption("figures")
 
     def keep(part: str, figures: dict[str, Any]) -> None:
-        if path is not None:
-            keep_figures(path, part, figures)
+        if path is not None:  # a test may stand in another folder
+            keep_figures(request.config.invocation_params.dir / path, part, figures)
 
     return keep
 
