@@ -75,9 +75,9 @@ def test_the_pruners_of_loops_can_be_made(folder: Path) -> None:
     (folder / name).write_text(content, encoding="utf-8")
     importlib.invalidate_caches()
     made = importlib.import_module(name.removesuffix(".py"))
-    for make, steps in ((made.make, 24), (made.make_gradual, 70)):
+    for make, steps in ((made.make, 24), (made.make_gradual, 200)):
         model = nn.ModuleDict({"hidden": nn.Linear(20, 10)})
-        assert make(model, TrainingLength(total=40, per_epoch=8)).removal.steps == steps
+        assert make(model, TrainingLength(total=400, per_epoch=8)).removal.length == steps
 
 
 def test_the_line_for_timm() -> None:

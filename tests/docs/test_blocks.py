@@ -17,6 +17,7 @@ from reader import finish, given
 from typer.testing import Result
 
 import compress
+from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
 from compress.remove.pruner import Pruner
 
@@ -69,7 +70,6 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     assert {page for page, language in found if language == "python"} == {
         "README.md",
         "docs/bring-your-own.md",  # in tests/test_bring_your_own.py
-        "docs/compare.md",
         "docs/extending.md",
         "docs/faq.md",
         "docs/python.md",
@@ -115,24 +115,26 @@ def only_wanted_files(line: str, lines: list[str]) -> list[str]:
 
 
 def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a block says that the loop is the one above, `finish` is the rest of it."""
     monkeypatch.chdir(tmp_path)
     names = given()
-    model, data = names["model"], torch.cat([inputs for inputs, _ in names["loader"]])
-    code = blocks(ROOT / "docs" / "python.md", "python")
-    assert code[0].text == blocks(ROOT / "README.md", "python")[0].text
-    for block, sparsity in zip(code, (0.9, 0.97, 0.97, 0.97), strict=True):
+    model, data, dense = names["model"], names["example"], names["build"]()
+    weights, nodes, at_once, saving = blocks(ROOT / "docs" / "python.md", "python")
+    assert weights.text == blocks(ROOT / "README.md", "python")[0].text
+    total = model.fc.weight.numel()
+    for block in (weights, nodes, at_once, saving):
         exec(compile(block.text, "python.md", "exec"), names)
-        if "Gradual(" in block.text:  # the loop is the first block's
-            finish(names["pruner"])
-        assert int((model.fc.weight == 0).sum()) == round(sparsity * model.fc.weight.numel())
-    assert torch.equal(names["again"](data), names["small"](data))
-
-    finish(names["pruner"])  # of the third block, whose loop is the first one's too
-    slim = compress.slim(model, data[:2])
-    # Most rows of `fc` have lost all of their weights: those nodes are constant, and have gone into the next bias.
-    alive = int(model.fc.weight.any(1).sum())
-    assert slim.get_parameter("latent.weight").shape == (16, alive)
-    assert slim.get_parameter("decoder.1.weight").shape == (128, 16)
+        finish(names["pruner"])
+        if block is weights:
+            assert int((model.fc.weight == 0).sum()) == round(0.9 * total)
+            small = names["small"]
+        elif block is nodes:
+            slim = compress.slim(model, data)
+            assert measure(slim, data).macs <= 0.5 * measure(dense, data).macs
+            assert len(slim.get_parameter("decoder.1.weight")) == len(model.get_parameter("decoder.1.weight"))
+        elif block is at_once:
+            assert int((model.fc.weight == 0).sum()) == round(0.97 * total)
+    assert torch.equal(names["again"](data), small(data))
 
 
 def test_the_code_of_the_answers_runs(
@@ -144,18 +146,6 @@ def test_the_code_of_the_answers_runs(
         exec(compile(block.text, "faq.md", "exec"), names)
     assert "decoder.3" in capsys.readouterr().out  # whose nodes are the network's output
     assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
-
-
-def test_the_script_of_the_comparison_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, recipe_text: str
-) -> None:
-    (block,) = blocks(ROOT / "docs" / "compare.md", "python")
-    (tmp_path / "mnist_classifier").write_text(recipe_text, encoding="utf-8")
-    shutil.copy(trained, tmp_path / "model.pt")
-    monkeypatch.chdir(tmp_path)
-    text = block.text.replace("seeds=5", "seeds=1").replace("Workers(2)", "Workers(1)")
-    exec(compile(text, "compare.md", "exec"), {})
-    assert (tmp_path / "runs/compare/mnist_classifier/table.md").read_text(encoding="utf-8").count("| soft") > 0
 
 
 @pytest.mark.parametrize(
@@ -196,9 +186,10 @@ def test_a_criterion_and_a_removal_of_ones_own_prune() -> None:
 def test_the_removal_of_ones_own_takes_equal_parts() -> None:
     names = given()
     code = {block.title: block.text for block in blocks(EXTENDING, "python")}
-    exec(compile(code["compress/remove/rounds.py"], "rounds.py", "exec"), names)
+    exec(compile(code["compress/remove/removals/rounds.py"], "rounds.py", "exec"), names)
     weight = names["model"].get_parameter("decoder.1.weight")
-    pruner = Pruner(names["model"], ["decoder.1.weight"], 0.8, removal=names["Rounds"](rounds=4, every=10))
+    removal = names["Rounds"](steps=30, rounds=4)
+    pruner = Pruner(names["model"], "decoder.1.weight", sparsity=0.8, removal=removal)
     zeros = [int((weight == 0).sum())]
     for _ in range(30):
         pruner.step()
@@ -208,14 +199,14 @@ def test_the_removal_of_ones_own_takes_equal_parts() -> None:
 
 
 def test_recipes_can_name_them_once_the_page_is_followed(tmp_path: Path, trained: Path, recipe_text: str) -> None:
-    """In a copy of the package: the functions and files that the page shows, and its changes to the schema."""
+    """In a copy of the package: the files that the page shows, and its line in each list."""
     if shutil.which("git") is None:
         pytest.skip("git applies the changes")
     shutil.copytree(ROOT / "compress", tmp_path / "compress", ignore=shutil.ignore_patterns("__pycache__"))
-    code = {block.title: block.text for block in blocks(EXTENDING, "python") if block.title}
-    criteria = tmp_path / "compress/select/criteria.py"
-    criteria.write_text(criteria.read_text(encoding="utf-8") + code["compress/select/criteria.py"], encoding="utf-8")
-    (tmp_path / "compress/remove/rounds.py").write_text(code["compress/remove/rounds.py"], encoding="utf-8")
+    files = {block.title: block.text for block in blocks(EXTENDING, "python") if block.title.startswith("compress/")}
+    assert len(files) == len(blocks(EXTENDING, "diff")) == 2
+    for path, text in files.items():
+        (tmp_path / path).write_text(text, encoding="utf-8")
     for block in blocks(EXTENDING, "diff"):
         subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=tmp_path, input=block.text, text=True, check=True)
     text = """
