@@ -1,4 +1,4 @@
-"""Options, described once: checks, documentation and the schema of recipes come from there.
+"""Options of dataclasses, described once for checks, documentation and the schema of recipes.
 
 @dataclass(frozen=True)
 class Taylor:
@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from compress.errors import InputError
 
 Rule = Callable[[Any, Mapping[str, Any]], str | None]
-"""(value, the options before it) -> a complaint, or None."""
+"""(value, the options before it) -> an error text, or None."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Option:
     ge, gt, le, lt: bounds of a number.
     rule: what is wrong with a value beside the options before it, if anything.
     fill: what a value of None stands for in recipes, beside the options before it.
-    recipe: the key that recipes have for it, if it is another one.
+    recipe: its key in recipes, if that differs.
     duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
     """
 
@@ -68,7 +68,7 @@ def check_options(owner: Any) -> None:
     """Compare every option of a dataclass's object with its description; for its `__post_init__`.
 
     Raises:
-        InputError: a value of another type, out of its bounds, or against its rule, or a word that there is not.
+        InputError: a value of another type, out of its bounds, or against its rule, or an unknown word.
     """
     before: dict[str, Any] = {}
     for name, (description, hint, _) in options_of(type(owner)).items():
@@ -109,7 +109,7 @@ def require_word(what: str, value: object, words: Iterable[str]) -> None:
 
 
 def shown(value: object) -> str:
-    """What was found, for an error text: numbers and words as they are, a class by its name, of others their kind."""
+    """`value` in an error text: numbers and words as they are, a class by its name, other objects by their type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
@@ -118,7 +118,7 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """How a message that `word` is unknown ends: with the option that is spelled most like it, if one is."""
+    """The end of a message that `word` is unknown: the option with the most similar spelling, if there is one."""
     close = difflib.get_close_matches(word, list(options), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -14,7 +14,7 @@ from compress.errors import InputError, UnsupportedModelError
 from compress.export.onnx_reading import onnx_size, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
-from compress.files.checkpoint import Weights, read_weights
+from compress.files.checkpoint import WeightsFile, read_weights
 from compress.files.foreign import confined, reason
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
@@ -30,13 +30,13 @@ Network = tuple[nn.Module, Tensor]
 """A network in evaluation mode, and an input [N, ...] for it."""
 
 
-def _unknown(weights: Weights) -> None:
+def _unknown(weights: WeightsFile) -> None:
     return None
 
 
 def inspect(
     path: str | os.PathLike[str],
-    network_of: Callable[[Weights], Callable[[], Network | None] | None] = _unknown,
+    network_of: Callable[[WeightsFile], Callable[[], Network | None] | None] = _unknown,
     *,
     trusted: bool = False,
 ) -> FileContents:

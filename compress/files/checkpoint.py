@@ -48,14 +48,14 @@ _FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.flo
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFile:
     """A file of weights: tensors by qualified name, and text by key (a `.pt` file has none)."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
+def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
 
     A `.pt` file may also be a training checkpoint that keeps its weights under the key `state_dict`.
@@ -68,8 +68,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         raise CheckpointError(f"{path} is {'a folder, no file of weights' if path.exists() else 'no file'}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
-    weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
-    return Weights(_fold(weights.tensors), weights.metadata)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_torch(path), {})
+    return WeightsFile(_fold(weights.tensors), weights.metadata)
 
 
 def write_weights(
@@ -100,7 +100,7 @@ def write_weights(
             torch.save(own, file)
 
 
-def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
+def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
     """Copy `weights` into `model`, in place and strictly; a model that they do not fit stays as it was.
 
     One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
@@ -170,7 +170,7 @@ def _built(model: Callable[[], nn.Module]) -> nn.Module:
     return network
 
 
-def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn.Module:
+def rebuild(weights: WeightsFile, model: Callable[[], nn.Module], source: str) -> nn.Module:
     """`load`, of weights that are read already; `source` is where they are from, for the error text."""
     network = model()
     if "shape_edits" in weights.metadata:
@@ -267,7 +267,7 @@ def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping
         file.write(text.ljust(size))
 
 
-def _read_safetensors(path: Path) -> Weights:
+def _read_safetensors(path: Path) -> WeightsFile:
     with path.open("rb") as start:
         header = int.from_bytes(start.read(8), "little")
     if MOST_HEADER < header <= path.stat().st_size:
@@ -277,7 +277,7 @@ def _read_safetensors(path: Path) -> Weights:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         metadata = file.metadata() or {}
     require_plain_tensors(tensors, path)
-    return Weights(tensors, metadata)
+    return WeightsFile(tensors, metadata)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

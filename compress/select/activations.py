@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.select.gradients import Pairs
 from compress.select.saliency import layer_with_nodes, nodes_along
 from compress.tasks import Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 See = Callable[["Tap", Tensor, int], Tensor]  # (tap, value, axis of its features) -> what takes the value's place
 
 
@@ -34,7 +34,7 @@ class Tap:
 
 
 @torch.no_grad()
-def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dict[str, Tensor]:
+def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Pairs) -> dict[str, Tensor]:
     """Variance of each node's activation over the samples, the mean over its positions.
 
     At each position on its own: what differs between positions but not between samples is a constant to the reader,
@@ -73,7 +73,7 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
 
 
 @torch.no_grad()
-def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batches, loss: Loss) -> dict[str, Tensor]:
+def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Pairs, loss: Loss) -> dict[str, Tensor]:
     """Rise of the loss when a node alone is set to zero: brute force, one pass over the scoring data for each node.
 
     Args:

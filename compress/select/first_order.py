@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.graph.coupling import Coupling
 from compress.select import gradients
-from compress.select.gradients import Batches
+from compress.select.gradients import Pairs
 from compress.select.members import place_of, readers, writers
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring
@@ -21,7 +21,7 @@ from compress.tasks import Loss
 GRADIENT_BATCH = 25
 """Small, because the change of the loss is squared for each batch and not for each sample."""
 
-Statistic = Callable[[nn.Module, Sequence[Tensor], Batches, Loss], list[Tensor]]
+Statistic = Callable[[nn.Module, Sequence[Tensor], Pairs, Loss], list[Tensor]]
 
 
 class _Asker(Protocol):
@@ -57,7 +57,7 @@ def score_nodes(coupled: Sequence[Coupling], kind: str, scoring: Scoring, asker:
 def change_of_loss(
     model: nn.Module,
     owned: Sequence[Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]],
-    batches: Batches,
+    batches: Pairs,
     loss: Loss,
     kind: str,
 ) -> list[Tensor]:

@@ -15,13 +15,13 @@ from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 from compress.tasks import Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Pairs = Iterable[tuple[Tensor, Tensor]]
 NamedParameter = tuple[nn.Module, str]
 
 _NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
 
 
-def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> Iterator[Sequence[Tensor]]:
+def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> Iterator[Sequence[Tensor]]:
     """The gradient of each batch's mean loss.
 
     Raises:
@@ -35,7 +35,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
         raise InputError(_NO_DATA)
 
 
-def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
     for inputs, target in batches:
@@ -45,18 +45,18 @@ def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
     return _divided(sums, samples)
 
 
-def mean_abs(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean_abs(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """Mean over batches of |gradient of the batch's mean loss|; a batch counts as one, whatever its size."""
     return _mean_of(torch.abs, model, leaves, batches, loss)
 
 
-def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """Mean over batches of (gradient of the batch's mean loss)^2; a batch counts as one, whatever its size."""
     return _mean_of(torch.square, model, leaves, batches, loss)
 
 
 def fisher(
-    model: nn.Module, places: Sequence[NamedParameter], leaves: Sequence[Tensor], batches: Batches, loss: Loss
+    model: nn.Module, places: Sequence[NamedParameter], leaves: Sequence[Tensor], batches: Pairs, loss: Loss
 ) -> list[Tensor]:
     """Mean over samples of (gradient of the sample's loss)^2, the diagonal of the empirical Fisher information.
 
@@ -125,7 +125,7 @@ def _gradient(
 
 
 def _mean_of(
-    term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss
+    term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss
 ) -> list[Tensor]:
     sums, count = [torch.zeros_like(leaf) for leaf in leaves], 0
     for slopes in each(model, leaves, batches, loss):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, InputError
 from compress.options import shown
-from compress.select.gradients import Batches
+from compress.select.gradients import Pairs
 from compress.tasks import Loss
 
-BatchSource = Batches | Callable[[int], Batches]
+BatchSource = Pairs | Callable[[int], Pairs]
 """Batches of (input, target), as often as they are asked for; or a function that gives them in batches of a size."""
 
 ScoreFunction = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Scoring:
     source: BatchSource | None = None
     function: Loss | None = None
 
-    def batches(self, asker: object, samples: int | Literal["all"], size: int = EVALUATION_BATCH) -> Batches:
+    def batches(self, asker: object, samples: int | Literal["all"], size: int = EVALUATION_BATCH) -> Pairs:
         """The first `samples` samples in batches of at most `size`, on the network's device.
 
         Args:
@@ -75,7 +75,7 @@ def require_source(batches: object, loss: object) -> None:
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
 
 
-def _given(source: Callable[[int], Batches], size: int) -> Batches:
+def _given(source: Callable[[int], Pairs], size: int) -> Pairs:
     """What the user's function gives for a batch size."""
     try:
         found = source(size)
@@ -117,7 +117,7 @@ def _device(model: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in model.parameters()), None)
 
 
-def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(batches: Pairs, size: int, device: torch.device | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Larger batches come in equal parts: what is squared for each batch means the same whatever the loader's size."""
     for batch in batches:
         match batch:
@@ -133,7 +133,7 @@ def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator
                 )
 
 
-def _first(batches: Batches, samples: int | Literal["all"]) -> Batches:
+def _first(batches: Pairs, samples: int | Literal["all"]) -> Pairs:
     if samples == "all":
         yield from batches
         return

@@ -25,7 +25,7 @@ def take_apart(
         (the name of the first of the two, whose outputs are the bottleneck's nodes; how many they are).
 
     Raises:
-        TargetError: there is no such layer, or it is no Linear.
+        TargetError: the layer does not exist, or is not a Linear.
     """
     layer = dict(model.named_modules()).get(name)
     if type(layer) is not nn.Linear or not name:

@@ -23,7 +23,7 @@ from compress.train.ranks import ALONE, Ranks
 
 
 @dataclass
-class Training:
+class TrainingRecord:
     """What a training did: the mean loss of each epoch, and optimizer steps."""
 
     losses: list[float] = field(default_factory=list)
@@ -49,7 +49,7 @@ def train(
     on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
     on_start: Callable[["Loop"], None] = lambda loop: None,
     ranks: Ranks = ALONE,
-) -> Training:
+) -> TrainingRecord:
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
     Args:
@@ -97,12 +97,12 @@ class Loop:
         self._schedulers = [
             found for optimizer in self._optimizers for found in schedulers(optimizer, optimization, max(1, steps))
         ]
-        self.training = Training()
+        self.training = TrainingRecord()
         self._losses: list[float] = []  # of this epoch's batches
         self._began: dict[str, Any] = {}  # order and chance when this epoch began
         self._epoch_start = self._good = _Weights(0, Aside(model.state_dict()))
 
-    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
+    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> TrainingRecord:
         done = self.training
         self._model.zero_grad()
         self._model.train()
@@ -134,7 +134,7 @@ class Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Before the first step; the model's own state is loaded by whoever keeps it."""
-        self.training = Training(list(state["epoch_losses"]), state["steps"])
+        self.training = TrainingRecord(list(state["epoch_losses"]), state["steps"])
         self._losses, self._began = list(state["losses"]), state["began"]
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
