@@ -1,4 +1,4 @@
-"""Where does the wall time of `compress apply` go?
+"""Splits the wall time of `compress apply` into its phases.
 
     python benchmarks/time_split.py mnist_ae model.pt --runs 3
     python benchmarks/time_split.py --quick

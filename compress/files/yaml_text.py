@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-WIDTH = 1 << 16  # no value is broken into lines
+WIDTH = 1 << 16  # so that values are not broken into lines
 
 
 def yaml_text(document: Mapping[str, Any]) -> str:

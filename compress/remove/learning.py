@@ -1,7 +1,7 @@
-"""A mask under which weights go on learning: the product of torch's own methods, with a mask that falls.
+"""A decaying mask under which weights keep learning: the product of torch's own methods.
 
-Here `weight_orig` is W, which the optimizer moves everywhere. What acts is `weight`, its product with `weight_mask`,
-computed before each forward pass, so that the gradient of W is that of the product. There is no `weight_start`.
+Here `weight_orig` is W, all of which the optimizer updates. The layer uses `weight`, its product with `weight_mask`,
+computed before each forward pass, so that the gradient of W is that of the product. `weight_start` does not exist.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class LearningMethod(SoftPruningMethod):
     @classmethod
     @torch.no_grad()
     def place(cls, places: Sequence[Masked], factor: float | None = None) -> None:
-        """Bring what acts up to date. factor: the mask of all entries in the sets from now on."""
+        """Update the products. factor: the mask of all entries in the sets from now on."""
         for module, method in places:
             assert isinstance(method, cls)
             if factor is not None:
@@ -71,14 +71,14 @@ class LearningMethod(SoftPruningMethod):
 
     @torch.no_grad()
     def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
-        """As in `SoftPruningMethod`, under the mask alone: the weights underneath are the optimizer's."""
+        """As in `SoftPruningMethod`, for the mask alone: the weights underneath belong to the optimizer."""
         _, mask, pruned = tensors(module, self._tensor_name)
         mask.masked_fill_(pruned if which is None else pruned & which, 0.0)
         self._expose(module)
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """As in `SoftPruningMethod`: who leaves trains on from its present value, weight_orig * weight_mask."""
+        """As in `SoftPruningMethod`: entries that leave keep learning from weight_orig * weight_mask."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         leaves = pruned & keep.to(pruned.device)
         orig.copy_(torch.where(leaves, orig * mask, orig))
@@ -107,12 +107,12 @@ class LearningMethod(SoftPruningMethod):
 
     @torch.no_grad()
     def _expose(self, module: nn.Module) -> None:
-        """Bring the attribute up to date, without a graph."""
+        """Update the attribute, without a graph."""
         setattr(module, self._tensor_name, self.apply_mask(module))
 
 
 class _OnBehalf:
-    """A hook of the module that reads another one's parameter: does what the other's own would have done."""
+    """A hook of the module that reads another one's parameter, in place of the other's own hook."""
 
     def __init__(self, method: LearningMethod, module: nn.Module) -> None:
         self.method, self.module = method, module

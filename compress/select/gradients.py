@@ -1,4 +1,4 @@
-"""Statistics of the loss's gradient over scoring data, one tensor for each of the parameters.
+"""Statistics of the loss's gradient over scoring data, one tensor for each parameter.
 
 The parameters come as `leaves` that the forward pass computes with, which `effective` hands out, masked or not. The
 model is scored in evaluation mode.
@@ -18,7 +18,7 @@ from compress.tasks import Loss
 Pairs = Iterable[tuple[Tensor, Tensor]]
 NamedParameter = tuple[nn.Module, str]
 
-_NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
+_NO_DATA = "no scoring data for gradients: `batches` gave none"
 
 
 def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> Iterator[Sequence[Tensor]]:
@@ -81,8 +81,8 @@ def fisher(
 def effective(places: Sequence[NamedParameter]) -> Iterator[list[Tensor]]:
     """The parameters as they act now, masked or not, as leaves that a gradient can be taken of.
 
-    Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
-    have one too: that of what acts.
+    Inside, forward passes compute with these leaves, so that entries that get no gradient otherwise have one too: that
+    of their present value.
 
     Raises:
         TargetError: a parameter that is neither plain nor soft-pruned.
@@ -95,7 +95,7 @@ def _effective(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
     parameter = module._parameters.get(name)
     if parameter is not None:
         return requiring_grad(parameter)
-    for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod, which knows what it makes of the parameter
+    for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod computes its own leaf
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "effective"):
             found: AbstractContextManager[Tensor] = hook.effective(module)
             return found
@@ -155,7 +155,7 @@ def _squares_one_by_one(
 def _squares_of_linear(
     model: nn.Module, places: Sequence[NamedParameter], inputs: Tensor, target: Tensor, loss: Loss
 ) -> list[Tensor] | None:
-    """Sums over the batch of squared gradients; None where a layer is none that this holds for.
+    """Sums over the batch of squared gradients; None where that is not possible for a layer.
 
     A sample's gradient is the outer product of the layer's input x and the slope d at its output, and so
     sum (d x^T)^2 = (d^2)^T (x^2), entry by entry.

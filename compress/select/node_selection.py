@@ -1,4 +1,4 @@
-"""Which nodes are pruned, with everything that depends on them: layers, channels or heads whose widths are coupled."""
+"""`NodeSelection`: which nodes are pruned, across all layers whose widths are coupled."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
@@ -27,7 +27,7 @@ NodeScores = dict[Coupling, Tensor]
 
 
 class NodeSelection(Selection):
-    """Nodes that were once chosen stay chosen: they are expensive to score, and score much the same all along."""
+    """Nodes that were once chosen remain chosen: they are expensive to score, and their scores change little."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class NodeSelection(Selection):
             traced: the owner of the traces.
             keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
             scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.
-            restore: whether a run is resumed: the network's weights are to be loaded, and nothing is computed from
+            restore: whether a run is resumed: the network's weights are loaded later, and nothing is computed from
                 them here.
 
         Raises:
-            InputError, TargetError, UnsupportedModelError: options that there are not or do not fit nodes, layers that
-                there are not, or a network that cannot be traced.
+            InputError, TargetError, UnsupportedModelError: options that do not exist or do not fit nodes, layers that
+                do not exist, or a network that cannot be traced.
         """
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_nodes():
-            criterion.score_nodes([], scoring)  # says that it ranks weights
+            criterion.score_nodes([], scoring)  # raises: it ranks weights
         check("multiple_of", multiple_of, int, ge=1)
         require_min_keep(min_keep)
         self._scope, self._multiple_of, self._min_keep = _scope(scope, amount), multiple_of, min_keep
@@ -142,7 +142,7 @@ class NodeSelection(Selection):
         pruned.keep_nodes.update(self._keep)
 
     def choose_now(self) -> None:
-        """Make the whole choice, ahead of the first call; since what is chosen stays chosen, that comes to the same."""
+        """Make the whole choice ahead of the first call, with the same result, since chosen nodes remain chosen."""
         self._masks(self.target_share, {})
 
     def compensate(self) -> None:
@@ -150,7 +150,7 @@ class NodeSelection(Selection):
 
         Raises:
             TargetError: a layer that cannot.
-            InputError: there is no scoring data.
+            InputError: no scoring data.
         """
         readers = {
             layer_of(member.tensor): self._keep[coupling]
@@ -167,7 +167,7 @@ class NodeSelection(Selection):
         return {**self._earlier.keep, **with_earlier(masks, self._earlier.keep)}
 
     def _choose(self, share: float) -> Keep:
-        if share == 0:  # where a ramp begins
+        if share == 0:  # the start of a ramp
             return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         scores = self._scores()
         if self._compared:
@@ -211,7 +211,7 @@ class NodeSelection(Selection):
         return keep
 
     def _groups(self, scores: NodeScores, chosen: Keep) -> list[Group]:
-        """Scores as the choice saw them: what is pruned already is out of it."""
+        """Scores as the choice saw them, without nodes that were pruned earlier."""
         living = {coupling: pruned_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
         if self._scope == "global":
             return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
@@ -224,8 +224,8 @@ class NodeSelection(Selection):
 def comparable(scores: NodeScores, criterion: Criterion, keep: Mapping[Coupling, Tensor]) -> NodeScores:
     """Scores of different couplings on one scale.
 
-    What is said in terms of the loss is on one already. Scores that grow with a node's entries are taken relative to
-    the mean of the nodes of their coupling that are still there.
+    Scores in terms of the loss are on one scale already. Scores that grow with a node's entries are divided by the mean
+    over the kept nodes of their coupling.
     """
     if not criterion.per_entry:
         return scores

@@ -1,7 +1,7 @@
-"""Regrowth: which of the removed entries come back, by the gradient that they would get.
+"""Regrowth: which removed entries come back, by the gradient that they would get.
 
-Evci et al., "Rigging the lottery: making all tickets winners", 2020 (RigL). Where the loss is steepest in an entry that
-is zero, the entry can do most for it.
+Evci et al., "Rigging the lottery: making all tickets winners", 2020 (RigL). The zero entry with the
+steepest loss can lower it most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Regrowth:
         gt=0,
         lt=1,
     )
-    samples: Samples = option("take the gradient on the first so many training samples, or on all", 500, ge=1)
+    samples: Samples = option("number of training samples for the gradient, the first ones, or all", 500, ge=1)
 
     word = "regrow"
 
@@ -38,7 +38,7 @@ class Regrowth:
 
 
 def share_at(share: float, progress: float) -> float:
-    """`share` at the progress 0, nothing at 1, by half a cosine: what comes back late has no time left to grow."""
+    """`share` at the progress 0, nothing at 1, by half a cosine: late entries would have no time left to grow."""
     return share * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
@@ -47,7 +47,7 @@ def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Te
 
     Args:
         slopes: the gradient of the loss in every entry as it acts now, which is dense: zeros have one too.
-        gone: bool, what is zero. may: bool, which of these may come back.
+        gone: bool, which are zero. may: bool, which of these may come back.
         share: of the living entries, or of those that may come back where these are fewer; rounded to whole entries.
 
     Returns:

@@ -99,7 +99,7 @@ class TestReading:
 
 class TestBadFiles:
     def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"model\.pt is no file"):
+        with pytest.raises(CheckpointError, match=r"model\.pt is not a file"):
             read_weights(tmp_path / "model.pt")
 
     def test_folder(self, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("content", [b"\xff" * 60, b'\x08\0\0\0\0\0\0\0{"a": 1}', b"\x20\0\0"])
     def test_broken_safetensors_header(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "w.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match="no safetensors file"):
+        with pytest.raises(CheckpointError, match="not a safetensors file"):
             read_weights(tmp_path / "w.safetensors")
 
     def test_truncated_safetensors(self, tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ class TestStrangers:
         ("tensor", "text"),
         [
             (torch.zeros(1).expand(10**5, 10**5), r"its tensors claim 40,000,000,000: they repeat the same memory"),
-            (torch.empty(10**6, 10**6, device="meta"), r"no plain arrays of numbers: w \(torch.strided, .*, meta\)"),
-            (torch.ones(3).to_sparse(), r"no plain arrays of numbers \(torch\._utils\._rebuild_sparse_tensor\)"),
+            (torch.empty(10**6, 10**6, device="meta"), r"not plain arrays of numbers: w \(torch.strided, .*, meta\)"),
+            (torch.ones(3).to_sparse(), r"not plain arrays of numbers \(torch\._utils\._rebuild_sparse_tensor\)"),
         ],
         ids=["expanded", "meta", "sparse"],
     )
@@ -252,7 +252,7 @@ class TestStrangers:
         ids=["length", "size", "overflow", "negative", "offset", "backwards", "type", "no type", "overlap", "hole"],
     )
     def test_a_header_that_lies(self, tmp_path: Path, header: dict[str, Any], length: int | None) -> None:
-        with pytest.raises(CheckpointError, match=r"w\.safetensors is damaged or no safetensors file"):
+        with pytest.raises(CheckpointError, match=r"w\.safetensors is damaged or not a safetensors file"):
             read_weights(with_header(tmp_path / "w.safetensors", header, bytes(8), length))
 
     def test_numbers_of_another_kind(self, tmp_path: Path) -> None:

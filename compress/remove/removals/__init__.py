@@ -27,7 +27,7 @@ def removal_of(wanted: object) -> Removal:
     """A removal as it is; the word "hard", which needs no options, means `Hard()`.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is neither.
     """
     if isinstance(wanted, Removal):
         return wanted

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def lamp(weight: Tensor) -> Tensor:
     """w_u^2 / sum of w_v^2 over all v with |w_v| >= |w_u|, within the tensor: float64.
 
-    Each tensor's largest entry has the score 1, so that a global ranking never takes a whole layer.
+    Each tensor's largest entry has the score 1, so that a global ranking never prunes a whole layer.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Chance: the baseline that every criterion must beat."""
+"""Random scores: the baseline that every criterion must beat."""
 
 from __future__ import annotations
 
