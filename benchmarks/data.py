@@ -167,7 +167,7 @@ def peak(folder: Path, options: dict[str, Any]) -> int:
     while process.is_alive():
         members = list(family(process.pid))
         total = sum(map(proportional_bytes, members))
-        # Where a worker starts in between, what it shares would be counted whole and again in part.
+        # A worker that starts in between would count its shared memory twice.
         if members == list(family(process.pid)):
             largest = max(largest, total)
         process.join(0.1)

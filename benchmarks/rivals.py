@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--workers", default="2", help="processes, of one thread each")
     arguments = parser.parse_args()
     if unknown := set(arguments.experiments) - set(EXPERIMENTS):
-        parser.error(f"there is no experiment {unknown.pop()}; there are {', '.join(EXPERIMENTS)}")
+        parser.error(f"unknown experiment {unknown.pop()}; the experiments are {', '.join(EXPERIMENTS)}")
     for name in arguments.experiments or EXPERIMENTS:
         recipe, _ = EXPERIMENTS[name]
         model = arguments.work / f"{recipe}.pt"

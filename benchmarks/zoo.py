@@ -15,7 +15,7 @@ Detection networks are tried as a whole, and then their backbone, which is a net
 
 Each network has a process, 120 seconds and 16 GB of its own. Measurements are kept in --cache and not repeated;
 `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
-after each run from all that is in the cache.
+after each run, from the whole cache.
 """
 
 import gc
@@ -85,7 +85,7 @@ def count(model: nn.Module) -> int:
 
 
 def timed(analyse: Callable[[nn.Module, Tensor], Any], model: nn.Module, example: Tensor) -> tuple[Any, float]:
-    """What the analysis of `model` gives, and its seconds."""
+    """The result of the analysis of `model`, and its seconds."""
     analyse(tiny(), example)
     gc.collect()
     gc.disable()
@@ -178,7 +178,7 @@ def tiny() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
 
 
-# What is measured of the networks of each kind.
+# The measurements of each kind of network.
 PARTS: dict[str, Callable[[str], Row]] = {"ours": ours, "peer": peer, "onnx": onnx, "backbone": backbone}
 KINDS = {
     "classification": ("ours", "peer", "onnx"),

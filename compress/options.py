@@ -2,7 +2,7 @@
 
 @dataclass(frozen=True)
 class Taylor:
-    samples: int | Literal["all"] = option("score on the first so many samples", 5000, ge=1)
+    samples: int | Literal["all"] = option("number of samples to score on", 5000, ge=1)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -28,8 +28,8 @@ class Option:
 
     doc: its meaning, in words.
     ge, gt, le, lt: bounds of a number.
-    rule: what is wrong with a value beside the options before it, if anything.
-    fill: what a value of None stands for in recipes, beside the options before it.
+    rule: checks a value together with the options before it.
+    fill: the meaning of None in recipes, from the options before it.
     recipe: its key in recipes, if that differs.
     duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
     """

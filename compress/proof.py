@@ -97,7 +97,7 @@ def max_difference(a: Tensor, b: Tensor) -> float:
 
 
 class _DiffersError(Exception):
-    """how: in a verb, what the candidate does instead."""
+    """how: a verb for what the candidate does instead."""
 
     def __init__(self, how: str, detail: str) -> None:
         super().__init__(detail)

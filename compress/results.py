@@ -262,7 +262,7 @@ class Confusion(TypedDict):
 
 
 class Pictures(TypedDict):
-    """What the networks make of test images, where that can be shown."""
+    """The networks' outputs for test images, where these can be shown."""
 
     images: NotRequired[
         Annotated[

@@ -104,7 +104,7 @@ class ComparedLevel(TypedDict):
 
 
 class ComparedGrid(TypedDict):
-    """What a comparison runs over."""
+    """The grid of a comparison."""
 
     stage: int
     pruned: TargetKind

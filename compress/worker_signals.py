@@ -13,7 +13,7 @@ from contextlib import contextmanager
 SECONDS = 1.0
 """Between two looks at whether the process that has started this one is still there."""
 
-_KNOWN = hasattr(signal, "sigtimedwait")  # as on Linux; only it says who has sent a signal
+_KNOWN = hasattr(signal, "sigtimedwait")  # as on Linux; only it names the sender of a signal
 
 
 @contextmanager

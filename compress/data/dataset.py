@@ -31,7 +31,7 @@ class TrainingData(Protocol):
     @property
     def sha256(self) -> str | None: ...
     @property
-    def note(self) -> str | None: ...  # what a reader of the results should know about the data
+    def note(self) -> str | None: ...  # a note on the data for readers of the results
     def count(self, subset: Subset) -> int | None: ...  # samples
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 

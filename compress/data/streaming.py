@@ -49,7 +49,7 @@ class Decoder:
     """Reads image files that are all like `model`: uint8 `shape` (C, H, W).
 
     The worker processes, one thread each, start with the first batch and live as long as the decoder; with 0 workers
-    this process decodes. What is decoded, and in which order, does not depend on their number.
+    this process decodes. The images and their order do not depend on the number of workers.
     """
 
     model: str  # the path of an image

@@ -26,7 +26,7 @@ def kind(mode: int) -> str:
 
 
 def strange(path: Path, *, links: bool = True) -> str | None:
-    """What is at `path` where that is not an ordinary file, such as "a pipe"; None where it is, or nothing is there.
+    """The kind of a file that is not ordinary, such as "a pipe"; None for an ordinary or missing file.
 
     Args:
         links: a link counts as what it points to.

@@ -42,7 +42,7 @@ def identity() -> str:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a folder is for.
+    """The mark of a folder.
 
     of: the name of the output of a run in progress, or the command that left results.
     """

@@ -22,7 +22,7 @@ def yaml_text(document: Mapping[str, Any]) -> str:
 
 
 class _Representer(RoundTripRepresenter):
-    """Quotes what ruamel would write as it is, and could not read again: line ends, control characters, a first `?`."""
+    """Quotes text that ruamel would write bare and could not read again: line ends, control characters, a first `?`."""
 
     def represent_str(self, data: str) -> ScalarNode:
         style = None if data.isprintable() and not data.startswith("?") else '"'

@@ -85,14 +85,14 @@ class Coupling:
             Bool masks of the parameters' shapes by qualified name, True = keep.
         """
         found: dict[str, Tensor] = {}
-        gone = (~keep).nonzero().flatten()
+        pruned = (~keep).nonzero().flatten()
         for member in self.members:
             if member.role == "follows":
                 continue
             path, _, name = member.tensor.rpartition(".")
             parameter = getattr(model.get_submodule(path), name)  # under a mask it is not a parameter
             mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
-            mask.index_fill_(member.dim, member.index(gone).to(mask.device), False)
+            mask.index_fill_(member.dim, member.index(pruned).to(mask.device), False)
         return found
 
 
@@ -100,7 +100,7 @@ class Coupling:
 class Couplings:
     """`found` can shrink. `kept` maps a layer's name to the reason why it keeps its width.
 
-    stuck: with their reasons, what is known of the widths that are kept because the network is not understood there,
+    stuck: with their reasons, the known parts of widths that are kept because the network is not understood there,
         rather than because they are its input, its output or the size of a picture.
     names: all names of every tensor of the network; more than one if it is tied.
     shapes: of the network's parameters; a shared one has one of its names.
@@ -129,7 +129,7 @@ class Couplings:
         if module in self.kept:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
         names = ", ".join(coupling.name for coupling in self.found) or "none"
-        raise TargetError(f"There is no layer {module!r} with nodes of its own; prunable layers: {names}.")
+        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: {names}.")
 
     def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
         """`of` all prunable layers whose qualified names match a shell pattern; each coupling once.

@@ -35,7 +35,7 @@ class Number:
 
 
 class Flow:
-    """What the walk has learned.
+    """The state of the walk.
 
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     summed: dimensions over which a computation sums without weights, as attention does.

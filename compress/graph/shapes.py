@@ -225,10 +225,10 @@ def reduction(sums: bool) -> Rule:
                 flow.contract(dim, node, [source])
             keep(dim if not sums else (), f"{at(node)} combines all of its nodes")
         kept = [() if index in places else dim for index, dim in enumerate(dims)]
-        gone = [dim for index, dim in enumerate(dims) if index not in places]
+        left = [dim for index, dim in enumerate(dims) if index not in places]
         several = isinstance(results, tuple | list)
         shape = results[0].shape if several else results.shape
-        result = tuple(kept if len(shape) == len(dims) else gone)
+        result = tuple(kept if len(shape) == len(dims) else left)
         return [result] * len(results) if several else result
 
     return rule
@@ -310,7 +310,7 @@ def gated(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def filled(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """A new tensor with the same number everywhere, whose sizes stand in the code."""
+    """A new tensor with the same number everywhere, whose sizes are in the code."""
     value = fresh_value(node.meta["val"])
     assert isinstance(value, tuple)
     flow.number(node, "size", _spelled_out(arguments["size"], value))

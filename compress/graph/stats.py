@@ -48,8 +48,8 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
 def tensors(masked: nn.Module, slim: nn.Module) -> list[TensorResult]:
     """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
 
-    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: what has been
-    under a mask would otherwise be last in its module.
+    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: a parameter
+    that was masked would otherwise be last in its module.
     """
     left = {name: list(parameter.shape) for name, parameter in slim.named_parameters()}
     found = list(masked.named_parameters())

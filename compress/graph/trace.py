@@ -58,7 +58,7 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
 
     Raises:
         InputError: the network does not run on `example`.
-        UnsupportedModelError: what it does depends on values, or on the size of the batch.
+        UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_network(model)
     require_example(example)
@@ -271,7 +271,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _result(func: Any, given: list[Any], named: dict[str, Any]) -> Any:
-    """What an operator gives for tensors without data."""
+    """The result of an operator for tensors without data."""
     if func in _LIKE_THEIR_INPUT:
         return torch.empty_like(given[0])
     if func in _RECURRENT:

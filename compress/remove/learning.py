@@ -23,7 +23,7 @@ class LearningMethod(SoftPruningMethod):
     def __init__(self, mask_gradients: bool = False) -> None:
         super().__init__(mask_gradients)
         self._caller: nn.Module | None = None
-        self._leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
+        self._leaf: Tensor | None = None  # used instead of the product, inside `effective`
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_caller": self._caller}
@@ -36,7 +36,7 @@ class LearningMethod(SoftPruningMethod):
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, keep: Tensor, *, caller: nn.Module | None = None
     ) -> "LearningMethod":
-        """As `SoftPruningMethod.apply`. caller: what reads the parameter, where `module` itself is not called."""
+        """As `SoftPruningMethod.apply`. caller: the module that reads the parameter, where `module` is not called."""
         method = super().apply(module, name, keep, fades=False, mask_gradients=False)
         assert isinstance(method, LearningMethod)
         if caller is None:
@@ -96,9 +96,9 @@ class LearningMethod(SoftPruningMethod):
 
     def remove(self, module: nn.Module) -> None:
         _, mask, pruned = tensors(module, self._tensor_name)
-        gone = pruned & (mask == 0)
+        removed = pruned & (mask == 0)
         super().remove(module)
-        getattr(module, self._tensor_name).data.masked_fill_(gone, 0.0)  # the product can be -0.0
+        getattr(module, self._tensor_name).data.masked_fill_(removed, 0.0)  # the product can be -0.0
         for owner in (module, self._caller or module):
             for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
                 for key, hook in list(hooks.items()):
@@ -125,7 +125,7 @@ class _OnBehalf:
 
 
 def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
-    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj.
+    """The module that reads the parameters of `module` without calling it, as MultiheadAttention does with out_proj.
 
     A bare nn.Module, as the module of a program has for each of its former layers, can only be read so.
     """

@@ -181,7 +181,7 @@ class Pruner(Remover):
         self.selection.load_state_dict(state["selection"])
 
     def __repr__(self) -> str:
-        """In a line, what is pruned and the progress of the removal."""
+        """The target and the progress of the removal, in a line."""
         count, total = self.selection.count
         things = "nodes" if isinstance(self._target, Nodes) else "weights"
         share = f"{count / total:.1%}" if total else "0%"

@@ -16,7 +16,7 @@ from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
-"""(share that is pruned by now, what is removed) -> what is kept: bool tensors of the targets' shapes, in their order.
+"""(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
 
 Called whenever the set is chosen; entries that are removed (True, exactly zero) are pruned again, or come back at zero.
 """
@@ -175,7 +175,7 @@ class Remover:
     # --- resuming ---
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model's own state_dict (which holds the sets and the decaying values)."""
+        """The state to resume with, beside the model's own state_dict (which has the sets and the decaying values)."""
         return {
             "steps_done": self.steps_done,
             "removal_steps": self.removal.length,

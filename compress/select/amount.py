@@ -12,7 +12,7 @@ Measure = Literal["sparsity", "params", "macs"]
 WeightScope = Literal["global", "layer", "erk"]
 NodeScope = Literal["layer", "isomorphic", "global"]
 Scope = Literal[WeightScope, NodeScope]
-"""What is ranked together, and so has the amount in common."""
+"""The entries or nodes that are ranked together and share the amount."""
 
 BUDGETS: Final = ("params", "macs")
 

@@ -110,7 +110,7 @@ def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str
 
 
 def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
-    """What an entry of each parameter costs: one parameter, or its multiply-adds for a sample."""
+    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample."""
     return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
 
 

@@ -76,7 +76,7 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
     denser than large ones. What would exceed a tensor is distributed over the others.
 
     Args:
-        total: what all keep together, between sum(least) and sum(most).
+        total: the entries that all keep together, between sum(least) and sum(most).
 
     Returns:
         Counts within their bounds that add up to `total` exactly: rounded by largest remainder, ties by position.

@@ -24,7 +24,7 @@ def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterabl
     """Fold the prediction of pruned nodes into the layers that read them, in place; pruned columns do not change.
 
     Args:
-        readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], what is kept of its inputs.
+        readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], True = kept.
         batches: (input, target) pairs to fit the prediction on.
 
     Raises:

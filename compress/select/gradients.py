@@ -25,7 +25,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss)
     """The gradient of each batch's mean loss.
 
     Raises:
-        InputError: there are no batches.
+        InputError: no batches.
     """
     count = 0
     for inputs, target in batches:

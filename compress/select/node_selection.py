@@ -80,7 +80,7 @@ class NodeSelection(Selection):
 
     @property
     def coupled(self) -> Mapping[Coupling, Tensor]:
-        """The nodes in question, with what is kept of them by the latest choice."""
+        """The targeted couplings, with the nodes that the latest choice keeps."""
         every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         return {coupling: self._keep.get(coupling, nodes) for coupling, nodes in every.items()}
 
@@ -118,7 +118,7 @@ class NodeSelection(Selection):
 
     @property
     def kept_nodes(self) -> Mapping[Coupling, Tensor]:
-        """What is kept of all couplings that this or an earlier pruner has chosen from."""
+        """The kept nodes of all couplings that this or an earlier pruner has chosen from."""
         return self._keep
 
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:

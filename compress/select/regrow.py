@@ -42,12 +42,12 @@ def share_at(share: float, progress: float) -> float:
     return share * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
-def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Tensor], share: float) -> list[Tensor]:
+def returning(slopes: Sequence[Tensor], zero: Sequence[Tensor], may: Sequence[Tensor], share: float) -> list[Tensor]:
     """Mark the entries that come back: those with the largest |gradient| of all tensors together.
 
     Args:
         slopes: the gradient of the loss in every entry as it acts now, which is dense: zeros have one too.
-        gone: bool, which are zero. may: bool, which of these may come back.
+        zero: bool, which are zero. may: bool, which of these may come back.
         share: of the living entries, or of those that may come back where these are fewer; rounded to whole entries.
 
     Returns:
@@ -56,7 +56,7 @@ def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Te
     from compress.select.choose import lowest
     from compress.select.scores import Scores
 
-    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in gone)
+    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in zero)
     count = round(share * min(living, sum(int(mask.count_nonzero()) for mask in may)))
     return lowest([Scores(_steepest_first, slope, mask) for slope, mask in zip(slopes, may, strict=True)], count)
 

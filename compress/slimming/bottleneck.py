@@ -19,7 +19,7 @@ def take_apart(
     """Put two Linear layers in place of the Linear layer `name`, as wide between them as its inputs are.
 
     Args:
-        axes, reader: what the two layers compute; zeros, to be loaded into, if absent.
+        axes, reader: weight and bias of the two layers; if absent zeros, to be loaded into.
 
     Returns:
         (the name of the first of the two, whose outputs are the bottleneck's nodes; how many they are).

@@ -154,7 +154,7 @@ def _edit(entry: Any) -> ShapeEdit:
 
 
 def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
-    """What was slimmed as a graph may have been slimmed before, and again; a bottleneck comes before its own edits."""
+    """The edits of each slimming: a traced network may be slimmed repeatedly; a bottleneck precedes its own edits."""
     rounds: list[list[ShapeEdit]] = [[]]
     for edit in edits:
         if edit.kind == "bottleneck" or (edit.kind == "input" and edit.index == 0):

@@ -34,7 +34,7 @@ class GradualSoft(Removal):
         if self.decaying >= self.steps:
             raise InputError(
                 f"a cohort takes {self.decaying} steps to be removed and everything is to be removed after "
-                f"{self.steps}: there is no time for a ramp; shorten `cohort`, or use soft removal"
+                f"{self.steps}: which leaves no time for a ramp; shorten `cohort`, or use soft removal"
             )
 
     @property

@@ -11,7 +11,7 @@ from compress.options import check_options, option
 
 
 class Driver(Protocol):
-    """What a removal does to the chosen entries; `compress.remove.remover.Remover` is the driver."""
+    """The operations of a removal on the chosen entries, done by `compress.remove.remover.Remover`."""
 
     def take(self, share: float = 1.0) -> None:
         """Choose the set again: `share` of the final one."""

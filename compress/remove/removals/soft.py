@@ -1,4 +1,4 @@
-"""Soft pruning (Menzies & Siebert, eq. 1): what was chosen decays to zero while the rest trains."""
+"""Soft pruning (Menzies & Siebert, eq. 1): chosen entries decay to zero while the rest trains."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def lamp(weight: Tensor) -> Tensor:
     squares = weight.detach().double().flatten().square()
     ascending = squares.sort().values
     upward = ascending.flip(0).cumsum(0).flip(0)
-    # The first of several equal ones stands before all that are as large.
+    # The first of several equal entries counts them all.
     rest = upward[torch.searchsorted(ascending, squares)]
     return torch.where(squares > 0, squares / rest, 0.0).view(weight.shape)
 

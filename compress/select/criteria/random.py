@@ -28,7 +28,7 @@ def random(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Prunes by chance, from the seed."""
+    """Prunes at random, from the seed."""
 
     words = ("random",)
     measures = False
