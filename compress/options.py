@@ -109,7 +109,7 @@ def require_word(what: str, value: object, words: Iterable[str]) -> None:
 
 
 def shown(value: object) -> str:
-    """`value` in an error text: numbers and words as they are, a class by its name, other objects by their type."""
+    """What was found, for an error text: numbers and words as they are, a class by its name, of others their kind."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):

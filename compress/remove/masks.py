@@ -110,7 +110,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
             orig, mask, pruned = tensors(module, method._tensor_name)
             if factor is not None:
                 method._lower_to(mask, pruned, factor)
-            zero_where_below_one(orig, method._marks(mask, pruned))
+            zero_where_below_one(orig, method._told(mask, pruned))
             start = method._start_of(module)
             if start is None or factor == 0:
                 continue
@@ -175,7 +175,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def lowered(self, module: nn.Module, factor: float) -> Tensor:
         """1 where the parameter is kept, `factor` in the set."""
         _, mask, pruned = tensors(module, self._tensor_name)
-        return torch.threshold(self._marks(mask, pruned), largest_below_one(mask.dtype), factor)
+        return torch.threshold(self._told(mask, pruned), largest_below_one(mask.dtype), factor)
 
     def _expose(self, module: nn.Module) -> None:
         """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
@@ -199,19 +199,19 @@ class SoftPruningMethod(prune.BasePruningMethod):
             grad.mul_(self.lowered(module, 0.0))
         else:
             _, mask, pruned = tensors(module, self._tensor_name)
-            zero_where_below_one(grad, self._marks(mask, pruned))
+            zero_where_below_one(grad, self._told(mask, pruned))
 
     def _lower_to(self, mask: Tensor, pruned: Tensor, factor: float) -> None:
-        """Set the mask of the whole set to `factor`."""
-        marks = self._marks(mask, pruned)
-        if marks is mask and self._level is not None and self._level[2] == factor:
+        """The mask of the whole set becomes `factor`."""
+        told = self._told(mask, pruned)
+        if told is mask and self._level is not None and self._level[2] == factor:
             return
         below = largest_below_one(mask.dtype)
-        torch.threshold(marks, below, factor, out=mask)
+        torch.threshold(told, below, factor, out=mask)
         self._level = (mask, mask._version, factor) if factor <= below else None
 
-    def _marks(self, mask: Tensor, pruned: Tensor) -> Tensor:
-        """Below 1 in the set and 1 outside: the mask itself, unless it is 1 in the set too or was changed elsewhere."""
+    def _told(self, mask: Tensor, pruned: Tensor) -> Tensor:
+        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
         if self._level is not None and self._level[0] is mask and self._level[1] == mask._version:
             return mask
         return _as_numbers(~pruned, mask)

@@ -60,7 +60,7 @@ class NodeSelection(Selection):
         """
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_nodes():
-            criterion.score_nodes([], scoring)  # raises: it ranks weights
+            criterion.score_nodes([], scoring)  # says that it ranks weights
         check("multiple_of", multiple_of, int, ge=1)
         require_min_keep(min_keep)
         self._scope, self._multiple_of, self._min_keep = _scope(scope, amount), multiple_of, min_keep

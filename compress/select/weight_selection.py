@@ -52,7 +52,7 @@ class WeightSelection(Selection):
         """
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_weights():
-            criterion.score_weights([], scoring)  # raises: it ranks nodes
+            criterion.score_weights([], scoring)  # says that it ranks nodes
         if amount is not None and amount.measure in BUDGETS:
             raise InputError(f"{amount.measure} is for nodes, and the target is weights; use sparsity")
         self._targets, self._min_keep, self._regrow = targets, min_keep, regrow
