@@ -1,4 +1,4 @@
-"""How fast are images handed out, from memory and from a folder that streams, and what memory does streaming take?
+"""Times epochs of images from memory and from a folder that streams, and measures the memory of streaming.
 
     python benchmarks/data.py
     python benchmarks/data.py --quick

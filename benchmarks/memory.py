@@ -1,4 +1,4 @@
-"""How much memory does `compress apply` need beyond Python, torch and the imports, and in which phase?
+"""Measures the memory of each phase of `compress apply`, beyond Python, torch and the imports.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --quick

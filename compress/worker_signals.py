@@ -1,4 +1,4 @@
-"""Worker processes that leave signals to the process that has started them.
+"""Worker processes that ignore signals, except from the process that started them.
 
 Ctrl-C in a terminal, a batch system and systemd signal all processes of a job at once. A run ends its step first, which
 takes its workers: a worker ends only when its own process tells it to, or has ended itself.

@@ -1,4 +1,4 @@
-"""One walk through a traced network, which learns the dimensions of every value and what its tensors are used for."""
+"""`Flow`: one walk through a traced network, which finds the dimensions of every value and the use of its tensors."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""How large a network is: parameters, zeros, multiplications, bytes."""
+"""The size of a network: parameters, zeros, multiply-adds, bytes."""
 
 import warnings
 import zlib

@@ -1,4 +1,4 @@
-"""The members of a coupling in the network: what computes its nodes, what reads them, where they can be watched."""
+"""The layers of a coupling in the network: those that compute its nodes, read them, or show them."""
 
 import torch
 from torch import Tensor, nn

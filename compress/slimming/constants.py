@@ -1,4 +1,4 @@
-"""Constant nodes, whose row is zero, are folded into the next bias."""
+"""`fold_constants` folds constant nodes, whose row is zero, into the next bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

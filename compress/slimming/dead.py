@@ -1,4 +1,4 @@
-"""Which nodes are dead: nothing reads them, or what they compute is the same for every input."""
+"""Dead nodes: nothing reads them, or they are the same for every input."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Where a NaN or an infinity is first: in the data, in the weights, or in the output of a layer."""
+"""Finds the first NaN or infinity: in the data, in the weights, or in the output of a layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

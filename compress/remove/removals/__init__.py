@@ -1,4 +1,4 @@
-"""Removals: how what was chosen is removed. One file a member; this is their list."""
+"""The list of removals, which decide how chosen entries are removed; each has a file."""
 
 from typing import Final
 

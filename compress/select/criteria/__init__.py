@@ -1,4 +1,4 @@
-"""Criteria: which weights or nodes are pruned first. One file a member; this is their list."""
+"""The list of criteria, which decide which weights or nodes are pruned first; each has a file."""
 
 from typing import Final
 
