@@ -1,4 +1,4 @@
-"""How fast are images handed out, from memory and from a folder that streams, and what memory does streaming take?
+"""Times epochs of images from memory and from a folder that streams, and measures the memory of streaming.
 
     python benchmarks/data.py
     python benchmarks/data.py --quick
@@ -6,8 +6,8 @@
 Images are generated in a temporary folder: 60,000 shaped like MNIST, and 100,000 JPEG files of 64x64 in ten classes
 (400 MB on disk). The other side is torchvision as its documentation has it: a data set with ToTensor and Normalize
 behind a DataLoader. Both give the same images in the same batches, normalised alike, which is checked; epochs are
-timed in turns, torch on one thread. Memory is the proportional set size of a process and its workers, looked at ten
-times a second while it loads the folder and runs through one epoch; so this needs Linux. Files come from the
+timed in turns, torch on one thread. Memory is the proportional set size of a process and its workers, sampled ten
+times a second while it loads the folder and runs one epoch; so this needs Linux. Files come from the
 system's cache, since they have just been written.
 
 Aims: from memory at least 20 times as fast; streaming as fast as torchvision with as many workers; and streaming
@@ -93,10 +93,10 @@ def from_memory(root: Path, count: int, workers: int, rounds: int) -> dict[str, 
 
 
 def from_files(folder: Path, count: int, workers: int, rounds: int) -> dict[str, Any]:
-    """Epochs of the first so many files: `StreamedDataset`, and torchvision's ImageFolder behind a DataLoader."""
+    """Epochs of the first `count` files: `StreamedDataset`, and torchvision's ImageFolder behind a DataLoader."""
     data = sources.from_folder(folder, train=count, test=FEW, stream=True, workers=workers)
     if not isinstance(data, StreamedDataset):
-        raise TypeError("streaming was asked for")
+        raise TypeError("the data set does not stream")
     peer = ImageFolder(folder, transform=normalising(data))
     paths, labels = data.train.paths.tolist(), data.train.labels.tolist()
     peer.samples = [(os.fsdecode(path), label) for path, label in zip(paths, labels, strict=True)]
@@ -167,7 +167,7 @@ def peak(folder: Path, options: dict[str, Any]) -> int:
     while process.is_alive():
         members = list(family(process.pid))
         total = sum(map(proportional_bytes, members))
-        # Where a worker starts in between, what it shares would be counted whole and again in part.
+        # A worker that starts in between would count its shared memory twice.
         if members == list(family(process.pid)):
             largest = max(largest, total)
         process.join(0.1)
@@ -184,7 +184,7 @@ def one_epoch(folder: Path, options: dict[str, Any]) -> None:
 
 
 def family(pid: int | None) -> Iterator[int]:
-    """The process and all that descend from it."""
+    """The process and all of its descendants."""
     if pid is None:
         return
     yield pid
@@ -197,7 +197,7 @@ def family(pid: int | None) -> Iterator[int]:
 
 
 def proportional_bytes(pid: int) -> int:
-    """What the process has in memory; of what it shares with others, its part."""
+    """Bytes of the process in memory, with its share of those that several processes use."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:

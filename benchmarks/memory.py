@@ -1,12 +1,12 @@
-"""How much memory does `compress apply` need beyond Python, torch and the imports, and in which phase?
+"""Measures the memory of each phase of `compress apply`, beyond Python, torch and the imports.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --quick
 
 Each run is a process of its own on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
-set back: that is done at each change of phase. What a process needs anyway is told by the same command on a network
-and images of next to nothing: it has imported the same packages by the same phase. The wide network, 124 million
-parameters at random, is `wide` below; mnist_sample, repeated up to MNIST's size, is what mnist_ae is given.
+reset, here at each change of phase. The same command on a tiny network and tiny images shows what a process needs
+anyway: it has imported the same packages by the same phase. The wide network, 124 million
+random parameters, is `wide` below; mnist_ae gets mnist_sample, repeated up to MNIST's size.
 """
 
 import json
@@ -69,7 +69,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "wide, weights, soft, AdamW": ("mnist_classifier", [*WIDE, SOFT, ADAMW]),
     "wide, nodes, soft, AdamW": ("mnist_classifier", [*NODES, SOFT, ADAMW]),
 }
-"""The recipe of each, and what is changed in it."""
+"""The recipe of each case, and the changes to it."""
 
 PEAKS = """
 import json, sys

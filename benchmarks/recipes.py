@@ -1,7 +1,7 @@
-"""Do the shipped recipes give the figures that their comments promise?
+"""Measures the figures that the comments of the shipped recipes promise.
 
-Trains and applies each recipe as a user would, and writes what came out to docs/benchmarks/recipes.json, where the
-figures of other recipes stay as they are:
+Trains and applies each recipe as a user would, and writes the results to docs/benchmarks/recipes.json, where the
+figures of other recipes do not change:
 
     python benchmarks/recipes.py mnist_classifier mnist_decoder --data-root DIR
 """
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", help="names of shipped recipes")
     parser.add_argument("--data-root", default=os.environ.get("COMPRESS_DATA", "data"))
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="where models and results go")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for models and results")
     parser.add_argument("--set", action="append", default=[], help="as of compress, for training and applying")
     parser.add_argument("--model", type=Path, help="a trained model, instead of training one")
     parser.add_argument("--label", help="name of the entry; the recipe's name if absent")

@@ -1,7 +1,7 @@
-"""Which removal and which criterion keep most at the same number of steps? `compress compare` on the shipped recipes.
+"""Compares removals and criteria at the same number of steps: `compress compare` on the shipped recipes.
 
 Trains each recipe's network if it is not in the work folder yet, compares, and leaves results and curves in
-docs/benchmarks/rivals; finished cells are kept, so that an interrupted run goes on:
+docs/benchmarks/rivals; finished cells are kept, so that an interrupted run resumes:
 
     python benchmarks/rivals.py --data-root DIR
     python benchmarks/rivals.py mnist_removals mnist_criteria --data-root DIR
@@ -91,11 +91,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; all if absent")
     parser.add_argument("--data-root", default=os.environ.get("COMPRESS_DATA", "data"))
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="where models and finished cells go")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for models and finished cells")
     parser.add_argument("--workers", default="2", help="processes, of one thread each")
     arguments = parser.parse_args()
     if unknown := set(arguments.experiments) - set(EXPERIMENTS):
-        parser.error(f"there is no experiment {unknown.pop()}; there are {', '.join(EXPERIMENTS)}")
+        parser.error(f"unknown experiment {unknown.pop()}; the experiments are {', '.join(EXPERIMENTS)}")
     for name in arguments.experiments or EXPERIMENTS:
         recipe, _ = EXPERIMENTS[name]
         model = arguments.work / f"{recipe}.pt"
@@ -120,7 +120,7 @@ def compress(*arguments: str, model: str = "model.pt") -> None:
 
 
 def keep(name: str, folder: Path) -> None:
-    """Results and curves; without the settings of every single cell, which follow from the grid."""
+    """Keep results and curves, without the settings of every single cell, which follow from the grid."""
     OUT.mkdir(parents=True, exist_ok=True)
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     for part in ("tuning", "cells"):

@@ -1,11 +1,11 @@
-"""How long does the exact choice of the smallest weights take, and how much memory, from ten millions to a billion?
+"""Measures time and memory of the exact choice of the smallest weights, from ten millions to a billion.
 
     python benchmarks/selection.py
 
 Beside `torch.nn.utils.prune.global_unstructured`, up to the size where that still fits: it needs several copies of all
-weights. Each measurement is a process of its own with one thread, and they take turns. Seconds are those that the
-process computed for, in which other processes of the machine do not count; memory is the most that was resident, beyond
-what was before (Linux). Drawn are the seconds over the size, with the exponent of the power law through them.
+weights. Each measurement is a process of its own with one thread, and they take turns. Seconds are the process's own
+processor time, without that of other processes; memory is the peak of resident memory beyond that before (Linux). The
+plot shows the seconds over the size, with the exponent of the power law through them.
 """
 
 import json
@@ -36,7 +36,7 @@ REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "selection.json"
 SPARSITY = 0.9
 LAYERS, WIDTH = 20, 100
 OURS, PEER = "softprune", "global_unstructured"
-FASTER, BESIDE = 20.0, 0.05  # the aims: so many times, and bytes beside the masks as a share of the weights'
+FASTER, BESIDE = 20.0, 0.05  # the aims: times as fast, and bytes beside the masks as a share of the weights'
 
 Result = TypeVar("Result")
 
@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def beside(self) -> float:
-        """What was held beside the masks, as a share of the weights."""
+        """Bytes in memory beside the masks, as a share of the weights."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return (self.peak_bytes - self.mask_bytes) / (self.weights * dtype.itemsize)
 
@@ -86,7 +86,7 @@ def main(
 
 
 def _alone(measure: Callable[[int, str], Cell], size: int, dtype: str) -> Cell:
-    """In a process of its own: what an earlier measurement left in memory would not count."""
+    """Measure in a new process, since memory that an earlier measurement left would not count."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         cell = pool.submit(measure, size, dtype).result()
     print(f"{cell.way}, {size:.0e} {dtype}: {cell.seconds:.2f} s", file=sys.stderr)
@@ -125,10 +125,10 @@ def _weights(size: int, dtype: str) -> list[Tensor]:
 
 
 def _measured(run: Callable[[Sequence[Tensor]], Result], weights: Sequence[Tensor]) -> tuple[Result, float, float, int]:
-    """(what it gives, seconds computed, seconds passed, the most bytes beyond those before)."""
+    """(result, seconds of processor time, seconds passed, peak bytes beyond those before)."""
     torch.set_num_threads(1)
-    run([weight[:1].clone() for weight in weights])  # its code is in memory then, and nothing of the weights' size
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
+    run([weight[:1].clone() for weight in weights])  # loads the code into memory, without the weights' size
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     before = _resident("VmRSS")
     started, computed = time.perf_counter(), time.process_time()
     result = run(weights)
@@ -142,7 +142,7 @@ def _resident(key: str) -> int:
 
 
 def _medians(cells: Sequence[Cell]) -> list[Cell]:
-    """One for all that measured the same."""
+    """The median of the cells of each measurement."""
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.way, cell.dtype, cell.weights), []).append(cell)

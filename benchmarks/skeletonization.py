@@ -1,11 +1,11 @@
-"""What does the skeletonization of a layer cost, beside ablation node by node and beside an epoch of training?
+"""Times the skeletonization of a layer, beside ablation node by node and beside an epoch of training.
 
     python benchmarks/skeletonization.py
 
 The MNIST autoencoder, 2,000 digits (`mnist_sample`, no download), the same batches for all, in turns, one thread.
 Skeletonization is one forward and one backward pass per batch, whatever the number of nodes and layers; the backward
-pass has to reach the first of the layers, and so "all layers" is compared with the first layer alone. Seconds are those
-that the process computed for, in which others on the machine do not count; ratios are medians of the rounds' own.
+pass has to reach the first of the layers, and so "all layers" is compared with the first layer alone. Seconds are
+the process's own processor time, without that of other processes; ratios are medians of the rounds' own.
 """
 
 import json
@@ -53,7 +53,7 @@ def main(
     model = autoencoder(LATENT, generator=torch.Generator().manual_seed(0))
     data = sources.mnist_sample(train=samples)
     ways = _ways(model, list(data.batches("train", BATCH_SIZE, "reconstruct")()))
-    for run in ways.values():  # once unmeasured, and the ablation not: it takes the longest
+    for run in ways.values():  # a first run that does not count, except for the slow ablation
         if run is not ways[ABLATION]:
             run()
     measured: dict[str, list[float]] = {name: [] for name in ways}

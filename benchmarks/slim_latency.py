@@ -1,12 +1,12 @@
-"""Is a slim network as fast as one of the same shape that was built by hand? And what is it faster than?
+"""Compares the latency of slim networks with that of dense and masked ones, and of the same shape built by hand.
 
     python benchmarks/slim_latency.py
     python benchmarks/slim_latency.py --quick
 
 The autoencoder with 16 of 64 latent nodes, the MNIST classifier with half of its nodes, and torchvision's ResNet-18
-with half of its channels (on 64 x 64 pixels), all with random weights: shapes make the difference, not training. Of
-each, the ONNX files of four networks run in turns: dense, masked (what goes is zero), slim (masked after
-`compress.slim`) and by hand.
+with half of its channels (on 64 x 64 pixels), all with random weights: shapes decide, not training. For each, the ONNX
+files of four networks run in turns: dense, masked (pruned nodes are zero), slim (masked after `compress.slim`) and by
+hand.
 """
 
 import copy
@@ -36,7 +36,7 @@ OTHERS = ("by hand", "dense", "masked")
 
 @dataclass(frozen=True)
 class Case:
-    """A dense network, the share of the nodes of `layers` that go, and what a person would write for that size."""
+    """A dense network, the share of the nodes of `layers` to prune, and the network of that size written by hand."""
 
     dense: Callable[[], nn.Module]
     layers: tuple[str, ...]
@@ -100,7 +100,7 @@ def built(case: Case, example: Tensor) -> dict[str, nn.Module]:
 
 
 def with_biases(network: nn.Module) -> nn.Module:
-    """As after a training: a bias of zeros would be left out of the file."""
+    """The network with random biases, as after a training: a bias of zeros would be left out of the file."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):

@@ -1,11 +1,11 @@
-"""How long until a command answers, and until `compress apply` takes its first training step?
+"""Times the start of commands, and of `compress apply` up to its first training step.
 
     python benchmarks/start.py
     python benchmarks/start.py --quick
 
 Each run is a process of its own. `--help` and `recipes` are timed from outside. `apply` (the recipe mnist_ae on
-mnist_sample, weights at random) runs in this script's own interpreter, which has imported the command line first and
-torch after that, and stops where the first optimizer step would begin: that is timed from the end of `import torch`.
+mnist_sample, random weights) runs in this script's own interpreter, which imports the command line first and torch
+after that, and stops before the first optimizer step: that is timed from the end of `import torch`.
 """
 
 import json
@@ -49,7 +49,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A third of the runs.")] = False,
     report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
 ) -> None:
-    """Print medians and the fastest run in seconds beside what was aimed at; write them as JSON."""
+    """Print medians and the fastest run in seconds beside the aims; write them as JSON."""
     runs = -(-runs // 3) if quick else runs
     found: dict[str, list[float]] = {name: [] for name in AIMS}
     with tempfile.TemporaryDirectory() as scratch:

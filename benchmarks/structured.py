@@ -1,6 +1,6 @@
-"""A ResNet-20 for CIFAR-10 at half of its multiply-adds: torch-pruning 1.6.1 at the steps and settings of our recipe.
+"""Prunes a ResNet-20 to half of its multiply-adds by torch-pruning 1.6.1, at the steps and settings of our recipe.
 
-    pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is no dependency of this project
+    pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is not a dependency of this project
     python benchmarks/structured.py cifar10_resnet.pt --peer /some/folder --data-root DIR
 
 The peer prunes channels by magnitude, at once, the same share of every width: the lowest that leaves no more than half

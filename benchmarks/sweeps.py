@@ -1,11 +1,11 @@
-"""How many cells of a sweep are done in a minute, with one worker and with two? What does a cell cost beside its work?
+"""Measures the cells of a sweep per minute, with one worker and with two, and what a cell costs beside its work.
 
     python benchmarks/sweeps.py
     python benchmarks/sweeps.py --quick
 
 A sweep compares hard and soft removal in the MNIST classifier on mnist_sample, as `compress compare` does. A cell's
-work is training and evaluating; all the rest between its end and the end of its worker's cell before is overhead. For
-the first cell of a worker that is the start: importing torch and reading the data.
+work is training and evaluating; the rest of the time since its worker's cell before is overhead. For the first cell of
+a worker that is the start: importing torch and reading the data.
 """
 
 import json
@@ -79,7 +79,7 @@ def main(
 
 
 def planned(model: Path, seeds: int, epochs: int) -> Grid:
-    """Hard and soft removal from a network with random weights, for so many seeds."""
+    """Hard and soft removal from a network with random weights, for `seeds` seeds."""
     recipe = load_recipe(RECIPE)
     write_weights(build_model(recipe.model, 0).state_dict(), model)
     changes = ("data.name=mnist_sample", "data.train=4000", "data.test=1000", f"stages.0.retrain.epochs={epochs}")

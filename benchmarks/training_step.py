@@ -1,4 +1,4 @@
-"""What does pruning cost a training step? Beside the same step without any, and with torch's own prune hooks.
+"""Times a training step with pruning, beside one without, and one with torch's own prune hooks.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --only "classifier, batch 64"
@@ -6,8 +6,8 @@
 A step is forward, backward and a fused optimizer. Every way has its own copy of the network; they take turns, a few
 steps each, and a ratio is the median over the rounds of the round's own ratio: to the step without pruning, and to the
 one with torch's hooks, which no way should exceed. Seconds are of processor time, in one thread, so that other
-processes disturb them less; ratios still depend on the machine, on its caches most of all. What is pruned is what the
-recipes prune: all weights of the classifier (97 %), the decoder of the autoencoder (90 %); of torchvision's
+processes disturb them less; ratios still depend on the machine, on its caches most of all. It prunes what the recipes
+prune: all weights of the classifier (97 %), the decoder of the autoencoder (90 %); of torchvision's
 ResNet-18, on pictures of 224 x 224, all weights (90 %). The growth is that of `Pruner.step` on one square Linear, from
 65,536 to 16,777,216 weights.
 """
@@ -76,7 +76,7 @@ CASES = {
     },
     "ResNet-18, batch 32, AdamW": Case(resnet18, (32, 3, 224, 224), "*", 0.90, "AdamW", 1, 3),
 }
-# name -> the removal, and whether gradients are masked: a Pruner does so unless it is told otherwise; recipes do so
+# name -> the removal, and whether gradients are masked: a Pruner does so by default; recipes do so
 # where entries may leave the set, and under Muon
 WAYS: Mapping[str, tuple[Callable[[], Removal], bool]] = {
     "soft": (lambda: Soft(steps=FOREVER), True),
@@ -124,7 +124,7 @@ def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
     steps = {way: training_step(copy.deepcopy(network), inputs, case, way) for way in (PLAIN, HOOKS, *WAYS)}
     seconds: dict[str, list[float]] = {way: [] for way in steps}
     for step in steps.values():
-        step()  # optimizers make their state
+        step()  # the optimizers create their state
     for _ in range(rounds):
         for way, step in steps.items():
             started = time.process_time()

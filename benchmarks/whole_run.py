@@ -1,26 +1,26 @@
-"""How long does a whole run take beside the loop that one would write by hand, and beside the fastest such loop?
+"""Times a whole run, beside a loop written by hand, and beside the fastest such loop.
 
     python benchmarks/whole_run.py --data-root DIR
     python benchmarks/whole_run.py --quick
 
-Measured is the recipe mnist_ae: 5 epochs of retraining after three quarters of the latent nodes have gone. Every run is
-a process of its own, timed from outside, the start of Python included; they take turns. All have the same images,
+The recipe is mnist_ae: 5 epochs of retraining after pruning three quarters of the latent nodes. Every run is a process
+of its own, timed from outside, the start of Python included; they take turns. All have the same images,
 epochs, batch size, loss, optimizer and schedule, start from the same weights, evaluate on the test images at the end,
 and write the weights. Beside that
 
 - apply chooses the nodes by principal axes, lets them decay, evaluates three networks, cuts, proves, writes ONNX,
   safetensors and `.pt2`, proves those, and times three networks.
-- apply, no export does so without the three files, their proofs, and timing.
+- apply, no export does the same without the three files, their proofs, and timing.
 - by hand prunes by `torch.nn.utils.prune.ln_structured` and trains on torchvision's MNIST with its transforms, through
   a DataLoader as it is by default.
 - in memory prunes in the same way and trains on tensors that were normalised at the start, with a fused optimizer; it
   looks at the loss once in an epoch.
 - in memory, compiled is that with `torch.compile` (a C++ compiler must be there), with nothing compiled before.
 
-Without --data-root the images are those of mnist_sample, repeated up to MNIST's 60,000 and 10,000: it is time that is
-measured here, and no quality.
+Without --data-root the images are those of mnist_sample, repeated up to MNIST's 60,000 and 10,000: this
+measures time, not quality.
 
-Drawn are the seconds over the number of training images, with the exponent of the power law through them.
+The plot shows the seconds over the number of training images, with the exponent of the power law through them.
 """
 
 import json
@@ -38,7 +38,7 @@ from typing import Annotated, Any
 import typer
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "whole_run.json"
-EPOCHS, BATCH, RATE, DECAY, GOES = 5, 64, 1.5e-3, 1e-4, 0.75  # of the recipe; `measure` checks that
+EPOCHS, BATCH, RATE, DECAY, PRUNED = 5, 64, 1.5e-3, 1e-4, 0.75  # of the recipe; `measure` checks that
 MEAN, STD = 0.1307, 0.3081
 WAYS = ("apply", "apply, no export", "by hand", "in memory", "in memory, compiled")
 
@@ -157,7 +157,7 @@ def show(document: dict[str, Any]) -> None:
 
 
 def command(way: str, scratch: Path, root: Path, train: int) -> list[str]:
-    """The process of a way; what it writes replaces what the one before has written."""
+    """The process of a way, whose output replaces that of the one before."""
     model = str(scratch / "model.pt")
     if way.startswith("apply"):
         settings = ["--set", f"data.train={train}", *(["--set", "export=[]"] if way != "apply" else [])]
@@ -188,7 +188,7 @@ def prepared(scratch: Path) -> str:
     settings = stage.retrain
     assert settings is not None
     found = (settings.epochs, settings.batch_size, settings.lr, settings.weight_decay, stage.goes)
-    assert found == (EPOCHS, BATCH, RATE, DECAY, GOES), "the loops must do what the recipe does"
+    assert found == (EPOCHS, BATCH, RATE, DECAY, PRUNED), "the loops must do what the recipe does"
     assert (settings.optimizer, settings.lr_schedule, settings.trainable) == ("adamw", "cosine", "all")
     write_weights(build_model(recipe.model, 0).state_dict(), scratch / "model.pt")
     return cpu_name()
@@ -229,7 +229,7 @@ def by_hand(model: ModelArgument, folder: FolderArgument, out: OutArgument, trai
     network = autoencoder()
     network.load_state_dict(torch.load(model, weights_only=True))
     latent = network.get_submodule("latent")
-    prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
+    prune.ln_structured(latent, "weight", amount=PRUNED, n=2, dim=0)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * len(loader))
     for epoch in range(EPOCHS):
@@ -275,7 +275,7 @@ def in_memory(
     network = autoencoder()
     network.load_state_dict(torch.load(model, weights_only=True))
     latent = network.get_submodule("latent")
-    prune.ln_structured(latent, "weight", amount=GOES, n=2, dim=0)  # type: ignore[no-untyped-call]
+    prune.ln_structured(latent, "weight", amount=PRUNED, n=2, dim=0)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     steps = -(-train // BATCH)
     run: Callable[[Tensor], Tensor] = torch.compile(network) if compiled else network

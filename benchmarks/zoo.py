@@ -1,11 +1,11 @@
-"""How many of torchvision's networks can be slimmed exactly, and how quickly, beside torch-pruning 1.6.1?
+"""Counts which of torchvision's networks can be slimmed exactly, and how quickly, beside torch-pruning 1.6.1.
 
-    pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is no dependency of this project
+    pip install --no-deps --target /some/folder torch-pruning==1.6.1    # the peer is not a dependency of this project
     python benchmarks/zoo.py --peer /some/folder --onnx
 
 Every network has random weights, biases and statistics. Half of the nodes of every coupled width are set to zero on
-both sides, the classifier's outputs stay, and the network is slimmed. It passes if it runs, its outputs keep their
-shape, at least 30 % of its parameters are gone, and it computes what the masked network does (1e-5 of its scale). The
+both sides, the classifier's outputs are kept, and the network is slimmed. It passes if it runs, its outputs keep their
+shape, at least 30 % of its parameters are cut, and it computes what the masked network does (1e-5 of its scale). The
 peer prunes the same networks by magnitude, half of everything but the layers that have the classes as outputs; it
 passes if it runs, with the same shape and saving. The analysis is `couplings` here, and building the dependency graph
 with all its groups there, both on one picture of 224 x 224 in one thread, after a first analysis of a tiny network and
@@ -13,9 +13,9 @@ without garbage collection. Seconds are of processor time.
 
 Detection networks are tried as a whole, and then their backbone, which is a network of its own, alone.
 
-Each network has a process, 120 seconds and 16 GB of its own. What has been measured is kept in --cache and not measured
-again; `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
-after each run from all that is in the cache.
+Each network has a process, 120 seconds and 16 GB of its own. Measurements are kept in --cache and not repeated;
+`--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
+after each run, from the whole cache.
 """
 
 import gc
@@ -85,7 +85,7 @@ def count(model: nn.Module) -> int:
 
 
 def timed(analyse: Callable[[nn.Module, Tensor], Any], model: nn.Module, example: Tensor) -> tuple[Any, float]:
-    """What the analysis of `model` gives, and its seconds."""
+    """The result of the analysis of `model`, and its seconds."""
     analyse(tiny(), example)
     gc.collect()
     gc.disable()
@@ -118,7 +118,7 @@ def ours(name: str) -> Row:
 
 
 def backbone(name: str) -> Row:
-    """Of a detection network, the part that makes features of a batch of pictures."""
+    """The part of a detection network that computes features of a batch of pictures."""
     model = build(name)
     return {"whole": count(model)} | slimmed(model.get_submodule("backbone"), picture(name))
 
@@ -178,7 +178,7 @@ def tiny() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
 
 
-# What is measured of the networks of each kind.
+# The measurements of each kind of network.
 PARTS: dict[str, Callable[[str], Row]] = {"ours": ours, "peer": peer, "onnx": onnx, "backbone": backbone}
 KINDS = {
     "classification": ("ours", "peer", "onnx"),
@@ -192,7 +192,7 @@ def short(error: Exception) -> str:
 
 
 def measure(part: str, name: str, cache: Path) -> Row:
-    """What the cache has, or a process of its own finds."""
+    """The measurement in the cache, or that of a new process."""
     file = cache / part / f"{name}.json"
     if file.exists():
         return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -237,7 +237,7 @@ def one(part: str, name: str, pipe: Connection) -> None:
 
 
 def page(results: dict[str, dict[str, Row]]) -> str:
-    """Markdown: how many pass, and a table for each kind of network. What has not been measured yet is left out."""
+    """Markdown: how many pass, and a table for each kind of network. Unmeasured networks are left out."""
     kinds = {
         kind: {name: parts for name, parts in results.items() if parts["kind"] == {"is": kind} and "ours" in parts}
         for kind in KINDS
@@ -313,8 +313,8 @@ def detection(rows: dict[str, dict[str, Row]]) -> list[str]:
     reasons = {parts["ours"].get("error", "").partition(": ")[2] for parts in rows.values()} - {""}
     lines = [f"As a whole: {reason}." for reason in sorted(reasons)]
     lines += [
-        "What of a picture goes on to the next part, such as which boxes are left, depends on its values, and no trace",
-        "without them can say. The backbone is a network from pictures to features, whose outputs stay, and can be",
+        "Which parts of a picture reach the next part, such as the boxes that are left, depends on its values, which a",
+        "trace does not have. The backbone is a network from pictures to features, whose outputs are kept, and can be",
         "slimmed by itself: `model.backbone = compress.slim(model.backbone, pictures)`.",
         "",
         "| network | parameters | of its backbone | of those gone | analysis |",

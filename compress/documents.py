@@ -1,4 +1,4 @@
-"""What train, export, bench, plan and inspect give as JSON, between whoever finds it out and whoever shows it."""
+"""The JSON documents of train, export, bench, plan and inspect, as types."""
 
 from typing import Literal, NotRequired, TypedDict
 
@@ -51,7 +51,7 @@ class KeptWidth(TypedDict):
 
 
 class MatchedTarget(TypedDict):
-    """What a stage prunes of one parameter, or of layers that are coupled; `earlier` of it earlier stages have."""
+    """What a stage prunes of one parameter or of coupled layers; earlier stages have pruned `earlier` of it."""
 
     name: str
     of: int
@@ -160,7 +160,7 @@ class FileRecipe(TypedDict):
 
 
 class LookedInto(TypedDict, total=False):
-    """What cannot be known of every file; `note` is why nodes and macs are not, where there should be some."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some."""
 
     nodes: FileNodes
     macs: int

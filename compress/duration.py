@@ -17,7 +17,7 @@ class Duration:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Read "3 epochs"; raises ValueError where there is no unit, nothing to wait for, or a part of a step."""
+        """Read "3 epochs"; raises ValueError for a missing unit, an amount of 0, or a fraction of a step."""
         if isinstance(value, cls):
             return value
         match = re.fullmatch(cls.PATTERN, value) if isinstance(value, str) else None

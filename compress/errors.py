@@ -14,7 +14,7 @@
         │   └── DivergedError       ... during training: the model holds its last good weights again
         ├── ProofError              two models that must compute the same do not
         ├── NothingPrunedError      a run that would leave the network as large as it was
-        ├── NothingFoundError       a search in which nothing that was tried keeps to the bounds
+        ├── NothingFoundError       a search in which no trial meets the bounds
         ├── LostProcessError        another process of the same training has ended
         └── SweepError              some cells of a sweep failed; the others are kept
             └── LostWorkerError     ... since the process that computed one has died
@@ -102,4 +102,4 @@ class LostWorkerError(SweepError):
 class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
-        self.exit_code = 128 + signal  # as shells have it
+        self.exit_code = 128 + signal  # as shells report it

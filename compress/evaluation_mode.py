@@ -1,4 +1,4 @@
-"""The one way in which this package looks at a network: every module in evaluation mode, and back again."""
+"""`evaluation_mode`: every module of a network in evaluation mode, and back again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

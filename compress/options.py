@@ -1,8 +1,8 @@
-"""Options, described once: checks, documentation and the schema of recipes come from there.
+"""Options of dataclasses, described once for checks, documentation and the schema of recipes.
 
 @dataclass(frozen=True)
 class Taylor:
-    samples: int | Literal["all"] = option("score on the first so many samples", 5000, ge=1)
+    samples: int | Literal["all"] = option("number of samples to score on", 5000, ge=1)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -22,7 +22,7 @@ _LARGEST = 2**64
 """Whole numbers beyond it fit nowhere."""
 
 Rule = Callable[[Any, Mapping[str, Any]], str | None]
-"""(value, the options before it) -> a complaint, or None."""
+"""(value, the options before it) -> an error text, or None."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Option:
 
     doc: its meaning, in words.
     ge, gt, le, lt: bounds of a number.
-    rule: what is wrong with a value beside the options before it, if anything.
-    fill: what a value of None stands for in recipes, beside the options before it.
-    recipe: the key that recipes have for it, if it is another one.
+    rule: checks a value together with the options before it.
+    fill: the meaning of None in recipes, from the options before it.
+    recipe: its key in recipes, if that differs.
     duration: in recipes it is a length of training such as "3 epochs", and here it is in optimizer steps.
     """
 
@@ -71,7 +71,7 @@ def check_options(owner: Any) -> None:
     """Compare every option of a dataclass's object with its description; for its `__post_init__`.
 
     Raises:
-        InputError: a value of another type, out of its bounds, or against its rule, or a word that there is not.
+        InputError: a value of another type, out of its bounds, or against its rule, or an unknown word.
     """
     before: dict[str, Any] = {}
     for name, (description, hint, _) in options_of(type(owner)).items():
@@ -121,7 +121,7 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """How a message that `word` is unknown ends: with the option that is spelled most like it, if one is."""
+    """The end of a message that `word` is unknown: the option with the most similar spelling, if there is one."""
     close = difflib.get_close_matches(word, list(options), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -1,8 +1,8 @@
-"""The only place that says "the same": of a changed network, and of a file that was made of one.
+"""The proof that a changed network, or a file made of one, computes the same.
 
 Two outputs are the same where they differ by no more than a tolerance times the scale of the output, its largest
 magnitude over the batch: 1e-5 allows a difference of 1e-5 where the outputs reach 1, and of 1e-7 where they reach 0.01.
-What is not finite is never proven.
+Outputs that are not finite are never the same.
 """
 
 import math
@@ -18,7 +18,7 @@ from compress.errors import InputError, ProofError
 from compress.evaluation_mode import evaluation_mode
 
 FILE_BATCHES = (1, 7)
-"""Neither is the batch size that networks are traced with, so that one which became a constant of the file shows."""
+"""Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
 
 _OWN_FORWARD = "the network's own forward"
 
@@ -73,7 +73,7 @@ def prove_file(
 
 
 def random_inputs(example: Tensor, sizes: Iterable[int]) -> Iterator[Tensor]:
-    """For each of `sizes` a batch of so many rows like those of `example` [N, ...], always the same ones.
+    """For each of `sizes` a batch of that many rows like those of `example` [N, ...], always the same ones.
 
     Floating-point numbers come from the normal distribution. Others are drawn from the example's own: any others might
     be out of range, as the numbers of classes or tokens.
@@ -97,7 +97,7 @@ def max_difference(a: Tensor, b: Tensor) -> float:
 
 
 class _DiffersError(Exception):
-    """how: in a verb, what the candidate does instead."""
+    """how: a verb for what the candidate does instead."""
 
     def __init__(self, how: str, detail: str) -> None:
         super().__init__(detail)
@@ -143,7 +143,7 @@ def _numbers(tensor: Tensor) -> Tensor:
 
 
 def _scale(output: Tensor) -> float:
-    """Largest magnitude; 1 where that is no scale: all zeros, or not finite."""
+    """Largest magnitude; 1 where that is not a scale: all zeros, or not finite."""
     largest = float(_numbers(output).abs().max()) if output.numel() else 0.0
     return largest if 0 < largest < math.inf else 1.0
 

@@ -1,4 +1,4 @@
-"""What results.json of `compress apply` holds, between the run that writes it and whoever reads it.
+"""The contents of results.json of `compress apply`, as types.
 
 docs/results.schema.json is generated from here (python docs/reference.py).
 """
@@ -155,7 +155,7 @@ class StageFigures(TypedDict):
     curve: NotRequired[
         Annotated[
             CurvePoints,
-            "The retraining in at most 400 points, each of a span of so many steps (the last may have fewer); absent "
+            "The retraining in at most 400 points, each of a span of equal length (the last may be shorter); absent "
             "where there is none.",
         ]
     ]
@@ -163,7 +163,7 @@ class StageFigures(TypedDict):
         Annotated[
             list[Histogram],
             Limits(minItems=1),
-            "Of the 24 largest groups that were ranked together, when first all that is pruned was chosen; absent "
+            "Of the 24 largest groups that were ranked together, after the first complete selection; absent "
             "where the criterion measures nothing (random, principal_axes).",
         ]
     ]
@@ -262,14 +262,14 @@ class Confusion(TypedDict):
 
 
 class Pictures(TypedDict):
-    """What the networks make of test images, where that can be shown."""
+    """The networks' outputs for test images, where these can be shown."""
 
     images: NotRequired[
         Annotated[
             list[ImageResult],
             Limits(minItems=1),
             "A few test images, spread over the test set, and what the networks make of them, for the task "
-            "reconstruct; absent where targets are no images in [0, 1].",
+            "reconstruct; absent where targets are not images in [0, 1].",
         ]
     ]
     confusion: NotRequired[
@@ -320,7 +320,7 @@ class EvaluatedData(TypedDict):
 
 
 class Outcome(TypedDict):
-    """What a run has come to before its files are written."""
+    """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]
     evaluated: NotRequired[
@@ -352,5 +352,5 @@ def checked(document: object, file: Path) -> Results:
         InputError: a key is missing, or a value is not what it should be.
     """
     if (mistake := first_mistake(document, Results)) is not None:
-        raise InputError(f"{file} is damaged: {mistake}; let `compress apply` write it anew")
+        raise InputError(f"{file} is damaged: {mistake}; run `compress apply` again")
     return cast(Results, document)

@@ -1,4 +1,4 @@
-"""What results.json of the sweeps holds: compare, sensitivity, search; and the results of their cells."""
+"""The contents of results.json of compare, sensitivity and search, and of their cells, as types."""
 
 from typing import Literal, NotRequired, TypedDict, final
 
@@ -25,7 +25,7 @@ class SweepData(TypedDict):
 
 
 class SweepOrigin(TypedDict):
-    """What all sweeps say of what was run on what; held_out: the share of the training images that choices use."""
+    """What a sweep ran on, and with what; held_out: the share of the training images that choices use."""
 
     schema: Literal[1]
     recipe: SweptRecipe
@@ -47,7 +47,7 @@ class Cached(TypedDict, total=False):
 
 
 class ComparedCell(Cached):
-    """The dense network's metric, or what pruning came to, or how training diverged."""
+    """The dense network's metric, or the result of pruning, or how training diverged."""
 
     dense: NotRequired[Metric]
     diverged: NotRequired[str]
@@ -104,7 +104,7 @@ class ComparedLevel(TypedDict):
 
 
 class ComparedGrid(TypedDict):
-    """What a comparison runs over."""
+    """The grid of a comparison."""
 
     stage: int
     pruned: TargetKind
@@ -221,7 +221,7 @@ class TrialStage(TypedDict):
 
 
 class TrialNetwork(Size, Cached):
-    """The slim network that a trial came to."""
+    """The slim network of a trial."""
 
     metric: Metric
     stages: list[TrialStage]
@@ -229,7 +229,7 @@ class TrialNetwork(Size, Cached):
 
 
 class TrialFailure(Cached):
-    """Why there is no such network: training diverged, or a level cannot be reached."""
+    """Why a trial has no network: training diverged, or a level cannot be reached."""
 
     failed: str
 
@@ -283,7 +283,7 @@ class SearchBound(TypedDict):
 
 
 class SizeTried(TypedDict):
-    """A size of a single layer of nodes, and the loss that it came to."""
+    """A size of a single layer of nodes, and its loss."""
 
     left: int
     trial: int

@@ -1,4 +1,4 @@
-"""What a network is trained for: the loss of a task."""
+"""The tasks that networks are trained for, with their losses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

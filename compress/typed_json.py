@@ -1,7 +1,7 @@
-"""JSON documents that TypedDicts describe: the JSON schema of such a type, and a document held against it.
+"""The JSON schema of a TypedDict, and the check of a document against it.
 
-What Python's types cannot say stands behind them in `Annotated`: text is a description, `Limits` are keywords of JSON
-schema. What they cannot say of a TypedDict as a whole is said by `also`.
+`Annotated` adds what Python's types cannot say: text is a description, `Limits` are keywords of JSON schema. `also`
+adds keywords to a TypedDict as a whole.
 """
 
 import sys
@@ -16,7 +16,7 @@ _SIMPLE: dict[object, str] = {bool: "boolean", int: "integer", float: "number", 
 _KEYWORDS = "__json_schema__"
 
 LONGEST = 200
-"""Characters of a mistake that are told: a wrong value may be of any size."""
+"""Characters of a mistake that are shown: a wrong value may be of any size."""
 
 
 class Limits:
@@ -81,7 +81,7 @@ def _any_of(forms: Sequence[Schema]) -> Schema:
 
 
 def _annotated(found: Schema, notes: Iterable[str | Limits]) -> Schema:
-    """What stands outermost says what something is for, and so is the description."""
+    """The outermost text says what a value is for, and so is the description."""
     for note in notes:
         found = {**found, "description": note} if isinstance(note, str) else {**found, **note.keywords}
     return found
@@ -114,9 +114,9 @@ def _validator(described: type) -> Any:
 
 
 def first_mistake(document: object, described: type) -> str | None:
-    """Where the document is not as the TypedDict has it, and why: "stages.0.steps: ..."; None where it is.
+    """Where the document does not fit the TypedDict, and why: "stages.0.steps: ..."; None where it fits.
 
-    Keys that the type does not have are none: they may be of a later version.
+    Unknown keys are allowed: they may be of a later version.
     """
     for error in _validator(described).iter_errors(document):
         if error.validator == "additionalProperties" and error.validator_value is False:

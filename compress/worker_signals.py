@@ -1,7 +1,7 @@
-"""Worker processes that leave signals to the process that has started them.
+"""Worker processes that ignore signals, except from the process that started them.
 
 Ctrl-C in a terminal, a batch system and systemd signal all processes of a job at once. A run ends its step first, which
-takes its workers: a worker ends when its own process tells it to, or has ended itself, and for nobody else.
+takes its workers: a worker ends only when its own process tells it to, or has ended itself.
 """
 
 import os
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 SECONDS = 1.0
 """Between two looks at whether the process that has started this one is still there."""
 
-_KNOWN = hasattr(signal, "sigtimedwait")  # as on Linux; only it says who has sent a signal
+_KNOWN = hasattr(signal, "sigtimedwait")  # as on Linux; only it names the sender of a signal
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """No signal reaches the processes that are started in the block before they `obey`; this one hears of it after."""
+    """Processes started in the block get no signal before they `obey`; this process gets its own after the block."""
     if not _KNOWN:
         yield
         return
@@ -38,8 +38,8 @@ def obey(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    told = False
-    while not told and os.getppid() == parent:
+    asked = False
+    while not asked and os.getppid() == parent:
         found = signal.sigtimedwait((signal.SIGTERM,), SECONDS)
-        told = found is not None and found.si_pid == parent
+        asked = found is not None and found.si_pid == parent
     os._exit(0)  # with any other code torch takes it for a crash

@@ -36,7 +36,7 @@ CONFIG = ViTConfig(
 
 
 class Logits(nn.Module):
-    """One tensor in, one tensor out, as slim and export want it."""
+    """One tensor in, one tensor out, as slim and export require."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a person who gets the files has to know, written from results.json alone."""
+"""Writes MODEL_CARD.md, for a person who gets the files, from results.json alone."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +50,7 @@ network = compress.load("slim.safetensors", model=build)
 
 
 def model_card(results: Results) -> str:
-    """The card as Markdown. What was not measured is left out, never shown as 0.
+    """The card as Markdown. Figures that were not measured are left out, never shown as 0.
 
     Args:
         results: the content of results.json.
@@ -138,6 +138,6 @@ def _listed(items: Iterable[str]) -> str:
 
 
 def _plain(name: object) -> str:
-    """Text that Markdown shows as it is, in one line: names come from recipes and files of anybody's."""
+    """Text that Markdown shows as it is, in one line: names are from untrusted recipes and files."""
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(str(name).split()))
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", line)

@@ -1,4 +1,4 @@
-"""What a file holds: layers and tensors with shape, type and zeros, multiply-adds, nodes, and the text noted in it."""
+"""`inspect`: a file's layers and tensors with shape, type and zeros, multiply-adds, nodes, and its metadata."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from compress.errors import InputError, UnsupportedModelError
 from compress.export.onnx_reading import onnx_size, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
-from compress.files.checkpoint import Weights, read_weights
+from compress.files.checkpoint import WeightsFile, read_weights
 from compress.files.foreign import confined, reason
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
@@ -30,13 +30,13 @@ Network = tuple[nn.Module, Tensor]
 """A network in evaluation mode, and an input [N, ...] for it."""
 
 
-def _unknown(weights: Weights) -> None:
+def _unknown(weights: WeightsFile) -> None:
     return None
 
 
 def inspect(
     path: str | os.PathLike[str],
-    network_of: Callable[[Weights], Callable[[], Network | None] | None] = _unknown,
+    network_of: Callable[[WeightsFile], Callable[[], Network | None] | None] = _unknown,
     *,
     trusted: bool = False,
 ) -> FileContents:
@@ -49,15 +49,15 @@ def inspect(
             read and its nodes and multiply-adds are not.
 
     Returns:
-        What cannot be known is absent. Masks of a model that is being pruned count as folded; multiply-adds are those
-        for one sample, as `stats.measure` counts them.
+        Keys that cannot be known are absent. Masks of a model that is being pruned count as folded; multiply-adds are
+        those for one sample, as `stats.measure` counts them.
 
     Raises:
-        InputError: there is no such file, it is damaged, or of another kind.
+        InputError: the file does not exist, is damaged, or is of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} is {'a folder' if path.exists() else 'no file'}: name a file to look into")
+        raise InputError(f"{path} is {'a folder' if path.exists() else 'not a file'}: name a file to look into")
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
         known = _noted(network_of(weights), path)
@@ -84,7 +84,7 @@ _UNTRUSTED = (
 
 
 class Known(TypedDict):
-    """What a network tells beside its tensors, and the multiply-adds of its layers; JSON, for another process."""
+    """Facts about a network beside its tensors, and the multiply-adds of its layers; as JSON, for another process."""
 
     found: LookedInto
     per_layer: dict[str, int]
@@ -124,13 +124,13 @@ def _describe(name: str, tensor: Tensor) -> FileTensor:
 
 
 def _without_any(nonzero: Tensor, dim: int) -> int:
-    """How many slices along a dimension are nothing but zeros."""
+    """How many slices along a dimension are all zeros."""
     along = nonzero.movedim(dim, 0).flatten(1).any(1)
     return len(along) - int(along.count_nonzero())
 
 
 def _grouped(described: Iterable[FileTensor]) -> dict[str, list[FileTensor]]:
-    """Tensors of floating-point numbers by layer; a norm's statistics go with its scale."""
+    """Tensors of floating-point numbers by layer; a norm's statistics count with its scale."""
     floats = [tensor for tensor in described if "float" in tensor["dtype"]]
     layers = {layer_of(tensor["name"]) for tensor in floats}
     found: dict[str, list[FileTensor]] = {}
@@ -159,7 +159,7 @@ def _layer(name: str, tensors: list[FileTensor], per_layer: Mapping[str, int]) -
     return found
 
 
-# --- what a network does, beside what it holds ---
+# --- the network of a file ---
 
 
 def _noted(network: Callable[[], Network | None] | None, path: Path) -> Known:
@@ -185,7 +185,7 @@ def _look_into(network_of: Callable[[], Network | None]) -> Known:
         known = couplings(*network)
         found["nodes"] = _nodes(known, _cuttable(network[0], known, found))
         found["macs"] = stats.measure(*network).macs
-    except Exception as error:  # whatever a stranger's program raises, its tensors can be told
+    except Exception as error:  # whatever the program raises, its tensors can be described
         found["note"] = reason(error)
         return {"found": found, "per_layer": {}}
     macs = {name: count * math.prod(known.shapes[name]) for name, count in known.positions.items()}
@@ -226,7 +226,7 @@ def _per_layer(macs: Mapping[str, int]) -> dict[str, int]:
 
 
 def _runnable(program: torch.export.ExportedProgram) -> Network | None:
-    """None where it takes anything but one tensor."""
+    """The program as a network; None where it takes anything but one tensor."""
     match program.example_inputs:
         case ((Tensor() as example,), named) if example.ndim and not named:
             return runnable(program), example
@@ -236,11 +236,11 @@ def _runnable(program: torch.export.ExportedProgram) -> Network | None:
 # --- ONNX ---
 
 _SILENT = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention")
-"""Operators that multiply matrices in a way that is not counted here; integer matrix products are others."""
+"""Operators that multiply matrices and are not counted here; integer matrix products are others."""
 
 
 def _text(found: str | bytes) -> str:
-    """protobuf gives what is no UTF-8 as bytes."""
+    """Text, which protobuf gives as bytes where it is not UTF-8."""
     return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
 
 
@@ -253,13 +253,13 @@ def _onnx(path: Path) -> FileContents:
         total, known["per_layer"] = _onnx_macs(graph)
         if total is not None:
             known["found"]["macs"] = total
-    except Exception as error:  # a stranger's graph may be anything
+    except Exception as error:  # an untrusted graph may be anything
         known["found"]["note"] = f"its multiply-adds do not follow from its graph: {reason(error)}"
     return _found(path, described, metadata, known)
 
 
 def _initializers(graph: "onnx_ir.Model", path: Path) -> Iterator[tuple[str, Tensor]]:
-    """One after the other, so that the copies that torch may write to are never held together."""
+    """Tensors one after the other, so that the writable copies are never in memory together."""
     for name, value in graph.graph.initializers.items():
         if value.const_value is not None:
             try:

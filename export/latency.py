@@ -1,7 +1,7 @@
-"""How long does a run take in onnxruntime? Fair between models: the same conditions, taken in turns.
+"""Measures latency in onnxruntime, with the same conditions for all models, which run in turns.
 
 A machine does not keep its speed: its clock, its caches and its other users change within seconds. Models that are
-measured one after the other get different machines. Here every round runs every model, in an order drawn anew, and
+measured one after the other get different machines. Here every round runs every model, in a new random order, and
 models are compared within a round.
 """
 
@@ -111,11 +111,11 @@ def measure(
         files: path of each model by its name; the first dimension of every input is the batch.
         threads: of onnxruntime, inside an operation; operations run one after the other.
         rounds: each runs every model at least once. Fast models run several times in a round.
-        seconds: what all of it is to take, roughly. Where `rounds` rounds take longer there are fewer, but at least 5.
+        seconds: the rough total. Where `rounds` rounds take longer there are fewer, but at least 5.
         seed: of the random inputs and of the order.
 
     Raises:
-        InputError: a file is missing, is no ONNX model, or cannot take such a batch; no files; numbers below 1.
+        InputError: a file is missing, is not an ONNX model, or cannot take such a batch; no files; numbers below 1.
     """
     if not isinstance(files, Mapping) or not files:
         raise InputError(f"files: found {shown(files)}; expected a dict of models' names and paths, with one at least")
@@ -131,7 +131,7 @@ def measure(
         check("files, a name", name, str)
         require_path("files", file)
         require_file(file)
-        let_go(read_onnx(file))  # what onnxruntime itself opens of other files differs from version to version
+        let_go(read_onnx(file))  # which other files onnxruntime itself opens depends on its version
     sessions = {name: open_session(path, threads) for name, path in files.items()}
     rng = np.random.default_rng(seed)
     milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
@@ -151,7 +151,7 @@ def bench(
     threads: int = 1,
     seconds: float = 1.0,
 ) -> Timed:
-    """`measure` files of anybody in a child process of bounded time and memory, as `Timings.document` has it.
+    """`measure` untrusted files in a child process of bounded time and memory; the result of `Timings.document`.
 
     Raises:
         InputError: as `measure`, or a model takes too much for its size.
@@ -174,7 +174,7 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
     """An onnxruntime.InferenceSession on the CPU, whose threads sleep while they have nothing to do.
 
     Raises:
-        InputError: there is no such file, or onnxruntime cannot run it.
+        InputError: the file does not exist, or onnxruntime cannot run it.
     """
     import onnxruntime
 
@@ -182,19 +182,19 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # what matters is raised; its log has names from the file, with escape sequences
+    options.log_severity_level = 4  # errors are raised anyway; its log has names from the file, with escape sequences
     # A thread that spins between two runs takes a core from whichever model is timed next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        raise InputError(f"{path} is no ONNX model that onnxruntime can run: {reason(error)}") from error
+        raise InputError(f"{path} is not an ONNX model that onnxruntime can run: {reason(error)}") from error
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Raises InputError where there is none."""
+    """Raises InputError unless it is a file."""
     if not Path(path).is_file():
-        raise InputError(f"{path} is no file: name an ONNX model")
+        raise InputError(f"{path} is not a file: name an ONNX model")
 
 
 def _feed(session: Any, batch: int, path: object, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 _SMALL = 1 << 16
-"""Bytes of a tensor that is no weight of the network, such as the sizes of a view."""
+"""Bytes of a tensor that is not a weight of the network, such as the sizes of a view."""
 
 
 def onnx(
@@ -75,7 +75,7 @@ def with_weights(
         source: an ONNX file that `onnx` has written, of the same network with other weights or widths.
 
     Raises:
-        InputError: `source` is no ONNX file; else as `onnx`.
+        InputError: `source` is not an ONNX file; else as `onnx`.
     """
     require_arguments(model, path, example, tolerance)
     require_metadata(metadata)

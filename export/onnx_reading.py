@@ -1,4 +1,4 @@
-"""An ONNX model from anybody: read only if all of its data lies in the file itself, or beside it."""
+"""Reads untrusted ONNX models, if all of their data lies in the file itself, or beside it."""
 
 import os
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     import onnx_ir
 
 _MOST_NODES = 100_000
-"""Of a model whose functions are written out wherever they are called, as onnx and onnxruntime do."""
+"""The most nodes of a model with its functions inlined, as in onnx and onnxruntime."""
 
 
 def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
-    """The model; tensors that lie in other files stay there until they are used.
+    """The model; tensors in other files are not read until they are used.
 
     Raises:
-        InputError: it is no ONNX model, or data of it lies outside of its folder, or in no ordinary file, or ends
-            after its file, or its functions stand for too many nodes.
+        InputError: it is not an ONNX model, or its data lies outside of its folder, in a file that is not ordinary, or
+            beyond the end of its file, or its functions stand for too many nodes.
     """
     import onnx_ir
 
@@ -38,7 +38,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
 
 
 def onnx_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of the model, with the files that its data lie in, told by a child process of bounded time and memory.
+    """Bytes of the model and its data files, measured in a child process of bounded time and memory.
 
     Raises:
         InputError: as `read_onnx`.
@@ -57,17 +57,17 @@ def onnx_size(path: str | os.PathLike[str]) -> int:
 
 
 def let_go(model: "onnx_ir.Model") -> None:
-    """Take the weights out of a model that is done with.
+    """Take the weights out of a model that is no longer used.
 
-    A graph refers to itself, so that it would hold them until somebody looks for such garbage; and torch's converter
-    holds on to the graphs that it has made.
+    A graph refers to itself, so that it would keep them until the garbage collector runs; and torch's converter keeps
+    the graphs that it has made.
     """
     for value in model.graph.initializers.values():
         value.const_value = None
 
 
 def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
-    """Refuse functions that call each other until a small file stands for millions of nodes, or for ever."""
+    """Refuse functions whose calls make millions of nodes, or never end, in a small file."""
     functions = {key: list(function.all_nodes()) for key, function in model.functions.items()}
     total: dict[Any, int] = {}
     order = TopologicalSorter(
@@ -83,7 +83,7 @@ def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
 
 
 def _require_own(model: "onnx_ir.Model", file: Path, path: str | os.PathLike[str]) -> None:
-    """Refuse tensors that share the same data outside until they are far larger than it."""
+    """Refuse tensors that share external data and claim far more than it has."""
     claimed, size = sum(tensor.nbytes for tensor in _external(model)), _bytes_of(model, file)
     if claimed > TIMES * size:
         raise InputError(f"{path} has {size:,} bytes with its data, and its tensors claim {claimed:,}")
@@ -116,7 +116,7 @@ def _require_beside(tensor: "onnx_ir.ExternalTensor", folder: Path, path: str | 
     if Path(tensor.location).is_absolute() or not place.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{name}, outside of the model's folder, which is not read; put the data beside the model")
     if not place.is_file():
-        raise InputError(f"{name}, which is no file; put the data beside the model")
+        raise InputError(f"{name}, which is not a file; put the data beside the model")
     end = (tensor.offset or 0) + (tensor.nbytes if tensor.length is None else tensor.length)
     if (tensor.offset or 0) < 0 or end > place.stat().st_size or end < (tensor.offset or 0):
         raise InputError(f"{name}, which ends before it: {end:,} of {place.stat().st_size:,} bytes; get it whole")

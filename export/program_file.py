@@ -1,7 +1,7 @@
 """`.pt2`: the traced program with its weights, which runs with torch alone, without the model's source code.
 
-Reading one is for files of people that you trust: `torch.export.load` unpickles what is no plain tensor, and evaluates
-the file's expressions for sizes.
+Reading one is for files of people that you trust: `torch.export.load` unpickles everything but plain tensors, and
+evaluates the file's expressions for sizes.
 """
 
 import io
@@ -59,10 +59,10 @@ def pt2(
 
 
 def require_arguments(model: object, path: object, example: object, tolerance: object, program: object = None) -> None:
-    """Refuse what cannot become a file.
+    """Refuse a model that cannot become a file.
 
     Raises:
-        InputError: see `require_plain`; or an argument is something else than it must be.
+        InputError: see `require_plain`; or an argument has a wrong type.
     """
     require_network(model)
     require_path("path", path)
@@ -100,18 +100,18 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     if len(outputs) != 1:
         raise UnsupportedModelError(f"{type(model).__name__} has {len(outputs)} outputs; one tensor is supported")
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # the paths of this machine are nobody's business
+        node.meta.pop("stack_trace", None)  # it has paths of this machine
     return program
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
-    """What `torch.export.load` makes of the file, which may run code that is in it.
+    """The program in the file, by `torch.export.load`, which may run code that is in it.
 
     Raises:
-        CheckpointError: it is no file, or no program.
+        CheckpointError: it is not a file, or not a program.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(f"{path} is no file: name a program, as torch.export.save writes it")
+        raise CheckpointError(f"{path} is not a file: name a program, as torch.export.save writes it")
     try:
         with quiet():
             return torch.export.load(path)
@@ -126,7 +126,7 @@ def read_program(path: str | os.PathLike[str]) -> nn.Module:
     dropout nor the statistics of a batch.
 
     Raises:
-        CheckpointError: it is no file, or no program.
+        CheckpointError: it is not a file, or not a program.
         UnsupportedModelError: it was exported in training mode, for one size of the batch, or has several inputs or
             outputs.
     """
@@ -136,18 +136,18 @@ def read_program(path: str | os.PathLike[str]) -> nn.Module:
     module = runnable(program)
     graph = module.graph
     for node in reversed(graph.nodes):
-        # What checks sizes would check those of the network before it was slimmed.
+        # Checks of sizes would hold for the network before it was slimmed only.
         if not node.users and (node.op == "call_module" or str(node.target) in _CHECKS):
             graph.erase_node(node)
     graph.eliminate_dead_code()
-    # Anew, since the module of a program refuses train() and eval().
+    # A new module, since that of a program refuses train() and eval().
     return fx.GraphModule(module, graph, class_name="Program").eval()
 
 
 def runnable(program: ExportedProgram) -> fx.GraphModule:
-    """The program as a network that also runs on fake tensors and with attention as the products that it is.
+    """The program as a network that also runs on fake tensors, with attention as matrix products.
 
-    torch 2.9 exports views of what attention gives that fit the memory of its fused operator alone; reshapes fit any.
+    torch 2.9 exports views of attention's result that fit the memory of its fused operator alone; reshapes fit any.
     """
     module: fx.GraphModule = program.module()
     for node in module.graph.nodes:
@@ -184,7 +184,7 @@ def _require_usable(program: ExportedProgram, path: str | os.PathLike[str]) -> N
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence torch's exporters, which warn, log and print half-made graphs; what matters they raise."""
+    """Silence torch's exporters, which warn, log and print half-made graphs; they raise errors anyway."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""The weights in a `.pt2` archive, read as data.
+"""Reads the weights in a `.pt2` archive as data.
 
 `torch.export.load` runs what a file says: it unpickles the sample inputs, whatever is marked as pickled and opaque
 constants, hands expressions of sizes to sympy, which evaluates them as Python, and loads compiled libraries. So nothing
@@ -41,9 +41,9 @@ def program_weights(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers of the program by name; nothing in the file is executed or unpickled.
 
     Raises:
-        CheckpointError: it is no such archive, is damaged, has its weights pickled, or unpacks to more than it is.
+        CheckpointError: it is not such an archive, is damaged, has its weights pickled, or unpacks to more than it is.
     """
-    require_stored(path, f"{path} cannot be read as an exported program: it is no .pt2 archive; {_RESAVE}")
+    require_stored(path, f"{path} cannot be read as an exported program: it is not a .pt2 archive; {_RESAVE}")
     unreadable = f"{path} cannot be read as an exported program"  # whatever damaged JSON, sizes and entries lead to
     with reading(CheckpointError, unreadable), zipfile.ZipFile(path) as archive:
         found = _weights(archive, path)
@@ -56,7 +56,7 @@ def _weights(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:
     root = names[0].partition("/")[0] if names else ""
     listing = f"{root}/data/weights/{_MODEL}_weights_config.json"
     if f"{root}/archive_format" not in names or archive.read(f"{root}/archive_format") != b"pt2":
-        raise CheckpointError(f"{path} cannot be read as an exported program: it is no .pt2 archive; {_RESAVE}")
+        raise CheckpointError(f"{path} cannot be read as an exported program: it is not a .pt2 archive; {_RESAVE}")
     if listing not in names:
         raise CheckpointError(
             f"{path} holds no program called {_MODEL!r} with its weights as plain data, as torch 2.9 and later write "
@@ -74,16 +74,16 @@ def _weights(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:
 def _tensor(
     archive: zipfile.ZipFile, root: str, name: str, entry: dict[str, Any], path: Path, read: dict[str, bytearray]
 ) -> Tensor:
-    told = entry["tensor_meta"]
-    if entry["use_pickle"] is not False or told is None:
+    meta = entry["tensor_meta"]
+    if entry["use_pickle"] is not False or meta is None:
         raise CheckpointError(f"{path} has {name!r} as a pickle, which could run any code and is not loaded; {_RESAVE}")
-    if told["layout"] != _STRIDED or told["dtype"] not in _TYPES:
-        raise CheckpointError(f"{path} has {name!r} as no plain array of numbers that is known here; {_RESAVE}")
+    if meta["layout"] != _STRIDED or meta["dtype"] not in _TYPES:
+        raise CheckpointError(f"{path} has {name!r} in a form that is not a plain array; {_RESAVE}")
     place = f"{root}/data/weights/{str(entry['path_name'])[:1000]}"
     if place not in read:
         read[place] = bytearray(archive.read(place))
     content = read[place]
-    size, stride = ([int(number["as_int"]) for number in told[key]] for key in ("sizes", "strides"))
-    dtype = _TYPES[told["dtype"]]
+    size, stride = ([int(number["as_int"]) for number in meta[key]] for key in ("sizes", "strides"))
+    dtype = _TYPES[meta["dtype"]]
     flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-    return flat.as_strided(size, stride, int(told["storage_offset"]["as_int"]))  # refuses to leave the memory of `flat`
+    return flat.as_strided(size, stride, int(meta["storage_offset"]["as_int"]))  # refuses to leave the memory of `flat`

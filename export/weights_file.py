@@ -1,4 +1,4 @@
-"""`.safetensors`: the weights by name, and in the metadata what `compress.load` needs to rebuild a slim network."""
+"""Writes `.safetensors`: the weights by name, and the metadata from which `compress.load` rebuilds a slim network."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Map
 
     Args:
         model: a network without pruning hooks; the edits of `compress.slim` go into the metadata.
-        metadata: more text by key. The key `shape_edits` is taken.
+        metadata: more text by key. The key `shape_edits` is reserved.
 
     Raises:
         InputError: the model still has pruning hooks.

@@ -70,7 +70,7 @@ def test_the_first_wrong_key_is_named(real: dict[str, Any], way: str, value: obj
     with pytest.raises(InputError) as error:
         checked(real, Path("out/results.json"))
     assert str(error.value).startswith(f"out/results.json is damaged: {way}: ")
-    assert str(error.value).endswith("; let `compress apply` write it anew")
+    assert str(error.value).endswith("; run `compress apply` again")
 
 
 def required(document: object, described: object, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

@@ -1,4 +1,4 @@
-"""Arrays from strangers' files, NumPy's .npz and MNIST's idx: what they claim is checked before any memory is taken."""
+"""Arrays from untrusted files, NumPy's .npz and MNIST's idx: their claims are checked before any memory is taken."""
 
 import math
 import os
@@ -14,10 +14,10 @@ from compress.data.reading import opened
 from compress.errors import DataError
 
 LARGEST_BYTES = 8 << 30
-"""More than these are not held in memory."""
+"""The most that is held in memory."""
 
 SMALL_BYTES = 64 << 20
-"""An archive of any size may unpack to these."""
+"""An archive of any size may unpack to this much."""
 
 LARGEST_FACTOR = 20
 """How many times as large as its file an archive beyond `SMALL_BYTES` may be when it is unpacked."""
@@ -34,7 +34,7 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """The arrays `images` and `labels` of an .npz file; without pickle, and without another array that it may hold.
 
     Raises:
-        DataError: it is no such archive, damaged, or unpacks to far more than its size.
+        DataError: it is not such an archive, is damaged, or unpacks to far more than its size.
     """
     with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
         images, labels = (_member(archive, name, path) for name in ("images", "labels"))
@@ -44,19 +44,19 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         most = min(LARGEST_BYTES, max(SMALL_BYTES, LARGEST_FACTOR * stored))
         if size > most:
             raise DataError(
-                f"{path} has {stored:,} bytes and unpacks to {size:,}, the most is {most:,}; save it uncompressed "
+                f"{path} has {stored:,} bytes and unpacks to {size:,}; the most is {most:,}. Save it uncompressed "
                 f"(np.savez) or, beyond {LARGEST_BYTES:,}, use {{factory: ...}}."
             )
         return _array(archive, images, path), _array(archive, labels, path)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
-    """The one entry of that name. Raises DataError where there is none, or several, or NumPy would not write it."""
+    """The one entry of that name. Raises DataError for none, several, or one that NumPy would not write."""
     found = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
     if len(found) > 1:
         raise DataError(f"{path} has the array {name} {len(found)} times; keep one of them.")
     if not found:
-        _tell_absent(archive, path)
+        _refuse_absent(archive, path)
     (member,) = found
     if member.flag_bits & ENCRYPTED:
         raise DataError(f"{path}: {name} is encrypted; save it without a password.")
@@ -68,7 +68,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
     return member
 
 
-def _tell_absent(archive: zipfile.ZipFile, path: Path) -> None:
+def _refuse_absent(archive: zipfile.ZipFile, path: Path) -> None:
     there = [name.removesuffix(".npy") for name in archive.namelist()]
     absent = " nor ".join(sorted({"images", "labels"}.difference(there)))
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
@@ -82,8 +82,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDA
         count = math.prod(shape)
         if stream.tell() + count * dtype.itemsize != member.file_size:
             raise DataError(
-                f"{path}: the header of {member.filename} claims {dtype} of shape {list(shape)}, and its "
-                f"{member.file_size:,} bytes are not that many; the file is damaged."
+                f"{path}: the header of {member.filename} claims {dtype} of shape {list(shape)}, which "
+                f"its {member.file_size:,} bytes do not fit; the file is damaged."
             )
         array = np.empty(count, dtype)
         content, filled = array.view(np.uint8), 0
@@ -117,7 +117,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """The uint8 array of an idx file (LeCun), unpacked: magic number, lengths as big-endian integers, bytes.
 
     Raises:
-        DataError: it is no such file, or not as long as its header says.
+        DataError: it is not such a file, or not as long as its header says.
     """
     with opened(path, "idx file", links=True) as file:
         magic, header = bytes((0, 0, 8, dimensions)), 4 + 4 * dimensions

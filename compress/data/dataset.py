@@ -1,6 +1,6 @@
 """Data sets as uint8 tensors in memory, and the batches that training and evaluation iterate over.
 
-`TrainingData` is what training needs of a data set: a `Dataset` in memory or a `StreamedDataset` of files
+`TrainingData` is the protocol of a data set: a `Dataset` in memory or a `StreamedDataset` of files
 (`compress.data.streaming`), both of which `compress.data.sources` makes, or a user's own `Loaders`
 (`compress.data.loaders`). An epoch of MNIST takes hundredths of a second in memory, and seconds through transforms and
 a DataLoader.
@@ -20,7 +20,7 @@ from compress.tasks import Task, wants_images
 
 
 class TrainingData(Protocol):
-    """What training and its results need of a data set; `Dataset`, `StreamedDataset` and `Loaders` are it."""
+    """The data set that training and its results need: a `Dataset`, `StreamedDataset` or `Loaders`."""
 
     @property
     def name(self) -> str: ...
@@ -31,7 +31,7 @@ class TrainingData(Protocol):
     @property
     def sha256(self) -> str | None: ...
     @property
-    def note(self) -> str | None: ...  # what a reader of the results should know about the data
+    def note(self) -> str | None: ...  # a note on the data for readers of the results
     def count(self, subset: Subset) -> int | None: ...  # samples
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 
@@ -65,7 +65,7 @@ class Dataset:
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
-        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what it says for an own task.
+        The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what an own task names.
         The whole subset moves to `device` here, once, and not batch by batch.
         """
         split = self._split(subset)
@@ -76,7 +76,7 @@ class Dataset:
     def held_out(self, share: float) -> "Dataset":
         """The training images alone, the last `share` of them (in (0, 1), at least one) as the test subset.
 
-        What a choice of settings may look at. Normalised like the whole, as the networks trained on that expect.
+        The choice of settings may use these. Normalised like the whole, as the networks trained on that expect.
         Raises DataError where nothing would be left to train on.
         """
         count = max(1, round(share * len(self.train.images)))

@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows where to download: its folders and checksums, and files read as a stranger's."""
+"""The data sets that torchvision can download, in its folders and with its checksums, read as untrusted files."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def idx_parts(source: Any, root: Path) -> list[Arrays]:
     """The training and the test part of MNIST or a subclass of it: four idx files, downloaded to `root` if need be.
 
     Raises:
-        DataError: they are neither there nor downloadable, some are missing, or one is damaged.
+        DataError: they are absent and cannot be downloaded, some are missing, or one is damaged.
     """
     folder = root / source.__name__ / "raw"
     archives = [folder / file for file, _ in source.resources]
@@ -41,7 +41,7 @@ def idx_parts(source: Any, root: Path) -> list[Arrays]:
 
 
 def cifar10_parts(root: Path) -> list[Arrays]:
-    """Both parts of CIFAR-10 from pickles whose checksums torchvision knows; others it does not load."""
+    """Both parts of CIFAR-10 from pickles whose checksums torchvision knows; it does not load others."""
     from torchvision.datasets import CIFAR10
 
     folder = root / CIFAR10.base_folder
@@ -80,7 +80,7 @@ def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]
 
 @contextmanager
 def _whole_or_absent(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove those of the files `paths` that came into being, and their folders, if the block does not end well."""
+    """Remove those of the files `paths` that the block made, and their folders, if it fails."""
     absent = [path for path in paths if not os.path.lexists(path)]
     folders = {folder for folder in (path.parent for path in absent) if not os.path.lexists(folder)}
     try:

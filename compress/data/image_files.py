@@ -1,7 +1,7 @@
-"""The one opener of image files: regular files in six formats, whose size is checked before anything is decoded.
+"""The reader of image files: regular files in six formats, whose size is checked before anything is decoded.
 
-The format is told by the first bytes, never by the name, and PIL gets to try the plugin of that format alone: over all
-of its plugins it would start Ghostscript for PostScript.
+The first bytes decide the format, never the name, and PIL tries the plugin of that format alone: with all of its
+plugins it would start Ghostscript for PostScript.
 """
 
 import math
@@ -31,7 +31,7 @@ FORMATS = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
-"""First bytes of what is read, beside WebP, and PIL's name of it."""
+"""First bytes of the formats that are read, beside WebP, and PIL's names of them."""
 
 OTHERS = {
     b"%!PS": "PostScript",
@@ -56,7 +56,7 @@ OTHERS = {
     b"\xff\x0a": "JPEG XL",
     **{f"P{number}".encode(): "PPM, PGM or PBM" for number in range(1, 8)},
 }
-"""First bytes of what people keep among images, and its name in the error."""
+"""First bytes of files that people keep among images, and their names in the error."""
 
 # PIL's modes that 8 bits of grey or of red, green and blue can hold; 16-bit and float images are not among them.
 PIL_MODES = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"), "RGB")
@@ -68,19 +68,19 @@ TIFF_COMPRESSIONS = {
 """Those whose cost grows with the pixels alone; others are formats within the format."""
 
 LARGEST_FILE = 512 << 20
-"""Bytes of an image file that is read."""
+"""The most bytes of an image file."""
 
 LARGEST_IMAGE = 256 << 20
-"""Decoded bytes of an image, whatever the size of its file."""
+"""The most decoded bytes of an image, whatever the size of its file."""
 
 SMALL_IMAGE = 16 << 20
-"""Decoded bytes that a file of any size may stand for: blank pages compress a thousandfold."""
+"""Decoded bytes that are allowed for a file of any size: blank pages compress a thousandfold."""
 
 LARGEST_FACTOR = 20
 """How many times as large as its file an image beyond `SMALL_IMAGE` may be when it is decoded."""
 
 MOST_SCANS = 100
-"""Of a JPEG, each of which costs a pass over all pixels; encoders write up to a dozen."""
+"""The most scans of a JPEG, each of which costs a pass over all pixels; encoders write up to a dozen."""
 
 Shape = tuple[int, ...]
 
@@ -96,11 +96,11 @@ def read_image(path: str, check: Callable[[Shape], None] = lambda shape: None) -
     """
     with opened(path, "image") as file:
         if (size := os.fstat(file.fileno()).st_size) > LARGEST_FILE:
-            raise DataError(f"{path} has {size:,} bytes, the most for an image is {LARGEST_FILE:,}.")
+            raise DataError(f"{path} has {size:,} bytes; the most for an image is {LARGEST_FILE:,}.")
         content = file.read(size)
         kind = format_of(content, path)
         with warnings.catch_warnings():
-            # Of what is odd about a file; of sizes, for which the limits here are stricter.
+            # PIL warns of oddities in a file, and of sizes, for which the limits here are stricter.
             warnings.simplefilter("ignore")
             from PIL import Image
 
@@ -142,7 +142,7 @@ def _shape(image: "ImageFile", path: str) -> Shape:
 
 
 def _require_in_proportion(image: "ImageFile", shape: Shape, content: bytes, path: str) -> None:
-    """Refuse what would cost far more than its file: sizes that a header claims, tiles, passes over the pixels."""
+    """Refuse images that would cost far more than their file: claimed sizes, tiles, passes over the pixels."""
     size = math.prod(shape)
     if image.format == "TIFF":
         if (compression := image.info.get("compression", "raw")) not in TIFF_COMPRESSIONS:
@@ -151,11 +151,11 @@ def _require_in_proportion(image: "ImageFile", shape: Shape, content: bytes, pat
     most = min(LARGEST_IMAGE, max(SMALL_IMAGE, LARGEST_FACTOR * len(content)))
     if size > most:
         raise DataError(
-            f"{path} has {len(content):,} bytes and would decode to {size:,}, the most for a file of this size is "
-            f"{most:,}; save it smaller or less compressed."
+            f"{path} has {len(content):,} bytes and would decode to {size:,}; the most for a file of this size is "
+            f"{most:,}. Save it smaller or less compressed."
         )
     if image.format != "TIFF" and (scans := content.count(b"\xff\xda")) > MOST_SCANS and content[:2] == b"\xff\xd8":
-        raise DataError(f"{path} is a JPEG of {scans:,} scans, the most is {MOST_SCANS}; save it again.")
+        raise DataError(f"{path} is a JPEG of {scans:,} scans; the most is {MOST_SCANS}. Save it again.")
 
 
 def _tile(image: "ImageFile") -> int:

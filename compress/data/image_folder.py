@@ -1,7 +1,7 @@
-"""Which files of a folder are images of which class: regular files below its class folders, and never what links name.
+"""The image files of a folder by class: regular files below its class folders, and never through links.
 
 A link could put the images of one class into another (`a/loop -> ..`), or name files outside of the folder; so links
-are refused wherever they lead. Hidden files and folders are left out, and all else must be an image.
+are refused wherever they lead. Hidden files and folders are skipped, and everything else must be an image.
 """
 
 import os
@@ -14,20 +14,18 @@ from compress.errors import DataError
 from compress.files.bounded import kind
 
 LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-"""What Windows and macOS put into folders, beside names that begin with a dot."""
+"""Files that Windows and macOS put into folders, beside names that begin with a dot."""
 
 
 def class_folders(directory: Path) -> list[str]:
     """The names of the folders in `directory`, in their order. Files beside them belong to no class.
 
     Raises:
-        DataError: there is none, one is a link, or `directory` is absent, a file or unreadable.
+        DataError: it has none, one is a link, or `directory` is absent, a file or unreadable.
     """
     found = sorted(entry.name for entry in _entries(directory) if _is_folder(entry))
     if not found:
-        raise DataError(
-            f"{directory}: there is no class folder; put the images of each class into a folder of its own."
-        )
+        raise DataError(f"{directory} has no class folder; put the images of each class into a folder of its own.")
     return found
 
 
@@ -61,7 +59,7 @@ def require_folder(directory: Path) -> None:
 
 
 def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
-    """What is in `directory` but hidden entries; DataError for a link."""
+    """The entries of `directory` that are not hidden; DataError for a link."""
     with boundary(directory, "folder of images"), os.scandir(str(directory)) as entries:
         listed = list(entries)
     for entry in listed:

@@ -16,7 +16,7 @@ from compress.tasks import Task
 
 @dataclass(frozen=True, eq=False)
 class Loaders:
-    """A user's own loaders as `compress.data.dataset.TrainingData`: batch size, order and targets are the loaders' own.
+    """A user's own loaders as `compress.data.dataset.TrainingData`: they decide batch size, order and targets.
 
     A DataLoader with `shuffle=True` draws its order from torch's global generator, so a run repeats itself under
     the same `torch.manual_seed`.
@@ -28,16 +28,16 @@ class Loaders:
     shape: tuple[int, ...]
     classes: int | None = None
     sha256: str | None = None
-    note: str | None = "The loaders are the user's own: their content is not hashed, and they decide the order."
+    note: str | None = "These are the user's own loaders: their content is not hashed, and they decide the order."
 
     def count(self, subset: Subset) -> int | None:
         dataset = getattr(self._loader(subset), "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
 
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        """The loader's batches, moved to `device`; `size` and `task` are the loader's own affair.
+        """The loader's batches, moved to `device`; the loader decides `size` and `task`.
 
-        A batch with NaN or infinities raises DataError when its turn comes.
+        A batch with NaN or infinities raises DataError when it is reached.
         """
         return _LoaderBatches(self._loader(subset), torch.device(device), f"{self.name}: the {subset} loader's")
 
@@ -57,13 +57,13 @@ class _LoaderBatches:
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         batches = enumerate(self.loader)
         for _ in islice(batches, skip):
-            pass  # a loader knows no other way past its first batches than through them
+            pass  # a loader can skip its first batches only by reading them
         return (self._checked(number, *batch) for number, batch in batches)
 
     def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         for what, tensor in (("inputs", inputs), ("targets", targets)):
             if not tensor.isfinite().all():
-                # Told here: later it would look as if the training had diverged.
+                # Raised here: later it would look as if the training had diverged.
                 raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
         return inputs.to(self.device), targets.to(self.device)
 
@@ -71,7 +71,7 @@ class _LoaderBatches:
 def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
     """Wrap a pair (train_loader, test_loader), each with a length and giving batches (input, target) of tensors.
 
-    The first batch of the training loader is read for its shape. Raises DataError where the pair is not that.
+    The first batch of the training loader is read for its shape. Raises DataError for anything else.
     """
     if not isinstance(loaders, tuple | list) or len(loaders) != 2:
         raise DataError(f"{name} gave {type(loaders).__name__}; it must give the pair (train_loader, test_loader).")

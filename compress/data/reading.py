@@ -1,4 +1,4 @@
-"""What every reader of strangers' files begins with: a regular file, opened once, and one boundary for its errors."""
+"""Opens regular files from untrusted sources, and turns the errors of their readers into DataError."""
 
 import os
 import stat
@@ -31,7 +31,7 @@ def boundary(path: str | Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def opened(path: str | Path, what: str, *, links: bool = False) -> Iterator[BinaryIO]:
-    """The regular file at `path`, open for reading; whatever the block raises comes out as of `boundary`.
+    """The regular file at `path`, open for reading; `boundary` turns whatever the block raises into a DataError.
 
     Args:
         links: whether `path` itself may be a link. Where it may not, one that appears after the check is not followed.

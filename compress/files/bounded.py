@@ -1,4 +1,4 @@
-"""Files that anybody may have put where they are read: ordinary ones alone, up to a size, and JSON of plain values."""
+"""Reads untrusted files: ordinary ones alone, up to a size, and JSON of plain values."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
-"""Of JSON: far more than any of our documents has, and far less than what Python's recursion bears."""
+"""Levels of JSON: far more than our documents have, and far less than Python's recursion limit."""
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -21,18 +21,18 @@ KINDS = {
 
 
 def kind(mode: int) -> str:
-    """What a file of this mode, of `os.stat`, is, in words."""
+    """The kind of a file with this mode, of `os.stat`, in words."""
     return KINDS.get(stat.S_IFMT(mode), "not an ordinary file")
 
 
 def strange(path: Path, *, links: bool = True) -> str | None:
-    """What is at `path` where that is not an ordinary file, such as "a pipe"; None where it is, or nothing is there.
+    """The kind of a file that is not ordinary, such as "a pipe"; None for an ordinary or missing file.
 
     Args:
         links: a link counts as what it points to.
 
     Raises:
-        OSError: it cannot be found out.
+        OSError: `path` cannot be accessed.
     """
     try:
         mode = os.stat(path, follow_symlinks=links).st_mode
@@ -48,7 +48,7 @@ def read_bytes(path: Path, most: int, *, links: bool = True) -> bytes:
         OSError: it is missing, or cannot be read.
         ValueError: it is something else, such as a pipe or a device, or larger; nothing is read from what may not end.
     """
-    # Before it is opened, since opening alone does things to a device or a pipe.
+    # Before it is opened, since opening alone affects a device or a pipe.
     if kind := strange(path, links=links):
         raise ValueError(f"it is {kind}, not an ordinary file")
     with path.open("rb") as stream:

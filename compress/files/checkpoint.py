@@ -1,4 +1,4 @@
-"""Read and write weights: `.pt` and `.pth` (tensors only, nothing in them is ever executed) and `.safetensors`."""
+"""Reads and writes weights: `.pt` and `.pth` (tensors only, without executing anything in them) and `.safetensors`."""
 
 import json
 import os
@@ -26,13 +26,13 @@ from compress.slimming.edits import apply_edits, edits_from_json
 _RESAVE = 'torch.save(model.state_dict(), "model.pt")'
 
 MOST_TENSORS = 100_000
-"""Of a file: each takes a kilobyte in Python, whatever it takes in the file."""
+"""The most tensors of a file: each takes a kilobyte in Python, whatever it takes in the file."""
 
 MOST_HEADER = 16 * 2**20
 """Bytes of the list of names and shapes, which take many times as much in Python: a hundred thousand tensors."""
 
 _MOST_TIES = 16
-"""Tensors may share their memory, as tied weights do, and be together so many times as large as their file."""
+"""Tensors may share their memory, as tied weights do, and be together this many times as large as their file."""
 
 # torch has types that it stores and cannot compute with, such as int4 and bits8.
 _TYPES = {
@@ -42,20 +42,20 @@ _TYPES = {
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
 }
 _LEGACY_PICKLES = 5
-"""Of a file without an archive: a number, a version, the machine, the weights, and the names of their storages."""
+"""Pickles of a file without an archive: a number, a version, the machine, the weights, the names of their storages."""
 
 _FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsFile:
     """A file of weights: tensors by qualified name, and text by key (a `.pt` file has none)."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
+def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
 
     A `.pt` file may also be a training checkpoint that keeps its weights under the key `state_dict`.
@@ -65,11 +65,11 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} is {'a folder, no file of weights' if path.exists() else 'no file'}")
+        raise CheckpointError(f"{path} is {'a folder, not a file of weights' if path.exists() else 'not a file'}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
-    weights = _read_safetensors(path) if path.suffix == ".safetensors" else Weights(_read_torch(path), {})
-    return Weights(_fold(weights.tensors), weights.metadata)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_torch(path), {})
+    return WeightsFile(_fold(weights.tensors), weights.metadata)
 
 
 def write_weights(
@@ -100,8 +100,8 @@ def write_weights(
             torch.save(own, file)
 
 
-def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
-    """Copy `weights` into `model`, in place and strictly; a model that they do not fit stays as it was.
+def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
+    """Copy `weights` into `model`, in place and strictly; a model that they do not fit does not change.
 
     One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
 
@@ -133,7 +133,7 @@ def load_weights(model: nn.Module, weights: Weights, source: str) -> None:
         raise CheckpointError(
             f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
         )
-    if any(tensor.is_meta for tensor in wanted.values()):  # there is nothing to copy into
+    if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
         model.load_state_dict(found)
@@ -158,7 +158,7 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
 
 
 def _built(model: Callable[[], nn.Module]) -> nn.Module:
-    """What the user's function builds."""
+    """The network that the user's function builds."""
     try:
         network = model()
     except CompressError:
@@ -170,7 +170,7 @@ def _built(model: Callable[[], nn.Module]) -> nn.Module:
     return network
 
 
-def rebuild(weights: Weights, model: Callable[[], nn.Module], source: str) -> nn.Module:
+def rebuild(weights: WeightsFile, model: Callable[[], nn.Module], source: str) -> nn.Module:
     """`load`, of weights that are read already; `source` is where they are from, for the error text."""
     network = model()
     if "shape_edits" in weights.metadata:
@@ -186,7 +186,7 @@ def require_stored(path: Path, damaged: str) -> None:
     """Refuse a zip archive that could become larger than it is: torch writes its entries as they are, not compressed.
 
     Args:
-        damaged: the error text where it is no such archive.
+        damaged: the error text where it is not such an archive.
 
     Raises:
         CheckpointError: the entries are larger than the file, or it is a damaged archive.
@@ -204,7 +204,7 @@ def require_stored(path: Path, damaged: str) -> None:
 
 
 def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what is no array of numbers in memory, or only pretends to be as large as it says.
+    """Refuse tensors that are not arrays of numbers in memory, or claim more than they have.
 
     Raises:
         CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, tensors
@@ -221,7 +221,7 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     ]
     if strange:
         raise CheckpointError(
-            f"{path} has tensors that are no plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
+            f"{path} has tensors that are not plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
         )
     if len(tensors) > MOST_TENSORS:
         raise CheckpointError(f"{path} has {len(tensors):,} tensors, and {MOST_TENSORS:,} are the most that are read")
@@ -235,7 +235,7 @@ def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _each_its_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in the same memory; what is so already is not copied."""
+    """On the CPU, contiguous, and no two in the same memory; copied only where necessary."""
     own: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
@@ -267,23 +267,23 @@ def _write_safetensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping
         file.write(text.ljust(size))
 
 
-def _read_safetensors(path: Path) -> Weights:
+def _read_safetensors(path: Path) -> WeightsFile:
     with path.open("rb") as start:
         header = int.from_bytes(start.read(8), "little")
     if MOST_HEADER < header <= path.stat().st_size:
         raise CheckpointError(f"{path} is damaged: its header has {header:,} bytes, and {MOST_HEADER:,} are the most")
-    damaged = f"{path} is damaged or no safetensors file, write it again"
+    damaged = f"{path} is damaged or not a safetensors file: write it again"
     with reading(CheckpointError, damaged), safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         metadata = file.metadata() or {}
     require_plain_tensors(tensors, path)
-    return Weights(tensors, metadata)
+    return WeightsFile(tensors, metadata)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
     with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"  # what torch itself goes by
+        zipped = file.read(4) == b"PK\x03\x04"  # as torch itself decides
         if zipped:
             require_stored(path, damaged)
         try:
@@ -330,7 +330,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     strange = [_named(key) for key, value in found if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
         raise CheckpointError(
-            f"{path} has entries that are no tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
+            f"{path} has entries that are not tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
         )
     require_plain_tensors(dict(found), path)
     return {name: Tensor.detach(tensor) for name, tensor in found}
@@ -341,7 +341,7 @@ def _named(key: object) -> str:
 
 
 def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`x_orig` and `x_mask` become what acted, `x`; beside a mask that decays lie `x_pruned` and `x_start`."""
+    """Fold `x_orig` and `x_mask` into `x`; a decaying mask also has `x_pruned` and `x_start`."""
     folded = dict(tensors)
     for name in [name.removesuffix("_orig") for name in tensors if name.endswith("_orig")]:
         orig, mask = tensors[f"{name}_orig"], tensors.get(f"{name}_mask")

@@ -1,6 +1,6 @@
-"""The boundary to other people's libraries: whatever they raise about a file becomes an error of this package.
+"""The boundary to other libraries: whatever they raise about a file becomes an error of this package.
 
-And, for what no check beforehand can bound, a child process with limits of memory and time.
+Work that no check beforehand can bound runs in a child process with limits of memory and time.
 """
 
 import faulthandler
@@ -20,19 +20,19 @@ from compress import errors
 from compress.errors import CompressError, InputError
 
 TIMES = 20
-"""A file may take so many times its size in memory, ..."""
+"""A file may take this many times its size in memory, ..."""
 
 ROOM = 2**30
-"""... beside so many bytes, ..."""
+"""... beside this number of bytes, ..."""
 
 SECONDS = 10.0
-"""... and so long, ..."""
+"""... and this many seconds, ..."""
 
 SPEED = 10**7
-"""... beside a second for so many bytes."""
+"""... beside a second for this number of bytes."""
 
 _SIGNATURE = re.compile(r"(?:(?:void|bool|\w+::\w+)[*&]* )?\w+(?:::[\w~]+)+\([^()]*\)")
-"""Of a C++ function, as onnxruntime tells where it was."""
+"""The signature of a C++ function in onnxruntime's errors."""
 
 LONGEST = 400
 """Characters of another library's message that an error repeats."""
@@ -41,7 +41,7 @@ LONGEST = 400
 def reason(error: BaseException) -> str:
     """What another library's error says, without the frames and files of its C++ code, on one line."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = said[: 10 * LONGEST]  # a file can make it as long as itself
+    text = said[: 10 * LONGEST]  # it can be as long as the file
     text = re.split(r"\nException raised from |\nC\+\+ CapturedTraceback|\nframe #\d", text)[0]
     words = [word for word in text.split() if not re.search(r"/\S{1,200}\.(cc|cpp|h|hpp|cu)\b", word[:LONGEST])]
     text = " ".join(_SIGNATURE.sub("", " ".join(words)).split())
@@ -52,7 +52,7 @@ def reason(error: BaseException) -> str:
 def reading(error: type[InputError], what: str) -> Iterator[None]:
     """Turn whatever is raised into `error`, with `what` (which file, and what it should be) and the reason.
 
-    Errors of this package pass. A file can also be too much for the memory or for recursion, which is an error of it.
+    Errors of this package pass. A file that exceeds the memory or the recursion limit is an error of the file.
     """
     try:
         yield
@@ -65,12 +65,12 @@ def reading(error: type[InputError], what: str) -> Iterator[None]:
 def confined(work: Callable[[], Any], error: type[InputError], what: str, size: int, more_seconds: float = 0.0) -> Any:
     """The result of `work`, which JSON must be able to hold, computed in a child process with limits.
 
-    Nothing that the child prints is seen, not even by native code. Where there is no fork (Windows), `work` runs here.
+    The child's output is hidden, that of native code included. Without fork (Windows), `work` runs in this process.
 
     Args:
         what: which file, and what could not be done with it; the beginning of the error.
         size: bytes of the files that it is about; memory and time are in proportion to it (`allowed`).
-        more_seconds: what the user has asked for beside that.
+        more_seconds: seconds that the user asked for beside these.
 
     Raises:
         InputError: `error`, where the child has used up its memory or its time, or died; else what `work` raised.
@@ -81,7 +81,7 @@ def confined(work: Callable[[], Any], error: type[InputError], what: str, size: 
     room, seconds = allowed(size)
     seconds += more_seconds
     receiving, sending = os.pipe()
-    with warnings.catch_warnings(action="ignore"):  # of threads that the child will lack; it uses none of them
+    with warnings.catch_warnings(action="ignore"):  # of threads that the child lacks; it uses none of them
         child = os.fork()
     if not child:
         os.close(receiving)
@@ -110,7 +110,7 @@ def allowed(size: int) -> tuple[int, float]:
 
 
 def _received(pipe: int, deadline: float) -> bytes | None:
-    """All that comes until the other end is closed; None where that takes too long."""
+    """All bytes until the other end is closed; None where that takes too long."""
     parts: list[bytes] = []
     while (left := deadline - time.monotonic()) > 0:
         if select.select([pipe], [], [], left)[0]:
@@ -130,7 +130,7 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
         sys.stdout = sys.stderr = open(silence, "w")  # noqa: SIM115 (the process ends with it)
         faulthandler.disable()
         _limit(room, seconds)
-        if "torch" in sys.modules:  # its pool of threads has not come along
+        if "torch" in sys.modules:  # its pool of threads is not in the child
             sys.modules["torch"].set_num_threads(1)
         try:
             with reading(error, what):
@@ -150,7 +150,7 @@ def _limit(room: int, seconds: float) -> None:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:  # only Linux tells, and only there the limit holds
+    except OSError:  # only Linux says, and only there the limit holds
         return
     for kind, most in (
         (resource.RLIMIT_AS, used + room),

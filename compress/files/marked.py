@@ -5,7 +5,7 @@ A mark is the file `.softprune`, a JSON document such as
     {"softprune": "results", "of": "apply", "id": "3f0c...", "files": {"slim.onnx": ["sha256 of its bytes"]}}
 
 There are three kinds of folders. In that of a run in progress, "run", each file has the mark's `id` in its name, so
-that nobody else's file has such a name. The mark of "results" lists the files with their checksums: a file is own while
+that no other file has such a name. The mark of "results" lists the files with their checksums: a file is own while
 it has the bytes that were written. The files of a cache, "cells", have hashes as names.
 """
 
@@ -26,10 +26,10 @@ from compress.files.atomic import TEMPORARY, atomic, remove, to_disk
 
 MARK = ".softprune"
 PARTIAL = ".partial"
-"""What the folder of a run in progress is called, after its output or within it."""
+"""The name of the folder of a run in progress, after its output or within it."""
 
 LARGEST = 1 << 20
-"""Bytes of a mark that are read: it lists some ten files."""
+"""The most bytes of a mark, which lists some ten files."""
 
 Kind = Literal["run", "results", "cells"]
 Files = Mapping[str, list[str]]
@@ -42,7 +42,7 @@ def identity() -> str:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a folder is for.
+    """The mark of a folder.
 
     of: the name of the output of a run in progress, or the command that left results.
     """
@@ -53,7 +53,7 @@ class Mark:
     files: Files = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Raises OutputError: there is a mark of another kind or of somebody else's, or it cannot be written."""
+        """Raises OutputError: the folder has a mark of another kind or program, or it cannot be written."""
         if os.path.lexists(folder / MARK) and mark_of(folder, self.softprune) is None:
             raise OutputError(f"{folder / MARK} is not a mark of softprune's {self.softprune}: name another folder")
         with atomic(folder / MARK) as temporary:
@@ -65,7 +65,7 @@ def mark_of(folder: Path, *kinds: Kind) -> Mark | None:
     if not is_folder(folder):
         return None
     try:
-        # Not blocking: a pipe in its place would be waited for.
+        # Non-blocking, since a pipe in its place would make it wait.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(folder / MARK, flags), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -78,7 +78,7 @@ def mark_of(folder: Path, *kinds: Kind) -> Mark | None:
 
 
 def _well_formed(mark: Mark) -> bool:
-    """Names in a mark lead nowhere but below its folder: a mark can be a stranger's too."""
+    """Whether all names in a mark lead below its folder: marks are untrusted too."""
     if not (isinstance(mark.id, str) and len(mark.id) == 32 and set(mark.id) <= set("0123456789abcdef")):
         return False
     if not (isinstance(mark.of, str) and isinstance(mark.files, dict)):
@@ -109,9 +109,9 @@ def is_own(path: Path, known: list[str]) -> bool:
 
 
 def foreign(folder: Path) -> Iterator[str]:
-    """What a folder of results holds besides, by name: files that this package did not write there, or that changed.
+    """Foreign files in a folder of results, by name: this package did not write them, or they changed.
 
-    Nothing foreign are a marked folder of a run in progress and what a killed process left without content.
+    The marked folder of a run in progress and empty files of a killed process do not count.
     """
     mark = mark_of(folder, "results")
     files = {} if mark is None else mark.files
@@ -133,7 +133,7 @@ def _foreign(folder: Path, within: str, files: Files, skipped: set[str]) -> Iter
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether it is the folder of a run in progress, or a draft of a killed one; both are left where they are."""
+    """Whether it is the folder of a run in progress, or a draft of a killed one; both are left alone."""
     if path.name == PARTIAL:
         return mark_of(path, "run") is not None
     draft = TEMPORARY.fullmatch(path.name) is not None and is_folder(path)
@@ -141,16 +141,16 @@ def is_leftover(path: Path) -> bool:
 
 
 def first(names: Iterator[str], most: int = 3) -> str:
-    """The first of them for an error text; empty where there is none."""
+    """The first of the names for an error text; empty without names."""
     found = list(islice(names, most + 1))
     return ", ".join(found[:most]) + (" and more" if len(found) > most else "")
 
 
 def make(folder: Path, mark: Mark) -> None:
-    """Make a folder with its mark in it, both at once; and the folders above it.
+    """Make a folder together with its mark, and the folders above it.
 
     Raises:
-        FileExistsError: there is something already, be it a link that leads nowhere.
+        FileExistsError: the path exists already, even as a link that leads nowhere.
         OSError, OutputError: it cannot be made.
     """
     if not os.path.lexists(folder.parent):
@@ -171,15 +171,15 @@ def make(folder: Path, mark: Mark) -> None:
 
 
 def dissolve(folder: Path, mark: Mark) -> list[str]:
-    """Remove the folder of a run with all files of its own; what else it holds keeps it, and is given by name."""
+    """Remove the folder of a run with all files of its own; other files keep it, and their names are returned."""
     if mark_of(folder, "run") != mark:
-        return []  # somebody put something else there
+        return []  # something else is there now
     others = [path for path in sorted(folder.iterdir()) if path.name != MARK]
     rest = [path.name for path in others if not (path.name.startswith(mark.id) and remove(path))]
     if not rest:
         remove(folder / MARK)
         try:
-            folder.rmdir()  # as it is: renamed before, it would take along what somebody puts there in this moment
+            folder.rmdir()  # not renamed before, which would also move files that appear there in this moment
         except OSError:
             rest = [path.name for path in sorted(folder.iterdir())]
             mark.write(folder)
@@ -187,7 +187,7 @@ def dissolve(folder: Path, mark: Mark) -> list[str]:
 
 
 def require_place(path: Path) -> None:
-    """Refuse to write to a link, or behind one that leads nowhere; before any time is spent.
+    """Refuse to write to a link, or below one that leads nowhere, before any time is spent.
 
     Raises OutputError.
     """
@@ -201,7 +201,7 @@ def require_place(path: Path) -> None:
 
 
 def require_cells(folder: Path) -> None:
-    """Refuse a cache folder that this package did not make, and that holds something.
+    """Refuse a cache folder that this package did not make and that is not empty.
 
     Raises OutputError.
     """
@@ -218,7 +218,7 @@ def require_cells(folder: Path) -> None:
 
 
 def cells(folder: Path) -> None:
-    """Make a cache folder, where it is not there yet; several sweeps may do so at the same time.
+    """Make a cache folder if it does not exist; several sweeps may do so at the same time.
 
     Raises OutputError: see `require_cells`.
     """

@@ -1,8 +1,8 @@
-"""What reading a pickle would cost, told from its opcodes before torch reads it.
+"""Checks what reading a pickle would cost, from its opcodes, before torch reads it.
 
 torch's own reader (`weights_only=True`) runs no code, but a kilobyte can keep it busy for ever: a tuple that holds a
-tuple twice, thirty times over, is hashed element by element when it is used as a key. So the opcodes are gone through
-once, with stand-ins in place of values, and what `torch.save` of weights never writes is refused.
+tuple twice, thirty times over, is hashed element by element when it is used as a key. So this reader
+steps through the opcodes once, with stand-ins for values, and refuses what `torch.save` of weights never writes.
 """
 
 import pickletools
@@ -17,13 +17,13 @@ OPCODES = 4_000_000
 """The most operations of one pickle: some hundred thousand tensors."""
 
 WAITING = 100_000
-"""The most values that may wait to be put in a container; pickle puts them there by the thousand."""
+"""The most values that may wait to be put in a container; pickle adds them by the thousand."""
 
 STRANGE = 1_000
-"""The most keys that are neither text nor small integers: such can be made to collide, each with all others."""
+"""The most keys that are neither text nor small integers: such keys can be made to collide, each with all others."""
 
 REPEATED = 100
-"""How many times as large as its text a pickle may be, counting what is referred to again as often as it is."""
+"""How many times as large as its text a pickle may be, counting a value at each reference to it."""
 
 # Callables of torch's list that cost no more than their arguments. Sparse, quantized and nested tensors are allocated
 # or checked by the sizes that they claim, and torch.FloatTensor(n) has n entries.
@@ -42,7 +42,7 @@ _TEXTS = {"BINUNICODE", "SHORT_BINSTRING"}
 
 
 class StrangePickleError(Exception):
-    """Why a pickle is not read, as the end of a sentence that begins with the file."""
+    """The reason why a pickle is not read, as the end of a sentence that begins with the file."""
 
 
 class _Global(str):
@@ -50,10 +50,10 @@ class _Global(str):
 
 
 class _Box:
-    """A container, or what was made of one.
+    """A container, or an object made from one.
 
-    size: values in it, those that are there twice counted twice.
-    strange: of its own items, how many are no plain keys; pairs: how many have a first item that is none.
+    size: values in it, repeated ones counted each time.
+    strange: how many of its own items are not plain keys; pairs: how many have a first item that is not one.
     closed: whether it lies in another container, or was referred to again; then it no longer grows.
     """
 
@@ -81,7 +81,7 @@ class _Box:
 
 
 def require_cheap(file: IO[bytes], room: int) -> None:
-    """Go through the pickle at the file's position, up to its end.
+    """Check the pickle at the file's position, up to its end.
 
     Args:
         room: bytes of the whole file, which no single storage may exceed.
@@ -94,7 +94,7 @@ def require_cheap(file: IO[bytes], room: int) -> None:
 
 
 def _is_key(value: Any) -> bool:
-    """Text has a hash that nobody can foresee, and small integers have one of their own."""
+    """Whether a key is safe: the hash of text is not predictable, and small integers have distinct hashes."""
     return type(value) in _TEXT or (isinstance(value, int) and abs(value) < 2**60)
 
 
@@ -134,7 +134,7 @@ class _Reading:
         elif name in _BUILDERS:
             _BUILDERS[name](self)
         elif name not in ("PROTO", "STOP"):
-            raise ValueError(f"the operation {name} is none that torch reads")
+            raise ValueError(f"torch does not read the operation {name}")
 
     def _box(self, kind: str, items: Sequence[Any] = ()) -> None:
         box = _Box(kind, items)
@@ -162,7 +162,7 @@ class _Reading:
         """Put items into the container on top."""
         box = self._stack[-1]
         if not isinstance(box, _Box) or box.kind not in kinds:
-            raise StrangePickleError("its pickle puts values into what is no container")
+            raise StrangePickleError("its pickle puts values into something that is not a container")
         if box.closed:
             raise StrangePickleError("its pickle changes a container that is used already")
         box.items = box.items or tuple(items[:8])
@@ -190,9 +190,9 @@ class _Reading:
         self._box(str(function), [arguments])
 
     def _require_harmless(self, function: Any, arguments: Any) -> None:
-        """Calls of torch's list that could take more than they are given; the others it refuses itself."""
+        """Refuse calls of torch's list that could take more than their arguments; torch refuses the others."""
         if not isinstance(function, _Global) or not isinstance(arguments, _Box) or arguments.kind != "tuple":
-            raise StrangePickleError("its pickle calls what is no function")
+            raise StrangePickleError("its pickle calls something that is not a function")
         if function == "torch._tensor._rebuild_from_type_v2":
             self._require_harmless(arguments.items[0], arguments.items[2])
         elif function in _KEYED:
@@ -206,7 +206,7 @@ class _Reading:
             if not set(arguments.items[1:]) <= _ENCODINGS:
                 raise StrangePickleError("its pickle encodes text in an unusual way")
         elif function.startswith("torch.") and function not in _REBUILT | _PLAIN:
-            raise StrangePickleError(f"its tensors are no plain arrays of numbers ({function})")
+            raise StrangePickleError(f"its tensors are not plain arrays of numbers ({function})")
 
     def _build(self) -> None:
         """State for the object on top; that of a dict becomes attributes, which would hide its methods."""

@@ -1,4 +1,4 @@
-"""What a run needs again much later, put aside meanwhile: in a file without a name, where it takes no memory."""
+"""Tensors that a run needs much later, put into a file without a name, where they take no memory."""
 
 import copy
 import os
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from compress.files.atomic import archive
 
 LARGE = 64 << 20
-"""Bytes; less than these stay in memory, since writing them would take longer than they are worth."""
+"""Fewer bytes than these are kept in memory, since writing them would take too long for the gain."""
 
 
 class Aside:
-    """Copies of tensors by name, as they are now. The file is in the folder for temporary ones (TMPDIR).
+    """Copies of tensors by name, as they are now. The file is in the folder for temporary files (TMPDIR).
 
-    What cannot be written there, for want of room or because it is more than a plain tensor, stays in memory.
+    Tensors that do not fit there, or are more than plain tensors, are kept in memory.
     """
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
@@ -39,13 +39,13 @@ class Aside:
 
 
 class Shelved:
-    """A network as it is now, of which copies can be had."""
+    """A network as it is now, which `copy` gives copies of."""
 
     def __init__(self, model: nn.Module) -> None:
         held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if _is_plain(tensor)}
         bare = {key: _like(tensor, torch.empty_like(tensor, device="meta")) for key, tensor in held.items()}
         self._aside = Aside({str(number): tensor.detach() for number, tensor in enumerate(held.values())})
-        # What `deepcopy` is told to have copied already it takes as it is, wherever in the network it stands.
+        # `deepcopy` takes objects in its memo as they are, wherever in the network they are.
         self._bare, self._stand_ins = copy.deepcopy(model, dict(bare)), list(bare.values())
 
     def copy(self) -> nn.Module:
@@ -68,7 +68,7 @@ def _worth_it(tensors: Mapping[str, Any]) -> bool:
 
 
 def _written(tensors: Mapping[str, Tensor]) -> BinaryIO | None:
-    """None: it could not be."""
+    """The file; None where writing failed."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(tempfile.TemporaryFile())

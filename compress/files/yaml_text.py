@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-WIDTH = 1 << 16  # no value is broken into lines
+WIDTH = 1 << 16  # so that values are not broken into lines
 
 
 def yaml_text(document: Mapping[str, Any]) -> str:
@@ -22,7 +22,7 @@ def yaml_text(document: Mapping[str, Any]) -> str:
 
 
 class _Representer(RoundTripRepresenter):
-    """Quotes what ruamel would write as it is, and could not read again: line ends, control characters, a first `?`."""
+    """Quotes text that ruamel would write bare and could not read again: line ends, control characters, a first `?`."""
 
     def represent_str(self, data: str) -> ScalarNode:
         style = None if data.isprintable() and not data.startswith("?") else '"'

@@ -1,1 +1,1 @@
-"""What a network is made of: its trace, the sizes of its tensors, and what shrinks together."""
+"""The structure of a network: its trace, the sizes of its tensors, and what shrinks together."""

@@ -1,9 +1,9 @@
-"""What shrinks together, derived from the network itself.
+"""Couplings: tensor dimensions that must shrink together, derived from the network itself.
 
 The network is traced once (`trace`), and the sizes of its tensors are followed through the graph
 (`dimensions` is their algebra, `rules` says how each operator's result follows from its operands). A factor that is
-left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it. What an operator
-without a rule touches is kept, with its name as the reason: nothing is guessed.
+left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it. Layers
+touched by an operator without a rule keep their width, and the reason names the operator: nothing is guessed.
 """
 
 from collections import defaultdict
@@ -63,7 +63,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Coupling:
-    """Nodes that live and go together everywhere: node j of every member, for j in [0, size).
+    """Nodes that are kept or cut together everywhere: node j of every member, for j in [0, size).
 
     summed: some computation sums over the nodes without weights, as attention does over the size of a head: such
     nodes can only be cut where everything that writes them is zero too.
@@ -76,34 +76,34 @@ class Coupling:
     factor: Factor = field(default_factory=lambda: Factor(0), compare=False, repr=False)
 
     def masks(self, model: nn.Module, keep: Tensor) -> dict[str, Tensor]:
-        """What to keep of each parameter so that nodes go on both sides: their rows and biases, and their columns.
+        """Masks that prune both sides of nodes: their rows and biases, and their columns.
 
         Args:
-            keep: bool [size], False for the nodes that go.
+            keep: bool [size], False for the nodes to prune.
 
         Returns:
             Bool masks of the parameters' shapes by qualified name, True = keep.
         """
         found: dict[str, Tensor] = {}
-        gone = (~keep).nonzero().flatten()
+        pruned = (~keep).nonzero().flatten()
         for member in self.members:
             if member.role == "follows":
                 continue
             path, _, name = member.tensor.rpartition(".")
-            parameter = getattr(model.get_submodule(path), name)  # under a mask it is no parameter
+            parameter = getattr(model.get_submodule(path), name)  # under a mask it is not a parameter
             mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
-            mask.index_fill_(member.dim, member.index(gone).to(mask.device), False)
+            mask.index_fill_(member.dim, member.index(pruned).to(mask.device), False)
         return found
 
 
 @dataclass(frozen=True)
 class Couplings:
-    """`found` can shrink. `kept` maps a layer's name to the reason why its width stays.
+    """`found` can shrink. `kept` maps a layer's name to the reason why it keeps its width.
 
-    stuck: with their reasons, what is known of the widths that stay because the network is not understood there,
+    stuck: with their reasons, the known parts of widths that are kept because the network is not understood there,
         rather than because they are its input, its output or the size of a picture.
-    names: of every tensor of the network all of its names; more than one if it is tied.
-    shapes: of the network's parameters, one that several modules share by one of its names.
+    names: all names of every tensor of the network; more than one if it is tied.
+    shapes: of the network's parameters; a shared one has one of its names.
     positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
     """
 
@@ -129,10 +129,10 @@ class Couplings:
         if module in self.kept:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
         names = ", ".join(coupling.name for coupling in self.found) or "none"
-        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers whose nodes can go: {names}.")
+        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: {names}.")
 
     def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
-        """`of` all layers whose qualified names match a shell pattern and whose nodes can go; each coupling once.
+        """`of` all prunable layers whose qualified names match a shell pattern; each coupling once.
 
         Raises:
             TargetError, UnsupportedModelError: a name without wildcards as `of` does; a pattern that matches nothing.
@@ -151,9 +151,9 @@ class Couplings:
         return tuple(dict.fromkeys(self.of(layer) for layer in wanted))
 
     def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
-        """The numbers of a kind that change when so many nodes are left of some couplings: (number, before, after).
+        """The numbers of a kind that change when couplings have only `left` nodes: (number, before, after).
 
-        A number that stands for different sizes at once, such as an attribute of a module that is used twice, comes
+        A number that stands for different sizes at once, such as an attribute of a module that is used twice, is given
         with each of them.
         """
         sizes = {coupling.factor: count for coupling, count in left.items()}
@@ -163,7 +163,7 @@ class Couplings:
                 yield from ((number, *change) for change in changes if change[0] != change[1])
 
     def has(self, module: str) -> bool:
-        """Whether the layer `module` computes nodes, that can be pruned or that are kept."""
+        """Whether the layer `module` computes nodes, prunable or not."""
         return module in self.kept or any(module in self.layers(coupling) for coupling in self.found)
 
     def layers(self, coupling: Coupling) -> set[str]:
@@ -178,7 +178,7 @@ class Couplings:
 def couplings(model: nn.Module, example: Tensor) -> Couplings:
     """Derive from one trace of `model` in evaluation mode on `example` [N, ...] what shrinks together.
 
-    Neither is changed. Of `example` only the sizes of a row and the type matter.
+    Neither is changed. Only the type of `example` and the sizes of a row matter.
 
     Raises:
         InputError: the network does not run on `example`.
@@ -218,7 +218,7 @@ def _members(flow: Flow) -> dict[Factor, list[Member]]:
     members: dict[Factor, list[Member]] = defaultdict(list)
     for name, index, dim in _own_dims(flow):
         roles = _roles(flow, name, index)
-        keep(repeated(dim), f"it stands twice in one dimension of {name!r}")
+        keep(repeated(dim), f"it occurs twice in one dimension of {name!r}")
         for factor, place in places(dim):
             step = 0 if place.step == factor.size * place.inner or place.outer == 1 else place.step
             for role in roles:
@@ -228,7 +228,7 @@ def _members(flow: Flow) -> dict[Factor, list[Member]]:
 
 
 def _roles(flow: Flow, name: str, index: int) -> list[Role]:
-    """What is not said to be read is written: a bias, a scale, a learned position."""
+    """Written, unless it is known to be read: a bias, a scale, a learned position."""
     if name not in flow.parameters:
         return ["follows"]
     if (name, index) not in flow.reads:
@@ -237,7 +237,7 @@ def _roles(flow: Flow, name: str, index: int) -> list[Role]:
 
 
 def _reasons(flow: Flow) -> dict[str, str]:
-    """Of every layer none of whose factors can shrink: why (the outermost one's reason)."""
+    """Why a layer keeps its width, for each layer without a factor that can shrink (the outermost one's reason)."""
     reasons: dict[str, str] = {}
     used = {name for name, _ in flow.reads | flow.writes}
     for name, index, dim in _own_dims(flow):

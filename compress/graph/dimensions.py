@@ -25,7 +25,7 @@ class Factor:
 
 Dim = tuple[Factor, ...]  # a product, outermost first; () is the size 1
 
-# The size of the batch in a trace: a prime that no width is divisible by, so that it stays a factor of its own.
+# The size of the batch in a trace: a prime that no width is divisible by, so that it is a factor of its own.
 BATCH = 1_000_003
 
 
@@ -75,7 +75,7 @@ def _spliced(terms: Iterable[Dim]) -> tuple[Dim, ...]:
 
 
 def keep(value: Iterable[Any] | None, reason: str) -> None:
-    """Every factor in `value`, however nested, keeps its size; the first reason given stays."""
+    """Make every factor in `value`, however nested, keep its size; the first reason given counts."""
     for item in value or ():
         if not isinstance(item, Factor):
             keep(item, reason)
@@ -159,7 +159,7 @@ def _take_out(summed: Factor, count: int, front: Factor | None = None) -> bool:
 
 
 _PIECES = "it counts the parts of a concatenation"
-_UNEQUAL = "the parts of a concatenation are taken for one width, and are made of different ones"
+_UNEQUAL = "the parts of a concatenation are used as one width, and consist of different ones"
 
 
 def cut(dim: Dim, at: int) -> tuple[Dim, Dim] | None:
@@ -223,7 +223,7 @@ def regroup(dims: Iterable[Dim], sizes: Iterable[int]) -> tuple[Dim, ...] | None
 
 
 def places(dim: Dim) -> Iterator[tuple[Factor, Place]]:
-    """Every factor that is left whole in `dim`, with where its nodes lie; one that stands twice comes twice."""
+    """Every factor that is left whole in `dim`, with the place of its nodes; one that occurs twice is given twice."""
     dim = whole(dim)
     for position, factor in enumerate(dim):
         outer, inner = size_of(dim[:position]), size_of(dim[position + 1 :])
@@ -249,7 +249,7 @@ def _within(place: Place, start: int, inner: int, outer: int, span: int) -> Iter
 
 
 def length(dim: Dim, left: Mapping[Factor, int]) -> int:
-    """The size of `dim` when of each factor in `left` only so many nodes are left."""
+    """The size of `dim` when each factor in `left` has only that number of nodes."""
     return math.prod(
         sum(length(term, left) for term in factor.terms) if factor.terms else left.get(factor, factor.size)
         for factor in whole(dim)
@@ -257,7 +257,7 @@ def length(dim: Dim, left: Mapping[Factor, int]) -> int:
 
 
 def repeated(dim: Dim) -> set[Factor]:
-    """Factors that stand twice in one product, so that node j is no block of positions."""
+    """Factors that occur twice in one product, so that node j is not a block of positions."""
     groups = [{leaf for leaf, _ in places((factor,))} for factor in whole(dim)]
     twice = {leaf for number, group in enumerate(groups) for other in groups[:number] for leaf in group & other}
     return twice.union(*(repeated(term) for factor in whole(dim) for term in factor.terms))

@@ -1,4 +1,4 @@
-"""One walk through a traced network, which learns the dimensions of every value and what its tensors are used for."""
+"""`Flow`: one walk through a traced network, which finds the dimensions of every value and the use of its tensors."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
 
 @dataclass(frozen=True)
 class Number:
-    """A size that the network has as a number, and which must follow when a width shrinks.
+    """A size that the network holds as a number, and which must change when a width shrinks.
 
     attribute: entry `index` of `name` (module and attribute, "decoder.3.unflattened_size"; 0 for a plain number).
     number: entry `index` of an operator's argument in the trace ("view_3.size").
@@ -35,7 +35,7 @@ class Number:
 
 
 class Flow:
-    """What the walk has learned.
+    """The state of the walk.
 
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     summed: dimensions over which a computation sums without weights, as attention does.
@@ -84,7 +84,7 @@ class Flow:
                 f"The network does not run on the example: {at(node)} meets {size_of(one)} nodes where it takes "
                 f"{size_of(other)}."
             )
-        align(one, other, f"{at(node)} takes widths for one that are made of different parts")
+        align(one, other, f"{at(node)} uses widths as one that consist of different parts")
 
     def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
         """`node` sums over `dim`, without weights: exact if a dead node's summand is zero."""
@@ -102,7 +102,7 @@ class Flow:
     def attribute(
         self, node: fx.Node, kinds: tuple[type[nn.Module], ...], name: str, dims: Iterable[tuple[int, Dim]]
     ) -> None:
-        """As `number`, for the attribute `name` that a module of these classes has, if `node` is its doing."""
+        """As `number`, for the attribute `name` of a module of these classes, if its code makes `node`."""
         path = layer_at(node)
         if isinstance(self._model.get_submodule(path), kinds):
             for index, dim in dims:
@@ -165,7 +165,7 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
 
 
 def fresh_value(example: object, reason: str | None = None) -> Value:
-    """Dimensions for the traced value `example` of which nothing is known but their sizes."""
+    """Dimensions for the traced value `example`; only their sizes are known."""
     if isinstance(example, Tensor):
         return tuple(fresh(size, reason) for size in example.shape)
     if isinstance(example, tuple | list):
@@ -174,7 +174,7 @@ def fresh_value(example: object, reason: str | None = None) -> Value:
 
 
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """For every tensor of the state_dict the names of all that begin where it does; more than one: it is tied."""
+    """For every tensor of the state_dict, the names of all that begin at its address; more than one if it is tied."""
     names: dict[object, list[str]] = defaultdict(list)
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}

@@ -15,7 +15,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTran
 def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str]], result: str) -> tuple[Dim, ...]:
     """The product of `operands` (node, a letter for each dimension), summed over the letters not in `result`.
 
-    Of the network's own tensors the summed dimensions read nodes and the others write them. Where no operand with a
+    In the network's own tensors, summed dimensions read nodes and the others write them. Where no operand with a
     summed letter is such a tensor, one of the operands must be zero at dead nodes.
     """
     dims: dict[str, Dim] = {}
@@ -107,7 +107,7 @@ def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 
 def convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """A linear layer with a window behind: weight [groups * o, i, *window], input [..., groups * i, *extents]."""
+    """A linear layer over windows: weight [groups * o, i, *window], input [..., groups * i, *extents]."""
     weight, (groups, _) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
     if groups is None:
         return "has groups whose borders do not meet those of its nodes"
@@ -165,7 +165,7 @@ def new_extents(flow: Flow, source: fx.Node, example: Tensor, count: int) -> tup
 
 
 def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Batch and instance normalization: channel by channel, with a scale and a shift, and what is known of each."""
+    """Batch and instance normalization: channel by channel, with a scale, a shift and running statistics."""
     dims = flow.dims(arguments["input"])
     own = [arguments[name] for name in ("weight", "bias", "running_mean", "running_var")]
     for tensor in own:
@@ -179,7 +179,7 @@ def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
 
 
 def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Its mean is over all nodes, dead ones included: without them it would be another one."""
+    """Its mean is over all nodes, dead ones included, and would change without them."""
     dims = flow.dims(arguments["input"])
     for tensor in (arguments["weight"], arguments.get("bias")):
         if tensor is not None:
@@ -190,7 +190,7 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 
 def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Groups can go as a whole; within one the mean is over all of its nodes."""
+    """Whole groups can be cut; within a group, the mean is over all of its nodes."""
     dims, count = flow.dims(arguments["input"]), arguments["num_groups"]
     pieces = regroup([dims[1]], [count, size_of(dims[1]) // count])
     if pieces is None:

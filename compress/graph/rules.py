@@ -1,4 +1,4 @@
-"""Which rule an operator of torch follows: one for each family, whatever the overload, in place or not."""
+"""The rule of each operator of torch: one for each family, whatever the overload, in place or not."""
 
 import math
 import operator

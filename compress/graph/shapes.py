@@ -61,7 +61,7 @@ def unflatten(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 
 def _spelled_out(sizes: Sequence[Any], dims: Sequence[Dim]) -> list[tuple[int, Dim]]:
-    """Those of `dims` whose size is a number, with their places: no size of a batch, and none that adapts."""
+    """Those of `dims` whose size is a number, with their places: neither a batch nor a size that adapts."""
     places = enumerate(zip(sizes, dims, strict=True))
     return [(place, dim) for place, (size, dim) in places if isinstance(size, int) and size != -1]
 
@@ -72,7 +72,7 @@ def _regrouped(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Di
 
 
 def permute(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Whatever the operator is called: its own answer for a tensor whose sizes tell its dimensions apart."""
+    """Any operator that permutes: its result for a tensor of distinct sizes shows where each dimension ends up."""
     dims = flow.dims(node.all_input_nodes[0])
     sample = torch.empty([index + 2 for index in range(len(dims))], device="meta")
     moved = node.target(sample, *node.args[1:], **node.kwargs)  # type: ignore[operator]
@@ -170,7 +170,7 @@ def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         return "cuts a batch"
     found = parts[1 if start else 0]
     flow.number(node, "start", [(0, parts[0])] if start else [])
-    # An end beyond the last position, which means all that is there, adapts by itself.
+    # An end beyond the last position means all positions, and adapts by itself.
     ends = isinstance(arguments["end"], int) and arguments["end"] < size_of(dim)
     flow.number(node, "end", [(0, total(parts[: 2 if start else 1]))] if ends else [])
     return (*dims[:place], found, *dims[place + 1 :])
@@ -191,7 +191,7 @@ def select(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def index(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Positions along some dimensions, taken from tensors of numbers; the other dimensions stay."""
+    """Positions along some dimensions, taken from tensors of numbers; the other dimensions do not change."""
     dims, taken = flow.dims(arguments["self"]), arguments["indices"]
     places = [place for place, numbers in enumerate(taken) if numbers is not None]
     keep([dims[place] for place in places], f"{at(node)} takes some of its positions")
@@ -225,10 +225,10 @@ def reduction(sums: bool) -> Rule:
                 flow.contract(dim, node, [source])
             keep(dim if not sums else (), f"{at(node)} combines all of its nodes")
         kept = [() if index in places else dim for index, dim in enumerate(dims)]
-        gone = [dim for index, dim in enumerate(dims) if index not in places]
+        left = [dim for index, dim in enumerate(dims) if index not in places]
         several = isinstance(results, tuple | list)
         shape = results[0].shape if several else results.shape
-        result = tuple(kept if len(shape) == len(dims) else gone)
+        result = tuple(kept if len(shape) == len(dims) else left)
         return [result] * len(results) if several else result
 
     return rule
@@ -310,7 +310,7 @@ def gated(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def filled(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """A new tensor with the same number everywhere, whose sizes stand in the code."""
+    """A new tensor with the same number everywhere, whose sizes are in the code."""
     value = fresh_value(node.meta["val"])
     assert isinstance(value, tuple)
     flow.number(node, "size", _spelled_out(arguments["size"], value))

@@ -1,4 +1,4 @@
-"""How large a network is: parameters, zeros, multiplications, bytes."""
+"""The size of a network: parameters, zeros, multiply-adds, bytes."""
 
 import warnings
 import zlib
@@ -48,8 +48,8 @@ def measure(model: nn.Module, example: Tensor) -> Stats:
 def tensors(masked: nn.Module, slim: nn.Module) -> list[TensorResult]:
     """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
 
-    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: what has been
-    under a mask comes last in its module otherwise.
+    "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: a parameter
+    that was masked would otherwise be last in its module.
     """
     left = {name: list(parameter.shape) for name, parameter in slim.named_parameters()}
     found = list(masked.named_parameters())
@@ -69,7 +69,7 @@ def tensors(masked: nn.Module, slim: nn.Module) -> list[TensorResult]:
 
 @contextmanager
 def _plain_operators() -> Iterator[None]:
-    """Attention and recurrent layers as the matrix products that they are: of fused operators the counter knows few."""
+    """Run attention and recurrent layers as matrix products: the counter knows few fused operators."""
     fast = mha.get_fastpath_enabled()
     mha.set_fastpath_enabled(False)
     try:

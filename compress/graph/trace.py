@@ -1,6 +1,6 @@
-"""The operators of a network, written down while it runs once on tensors that have sizes and no data.
+"""The operators of a network, recorded while it runs once on tensors with sizes and without data.
 
-A run takes some hundredths of a millisecond an operator, since nothing is computed. The batch has `BATCH` rows, a
+A run takes some hundredths of a millisecond per operator, since nothing is computed. The batch has `BATCH` rows, a
 prime too large for a width: a size that is a multiple of it follows from the batch, and every other one does not.
 """
 
@@ -28,7 +28,7 @@ _LIKE_THEIR_INPUT = {
     *(_ATEN.batch_norm.default, _ATEN.instance_norm.default, _ATEN.group_norm.default),
     *(_ATEN.layer_norm.default, _ATEN.rms_norm.default),
 }
-# Without data, torch takes them apart into the operators of every single step: a sequence is as long as it likes.
+# Without data, torch decomposes them into the operators of every step, and a sequence may have any length.
 _RECURRENT = {_ATEN.lstm.input, _ATEN.gru.input, _ATEN.rnn_tanh.input, _ATEN.rnn_relu.input}
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
@@ -40,10 +40,9 @@ class Trace:
     """graph: `placeholder` is the input, `get_attr` a tensor by its name, `call_function` an operator of torch.
 
     Of an operator's node, `meta["val"]` is the result, without data, and `meta["layer"]` the qualified name of the
-    module whose code it stands in. Where the size of the batch stands in its arguments, there is a node that
-    computes it.
+    module whose code calls it. Where its arguments contain the size of the batch, a node computes it.
     constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
-        that a trace holds on to no weights.
+        that a trace keeps no weights alive.
     """
 
     graph: fx.Graph
@@ -51,16 +50,16 @@ class Trace:
 
 
 def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
-    """Write down what `model` does in evaluation mode with a batch of inputs like `example` [N, ...].
+    """Record what `model` does in evaluation mode with a batch of inputs like `example` [N, ...].
 
-    The model stays as it is, also if it keeps something from every forward pass. The values of `example` don't matter.
+    The model is left as it was, even if it keeps something from each pass. The values of `example` don't matter.
 
     Args:
         most: operators of the network; one with more is refused, early. 50,000 if absent.
 
     Raises:
         InputError: the network does not run on `example`.
-        UnsupportedModelError: what it does depends on values, or on the size of the batch.
+        UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_network(model)
     require_example(example)
@@ -109,7 +108,7 @@ def require_example(example: object) -> None:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by qualified name; what is tied comes with all of its names."""
+    """Parameters and buffers by qualified name; a tied tensor has all of its names."""
     parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
     return {**dict(parameters), **dict(buffers)}
 
@@ -135,7 +134,7 @@ def _restored(model: nn.Module) -> Iterator[None]:
 
 
 class _TooManyOperatorsError(UnsupportedModelError):
-    """Found out early: nothing more is learned by running the network."""
+    """Raised early, since running the network further shows nothing new."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -150,7 +149,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._device = example.device
         self._layers = [""]
         self._paths = {module: name for name, module in model.named_modules()}
-        # By identity: the node, and the stand-in. All are held on to, so that no other tensor gets their identity.
+        # By identity: the node, and the stand-in. All are kept alive, so that no other tensor gets their identity.
         self._known: dict[int, tuple[fx.Node, Tensor]] = {}
         self._others: dict[fx.Node, Tensor] = {}
         self._batches: dict[int, fx.Node] = {}
@@ -185,7 +184,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def following_layers(self) -> Iterator[None]:
-        """Know at every operator in which module's code it stands."""
+        """Know at every operator which module's code calls it."""
 
         def enter(module: nn.Module, inputs: Any) -> None:
             self._layers.append(self._paths.get(module, self._layers[-1]))
@@ -234,7 +233,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._same_data(tensor)
         if id(tensor) not in self._known:  # of the code's own
             name = f"_constant_{len(self._others)}"
-            with torch.inference_mode(False):  # it would stay one that cannot take part in training
+            with torch.inference_mode(False):  # else it could never take part in training
                 self.constants[name] = tensor.clone() if tensor.is_inference() else tensor
             self._stand_in(name, tensor)
             self._others[self._known[id(tensor)][0]] = tensor
@@ -248,7 +247,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise UnsupportedModelError("it uses a tensor that none of torch's operators has made")
 
     def _stand_in(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor without data, which goes for `tensor` from now on."""
+        """A tensor without data, which stands in for `tensor` from now on."""
         if id(tensor) in self._known:
             return self._known[id(tensor)][1]
         if any(size and size % BATCH == 0 for size in tensor.shape):
@@ -285,7 +284,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _result(func: Any, given: list[Any], named: dict[str, Any]) -> Any:
-    """What an operator gives for tensors without data."""
+    """The result of an operator for tensors without data."""
     if func in _LIKE_THEIR_INPUT:
         return torch.empty_like(given[0])
     if func in _RECURRENT:

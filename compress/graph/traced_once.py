@@ -1,4 +1,4 @@
-"""One trace for all that asks what shrinks together in a network, or in copies of it."""
+"""The couplings of a network and of its copies, from one trace."""
 
 from collections.abc import Hashable
 
@@ -20,7 +20,7 @@ class TracedOnce:
         self._known: dict[Hashable, Couplings] = {}
 
     def couplings(self, model: nn.Module, example: Tensor) -> Couplings:
-        """`compress.graph.coupling.couplings`, which says what is raised too."""
+        """As `compress.graph.coupling.couplings`, which names the errors too."""
         key = (_structure(model), example.shape[1:], example.dtype, example.device)
         if key not in self._known:
             self._known[key] = couplings(model, example)

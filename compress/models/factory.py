@@ -14,7 +14,7 @@ from compress.errors import InputError
 def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
     """The user's own network: `spec` "my_module:build" is imported and called with `args`.
 
-    Raises InputError as `call_factory` does, and where the result is no nn.Module.
+    Raises InputError as `call_factory` does, and where the result is not an nn.Module.
     """
     model = call_factory(spec, args)
     if not isinstance(model, nn.Module):
@@ -37,14 +37,14 @@ def call_factory(spec: str, args: Mapping[str, Any] | None = None) -> object:
 
 
 def function(spec: str) -> Callable[..., object]:
-    """What "my_module:build" names, imported and not called.
+    """The function that "my_module:build" names, imported and not called.
 
     Raises InputError where the module or the name in it is missing, or importing it fails.
     """
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
         raise InputError(f'"{spec}" does not name a factory; write "my_module:build".')
-    # It stays there: loader processes that are spawned later import the user's module again.
+    # It is kept there: loader processes that are spawned later import the user's module again.
     if (here := os.getcwd()) not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -87,7 +87,7 @@ def conv_autoencoder(latent: int = 64, *, generator: torch.Generator | None = No
     """Table IV, right: five convolutions to 1,152 features, `latent` nodes, and transposed convolutions back.
 
     [N, 3, 32, 32] to the same shape with values in [0, 1]. The latent values are tanh(`latent`(...)): the tanh is
-    the decoder's first part. A dense layer from `latent` to 72 stands before the table's reshape to 8 x 3 x 3.
+    the decoder's first part. A dense layer from `latent` to 72 precedes the table's reshape to 8 x 3 x 3.
     """
     network = Network(
         CIFAR_IMAGE,

@@ -7,9 +7,9 @@ from compress.models.paper import MNIST_IMAGE
 
 
 class RowLSTM(nn.Module):
-    """Row after row through LSTM layers; a Linear layer tells the class from the last state.
+    """Row after row through LSTM layers; a Linear layer predicts the class from the last state.
 
-    [N, C, H, W] to logits [N, classes]; a step's input are the C * W values of a row.
+    [N, C, H, W] to logits [N, classes]; the input of a step is the C * W values of a row.
     """
 
     def __init__(self, image: tuple[int, int, int], hidden: int, layers: int, classes: int) -> None:

@@ -11,7 +11,7 @@ BLOCKS = 3  # in each width: 6 n + 2 layers with weights, which is 20
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions with batch norms, and what came in added; a 1 x 1 convolution where sizes differ."""
+    """Two 3 x 3 convolutions with batch norms, and the input added; a 1 x 1 convolution where sizes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

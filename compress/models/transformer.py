@@ -7,7 +7,7 @@ from compress.models.paper import MNIST_IMAGE
 
 
 class EncoderBlock(nn.Module):
-    """Attention and a two-layer network, each on normed inputs and added to what came in."""
+    """Attention and a two-layer network, each on normed inputs and added to its input."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()

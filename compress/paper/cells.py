@@ -30,7 +30,7 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.sweep.jobs import fingerprint
 from compress.tasks import Task
 from compress.train import metrics
-from compress.train.loop import Training
+from compress.train.loop import TrainingRecord
 from compress.train.optimization import Optimization
 
 REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
@@ -119,7 +119,7 @@ def _dense(dense: Dense, dataset: Dataset, path: Path) -> nn.Module:
 class _HalfPrecision(Setting):
     """Trains in bfloat16, and measures in float32."""
 
-    def train(self, model: nn.Module, steps: int, optimization: Optimization, *others: Any) -> Training:
+    def train(self, model: nn.Module, steps: int, optimization: Optimization, *others: Any) -> TrainingRecord:
         return super().train(model, steps, dataclasses.replace(optimization, precision="bfloat16"), *others)
 
 

@@ -1,1 +1,1 @@
-"""How what was chosen goes: at once (hard) or by decay while the rest trains (soft)."""
+"""Removals of pruned entries: at once (hard), or by decay while the rest trains (soft)."""

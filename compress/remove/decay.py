@@ -51,7 +51,7 @@ CURVES: dict[str, Curve] = {curve.__name__: curve for curve in (exponential, lin
 
 @dataclass(frozen=True)
 class Decay:
-    """A curve laid over a number of steps; `decay(t)` is the mask of pruned entries after t steps.
+    """A curve over a number of steps; `decay(t)` is the mask of pruned entries after t steps.
 
     Exactly 0.0 from step `steps` on, whatever the curve. `steps=0` is hard pruning.
     """
@@ -64,12 +64,12 @@ class Decay:
 
 
 def over(steps: int, curve: str | Curve = "exponential", *, final: float = GONE) -> Decay:
-    """Decay that is gone after `steps` steps.
+    """A decay that reaches zero after `steps` steps.
 
     Args:
         steps: at least 0; 0 removes at once.
         curve: a name of `CURVES`, or a function of the progress.
-        final: where an exponential decay stands just before its cut, in (0, 1); other curves end at 0 anyway.
+        final: the value of an exponential decay just before its cut, in (0, 1); other curves end at 0 anyway.
 
     Raises:
         InputError: for a negative number of steps, an unknown curve, or a `final` outside (0, 1).

@@ -1,7 +1,7 @@
-"""A mask under which weights go on learning: the product of torch's own methods, with a mask that falls.
+"""A decaying mask under which weights keep learning: the product of torch's own methods.
 
-Here `weight_orig` is W, which the optimizer moves everywhere. What acts is `weight`, its product with `weight_mask`,
-computed before each forward pass, so that the gradient of W is that of the product. There is no `weight_start`.
+Here `weight_orig` is W, all of which the optimizer updates. The layer uses `weight`, its product with `weight_mask`,
+computed before each forward pass, so that the gradient of W is that of the product. `weight_start` does not exist.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class LearningMethod(SoftPruningMethod):
     def __init__(self, mask_gradients: bool = False) -> None:
         super().__init__(mask_gradients)
         self._caller: nn.Module | None = None
-        self._leaf: Tensor | None = None  # what the module computes with instead, inside `effective`
+        self._leaf: Tensor | None = None  # used instead of the product, inside `effective`
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_caller": self._caller}
@@ -36,7 +36,7 @@ class LearningMethod(SoftPruningMethod):
     def apply(  # type: ignore[override]
         cls, module: nn.Module, name: str, keep: Tensor, *, caller: nn.Module | None = None
     ) -> "LearningMethod":
-        """As `SoftPruningMethod.apply`. caller: what reads the parameter, where `module` itself is not called."""
+        """As `SoftPruningMethod.apply`. caller: the module that reads the parameter, where `module` is not called."""
         method = super().apply(module, name, keep, fades=False, mask_gradients=False)
         assert isinstance(method, LearningMethod)
         if caller is None:
@@ -61,7 +61,7 @@ class LearningMethod(SoftPruningMethod):
     @classmethod
     @torch.no_grad()
     def place(cls, places: Sequence[Masked], factor: float | None = None) -> None:
-        """Bring what acts up to date. factor: the mask of all entries in the sets from now on."""
+        """Update the products. factor: the mask of all entries in the sets from now on."""
         for module, method in places:
             assert isinstance(method, cls)
             if factor is not None:
@@ -71,14 +71,14 @@ class LearningMethod(SoftPruningMethod):
 
     @torch.no_grad()
     def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
-        """As in `SoftPruningMethod`, under the mask alone: the weights underneath are the optimizer's."""
+        """As in `SoftPruningMethod`, for the mask alone: the weights underneath belong to the optimizer."""
         _, mask, pruned = tensors(module, self._tensor_name)
         mask.masked_fill_(pruned if which is None else pruned & which, 0.0)
         self._expose(module)
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """As in `SoftPruningMethod`: who leaves trains on from its present value, weight_orig * weight_mask."""
+        """As in `SoftPruningMethod`: entries that leave keep learning from weight_orig * weight_mask."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         leaves = pruned & keep.to(pruned.device)
         orig.copy_(torch.where(leaves, orig * mask, orig))
@@ -96,9 +96,9 @@ class LearningMethod(SoftPruningMethod):
 
     def remove(self, module: nn.Module) -> None:
         _, mask, pruned = tensors(module, self._tensor_name)
-        gone = pruned & (mask == 0)
+        removed = pruned & (mask == 0)
         super().remove(module)
-        getattr(module, self._tensor_name).data.masked_fill_(gone, 0.0)  # the product can be -0.0
+        getattr(module, self._tensor_name).data.masked_fill_(removed, 0.0)  # the product can be -0.0
         for owner in (module, self._caller or module):
             for hooks in (owner._forward_pre_hooks, owner._forward_hooks):
                 for key, hook in list(hooks.items()):
@@ -107,12 +107,12 @@ class LearningMethod(SoftPruningMethod):
 
     @torch.no_grad()
     def _expose(self, module: nn.Module) -> None:
-        """Bring the attribute up to date, without a graph."""
+        """Update the attribute, without a graph."""
         setattr(module, self._tensor_name, self.apply_mask(module))
 
 
 class _OnBehalf:
-    """A hook of the module that reads another one's parameter: does what the other's own would have done."""
+    """A hook of the module that reads another one's parameter, in place of the other's own hook."""
 
     def __init__(self, method: LearningMethod, module: nn.Module) -> None:
         self.method, self.module = method, module
@@ -125,7 +125,7 @@ class _OnBehalf:
 
 
 def caller_of(model: nn.Module, module: nn.Module) -> nn.Module | None:
-    """What reads the parameters of `module` without calling it: MultiheadAttention does so with its out_proj.
+    """The module that reads the parameters of `module` without calling it, as MultiheadAttention does with out_proj.
 
     A bare nn.Module, as the module of a program has for each of its former layers, can only be read so.
     """

@@ -1,4 +1,4 @@
-"""Soft pruning as a method of torch.nn.utils.prune: the mask decays, and takes the entries of its set to zero.
+"""Soft pruning as a method of torch.nn.utils.prune: the mask of a set of entries decays to zero.
 
 Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equation 1:
 
@@ -6,11 +6,11 @@ Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction", equ
 
 In a module whose parameter `weight` is being pruned
 
-    weight_mask     buffer      1 where an entry is kept, x**t where it decays, exactly 0 where it is gone
+    weight_mask     buffer      1 where an entry is kept, x**t where it decays, exactly 0 where it is removed
     weight_start    buffer      the value that an entry of the set had when it joined; 0 where none decays
     weight_pruned   buffer      bool, the set: the paper's M
     weight_orig     Parameter   the optimizer's parameter, as before
-    weight          attribute   `weight_orig` itself, so that a forward pass costs what it costs without pruning
+    weight          attribute   `weight_orig` itself, so that a forward pass costs no more than without pruning
 
 An entry of the set acts as weight_start * weight_mask; `place` writes that over whatever the optimizer made of it.
 """
@@ -44,7 +44,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """A mask below 1 in the whole set, its version, and its value there, if it is one value."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of a module has a Parameter of its own, without our hook: its first forward pass sees to that."""
+        """A copy of a module has a Parameter of its own, without our hook; its first forward pass adds it."""
         return {"_tensor_name": self._tensor_name, "_mask_gradients": self._mask_gradients}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
                 of them either way.
 
         Raises:
-            TargetError: there is no such parameter, it is pruned already, or `keep` does not fit it.
+            TargetError: the parameter does not exist, it is pruned already, or `keep` does not fit it.
         """
         require_network(module, "module")
         check("name", name, str)
@@ -90,11 +90,11 @@ class SoftPruningMethod(prune.BasePruningMethod):
         return method
 
     def apply_mask(self, module: nn.Module) -> Tensor:
-        """What acts: the parameter itself."""
+        """The parameter itself, which `place` keeps up to date."""
         return tensors(module, self._tensor_name)[0]
 
     def __call__(self, module: nn.Module, inputs: object) -> None:
-        """Before a forward pass: nothing is computed, but the module may be a copy, or have other tensors now."""
+        """Before a forward pass: only check whether the module is a copy, or has other tensors now."""
         if self._exposed is not module._parameters[f"{self._tensor_name}_orig"] and not torch.compiler.is_compiling():
             self._expose(module)
 
@@ -121,13 +121,13 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @torch.no_grad()
     def fade_to(self, module: nn.Module, factor: float) -> None:
-        """The mask of all entries in the set becomes `factor`, except of those that are gone."""
+        """Set the mask of all entries in the set to `factor`, except where they are removed."""
         _, mask, pruned = tensors(module, self._tensor_name)
         mask.masked_fill_(pruned & (mask != 0), factor)
 
     @torch.no_grad()
     def fade_by(self, module: nn.Module, factor: float) -> None:
-        """The mask of every entry in the set is multiplied by `factor`."""
+        """Multiply the mask of every entry in the set by `factor`."""
         _, mask, _ = tensors(module, self._tensor_name)
         mask.mul_(self.lowered(module, factor))
         if factor <= largest_below_one(mask.dtype):
@@ -135,10 +135,10 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @torch.no_grad()
     def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
-        """Entries of the set (of them, those that `which` marks) become exactly 0, and stay 0 while in the set."""
+        """Set entries of the set (only those that `which` marks) to exactly 0, until they leave it."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         left = _as_numbers(~pruned if which is None else ~(pruned & which), mask)
-        # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero but not for whoever looks at the bits.
+        # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero, with other bits.
         for values in (orig, mask, self._start_of(module)):
             if values is not None:
                 zero_where_below_one(values, left)
@@ -146,7 +146,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """Take another set. Who joins decays from its present value, who leaves trains on from its present value."""
+        """Replace the set. Entries that join it decay from their present value; those that leave keep learning."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         keep = keep.to(pruned.device)
         start = self._start_of(module)
@@ -163,7 +163,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
             yield orig
 
     def remove(self, module: nn.Module) -> None:
-        """Called by `prune.remove`: the parameter is a plain one again, with the values that acted."""
+        """Called by `prune.remove`: the parameter is a plain one again, with its present values."""
         name = self._tensor_name
         self.place([(module, self)])
         with _keeping_place(module, f"{name}_orig", name):
@@ -225,12 +225,12 @@ class SoftPruningMethod(prune.BasePruningMethod):
         self._hook = self._exposed = None
 
 
-def zero_where_below_one(values: Tensor, told: Tensor) -> None:
-    """Set `values` to 0, in place, where `told` is below 1: the derivative of a threshold.
+def zero_where_below_one(values: Tensor, marks: Tensor) -> None:
+    """Set `values` to 0, in place, where `marks` is below 1: the derivative of a threshold.
 
     As fast as a product, which would leave -0.0 and NaN; on a CPU, `where` and `masked_fill_` take ten times as long.
     """
-    _THRESHOLD_BACKWARD(values, told, largest_below_one(told.dtype), grad_input=values)
+    _THRESHOLD_BACKWARD(values, marks, largest_below_one(marks.dtype), grad_input=values)
 
 
 _THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
@@ -248,7 +248,7 @@ def _as_numbers(condition: Tensor, like: Tensor) -> Tensor:
 
 @contextmanager
 def _keeping_place(module: nn.Module, old: str, new: str) -> Iterator[None]:
-    """The parameter that becomes `new` stands where `old` stood: what is derived from their order stays the same."""
+    """Keep the order of the parameters when `old` becomes `new`, since other things depend on it."""
     order = [new if name == old else name for name in module._parameters]
     yield
     for name in order:
@@ -256,7 +256,7 @@ def _keeping_place(module: nn.Module, old: str, new: str) -> Iterator[None]:
 
 
 Masked = tuple[nn.Module, SoftPruningMethod]
-"""A module, and what prunes a parameter of it."""
+"""A module, and the method that prunes a parameter of it."""
 
 
 def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The pruner: chooses weights or nodes, and removes them in anybody's training loop.
+"""`Pruner`: chooses weights or nodes, and removes them in any training loop.
 
 pruner = Pruner(model, nodes("*", exclude="stem.*"), macs=0.5, example=x, criterion="taylor_square",
                 batches=loader, loss=loss, removal=Soft(steps=1000))
@@ -45,8 +45,8 @@ class Layer(NamedTuple):
 class Pruner(Remover):
     """Chooses what is pruned, and removes it as `removal` says while the rest trains.
 
-    A recipe's stage is a call of this, with the same words. Call `step()` after each step of the optimizer, which may
-    have been made before or after the pruner, and `finalize()` at the end.
+    A recipe's stage is a call of this, with the same arguments. Call `step()` after each step of the optimizer, which
+    may be made before or after the pruner, and `finalize()` at the end.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Pruner(Remover):
             example: for nodes, an input [N, ...] to trace the network with.
             criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
                 tensor of weights to a score for each entry, larger = keep.
-            batches: scoring data, (input, target) pairs, as often as they are asked for: a loader, a list, or a
+            batches: scoring data, (input, target) pairs that can be iterated over repeatedly: a loader, a list, or a
                 function from a batch size to such.
             loss: (output, target) -> mean over the batch.
-            removal: how they are removed; at once if it is not said.
+            removal: how they are removed; by default at once.
             scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of
                 each with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are
                 alike ("isomorphic"), or of all ("global").
@@ -99,14 +99,13 @@ class Pruner(Remover):
             compensate: for nodes that are removed at once, let the layers that read them make up for them, by least
                 squares from the kept ones on `batches`.
             regrow: for weights that are removed gradually, the share of removed ones that come back at each choice.
-            earlier: a pruner of the same model that is finished, or what several have pruned: none of it comes back,
-                and it counts.
-            seed: of what is drawn by chance.
+            earlier: a finished pruner of the same model, or what several have pruned: it remains pruned, and counts.
+            seed: of the random numbers.
             mask_gradients, start: see `Remover`.
             traced: the owner of the traces, where several pruners of copies of a network share it.
 
         Raises:
-            InputError: options that there are not, contradict each other, or are missing.
+            InputError: options that do not exist, contradict each other, or are missing.
             TargetError: targets that do not exist, are shared, or are pruned already.
             UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
@@ -182,7 +181,7 @@ class Pruner(Remover):
         self.selection.load_state_dict(state["selection"])
 
     def __repr__(self) -> str:
-        """In a line, what is pruned and how far it is."""
+        """The target and the progress of the removal, in a line."""
         count, total = self.selection.count
         things = "nodes" if isinstance(self._target, Nodes) else "weights"
         share = f"{count / total:.1%}" if total else "0%"

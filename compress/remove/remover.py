@@ -1,4 +1,4 @@
-"""The driver of every removal, in anybody's training loop; a removal only says what happens at its steps."""
+"""`Remover`: runs any removal in any training loop; a removal only says what happens at its steps."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
-"""(share that is pruned by now, what is removed) -> what is kept: bool tensors of the targets' shapes, in their order.
+"""(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
 
-Called whenever the set is chosen; what is removed (True, exactly zero) is to be pruned again, or comes back at zero.
+Called whenever the set is chosen; entries that are removed (True, exactly zero) are pruned again, or come back at zero.
 """
 
 
@@ -27,11 +27,10 @@ class EarlyRemovalWarning(UserWarning):
 
 
 class Remover:
-    """Removes what a chooser chooses, as `removal` says, while the rest trains.
+    """Removes the entries that a chooser chooses, as `removal` says, while the rest trains.
 
-    The optimizer may have been made before or after. Between the optimizer's step and `step` a pruned entry can have
-    been moved by momentum or weight decay; `step` puts it back on its way (eq. 1), so that the forward pass never
-    sees it anywhere else.
+    The optimizer may be made before or after. Momentum or weight decay can move a pruned entry in the optimizer's step;
+    `step` puts it back to its value by eq. 1, so that the forward pass never sees another one.
     """
 
     def __init__(
@@ -48,11 +47,11 @@ class Remover:
         """
         Args:
             paths: qualified names of parameters.
-            share: what the chooser is asked for in the end.
+            share: the share that the chooser is asked for in the end.
             mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
                 are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
                 itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
-            start: whether to choose. Not where `load_state_dict` comes next: what was chosen is in the model's state.
+            start: whether to choose. False where `load_state_dict` follows: the choice is in the model's state.
 
         Raises:
             TargetError: parameters that do not exist, are shared, or are pruned already.
@@ -61,11 +60,11 @@ class Remover:
         self.targets = resolve(model, Weights(tuple(paths))) if paths else []
         self._choose, self._final_share = chooser, share
         self.steps_done = 0
-        self._complete = False  # whether the set has once been all that is pruned in the end
+        self._complete = False  # whether the set has been complete once
         self._finalized = False
         self.share = 0.0
         """How much of the final set is in the set, in [0, 1]."""
-        self._factor = 1.0  # of all pruned entries, if they have one in common
+        self._factor = 1.0  # of all pruned entries, if they share one
         self._places: list[Masked] = []
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
@@ -83,7 +82,7 @@ class Remover:
 
     @property
     def factor(self) -> float | None:
-        """What pruned entries are multiplied by at this moment, from 1 to 0; None where each decays by itself."""
+        """The present factor of pruned entries, from 1 to 0; None where each decays by itself."""
         return self._factor if self.removal.together else None
 
     @torch.no_grad()
@@ -98,13 +97,13 @@ class Remover:
         self.hold()
 
     def hold(self) -> None:
-        """Put the pruned entries where they stood before `optimizer.step()`; `step` does it too, one step further."""
+        """Put the pruned entries back to their values before `optimizer.step()`; `step` also moves them on."""
         if self._places and not self._finalized:
             one = self.removal.together or self._factor == 0
             type(self._places[0][1]).place(self._places, self._factor if one else None)
 
     def finalize(self) -> None:
-        """Pruned entries become exactly 0.0 and parameters plain again. A second call does nothing.
+        """Set pruned entries to exactly 0.0 and make parameters plain again. A second call does nothing.
 
         Warns with `EarlyRemovalWarning` where the loop was shorter than the removal.
         """
@@ -145,7 +144,7 @@ class Remover:
 
     @torch.no_grad()
     def fade_to(self, factor: float) -> None:
-        """All pruned entries act as `factor` times their start at the end of this step; 0 is for good."""
+        """Set all pruned entries to `factor` times their start at the end of this step; 0 is final."""
         self._factor = factor
         if self.removal.together and factor != 0:
             return  # `hold` lowers the masks of all
@@ -157,26 +156,26 @@ class Remover:
 
     @torch.no_grad()
     def fade_by(self, factor: float) -> None:
-        """The mask of every pruned entry is multiplied by `factor`."""
+        """Multiply the mask of every pruned entry by `factor`."""
         for module, method in self._places:
             method.fade_by(module, factor)
 
     @torch.no_grad()
     def cut(self, latest: int) -> None:
-        """Pruned entries that joined the set at step `latest` or earlier become zero; for removals with `cohorts`."""
+        """Zero pruned entries that joined the set at step `latest` or earlier; for removals with `cohorts`."""
         for (module, method), joined in zip(self._places, self._joined, strict=True):
             method.vanish(module, joined <= latest)
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
-        """The pruned entries themselves are multiplied by `factor`, and may grow again: for removals that learn."""
+        """Multiply the pruned entries themselves by `factor`; they may grow again: for removals that learn."""
         for module, method in self._places:
             tensors(module, method._tensor_name)[0].mul_(method.lowered(module, factor))
 
     # --- resuming ---
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the model's own state_dict (which holds the sets and what decays)."""
+        """The state to resume with, beside the model's own state_dict (which has the sets and the decaying values)."""
         return {
             "steps_done": self.steps_done,
             "removal_steps": self.removal.length,
@@ -220,7 +219,7 @@ class Remover:
                 self.removal.start(self)
                 if self.removed:
                     self.removal.finish(self)
-        except BaseException:  # whatever it was, the network is left as it came
+        except BaseException:  # leave the network as it was
             for module, method in self._places:
                 prune.remove(module, method._tensor_name)  # type: ignore[no-untyped-call]
             raise

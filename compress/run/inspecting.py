@@ -6,7 +6,7 @@ from collections.abc import Callable
 from compress.documents import FileContents
 from compress.errors import InputError
 from compress.export import contents
-from compress.files.checkpoint import Weights
+from compress.files.checkpoint import WeightsFile
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
@@ -44,7 +44,7 @@ def _recipe(metadata: dict[str, str], source: str) -> schema.Recipe | None:
         return None
 
 
-def _network(weights: Weights, source: str) -> Callable[[], contents.Network] | None:
+def _network(weights: WeightsFile, source: str) -> Callable[[], contents.Network] | None:
     recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.files.checkpoint import Weights, rebuild
+from compress.files.checkpoint import WeightsFile, rebuild
 from compress.files.foreign import TIMES
 from compress.graph.dimensions import BATCH
 from compress.graph.trace import Trace, trace
@@ -48,7 +48,7 @@ def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
     return noted_recipe(text, source)
 
 
-def build(recipe: schema.Recipe, weights: Weights, source: str, size: int) -> nn.Module:
+def build(recipe: schema.Recipe, weights: WeightsFile, source: str, size: int) -> nn.Module:
     """The network that the recipe names, with the weights of the file, which has `size` bytes.
 
     It is built without memory, cut to what the file's edits say, and only then given the file's own tensors.

@@ -21,7 +21,7 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import Task
 from compress.train import metrics
 from compress.train.distill import Teacher
-from compress.train.loop import Training, train
+from compress.train.loop import TrainingRecord, train
 from compress.train.optimization import Optimization
 from compress.train.ranks import ALONE, Ranks
 
@@ -169,7 +169,7 @@ class Setting:
         teacher: Teacher | None = None,
         pruner: Remover | None = None,
         told: OnStep = lambda moment: None,
-    ) -> Training:
+    ) -> TrainingRecord:
         """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes.
 
         `told` hears of every step, as the bar does.

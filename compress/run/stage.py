@@ -19,7 +19,7 @@ from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.targets import describe
 from compress.train.distill import Teacher
-from compress.train.loop import Training, only_trainable
+from compress.train.loop import TrainingRecord, only_trainable
 
 
 def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
@@ -44,7 +44,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
 def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
     steps, removal = removal_of(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, setting)
-    training, curve, journal = Training(), Curve(steps), setting.journal
+    training, curve, journal = TrainingRecord(), Curve(steps), setting.journal
 
     def before_removal(step: int) -> Metric:
         found = setting.evaluate(model)

@@ -1,1 +1,1 @@
-"""Which parameters or nodes go: targets, scores, and the exact choice of the lowest."""
+"""Which parameters or nodes are pruned: targets, scores, and the exact choice of the lowest."""

@@ -1,6 +1,6 @@
 """Scores of nodes from what they pass on: its variance, or the loss without it; float64 [nodes], larger = keep."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.select.gradients import Pairs
 from compress.select.saliency import layer_with_nodes, nodes_along
 from compress.tasks import Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 See = Callable[["Tap", Tensor, int], Tensor]  # (tap, value, axis of its features) -> what takes the value's place
 
 
@@ -34,14 +34,14 @@ class Tap:
 
 
 @torch.no_grad()
-def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dict[str, Tensor]:
+def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Pairs) -> dict[str, Tensor]:
     """Variance of each node's activation over the samples, the mean over its positions.
 
-    At each position on its own: what differs between positions but not between samples is a constant to the reader,
-    whose bias could say it as well.
+    Each position counts on its own: a value that differs between positions but not between samples is a constant to
+    the reader, whose bias can replace it.
 
     Args:
-        taps: where the nodes of each layer are seen: best at what reads them, behind the activation function.
+        taps: where the nodes of each layer are seen: best at their readers, behind the activation function.
 
     Raises:
         TargetError: a layer that takes no part in the forward pass.
@@ -61,7 +61,7 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
             model(inputs)
             samples += len(inputs)
         if not samples:
-            raise InputError("there is no scoring data to take the nodes' variance of: `batches` gave none")
+            raise InputError("no scoring data for the nodes' variance: `batches` gave none")
     result = {}
     for name, tap in taps.items():
         count, first, second = sums[tap]
@@ -73,11 +73,11 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Batches) -> dic
 
 
 @torch.no_grad()
-def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batches, loss: Loss) -> dict[str, Tensor]:
+def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Pairs, loss: Loss) -> dict[str, Tensor]:
     """Rise of the loss when a node alone is set to zero: brute force, one pass over the scoring data for each node.
 
     Args:
-        taps: everywhere that the nodes of each layer are set to zero: at all that reads them, as their removal does.
+        taps: everywhere that the nodes of each layer are set to zero: at all of their readers, as in their removal.
 
     Raises:
         TargetError: a layer that takes no part in the forward pass.
@@ -85,7 +85,7 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Batch
     """
     scored = list(batches)
     if not scored:
-        raise InputError("there is no scoring data to try the loss on without a node: `batches` gave none")
+        raise InputError("no scoring data for the loss without a node: `batches` gave none")
     with evaluation_mode(model):
         whole = _mean_loss(model, scored, loss)
         result = {}
@@ -114,7 +114,7 @@ def _mean_loss(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], loss:
 
 @contextmanager
 def _tapped(model: nn.Module, taps: Collection[Tap], see: See) -> Iterator[None]:
-    """Within, `see` is shown what passes the taps, and what it returns passes instead; something has to pass each."""
+    """Pass the values at the taps to `see`, and use what it returns instead; every tap must see a value."""
     passed: set[Tap] = set()
 
     def watch(tap: Tap, value: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much is pruned, one sparsity, one for each layer, or a budget of what may be left; and of what, together."""
+"""How much is pruned: one sparsity, one for each layer, or a budget; and what is ranked together."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Measure = Literal["sparsity", "params", "macs"]
 WeightScope = Literal["global", "layer", "erk"]
 NodeScope = Literal["layer", "isomorphic", "global"]
 Scope = Literal[WeightScope, NodeScope]
-"""What is ranked together, and so has the amount in common."""
+"""The entries or nodes that are ranked together and share the amount."""
 
 BUDGETS: Final = ("params", "macs")
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What a pruner is asked for.
+    """The amount that a pruner is asked for.
 
-    measure: of what `value` is a share: "sparsity", of the targets' entries or nodes that are pruned; or else a budget,
-        of the network's "params" or "macs" (multiply-adds) that are left.
+    measure: what `value` is a share of: "sparsity", of the targets' entries or nodes, to prune; or a budget, of the
+        network's "params" or "macs" (multiply-adds), to keep.
     layers: the sparsity of each layer by patterns of names, of which the first that matches counts; `value` is the
         largest.
     """
@@ -45,7 +45,7 @@ class Amount:
         macs: float | None = None,
         layers: Mapping[str, float] | None = None,
     ) -> "Amount":
-        """The one that is given.
+        """The amount that is given.
 
         Raises:
             InputError: none or several are given, or one is out of range.
@@ -85,8 +85,8 @@ def shares_of(
     """The sparsity of each layer: that of the first pattern that matches one of its names.
 
     Args:
-        layers: all names of each, by the one that it is known by.
-        part: how far on the way to that, in [0, 1].
+        layers: all names of each, by its main name.
+        part: the share of these sparsities that is reached by now, in [0, 1].
 
     Raises:
         TargetError: a pattern matches nothing, or no pattern matches a layer.

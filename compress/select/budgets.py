@@ -33,12 +33,12 @@ def choose_nodes(
 
     Args:
         scores: [size] of each coupling that may shrink, larger = keep.
-        measure: what `value` is of: "sparsity", the fraction of the nodes that is pruned, in [0, 1); or "params" or
+        measure: what `value` measures: "sparsity", the fraction of the nodes that is pruned, in [0, 1); or "params" or
             "macs", the fraction of the network's parameters or multiply-adds that may be left, in (0, 1).
         scope: nodes compete within their coupling ("layer"), with those of couplings whose members are alike (whose
             scores are of one kind: "isomorphic"), or with all others ("global").
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
-        min_keep: every coupling keeps at least so many nodes, or this share of them if it is below 1; 1 if None.
+        min_keep: every coupling keeps at least this number of nodes, or this share of them if it is below 1; 1 if None.
         earlier: bool [size] of any couplings, what earlier choices kept: the rest is pruned first, and counts in a
             budget.
 
@@ -79,7 +79,7 @@ def choose_nodes(
 
 
 def pruned_first(scores: Tensor, keep: Tensor | None) -> Tensor:
-    """The scores of a coupling's nodes; what earlier choices took is below all others, since it counts already."""
+    """The scores of a coupling's nodes; those pruned earlier rank below all others, since they count already."""
     scores = scores.float().cpu()
     return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
 
@@ -96,21 +96,21 @@ def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
 def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:
     """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left."""
     shapes = {name: list(known.shapes[name]) for name in weights}
-    stays: dict[tuple[str, int], Tensor] = {}
+    masks: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in keep.items():
-        gone = (~nodes).nonzero().flatten()
+        pruned = (~nodes).nonzero().flatten()
         for member in coupling.members:
             if member.tensor in shapes:
                 length = shapes[member.tensor][member.dim]
-                mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
-                mask[member.index(gone)] = False
-    for (name, dim), mask in stays.items():
+                mask = masks.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
+                mask[member.index(pruned)] = False
+    for (name, dim), mask in masks.items():
         shapes[name][dim] = int(mask.sum())
     return sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
 
 
 def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
-    """What an entry of each parameter costs: one parameter, or so many multiply-adds for a sample."""
+    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample."""
     return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
 
 
@@ -134,13 +134,13 @@ def _at(
     multiple_of: int,
     min_keep: int | float,
 ) -> Keep:
-    """The lowest round(sparsity * n) of each pool go; what rounding gives back are the best of those."""
+    """Prune the lowest round(sparsity * n) of each pool; where rounding keeps more, it keeps the best of those."""
     keep: Keep = {}
     for pool in pools:
         together = torch.cat([scores[coupling] for coupling in pool])
-        stays = torch.ones(len(together), dtype=torch.bool)
-        stays[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
-        for coupling, mine in zip(pool, torch.split(stays, [coupling.size for coupling in pool]), strict=True):
+        kept = torch.ones(len(together), dtype=torch.bool)
+        kept[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
+        for coupling, mine in zip(pool, torch.split(kept, [coupling.size for coupling in pool]), strict=True):
             floor = min_keep if min_keep >= 1 else max(1, round(min_keep * coupling.size))
             count = max(int(mine.sum()), int(floor))
             count = min(-(-count // multiple_of) * multiple_of, coupling.size)

@@ -1,6 +1,6 @@
-"""The choice: exactly k entries of the lowest score, ties broken by position, whatever the dtype.
+"""The choice of exactly k entries with the lowest scores, ties broken by position, for any dtype.
 
-In passes over the scores, a piece at a time: beside the answer, a few pieces and a histogram are held. Time is linear.
+It takes linear time, in passes over the scores: beside the result, a few pieces and a histogram are in memory.
 """
 
 import warnings
@@ -40,9 +40,9 @@ def choose(
     Args:
         scores: one tensor per parameter, any float dtype, larger = keep; infinities are allowed. `Scores` are computed
             as they are needed, several times.
-        sparsity: the fraction that goes, in [0, 1): exactly round(sparsity * n) entries, of all entries together
+        sparsity: the fraction to prune, in [0, 1): exactly round(sparsity * n) entries, of all entries together
             (`scope="global"`, or "erk", where `erk_counts` says how many each tensor keeps) or of each tensor
-            ("layer"). Equal scores go in order of position.
+            ("layer"). Equal scores are pruned in order of position.
         min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1).
         names: for messages.
 
@@ -73,10 +73,10 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
 
     Evci et al., "Rigging the lottery: making all tickets winners", 2020. The density of a tensor is proportional to
     (fan-in + fan-out + kernel's sides) / (their product), hence its count to the sum of its shape: small tensors stay
-    denser than large ones. What would exceed a tensor is shared out among the others.
+    denser than large ones. What would exceed a tensor is distributed over the others.
 
     Args:
-        total: what all keep together, between sum(least) and sum(most).
+        total: the entries that all keep together, between sum(least) and sum(most).
 
     Returns:
         Counts within their bounds that add up to `total` exactly: rounded by largest remainder, ties by position.
@@ -131,7 +131,7 @@ def _choose_by_erk(
 ) -> list[Tensor]:
     sizes = [score.numel() for score in scores]
     kept = sum(sizes) - _count(scores, sparsity, floors, "all targets")
-    # What an earlier choice took, score -inf, is no place to keep anything while there are others.
+    # Entries pruned earlier, with score -inf, are kept only if there are no others.
     alive = [max(_alive(score), floor) for score, floor in zip(scores, floors, strict=True)]
     most = alive if sum(alive) >= kept else sizes
     counts = erk_counts([score.shape for score in scores], kept, floors, most)
@@ -146,7 +146,7 @@ def _alive(scores: Scores) -> int:
 
 
 def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], what: str) -> int:
-    """How many entries go."""
+    """How many entries are pruned."""
     total = sum(score.numel() for score in scores)
     count = round(sparsity * total)
     if count > total - sum(floors):
@@ -203,7 +203,7 @@ def lowest(
 
 
 class _Keys:
-    """One tensor's scores as integers in the same order: the bits of a float, with the negative half turned around.
+    """One tensor's scores as integers in the same order: the bits of a float, with the negative half reversed.
 
     What is not spare has the largest of all integers, beyond infinity.
     """
@@ -221,7 +221,7 @@ class _Keys:
             key = score.view(self._integer)
             low, high = map(int, key.aminmax())
             if low < 0:
-                key = (score + 0.0).view(self._integer)  # + 0.0 makes one zero of the two
+                key = (score + 0.0).view(self._integer)  # + 0.0 turns -0.0 into 0.0
                 key ^= (key >> (8 * self._kind.itemsize - 1)).bitwise_and_(largest)
                 low, high = map(int, key.aminmax())
             if low < ~self._infinity or high > self._infinity:
@@ -268,7 +268,7 @@ def _digits(all_keys: Sequence[_Keys], shift: int, prefix: int | None) -> Iterat
 
 
 def _histogram(digits: Iterable[Tensor]) -> Tensor:
-    """How often each digit occurs: int64 [2**16]. Few digits wait for more, since a count goes through all of them."""
+    """How often each digit occurs: int64 [2**16]. Small pieces are counted together: a count passes over all bins."""
     histogram = torch.zeros(2 * _HALF, dtype=torch.int64)
     waiting: list[Tensor] = []
 

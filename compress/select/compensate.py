@@ -1,6 +1,6 @@
-"""What can be said linearly need not be forgotten: pruned nodes' best linear prediction goes into the next layer.
+"""`compensate`: the best linear prediction of pruned nodes, folded into the layers that read them.
 
-Of a pruned node z_j the kept ones say c_j + sum_k B_jk z_k, by least squares over scoring data. A layer that reads
+The kept nodes predict a pruned node z_j as c_j + sum_k B_jk z_k, by least squares over scoring data. A layer that reads
 the nodes with the weights V then takes V_k + sum_j V_j B_jk, and its bias rises by sum_j V_j c_j. Reconstruction by
 least squares is that of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
 """
@@ -16,15 +16,15 @@ COMPENSATION_SAMPLES = 5000
 """Training samples on which the prediction of pruned nodes is fitted."""
 
 _RIDGE = 1e-6
-"""Share of the mean square that is added to the diagonal: nodes that say the same have no single best prediction."""
+"""Share of the mean square that is added to the diagonal: nodes that are copies have no single best prediction."""
 
 
 @torch.no_grad()
 def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Fold the prediction of what is pruned into the layers that read it, in place; what is pruned is left alone.
+    """Fold the prediction of pruned nodes into the layers that read them, in place; pruned columns do not change.
 
     Args:
-        readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], what is kept of its inputs.
+        readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], True = kept.
         batches: (input, target) pairs to fit the prediction on.
 
     Raises:
@@ -43,17 +43,18 @@ def prediction(moments: Tensor, keep: Tensor, *, intercept: bool = True) -> Tens
         keep: bool [nodes].
 
     Returns:
-        [nodes + 1, nodes + 1] in float64: row j says what node j is made of; a kept node of itself. The last column
-        is the constant.
+        [nodes + 1, nodes + 1] in float64: row j has the coefficients of node j; a kept node predicts itself. The last
+        column is the constant.
     """
     given = torch.cat([keep, keep.new_tensor([intercept])])
-    gone = torch.cat([~keep, keep.new_tensor([False])])
+    pruned = torch.cat([~keep, keep.new_tensor([False])])
     moments = moments.double()
     among = moments[given][:, given]
     ridge = _RIDGE * among.diagonal().mean() * torch.eye(len(among), dtype=among.dtype)
     result = torch.eye(len(moments), dtype=torch.float64)
-    result[gone] = 0.0
-    result[gone.nonzero(), given.nonzero().flatten()] = torch.linalg.solve(among + ridge, moments[given][:, gone]).T
+    result[pruned] = 0.0
+    to_given = torch.linalg.solve(among + ridge, moments[given][:, pruned]).T
+    result[pruned.nonzero(), given.nonzero().flatten()] = to_given
     return result
 
 
@@ -69,11 +70,11 @@ def _fold(layer: nn.Module, made_of: Tensor) -> None:
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     made_of = made_of.to(weight.device)
-    gone = made_of.diagonal()[:-1] == 0
+    pruned = made_of.diagonal()[:-1] == 0
     folded = torch.einsum("oi...,ij->oj...", weight.double(), made_of[:-1])
     constant = folded[:, -1].reshape(len(weight), -1).sum(1)
     folded = folded[:, :-1]
-    folded[:, gone] = weight[:, gone].double()
+    folded[:, pruned] = weight[:, pruned].double()
     weight.copy_(folded)
     if isinstance(bias, Tensor):
         bias.add_(constant.to(bias))

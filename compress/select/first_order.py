@@ -1,4 +1,4 @@
-"""The change of the loss to first order, w * g: of single weights, and of nodes, all of whose entries vanish together.
+"""The change of the loss to first order, w * g, of single weights and of nodes, whose entries are zeroed together.
 
 Molchanov et al., "Importance estimation for neural network pruning", 2019.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.graph.coupling import Coupling
 from compress.select import gradients
-from compress.select.gradients import Batches
+from compress.select.gradients import Pairs
 from compress.select.members import place_of, readers, writers
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring
@@ -21,7 +21,7 @@ from compress.tasks import Loss
 GRADIENT_BATCH = 25
 """Small, because the change of the loss is squared for each batch and not for each sample."""
 
-Statistic = Callable[[nn.Module, Sequence[Tensor], Batches, Loss], list[Tensor]]
+Statistic = Callable[[nn.Module, Sequence[Tensor], Pairs, Loss], list[Tensor]]
 
 
 class _Asker(Protocol):
@@ -36,12 +36,12 @@ def score_weights(
     batches, loss = scoring.batches(asker, asker.samples), scoring.loss(asker)
     with gradients.effective([(target.module, target.name) for target in targets]) as leaves:
         found = statistic(scoring.model, leaves, batches, loss)
-    # Of the parameters and not of the leaves, which are copies where masks are on.
+    # From the parameters and not the leaves, which are copies where masks are on.
     return [Scores(score, target.parameter, each) for target, each in zip(targets, found, strict=True)]
 
 
 def score_nodes(coupled: Sequence[Coupling], kind: str, scoring: Scoring, asker: _Asker) -> dict[Coupling, Tensor]:
-    """`change_of_loss` when all columns that read a node vanish; where nothing reads it with weights, its rows."""
+    """`change_of_loss` when all columns that read a node are zeroed; where nothing reads it with weights, its rows."""
     model = scoring.model
     members = {coupling: readers(coupling) or writers(model, coupling) for coupling in coupled}
     tensors = list(dict.fromkeys(member.tensor for found in members.values() for member in found))
@@ -57,11 +57,11 @@ def score_nodes(coupled: Sequence[Coupling], kind: str, scoring: Scoring, asker:
 def change_of_loss(
     model: nn.Module,
     owned: Sequence[Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]],
-    batches: Batches,
+    batches: Pairs,
     loss: Loss,
     kind: str,
 ) -> list[Tensor]:
-    """d = sum of w * g over all entries w of a node, which vanish together; float64 [nodes] for each group.
+    """d = sum of w * g over all entries w of a node, which are zeroed together; float64 [nodes] for each group.
 
     Args:
         owned: for each group of nodes the leaves that hold them (see `gradients`), each with what sorts the entries

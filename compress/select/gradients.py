@@ -1,4 +1,4 @@
-"""Statistics of the loss's gradient over scoring data, one tensor for each of the parameters.
+"""Statistics of the loss's gradient over scoring data, one tensor for each parameter.
 
 The parameters come as `leaves` that the forward pass computes with, which `effective` hands out, masked or not. The
 model is scored in evaluation mode.
@@ -15,17 +15,17 @@ from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 from compress.tasks import Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Pairs = Iterable[tuple[Tensor, Tensor]]
 NamedParameter = tuple[nn.Module, str]
 
-_NO_DATA = "there is no scoring data to take gradients of: `batches` gave none"
+_NO_DATA = "no scoring data for gradients: `batches` gave none"
 
 
-def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> Iterator[Sequence[Tensor]]:
+def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> Iterator[Sequence[Tensor]]:
     """The gradient of each batch's mean loss.
 
     Raises:
-        InputError: there are no batches.
+        InputError: no batches.
     """
     count = 0
     for inputs, target in batches:
@@ -35,7 +35,7 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
         raise InputError(_NO_DATA)
 
 
-def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
     for inputs, target in batches:
@@ -45,18 +45,18 @@ def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Los
     return _divided(sums, samples)
 
 
-def mean_abs(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean_abs(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """Mean over batches of |gradient of the batch's mean loss|; a batch counts as one, whatever its size."""
     return _mean_of(torch.abs, model, leaves, batches, loss)
 
 
-def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss) -> list[Tensor]:
+def mean_square(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """Mean over batches of (gradient of the batch's mean loss)^2; a batch counts as one, whatever its size."""
     return _mean_of(torch.square, model, leaves, batches, loss)
 
 
 def fisher(
-    model: nn.Module, places: Sequence[NamedParameter], leaves: Sequence[Tensor], batches: Batches, loss: Loss
+    model: nn.Module, places: Sequence[NamedParameter], leaves: Sequence[Tensor], batches: Pairs, loss: Loss
 ) -> list[Tensor]:
     """Mean over samples of (gradient of the sample's loss)^2, the diagonal of the empirical Fisher information.
 
@@ -81,8 +81,8 @@ def fisher(
 def effective(places: Sequence[NamedParameter]) -> Iterator[list[Tensor]]:
     """The parameters as they act now, masked or not, as leaves that a gradient can be taken of.
 
-    Inside, forward passes compute with the leaves that are handed out, so that entries that get no gradient otherwise
-    have one too: that of what acts.
+    Inside, forward passes compute with these leaves, so that entries that get no gradient otherwise have one too: that
+    of their present value.
 
     Raises:
         TargetError: a parameter that is neither plain nor soft-pruned.
@@ -95,7 +95,7 @@ def _effective(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
     parameter = module._parameters.get(name)
     if parameter is not None:
         return requiring_grad(parameter)
-    for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod, which knows what it makes of the parameter
+    for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod computes its own leaf
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "effective"):
             found: AbstractContextManager[Tensor] = hook.effective(module)
             return found
@@ -125,7 +125,7 @@ def _gradient(
 
 
 def _mean_of(
-    term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Batches, loss: Loss
+    term: Callable[[Tensor], Tensor], model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss
 ) -> list[Tensor]:
     sums, count = [torch.zeros_like(leaf) for leaf in leaves], 0
     for slopes in each(model, leaves, batches, loss):
@@ -155,7 +155,7 @@ def _squares_one_by_one(
 def _squares_of_linear(
     model: nn.Module, places: Sequence[NamedParameter], inputs: Tensor, target: Tensor, loss: Loss
 ) -> list[Tensor] | None:
-    """Sums over the batch of squared gradients; None where a layer is none that this holds for.
+    """Sums over the batch of squared gradients; None where that is not possible for a layer.
 
     A sample's gradient is the outer product of the layer's input x and the slope d at its output, and so
     sum (d x^T)^2 = (d^2)^T (x^2), entry by entry.

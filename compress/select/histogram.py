@@ -1,4 +1,4 @@
-"""How scores are spread among what stays and what goes, for a reader of the results."""
+"""Histograms of the scores of kept and pruned entries, for the results."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,34 +11,34 @@ from compress.select.scores import Scores
 
 BINS = 40
 SKEWED = 10
-"""Where the highest score is more than so many times the mean, bins of equal width would leave all but one empty."""
+"""With a highest score of more than this times the mean, bins of equal width would be empty except for one."""
 
 
 def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> Histogram | None:
     """Count the scores of tensors that were ranked together, in two passes over them, a piece at a time.
 
     Args:
-        scores: those that the choice saw; minus infinity is what an earlier choice took.
-        keep: bool tensors of their shapes, True = stays.
+        scores: those that the choice saw; minus infinity for entries that were pruned earlier.
+        keep: bool tensors of their shapes, True = keep.
 
     Returns:
         {"scale": "linear" or "log", "from", "to": where the `BINS` bins of equal width on that scale begin and end,
-        "kept", "gone": counts by bin, "earlier": how many had gone before, "threshold": the highest score that goes,
-        absent where nothing does}. The first bin of a log scale holds all that is lower, zeros among it. None where
-        all scores are the same, so that there is nothing to see.
+        "kept", "gone": counts by bin, "earlier": how many were pruned earlier, "threshold": the highest pruned score,
+        absent where nothing is pruned}. The first bin of a log scale also counts all lower scores, zeros included. None
+        where all scores are the same.
     """
     ranked = [Scores.of(score) for score in scores]
     seen = _Seen()
-    for score, stays in _pieces(ranked, keep):
-        seen.add(score, stays)
+    for score, kept in _pieces(ranked, keep):
+        seen.add(score, kept)
     if not seen.low < seen.high:
         return None
     skewed = seen.low >= 0 and seen.high > SKEWED * seen.total / seen.count
     # A decade at least, where a single score is above zero.
     start = max(min(seen.positive, seen.high / 10), seen.high * 1e-8) if skewed else min(seen.low, 0.0)
     counts = torch.zeros(2 * BINS, dtype=torch.int64)
-    for score, stays in _pieces(ranked, keep):
-        counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + stays, minlength=2 * BINS).cpu()
+    for score, kept in _pieces(ranked, keep):
+        counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + kept, minlength=2 * BINS).cpu()
     found: Histogram = {
         "scale": "log" if skewed else "linear",
         "from": start,
@@ -57,25 +57,25 @@ class _Seen:
 
     low, positive, high, cut, total, count = math.inf, math.inf, -math.inf, -math.inf, 0.0, 0
 
-    def add(self, score: Tensor, stays: Tensor) -> None:
-        """`score`, of at least one entry; the mask says which stay."""
+    def add(self, score: Tensor, kept: Tensor) -> None:
+        """`score`, of at least one entry; the mask says which are kept."""
         self.low, self.high = min(self.low, float(score.min())), max(self.high, float(score.max()))
         self.positive = min(self.positive, float(score.masked_fill(score <= 0, math.inf).min()))
-        self.cut = max(self.cut, float(score.masked_fill(stays, -math.inf).max()))
+        self.cut = max(self.cut, float(score.masked_fill(kept, -math.inf).max()))
         self.total, self.count = self.total + float(score.sum()), self.count + len(score)
 
 
 def _pieces(scores: Sequence[Scores], keep: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The finite scores (float64 or float32) and what stays of them, never empty."""
+    """The finite scores (float64 or float32) and which are kept, never empty."""
     for ranked, mask in zip(scores, keep, strict=True):
         flat = mask.reshape(-1)
         for place, piece in ranked.pieces():
-            score, stays = piece.to(torch.promote_types(piece.dtype, torch.float32)), flat[place]
+            score, kept = piece.to(torch.promote_types(piece.dtype, torch.float32)), flat[place]
             finite = score.isfinite()
             if not finite.all():  # picking takes as long as all the rest
-                score, stays = score[finite], stays[finite]
+                score, kept = score[finite], kept[finite]
             if len(score):
-                yield score, stays
+                yield score, kept
 
 
 def _bins(score: Tensor, start: float, end: float, log: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the nodes of a coupling are in the network: what computes them, what reads them, where they can be watched."""
+"""The layers of a coupling in the network: those that compute its nodes, read them, or show them."""
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def rows(model: nn.Module, coupling: Coupling) -> list[Tensor]:
 
 def values(model: nn.Module, member: Member) -> Tensor:
     module, name = place_of(model, member.tensor)
-    return getattr(module, name).detach()  # type: ignore[no-any-return]  # under a mask it is no parameter
+    return getattr(module, name).detach()  # type: ignore[no-any-return]  # under a mask it is not a parameter
 
 
 def place_of(model: nn.Module, tensor: str) -> tuple[nn.Module, str]:
@@ -59,7 +59,7 @@ def _owner(model: nn.Module, member: Member) -> Tensor:
     """The node that each feature which the member's layer reads, or writes, belongs to.
 
     Raises:
-        TargetError: some belong to nodes of others, or the layer is none that shows features.
+        TargetError: some belong to other nodes, or the layer does not show features.
     """
     name, side = layer_of(member.tensor), "in" if member.role == "reads" else "out"
     module = model.get_submodule(name)

@@ -1,4 +1,4 @@
-"""Second moments of what a layer reads, over scoring data."""
+"""Second moments of the inputs of layers, over scoring data."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -34,7 +34,7 @@ def moments(
             model(inputs)
             samples += len(inputs)
     if not samples:
-        raise InputError("there is no scoring data to fit the nodes on: `batches` gave none")
+        raise InputError("no scoring data to fit the nodes on: `batches` gave none")
     if missing := [name for name in layers if name not in found]:
         raise TargetError(f"layer {missing[0]!r} takes no part in the forward pass: its inputs cannot be seen")
     return found
@@ -45,7 +45,7 @@ def _reader(model: nn.Module, name: str, nodes: int) -> nn.Module:
     inputs = {nn.Linear: "in_features", nn.modules.conv._ConvNd: "in_channels"}
     width = next((getattr(layer, size) for kind, size in inputs.items() if isinstance(layer, kind)), None)
     if width is None or getattr(layer, "transposed", False) or getattr(layer, "groups", 1) != 1:
-        raise TargetError(f"{name!r} reads the nodes and is no plain Linear or Conv: what it reads is not the nodes")
+        raise TargetError(f"{name!r} reads the nodes and is not a plain Linear or Conv: its inputs are not the nodes")
     if width != nodes:
         raise TargetError(f"{name!r} reads {nodes} nodes through {width} inputs: it must read them one by one")
     return layer

@@ -1,4 +1,4 @@
-"""Which nodes are pruned, with everything that depends on them: layers, channels or heads whose widths are coupled."""
+"""`NodeSelection`: which nodes are pruned, across all layers whose widths are coupled."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
@@ -27,7 +27,7 @@ NodeScores = dict[Coupling, Tensor]
 
 
 class NodeSelection(Selection):
-    """Nodes that were once chosen stay chosen: they are expensive to score, and score much the same all along."""
+    """Nodes that were once chosen remain chosen: they are expensive to score, and their scores change little."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class NodeSelection(Selection):
             traced: the owner of the traces.
             keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
             scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.
-            restore: whether a run is resumed: the network's weights are to be loaded, and nothing is computed from
+            restore: whether a run is resumed: the network's weights are loaded later, and nothing is computed from
                 them here.
 
         Raises:
-            InputError, TargetError, UnsupportedModelError: options that there are not or do not fit nodes, layers that
-                there are not, or a network that cannot be traced.
+            InputError, TargetError, UnsupportedModelError: options that do not exist or do not fit nodes, layers that
+                do not exist, or a network that cannot be traced.
         """
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_nodes():
@@ -83,7 +83,7 @@ class NodeSelection(Selection):
 
     @property
     def coupled(self) -> Mapping[Coupling, Tensor]:
-        """The nodes in question, with what is kept of them by the latest choice."""
+        """The targeted couplings, with the nodes that the latest choice keeps."""
         every = {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         return {coupling: self._keep.get(coupling, nodes) for coupling, nodes in every.items()}
 
@@ -121,7 +121,7 @@ class NodeSelection(Selection):
 
     @property
     def kept_nodes(self) -> Mapping[Coupling, Tensor]:
-        """What is kept of all couplings that this or an earlier pruner has chosen from."""
+        """The kept nodes of all couplings that this or an earlier pruner has chosen from."""
         return self._keep
 
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
@@ -145,7 +145,7 @@ class NodeSelection(Selection):
         pruned.keep_nodes.update(self._keep)
 
     def choose_now(self) -> None:
-        """Make the whole choice, ahead of the first call; since what is chosen stays chosen, that comes to the same."""
+        """Make the whole choice ahead of the first call, with the same result, since chosen nodes remain chosen."""
         self._masks(self.target_share, {})
 
     def compensate(self) -> None:
@@ -153,7 +153,7 @@ class NodeSelection(Selection):
 
         Raises:
             TargetError: a layer that cannot.
-            InputError: there is no scoring data.
+            InputError: no scoring data.
         """
         readers = {
             layer_of(member.tensor): self._keep[coupling]
@@ -171,7 +171,7 @@ class NodeSelection(Selection):
         return {**self._earlier.keep, **with_earlier(masks, self._earlier.keep)}
 
     def _choose(self, share: float) -> Keep:
-        if share == 0:  # where a ramp begins
+        if share == 0:  # the start of a ramp
             return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         scores = self._scores()
         if self._compared:
@@ -215,7 +215,7 @@ class NodeSelection(Selection):
         return keep
 
     def _groups(self, scores: NodeScores, chosen: Keep) -> list[Group]:
-        """Scores as the choice saw them: what is pruned already is out of it."""
+        """Scores as the choice saw them, without nodes that were pruned earlier."""
         living = {coupling: pruned_first(score, self._keep.get(coupling)) for coupling, score in scores.items()}
         if self._scope == "global":
             return [(None, list(living.values()), [chosen[coupling] for coupling in living])]
@@ -229,8 +229,8 @@ class NodeSelection(Selection):
 def comparable(scores: NodeScores, criterion: Criterion, keep: Mapping[Coupling, Tensor]) -> NodeScores:
     """Scores of different couplings on one scale.
 
-    What is said in terms of the loss is on one already. Scores that grow with a node's entries are taken relative to
-    the mean of the nodes of their coupling that are still there.
+    Scores in terms of the loss are on one scale already. Scores that grow with a node's entries are divided by the mean
+    over the kept nodes of their coupling.
     """
     if not criterion.per_entry:
         return scores

@@ -1,4 +1,4 @@
-"""What has been pruned so far: no later pruner of the same network gives it back, and sparsities count it."""
+"""`Pruned`: what has been pruned so far, which later pruners of the same network keep pruned and count."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
@@ -29,7 +29,7 @@ class Pruned:
 
 
 def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-    """The masks, in which nothing comes back that an earlier one pruned."""
+    """The masks, with everything pruned that an earlier one pruned."""
     return {name: mask & earlier[name] if name in earlier else mask for name, mask in masks.items()}
 
 

@@ -1,8 +1,8 @@
-"""The ramp of gradual pruning: how much of the final set is in it (Zhu & Gupta, "To prune, or not to prune", 2017)."""
+"""The ramp of gradual pruning: how much of the final set is pruned (Zhu & Gupta, "To prune, or not to prune", 2017)."""
 
 
 def level(progress: float) -> float:
-    """The share of the final set that is in it at this progress of the ramp, both in [0, 1]: cubic, steep at first."""
+    """The share of the final set that is pruned at this progress of the ramp, both in [0, 1]: cubic, steep at first."""
     return 1.0 - (1.0 - progress) ** 3
 
 

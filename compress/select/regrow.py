@@ -1,7 +1,7 @@
-"""Regrowth: which of the removed entries come back, by the gradient that they would get.
+"""Regrowth: which removed entries come back, by the gradient that they would get.
 
-Evci et al., "Rigging the lottery: making all tickets winners", 2020 (RigL). Where the loss is steepest in an entry that
-is zero, the entry can do most for it.
+Evci et al., "Rigging the lottery: making all tickets winners", 2020 (RigL). The zero entry with the
+steepest loss can lower it most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Regrowth:
         gt=0,
         lt=1,
     )
-    samples: Samples = option("take the gradient on the first so many training samples, or on all", 500, ge=1)
+    samples: Samples = option("number of training samples for the gradient, the first ones, or all", 500, ge=1)
 
     word = "regrow"
 
@@ -38,16 +38,16 @@ class Regrowth:
 
 
 def share_at(share: float, progress: float) -> float:
-    """`share` at the progress 0, nothing at 1, by half a cosine: what comes back late has no time left to grow."""
+    """`share` at the progress 0, nothing at 1, by half a cosine: late entries would have no time left to grow."""
     return share * (1.0 + math.cos(math.pi * progress)) / 2.0
 
 
-def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Tensor], share: float) -> list[Tensor]:
+def returning(slopes: Sequence[Tensor], zero: Sequence[Tensor], may: Sequence[Tensor], share: float) -> list[Tensor]:
     """Mark the entries that come back: those with the largest |gradient| of all tensors together.
 
     Args:
         slopes: the gradient of the loss in every entry as it acts now, which is dense: zeros have one too.
-        gone: bool, what is zero. may: bool, which of these may come back.
+        zero: bool, which are zero. may: bool, which of these may come back.
         share: of the living entries, or of those that may come back where these are fewer; rounded to whole entries.
 
     Returns:
@@ -56,7 +56,7 @@ def returning(slopes: Sequence[Tensor], gone: Sequence[Tensor], may: Sequence[Te
     from compress.select.choose import lowest
     from compress.select.scores import Scores
 
-    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in gone)
+    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in zero)
     count = round(share * min(living, sum(int(mask.count_nonzero()) for mask in may)))
     return lowest([Scores(_steepest_first, slope, mask) for slope, mask in zip(slopes, may, strict=True)], count)
 

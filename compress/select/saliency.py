@@ -1,7 +1,7 @@
-"""Skeletonization: how much the error hangs on each node.
+"""Skeletonization: how much the error depends on each node.
 
 Mozer & Smolensky, "Skeletonization: a technique for trimming the fat from a network via relevance assessment", 1988.
-A factor a = 1 is laid on every node's output; the node's saliency is the derivative dE/da (paper, eq. 2-3). With a
+Each node's output is multiplied by a factor a = 1; its saliency is the derivative dE/da (paper, eq. 2-3). With a
 factor of its own for every sample, one forward and one backward pass give all nodes of all layers at once.
 """
 
@@ -54,7 +54,7 @@ def skeletonization(
         layers: qualified names of Linear or Conv layers; their outputs are the nodes.
         batches: (input, target) pairs.
         loss: (output, target) -> mean error over the batch.
-        error: what is derived: the training `loss`, or `linear_error`.
+        error: the error E: the training `loss`, or `linear_error`.
         reduce: with d = dE/da of one sample: "sum" |mean d| (the paper), "abs" mean |d|, "square" mean d**2 (the
             Fisher information of the factor).
 
@@ -62,7 +62,7 @@ def skeletonization(
         For each layer a float64 tensor [nodes], larger = keep.
 
     Raises:
-        TargetError: a layer that does not exist, is no Linear or Conv, or takes no part in the forward pass.
+        TargetError: a layer that does not exist, is not a Linear or Conv, or takes no part in the forward pass.
         InputError: no scoring data.
     """
     measure = linear_error if error == "linear" else loss
@@ -85,7 +85,7 @@ def _slopes(
 ) -> dict[str, Tensor]:
     """dE/da for each sample and node, [batch, nodes] per layer; E of a sample as if it were alone.
 
-    The factor itself is not laid on: dE/da is the layer's output times the slope dE/d(output), summed over positions.
+    The factor itself is not applied: dE/da is the layer's output times the slope dE/d(output), summed over positions.
     """
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
 
@@ -124,7 +124,7 @@ def nodes_along(module: nn.Module) -> int:
 
 
 def layer_with_nodes(model: nn.Module, name: str) -> nn.Module:
-    """The Linear or Conv layer `name`; raises TargetError where it is none."""
+    """The Linear or Conv layer `name`; raises TargetError where it is not one."""
     try:
         module = model.get_submodule(name)
     except AttributeError:

@@ -12,7 +12,7 @@ PIECE = 1 << 17
 
 
 class Scores:
-    """The scores of one tensor's entries, computed anew whenever somebody looks at them.
+    """The scores of one tensor's entries, computed again each time they are read.
 
     Scores(criteria.magnitude, weight)
     Scores(criteria.taylor, weight, mean_abs)
@@ -23,7 +23,7 @@ class Scores:
         Args:
             compute: an entry's score from the entries of `sources` at the same place and from nothing else, since it is
                 given flat pieces of them. Larger = keep, any float dtype.
-            sources: tensors of one shape. One that is not contiguous is copied while it is looked at.
+            sources: tensors of one shape. One that is not contiguous is copied while it is read.
 
         Raises:
             InputError: shapes that differ.
@@ -35,7 +35,7 @@ class Scores:
 
     @classmethod
     def of(cls, scores: "Tensor | Scores") -> "Scores":
-        """Scores that a tensor holds, if it is one."""
+        """`scores`, wrapped if it is a tensor."""
         return scores if isinstance(scores, Scores) else cls(lambda held: held, scores)
 
     @property
@@ -67,5 +67,5 @@ class Scores:
 
 
 def removed_first(score: Tensor, removed: Tensor) -> Tensor:
-    """The score, and below all others where the entry is removed already."""
+    """The score, below all others where the entry is removed already."""
     return score.masked_fill(removed, -torch.inf)

@@ -1,4 +1,4 @@
-"""What scores are computed from: the network, batches of scoring data, the loss, and chance."""
+"""`Scoring`: what scores are computed from: the network, batches of scoring data, the loss, and random numbers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, InputError
 from compress.options import shown
-from compress.select.gradients import Batches
+from compress.select.gradients import Pairs
 from compress.tasks import Loss
 
-BatchSource = Batches | Callable[[int], Batches]
-"""Batches of (input, target), as often as they are asked for; or a function that gives them in batches of a size."""
+BatchSource = Pairs | Callable[[int], Pairs]
+"""Batches of (input, target) that can be iterated over repeatedly, or a function from a batch size to such."""
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """A criterion of the user's: a tensor of weights -> a score for each of its entries, larger = keep."""
@@ -26,7 +26,7 @@ EVALUATION_BATCH = 250  # larger ones only make convolutions slower and memory s
 class Scoring:
     """The network that is scored, and what a criterion may look at.
 
-    generator: of what is drawn by chance, on the CPU.
+    generator: of random scores, on the CPU.
     source, function: the batches and the loss; None where the caller has given none.
     """
 
@@ -35,11 +35,11 @@ class Scoring:
     source: BatchSource | None = None
     function: Loss | None = None
 
-    def batches(self, asker: object, samples: int | Literal["all"], size: int = EVALUATION_BATCH) -> Batches:
+    def batches(self, asker: object, samples: int | Literal["all"], size: int = EVALUATION_BATCH) -> Pairs:
         """The first `samples` samples in batches of at most `size`, on the network's device.
 
         Args:
-            asker: what looks at them, for the error text.
+            asker: what reads them, for the error text.
 
         Raises:
             InputError: no batches were given, or they are not pairs of tensors.
@@ -64,10 +64,10 @@ class Scoring:
 
 
 def require_source(batches: object, loss: object) -> None:
-    """Refuse batches that can be read only once, and what are neither batches nor a loss.
+    """Refuse batches that can be read only once, and objects that are not batches or not a loss.
 
     Raises:
-        InputError: they are something else than `Scoring` takes.
+        InputError: `Scoring` does not take them.
     """
     if isinstance(batches, Iterator):
         raise InputError(
@@ -98,8 +98,8 @@ def on_data(asker: object) -> Iterator[None]:
         raise InputError(f"batches: {_called(asker)} cannot be computed on them: {_said(error)}") from error
 
 
-def _given(source: Callable[[int], Batches], size: int) -> Batches:
-    """What the user's function gives for a batch size."""
+def _given(source: Callable[[int], Pairs], size: int) -> Pairs:
+    """The batches that the user's function gives for a batch size."""
     try:
         found = source(size)
     except Exception as error:  # a function of the user's own may raise anything
@@ -140,8 +140,8 @@ def _device(model: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in model.parameters()), None)
 
 
-def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Larger batches come in equal parts: what is squared for each batch means the same whatever the loader's size."""
+def _pairs(batches: Pairs, size: int, device: torch.device | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split larger batches into equal parts, so that squares per batch do not depend on the loader's batch size."""
     for batch in batches:
         match batch:
             case [Tensor() as inputs, Tensor() as target] if inputs.shape[:1] == target.shape[:1] != ():
@@ -161,7 +161,7 @@ def _pairs(batches: Batches, size: int, device: torch.device | None) -> Iterator
                 )
 
 
-def _first(batches: Batches, samples: int | Literal["all"]) -> Batches:
+def _first(batches: Pairs, samples: int | Literal["all"]) -> Pairs:
     if samples == "all":
         yield from batches
         return

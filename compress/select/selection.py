@@ -1,4 +1,4 @@
-"""What the selections of weights and of nodes have in common: they are asked again and again, and give nothing back."""
+"""`Selection`: what the selections of weights and of nodes have in common."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,17 +17,17 @@ from compress.select.scores import Scores
 from compress.select.scoring import Scoring, on_data
 
 Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
-"""(tensor or layer, or None for all targets together; scores; what is kept of each)."""
+"""(tensor or layer, or None for all targets together; scores; masks of what is kept)."""
 
 HISTOGRAMS = 24
-"""Of so many groups at most, the largest, are the scores in the results."""
+"""The most groups whose scores are in the results; the largest ones."""
 
 
 class Selection(ABC):
-    """Chooses what is pruned of the parameters `paths`: its own targets, and all that earlier pruners have pruned.
+    """Chooses what is pruned of the parameters `paths`: its own targets, and everything that earlier pruners pruned.
 
-    Called with the share that is to be pruned by now, on the way to the amount's, and with what is exactly zero
-    already, it gives a mask for each path, True = keep. It is made before the model is masked, and called while it is.
+    Called with the share to prune by now, up to the amount's, and with what is exactly zero already, it gives a mask
+    for each path, True = keep. It is made before the model is masked, and called while it is.
     """
 
     paths: Sequence[str]
@@ -38,7 +38,7 @@ class Selection(ABC):
         """amount: None where the masks themselves are given."""
         self.criterion, self._amount, self._scoring, self._earlier = criterion, amount, scoring, earlier
         self.histograms: list[Histogram] = []
-        """How the scores were spread at the first whole choice; none where they say nothing."""
+        """Histograms of the scores at the first complete selection; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
 
     def __call__(self, share: float, removed: Sequence[Tensor]) -> list[Tensor]:
@@ -59,17 +59,17 @@ class Selection(ABC):
         self.histograms = list(state["histograms"])
 
     def add_to(self, pruned: Pruned) -> None:
-        """The latest choice is final: no later pruner gives it back."""
+        """Make the latest choice final: later pruners keep it pruned."""
         pruned.keep.update(self._latest)
 
     @property
     def target_share(self) -> float:
-        """What is pruned in the end, as `__call__` takes it."""
+        """The share that is pruned in the end, as `__call__` takes it."""
         return 1.0 if self._amount is None else self._amount.share
 
     @property
     def measure(self) -> str:
-        """What `asked` and `achieved` are of: "sparsity", or the budget's "params" or "macs"."""
+        """What `asked` and `achieved` measure: "sparsity", or the budget's "params" or "macs"."""
         return "sparsity" if self._amount is None else self._amount.measure
 
     @property
@@ -84,14 +84,14 @@ class Selection(ABC):
 
     @property
     def achieved(self) -> float:
-        """What the amount asks for, as the latest choice has it; 0 where there is no target."""
+        """The amount that the latest choice reaches; 0 without a target."""
         count, total = self.count
         return count / total if total else 0.0
 
     @property
     @abstractmethod
     def names(self) -> Mapping[str, Collection[str]]:
-        """All names of each layer of the target, by the one that it is known by."""
+        """All names of each layer of the target, by its main name."""
 
     @property
     @abstractmethod
@@ -111,14 +111,14 @@ class Selection(ABC):
     @property
     @abstractmethod
     def expected(self) -> int | None:
-        """How many are pruned by the amount alone; None where widths, floors or a budget have a say in it."""
+        """How many are pruned by the amount alone; None where widths, floors or a budget also decide."""
 
     @abstractmethod
     def ranked(self) -> Callable[[Mapping[str, float]], dict[str, Tensor]]:
         """From the sparsity of each layer, by name, to masks, True = keep, by scores that are computed once.
 
-        The gradients' part in a score is of now; the weights' own part is of when the result is called. `count` is of
-        the latest call.
+        The gradients' part in a score is computed now, the weights' own part when the result is called. `count` is that
+        of the latest call.
         """
 
     def _require_data(self) -> None:
@@ -130,7 +130,7 @@ class Selection(ABC):
         return on_data(self.criterion) if self.criterion.needs_data else nullcontext()
 
     def left_alive(self, model: nn.Module) -> int:
-        """How many entries were chosen and are not exactly zero in `model`, which has no masks any more."""
+        """How many entries were chosen and are not exactly zero in `model`, whose masks are folded."""
         return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
 
     def _note_scores(self, groups: Iterable[Group], share: float) -> None:

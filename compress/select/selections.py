@@ -1,4 +1,4 @@
-"""From the words of a pruner to the selection that they mean: of weights, or of nodes."""
+"""Makes the selection of weights or of nodes that a pruner's arguments describe."""
 
 from collections.abc import Mapping, Sequence
 
@@ -42,10 +42,10 @@ def selection_of(
     restore: bool = False,
     traced: TracedOnce | None = None,
 ) -> Selection:
-    """What a pruner of these words chooses from; see `compress.remove.pruner.Pruner`.
+    """The selection for a pruner's arguments; see `compress.remove.pruner.Pruner`.
 
     Args:
-        restore: whether the network's weights, and what was chosen, are to be loaded.
+        restore: whether the network's weights and the choice will be loaded.
         traced: the owner of the traces, where several selections share it.
 
     Raises:
@@ -54,7 +54,7 @@ def selection_of(
     require_network(model)
     target, before = target_of(targets), earlier or Pruned()
     require_source(batches, loss)
-    check("seed", seed, int, ge=-(2**63), lt=2**64)  # what torch takes
+    check("seed", seed, int, ge=-(2**63), lt=2**64)  # the range of torch's seeds
     check("multiple_of", multiple_of, int, ge=1)
     if traced is not None and not isinstance(traced, TracedOnce):
         raise InputError(f"traced: found {shown(traced)}; expected an object of TracedOnce")
@@ -65,7 +65,7 @@ def selection_of(
     if isinstance(target, Nodes):
         assert example is not None
         if _regrowth(regrow) is not None:
-            raise InputError("regrow is for weights, and the target is nodes, which stay chosen")
+            raise InputError("regrow is for weights, and the target is nodes, which remain chosen")
         return NodeSelection(
             target,
             criterion_of(criterion),

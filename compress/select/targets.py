@@ -1,4 +1,4 @@
-"""Targets: which parameters, or which layers' nodes, are meant by patterns, modules and parameters."""
+"""Targets: the parameters, or the layers' nodes, that patterns, modules and parameters name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -45,9 +45,9 @@ def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weight
         wanted: any mix of
             - a shell pattern of qualified parameter names ("decoder.*", "*.weight"): takes weights, that is parameters
               of two or more dimensions, and with `bias=True` biases as well. A name without wildcards takes that
-              parameter whatever it is, and a module's name all that is in the module, as the module itself does;
+              parameter whatever it is, and a module's name everything in the module, as the module itself does;
             - a module, a parameter, or a pair (module, name of a parameter).
-        exclude: the same, of what is left out; a pattern may also be of layers' names.
+        exclude: the same, for what is left out; a pattern may also match layers' names.
 
     Raises:
         InputError: something else is given, or nothing.
@@ -57,11 +57,11 @@ def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weight
 
 
 def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
-    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, wherever they are coupled to.
+    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, with all that is coupled to them.
 
     Args:
         wanted: any mix of shell patterns of layers' names ("blocks.*"), modules, and parameters of layers.
-        exclude: the same, of what keeps its width: everything that is coupled to it does.
+        exclude: the same, for what keeps its width, with everything that is coupled to it.
 
     Raises:
         InputError: something else is given, or nothing.
@@ -70,7 +70,7 @@ def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
 
 
 def target_of(wanted: object) -> Weights | Nodes:
-    """What a pruner's target means: patterns and the like are weights."""
+    """A pruner's target; patterns and the like mean weights."""
     if isinstance(wanted, Weights | Nodes):
         return wanted
     return Weights(_listed((wanted,), "targets"))
@@ -90,7 +90,7 @@ class Target:
 
 
 def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
-    """The parameters that are meant, in the order of `wanted.wanted` (a pattern's in the model's own), each once.
+    """The targeted parameters, in the order of `wanted.wanted` (a pattern's in the model's own), each once.
 
     Raises:
         TargetError: something matches nothing, is not a parameter of the model, is shared between two modules, or is
@@ -112,7 +112,7 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
 
 
 def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Coupling, ...]:
-    """The couplings whose nodes are meant, each once.
+    """The couplings whose nodes are targeted, each once.
 
     Raises:
         TargetError, UnsupportedModelError: something matches no layer whose nodes can be pruned; or nothing is left.
@@ -128,7 +128,7 @@ def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Cou
 
 
 def describe(wanted: Weights | Nodes) -> str:
-    """The target as a reader of figures sees it: "decoder.*, latent.weight with biases"."""
+    """The target as reports show it: "decoder.*, latent.weight with biases"."""
     text = ", ".join(map(_said, wanted.wanted))
     if isinstance(wanted, Weights) and wanted.bias:
         text += " with biases"
@@ -314,7 +314,7 @@ def _refuse_unfit(target: Target) -> None:
 
 def _refuse_sharded(targets: Sequence[Target]) -> None:
     for target in targets:
-        if hasattr(target.parameter, "device_mesh"):  # a DTensor; to import that class would take a while
+        if hasattr(target.parameter, "device_mesh"):  # a DTensor, whose class is slow to import
             raise TargetError(
                 f"{target.path} is spread over several processes (FSDP), each of which sees a part of it, so that none "
                 "can choose what is pruned: train with DistributedDataParallel, or prune before or after sharded "

@@ -1,4 +1,4 @@
-"""Which weights are pruned: the scores that the criterion gives them, and the lowest of those."""
+"""`WeightSelection`: which weights are pruned, those with the lowest scores."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, get_args
@@ -48,7 +48,7 @@ class WeightSelection(Selection):
             regrow: which removed entries come back at each choice.
 
         Raises:
-            InputError, TargetError: options that there are not, or that do not fit weights.
+            InputError, TargetError: options that do not exist, or that do not fit weights.
         """
         super().__init__(criterion, amount, scoring, earlier)
         if keep is None and not criterion.ranks_weights():
@@ -130,7 +130,7 @@ class WeightSelection(Selection):
         return chosen
 
     def _scores(self, removed: Mapping[str, Tensor]) -> list[Scores]:
-        """Sparsity is of the original: what is removed, or was pruned earlier, counts first."""
+        """Sparsity is that of the original: entries that are removed, or were pruned earlier, come first."""
         found = []
         earlier = self._earlier.keep
         for name, score in zip(self.own_paths, self._own_scores(), strict=True):

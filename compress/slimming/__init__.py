@@ -1,1 +1,1 @@
-"""Zeros are cut out of the tensors: a really smaller network with the same outputs."""
+"""Slimming: cuts zeros out of the tensors, which makes a smaller network with the same outputs."""

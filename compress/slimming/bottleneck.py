@@ -19,13 +19,13 @@ def take_apart(
     """Put two Linear layers in place of the Linear layer `name`, as wide between them as its inputs are.
 
     Args:
-        axes, reader: what the two layers compute; zeros, to be loaded into, if absent.
+        axes, reader: weight and bias of the two layers; if absent zeros, to be loaded into.
 
     Returns:
         (the name of the first of the two, whose outputs are the bottleneck's nodes; how many they are).
 
     Raises:
-        TargetError: there is no such layer, or it is no Linear.
+        TargetError: the layer does not exist, or is not a Linear.
     """
     layer = dict(model.named_modules()).get(name)
     if type(layer) is not nn.Linear or not name:

@@ -1,4 +1,4 @@
-"""Nodes that are the same for every input, because their row is zero: what they add goes into the next bias."""
+"""`fold_constants` folds constant nodes, whose row is zero, into the next bias."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class _Folding:
         return _Constants(axis, values, ~(weight != 0).flatten(1).any(1))
 
     def _fold(self, arguments: dict[str, Any], given: _Constants, weight: Tensor) -> Tensor:
-        """Set the columns that read constants to zero, and give the bias what they have added."""
+        """Set the columns that read constants to zero, and add to the bias what they contributed."""
         padded = any(arguments.get("padding", [0])) if arguments.get("padding") != "valid" else False
         bias = self._tensor(arguments["bias"]) if arguments["bias"] in self._own else None
         can = given.known if bias is not None and not padded else given.known & (given.values == 0)

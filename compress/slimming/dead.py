@@ -1,4 +1,4 @@
-"""Which nodes are dead: nothing reads them, or what they compute is the same for every input."""
+"""Dead nodes: nothing reads them, or they are the same for every input."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ from compress.graph.coupling import Coupling, Member
 def dead_nodes(found: Sequence[Coupling], tensors: Mapping[str, Tensor]) -> dict[Coupling, Tensor]:
     """Nodes (int64, ascending) that nothing reads, of every coupling that has any; never all of them.
 
-    What a dead node reads need not be computed for it, so that more nodes may turn out to be dead: the search goes on
+    What a dead node reads need not be computed for it, so that more nodes may turn out to be dead: the search runs
     to a fixed point.
     """
     used = _Used(tensors)
@@ -36,7 +36,7 @@ def all_zero(coupling: Coupling, members: Iterable[Member], tensors: Mapping[str
 
 
 class _Used:
-    """Along which positions of a dimension a tensor has anything but zeros, while dead nodes are being erased."""
+    """The positions of a dimension where a tensor has nonzero entries, while dead nodes are being erased."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._nonzero: dict[str, Tensor] = {}

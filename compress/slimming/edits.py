@@ -103,7 +103,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             numbers.append((edit.name, edit.index, edit.after))
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
-    made: dict[int, Tensor] = {}  # what was one tensor with several names stays one
+    made: dict[int, Tensor] = {}  # a tensor with several names remains one tensor
     for name, shape in shapes.items():
         path, _, leaf = name.rpartition(".")
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
@@ -149,12 +149,12 @@ def _edit(entry: Any) -> ShapeEdit:
     types = {"kind": str, "name": str, "index": int, "before": int, "after": int}
     values = dict(entry) if isinstance(entry, tuple) and len(entry) == len(types) else {}
     if {key: type(value) for key, value in values.items()} != types or values["kind"] not in get_args(Kind):
-        raise CheckpointError(f"{str(entry)[:200]} is no shape edit; it has exactly the keys {', '.join(types)}.")
+        raise CheckpointError(f"{str(entry)[:200]} is not a shape edit; it has exactly the keys {', '.join(types)}.")
     return ShapeEdit(**values)
 
 
 def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
-    """What was slimmed as a graph may have been slimmed before, and again; a bottleneck comes before its own edits."""
+    """The edits of each slimming: a traced network may be slimmed repeatedly; a bottleneck precedes its own edits."""
     rounds: list[list[ShapeEdit]] = [[]]
     for edit in edits:
         if edit.kind == "bottleneck" or (edit.kind == "input" and edit.index == 0):
@@ -170,7 +170,7 @@ def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> fx.Graph
         raise CheckpointError("The shape edits for a traced network do not say what input it takes; file damaged.")
     if min(sizes) < 1 or len(sizes) > _MOST_SIZES or prod(sizes) > _MOST_ENTRIES:
         raise CheckpointError(
-            f"The shape edits are for inputs of the sizes {sizes[:_MOST_SIZES]}, as no network takes."
+            f"The shape edits are for inputs of the sizes {sizes[:_MOST_SIZES]}, which no network takes."
         )
     earlier = getattr(model, "shape_edits", ())
     try:
@@ -210,7 +210,7 @@ def _sizes(
     modules: Mapping[str, nn.Module],
     numbers: Mapping[str, tuple[int, ...]],
 ) -> tuple[int, ...]:
-    """What the model has in the place that `edit` is about."""
+    """The sizes that the model has where `edit` applies."""
     path, _, attribute = edit.name.rpartition(".")
     if edit.kind == "tensor" and edit.name in tensors:
         return tuple(tensors[edit.name].shape)
@@ -232,7 +232,7 @@ def _resized(old: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _state_widths(module: nn.Module) -> None:
-    """The numbers that a layer tells about its weights."""
+    """Update the numbers that a layer states about its weights."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):

@@ -1,4 +1,4 @@
-"""Nodes that nothing reads are cut out of the tensors; the result is proven to compute the same."""
+"""`slim` cuts nodes that nothing reads out of the tensors, and proves that the result computes the same."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -29,11 +29,11 @@ def slim(
     optimizer: torch.optim.Optimizer | None = None,
     known: Couplings | None = None,
 ) -> nn.Module:
-    """A copy of `model` without its dead nodes, proven to compute the same; the widths of input and output stay.
+    """A copy of `model` without its dead nodes, proven to compute the same; input and output keep their widths.
 
     A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
     every input (its row is zero) and can be folded into the next bias; where a computation sums over the nodes without
-    weights, as attention does, its rows and biases must be 0.0 too. The last node of a width stays even if it is dead.
+    weights, as attention does, its rows and biases must be 0.0 too. The last node of a width is kept even if dead.
 
     The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
     network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
@@ -43,7 +43,7 @@ def slim(
         example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
         tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
             float64 must agree to 1e-7 times it.
-        optimizer: of the model's parameters; it goes on with those of the copy, its state cut in the same way.
+        optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
 
     Raises:
@@ -78,7 +78,7 @@ def slim(
 
 
 def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
-    """Raise InputError where one is something else than it must be."""
+    """Raise InputError where an argument has a wrong type or value."""
     require_network(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
@@ -146,15 +146,15 @@ def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _kept_positions(dead: Mapping[Coupling, Tensor], known: Couplings, tensors: Mapping[str, Tensor]) -> Positions:
-    """Positions that stay (int64) along each (tensor, dimension) that shrinks; a tied tensor comes with all names."""
-    stays: dict[tuple[str, int], Tensor] = {}
+    """Positions to keep (int64) along each (tensor, dimension) that shrinks; a tied tensor comes with all names."""
+    masks: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in dead.items():
         for member in coupling.members:
             length = tensors[member.tensor].shape[member.dim]
-            mask = stays.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
+            mask = masks.setdefault((member.tensor, member.dim), torch.ones(length, dtype=torch.bool))
             mask[member.index(nodes)] = False
     return {
-        (alias, dim): mask.nonzero().flatten() for (name, dim), mask in stays.items() for alias in known.names[name]
+        (alias, dim): mask.nonzero().flatten() for (name, dim), mask in masks.items() for alias in known.names[name]
     }
 
 

@@ -2,7 +2,7 @@
 
 The forward code of a class may have sizes in it that no attribute can change, such as `C // num_heads` in an
 attention. The traced graph has them too, but as arguments of its operators. A module made of it has the names and
-tensors of the original; it always computes as in evaluation mode (dropout and batch statistics stay off).
+tensors of the original; it always computes as in evaluation mode (without dropout and batch statistics).
 """
 
 import copy
@@ -55,7 +55,7 @@ def _loosen(node: fx.Node) -> None:
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """All sizes of the graph by name ("view_3.size"); what is no number is -1."""
+    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number."""
     found: dict[str, tuple[int, ...]] = {}
     for node in module.graph.nodes:
         for name, value in arguments_of(node).items():

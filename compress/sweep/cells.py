@@ -13,7 +13,7 @@ from torch import nn
 
 from compress.data.dataset import Dataset
 from compress.errors import DataError, InputError
-from compress.files.checkpoint import Weights, load_weights, read_weights
+from compress.files.checkpoint import WeightsFile, load_weights, read_weights
 from compress.recipe import schema
 from compress.run.building import (
     build_data,
@@ -203,6 +203,6 @@ def described(basis: Basis) -> SweepOrigin:
 
 
 @lru_cache(maxsize=8)
-def _weights(trained: Trained) -> Weights:
+def _weights(trained: Trained) -> WeightsFile:
     trained.require_unchanged()
     return read_weights(trained.path)

@@ -1,1 +1,1 @@
-"""Training: the loop, optimizers, distillation, metrics, and several processes."""
+"""Training: the loop, optimizers, distillation, metrics, and distributed processes."""

@@ -1,4 +1,4 @@
-"""Distillation: the pruned network also learns what the dense one says (Hinton et al., 2015)."""
+"""Distillation: the pruned network also learns the outputs of the dense one (Hinton et al., 2015)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class Teacher:
     temperature: float = 1.0
 
     def batches(self, batches: Batches) -> Batches:
-        """`batches` with the pair (target, what the teacher says of the input) in place of each target."""
+        """`batches` with the pair (target, the teacher's output) in place of each target."""
         return _TaughtBatches(batches, self.network)  # type: ignore[return-value]
 
     def loss(self, task: Task) -> Loss:
         """(1 - weight) times the task's own loss, and `weight` times the distance from the teacher's output.
 
         For logits the distance is T**2 times the Kullback-Leibler divergence in nats between both networks' softmax
-        at the temperature T; for images, and outputs that an own loss is for, the mean squared error. Targets are
+        at the temperature T; for images, and outputs of a task of the user's own, the mean squared error. Targets are
         those of `batches`.
         """
         own = loss(task)

@@ -1,4 +1,4 @@
-"""Where a NaN or an infinity stands first: in the data, in the weights, or in what a layer makes of both."""
+"""Finds the first NaN or infinity: in the data, in the weights, or in the output of a layer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 BATCH = ("the inputs of the batch are", "the targets of the batch are")
-"""What `first_broken` says of data."""
+"""The answers of `first_broken` for data."""
 
 
 def broken_weights(model: nn.Module) -> list[str]:
@@ -15,11 +15,11 @@ def broken_weights(model: nn.Module) -> list[str]:
 
 
 def first_broken(model: nn.Module, inputs: Tensor, target: object) -> str | None:
-    """What is the first not to be finite: one of `BATCH`, weights, or the output of a layer; None if none is.
+    """The first part that is not finite: one of `BATCH`, weights, or the output of a layer; None if all are.
 
     In words that "not finite" can follow.
 
-    The batch is sent through the model once more, in the mode that it is in, which may draw from chance.
+    It runs the model on the batch once more, in its present mode, which may draw random numbers.
     """
     for what, tensors in zip(BATCH, ([inputs], _tensors(target)), strict=True):
         if not _finite(tensors):

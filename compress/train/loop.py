@@ -1,4 +1,4 @@
-"""The training loop: one function for the first training and for every retraining; the rest is passed in."""
+"""The training loop, for the first training and for every retraining."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ from compress.train.ranks import ALONE, Ranks
 
 
 @dataclass
-class Training:
-    """What a training did: the mean loss of each epoch, and optimizer steps."""
+class TrainingRecord:
+    """The record of a training: the mean loss of each epoch, and the optimizer steps."""
 
     losses: list[float] = field(default_factory=list)
     steps: int = 0
@@ -49,22 +49,22 @@ def train(
     on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
     on_start: Callable[["Loop"], None] = lambda loop: None,
     ranks: Ranks = ALONE,
-) -> Training:
+) -> TrainingRecord:
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
     Args:
         batches: one epoch of (input, target) pairs per call; the last epoch may end in its middle.
         loss: (output, target) -> scalar.
-        generator: decides the order of the samples, and nothing else does.
+        generator: the only source of the order of the samples.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
         on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
             checkpoints are made.
-        on_start: called with the loop before its first step: what goes on after an interruption loads its state here.
+        on_start: called with the loop before its first step: a resumed run loads its state here.
         ranks: this process among those that train the same model together, and have the same batches.
 
     Raises:
         DivergedError: the loss is NaN or infinite, or the weights are in the end. The model then holds the weights of
-            the latest start of an epoch from which the loss was still finite.
+            the latest epoch's start at which the loss was still finite.
         InputError: no parameter requires a gradient.
     """
     loop = Loop(model, batches, loss, steps, optimization, generator, ranks)
@@ -73,10 +73,10 @@ def train(
 
 
 class Loop:
-    """A training that can be left after any step, saved, loaded and gone on with, to the last bit.
+    """A training that can be interrupted after any step, saved, loaded and resumed, bit for bit.
 
-    Its state is all that the coming steps hang on beside the model's own state: how far it is within which order of the
-    samples, the optimizers, the schedulers, chance, the losses so far and the last good weights.
+    Its state is everything that the coming steps depend on beside the model's own state: the position in the order of
+    the samples, the optimizers, the schedulers, random numbers, the losses so far and the last good weights.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class Loop:
         self._schedulers = [
             found for optimizer in self._optimizers for found in schedulers(optimizer, optimization, max(1, steps))
         ]
-        self.training = Training()
+        self.training = TrainingRecord()
         self._losses: list[float] = []  # of this epoch's batches
-        self._began: dict[str, Any] = {}  # order and chance when this epoch began
+        self._began: dict[str, Any] = {}  # order and random state at the start of this epoch
         self._epoch_start = self._good = _Weights(0, Aside(model.state_dict()))
 
-    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> Training:
+    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> TrainingRecord:
         done = self.training
         self._model.zero_grad()
         self._model.train()
@@ -133,8 +133,8 @@ class Loop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Before the first step; the model's own state is loaded by whoever keeps it."""
-        self.training = Training(list(state["epoch_losses"]), state["steps"])
+        """Before the first step; the caller loads the model's own state."""
+        self.training = TrainingRecord(list(state["epoch_losses"]), state["steps"])
         self._losses, self._began = list(state["losses"]), state["began"]
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -145,13 +145,13 @@ class Loop:
         random_state.load_state_dict(state["chance"])
 
     def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of this epoch that are still to come."""
+        """The remaining batches of this epoch."""
         if not self._losses:
             self._began = {"order": self._generator.get_state(), "chance": random_state.state_dict()}
             if self.training.steps != self._epoch_start.step:
                 self._epoch_start = _Weights(self.training.steps, Aside(self._model.state_dict()))
             return self._batches(self._generator)
-        # What was drawn for the batches that are done is drawn again; then chance stands where they had left it.
+        # Draw the random numbers of the batches that are done again, which restores the random state after them.
         now = random_state.state_dict()
         self._generator.set_state(self._began["order"])
         random_state.load_state_dict(self._began["chance"])
@@ -189,7 +189,7 @@ class Loop:
         return found, lr
 
     def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
-        """The model gets its last good weights back."""
+        """Give the model its last good weights back."""
         self._model.load_state_dict(self._good.state.tensors())
         advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
         return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
@@ -197,7 +197,7 @@ class Loop:
 
 @contextmanager
 def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
-    """Freeze every parameter whose qualified name matches none of the shell patterns; undone at the end.
+    """Freeze every parameter whose qualified name matches none of the shell patterns, until the end of the block.
 
     A masked parameter has the name that it has without its mask.
 

@@ -1,4 +1,4 @@
-"""What a network is judged by: the mean over a data set of its task's loss, and of other measures."""
+"""Metrics of a network: the mean over a data set of its task's loss, and of other measures."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +18,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean loss over all samples and, for `classify`, the accuracy in [0, 1]; or the metrics of an own task.
 
-    Every sample counts alike however the batches fall: what is a mean over a batch is summed in float64. `batches()`
-    gives (input, target) pairs on the model's device; `seen` is told of each (output, target). Raises TrainingError
-    when the loss or a metric is not finite and DataError when there is no sample.
+    Every sample has the same weight whatever the batch sizes: means over batches are summed in float64. `batches()`
+    gives (input, target) pairs on the model's device; `seen` is called with each (output, target). Raises TrainingError
+    when the loss or a metric is not finite, and DataError without a sample.
     """
     totals = dict.fromkeys(measures := _measures(task), 0.0)
     samples = 0
@@ -33,7 +33,7 @@ def evaluate(
             samples += len(inputs)
             seen(output, targets)
     if not samples:
-        raise DataError("There is no sample to evaluate on; the data set's part is empty.")
+        raise DataError("No sample to evaluate on: this part of the data set is empty.")
     for name, total in totals.items():
         if not math.isfinite(total):
             raise TrainingError(
@@ -43,7 +43,7 @@ def evaluate(
 
 
 def _measures(task: Task) -> dict[str, Loss]:
-    """What a network is judged by, by name; the loss comes first."""
+    """The metrics by name; the loss comes first."""
     if isinstance(task, OwnTask):
         return {"loss": task.loss, **task.metrics}
     return {"loss": loss(task)} | ({"accuracy": _accuracy} if task == "classify" else {})

@@ -1,4 +1,4 @@
-"""How weights are updated, in plain words; without torch, since a recipe is checked without it."""
+"""The settings of optimizers; without torch, since a recipe is checked without it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,10 +16,10 @@ class Optimization:
 
     lr_schedule: spans the whole training; cosine and linear fall to zero at its end.
     warmup: over this share of the training, in [0, 1), the learning rate first rises to what the schedule says.
-    precision: bfloat16 computes in it what torch holds to be safe; weights and optimizer stay in float32.
+    precision: bfloat16 is torch's autocast; weights and optimizer keep float32.
 
     Raises:
-        InputError: a word that there is not, or a number out of its bounds.
+        InputError: an unknown word, or a number out of its bounds.
     """
 
     optimizer: Optimizer = "adamw"
@@ -41,5 +41,5 @@ class Optimization:
 
     @property
     def elementwise(self) -> bool:
-        """Whether what becomes of a weight depends on its own gradients alone: Muon looks at the whole matrix."""
+        """Whether the update of a weight depends on its own gradients alone: Muon looks at the whole matrix."""
         return self.optimizer != "muon"

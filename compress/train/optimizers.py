@@ -10,7 +10,7 @@ from compress.train.optimization import Optimization
 
 
 def optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
-    """Those of all parameters that require a gradient; Muon takes a second one along.
+    """Optimizers of all parameters that require a gradient; Muon comes with a second one.
 
     Raises:
         InputError: no parameter requires a gradient.
@@ -34,7 +34,7 @@ def optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Opt
 def schedulers(
     optimizer: torch.optim.Optimizer, settings: Optimization, steps: int
 ) -> list[torch.optim.lr_scheduler.LRScheduler]:
-    """Each multiplies the learning rate by its own ratio from step to step, so that they can be laid on each other."""
+    """Each multiplies the learning rate by its own ratio from step to step, so that they can be combined."""
     found: list[torch.optim.lr_scheduler.LRScheduler] = []
     if settings.lr_schedule == "cosine":
         found.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps))
@@ -46,7 +46,7 @@ def schedulers(
 
 
 def _muon(parameters: Sequence[nn.Parameter], settings: Optimization) -> list[torch.optim.Optimizer]:
-    """Muon for matrices, and AdamW for what is none; both with updates of the same size at the same learning rate."""
+    """Muon for matrices, and AdamW for the others; both with updates of the same size at the same learning rate."""
     lr, decay = settings.lr, settings.weight_decay
     matrices = [parameter for parameter in parameters if parameter.dim() == 2]
     others = [parameter for parameter in parameters if parameter.dim() != 2]

@@ -1,6 +1,6 @@
-"""Where chance stands: the generators that the process shares, such as torch's own, which dropout draws from.
+"""The state of the process's global random generators, such as torch's own, which dropout draws from.
 
-Whatever has a generator of its own keeps that itself.
+Objects with a generator of their own save it themselves.
 """
 
 import random
@@ -11,7 +11,7 @@ import torch
 
 
 def state_dict() -> dict[str, Any]:
-    """Of torch (all devices), numpy and Python; tensors, lists and numbers alone, so that any file can hold it."""
+    """The state of torch (all devices), numpy and Python, as tensors, lists and numbers, which any file can hold."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -22,7 +22,7 @@ def state_dict() -> dict[str, Any]:
 
 
 def load_state_dict(saved: dict[str, Any]) -> None:
-    """From here on chance repeats what followed `state_dict()`."""
+    """Restore the state, so that random numbers repeat those that followed `state_dict()`."""
     torch.set_rng_state(saved["torch"])
     if saved["cuda"]:
         torch.cuda.set_rng_state_all(saved["cuda"])

@@ -1,7 +1,7 @@
 """Several processes that train one network together, as `torchrun` starts them: each takes its share of every batch.
 
-All of them hold the same network, data, order and chance, so that all choose the same masks; what they share per step
-are gradients, through torch's DistributedDataParallel. The first of them writes what is to be kept.
+All of them hold the same network, data, order and random state, so that all choose the same masks. They share gradients
+at each step, through torch's DistributedDataParallel. The first of them writes the files.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ Target = TypeVar("Target")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `count`; alone it does nothing that a training loop without it would not do."""
+    """This process among `count`; alone it adds nothing to a training loop."""
 
     rank: int = 0
     count: int = 1
@@ -35,20 +35,20 @@ class Ranks:
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The forward pass; gradients of what it gives are the mean over all processes."""
+        """The forward pass, whose gradients are averaged over all processes."""
         return model if self.count == 1 else DistributedDataParallel(model)
 
     def share(self, inputs: Tensor, target: Target) -> tuple[Tensor, Target, float]:
-        """This process's samples of a batch, and what their mean loss counts: the mean of all is that of the batch."""
+        """This process's samples of a batch, and the weight of their mean loss in that of the batch."""
         if self.count == 1:
             return inputs, target, 1.0
-        if self.rank >= len(inputs):  # nothing is left for this one: any sample will do, which counts nothing
+        if self.rank >= len(inputs):  # none is left for this process: it takes any sample, with weight 0
             return inputs[:1], _rows(target, slice(1)), 0.0
         mine = slice(self.rank, None, self.count)
         return inputs[mine], _rows(target, mine), len(inputs[mine]) * self.count / len(inputs)
 
     def mean(self, value: Tensor) -> float:
-        """Of a number of each process."""
+        """The mean of a number over all processes."""
         if self.count > 1:
             value = value.detach() / self.count
             dist.all_reduce(value)
@@ -64,13 +64,13 @@ class Ranks:
             raise ProofError(f"process {differing[0]} does not hold the weights and masks of process 0")
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes arrive."""
         if self.count > 1:
             dist.barrier()
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """The first process does what is within, such as a download, and then the others, who find it done."""
+        """The first process runs the block, such as a download, and then the others, which find it done."""
         if not self.first:
             self.wait()
         yield
@@ -96,20 +96,20 @@ def joined() -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
-        # There is no class for it: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
+        # It has no class of its own: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
         if not any(word in str(error) for word in ("by peer", "Broken pipe", "gloo", "NCCL")):
             raise
-        # torchrun ends who is left, at any moment from now on; this process ends by itself, and has to say why.
+        # torchrun ends the others at any moment from now on; this process ends by itself, and has to say why.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise LostProcessError("another process of this run has ended, and none can go on without it") from error
+        raise LostProcessError("another process of this run has ended, and none can continue without it") from error
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def _nothing_on_stdout() -> Iterator[None]:
-    """What is printed goes to stderr, also from C++: in torch 2.9 gloo says on stdout with whom it is connected."""
+    """Print to stderr, also from C++: in torch 2.9 gloo prints its connections on stdout."""
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
@@ -120,7 +120,7 @@ def _nothing_on_stdout() -> Iterator[None]:
 
 
 def _rows(target: Any, rows: slice) -> Any:
-    """Of a tensor, or of all in a tuple: what a teacher says stands beside the target."""
+    """Rows of a tensor, or of all tensors in a tuple, such as a target with a teacher's output."""
     return target[rows] if isinstance(target, Tensor) else tuple(_rows(part, rows) for part in target)
 
 

@@ -84,8 +84,8 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "of a fraction": (claiming("(12.0, 4, 5)"), "not a readable .npz file"),
     "of no tuple": (claiming("240"), "not a readable .npz file"),
     "of many dimensions": (claiming(str((1,) * 63 + (240,))), "at most four lengths"),
-    "of too few bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes()[:-1]), "are not that many"),
-    "of too many bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes() + b"\0"), "are not that many"),
+    "of too few bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes()[:-1]), "do not fit; the file is damaged"),
+    "of too many bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes() + b"\0"), "do not fit; the file is damaged"),
     "of objects": (member(np.array([{}] * 12, dtype=object)), "never loaded"),
     "of texts": (member(np.array(["a"] * 12)), "arrays of numbers"),
     "of records": (member(np.zeros(12, [("a", "u1")])), "arrays of numbers"),
@@ -199,7 +199,7 @@ def test_an_archive_that_inflates(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert path.stat().st_size < 3000
     assert read_npz(path)[0].shape == (12, 300, 300)  # a megabyte is little, whatever the file
     monkeypatch.setattr(array_files, "SMALL_BYTES", 1_000_000)
-    with pytest.raises(DataError, match=r"unpacks to 1,080,\d+, the most is 1,000,000; save it uncompressed"):
+    with pytest.raises(DataError, match=r"unpacks to 1,080,\d+; the most is 1,000,000\. Save it uncompressed"):
         read_npz(path)
     zipped(path, member(np.zeros((12, 300, 300), np.uint8)))
     assert read_npz(path)[0].shape == (12, 300, 300)

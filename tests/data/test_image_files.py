@@ -1,4 +1,4 @@
-"""The one opener of images against PIL itself, and files that must not be decoded."""
+"""The reader of images against PIL itself, and files that must not be decoded."""
 
 import os
 import re
@@ -273,7 +273,7 @@ def test_of_many_frames_the_first_is_read(tmp_path: Path, kind: str) -> None:
 def test_a_jpeg_of_many_scans_is_refused(refused: Callable[[bytes], str]) -> None:
     whole = saved(Image.fromarray(RGB), "JPEG", progressive=True)
     start, end = whole.index(b"\xff\xda"), whole.index(b"\xff\xd9")
-    assert "scans, the most is 100" in refused(whole[:start] + 50 * whole[start:end] + whole[end:])
+    assert "scans; the most is 100" in refused(whole[:start] + 50 * whole[start:end] + whole[end:])
 
 
 def test_a_tiff_with_another_format_inside_is_refused(refused: Callable[[bytes], str]) -> None:

@@ -237,5 +237,5 @@ def test_small_files_that_decode_to_much_stream_and_then_are_refused(
     assert isinstance(sources.from_folder(folder, stream=False), Dataset)
     monkeypatch.setattr(sources, "MOST_FACTOR", 0)
     monkeypatch.setattr(sources, "MOST_DECODED", 23)
-    with pytest.raises(DataError, match="would decode to 24, the most for so few is 23"):
+    with pytest.raises(DataError, match="would decode to 24; the most for so few is 23"):
         sources.from_folder(folder)

@@ -245,7 +245,7 @@ class TestFolder:
         self.write(tmp_path, {f"a/{i}.png": some_images(9, 9) for i in range(3)})
         assert isinstance(sources.from_folder(tmp_path, stream=True, workers=0), StreamedDataset)
         monkeypatch.setattr(sources, "LARGEST_BYTES", 242)
-        with pytest.raises(DataError, match="243 bytes, the most in memory is 242; take the first so many"):
+        with pytest.raises(DataError, match=r"243 bytes; the most in memory is 242\. Take fewer images"):
             sources.from_folder(tmp_path, stream=False)
 
     def test_half_of_a_small_memory_is_for_images(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_a_state_dict_with_masks_counts_as_folded(tmp_path: Path) -> None:
     ("name", "error", "text"),
     [
         ("x.pt", CheckpointError, "x.pt is damaged or was not written by torch.save"),
-        ("x.safetensors", CheckpointError, "x.safetensors is damaged or no safetensors file"),
+        ("x.safetensors", CheckpointError, "x.safetensors is damaged or not a safetensors file"),
         ("x.onnx", InputError, "x.onnx cannot be read as an ONNX model"),
         ("x.pt2", InputError, "x.pt2 cannot be read as an exported program"),
         ("x.txt", InputError, "x.txt ends in '.txt': known are .pt, .pth, .safetensors, .onnx and .pt2"),
@@ -76,7 +76,7 @@ def test_what_is_no_such_file(tmp_path: Path, name: str, error: type[InputError]
     with pytest.raises(error, match=text):
         inspect(tmp_path / name)
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is no file"):
+    with pytest.raises(InputError, match=f"{name} is not a file"):
         inspect(tmp_path / name)
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name} is a folder"):

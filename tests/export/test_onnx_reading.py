@@ -81,10 +81,10 @@ def test_data_longer_than_its_file(tmp_path: Path, offset: int, length: int) -> 
 
 
 def test_data_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which is no file"):
+    with pytest.raises(InputError, match="which is not a file"):
         read_onnx(write(tmp_path / "m.onnx", external("absent")))
     os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
-    with pytest.raises(InputError, match="which is no file"):
+    with pytest.raises(InputError, match="which is not a file"):
         read_onnx(write(tmp_path / "m.onnx", external("pipe")))
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 
 from compress.errors import CheckpointError, OutputError
 from compress.files.atomic import atomic
-from compress.files.checkpoint import Weights, load, load_weights, read_weights, write_weights
+from compress.files.checkpoint import WeightsFile, load, load_weights, read_weights, write_weights
 from compress.remove.masks import SoftPruningMethod
 from compress.slimming.edits import edits_to_json
 from compress.slimming.shrink import slim
@@ -99,7 +99,7 @@ class TestReading:
 
 class TestBadFiles:
     def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"model\.pt is no file"):
+        with pytest.raises(CheckpointError, match=r"model\.pt is not a file"):
             read_weights(tmp_path / "model.pt")
 
     def test_folder(self, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("content", [b"\xff" * 60, b'\x08\0\0\0\0\0\0\0{"a": 1}', b"\x20\0\0"])
     def test_broken_safetensors_header(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "w.safetensors").write_bytes(content)
-        with pytest.raises(CheckpointError, match="no safetensors file"):
+        with pytest.raises(CheckpointError, match="not a safetensors file"):
             read_weights(tmp_path / "w.safetensors")
 
     def test_truncated_safetensors(self, tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ class TestStrangers:
         ("tensor", "text"),
         [
             (torch.zeros(1).expand(10**5, 10**5), r"its tensors claim 40,000,000,000: they repeat the same memory"),
-            (torch.empty(10**6, 10**6, device="meta"), r"no plain arrays of numbers: w \(torch.strided, .*, meta\)"),
-            (torch.ones(3).to_sparse(), r"no plain arrays of numbers \(torch\._utils\._rebuild_sparse_tensor\)"),
+            (torch.empty(10**6, 10**6, device="meta"), r"not plain arrays of numbers: w \(torch.strided, .*, meta\)"),
+            (torch.ones(3).to_sparse(), r"not plain arrays of numbers \(torch\._utils\._rebuild_sparse_tensor\)"),
         ],
         ids=["expanded", "meta", "sparse"],
     )
@@ -252,7 +252,7 @@ class TestStrangers:
         ids=["length", "size", "overflow", "negative", "offset", "backwards", "type", "no type", "overlap", "hole"],
     )
     def test_a_header_that_lies(self, tmp_path: Path, header: dict[str, Any], length: int | None) -> None:
-        with pytest.raises(CheckpointError, match=r"w\.safetensors is damaged or no safetensors file"):
+        with pytest.raises(CheckpointError, match=r"w\.safetensors is damaged or not a safetensors file"):
             read_weights(with_header(tmp_path / "w.safetensors", header, bytes(8), length))
 
     def test_numbers_of_another_kind(self, tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ class TestStrangers:
         with pytest.raises(CheckpointError, match="of another kind: weight int32 instead of float32"):
             load_weights(layer, read_weights(path), "w.safetensors")
         with pytest.raises(CheckpointError, match="weight complex64 instead of float32"):
-            load_weights(layer, Weights({"weight": layer.weight.detach() + 0j}, {}), "w.pt")
-        load_weights(layer, Weights({"weight": layer.weight.detach().half()}, {}), "w.pt")
+            load_weights(layer, WeightsFile({"weight": layer.weight.detach() + 0j}, {}), "w.pt")
+        load_weights(layer, WeightsFile({"weight": layer.weight.detach().half()}, {}), "w.pt")
 
     def test_masks_of_a_type_that_multiplies_nothing(self, tmp_path: Path) -> None:
         odd = torch.ones(2).to(torch.float8_e5m2)
@@ -276,7 +276,7 @@ class TestLoading:
     def test_copies_in_place(self) -> None:
         source, target = network(), network()
         place = target[0].weight.data_ptr()
-        load_weights(target, Weights(source.state_dict(), {}), "w.pt")
+        load_weights(target, WeightsFile(source.state_dict(), {}), "w.pt")
         assert torch.equal(source[0].weight, target[0].weight)
         assert target[0].weight.data_ptr() == place
 
@@ -287,7 +287,7 @@ class TestLoading:
         state["extra.weight"] = state.pop("2.bias")
         state["0.weight"] = torch.ones(4, 6)
         with pytest.raises(CheckpointError) as caught:
-            load_weights(model, Weights(state, {}), "w.pt")
+            load_weights(model, WeightsFile(state, {}), "w.pt")
         for part in ("w.pt", "missing: 2.bias", "extra.weight", "0.weight [4, 6] instead of [5, 6]", "saved from"):
             assert part in str(caught.value)
         assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -295,26 +295,26 @@ class TestLoading:
     def test_long_lists_are_cut(self) -> None:
         state = network().state_dict() | {f"extra{i}": torch.ones(1) for i in range(100)}
         with pytest.raises(CheckpointError, match="extra5 and 94 more"):
-            load_weights(network(), Weights(state, {}), "w.pt")
+            load_weights(network(), WeightsFile(state, {}), "w.pt")
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     def test_names_the_tensor_that_is_not_finite(self, value: float) -> None:
         state = network().state_dict()
         state["2.weight"][1, 1] = value
         with pytest.raises(CheckpointError, match=r"NaN or infinite values in 2\.weight:"):
-            load_weights(network(), Weights(state, {}), "w.pt")
+            load_weights(network(), WeightsFile(state, {}), "w.pt")
 
     def test_a_number_too_large_for_the_network_is_infinite(self) -> None:
         state = {name: tensor.double() + 1e300 for name, tensor in network().state_dict().items()}
         with pytest.raises(CheckpointError, match="infinite"):
-            load_weights(network(), Weights(state, {}), "w.pt")
+            load_weights(network(), WeightsFile(state, {}), "w.pt")
 
     def test_a_buffer_may_be_infinite_but_no_nan(self) -> None:
         model = nn.Linear(2, 2)
         model.register_buffer("mask", torch.full((2,), -torch.inf))
-        load_weights(model, Weights(model.state_dict(), {}), "w.pt")
+        load_weights(model, WeightsFile(model.state_dict(), {}), "w.pt")
         with pytest.raises(CheckpointError, match="mask"):
-            load_weights(model, Weights(model.state_dict() | {"mask": torch.full((2,), torch.nan)}, {}), "w.pt")
+            load_weights(model, WeightsFile(model.state_dict() | {"mask": torch.full((2,), torch.nan)}, {}), "w.pt")
 
     def test_slim_file_in_a_dense_network_shows_the_way(self, tmp_path: Path) -> None:
         shrunk(tmp_path / "slim.safetensors")

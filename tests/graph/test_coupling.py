@@ -306,7 +306,7 @@ def test_patterns_match_layers_whose_nodes_can_go_each_once(autoencoder, pattern
     ("pattern", "error", "message"),
     [
         ("decoder.9", UnsupportedModelError, "'decoder.9' must keep its width: it is the network's output"),
-        ("decoder.9*", TargetError, r"no layer 'decoder.9\*' with nodes of its own; layers whose nodes can go: enc"),
+        ("decoder.9*", TargetError, r"no layer 'decoder.9\*' with nodes of its own; layers with prunable nodes: enc"),
         ("Latent", TargetError, "no layer 'Latent'"),
     ],
 )

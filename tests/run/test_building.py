@@ -102,7 +102,7 @@ def test_a_folder_that_streams_trains_the_same_network(
         told[stream] = json.loads(done.stdout)
     weights = [torch.load(tmp_path / f"{stream}.pt", weights_only=True) for stream in told]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
-    assert "each epoch decodes the files anew" in told["true"]["data"].pop("note")
+    assert "each epoch decodes the files again" in told["true"]["data"].pop("note")
     assert "last sixth of each class" in told["false"]["data"].pop("note")
     for key in ("data", "steps", "epoch_losses", "metric"):
         assert told["true"][key] == told["false"][key]

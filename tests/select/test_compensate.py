@@ -71,5 +71,5 @@ def test_readers_that_it_does_not_know_are_named():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2))
     with pytest.raises(TargetError, match="'2' reads 4 nodes through 16 inputs"):
         compensate(model, {"2": torch.ones(4, dtype=torch.bool)}, batches((1, 4, 4)))
-    with pytest.raises(TargetError, match="'1' reads the nodes and is no plain Linear"):
+    with pytest.raises(TargetError, match="'1' reads the nodes and is not a plain Linear"):
         compensate(model, {"1": torch.ones(4, dtype=torch.bool)}, batches((1, 4, 4)))

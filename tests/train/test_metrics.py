@@ -41,5 +41,5 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 
 def test_nothing_to_evaluate_on_is_an_error() -> None:
-    with pytest.raises(DataError, match="no sample"):
+    with pytest.raises(DataError, match="No sample to evaluate on"):
         evaluate(nn.Identity(), list, "reconstruct")

@@ -1,4 +1,4 @@
-"""Removals: how what was chosen is removed. One file a member; this is their list."""
+"""The list of removals, which decide how chosen entries are removed; each has a file."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ def removal_of(wanted: object) -> Removal:
     """A removal as it is; the word "hard", which needs no options, means `Hard()`.
 
     Raises:
-        InputError: it is something else.
+        InputError: it is neither.
     """
     if isinstance(wanted, Removal) and type(wanted) is not Removal:
         return wanted

@@ -13,7 +13,7 @@ class Gradual(Removal):
     words = ("gradual",)
     grows = True
 
-    steps: int = steps_option("removed after so long; three quarters of the retraining if absent")
+    steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
     every: int = every_option("the time between two steps of the ramp")
 
     def start(self, driver: Driver) -> None:

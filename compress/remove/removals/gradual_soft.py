@@ -1,6 +1,6 @@
 """Gradual soft pruning: the set grows along a ramp, and every cohort that joins it decays.
 
-A member that no longer ranks among the lowest leaves the set, as long as it is not removed.
+An entry that no longer ranks among the lowest leaves the set, unless it is removed already.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from compress.remove.removals.removal import Driver, Removal, every_option, step
 from compress.select.ramp import level
 
 COHORT = 0.25
-"""The share of the removal in which a cohort is removed, where nothing else is said."""
+"""The share of the removal in which a cohort is removed, by default."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class GradualSoft(Removal):
     cohorts = True
     grows = True
 
-    steps: int = steps_option("all removed after so long; three quarters of the retraining if absent")
+    steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
     every: int = every_option("the time between two steps of the ramp")
     cohort: int | None = option(
-        "what joins the set is removed after so long; a quarter of the length if absent", None, ge=1, duration=True
+        "time from joining the set to removal; a quarter of the length if absent", None, ge=1, duration=True
     )
     final: float = option("share of the start at which the last ones are cut", 1e-3, gt=0, lt=1)
 
@@ -34,7 +34,7 @@ class GradualSoft(Removal):
         if self.decaying >= self.steps:
             raise InputError(
                 f"a cohort takes {self.decaying} steps to be removed and everything is to be removed after "
-                f"{self.steps}: there is no time for a ramp; shorten `cohort`, or use soft removal"
+                f"{self.steps}: which leaves no time for a ramp; shorten `cohort`, or use soft removal"
             )
 
     @property
@@ -53,11 +53,11 @@ class GradualSoft(Removal):
     def advance(self, driver: Driver, step: int) -> None:
         if self._takes(step):
             driver.take(level(step / self.ramp))
-        if not self.decaying:  # a quarter of a step or two rounds to none
+        if not self.decaying:  # a quarter of a step or two rounds to 0
             driver.fade_to(0.0)
             return
         driver.fade_by(self.final ** (1 / self.decaying))
-        joined = step - self.decaying + 1  # whoever joined then has decayed `decaying` times with this step
+        joined = step - self.decaying + 1  # entries that joined then have decayed `decaying` times with this step
         if self._takes(joined):
             driver.cut(joined)
 

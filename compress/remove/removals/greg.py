@@ -1,6 +1,6 @@
 """Growing regularization (Wang et al., "Neural Pruning via Growing Regularization", 2021; GReg-1).
 
-What was chosen gets an L2 penalty that grows until it is driven out, and is cut then. The penalty acts on the weights
+Chosen weights get an L2 penalty that grows until they are near zero, and are cut then. The penalty acts on the weights
 directly, as AdamW's weight decay does, so that it means the same under every optimizer.
 """
 
@@ -21,7 +21,7 @@ class GReg(Removal):
     words = ("greg",)
     learns = True
 
-    steps: int = steps_option("removed after so long; three quarters of the retraining if absent")
+    steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
     ceiling: float = option("the last penalty: the share of a weight that a step takes away", 0.05, gt=0, lt=1)
 
     def advance(self, driver: Driver, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Hard pruning: what is chosen is zeroed at once; whatever training follows only holds it at zero."""
+"""Hard pruning: chosen entries are zeroed at once, and training keeps them at zero."""
 
 from dataclasses import dataclass
 

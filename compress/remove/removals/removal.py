@@ -11,22 +11,22 @@ from compress.options import check_options, option
 
 
 class Driver(Protocol):
-    """What a removal does to the chosen entries; `compress.remove.remover.Remover` is the driver."""
+    """The operations of a removal on the chosen entries, done by `compress.remove.remover.Remover`."""
 
     def take(self, share: float = 1.0) -> None:
         """Choose the set again: `share` of the final one."""
 
     def fade_to(self, factor: float) -> None:
-        """All of the set is at `factor` times what it decays from; 0 is for good."""
+        """Set the whole set to `factor` times its start; 0 is final."""
 
     def fade_by(self, factor: float) -> None:
-        """All of the set is at `factor` times where it was."""
+        """Multiply the whole set by `factor`."""
 
     def cut(self, latest: int) -> None:
-        """Those that joined the set at step `latest` or earlier become zero."""
+        """Zero those that joined the set at step `latest` or earlier."""
 
     def shrink(self, factor: float) -> None:
-        """The weights themselves are multiplied, and may grow again."""
+        """Multiply the weights themselves, which may grow again."""
 
 
 def steps_option(doc: str) -> Any:
@@ -39,7 +39,7 @@ def every_option(doc: str) -> Any:
 
 
 class Removal:
-    """How what was chosen is removed. A member overrides what it does at its start, at a step, and at its end.
+    """How chosen entries are removed. A member overrides what it does at its start, at a step, and at its end.
 
     A member is a frozen dataclass in a file of its own, listed in `compress.remove.removals.REMOVALS`. Its docstring is
     its meaning, in a sentence, for the reference of recipes.
@@ -49,10 +49,10 @@ class Removal:
     """Its names in recipes."""
 
     learns: bool = False
-    """Whether what is chosen keeps learning; if not, it gets no gradient and no optimizer moves it (eq. 1)."""
+    """Whether chosen entries keep learning; if not, they get no gradient and no optimizer moves them (eq. 1)."""
 
     together: ClassVar[bool] = False
-    """Whether all that is chosen is at one and the same factor, on its way from 1 to 0."""
+    """Whether all chosen entries have the same factor, which falls from 1 to 0."""
 
     cohorts: ClassVar[bool] = False
     """Whether entries join the set at several times, may leave it while they decay, and are `cut` by their age."""
@@ -68,7 +68,7 @@ class Removal:
 
     @property
     def length(self) -> int:
-        """Everything chosen is exactly zero after so many optimizer steps; 0 is at once."""
+        """The optimizer steps after which everything chosen is exactly zero; 0 is at once."""
         steps: int = getattr(self, "steps", 0)
         return steps
 

@@ -1,4 +1,4 @@
-"""Soft filter pruning: what ranks lowest is zeroed again and again, and may grow back in between.
+"""Soft filter pruning: the lowest are zeroed again and again, and may grow back in between.
 
 He et al., "Soft Filter Pruning for Accelerating Deep CNNs", 2018 (SFP).
 """
@@ -15,7 +15,7 @@ class SFP(Removal):
     words = ("sfp",)
     learns = True
 
-    steps: int = steps_option("removed for good after so long; three quarters of the retraining if absent")
+    steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
     every: int = every_option("the time between two choices")
 
     def start(self, driver: Driver) -> None:
@@ -30,7 +30,7 @@ class SFP(Removal):
         driver.fade_to(0.0)
 
     def factor_at(self, step: int) -> float:
-        """What the lowest are multiplied by."""
+        """The factor of the lowest."""
         return 0.0
 
     def _lower(self, driver: Driver, step: int) -> None:

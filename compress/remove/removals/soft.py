@@ -1,4 +1,4 @@
-"""Soft pruning (Menzies & Siebert, eq. 1): what was chosen decays to zero while the rest trains."""
+"""Soft pruning (Menzies & Siebert, eq. 1): chosen entries decay to zero while the rest trains."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Soft(Removal):
     default_share = 1.0
 
     steps: int | None = option(
-        "removed after so long; the whole retraining if absent", None, ge=0, recipe="over", duration=True
+        "length of the removal; the whole retraining if absent", None, ge=0, recipe="over", duration=True
     )
     decay: CurveName | decays.Curve = option("the curve of the decay", "exponential", rule=_falls)
     factor: float | None = option(
@@ -83,7 +83,7 @@ class Soft(Removal):
 
     @cached_property
     def mask(self) -> decays.Decay:
-        """The mask of what was chosen, after so many steps."""
+        """The mask of chosen entries, as a function of the steps done."""
         final = decays.GONE if self.final is None else self.final
         if self.factor is not None:
             return decays.by_factor(self.factor, final=final)

@@ -1,4 +1,4 @@
-"""Criteria: which weights or nodes are pruned first. One file a member; this is their list."""
+"""The list of criteria, which decide which weights or nodes are pruned first; each has a file."""
 
 from typing import Final
 
@@ -28,7 +28,7 @@ BY_WORD: Final = {word: member for member in CRITERIA for word in member.words}
 
 
 def criterion_of(wanted: object) -> Criterion:
-    """What a word such as "taylor_square", a criterion itself, or a function of a tensor of weights means.
+    """The criterion for a word such as "taylor_square", a criterion itself, or a function of a tensor of weights.
 
     Raises:
         InputError: it is none of these.

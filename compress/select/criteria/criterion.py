@@ -25,7 +25,7 @@ Samples = int | Literal["all"]
 
 
 def samples_option(default: int) -> Any:
-    return option("score on the first so many training samples, or on all", default, ge=1)
+    return option("number of training samples to score on, the first ones, or all", default, ge=1)
 
 
 class Criterion:
@@ -75,7 +75,7 @@ class Criterion:
             restore: its structure alone, into which weights will be loaded.
 
         Returns:
-            The layers whose nodes are the target from now on; None where the network stays as it is.
+            The layers whose nodes are the target from now on; None where the network does not change.
         """
         return None
 

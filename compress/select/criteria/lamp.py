@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def lamp(weight: Tensor) -> Tensor:
     """w_u^2 / sum of w_v^2 over all v with |w_v| >= |w_u|, within the tensor: float64.
 
-    Each tensor's largest entry has the score 1, so that a global ranking never takes a whole layer.
+    Each tensor's largest entry has the score 1, so that a global ranking never prunes a whole layer.
     """
     import torch
 
     squares = weight.detach().double().flatten().square()
     ascending = squares.sort().values
     upward = ascending.flip(0).cumsum(0).flip(0)
-    # The first of several equal ones stands before all that are as large.
+    # The first of several equal entries counts them all.
     rest = upward[torch.searchsorted(ascending, squares)]
     return torch.where(squares > 0, squares / rest, 0.0).view(weight.shape)
 

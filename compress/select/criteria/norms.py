@@ -1,4 +1,4 @@
-"""Norms: what leads into a node times what leads out of it."""
+"""Norms: the norm of a node's incoming weights times the norm of its outgoing ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def norms(incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
-    """Norm of what leads into a node times norm of what leads out of it: [nodes] from matrices [nodes, entries].
+    """Norm of a node's incoming weights times norm of its outgoing ones: [nodes] from matrices [nodes, entries].
 
-    The product and not the sum, because it stays the same when a node's incoming weights are multiplied by c and its
+    The product and not the sum, because it does not change when a node's incoming weights are multiplied by c and its
     outgoing ones divided by it, which for ReLU (and near 0 for tanh) leaves the network's outputs as they are.
     """
     import torch

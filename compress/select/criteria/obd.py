@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def obd(weight: Tensor, fisher: Tensor) -> Tensor:
     """w^2 * h / 2, the rise of the loss at an optimum to second order.
 
-    For h, the diagonal of the Hessian, stands the empirical Fisher information: the mean of the squared gradients of
-    single samples.
+    The empirical Fisher information, the mean of the squared gradients of single samples, approximates h, the diagonal
+    of the Hessian.
     """
     return weight.detach().square() * fisher / 2
 

@@ -1,8 +1,8 @@
-"""Principal axes of what a layer reads: directions instead of nodes, the first of which vary most.
+"""Principal axes of a layer's inputs: directions instead of nodes, the first of which vary most.
 
 With Q the eigenvectors of the covariance of the layer's inputs z, V z = (V Q)(Q^T z): the layer can be taken apart into
-axes and their reader without any change. Leaving the last axes out is the best that a linear bottleneck of that width
-can do for z (Pearson, 1901).
+axes and their reader without any change. Without the last axes it is the best linear bottleneck of that width for z
+(Pearson, 1901).
 """
 
 from __future__ import annotations

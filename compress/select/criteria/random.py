@@ -1,4 +1,4 @@
-"""Chance: the baseline that every criterion must beat."""
+"""Random scores: the baseline that every criterion must beat."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Prunes by chance, from the seed."""
+    """Prunes at random, from the seed."""
 
     words = ("random",)
     measures = False

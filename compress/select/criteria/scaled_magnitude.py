@@ -22,7 +22,7 @@ def scaled_magnitude(weight: Tensor, fan_in: int | None = None) -> Tensor:
     """|w| * sqrt(fan-in).
 
     Initial weights have a standard deviation of about 1 / sqrt(fan-in) (LeCun 1998; Glorot & Bengio 2010), which this
-    takes out again.
+    cancels.
 
     Args:
         fan_in: how many inputs an output adds up; by default weight[0].numel(), as for a Linear or a convolution. A

@@ -128,7 +128,7 @@ def test_collapse_is_said_once():
     ("wrong", "says"),
     [
         ({"steps": 5, "cohort": -1}, "found -1; expected a whole number at least 1"),
-        ({"steps": 5, "cohort": 5}, "there is no time for a ramp"),
+        ({"steps": 5, "cohort": 5}, "which leaves no time for a ramp"),
         ({"steps": 5, "every": 0}, "expected a whole number at least 1"),
         ({"steps": 5, "final": 0.0}, "expected a number above 0 and below 1"),
     ],
