@@ -292,9 +292,12 @@ def classifiers() -> str:
 
 FUZZED = {
     "torch": "`.pt`, zip and legacy, masks, odd tensors",
+    "pickle": "`.pt`, operations of pickle by chance",
     "safetensors": "`.safetensors`, header and bytes",
     "program": "`.pt2`, listing and bytes",
+    "listing": "`.pt2` that lists entries again and again",
     "onnx": "`.onnx`, data inside and beside",
+    "functions": "`.onnx` whose functions call each other",
     "edits": "shape edits, then the network rebuilt",
     "recipe": "recipes",
     "change": "`--set`",
