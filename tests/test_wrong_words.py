@@ -572,6 +572,19 @@ def test_networks_that_cannot_be_pruned(make: Callable[[], nn.Module], says: str
         compress.Pruner(make(), "*", sparsity=0.5)
 
 
+@pytest.mark.parametrize(("option", "value"), [("scope", "layer"), ("min_keep", 1), ("multiple_of", 2)])
+def test_given_masks_leave_nothing_to_choose(option: str, value: Any) -> None:
+    keep = {"0": torch.tensor([True, False, True])}
+    with pytest.raises(InputError, match=f"found keep and {option}; keep is the choice itself"):
+        compress.Pruner(
+            nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)),
+            compress.nodes("0"),
+            keep=keep,
+            example=torch.ones(1, 2),
+            **{option: value},
+        )
+
+
 def test_what_is_pruned_already_is_refused() -> None:
     """By ours or by torch: their masks would multiply."""
     model = network()

@@ -58,6 +58,10 @@ def selection_of(
     check("multiple_of", multiple_of, int, ge=1)
     if traced is not None and not isinstance(traced, TracedOnce):
         raise InputError(f"traced: found {shown(traced)}; expected an object of TracedOnce")
+    if keep is not None:
+        chosen = {"scope": scope is not None, "multiple_of": multiple_of > 1, "min_keep": min_keep is not None}
+        if given := [name for name, is_given in chosen.items() if is_given]:
+            raise InputError(f"found keep and {' and '.join(given)}; keep is the choice itself, so leave them out")
     scoring = Scoring(model, generator_of(seed), batches, loss)
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
     if example is not None or isinstance(target, Nodes):
