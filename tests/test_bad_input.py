@@ -161,7 +161,7 @@ def test_weights_that_are_no_numbers(
         ("seed: 0", "seed: [0", 3, "not YAML"),
         ("seed: 0", "sede: 0", 2, "sede: unknown key; did you mean seed?"),
         ("seed: 0", "seed: zero", 2, "seed: found 'zero'; needs a whole number"),
-        ("seed: 0", "seed: 0\nseed: 1", 3, "seed: is there twice"),
+        ("seed: 0", "seed: 0\nseed: 1", 3, "seed: appears twice"),
         ("sparsity: 0.75", "sparsity: 1.0", 10, "stages.0.sparsity: found 1.0; needs a number below 1"),
         ("sparsity: 0.75", "sparsity: much", 10, "stages.0.sparsity: found 'much'; needs a number"),
         ("kind: soft", "kind: sfot", 11, "stages.0.removal.kind: found 'sfot'; did you mean soft?"),

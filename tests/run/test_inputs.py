@@ -71,7 +71,7 @@ def test_the_line_that_makes_the_model_works(
 def test_a_model_where_the_recipe_belongs(run: Run, trained: Path, command: str) -> None:
     arguments = [trained, "-o", "m.pt"] if command == "train" else [trained, "mnist_ae"]
     text = run(command, *arguments, code=2).stderr
-    assert text == f"error: {trained}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL\n"
+    assert text == f"error: {trained}: found a model, not a recipe; the recipe comes first: RECIPE MODEL\n"
 
 
 @pytest.mark.parametrize("arguments", [["export", "mnist_ae", "-o", "files"], ["compare", "mnist_ae", "mnist_ae"]])

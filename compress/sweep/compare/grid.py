@@ -145,7 +145,7 @@ def _stages(
             wrong |= dict.fromkeys(_as_options(str(error), number).splitlines())
             continue
         if stage in found:
-            raise InputError(f"{' '.join(settings)} is there twice; name every removal, criterion and level once")
+            raise InputError(f"{' '.join(settings)} is listed twice; name every removal, criterion and level once")
         found.append(stage)
     if wrong:
         raise RecipeError("\n".join(wrong))

@@ -88,8 +88,8 @@ def test_all_that_the_schema_refuses_is_told_at_once(recipe: Path, trained: Path
     ("options", "message"),
     [
         ({"number": 1}, "--stage 1: tiny has the stages 0 to 0"),
-        ({"removals": ["hard", "{kind: hard}"]}, "is there twice"),
-        ({"sparsities": [".5", "0.50"]}, "is there twice"),
+        ({"removals": ["hard", "{kind: hard}"]}, "is listed twice"),
+        ({"sparsities": [".5", "0.50"]}, "is listed twice"),
     ],
 )
 def test_what_makes_no_grid(options: dict[str, object], message: str, recipe: Path, trained: Path) -> None:
