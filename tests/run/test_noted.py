@@ -131,7 +131,7 @@ def test_rows_that_only_an_edit_names_cost_nothing(tmp_path: Path) -> None:
 def test_a_deep_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noted, "MOST_OPERATORS", 500)
     save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", {"recipe": recipe(vit(depth=1)[0] | {"depth": 100})})
-    with pytest.raises(InputError, match=r"is of a network of 9\d\d layers, and 500 are the most"):
+    with pytest.raises(InputError, match=r"names a network of 9\d\d layers; the limit is 500"):
         export(tmp_path / "w.safetensors", None, tmp_path / "out")
 
 

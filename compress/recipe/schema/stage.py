@@ -69,12 +69,8 @@ class Stage(Part):
         "in each with a share by its shape (erk); nodes in their coupling (layer, the default), among couplings of the "
         "same structure (isomorphic), or all together (global)",
     )
-    params: Budget = Field(
-        default=None, description="instead of sparsity, for nodes: share of all parameters to keep"
-    )
-    macs: Budget = Field(
-        default=None, description="instead of sparsity, for nodes: share of all multiply-adds to keep"
-    )
+    params: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all parameters to keep")
+    macs: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all multiply-adds to keep")
     sparsity: float | None = Field(
         default=None,
         ge=0,
