@@ -117,10 +117,7 @@ def test_a_factory_that_a_file_names_is_not_run(
         save_file(weights, "w.safetensors", metadata={"recipe": json.dumps(note)})
         with unchanged(tmp_path):
             text = run("export", "w.safetensors", "-o", "out", code=2).stderr
-            assert (
-                f"would run {factory}, and files may not choose the code that runs: name a recipe that you trust with --rec"
-                in text
-            )
+            assert f"would run {factory}, and files may not choose the code that runs: name a recipe that you" in text
             assert "the recipe imports" not in text
             run("inspect", "w.safetensors")
 
