@@ -72,8 +72,8 @@ class Hostile:
 
 
 def test_a_missing_file(refused: Callable[..., str], recipe: Path) -> None:
-    assert "nowhere.pt is no file" in refused("apply", recipe, "nowhere.pt", "-o", "out")
-    assert f"{recipe.parent} is a folder, no file of weights" in refused("apply", recipe, recipe.parent, "-o", "out")
+    assert "nowhere.pt is not a file" in refused("apply", recipe, "nowhere.pt", "-o", "out")
+    assert f"{recipe.parent} is a folder, not a file of weights" in refused("apply", recipe, recipe.parent, "-o", "out")
     assert "nowhere.pt is no file" in refused("export", "nowhere.pt", "-o", "out")
     assert "nowhere.pt is not a file" in refused("inspect", "nowhere.pt")
     assert "nowhere.onnx is not a file: name an ONNX model" in refused("bench", "nowhere.onnx")
@@ -161,7 +161,7 @@ def test_weights_that_are_no_numbers(
         ("seed: 0", "seed: [0", 3, "not YAML"),
         ("seed: 0", "sede: 0", 2, "sede: unknown key; did you mean seed?"),
         ("seed: 0", "seed: zero", 2, "seed: found 'zero'; needs a whole number"),
-        ("seed: 0", "seed: 0\nseed: 1", 3, "seed: is there twice"),
+        ("seed: 0", "seed: 0\nseed: 1", 3, "seed: appears twice"),
         ("sparsity: 0.75", "sparsity: 1.0", 10, "stages.0.sparsity: found 1.0; needs a number below 1"),
         ("sparsity: 0.75", "sparsity: much", 10, "stages.0.sparsity: found 'much'; needs a number"),
         ("kind: soft", "kind: sfot", 11, "stages.0.removal.kind: found 'sfot'; did you mean soft?"),
@@ -422,7 +422,7 @@ def test_a_share_that_is_not_what_was_asked_for(
 
     monkeypatch.setattr(node_selection, "choose_nodes", too_few)
     text = refused("apply", recipe, trained, "-o", "out", "--quiet", code=1)
-    assert "sparsity 0.75 was asked for and 0.5 is reached" in text
+    assert "sparsity 0.75 was requested and 0.5 reached" in text
 
 
 def test_no_folder_without_its_proof(
@@ -448,7 +448,7 @@ def test_no_folder_without_its_proof(
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(run: Run, recipe: Path) -> None:
     result = run("apply", recipe, "nowhere.pt", "--debug", code=2)
     assert "Traceback" in result.stderr
-    assert "CheckpointError: nowhere.pt is no file" in result.stderr
+    assert "CheckpointError: nowhere.pt is not a file" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -487,9 +487,7 @@ def test_wrong_values_of_the_other_commands(refused: Callable[..., str], recipe:
     assert "unknown format 'tflite': choose from onnx, safetensors, pt2" in refused(
         "export", trained, "--recipe", recipe, "-o", "out", "--format", "tflite"
     )
-    assert "does not say what network it is of: name a recipe of it with --recipe" in refused(
-        "export", trained, "-o", "out"
-    )
+    assert "does not name its network: name a recipe for it with --recipe" in refused("export", trained, "-o", "out")
     assert "--batch-sizes 1,x: give numbers separated by commas" in refused("bench", "a.onnx", "--batch-sizes", "1,x")
     assert "recipe.yaml ends in '.yaml': known are .pt" in refused("inspect", recipe)
     assert "the recipe tiny has no train section" in refused("train", recipe, "-o", "new.pt", "--set", "train=null")

@@ -65,7 +65,7 @@ def test_the_plan_that_is_shown_is_the_one_that_is_made(
     monkeypatch.setenv("COLUMNS", "80")
     result = run("plan", "mine.yaml")
     fixed = re.compile(r"^│ (?!of them nonzero|estimated time)|^warning: |^note: |^stage |^keeps")
-    lines = [line for line in shown.splitlines() if fixed.match(line) and "zeros stay in place" not in line]
+    lines = [line for line in shown.splitlines() if fixed.match(line) and "zeros remain in place" not in line]
     made = [*result.stderr.splitlines(), *result.stdout.splitlines()]
     assert len(lines) > 15
     assert [line for line in lines if line not in made] == []
@@ -153,7 +153,7 @@ def test_the_readme_lists_what_a_run_leaves(applied: Path) -> None:
 
 def test_the_readme_counts_the_recipes() -> None:
     assert len(shipped()) == 12
-    assert "Twelve are shipped" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "Twelve are included" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_figures_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

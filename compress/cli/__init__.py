@@ -17,8 +17,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make a trained PyTorch network small: choose what goes, let it decay while the rest trains, cut it out, "
-    "prove that nothing else changed, time the result. To see it work: compress demo",
+    help="Make a trained PyTorch network smaller: select weights or nodes, let them decay while the rest trains, cut "
+    "them out, prove that nothing else changed, time the result. To see it work: compress demo",
 )
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -51,16 +51,16 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Entry point of `compress` and `softprune`: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
-    # Importing torch and tracing networks make a million objects that stay. Looking through them for garbage again and
-    # again takes a tenth of a short run, and once more at the end, where they go anyway, a second.
+    # Importing torch and tracing networks create a million permanent objects. Searching them for garbage repeatedly
+    # takes a tenth of a short run, and once more at the end, where they are freed anyway, a second.
     gc.set_threshold(50_000, 20, 50)
-    # A path or a sign that the terminal's encoding does not know is written out, as on stderr, and is no crash.
+    # A path or a character outside the terminal's encoding is written out, as on stderr, instead of a crash.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     finally:
-        # triton 3.9, which torch 2.15 brings, tells on stderr of each object that is left at the end (nanobind does).
+        # triton 3.9, which torch 2.15 installs, reports each object left at the end on stderr (through nanobind).
         compiler = getattr(sys.modules.get("triton._C.libtriton"), "ir", None)
         if type(getattr(compiler, "location", None)).__module__ != "nanobind":
             gc.freeze()

@@ -1,4 +1,4 @@
-"""What the shell offers for an argument; it asks at each press of the key, so nothing but file names is looked at."""
+"""Shell completion for arguments; it runs at each press of the key, so it only looks at file names."""
 
 import os
 import re
@@ -35,15 +35,15 @@ def onnx(incomplete: str) -> list[str]:
 def _files(incomplete: str, suffixes: Sequence[str]) -> list[str]:
     found = _matching(incomplete, suffixes)
     if "complete_bash" in os.environ.values():
-        # Bash puts on the command line what it is given; the other shells escape it themselves.
+        # Bash inserts completions unchanged; other shells escape them.
         return [re.sub(r"([ \t!\"#$&'()*;<>?\[\\\]^`{|}])", r"\\\1", path) for path in found]
     return list(found)
 
 
 def _matching(incomplete: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Paths that begin like this: files, and folders with the files that they hold.
+    """Paths that begin with `incomplete`: files, and folders with the files in them.
 
-    A folder alone would be taken for the whole word, and the shell would begin the next.
+    The shell would treat a folder alone as the whole word, and begin the next one.
     """
     cut = incomplete.rfind("/") + 1
     written, start = incomplete[:cut], incomplete[cut:]
@@ -60,5 +60,5 @@ def _matching(incomplete: str, suffixes: Sequence[str]) -> Iterator[str]:
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError:  # a folder that may not be read has nothing to offer
+    except OSError:  # an unreadable folder offers nothing
         return []

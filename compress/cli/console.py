@@ -1,4 +1,4 @@
-"""The two voices of every command: results on stdout, everything else on stderr; and errors with their exit code."""
+"""The output of every command: results on stdout, everything else on stderr; errors with their exit code."""
 
 import json
 import os
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from compress.run.setting import Watcher
 
 STARTED = time.perf_counter()
-"""When the program began, as near as it can tell."""
+"""When the program began, approximately."""
 
 FIRST = os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-"""Whether this process speaks: of several that torchrun has started, the first does."""
+"""Whether this process prints: of several started by torchrun, only the first does."""
 
 
 @cache
 def people() -> Console:
-    """Where all but results is said. There is one of it: what is said while a display is drawn goes above it."""
+    """The console for everything but results. There is only one, so that messages appear above a live display."""
     return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not FIRST)
 
 
@@ -48,7 +48,7 @@ def say(line: str) -> None:
 
 
 def note(data: "UsedData") -> None:
-    """What a reader of the results should know about the data, if anything."""
+    """Print the note on the data, if there is one."""
     if "note" in data:
         people().print(Text.assemble(("note: ", "yellow"), visible(data["note"])))
 
@@ -58,7 +58,7 @@ def show(table: "Table") -> None:
 
 
 def tell_results(table: "Table", lines: Iterable[str], out: Path, names: Iterable[str]) -> None:
-    """What a sweep has found, and which files about it are in `out`."""
+    """Print the results of a sweep, and the names of its files in `out`."""
     show(table)
     for line in lines:
         say(line)
@@ -71,12 +71,12 @@ def print_json(document: Any) -> None:
 
 @contextmanager
 def reporting(debug: bool, interrupted: str = "interrupted: no results were written") -> Iterator[list[str]]:
-    """Errors and warnings as lines on stderr, with the exit code that the error stands for."""
+    """Print errors and warnings as lines on stderr, and exit with the error's code."""
     warned: list[str] = []
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) in warned:  # of a rehearsal or of a run that is gone on with, and then again
+        if str(message) in warned:  # a rehearsal or a resumed run warns of the same again
             return
         warned.append(str(message))
         console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
@@ -90,7 +90,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         except CompressError as error:
             if debug:
                 traceback.print_exception(error)
-            if not FIRST and isinstance(error, ProofError | TrainingError):  # the first may know nothing of it
+            if not FIRST and isinstance(error, ProofError | TrainingError):  # the first process may not have it
                 console.quiet = False
             console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             _notes(console, error)
@@ -108,9 +108,9 @@ def _notes(console: Console, error: BaseException) -> None:
 
 @contextmanager
 def watching(*, quiet: bool, log: str | None = None, name: str = "", out: Path | None = None) -> Iterator["Watcher"]:
-    """Who is told how a run goes on: the display and, if asked for, a log of that `name`, which may not lie in `out`.
+    """The watchers of a run: the display and, if requested, a log called `name`, which may not be inside `out`.
 
-    What code of the user's prints meanwhile is no result, and goes to stderr.
+    Output of the user's own code is not a result, and is redirected to stderr.
 
     Raises:
         InputError: see `compress.run.event_log.where`.

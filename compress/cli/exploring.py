@@ -1,4 +1,4 @@
-"""The commands that look for how much can go: sensitivity, search."""
+"""The commands that find how much can be pruned: sensitivity, search."""
 
 import sys
 from contextlib import redirect_stdout
@@ -34,12 +34,12 @@ def sensitivity(
     recipe: RecipeArgument,
     model: ModelArgument,
     tolerate: Annotated[
-        str, typer.Option("--tolerate", help="1.05x of the dense network's loss, or 0.5 points of its accuracy.")
+        str, typer.Option("--tolerate", help="1.05x the dense network's loss, or 0.5 points of its accuracy.")
     ] = "1.05x",
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="LIST", help="Sparsities to try: .5,.9,.95; many if absent.")
     ] = None,
-    stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
+    stage: Annotated[int, typer.Option("--stage", min=0, help="Which stage of the recipe, from 0.")] = 0,
     changes: SetOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
@@ -57,7 +57,7 @@ def sensitivity(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """How much each layer tolerates without retraining, and a recipe of that.
+    """Measure how much pruning each layer tolerates without retraining, and write a recipe from it.
 
     Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
     """
@@ -67,7 +67,7 @@ def sensitivity(
 
         loaded, tolerance, shares = load(recipe, changes, seed), bounds.tolerated(tolerate), levels_of(levels)
         require_model(model, making(model, loaded, recipe, changes or ()))
-        # After that, since torch takes its time.
+        # Imported after these checks, since torch is slow to import.
         from compress.report import explored
         from compress.report.progress import sweep_bar
         from compress.run import output
@@ -98,7 +98,8 @@ def sensitivity(
             tell_results(explored.sensitivity(results), explored.of_sensitivity(results), out, names)
         if tolerated is None:
             raise NothingPrunedError(
-                f"nothing can go within --tolerate {tolerate} without retraining, so there is no recipe; tolerate more"
+                f"nothing can be pruned within --tolerate {tolerate} without retraining, so no recipe was written; "
+                "tolerate more"
             )
         if not (as_json or quiet):
             say(after_search(out / document.RECIPE, model, loaded.name, repeated(data_root=data_root)))
@@ -124,13 +125,13 @@ def search(
         str | None, typer.Option("--max-latency", metavar="X", help="The best network: 0.5x, under onnxruntime.")
     ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="The size of one layer of nodes at which the loss bends.")
+        bool, typer.Option("--knee", help="The size of one layer of nodes at the bend of the loss.")
     ] = False,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="So many by Optuna, instead of a bisection.")
+        int | None, typer.Option("--trials", min=1, help="Number of trials by Optuna, instead of a bisection.")
     ] = None,
     levels: Annotated[
-        str | None, typer.Option("--levels", metavar="LIST", help="To bisect over, as .5,.9,.95; many if absent.")
+        str | None, typer.Option("--levels", metavar="LIST", help="Levels to bisect over: .5,.9,.95; many if absent.")
     ] = None,
     changes: SetOption = None,
     workers: WorkersOption = 2,
@@ -146,7 +147,7 @@ def search(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """The smallest network within a loss, or the best within a size.
+    """Find the smallest network within a loss, or the best one within a size.
 
     Example: compress search mnist_ae model.pt --max-loss 1.05x
     """
@@ -166,7 +167,7 @@ def search(
         loaded = load(recipe, changes, seed)
         require_model(model, making(model, loaded, recipe, changes or ()))
         goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), levels_of(levels)
-        # After that, since torch takes its time.
+        # Imported after these checks, since torch is slow to import.
         from compress.report import explored
         from compress.report.progress import sweep_bar
         from compress.run import output
@@ -196,7 +197,7 @@ def search(
             tell_results(explored.front(results), explored.of_search(results), out, names)
         if won is None:
             raise NothingFoundError(
-                f"nothing that was tried {'has a knee' if knee else 'keeps to the bounds'}, so no recipe was written; "
+                f"no trial {'shows a knee' if knee else 'is within the bounds'}, so no recipe was written; "
                 + ("search for a bound instead" if knee else "ask for less, or retrain for longer")
             )
         if not (as_json or quiet):

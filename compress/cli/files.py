@@ -25,7 +25,7 @@ def export(
         str | None,
         typer.Option(
             "--recipe",
-            help="Whose network it is; a slim.safetensors knows that itself.",
+            help="The recipe of its network; a slim.safetensors contains it.",
             rich_help_panel=INPUT,
             autocompletion=recipe_names,
         ),
@@ -49,7 +49,7 @@ def export(
         output.require_writable(out, force=force, inputs=[model])
         inputs.require_model(model)
         if recipe is not None:
-            load(recipe, changes, None)  # which tells whose code it runs, before it does
+            load(recipe, changes, None)  # reports whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
             written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
         if as_json:
@@ -63,8 +63,8 @@ def export(
 def bench(
     files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.", autocompletion=onnx)],
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images per call, separated by commas.")] = "1,32",
-    threads: Annotated[int, typer.Option("--threads", help="Of onnxruntime.")] = 1,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, roughly.")] = 4.0,
+    threads: Annotated[int, typer.Option("--threads", help="Threads of onnxruntime.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, about.")] = 4.0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -85,7 +85,7 @@ def bench(
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="The folder that `compress apply` has left, or its results.json.")],
+    results: Annotated[Path, typer.Argument(help="The output folder of `compress apply`, or its results.json.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The page; report.html beside results.json if absent.")
     ] = None,
@@ -93,7 +93,7 @@ def report(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make report.html anew from results.json alone.
+    """Make report.html again, from results.json alone.
 
     Example: compress report out
     """
@@ -117,13 +117,13 @@ def report(
 def inspect(
     file: Annotated[Path, typer.Argument(help="A .pt, .pth, .safetensors, .pt2 or .onnx file.", autocompletion=models)],
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load a .pt2 as a program too, for its MACs: that can run code from it.")
+        bool, typer.Option("--trust", help="Also load a .pt2 as a program, for its MACs; this can run code from it.")
     ] = False,
-    whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show all of the recipe that is noted in it.")] = False,
+    whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show the whole recipe stored in it.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What a file holds: layers, zeros, MACs, what can be pruned, and its recipe.
+    """Show the content of a file: layers, zeros, MACs, what can be pruned, and its recipe.
 
     Example: compress inspect slim.onnx
     """
@@ -143,7 +143,7 @@ def inspect(
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(help="Print this shipped recipe, to start one of your own.", autocompletion=shipped_names),
+        typer.Argument(help="Print this shipped recipe, as a start for your own.", autocompletion=shipped_names),
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
     as_json: JsonOption = False,
@@ -158,7 +158,7 @@ def recipes(
         from compress.report import tables
 
         if schema:
-            from compress.recipe.schema import json_schema  # building the schema takes as long as all of the listing
+            from compress.recipe.schema import json_schema  # building the schema takes as long as the whole listing
 
             print_json(json_schema())
         elif name is not None and as_json:

@@ -1,4 +1,4 @@
-"""What to do after a command, as a line that can be pasted."""
+"""The next step after a command, as a line to paste."""
 
 import json
 import os
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 
 def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) -> str:
-    """Apply the recipe to what it has trained, into a folder called like it.
+    """Apply the recipe to the trained network, into a folder named after it.
 
     Args:
-        repeated: the options that hold for both.
+        repeated: the options for both commands.
     """
     return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
 
 
 def after_plan(recipe: str, model: Path | None, repeated: Sequence[str]) -> str:
-    """Do what was planned, or make the network that was missing."""
+    """Apply the planned recipe, or train the missing network."""
     if model is None:
         return _line("train", recipe, *repeated, "-o", free(Path("model.pt")))
     return _line("apply", recipe, model, *repeated)
 
 
 def after_apply(out: Path) -> str:
-    """Look into the smallest file that the run has left."""
+    """Inspect the smallest file of the run."""
     files = [out / name for name in ("slim.safetensors", "slim.onnx", "slim.pt2", "checkpoint/masked.safetensors")]
     return _line("inspect", next(file for file in files if file.exists()))
 
 
 def after_recipes() -> str:
-    """Start a recipe of one's own from a shipped one."""
+    """Start your own recipe from a shipped one."""
     return f"{_line('recipes', 'mnist_ae')} > mine.yaml"
 
 
@@ -47,25 +47,25 @@ def after_export(out: Path, written: Sequence[str]) -> str:
 
 
 def after_bench(found: "Timed") -> str:
-    """Look into the one that is fastest at the first batch size."""
+    """Inspect the fastest model at the first batch size."""
     fastest = min(found["models"].items(), key=lambda entry: next(iter(entry[1].values()))["p50"])
     return _line("inspect", fastest[0])
 
 
 def after_inspect(found: "FileContents") -> list[str]:
-    """Export weights that know their network, and time an ONNX file; of anything else it is unknown what is wanted."""
+    """Export weights that name their network, and time an ONNX file; other files have no obvious next step."""
     file = Path(found["file"])
     if found["format"] == "onnx":
         return [_line("bench", file)]
     model = found["recipe"]["values"]["model"] if "recipe" in found else {}
-    # `export` calls no factory and runs no program that only a file names.
+    # `export` does not run factories or programs that only a file names.
     if found["format"] == "safetensors" and model.get("name", "program") != "program":
         return [_line("export", file, "-o", free(Path("files")))]
     return []
 
 
 def after_compare(results: "Comparison", recipe: str, model: Path, repeated: Sequence[str]) -> list[str]:
-    """Apply the recipe with what kept most at the last level, whether or not that was beyond the noise."""
+    """Apply the recipe with the best rival at the last level, whether or not it was beyond the noise."""
     better = max if results["metric"]["name"] == "accuracy" else min
     level = results["levels"][-1]
     means = {name: found["mean"] for name, found in level["rivals"].items() if found["mean"] is not None}
@@ -86,14 +86,14 @@ def after_compare(results: "Comparison", recipe: str, model: Path, repeated: Seq
 
 
 def after_search(recipe: Path, model: Path, name: str, repeated: Sequence[str]) -> str:
-    """Apply the recipe that was found, which has the changes of the one that it comes from."""
+    """Apply the recipe that was found, which includes the changes of the original one."""
     return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
 
 
 def repeated(
     changes: Sequence[str] | None = None, seed: int | None = None, device: str = "auto", data_root: Path = Path("data")
 ) -> list[str]:
-    """The options of this command that the next one needs too."""
+    """The options of this command that the next one also needs."""
     words = [word for change in changes or () for word in ("--set", change)]
     words += [] if seed is None else ["--seed", str(seed)]
     words += [] if device == "auto" else ["--device", device]
@@ -101,7 +101,7 @@ def repeated(
 
 
 def to_resume(*words: object, out: Path, every: float, json: bool, quiet: bool, force: bool) -> str:
-    """The command of these words and options, as it goes on after an interruption."""
+    """The command with these words and options that resumes an interrupted run."""
     options = [name for name, given in (("--json", json), ("--quiet", quiet), ("--force", force)) if given]
     interval = [] if every == 60 else ["--checkpoint-every", f"{every:g}"]
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the recipe that they name."""
+"""Arguments and options shared by several commands, and the recipe that they name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +13,8 @@ from compress.sweep.engines import Engine
 if TYPE_CHECKING:
     from compress.recipe.schema import Recipe
 
-INPUT = "What it works on"
-OUTPUT = "What comes out"
+INPUT = "Input"
+OUTPUT = "Output"
 
 RecipeArgument = Annotated[
     str,
@@ -35,43 +35,43 @@ DataOption = Annotated[
     typer.Option(
         "--data-root",
         envvar="COMPRESS_DATA",
-        help="Where data sets lie or are downloaded to.",
+        help="The folder of data sets, and for downloads.",
         rich_help_panel=INPUT,
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.", rich_help_panel=INPUT)]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, of one thread each.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the recipe's seed.", rich_help_panel=INPUT)]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, with one thread each.")]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="One JSON document on stdout, and nothing else there.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.", rich_help_panel=OUTPUT),
 ]
 QuietOption = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Nothing on stderr but warnings and errors.", rich_help_panel=OUTPUT)
+    bool, typer.Option("-q", "--quiet", help="Print only warnings and errors on stderr.", rich_help_panel=OUTPUT)
 ]
 LogOption = Annotated[
     str | None,
     typer.Option(
         "--log",
         metavar="KIND[:DIR]",
-        help="Write the curves down: tensorboard or csv, in DIR or below runs.",
+        help="Log the curves: tensorboard or csv, in DIR or below runs.",
         rich_help_panel=OUTPUT,
     ),
 ]
 ForceOption = Annotated[
     bool,
-    typer.Option("--force", help="Replace the file, or what softprune wrote into the folder.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--force", help="Replace the file, or the files in the folder that softprune wrote.", rich_help_panel=OUTPUT
+    ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has left off.")]
-EveryOption = Annotated[
-    float, typer.Option("--checkpoint-every", min=0.0, help="Seconds, about, that an interruption may cost.")
-]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
+EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between checkpoints, about.")]
 
 
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
@@ -89,7 +89,7 @@ def read_by(recipe: "Recipe", *files: str | Path) -> list[Path]:
 
 
 def tell_factories(recipe: "Recipe") -> None:
-    """Whose code the recipe that the command line names is about to run."""
+    """Print whose code the recipe on the command line is about to run."""
     from compress.recipe.factories import factories
 
     for line in factories(recipe):
@@ -97,11 +97,11 @@ def tell_factories(recipe: "Recipe") -> None:
 
 
 def levels_of(text: str | None) -> tuple[float, ...]:
-    """The sparsities of `--levels`. Raises InputError where there is something else."""
+    """The sparsities of `--levels`. Raises InputError for anything else."""
     try:
         found = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise InputError(f"--levels {text}: give numbers separated by commas, such as .5,.9,.95") from None
     if not all(0 <= share < 1 for share in found):
-        raise InputError(f"--levels {text}: a level lies between 0 and 1")
+        raise InputError(f"--levels {text}: levels are between 0 and 1")
     return found

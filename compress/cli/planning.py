@@ -1,4 +1,4 @@
-"""The command that looks ahead: plan."""
+"""The command `plan`."""
 
 import sys
 from contextlib import redirect_stdout
@@ -35,7 +35,7 @@ def plan(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What apply would do, and how long it would take, without doing it.
+    """Show what apply would do, and how long it would take, without doing it.
 
     Example: compress plan mnist_ae model.pt
     """
@@ -45,14 +45,14 @@ def plan(
 
         if model is not None:
             require_model(model, making(model, loaded, recipe, changes or ()))
-        # After that, since torch takes its time.
+        # Imported after these checks, since torch is slow to import.
         from compress.recipe import loading
         from compress.report import plans
         from compress.run import apply, plan
         from compress.run.clock import Clock
         from compress.run.setting import unwatched
 
-        with redirect_stdout(sys.stderr):  # what a factory of the user's prints is no result
+        with redirect_stdout(sys.stderr):  # output of the user's factories is not a result
             setting = apply.prepare(loaded, data_root, device, unwatched, Clock(STARTED, "imports"))
             place = partial(loading.place, recipe, changes or ())
             found = plan.plan(loaded, model, setting, warned=warned, place=place)

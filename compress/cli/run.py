@@ -71,7 +71,7 @@ def train(
             clock = Clock(STARTED, "imports", watcher.phase)
             setting = apply.prepare(loaded, data_root, device, watcher, clock, journal, ranks)
             done = apply.train_dense(loaded, out, setting)
-        if done is None:  # the first of several processes says it
+        if done is None:  # of several processes, only the first prints
             return
         if as_json:
             print_json(done)
@@ -166,7 +166,7 @@ def demo(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """The whole job in a minute: train an autoencoder briefly, prune 48 of its 64 latent nodes, see what is left.
+    """Run the whole workflow in a minute: train an autoencoder, prune 48 of its 64 latent nodes, show the result.
 
     Example: compress demo -o demo
     """

@@ -27,7 +27,7 @@ from compress.cli.options import (
 )
 from compress.sweep.engines import Workers
 
-AXES = "What is compared (lists with commas)"
+AXES = "What to compare (comma-separated lists)"
 
 
 def compare(
@@ -56,14 +56,14 @@ def compare(
         typer.Option(
             "--lr",
             metavar="LIST",
-            help="To choose from; the recipe's times 0.5, 1, 2, 4 if absent.",
+            help="Learning rates to try; the recipe's times 0.5, 1, 2, 4 if absent.",
             rich_help_panel=AXES,
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, max=1000, help="How many; 5, or as many as models, if absent.")
+        int | None, typer.Option("--seeds", min=1, max=1000, help="Number of seeds; 5, or one per model, if absent.")
     ] = None,
-    stage: Annotated[int, typer.Option("--stage", min=0, help="Which of the recipe's, from 0.")] = 0,
+    stage: Annotated[int, typer.Option("--stage", min=0, help="Which stage of the recipe, from 0.")] = 0,
     changes: SetOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
@@ -77,7 +77,7 @@ def compare(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Which removal and criterion keep most, at equal steps.
+    """Compare which removal and criterion preserve most, at equal steps.
 
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
@@ -97,7 +97,7 @@ def compare(
             changes=changes or (),
         )
         tell_factories(planned.recipe)
-        # After that, since torch takes its time, and a misspelt name is told without it.
+        # Imported after these checks, since torch is slow to import, and a misspelt name is reported without it.
         from compress.report import tables
         from compress.report.progress import sweep_bar
         from compress.run import output
@@ -131,17 +131,13 @@ def reproduce(
         typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Only the first so many.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Run only the first N seeds.")] = None,
     levels: Annotated[
-        str | None, typer.Option("--levels", metavar="SHARES", help="Only these, such as .75,.95")
+        str | None, typer.Option("--levels", metavar="SHARES", help="Run only these levels, such as .75,.95.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few minutes on mnist_sample.")] = False,
-    draw: Annotated[
-        bool, typer.Option("--draw", help="Run nothing: write the page from the cells that are there.")
-    ] = False,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="Take over the finished cells of a results.json.")
-    ] = None,
+    draw: Annotated[bool, typer.Option("--draw", help="Run nothing; write the page from finished cells.")] = False,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Reuse the finished cells of a results.json.")] = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
@@ -155,7 +151,7 @@ def reproduce(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run the paper's experiments and write them up beside its own figures.
+    """Run the paper's experiments, and write a page that compares them with its own figures.
 
     Example: compress reproduce --quick
     """

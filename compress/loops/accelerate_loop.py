@@ -1,4 +1,4 @@
-"""Pruning in a loop with Accelerate, which needs no import of it: what is asked of the accelerator is here."""
+"""Pruning in a loop with Accelerate; a protocol describes the accelerator, so that it need not be imported."""
 
 import math
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from compress.remove.pruner import Pruner
 
 
 class Accelerator(Protocol):
-    """accelerate.Accelerator, as far as it is used here."""
+    """The part of accelerate.Accelerator that is used here."""
 
     gradient_accumulation_steps: int
 
@@ -32,7 +32,7 @@ class AcceleratePruning:
         for x, y in loader:
             with accelerator.accumulate(model):
                 accelerator.backward(loss(model(x), y)); optimizer.step(); optimizer.zero_grad()
-                pruning.step()  # does nothing where gradients were only added up
+                pruning.step()  # does nothing while gradients accumulate
     pruning.finalize()
     """
 
@@ -41,9 +41,9 @@ class AcceleratePruning:
     ) -> None:
         """
         Args:
-            make: called with the model as it was before `prepare`, and the loop's length.
-            batches, epochs: the length of the loop. `batches` is that of the prepared loader, on this process; None
-                where it is unknown.
+            make: called with the model from before `prepare`, and the loop's length.
+            batches, epochs: the length of the loop. `batches` is the length of the prepared loader, on this process;
+                None if it is unknown.
 
         Raises:
             InputError: the loop is too short for the removal.
@@ -62,17 +62,17 @@ class AcceleratePruning:
         return self._pruning.pruner
 
     def step(self) -> None:
-        """After `optimizer.step()`, whether or not Accelerate has let that step."""
+        """Call after `optimizer.step()`, whether or not Accelerate has skipped that step."""
         if self._accelerator.sync_gradients:
             self._pruning.step()
 
     def finalize(self) -> None:
-        """Zeros become final, and parameters plain again."""
+        """Make zeros final, and parameters plain again."""
         self._pruning.end()
 
     def state_dict(self) -> dict[str, Any]:
         return self._pruning.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Called by `accelerator.load_state`, once the model has its weights."""
+        """Called by `accelerator.load_state`, after the model has its weights."""
         self._pruning.load_state_dict(state)

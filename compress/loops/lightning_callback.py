@@ -25,15 +25,15 @@ class LightningPruning(Callback):
 
     LightningPruning(lambda model, loop: Pruner(model, "net.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
 
-    The pruner is made after the sanity check, so that this sees the network as it was. A step is a batch at whose end
-    an optimizer has stepped, which with `accumulate_grad_batches` not every batch is. A trainer of the package
-    pytorch_lightning takes this callback too.
+    The pruner is created after the sanity check, which thus sees the original network. A step is a batch after which an
+    optimizer has stepped; with `accumulate_grad_batches`, not every batch is one. Trainers of the package
+    pytorch_lightning also accept this callback.
     """
 
     def __init__(self, make: Maker) -> None:
-        """make: called with the LightningModule, whose names the targets are, and the loop's length."""
+        """make: called with the LightningModule, whose names the targets use, and the loop's length."""
         self._pruning = Pruning(make)
-        self._steps_seen = 0  # of all optimizers together
+        self._steps_seen = 0  # steps of all optimizers together
 
     @property
     def pruner(self) -> Pruner | None:
@@ -64,5 +64,5 @@ class LightningPruning(Callback):
 def _loop_of(trainer: Trainer) -> TrainingLength:
     total, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     per_epoch = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
-    # Without a limit in steps or epochs the estimate is infinite, or -1.
+    # Without a limit in steps or epochs, the estimate is infinite or -1.
     return TrainingLength(int(total) if 0 <= total < math.inf else None, per_epoch)

@@ -1,4 +1,4 @@
-"""The state_dict of a network that is being pruned, under the names that it has without pruning."""
+"""The state_dict of a network during pruning, under its original names."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,19 +16,19 @@ _BUFFERS = ("mask", "pruned", "start")
 
 
 class PlainNames:
-    """From now on `state_dict()` of the pruner's model has `weight`, as it acts, and none of what stands for it.
+    """Gives the pruner's model a plain `state_dict()`: `weight` with its effective value, without the pruner's tensors.
 
-    `load_state_dict` takes the same. The sets, and what fades, stay as they are then; `hidden` and `reveal` are
+    `load_state_dict` accepts the same. It does not restore the sets and the decaying values; `hidden` and `reveal` are
     for them.
     """
 
     def __init__(self, pruner: Pruner, model: nn.Module) -> None:
         """
         Args:
-            model: the loop's model, whose names count: the pruner may have been given a wrapper around it.
+            model: the loop's model, whose names count; the pruner may have a wrapper around it.
 
         Raises:
-            InputError: the pruner prunes something outside of it.
+            InputError: the pruner prunes something outside of the model.
         """
         self._targets = [_renamed(target, model) for target in pruner.targets]
         self._learns = pruner.removal.learns
@@ -46,18 +46,18 @@ class PlainNames:
             hook.remove()
 
     def values(self) -> dict[str, Tensor]:
-        """The parameters as they act."""
+        """The effective values of the parameters."""
         return {target.path: _acting(target.module, target.name, self._learns).clone() for target in self._targets}
 
     def hidden(self) -> dict[str, Tensor]:
-        """What the plain state_dict does not tell, by the names that it has in the whole one."""
+        """The tensors missing from the plain state_dict, by their names in the full one."""
         found = {}
         for target in self._targets:
             for suffix in _BUFFERS:
                 buffer = target.module._buffers[f"{target.name}_{suffix}"]
                 if buffer is not None:
                     found[f"{target.path}_{suffix}"] = buffer
-            if self._learns:  # what learns underneath a mask cannot be told from the product
+            if self._learns:  # a value that learns under a mask cannot be derived from the product
                 orig = target.module._parameters[f"{target.name}_orig"]
                 assert orig is not None
                 found[f"{target.path}_orig"] = orig.detach()
@@ -65,15 +65,15 @@ class PlainNames:
 
     @torch.no_grad()
     def reveal(self, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-        """Take what `hidden` and `values` gave.
+        """Restore the results of `hidden` and `values`.
 
         Raises:
-            InputError: it is of another network or pruner.
+            InputError: they belong to another network or pruner.
         """
         mine = self.hidden()
         shapes = {name: tuple(tensor.shape) for name, tensor in mine.items()}
         if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
-            raise InputError("this state is of another run: its masks are not of these parameters and shapes")
+            raise InputError("this state belongs to another run: its masks have other parameters or shapes")
         for target in self._targets:
             orig = target.module._parameters[f"{target.name}_orig"]
             assert orig is not None
@@ -93,7 +93,7 @@ def _acting(module: nn.Module, name: str, learns: bool) -> Tensor:
     orig, mask = module._parameters[f"{name}_orig"], module._buffers[f"{name}_mask"]
     assert orig is not None
     assert mask is not None
-    # What decays does so in the parameter itself; what learns does so underneath its mask.
+    # Decaying values are in the parameter itself; learning ones are under their mask.
     return orig.detach() * mask if learns else orig.detach()
 
 

@@ -1,4 +1,4 @@
-"""A pruner that is made, stepped, saved and finished by somebody else's loop."""
+"""A pruner that another library's loop creates, steps, saves and finishes."""
 
 import inspect
 import warnings
@@ -20,7 +20,7 @@ from compress.select.choose import LayerCollapseWarning
 
 @dataclass(frozen=True)
 class TrainingLength:
-    """How long the training is, from its very start, in optimizer steps; None where the loop does not know."""
+    """The length of the whole training in optimizer steps, from its very start; None if the loop does not know it."""
 
     total: int | None
     per_epoch: int | None
@@ -30,10 +30,10 @@ class TrainingLength:
         check("per_epoch", self.per_epoch, int | None, ge=0)
 
     def steps(self, span: int | str) -> int:
-        """So many optimizer steps: 1000, "1000 steps", or "3 epochs".
+        """The optimizer steps of a span: 1000, "1000 steps", or "3 epochs".
 
         Raises:
-            InputError: it is neither, or epochs where the loop's loader has no length.
+            InputError: it is neither, or in epochs although the loop's loader has no length.
         """
         check("span", span, int | str, ge=0)
         if isinstance(span, int):
@@ -44,8 +44,8 @@ class TrainingLength:
             raise InputError(f"span, the removal's length: {error}") from error
         if duration.unit == "epochs" and self.per_epoch is None:
             raise InputError(
-                f"{span!r}: the training loader has no length, so that an epoch has no number of steps; give steps, "
-                'as "1000 steps"'
+                f"{span!r}: the training loader has no length, so the steps of an epoch are unknown; give steps, "
+                'such as "1000 steps"'
             )
         return duration.steps(self.per_epoch or 1)
 
@@ -55,35 +55,34 @@ Maker = Callable[[nn.Module, TrainingLength], Pruner]
 
 
 class Pruning:
-    """What the callbacks of all loops have in common.
+    """The common part of the callbacks of all loops.
 
-    Whatever the loop saves of the model while it is being pruned has the names of the network as it was, so that the
-    loop can load it before there is a pruner, and anybody else without one. What the pruner has to know beside that
-    is in `state_dict`.
+    During pruning, the loop saves the model under its original names, so that the loop can load it before a pruner
+    exists, and other code without one. The rest of the pruner's state is in `state_dict`.
     """
 
     def __init__(self, make: Maker) -> None:
         _require_maker(make)
         self._make = make
-        self._saved: dict[str, Any] | None = None  # of an earlier run, to go on from
+        self._saved: dict[str, Any] | None = None  # the state of an earlier run to resume
         self._final: dict[str, Any] = {}
         self._names: PlainNames | None = None
         self.pruner: Pruner | None = None
 
     def begin(self, model: nn.Module, loop: TrainingLength, done: int = 0) -> None:
-        """Make the pruner, or make it as it was when the loop was saved.
+        """Create the pruner, or restore it from the loop's checkpoint.
 
         Args:
-            done: steps that the loop has behind it.
+            done: steps that the loop has already done.
 
         Raises:
-            InputError: the loop is too short for the removal, or the saved state is of another run.
+            InputError: the loop is too short for the removal, or the saved state belongs to another run.
         """
         saved, self._saved = self._saved, None
-        # To make a pruner can change weights: hard removal does, and which ones chance may say.
+        # Creating a pruner can change weights: hard removal does, possibly at random.
         loaded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if saved else {}
         with warnings.catch_warnings():
-            if saved:  # what is chosen now is not what goes
+            if saved:  # the selection made now is replaced by the saved one
                 warnings.simplefilter("ignore", LayerCollapseWarning)
             pruner = self._make(model, loop)
         if not isinstance(pruner, Pruner):
@@ -105,30 +104,30 @@ class Pruning:
         self.pruner = pruner
 
     def step(self) -> None:
-        """After an optimizer step. One that a loss scaler skipped counts too, as it does in the loop's own length."""
+        """Call after an optimizer step, even if a loss scaler skipped it, as the loop's own length counts those."""
         if self.pruner is not None:
             self.pruner.step()
 
     def end(self) -> None:
-        """Zeros become final and names plain. A loop that was stopped early ends in an EarlyRemovalWarning."""
+        """Make zeros final and names plain. A loop that was stopped early ends in an EarlyRemovalWarning."""
         if self.pruner is None or self._names is None:
             return
-        self._final = self.state_dict()  # for a checkpoint that is written after this
+        self._final = self.state_dict()  # for checkpoints written after this
         self._names.remove()
         self.pruner.finalize()
         self._names = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, names and tensors; empty where nothing has begun."""
+        """The state as numbers, names and tensors; empty before the beginning."""
         if self.pruner is None or self._names is None:
             return self._final
         return {"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there: now, or as soon as the loop begins.
+        """Resume from `state`: now, or as soon as the loop begins.
 
         Raises:
-            InputError: the state is of another run.
+            InputError: the state belongs to another run.
         """
         if self.pruner is None or self._names is None:
             self._saved = state
@@ -136,7 +135,7 @@ class Pruning:
             self._restore(self.pruner, state, self._names.values())
 
     def _restore(self, pruner: Pruner, state: Mapping[str, Any], loaded: Mapping[str, Tensor]) -> None:
-        """loaded: the parameters, as they act, that the model was saved with."""
+        """loaded: the effective parameters of the model when it was saved."""
         assert self._names is not None
         self._names.reveal(state["tensors"], loaded)
         pruner.load_state_dict(state["pruner"])

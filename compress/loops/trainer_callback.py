@@ -35,8 +35,8 @@ class TrainerPruning(TrainerCallback):
         """
         Args:
             make: called with the model and the loop's length.
-            resume_from: the checkpoint's folder, where `Trainer.train(resume_from_checkpoint=...)` gets one that lies
-                elsewhere than in the output folder: the Trainer does not tell its callbacks.
+            resume_from: the checkpoint's folder, if `Trainer.train(resume_from_checkpoint=...)` gets one outside of
+                the output folder, since the Trainer does not pass it to callbacks.
         """
         if resume_from is not None:
             require_path("resume_from", resume_from)
@@ -53,12 +53,12 @@ class TrainerPruning(TrainerCallback):
         """
         Raises:
             InputError: the training is too short for the removal, or would end with another checkpoint than its last.
-            CheckpointError: it goes on from a checkpoint that has no state of a pruner.
+            CheckpointError: it resumes from a checkpoint without the state of a pruner.
         """
         if args.load_best_model_at_end:
             raise InputError(
-                "load_best_model_at_end=True may bring back weights from before the removal was complete: set it to "
-                "False, and take the model as it is after training"
+                "load_best_model_at_end=True may restore weights from before the removal was complete: set it to "
+                "False, and use the model at the end of training"
             )
         if state.global_step:
             self._pruning.load_state_dict(_read(self._state_file(args, state)))
@@ -97,11 +97,11 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing: the Trainer goes on from a checkpoint, and the pruner's state should be there; give "
-            "TrainerPruning(..., resume_from=FOLDER), the checkpoint's"
+            f"{path} is missing: the Trainer resumes from a checkpoint, which should contain the pruner's state; pass "
+            "the checkpoint's folder to TrainerPruning(..., resume_from=FOLDER)"
         )
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its damaged input leads to
+    except Exception as error:  # on damaged input, torch.load may raise anything
         raise CheckpointError(f"{path} is damaged: resume from another checkpoint") from error
     return state

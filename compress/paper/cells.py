@@ -33,21 +33,21 @@ from compress.train import metrics
 from compress.train.loop import TrainingRecord
 from compress.train.optimization import Optimization
 
-REVISION = 1  # raised when the code computes something else than before: cached cells are then computed again
+REVISION = 1  # raised when the code computes something different, so that cached cells are computed again
 
 
 def key(part: Dense | Cell) -> str:
-    """Hash of everything that determines what a dense network, or a cell, comes to.
+    """A hash of everything that determines a dense network or the result of a cell.
 
-    Settings left at their default are no part of it, so that a recipe's new key does not make old cells strangers.
+    Settings at their default are left out, so that a new key of recipes does not invalidate old cells.
     """
     return fingerprint({"revision": REVISION, "torch": version("torch"), **part.determinants(defaults=False)})
 
 
 def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
-    """What became of the cell's network: `dense` metrics if it has no stage, else `before_removal` and `after_removal`.
+    """The outcome of a cell: `dense` metrics if it has no stage, else `before_removal` and `after_removal`.
 
-    The dense network comes from `cache` if it is there, and else goes there.
+    The dense network is read from `cache`, or trained and stored there.
     """
     dataset = load(cell.dense.data, data_root)
     weights = cache / f"{key(cell.dense)}.safetensors"
@@ -60,7 +60,7 @@ def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
         parts = {name: model.get_submodule(name) for name in ("latent", "decoder")}
         model, setting = Network(features.shape, **parts), dataclasses.replace(setting, data=features)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LayerCollapseWarning)  # that layers collapse is what the paper's figures show
+        warnings.simplefilter("ignore", LayerCollapseWarning)  # collapsing layers are part of the paper's figures
         found = run_stage(model, cell.stage, 0, Pruned(), setting)
     result = {name: found[name] for name in ("achieved", "before_removal", "after_removal", "steps")}
     return result | _on_training_images(cell, model, setting)
@@ -91,7 +91,7 @@ def _confusion(model: nn.Module, batches: Batches) -> list[list[int]]:
 
 @lru_cache(maxsize=4)
 def load(wanted: schema.Data, root: Path) -> Dataset:
-    """The data set, downloaded to `root` if need be. Raises DataError where it is not to be had."""
+    """The data set, downloaded to `root` if needed. Raises DataError if it is not available."""
     dataset = build_data(wanted, root)
     if not isinstance(dataset, Dataset):
         raise DataError(f"{dataset.name} is not in memory; the paper's experiments run on named data sets.")
@@ -139,7 +139,7 @@ def _only_around_latent(stage: schema.Stage) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """What reaches the latent layer from every image; the targets stay the images."""
+    """The inputs of the latent layer for every image; the targets are still the images."""
 
     name: str
     train: Tensor  # [N, features]
@@ -171,7 +171,7 @@ class _FeatureBatches:
         return -(-len(self.images) // self.size)
 
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The order of `Dataset`'s batches: a method that trains the encoder too sees the same images in each step."""
+        """In the order of `Dataset`'s batches: methods that also train the encoder see the same images in each step."""
         for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
             yield self.features[rows], self.images[rows].float().div_(255)
 

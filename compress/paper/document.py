@@ -1,4 +1,4 @@
-"""docs/paper.md from results.json: every table and figure beside what the paper prints, and a verdict per claim."""
+"""docs/paper.md from results.json: every table and figure beside the paper's own, and a verdict per claim."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ FINALS = (COMPLETE, *EARLY)
 
 
 def page(results: Results, folder: str) -> str:
-    """The whole page; `folder`, beside it, holds the figures."""
+    """The whole page; its figures are in `folder`, beside it."""
     drawn = {name: f"{folder}/{name}.svg" for name in names(results)}
     parts = [
         _introduction(results, folder),
@@ -145,7 +145,7 @@ def _levels(results: Results, experiment: str, dataset: str) -> str:
 
 
 def _endings(results: Results, experiment: str, dataset: str) -> str:
-    """Soft pruning just before and just after what is left of the weights is cut, by where the decay ends."""
+    """Soft pruning just before and just after the rest of the weights is cut, by the end of the decay."""
     found = {
         (final, before): line(results, experiment, dataset, "soft", final, before=before)
         for final in FINALS

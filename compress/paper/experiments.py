@@ -1,7 +1,7 @@
 """The paper's experiments as data: which networks, which levels, which methods, which seeds.
 
 A cell is one point of one line of one figure: a dense network and the recipe stage that prunes it. The settings are
-those of the paper's appendix; docs/networks.md says where it is silent and what was taken.
+those of the paper's appendix; docs/networks.md says where it is silent and what we chose.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ Model = schema.Autoencoder | schema.ConvAutoencoder | schema.Classifier | schema
 Start = Literal["xavier", "torch"]
 
 COMPLETE = 1e-6
-"""The share of its start at which a complete decay ends and is cut to zero."""
+"""The share of the start value at which a complete decay ends and is cut to zero."""
 EARLY = (1e-2, 0.1, 0.5)
-"""Where decays end that stop early, before what is left is cut."""
+"""The shares at which early decays end, before the rest is cut."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A dense network and how it is trained: all that determines its weights.
+    """A dense network and its training: everything that determines its weights.
 
     start: initial weights; "torch" is torch's own default.
     """
@@ -34,19 +34,19 @@ class Dense:
     start: Start = "xavier"
 
     def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
-        """Everything that decides its weights, as JSON; without settings that are the recipe's `defaults` if asked."""
+        """Everything that determines its weights, as JSON; with or without settings at their `defaults`."""
         parts = {name: _settings(getattr(self, name), defaults) for name in ("model", "data", "train")}
         return parts | {"task": self.task, "seed": self.seed, "start": self.start}
 
     @property
     def images(self) -> int:
-        """Training images, about: for costs."""
+        """The approximate number of training images, for costs."""
         return self.data.train or {"cifar10": 41_000, "mnist_sample": 4_000}.get(self.data.name, 60_000)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: `dense` after `stage`, or `dense` itself where there is none.
+    """One point: `dense` after `stage`, or `dense` itself without a stage.
 
     method: the line in the figure: "dense", "hard", "retrained", "soft", "retrained_all", "soft_all", "small".
     level: the pruned share. final: where a soft cell's decay ends. on_training_images: also measure those.
@@ -62,7 +62,7 @@ class Cell:
     on_training_images: bool = False
 
     def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
-        """Everything that decides its result, as JSON; without settings that are the recipe's `defaults` if asked."""
+        """Everything that determines its result, as JSON; with or without settings at their `defaults`."""
         return {
             "dense": self.dense.determinants(defaults=defaults),
             "stage": None if self.stage is None else _settings(self.stage, defaults),
@@ -77,7 +77,7 @@ class Cell:
 
     @property
     def cost(self) -> float:
-        """Rough seconds on one core, for the time left."""
+        """The rough number of seconds on one core, for the time left."""
         training = self.dense.train if self.stage is None else self.stage.retrain
         if training is None:
             return 0.5
@@ -91,20 +91,20 @@ def _settings(part: schema.Part, defaults: bool) -> dict[str, Any]:
     return part.model_dump(mode="json", exclude_defaults=not defaults)
 
 
-# Images a second in training, on one core of the machine where this was first run.
+# Images per second in training, on one core of the first machine.
 _SPEED = {"autoencoder": 9000, "classifier": 35000, "conv_classifier": 3000, "conv_autoencoder": 95}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything is run; PAPER is the whole, QUICK is for a look within minutes."""
+    """The extent of the experiments; PAPER is everything, QUICK takes a few minutes."""
 
     datasets: Sequence[str]
     seeds: int
     classification_levels: Sequence[float]
     decoder_levels: Sequence[float]
     latent_levels: Sequence[float]
-    early_levels: Mapping[str, Sequence[float]]  # by experiment: where decays that stop early are run too, one seed
+    early_levels: Mapping[str, Sequence[float]]  # by experiment: the levels that also run early decays, with one seed
     classifier_epochs: Mapping[str, int]
     autoencoder_epochs: Mapping[str, int]
     calibration_epochs: Sequence[int]
@@ -141,7 +141,7 @@ ADAMW: Mapping[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e
 
 
 def all_cells(scale: Scale) -> list[Cell]:
-    """Every cell, in an order in which an interrupted run says most: one seed of the paper's own levels comes first."""
+    """Every cell, the most informative first, for interrupted runs: one seed of the paper's own levels comes first."""
     cells = [
         *calibration(scale),
         *(cell for dataset in scale.datasets for cell in classification(dataset, scale)),
@@ -181,11 +181,11 @@ def decoder(dataset: str, scale: Scale) -> Iterator[Cell]:
 def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
     """Section VI (figures 8 to 10, Table II): nodes of the latent layer, five epochs, the rest frozen.
 
-    Beside the paper's lines: everything retrains ("retrained_all", "soft_all"), and networks of the size that is left
-    trained from the start for as many epochs ("small"); one seed of each.
+    In addition to the paper's lines: everything retrains ("retrained_all", "soft_all"), and networks of the pruned size
+    are trained from the start for as many epochs ("small"); one seed of each.
     """
     if dataset == "cifar10":
-        # Reduced: hours of convolutions on a CPU are cut down to the first images.
+        # Reduced to the first images, to avoid hours of convolutions on a CPU.
         data = schema.NamedData(name="cifar10", train=2000, test=1000, batch_size=64)
         model = schema.ConvAutoencoder(name="conv_autoencoder")
         dense = Dense(model, data, "reconstruct", schema.Training(epochs=8, **ADAMW), 0)
@@ -203,9 +203,9 @@ def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
 
 
 def calibration(scale: Scale) -> Iterator[Cell]:
-    """Table I again with networks trained in several ways: which comes nearest to what the paper prints?
+    """Table I again with networks trained in several ways, to find the nearest to the paper's figures.
 
-    Training length, batch size, initial weights and whether biases are pruned; the paper gives none of them.
+    They vary training length, batch size, initial weights and whether biases are pruned, which the paper does not give.
     """
     dataset = scale.datasets[0]
     for start in ("xavier", "torch"):
@@ -233,7 +233,7 @@ def _calibration_lines(dataset: str, dense: Dense) -> Iterator[Cell]:
 
 @dataclass(frozen=True)
 class _Method:
-    """What is pruned in a section of the paper, by which criterion, and what follows."""
+    """The target, the criterion and the retraining of a section of the paper."""
 
     target: Mapping[str, Any]
     criterion: str
@@ -243,7 +243,7 @@ class _Method:
         return self._stage(level, {"kind": "hard"}, self.retrain if retrained else None)
 
     def soft(self, level: float, final: float) -> schema.Stage:
-        """A decay over the whole retraining, as in the paper, which has no retraining after it."""
+        """A decay over the whole retraining, as in the paper, which does not retrain after it."""
         return self._stage(level, {"kind": "soft", "decay": "exponential", "final": final}, self.retrain)
 
     def _stage(self, level: float, removal: Any, retrain: Mapping[str, Any] | None) -> schema.Stage:
@@ -268,7 +268,7 @@ _METHODS = {
 def _lines(
     experiment: str, dataset: str, dense: Dense, levels: Sequence[float], early: Sequence[float]
 ) -> Iterator[Cell]:
-    """Dense, and at every level hard, hard and retrained, soft: the same images in the same order for all."""
+    """Dense, and at every level hard, hard and retrained, and soft, with the same images in the same order."""
     method = _METHODS[experiment]
     yield Cell(experiment, dataset, "dense", dense)
     early = early if dense.seed == 0 else ()

@@ -13,7 +13,7 @@ from compress.paper.findings import NAMES, Results, dense, line, mean, spread
 from compress.remove.decay import CURVES
 from compress.report import plots
 
-# (method, final, before removal, label, colour, dashes): colours of Okabe and Ito, told apart by the colour-blind.
+# (method, final, before removal, label, colour, dashes): the palette of Okabe and Ito, for the colour-blind.
 LINES: tuple[tuple[str, float | None, bool, str, str, str], ...] = (
     ("hard", None, False, "hard", "#999999", "-"),
     ("retrained", None, False, "hard and retrained", "#0072B2", "-"),
@@ -40,18 +40,18 @@ CURVE_FIGURES = (
 
 
 def names(results: Results) -> list[str]:
-    """The figures whose cells are there, in the paper's order."""
+    """The figures whose cells exist, in the paper's order."""
     curves = [f"fig{number}" for number, experiment, dataset in CURVE_FIGURES if has(results, experiment, dataset)]
     found = ["fig1", *curves, *(["fig3"] if confusion(results) is not None else [])]
     return sorted(found, key=lambda name: (int(name.removeprefix("fig").partition("_")[0]), name))
 
 
 FILES = tuple(f"fig{number}.{kind}" for number in ("1", "3", *(row[0] for row in CURVE_FIGURES)) for kind in KINDS)
-"""All that `write_all` may write."""
+"""All files that `write_all` may write."""
 
 
 def write_all(results: Results, folder: Path) -> None:
-    """Draw `names` into `folder`, each as SVG and PNG."""
+    """Draw `names` to `folder`, each as SVG and PNG."""
     curves = {f"fig{number}": (experiment, dataset) for number, experiment, dataset in CURVE_FIGURES}
     for name in names(results):
         if name in curves:
@@ -69,7 +69,7 @@ def has(results: Results, experiment: str, dataset: str) -> bool:
 
 
 def confusion(results: Results) -> list[list[int]] | None:
-    """Of the 95 % soft-pruned MNIST classifier on its training images, the first seed."""
+    """The confusion matrix of the 95 % soft-pruned MNIST classifier on its training images, for the first seed."""
     for cell in results["cells"]:
         where = (cell["experiment"], cell["dataset"], cell["method"], cell["level"], cell["final"], cell["seed"])
         if where == ("classification", "mnist", "soft", 0.95, COMPLETE, 0):

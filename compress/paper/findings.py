@@ -1,4 +1,4 @@
-"""What the cells say: means over seeds, the calibration that comes nearest, and a verdict on each claim."""
+"""Evaluate the cells: means over seeds, the nearest calibration, and a verdict on each claim."""
 
 import statistics
 from collections import defaultdict
@@ -17,7 +17,7 @@ Line = dict[float, list[float]]  # level -> a value for every seed
 def line(
     results: Results, experiment: str, dataset: str, method: str, final: float | None = None, *, before: bool = False
 ) -> Line:
-    """Accuracies in percent or losses in 10^-3 after removal (or `before` it), of one method at all levels measured."""
+    """Accuracies in percent or losses in 10^-3 after removal (or `before` it), of one method at all measured levels."""
     found: Line = defaultdict(list)
     for cell in results["cells"]:
         where = (cell["experiment"], cell["dataset"], cell["method"], cell["final"])
@@ -41,16 +41,16 @@ def mean(values: list[float]) -> float:
 
 
 def spread(values: list[float]) -> float:
-    """Sample standard deviation; 0 for a single seed, which has none to show."""
+    """The sample standard deviation; 0 for a single seed."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-# --- which networks come nearest to Table I ---
+# --- the networks nearest to Table I ---
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """One way to train and prune the classifier, and how far its hard columns are from Table I's."""
+    """One way to train and prune the classifier, and the distance of its hard columns from Table I's."""
 
     start: str
     batch_size: int
@@ -58,7 +58,7 @@ class Calibrated:
     bias: bool
     dense: float
     hard: tuple[float, ...]  # percent at 90, 95 and 97 % pruned
-    hard_on_training: tuple[float, ...]  # of the training images; all others are of the test images
+    hard_on_training: tuple[float, ...]  # on the training images; all others are on the test images
     retrained: tuple[float, ...]
     soft: Mapping[float, Mapping[str, tuple[float, ...]]]  # final -> before/after -> percent
     distance: float  # mean |difference| to Table I, hard and retrained, in points
@@ -68,7 +68,7 @@ LEVELS = (0.9, 0.95, 0.97)
 
 
 def calibrated(results: Results) -> list[Calibrated]:
-    """All settings whose six hard cells are there, the nearest to the paper first."""
+    """All settings whose six hard cells exist, the nearest to the paper first."""
     groups: dict[tuple[str, bool], dict[Any, Any]] = defaultdict(dict)
     trained: dict[str, float] = {}
     for cell in results["cells"]:
@@ -122,7 +122,7 @@ def _calibrated(network: Mapping[str, Any], bias: bool, trained: float, cells: M
 # --- verdicts ---
 
 GUESSING = 15.0
-"""Percent correct below which ten classes count as guessed."""
+"""The percentage of correct answers below which ten classes count as guessed."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def _accuracy(results: Results) -> Verdict:
-    """Judged where hard pruning guesses: in the trained classifier, and in the one that comes nearest to Table I."""
+    """Judged where hard pruning guesses: in the trained classifier, and in the one nearest to Table I."""
     claim = "Classification: over 60 % accuracy where hard pruning is at the level of guessing (MNIST)."
     trained = {
         level: (mean(hard), mean(after[level]), None if level not in early else mean(early[level]))
@@ -154,7 +154,7 @@ def _accuracy(results: Results) -> Verdict:
     guessing = [row for rows in (trained, brief) for row in rows.values() if row[0] < GUESSING]
     if not guessing:
         return _unmeasured(claim)
-    told = [
+    reasons = [
         f"{network}, {level:.0%}: retrained {hard:.1f} %, soft after removal {after:.1f} %"
         + ("" if early is None else f", before the removal of a decay that stops at 0.5 {early:.1f} %")
         for network, rows in (("Trained", trained), ("Trained briefly, as Table I suggests", brief))
@@ -162,7 +162,7 @@ def _accuracy(results: Results) -> Verdict:
         if level >= 0.95
     ]
     verdict = _judged(any(after > 60 for _, after, _ in guessing), any((early or 0) > 60 for _, _, early in guessing))
-    return Verdict(claim, verdict, "; ".join(told) + ".")
+    return Verdict(claim, verdict, "; ".join(reasons) + ".")
 
 
 def _gain(results: Results, experiment: str, wanted: float) -> Verdict:

@@ -1,4 +1,4 @@
-"""Trained dense networks as files beside the cells. A file is the network of its key, or it counts as absent."""
+"""Trained dense networks as files beside the cells. A file is the valid network of its key, or it counts as absent."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ from compress.files.checkpoint import load_weights, read_weights, write_weights
 
 
 def load_trained(model: nn.Module, path: Path, key: str) -> bool:
-    """Load the weights at `path` into `model`, if they are those that `keep_trained` has written for this key."""
+    """Load the weights at `path` into `model`, if `keep_trained` wrote them for this key."""
     try:
         if strange(path, links=False) or not path.exists():
             return False
@@ -27,7 +27,7 @@ def load_trained(model: nn.Module, path: Path, key: str) -> bool:
 
 
 def keep_trained(model: nn.Module, path: Path, key: str) -> None:
-    """Write the weights of `model`; what is no file in their place, such as a link, is left alone.
+    """Write the weights of `model`; anything but a file in their place, such as a link, is left alone.
 
     Raises:
         OutputError: they cannot be written.
@@ -39,7 +39,7 @@ def keep_trained(model: nn.Module, path: Path, key: str) -> None:
 
 
 def _note(tensors: dict[str, Tensor], key: str) -> dict[str, str]:
-    """What the file says of itself: whose network it is, what has trained it, and the checksum of its tensors."""
+    """The metadata of the file: the network's key, the version that trained it, and the checksum of its tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""What the paper prints, as it prints it: Tables I and II, and the figures in its text.
+"""The figures that the paper prints: Tables I and II, and those in its text.
 
 Menzies & Siebert, "Soft Pruning and Latent Space Dimensionality Reduction". Accuracies in percent, losses in 10^-3;
 keys are the method and then the pruned share.
@@ -44,7 +44,7 @@ TABLE_II: Mapping[str, Lines] = {
     },
 }
 
-# Section V: how much lower the loss of soft pruning is than that of hard pruning with retraining, at most, in percent.
+# Section V: by how much soft pruning lowers the loss of hard pruning with retraining, at most, in percent.
 DECODER_GAIN: Mapping[str, float] = {"mnist": 9.2, "fashion_mnist": 16.7, "cifar10": 17.0}
 # Section VI: the same for the latent space, and the rise over the dense network at 95 % (soft, then hard).
 LATENT_GAIN: Mapping[str, float] = {"mnist": 60.9, "fashion_mnist": 35.8, "cifar10": 20.7}

@@ -1,4 +1,4 @@
-"""Run the paper's cells and collect what came out in one document, results.json."""
+"""Run the paper's cells and collect their results in one document, results.json."""
 
 import json
 import platform
@@ -21,13 +21,13 @@ from compress.sweep.cell_store import Cells, Result, checksum
 from compress.sweep.engines import Workers
 
 MAX_BYTES = 64 * 2**20
-"""Of a results.json; that of all experiments has less than 1 MB."""
+"""The largest results.json; with all experiments it has less than 1 MB."""
 FILES = ("paper.md", "paper/results.json", *(f"paper/{name}" for name in figures.FILES))
-"""All that `write_all` may write."""
+"""All files that `write_all` may write."""
 
 
 def write_all(results: dict[str, Any], folder: Path) -> None:
-    """Write page, figures and results.json into `folder`, once all of them could be written."""
+    """Write page, figures and results.json to `folder`, all or none."""
     with whole_folder(folder, FILES, "reproduce") as draft:
         (draft / "paper").mkdir()
         figures.write_all(results, draft / "paper")
@@ -41,16 +41,16 @@ def choose(
     """The cells of the experiments `wanted` ("latent", "latent/mnist"; all if empty), and the dense networks they need.
 
     Raises:
-        InputError: an experiment that does not exist, or nothing that fits all of it.
+        InputError: an experiment or a level does not exist.
     """
     known = {name for cell in cells for name in (cell.experiment, f"{cell.experiment}/{cell.dataset}")}
     if unknown := [name for name in wanted if name not in known]:
-        raise InputError(f"there is no experiment {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        raise InputError(f"experiment {unknown[0]!r} does not exist; choose from {', '.join(sorted(known))}")
     named = [
         cell for cell in cells if not wanted or {cell.experiment, f"{cell.experiment}/{cell.dataset}"} & set(wanted)
     ]
     if missing := set(levels) - (known_levels := {cell.level for cell in named}):
-        raise InputError(f"no cell has the level {min(missing)}; there are {sorted(known_levels)}")
+        raise InputError(f"no cell has the level {min(missing)}; choose from {sorted(known_levels)}")
     return [
         cell
         for cell in named
@@ -65,10 +65,10 @@ def run(
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
 ) -> dict[str, Result]:
-    """Compute what is not in `cache` yet: the results of all cells, by key.
+    """Compute the cells that are not in `cache` yet, and return the results of all cells, by key.
 
     Raises:
-        DataError: a data set is not to be had; nothing has been run.
+        DataError: a data set is not available; nothing has been run.
         SweepError: cells failed.
     """
     # Here, so that two workers do not download the same files.
@@ -79,7 +79,7 @@ def run(
 
 
 def finished(cells: Sequence[Cell], cache: Path) -> dict[str, Result]:
-    """The results of those cells that are in `cache`, by key."""
+    """The results of the cells that are in `cache`, by key."""
     with _kept(cache) as kept:
         return kept.read((running.key(cell), {}) for cell in cells)
 
@@ -89,7 +89,7 @@ def _kept(cache: Path) -> Cells:
 
 
 def collect(cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[str, Any]:
-    """results.json: every cell that has a result, with its seed and settings; `planned` is how many there would be."""
+    """results.json: every cell with a result, with its seed and settings; `planned` is the number of all cells."""
     keys = [running.key(cell) for cell in cells]
     networks: dict[str, Any] = {}
     stages: list[Any] = []
@@ -126,19 +126,19 @@ def collect(cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[str, A
 
 
 def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
-    """Put the finished cells of the results.json `path` into `cache`, where they were run as they would be now.
+    """Copy the finished cells of the results.json `path` to `cache`, if they are still valid.
 
-    Returns how many fit: none where another version of softprune has computed them. Raises InputError where the file
-    is no such document.
+    Returns the number of valid ones: 0 if another version of softprune has computed them. Raises InputError if the
+    file is not such a document.
     """
     try:
         document = read_json(path, MAX_BYTES)
         if document.pop("checksum") != checksum(document):
-            raise ValueError("it was changed after it was written: its checksum is another")
+            raise ValueError("it was changed after it was written: its checksum differs")
         found = {cell["key"]: cell["result"] for cell in document["cells"]}
         by = document["versions"]["softprune"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no results.json of `compress reproduce`: {error}") from None
+        raise InputError(f"{path} is not a results.json of `compress reproduce`: {error}") from None
     wanted = {running.key(cell) for cell in cells} & set(found) if by == __version__ else set()
     for key in wanted:
         _kept(cache).write(key, {}, found[key])
@@ -146,7 +146,7 @@ def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
 
 
 def written(results: dict[str, Any]) -> str:
-    """results.json as text: a line for every cell, network and stage, so that changes can be read."""
+    """results.json as text: a line for every cell, network and stage, for readable diffs."""
 
     def lines(values: Iterable[str]) -> str:
         return ",\n  ".join(values)

@@ -1,4 +1,4 @@
-"""Whose code a recipe runs: told before any of it runs, since importing a module runs it."""
+"""The code that a recipe runs: reported before any of it runs, since importing a module runs it."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ def factories(recipe: Recipe) -> Iterator[str]:
         module = spec.partition(":")[0]
         yield f"the recipe imports {module} from {_place(module)}, to call {spec}"
     if isinstance(recipe.model, Program):
-        yield "the recipe is of a program: loading its .pt2 may run code that is in the file"
+        yield "the recipe's model is a program: loading its .pt2 may run code from that file"
 
 
 def called(recipe: Recipe) -> Iterator[str]:
@@ -37,5 +37,5 @@ def _place(module: str) -> str:
     found = PathFinder.find_spec(outermost, sys.path if here in sys.path else [here, *sys.path])
     found = found or find_spec(outermost)
     if found is None:
-        return "nowhere (there is no such module)"
+        return "nowhere (the module was not found)"
     return (found.has_location and found.origin) or ", ".join(found.submodule_search_locations or ["Python itself"])

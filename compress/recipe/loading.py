@@ -1,4 +1,4 @@
-"""Recipes from YAML files, with `--set` overrides; every mistake at once, each with its line, its key and a way out."""
+"""Load recipes from YAML files, with `--set` overrides; report all mistakes at once, with line, key and way out."""
 
 import math
 import re
@@ -25,10 +25,10 @@ from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
 MAX_DEPTH = 32
-MAX_INTEGER = 2**63  # in either direction; Python writes none of more than 4,300 digits
+MAX_INTEGER = 2**63  # in either direction; Python refuses to print more than 4,300 digits
 MAX_SHOWN = 200  # characters of a `--set` in messages
 MAX_BITS = 1024  # of a whole number, as large as a float can be
-MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # what is often given in a recipe's place
+MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # often passed by mistake in place of a recipe
 
 Key = tuple[str | int, ...]
 Line = int
@@ -40,10 +40,10 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: a file, or the bare name of a shipped recipe ("mnist_ae").
-        overrides: what `--set` takes, "stages.0.sparsity=0.9": keys of lists are numbers, the value is YAML.
+        overrides: arguments of `--set`, "stages.0.sparsity=0.9": list entries are numbers, the value is YAML.
 
     Raises:
-        RecipeError: all mistakes, one a line, as `file:line: key.path: what was found, and what would do`.
+        RecipeError: all mistakes, one per line, as `file:line: key.path: what was found, what is needed`.
     """
     document = _read(source)
     overrides_amiss = []
@@ -62,10 +62,10 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def place(source: str | Path, overrides: Sequence[str], key: str) -> str:
-    """Where a key such as "stages.0.target", or what is nearest above it, was written: `file:line: stages.0.target`.
+    """Where a key such as "stages.0.target", or its nearest parent, was written: `file:line: stages.0.target`.
 
     Args:
-        source, overrides: what `load_recipe` has taken.
+        source, overrides: the arguments of `load_recipe`.
     """
     document = _read(source)
     for text in overrides:
@@ -80,7 +80,7 @@ def resolved_yaml(recipe: Recipe) -> str:
 
 
 def brief_yaml(recipe: Recipe) -> str:
-    """What the recipe prunes, and of which network, without what is left at its default."""
+    """What the recipe prunes, and in which network, without defaults."""
     stages = {"__all__": {"target", "criterion", "scope", "sparsity", "params", "macs", "removal"}}
     parts: Any = {"name": True, "model": True, "stages": stages}
     return yaml_text(recipe.model_dump(mode="json", exclude_defaults=True, include=parts))
@@ -113,9 +113,9 @@ def _content(source: str | Path) -> tuple[str, bytes]:
     """(what to call it in messages, its bytes)."""
     path, files = Path(source), shipped_files()
     if path.suffix in MODELS:
-        raise RecipeError(f"{source}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL")
+        raise RecipeError(f"{source}: found a model, not a recipe; the recipe comes first: RECIPE MODEL")
     try:
-        # An output folder may well be called like the recipe, and does not hide it.
+        # An output folder may have the recipe's name; it does not hide the recipe.
         if path.is_dir() and str(source) not in files:
             raise RecipeError(f"{source}: is a folder; name a recipe file in it")
         if kind := strange(path) if not path.is_dir() else None:
@@ -134,16 +134,16 @@ def _content(source: str | Path) -> tuple[str, bytes]:
 
 
 def _parse(text: str, at: Callable[[Line], str]) -> Any:
-    """ruamel's round-trip tree: it knows its lines, refuses a key that is there twice, and reads 1e-3 as a number."""
+    """ruamel's round-trip tree: it knows its lines, refuses duplicate keys, and reads 1e-3 as a number."""
     try:
         with warnings.catch_warnings():
-            # What ruamel only warns of is ambiguous: an anchor that is there twice, 1e-3 in a document of YAML 1.1.
+            # ruamel only warns of ambiguous text: a duplicate anchor, 1e-3 in a document of YAML 1.1.
             warnings.simplefilter("error", YAMLWarning)
             return YAML().load(text)
     except DuplicateKeyError as error:
         twice = re.search(r'duplicate key "(.*?)" with', str(error.problem), re.DOTALL)
         key = f"{_one_line(twice[1])}: " if twice else ""
-        raise RecipeError(f"{at(error.problem_mark.line + 1)}: {key}is there twice; keep one of the two") from None
+        raise RecipeError(f"{at(error.problem_mark.line + 1)}: {key}appears twice; keep one of the two") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         if "'\\t'" in str(error.problem):
@@ -154,7 +154,7 @@ def _parse(text: str, at: Callable[[Line], str]) -> Any:
     except RecursionError:
         raise RecipeError(f"{at(1)}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
     except Exception as error:  # ruamel lets whatever a malformed date, number or tag raises pass through
-        if "set_int_max_str_digits" in str(error):  # Python's words, which mean its programmers
+        if "set_int_max_str_digits" in str(error):  # Python's message addresses programmers
             raise RecipeError(f"{at(1)}: found a whole number of thousands of digits; write a smaller one") from None
         raise RecipeError(f"{at(1)}: not YAML: {_one_line(error)}; quote values that are text") from None
 
@@ -176,7 +176,7 @@ def _plain(
 
     def below(entry: str | int, name: Any) -> Any:
         known = node.lc.data or {}
-        # A merged key (<<) has no place of its own.
+        # A merged key (<<) does not have its own line.
         return _plain(node[name], at, places, (*key, entry), known[name][0] + 1 if name in known else line)
 
     match node:
@@ -202,14 +202,14 @@ def _plain(
         case str():
             return str(node)
         case None | date():
-            return node  # no key takes a date; the schema says what would do
+            return node  # no key accepts a date; the schema says what it needs
         case _:
             raise RecipeError(f"{at(line)}: {_dotted(key)}: found {_shown(node)} with a YAML tag; write it without one")
 
 
 @dataclass
 class _Document:
-    """A recipe as plain values, and the place where each was written."""
+    """A recipe as plain values, with the place where each was written."""
 
     label: str
     value: Any = None
@@ -223,9 +223,9 @@ class _Document:
         return next(self.places[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.places)
 
     def override(self, text: str) -> None:
-        """Apply "a.b=c"; mappings on the way are made where they are missing, since only the schema knows all keys.
+        """Apply "a.b=c"; missing mappings on the way are created, since only the schema knows all keys.
 
-        Raises RecipeError where there is no such list entry, or something on the way is neither mapping nor list.
+        Raises RecipeError if a list entry does not exist, or a value on the way is neither a mapping nor a list.
         """
         place = f"--set {_cut(_one_line(text), MAX_SHOWN)}"
         dotted, equals, yaml = text.partition("=")
@@ -250,10 +250,10 @@ class _Document:
         self.places[key] = place
 
     def explain(self, details: Iterable[ErrorDetails]) -> list[str]:
-        """One line per mistake: those of the file in its order, then those of the overrides."""
+        """One line per mistake: those of the file in order, then those of the overrides."""
         mistakes: list[tuple[Location, str]] = []
         for detail in details:
-            # pydantic counts only the valid entries of a list, and the others have a mistake of their own.
+            # pydantic counts only the valid entries of a list, and reports the others separately.
             if detail["type"] == "too_short" and detail["input"]:
                 continue
             key, owner = _meant(detail)
@@ -272,12 +272,12 @@ class _Document:
 
 
 def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
-    """`part` of an override as a key of `node`, which stands at `key`."""
+    """`part` of an override as a key of `node`, found at `key`."""
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
         raise RecipeError(
-            f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole of it, "
+            f"{place}: {_dotted(key)} is {_shown(node)}, which has no keys; set the whole value, "
             f"as in --set '{_dotted(key)}={{...}}'"
         )
     if not part.isdecimal() or len(part) > len(str(MAX_VALUES)) or int(part) >= len(node):
@@ -292,7 +292,7 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
 
 def _meant(detail: ErrorDetails) -> tuple[Key, type[Part]]:
     """The recipe's key that pydantic means, and the part of the schema that this key belongs to."""
-    if not detail["loc"]:  # of the whole of it, as where a key is no valid text
+    if not detail["loc"]:  # about the whole recipe, for instance if a key is not valid text
         return (), Recipe
     *way, last = detail["loc"]
     key: list[str | int] = []
@@ -304,14 +304,14 @@ def _meant(detail: ErrorDetails) -> tuple[Key, type[Part]]:
         key.append(part)
         if isinstance(part, str) and part in owner.model_fields:
             owner = _part_in(owner.model_fields[part].annotation) or owner
-    # Only an unknown key can be called as a form is.
+    # Only an unknown key can have the name of a form.
     if last not in FORMS or detail["type"] == "extra_forbidden":
         key.append(last)
     return tuple(key), owner
 
 
 def _part_in(annotation: Any) -> type[Part] | None:
-    """The first schema class that a field's type mentions; where there are several, a form's name follows."""
+    """The first schema class in a field's type; if there are several, the name of a form follows."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
         return annotation
     return next((part for inner in get_args(annotation) if (part := _part_in(inner))), None)
@@ -338,7 +338,7 @@ _NEEDS = {
 
 
 def _explanation(detail: ErrorDetails, owner: type[Part]) -> str:
-    """What was found, and what would do."""
+    """What was found, and what is needed."""
     kind, context, found = detail["type"], detail.get("ctx", {}), f"found {_shown(detail['input'])}"
     name = next((part for part in reversed(detail["loc"]) if part in owner.model_fields), None)
     about = owner.model_fields[str(name)].description if name else None
@@ -371,7 +371,7 @@ def _one_of(options: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as a message shows it: short."""
+    """A value in short form, for a message."""
     match value:
         case None:
             text = "nothing"
@@ -397,6 +397,6 @@ def _cut(text: str, most: int) -> str:
 
 
 def _one_line(text: object) -> str:
-    """Without line ends, and with what would steer the terminal written out."""
+    """Without line ends, and with control characters written out."""
     joined = " ".join(str(text).split())
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in joined)

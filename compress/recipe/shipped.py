@@ -1,4 +1,4 @@
-"""The recipes that come with the package, as they are written: read as text, without the schema and a YAML reader."""
+"""The recipes that come with the package: read as text, without the schema or a YAML parser."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def shipped() -> list[tuple[str, str]]:
 
 
 def shipped_text(name: str) -> str:
-    """A shipped recipe as it is written, comments and all; raises RecipeError where none has that name."""
+    """The text of a shipped recipe, with its comments; raises RecipeError if none has that name."""
     files = shipped_files()
     if name not in files:
         raise RecipeError(f"{name}: no shipped recipe of that name{suggestion(name, files)}")
@@ -31,11 +31,11 @@ def shipped_files() -> dict[str, Traversable]:
 
 
 def suggestion(name: str, files: Iterable[str]) -> str:
-    """How a message that there is no recipe `name` ends."""
+    """The end of the message that recipe `name` does not exist."""
     return did_you_mean(name, files) or f"; shipped are {', '.join(sorted(files))}"
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """How a message that `word` is unknown ends: with the option that is spelled most like it, if one is."""
+    """The end of the message that `word` is unknown: the option with the closest spelling, if there is one."""
     close = difflib.get_close_matches(word, list(options), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""How much of a results.json a page shows, so that it is made in seconds and can be read, whatever the file holds."""
+"""Limit how much of a results.json a page shows, so that it is made in seconds and readable, whatever the file has."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -8,23 +8,23 @@ from typing import Any, cast
 from compress.results import Results
 
 MOST: Mapping[str, int] = {"stages": 20, "tensors": 500, "images": 50, "warnings": 50, "scores": 50, "latency_ms": 20}
-"""Entries that are shown of these lists; of any other, `ENTRIES`."""
+"""The most entries shown of these lists; of any other, `ENTRIES`."""
 
 ENTRIES, TEXT, POINTS = 100, 2_000, 1_000
 """Entries of a list or mapping, characters of a text, and points of a curve."""
 
 VALUES = 10_000
-"""Values of a part of the file, such as its recipe, beside the points of curves."""
+"""Values of a part of the file, such as its recipe, without the points of curves."""
 
 _LISTS = {"quantiles", "gone", "kept"}
-"""Lists of numbers for figures, which need all of them; a thousand are drawn."""
+"""Lists of numbers for figures, which need every number; up to `POINTS` are drawn."""
 
 
 def bounded(results: Results) -> tuple[Results, list[str]]:
-    """The part of the results that is shown, and a sentence about each kind of thing that is not.
+    """The part of the results to show, and a sentence about what is left out.
 
-    Curves are thinned out evenly; of everything else the first entries are kept. Matrices of confusion are as they
-    were: their figure chooses the classes that it shows.
+    Curves are thinned out evenly; of everything else the first entries are kept. Confusion matrices are left
+    unchanged: their figure chooses the classes that it shows.
     """
     notes: dict[str, None] = {}
     shown = {key: value if key == "confusion" else _Cut(notes).value(key, value) for key, value in results.items()}
@@ -61,7 +61,7 @@ class _Cut:
         return value
 
     def _room(self, key: str, value: Sequence[object] | Mapping[str, object]) -> int:
-        """How many entries of a list or mapping are shown."""
+        """The number of entries of a list or mapping to show."""
         most = POINTS if key in _LISTS else MOST.get(key, ENTRIES)
         most = max(0, min(most if isinstance(value, list) or key in MOST else ENTRIES, self._left))
         if len(value) > most:
@@ -69,7 +69,7 @@ class _Cut:
         return most
 
     def _curve(self, curve: Mapping[str, object]) -> dict[str, object]:
-        """Losses as the mean of so many points, and how far the mask was after them."""
+        """The curve with fewer points: the mean loss of each span, and the mask at its end."""
         longest = max((len(value) for value in curve.values() if isinstance(value, list)), default=0)
         step = -(-longest // POINTS) or 1
         if step == 1:

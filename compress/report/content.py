@@ -1,4 +1,4 @@
-"""What page.html is given: text and figures, each ready to be put in its place."""
+"""The content of page.html: text and figures, ready to insert."""
 
 from typing import TypedDict
 
@@ -9,7 +9,7 @@ from compress.results import ImageResult
 
 
 class TrainingFigure(TypedDict):
-    """The figure for wide and for narrow screens, and what its legend explains."""
+    """The figure for wide and for narrow screens, and the entries of its legend."""
 
     wide: Markup
     narrow: Markup
@@ -22,7 +22,7 @@ class TrainingFigure(TypedDict):
 
 
 class ScoresFigure(TypedDict):
-    """of: the tensor or layer; None where all targets were ranked together. earlier: how many were pruned before."""
+    """of: the tensor or layer; None if all targets were ranked together. earlier: how many were pruned before."""
 
     of: str | None
     earlier: int

@@ -1,7 +1,7 @@
-"""Small SVG figures for a page: text stays text, and every colour is a class of the page's style sheet.
+"""Small SVG figures for a page, with real text, and with colours as classes of the page's style sheet.
 
-So that one figure serves the light and the dark page, and paper. Figures are some 400 units wide: on a phone, where
-a unit is a pixel, their text has the size of the page's; a wider page lays several beside each other.
+One figure thus serves the light page, the dark page and paper. Figures are some 400 units wide: on a phone, where a
+unit is a pixel, their text has the size of the page's text; a wider page shows several side by side.
 """
 
 import math
@@ -11,13 +11,13 @@ from xml.etree import ElementTree as ET
 
 
 class Drawing:
-    """An <svg> that grows; what is drawn later lies on top. Text cannot become markup."""
+    """An <svg> under construction; later elements are drawn on top. Text cannot become markup."""
 
     def __init__(self, name: str, size: tuple[float, float], title: str, description: str) -> None:
         """
         Args:
             name: unique on its page.
-            title, description: what one who cannot see the figure is told.
+            title, description: the text for readers who cannot see the figure.
         """
         width, height = size
         self._root = ET.Element(
@@ -66,7 +66,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values between `low` and `high` to places on the figure between `start` and `end`."""
+    """Maps values between `low` and `high` to positions between `start` and `end`."""
 
     low: float
     high: float
@@ -82,7 +82,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 4) -> list[float]:
-        """Round values within the scale, roughly `about` of them, at least two where a log scale has them."""
+        """Round values within the scale, roughly `about` of them; on a log scale at least two, if there are any."""
         if not self.log:
             return _linear(self.low, self.high, about)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -95,7 +95,7 @@ class Scale:
 
 
 def spanning(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale that holds all values, with some room; log where they are of very different size."""
+    """A scale for all values, with some margin; logarithmic if they differ much in size."""
     low, high = min(values), max(values)
     if 6 * low < high < 1e12 * low:
         return Scale(low / 1.15, high * 1.15, start, end, log=True)
@@ -104,7 +104,7 @@ def spanning(values: Sequence[float], start: float, end: float) -> Scale:
 
 
 def short(value: float) -> str:
-    """A tick's value in as few characters as say it."""
+    """A tick's value in as few characters as possible."""
     if value and not 1e-3 <= abs(value) < 1e5:
         digits, _, exponent = f"{value:.3g}".partition("e")
         if not exponent:
@@ -125,5 +125,5 @@ def _linear(low: float, high: float, about: int) -> list[float]:
 
 
 def _n(value: float) -> str:
-    """Tenths of a unit are finer than a screen shows."""
+    """A coordinate; more than two decimals are finer than a screen shows."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a sensitivity and a search have found, as tables and sentences."""
+"""The results of `sensitivity` and `search`, as tables and sentences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,7 +31,7 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 
 
 def sensitivity(results: Sensitivity) -> Table:
-    """The metric by layer and sparsity; of a single layer of nodes, by how many are left."""
+    """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
     metric = results["metric"]
     title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out training images, "
     title += f"not retrained; dense {results['dense']['value']:.2f}"
@@ -51,7 +51,7 @@ def sensitivity(results: Sensitivity) -> Table:
 
 
 def of_sensitivity(results: Sensitivity) -> Iterable[str]:
-    """What the layers tolerate alone, and all together."""
+    """What the layers tolerate alone and together."""
     together, metric = results["together"], results["metric"]
     if results["knee"] is not None:
         yield f"knee of the loss without retraining: {results['knee']} nodes left"
@@ -61,18 +61,18 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     unit = metric["unit"]
     value = _shown(together["metric"], metric["name"])
     yield (
-        f"{together['sparsity']:.1%} of {results['target']} can go within {results['tolerated']['text']} without "
-        f"retraining: {metric['name']} {value:.2f} {unit} on held-out training images, dense "
+        f"{together['sparsity']:.1%} of {results['target']} can be pruned within {results['tolerated']['text']} "
+        f"without retraining: {metric['name']} {value:.2f} {unit} on held-out training images, dense "
         f"{results['dense']['value']:.2f}"
     )
     if len(results["layers"]) > 1:
-        yield f"each layer by as much as would alone bring the loss to {1000 * together['alone']:.2f} 10^-3"
+        yield f"each layer is pruned as far as would alone raise the loss to {1000 * together['alone']:.2f} 10^-3"
 
 
 def front(results: Search) -> Table:
-    """The networks that none of those tried beats in both size and quality, the smallest first; then the dense one."""
+    """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
     metric, size = results["metric"], results["size"]
-    table = Table(title=f"{results['recipe']['name']}: what no other trial beats, on held-out training images")
+    table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out training images")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
     table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
@@ -90,7 +90,7 @@ def front(results: Search) -> Table:
 
 
 def of_search(results: Search) -> Iterable[str]:
-    """What won, by which bounds, and what the test images say of it."""
+    """The winner, its bounds, and its figures on the test images."""
     winner, size = results["winner"], results["size"]
     tried, bounds = len(results["trials"]), " and ".join(bound["text"] for bound in results["bounds"])
     if results["knee"] is not None:
@@ -120,7 +120,7 @@ def of_search(results: Search) -> Iterable[str]:
 
 
 def size_of(trial: TrialNetwork, size: SizeKind) -> float:
-    """Of the dense network, which is not timed against itself, the latency is 1."""
+    """The size of a network; the latency of the dense network, which is not timed against itself, is 1."""
     if size == "latency":
         return float(trial["latency"]["ratio"]) if "latency" in trial else 1.0
     return float(trial[size])
@@ -135,7 +135,7 @@ def _shown(metric: Metric, name: str) -> float:
 
 
 def _columns(results: Sensitivity) -> list[float]:
-    """Of the sparsities that were tried those that tell most, a handful."""
+    """A few of the tried sparsities, those nearest to `COLUMNS`."""
     tried = sorted({round(point["sparsity"], 3) for layer in results["layers"] for point in layer["curve"]} - {0.0})
     if len(tried) <= len(COLUMNS):
         return tried
@@ -151,7 +151,7 @@ def _value(point: ShownLayerPoint) -> str:
 
 
 def _sizes(layer: SensitiveLayer, metric: ComparedMetric, title: str) -> Table:
-    """A dozen sizes, by equal factors."""
+    """A dozen sizes, spaced by equal factors."""
     table = Table(title=title)
     table.add_column(f"{layer['name']}: nodes left", justify="right")
     table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")

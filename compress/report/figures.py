@@ -1,4 +1,4 @@
-"""The figures of report.html, each from its part of results.json. Plain numbers in, SVG text out."""
+"""The figures of report.html, each from its part of results.json: plain numbers in, SVG text out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from compress.report.measures import MODELS, REMOVAL
 from compress.results import Histogram, LatencyResult, ModelName, StageResult
 
 CLASSES = 50
-"""Of a confusion matrix that are drawn."""
+"""The most classes drawn of a confusion matrix."""
 
 LEFT = 46.0
 """Room for the labels of an axis."""
@@ -31,7 +31,7 @@ def training(name: str, stages: Sequence[StageResult], dense: float | None, widt
         name,
         (width, 322),
         "Training loss, and how much of the mask is left, over the steps of all stages",
-        " ".join(_told(number, stage) for number, stage in enumerate(stages, 1)),
+        " ".join(_described(number, stage) for number, stage in enumerate(stages, 1)),
     )
     begin = 0
     for number, stage in enumerate(stages, 1):
@@ -77,7 +77,7 @@ def _curve(drawing: Drawing, stage: StageResult, begin: int, x: Scale, y: Scale,
         drawing.dot(x(end), y(stage["after_removal"]["loss"]), "after")
 
 
-def _told(number: int, stage: StageResult) -> str:
+def _described(number: int, stage: StageResult) -> str:
     text = f"Stage {number}: {stage['steps']:,} steps"
     losses = stage.get("curve", {}).get("loss")
     if losses:
@@ -100,20 +100,20 @@ def _grid(drawing: Drawing, x: Scale, y: Scale, label: str, floor: float, *, bot
 
 
 def scores(name: str, found: Histogram, what: str) -> str:
-    """How many scores fall into each bin, of what stays and of what goes, and the threshold between them.
+    """The scores of kept and pruned entries in bins, and the threshold between them.
 
     Args:
-        what: "weights of features.3" or the like, for those who cannot see it.
+        what: "weights of features.3" or the like, for readers who cannot see the figure.
     """
     width, floor, log = 400.0, 150.0, found["scale"] == "log"
     x = Scale(found["from"], found["to"], LEFT, width - 12, log)
     counts = list(zip(found["gone"], found["kept"], strict=True))
-    top = max(gone + kept for gone, kept in counts)
+    top = max(pruned + kept for pruned, kept in counts)
     y = Scale(0, 1.05 * top, floor, 26)
-    gone, kept = sum(found["gone"]), sum(found["kept"])
-    text = f"{gone:,} go and {kept:,} stay"
+    pruned, kept = sum(found["gone"]), sum(found["kept"])
+    text = f"{pruned:,} are pruned and {kept:,} kept"
     if "threshold" in found:
-        text += f"; the highest score that goes is {found['threshold']:.3g}"
+        text += f"; the highest pruned score is {found['threshold']:.3g}"
     drawing = Drawing(name, (width, 188), f"Scores of the {what}", f"{text}.")
     _grid(drawing, x, y, "count", floor)
     step = (x.end - x.start) / len(counts)
@@ -134,15 +134,15 @@ def scores(name: str, found: Histogram, what: str) -> str:
 
 
 def latency(name: str, batch: str, models: Mapping[ModelName, LatencyResult]) -> str:
-    """A row for each model: from 5 to 95 % of the runs, the middle half as a box, the median as a mark, in ms.
+    """A row for each model: a line from 5 to 95 % of the runs, a box for the middle half, a mark for the median, in ms.
 
     Args:
-        models: latency at this batch size by model; only those with quantiles are drawn.
+        models: the latency at this batch size, by model; only models with quantiles are drawn.
     """
     drawn = {model: models[model] for model in MODELS if "quantiles" in models.get(model, {})}
     width, row = 400.0, 34.0
     floor = 12 + row * len(drawn)
-    # One slow run in twenty must not press all others against the axis.
+    # One slow run in twenty must not squeeze all others against the axis.
     longest = max(found["quantiles"][19] for found in drawn.values())
     longest = min(longest, max(1.6 * found["quantiles"][15] for found in drawn.values()))
     x = Scale(0, 1.04 * longest, 62, width - 14)
@@ -202,6 +202,6 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
 
 
 def _most_mistaken(counts: Sequence[Sequence[int]], sums: Sequence[int]) -> list[int]:
-    """All classes, or where they are too many those that are most often mistaken, in their order."""
+    """All classes, or if there are too many, the ones most often mistaken, in order."""
     classes = range(len(counts))
     return sorted(sorted(classes, key=lambda true: counts[true][true] - sums[true])[:CLASSES])

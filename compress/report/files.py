@@ -1,4 +1,4 @@
-"""What `compress inspect` found in a file, as a table and lines for the terminal."""
+"""The results of `compress inspect`, as a table and lines for the terminal."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from compress.documents import FileContents, FileNodes, KeptWidth
 from compress.report.visible import visible
 
 SHORT, NAME = 100, 300
-"""Characters of a noted text, and of a name, that are shown; the JSON document has all of it."""
+"""The most characters shown of a note and of a name; the JSON document has all."""
 
 MOST = 200
-"""Layers and notes that are shown; the JSON document has all of them."""
+"""The most layers and notes shown; the JSON document has all."""
 
 
 def layers(found: FileContents) -> Table:
-    """A row for each layer: its shape, its zeros, its rows and columns of nothing but zeros, its multiply-adds."""
+    """A row for each layer: its shape, its zeros, its all-zero rows and columns, its multiply-adds."""
     counted = any("macs" in layer for layer in found["layers"])
     table = Table()
     table.add_column("layer", overflow="fold")
@@ -41,7 +41,7 @@ def _part(part: int, whole: int) -> str:
 
 
 def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]:
-    """Size, what can be pruned, what `slim` could cut out, and what was noted in the file."""
+    """Size, what can be pruned, what `slim` could cut out, and the file's notes."""
     if (hidden := len(found["layers"]) - MOST) > 0:
         yield f"and {hidden:,} more layers: --json shows all of them"
     share = found["zeros"] / max(1, found["entries"])
@@ -69,7 +69,7 @@ def _nodes(nodes: FileNodes) -> Iterable[str]:
     yield from widths_kept(nodes["kept"])
     free = [f"{one['cuttable']:,} of {one['name']}" for one in nodes["prunable"] if one["cuttable"]]
     if free:
-        yield f"nodes that slim would cut out as they are: {listed(free)}"
+        yield f"nodes that slim would cut out now: {listed(free)}"
 
 
 def widths_kept(kept: Iterable[KeptWidth]) -> Iterable[str]:

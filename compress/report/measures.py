@@ -1,4 +1,4 @@
-"""What is compared of dense, masked and slim: figures as text, and how slim compares with dense in words."""
+"""The comparison of dense, masked and slim: figures as text, and slim against dense in words."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Value = TypeVar("Value")
 
 AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED = "as many", "the same size", "as fast", "unchanged"
 SAME = (AS_MANY, SAME_SIZE, AS_FAST, UNCHANGED)
-"""What is said where there is no change to speak of."""
+"""The words for a negligible change."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One line of the comparison; a model without the figure has "-", and no words are made of it."""
+    """One line of the comparison; a model without the figure has "-", and then there are no words."""
 
     label: str
     cells: tuple[str, ...]
@@ -27,7 +27,7 @@ class Measure:
 
 
 def measures(models: Models) -> Iterator[Measure]:
-    """Size, quality and latency, as far as they were measured of any model."""
+    """Size, quality and latency, as far as any model has them."""
     found = [models[name] for name in MODELS]
     yield _line("parameters", [model["params"] for model in found], "{:,}".format, fewer)
     yield _line("of them nonzero", [model["nonzero"] for model in found], "{:,}".format, fewer)
@@ -37,7 +37,7 @@ def measures(models: Models) -> Iterator[Measure]:
     for kind, sizes in _by_key([model["bytes"] for model in found]):
         yield _line(f"{kind.replace('_', ', ')}, KB", sizes, kilobytes, smaller)
     for batch, figures in _by_key([model.get("latency_ms", {}) for model in found]):
-        # The ratio is paired by rounds, and so is better than one of medians.
+        # The ratio is paired by rounds, and so is better than a ratio of medians.
         ratio = None if figures[-1] is None else figures[-1].get("ratio")
         change = None if ratio is None else faster(1.0, ratio)
         cells = tuple("-" if figure is None else f"{figure['p50']:.3f}" for figure in figures)
@@ -68,7 +68,7 @@ def smaller(before: float, after: float) -> str:
 
 
 def faster(before: float, after: float) -> str:
-    """In time; what differs by less than 3 % is as fast, since machines are no steadier."""
+    """In time; a difference below 3 % counts as equal, since machines are not steadier."""
     if abs(after / before - 1) < 0.03:
         return AS_FAST
     return _times(before, after, "faster", "slower", AS_FAST)
@@ -82,7 +82,7 @@ def percent(before: float, after: float) -> str:
 
 
 def points(before: float, after: float) -> str:
-    """Of accuracies in [0, 1], in percentage points."""
+    """The change of an accuracy in [0, 1], in percentage points."""
     change = 100 * (after - before)
     return UNCHANGED if abs(change) < 0.005 else f"{change:+.2f} points".replace("-", "\N{MINUS SIGN}")
 
@@ -97,6 +97,6 @@ def _times(before: float, after: float, less: str, more: str, same: str) -> str:
 
 
 def _by_key(found: Sequence[Mapping[Key, Value]]) -> Iterable[tuple[Key, list[Value | None]]]:
-    """Every key that one of them has, with what each of them has under it."""
+    """Every key of any mapping, with the value that each mapping has for it."""
     for key in dict.fromkeys(key for one in found for key in one):
         yield key, [one.get(key) for one in found]

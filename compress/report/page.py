@@ -1,4 +1,4 @@
-"""report.html: one self-contained page for a person, made from results.json and nothing else."""
+"""report.html: one self-contained page for people, made from results.json alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -31,16 +31,16 @@ from compress.results import (
 )
 
 MAX_BYTES = 64 * 2**20
-"""Of a results.json; one of ours has some 100 KB."""
+"""The largest results.json; a normal one has some 100 KB."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 FILES: Mapping[Format, str] = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
-"""The files whose size stands for that of the network, the first that was written."""
+"""The files whose size stands for the network's size; the first one that was written counts."""
 
 
 def page(results: Results) -> str:
-    """The page as HTML. What was not measured is left out.
+    """The page as HTML; figures that were not measured are left out.
 
     Args:
         results: the content of a results.json, of this version or an earlier one.
@@ -60,7 +60,7 @@ def _template() -> Template:
 
 
 def source(path: Path) -> Path:
-    """The results.json that is meant: the file itself, or that in the folder."""
+    """The results.json at `path`: the file itself, or the one in the folder."""
     return path / "results.json" if path.is_dir() else path
 
 
@@ -68,31 +68,31 @@ def read(file: Path) -> Results:
     """The content of a results.json.
 
     Raises:
-        InputError: there is none, or it is no JSON object of this kind.
+        InputError: the file is missing, or is not such a JSON object.
     """
     try:
         found = read_json(file, MAX_BYTES)
     except FileNotFoundError:
-        raise InputError(f"{file} does not exist; name the folder that `compress apply` has left") from None
+        raise InputError(f"{file} does not exist; name the output folder of `compress apply`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
-        raise InputError(f"{file} is no results.json of `compress apply` (schema 1)")
+        raise InputError(f"{file} is not a results.json of `compress apply` (schema 1)")
     return checked(found, file)
 
 
 def render(results: Results, file: Path) -> str:
-    """`page` of results that were read from `file`, which may have been damaged.
+    """`page` of results that were read from `file`, which may be damaged.
 
     Raises:
-        InputError: a value is not what it should be.
+        InputError: a value is invalid.
     """
     try:
         text = page(results)
-        text.encode()  # half of a surrogate pair would only be noticed when it is written
+        text.encode()  # otherwise half of a surrogate pair would only be noticed on writing
     except _DAMAGE as error:
         raise InputError(
-            f"{file} is damaged: {type(error).__name__}: {error}; let `compress apply` write it anew"
+            f"{file} is damaged: {type(error).__name__}: {error}; run `compress apply` again to rewrite it"
         ) from error
     return text
 
@@ -101,7 +101,7 @@ _DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, 
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _content(results: Results, cut: Sequence[str]) -> content.Content:
@@ -133,7 +133,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
 
 
 def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
-    """(anchor, title) of what the page has, in its order."""
+    """(anchor, title) of each section of the page, in order."""
     for key, title, there in (
         ("figures", "Figures", True),
         ("stages", "Stages", True),
@@ -155,23 +155,23 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
 
 
 def headline(results: Results) -> str:
-    """What came of it, in one sentence, whether it is good news or not."""
+    """The outcome in one sentence, good news or not."""
     stages, models = results["stages"], results["models"]
-    what = [_what_went(stage) for stage in stages[-2:]]
+    what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
     return f"{text}: {', '.join([_size(models), *_speed(models), _quality(models)])}"
 
 
-def _what_went(stage: StageResult) -> str:
-    target, of, gone = stage["target"], stage["of"], stage["pruned"]
+def _what_was_pruned(stage: StageResult) -> str:
+    target, of, pruned = stage["target"], stage["of"], stage["pruned"]
     if stage["measure"] != "sparsity":
         return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left"
     if stage["kind"] == "nodes" and not set(target) & set("*?[,"):
-        return f"{of:,} {ARROW} {of - gone:,} {target} nodes"
+        return f"{of:,} {ARROW} {of - pruned:,} {target} nodes"
     where = "" if target == "*" else f" of {target}"
     if stage["kind"] == "nodes":
-        return f"{gone:,} of {of:,} nodes{where} gone"
-    return f"{_share(stage['achieved'])} of the weights{where} gone"
+        return f"{pruned:,} of {of:,} nodes{where} pruned"
+    return f"{_share(stage['achieved'])} of the weights{where} pruned"
 
 
 _BUDGETS: Mapping[Measure, str] = {"params": "parameters", "macs": "multiply-adds"}
@@ -184,18 +184,18 @@ def _size(models: Models) -> str:
         return _hardly(dense["params"], slim["params"])
     sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, ZIPPED[kind])]
     plain, zipped = (before / after for before, after in sizes)
-    # Single weights leave the file as large, but zeros compress.
+    # Pruning single weights leaves the file as large, but zeros compress.
     return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
 
 
 def _file_kind(models: Models) -> Format | None:
-    """Of the file whose size stands for that of the network, if one was written."""
+    """The kind of the file whose size stands for the network's size, if one was written."""
     written = [models["dense"]["bytes"], models["slim"]["bytes"]]
     return next((kind for kind in FILES if all(kind in sizes for sizes in written)), None)
 
 
 def _hardly(before: float, after: float) -> str:
-    """1.01 times smaller is nothing to be proud of."""
+    """The size in words; below a factor of 1.05, "hardly smaller"."""
     times = before / after
     return f"hardly smaller ({times:.2f}\N{MULTIPLICATION SIGN})" if 1.005 <= times < 1.05 else smaller(before, after)
 
@@ -204,7 +204,7 @@ def _speed(models: Models) -> Iterator[str]:
     timed = {batch: found for batch, found in models["slim"].get("latency_ms", {}).items() if "ratio" in found}
     words = {batch: faster(1.0, found["ratio"]) for batch, found in timed.items()}
     if words:
-        # Large batches are where a smaller network can show; small ones mostly time the calls.
+        # A smaller network shows its speed at large batches; small ones mostly time the calls.
         batch = max(words, key=int)
         alike = len(set(words.values())) == 1
         yield ("as fast as before" if words[batch] == AS_FAST else words[batch]) + (
@@ -220,7 +220,7 @@ def _quality(models: Models) -> str:
 
 
 def _deck(results: Results) -> str:
-    """How, in a line below the headline."""
+    """How it was done, in a line below the headline."""
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
     return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
@@ -236,7 +236,7 @@ def _share(share: float) -> str:
 
 
 def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
-    """(label, dense, slim, change) of the few figures that most people want."""
+    """(label, dense, slim, change) of the most important figures."""
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
     yield "multiply-adds", _compact(dense["macs"]), _compact(slim["macs"]), fewer(dense["macs"], slim["macs"])
@@ -286,7 +286,7 @@ def _stages(stages: Sequence[StageResult]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _training(results: Results) -> content.TrainingFigure | None:
-    """The figure in two widths, since text must be readable on a phone too, and what its legend explains."""
+    """The figure in two widths, since text must also be readable on a phone, and the entries of its legend."""
     stages = results["stages"]
     if not any("curve" in stage for stage in stages):
         return None
@@ -329,7 +329,7 @@ def _of(stage: StageResult, group: Histogram) -> str:
 
 
 def _tensors(found: Sequence[TensorResult]) -> Iterator[content.TensorRow]:
-    """Weights, and of what else there is only what has zeros or another shape."""
+    """Weights; other tensors only if they have zeros or another shape in slim."""
     for tensor in found:
         shape, slim = tensor["shape"], tensor.get("slim")
         if len(shape) > 1 or tensor["zeros"] or slim != shape:
@@ -359,7 +359,7 @@ def _confusion(found: Confusion | None) -> Iterator[content.ConfusionFigure]:
 
 
 def _latency(models: Models) -> list[content.LatencyFigure]:
-    """A figure for each batch size; files from before quantiles were kept have none."""
+    """A figure for each batch size; old files without quantiles have none."""
     batches = dict.fromkeys(batch for model in models.values() for batch in model.get("latency_ms", {}))
     drawn: list[content.LatencyFigure] = []
     for number, batch in enumerate(batches):
@@ -399,7 +399,7 @@ def _origin(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _without_none(value: object) -> object:
-    """Settings that are absent are absent in a recipe too, and not null."""
+    """Settings without null values: absent settings are left out of a recipe."""
     if isinstance(value, Mapping):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return [_without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What `compress plan` found, as tables and lines for the terminal."""
+"""The results of `compress plan`, as tables and lines for the terminal."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -14,15 +14,15 @@ from compress.report.visible import visible
 PARTS: tuple[Literal["training", "selection", "evaluation"], ...] = ("training", "selection", "evaluation")
 
 ROWS = 12
-"""Layers of a stage that are listed; the others are in the JSON document."""
+"""The most layers listed of a stage; the others are in the JSON document."""
 
 
 def matched(plan: Plan) -> Table:
-    """What goes, a row for each parameter or layer that a stage's target matches."""
-    table = Table(title=f"{plan['recipe']}: what would go")
+    """What would be pruned: a row for each parameter or layer that a stage's target matches."""
+    table = Table(title=f"{plan['recipe']}: what would be pruned")
     table.add_column("stage")
     table.add_column("matched", overflow="fold")
-    for title in ("has", "go", "left"):
+    for title in ("has", "pruned", "kept"):
         table.add_column(title, justify="right")
     for number, stage in enumerate(plan["stages"], 1):
         found = stage["matched"]
@@ -31,20 +31,20 @@ def matched(plan: Plan) -> Table:
             name = one["name"] + (f" (with {', '.join(also)})" if also else "")
             table.add_row(f"{number}", Text(visible(name)), *_counts(one["of"], one["goes"]))
         if rest := found[ROWS:]:
-            of, goes = sum(one["of"] for one in rest), sum(one["goes"] for one in rest)
-            table.add_row(f"{number}", f"and {len(rest)} more", *_counts(of, goes))
+            of, pruned = sum(one["of"] for one in rest), sum(one["goes"] for one in rest)
+            table.add_row(f"{number}", f"and {len(rest)} more", *_counts(of, pruned))
         if len(found) > 1:
             table.add_row(f"{number}", f"all {stage['kind']}", *_counts(stage["of"], stage["pruned"]), style="bold")
         table.add_section()
     return table
 
 
-def _counts(of: int, goes: int) -> list[str]:
-    return [f"{of:,}", f"{goes:,}", f"{of - goes:,}"]
+def _counts(of: int, pruned: int) -> list[str]:
+    return [f"{of:,}", f"{pruned:,}", f"{of - pruned:,}"]
 
 
 def sizes(plan: Plan) -> Table:
-    """The network now and after each stage, really slimmed, and how the stages go; a column for each."""
+    """The network now and after each stage, actually slimmed, with the stages' settings; a column for each."""
     found = plan["stages"]
     table = Table(title="the network, as slim would leave it")
     table.add_column("")
@@ -72,19 +72,19 @@ def _retraining(stage: PlannedStage) -> str:
 
 
 def lines(plan: Plan) -> Iterable[str]:
-    """What to know beside the tables: how it was found out, what stays and why, how long it takes."""
+    """Notes on the tables: how entries were chosen, which layers keep their width and why, how long it takes."""
     if plan["model"] is None:
         yield (
-            "no MODEL: the network is untrained. Names, counts and times hold; which entries or nodes go does not, and "
-            "neither does what that frees"
+            "no MODEL: the network is untrained. Names, counts and times are right; which entries or nodes are pruned, "
+            "and what that cuts out, is not"
         )
     for number, stage in enumerate(plan["stages"], 1):
         yield f"stage {number}: {_chosen(stage)}"
         if stage["kind"] == "weights":
             zeros = stage["after"]["params"] - stage["after"]["nonzero"]
             yield (
-                f"stage {number}: weights go one by one, so {zeros:,} zeros stay in place; only nodes that lose all of "
-                "theirs are cut out"
+                f"stage {number}: weights are pruned one by one, so {zeros:,} zeros remain in place; only nodes "
+                "with no weights left are cut out"
             )
     yield from widths_kept(plan["kept"])
     yield _time(plan)
@@ -93,27 +93,27 @@ def lines(plan: Plan) -> Iterable[str]:
 def _chosen(stage: PlannedStage) -> str:
     chosen, kind = stage["chosen"], stage["criterion"]["kind"]
     if chosen["by"] != "criterion":
-        text = f"{kind} takes too long for a plan, so scores were taken as alike in all layers"
+        text = f"{kind} takes too long for a plan, so all layers were given the same scores"
     elif chosen["images"] is None:
-        text = f"chosen by {kind}, on the network as it is now"
+        text = f"chosen by {kind} on the current network"
     else:
-        text = f"chosen by {kind} on {chosen['images']:,} training images, on the network as it is now"
-    return text + (f"; {stage['removal']['kind']} chooses again while it trains" if chosen["again"] else "")
+        text = f"chosen by {kind} on {chosen['images']:,} training images and the current network"
+    return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
 
 
 def _time(plan: Plan) -> str:
     seconds, stages = plan["seconds"], plan["stages"]
     parts = {part: sum(stage["seconds"][part] for stage in stages) for part in PARTS}
     timed = sum(stage["seconds"]["timed_steps"] for stage in stages)
-    told = ", ".join(f"{part} {duration(value)}" for part, value in parts.items() if value)
+    split = ", ".join(f"{part} {duration(value)}" for part, value in parts.items() if value)
     return (
-        f"estimated time of the run: {duration(seconds['total'])} ({told}), from {timed} timed training steps on this "
-        f"machine as busy as it is now; {seconds['without']} come on top"
+        f"estimated time of the run: {duration(seconds['total'])} ({split}), from {timed} training steps timed on this "
+        f"machine at its current load; {seconds['without']} are extra"
     )
 
 
 def duration(seconds: float) -> str:
-    """Two significant figures are more than an estimate has."""
+    """A duration with two significant figures, more than an estimate has."""
     for unit, length in (("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.2g} {unit}"

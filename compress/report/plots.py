@@ -1,4 +1,4 @@
-"""What all figures have in common: the canvas, colours, bands of spread, and files that do not change by themselves."""
+"""Common parts of all figures: the canvas, colours, bands of spread, and reproducible files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#999999")
-"""Of Okabe and Ito, told apart by the colour-blind."""
+"""The palette of Okabe and Ito, which the colour-blind can distinguish."""
 
 DASHES = ("-", "--", "-.", ":")
 
 
 def canvas(entries: int = 0) -> tuple[Figure, Axes]:
-    """Axes with a grid, and room for a legend of so many entries on the right."""
+    """Axes with a grid, and room for a legend of `entries` entries on the right."""
     figure = Figure(figsize=(8, max(3.8, 0.2 * entries)), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)
@@ -23,7 +23,7 @@ def canvas(entries: int = 0) -> tuple[Figure, Axes]:
 
 
 def style(number: int) -> tuple[str, str]:
-    """(colour, dashes) of a figure's line `number`, from 0; the first 28 are all different."""
+    """(colour, dashes) of line `number` of a figure, from 0; the first 28 are different."""
     return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
@@ -39,16 +39,16 @@ def band(
 
 
 def log_losses(axes: Axes) -> None:
-    """Losses of very different size on one axis, with ticks that say 60 rather than 6 x 10^1."""
+    """A log axis for losses of very different size, with ticks such as 60 rather than 6 x 10^1."""
     axes.set_yscale("log")
     for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatted(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def save(figure: Figure, name: str, path: Path) -> None:
-    """Draw into `path`, an .svg or .png file; `name` is the figure's own.
+    """Draw the figure `name` to `path`, an .svg or .png file.
 
-    Neither date nor random names: the same figures give the same file.
+    The file has neither a date nor random names: the same data give the same file.
     """
     if path.suffix == ".svg":
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):

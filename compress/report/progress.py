@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a display that is drawn anew on a terminal, a few plain lines anywhere else."""
+"""The progress of a run on stderr: a live display on a terminal, a few plain lines elsewhere."""
 
 import os
 import time
@@ -17,7 +17,7 @@ from rich.text import Text
 from compress.report.visible import visible
 
 DRAW = 0.2
-"""Seconds between two drawings. Each takes some tenths of a millisecond, as a small network's step does."""
+"""Seconds between two drawings. Each takes some tenths of a millisecond, like a step of a small network."""
 
 SPEAK = 30.0
 """Seconds between two plain lines about the same training."""
@@ -32,15 +32,15 @@ WORDS: Mapping[str, str] = {
     "export": "exporting",
     "benchmark": "timing",
 }
-"""What people read for the phases of a run's clock; the others are too short for a word."""
+"""The displayed words for the phases of a run's clock; the other phases are too short to show."""
 
 
 class Moment(Protocol):
-    """What is known after a training step.
+    """The progress after a training step.
 
-    step: how many are done, from 1.
-    factor: of the mask, where it is one for all that is pruned.
-    share: how much of what goes has been chosen, in [0, 1]; None where nothing is pruned.
+    step: the number of the step, from 1.
+    factor: the factor of all pruned entries, if they share one.
+    share: the share of the final set that has been chosen, in [0, 1]; None if nothing is pruned.
     """
 
     @property
@@ -57,15 +57,15 @@ OnStep = Callable[[Moment], None]
 
 
 def is_watched(console: Console) -> bool:
-    """Whether what is drawn can be drawn over: on a terminal that can do it, and not in the log of a CI job."""
-    # FORCE_COLOR makes rich take a file for a terminal.
+    """Whether drawings can be overwritten: on a capable terminal, and not in the log of a CI job."""
+    # FORCE_COLOR makes rich treat a file as a terminal.
     return console.is_interactive and console.file.isatty() and os.environ.get("CI", "").lower() in ("", "0", "false")
 
 
 class Display:
-    """What a run is doing: which part of it, which epoch of how many, the time left, the loss, how far the mask is.
+    """Shows what a run is doing: its part, the epoch, the time left, the loss and the state of the mask.
 
-    It has no thread: it is drawn by the run itself as it goes on, and never while something is being timed.
+    It does not use a thread: the run itself draws it, and never while something is being timed.
     """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
@@ -88,23 +88,23 @@ class Display:
             self._live.stop()
 
     def begin(self, part: str, title: str) -> None:
-        """A part of the run begins, which people call `title`."""
+        """A part of the run begins; `title` is for people."""
         self._title, self._word = title, ""
 
     def phase(self, name: str) -> None:
-        """What is being done from now on, by the name that the run's clock has for it."""
+        """A phase begins, by its name in the run's clock."""
         if name not in WORDS:
             return
-        # Before the first part begins, choices are only tried.
+        # Before the first part begins, selections are only rehearsed.
         self._word = WORDS[name] if self._title or name != "selection" else WORDS["load"]
         self._draw()
-        # A training and its evaluations have lines of their own.
+        # Trainings and their evaluations have their own lines.
         if self._live is None and self._running is None and self._title and name != "evaluation":
             self._say_once(f"{self._title}: {self._word}")
 
     @contextmanager
     def training(self, steps: int, epoch: int) -> Iterator[OnStep]:
-        """A training of `steps` steps, `epoch` of them in an epoch; tell what is yielded of every one."""
+        """A training of `steps` steps, `epoch` of them in an epoch; call the yielded function after each."""
         running = self._running = _Training(steps, epoch)
         if self._live is None:
             self._say_once(f"{self._title}: training, {running.size}")
@@ -128,7 +128,7 @@ class Display:
             self._running = None
 
     def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
-        """Figures are for the tables at the end."""
+        """Figures are shown in the tables at the end."""
 
     def _draw(self) -> None:
         if self._live is not None:
@@ -149,16 +149,16 @@ class Display:
 
 
 class _Training:
-    """How far a training is, its smoothed loss, and the time left if it goes on as it has."""
+    """The progress of a training, its smoothed loss, and the time left at its present speed."""
 
     def __init__(self, steps: int, epoch: int) -> None:
         self.steps, self.epoch = steps, epoch
-        self.step, self.seen, self.loss = 0, 0, 0.0  # a training that is gone on with has steps that nobody saw
+        self.step, self.seen, self.loss = 0, 0, 0.0  # `seen` excludes steps from before a resume
         self.started = self._warm = time.monotonic()
         self._latest: Moment | None = None
 
     def take(self, now: Moment) -> None:
-        # The mean of all steps at first, and later of the last fifty or so.
+        # At first the mean of all steps, later of about the last fifty.
         self.seen += 1
         self.loss += (now.loss - self.loss) * max(1 / self.seen, 0.02)
         self.step, self._latest = now.step, now
@@ -175,13 +175,13 @@ class _Training:
         return f"{epochs:.3g} epoch{'s'[: epochs != 1]}, {self.steps:,} step{'s'[: self.steps != 1]}"
 
     def pieces(self) -> list[str]:
-        """Epoch, time left, loss, and how far the pruning is; what matters most first."""
+        """Epoch, time left, loss, and the progress of pruning; the most important first."""
         now = self._latest
         epochs = -(-self.steps // self.epoch)
         found = [f"epoch {min(self.step // self.epoch + 1, epochs)} of {epochs}"]
         if now is None:
             return found
-        if self.seen > 1:  # the first takes seconds where torch has to load what it needs
+        if self.seen > 1:  # the first step may take seconds, while torch loads libraries
             left = (time.monotonic() - self._warm) / (self.seen - 1) * (self.steps - self.step)
             found.append(f"{_duration(left)} left")
         found.append(f"loss {self.loss:.4g}")
@@ -193,7 +193,7 @@ class _Training:
 
 
 class _Drawing:
-    """The title; below it the bar, and what is known beside it or, on a narrow terminal, in another line."""
+    """The title; below it the bar with details beside it or, on a narrow terminal, in another line."""
 
     def __init__(self, title: str, training: _Training | None) -> None:
         self._title, self._training = title, training
@@ -216,7 +216,7 @@ class _Drawing:
 
 
 def _duration(seconds: float) -> str:
-    """As people read it: 0.4 s, 12 s, 3:05, 1:02:03."""
+    """A duration for people: 0.4 s, 12 s, 3:05, 1:02:03."""
     if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -227,7 +227,7 @@ def _duration(seconds: float) -> str:
 
 
 class Sweeping(Protocol):
-    """How far a sweep is: jobs done of all, seconds left if known, and the job that ended last."""
+    """The progress of a sweep: jobs done, all jobs, seconds left if known, and the job that ended last."""
 
     @property
     def done(self) -> int: ...
@@ -241,10 +241,10 @@ class Sweeping(Protocol):
 
 @contextmanager
 def sweep_bar(console: Console, title: str, *, quiet: bool = False) -> Iterator[Callable[[Sweeping], None]]:
-    """A bar for the jobs of a sweep, with the time left; a line now and then where stderr is no terminal.
+    """A bar for the jobs of a sweep, with the time left; occasional lines if stderr is not a terminal.
 
     Args:
-        quiet: neither.
+        quiet: show neither.
     """
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""How to use the files of a run: Python that works as it stands, in the folder that holds them."""
+"""How to use the files of a run: Python that works unchanged in the folder with the files."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,7 +6,7 @@ from compress.results import Results, UsedData
 
 
 def snippets(results: Results) -> Iterator[tuple[str, str, str]]:
-    """(file, what it needs, code) of each file that the run has written."""
+    """(file, its requirements, code) for each file that the run has written."""
     written = results["recipe"]["export"]
     if "onnx" in written:
         yield "slim.onnx", "onnxruntime alone", _ONNX.format(batch=_batch(results["data"]))
@@ -43,7 +43,7 @@ network = compress.load("slim.safetensors", model=build)  # build() makes it in 
 
 
 def _batch(data: UsedData) -> str:
-    """Images as the network has seen them in training; those of a user's own loaders are their affair."""
+    """Code that prepares inputs as in training; inputs of a user's own loaders are left to the user."""
     if "shape" not in data:
         return "batch = ...  # float32 [N, ...], as in training"
     shape = ", ".join(str(int(size)) for size in data["shape"])
@@ -58,7 +58,7 @@ def _batch(data: UsedData) -> str:
 
 
 def _build(model: Mapping[str, object]) -> str:
-    """Lines that define `build`; names that are none, in a file of anybody's, do not become code."""
+    """Lines that define `build`; the file is untrusted, so only identifiers become code."""
     name, settings = str(model.get("name", "")), {key: value for key, value in model.items() if key != "name"}
     module, _, function = str(model.get("factory", "")).partition(":")
     if all(part.isidentifier() for part in (*module.split("."), function)):

@@ -14,7 +14,7 @@ from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, Riva
 
 
 def models(results: Results) -> Table:
-    """Dense, masked and slim side by side: size, quality, latency. What was not measured has no row."""
+    """Dense, masked and slim side by side: size, quality, latency. Unmeasured figures are left out."""
     table = Table(title=f"{results['recipe']['name']}: the network before and after")
     table.add_column("")
     for name in MODELS:
@@ -25,7 +25,7 @@ def models(results: Results) -> Table:
 
 
 def stages(results: Results) -> Table:
-    """What each stage pruned, and the metric before and after the last of it was gone; a column per stage."""
+    """What each stage pruned, and the metric before and after its exact removal; a column per stage."""
     found = results["stages"]
     table = Table(title="what was pruned")
     table.add_column("")
@@ -50,20 +50,20 @@ MEASURES: Mapping[Measure, str] = {
 
 
 def level(results: ComparedRuns, value: float) -> str:
-    """A level of a comparison: the sparsity, or the budget that was kept to."""
+    """A level of a comparison: the sparsity or the budget."""
     measure = results.get("measure", "sparsity")
     return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {MEASURES[measure]}")
 
 
 class Removed(TypedDict):
-    """A stage of a plan or of results, as far as it says how things are taken away."""
+    """The part of a planned or finished stage that describes its removal."""
 
     removal: RemovalEntry
     removal_steps: int
 
 
 def removal(stage: Removed) -> str:
-    """How a stage takes things away, and for how long."""
+    """How a stage removes entries, and for how long."""
     how = stage["removal"]
     if how["kind"] == "hard":
         return "hard"
@@ -76,11 +76,11 @@ def metric_text(metric: Mapping[str, float] | None) -> str:
 
 
 WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
-"""What tells the rivals of a comparison apart."""
+"""What distinguishes the rivals of a comparison."""
 
 
 def comparison(results: Comparison) -> Table:
-    """Rivals by sparsity: mean and standard deviation over seeds, the best in bold with * where it is beyond noise."""
+    """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
     metric, seeds = results["metric"], len(results["seeds"])
     dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
@@ -98,14 +98,14 @@ def comparison(results: Comparison) -> Table:
 
 
 def labels(results: ComparedRuns) -> dict[str, str]:
-    """What to call the rivals, by name: only what is not the same for all of them."""
+    """Labels of the rivals, by name: only what differs between them."""
     return {
         rival["name"]: ", ".join(rival[way] for way in _telling(results) or ["removal"]) for rival in results["rivals"]
     }
 
 
 def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
-    """Every rival with its figures by sparsity, as text."""
+    """Each rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
         yield rival, [_figures(level, rival["name"]) for level in results["levels"]]
 
@@ -151,7 +151,7 @@ def latencies(found: Timed) -> Table:
 
 
 def closing(results: Results) -> Iterable[str]:
-    """What to remember of a run: how much smaller, how much faster, how exact, and where the time went."""
+    """The summary of a run: how much smaller, how much faster, how exact, and how its time was spent."""
     dense, slim = results["models"]["dense"], results["models"]["slim"]
     yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {dense['params'] / slim['params']:.2f} times fewer"
     threads = results["recipe"]["benchmark"]["threads"]

@@ -1,13 +1,13 @@
-"""Text from anybody's file, made fit for a terminal: names of tensors can hold anything."""
+"""Make untrusted text safe for a terminal: names of tensors can contain anything."""
 
 LONGEST = 10_000
-"""Characters that are shown of one text; laying out a name of a megabyte takes a terminal minutes."""
+"""The most characters shown of one text; a terminal takes minutes to lay out a name of a megabyte."""
 
 
 def visible(text: object, most: int = LONGEST) -> str:
-    """`text` with every character that would steer the terminal written out, ESC as \\x1b, and cut at `most`.
+    """`text` with control characters written out, such as ESC as \\x1b, cut at `most` characters.
 
-    Line ends and tabs stay: messages of several lines have them.
+    Line ends and tabs are kept, for messages of several lines.
     """
     text = str(text)
     if len(text) > most:

@@ -1,4 +1,4 @@
-"""A recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
+"""Run a recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -61,11 +61,11 @@ def prepare(
     """Load the data and check that it fits the recipe's network.
 
     Args:
-        journal: what keeps the run, so that it can be gone on with.
+        journal: saves the run, so that it can be resumed.
         ranks: this process among those that train together.
 
     Raises:
-        DataError, InputError: it is not there, does not fit, or there is no such device.
+        DataError, InputError: the data are missing or do not fit, or the device does not exist.
     """
     chosen, task = choose_device(device), build_task(recipe.task)
     with clock.phase("data"), ranks.first_before_others():
@@ -81,11 +81,11 @@ def train_dense(
     """Train the recipe's network from the start and write its state_dict to `out`.
 
     Args:
-        write: writes the weights; a folder of results has a mark that must know of them.
+        write: writes the weights; a folder of results has to record them in its mark.
 
     Returns:
-        What was done: data, steps, seconds, mean loss of each epoch, metric on the test images; nothing in another
-        process than the first of several.
+        A record of the training: data, steps, seconds, mean loss of each epoch, metric on the test images. None in
+        all processes but the first.
 
     Raises:
         InputError: the recipe has no `train` section.
@@ -93,7 +93,7 @@ def train_dense(
         Interrupted: by a signal.
     """
     if recipe.train is None:
-        raise InputError(f"the recipe {recipe.name} has no train section: it takes a network that is trained already")
+        raise InputError(f"the recipe {recipe.name} has no train section: it needs a network that is already trained")
     torch.manual_seed(recipe.seed)
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
@@ -101,7 +101,7 @@ def train_dense(
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
     journal.open(fingerprint(recipe, None, setting), setting.clock)
-    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
+    setting.ranks.wait()  # all processes read the checkpoint before the first one writes
     journal.follow("clock", setting.clock)
     journal.follow("model", model)
     journal.follow("chance", random_state)
@@ -130,11 +130,11 @@ def train_dense(
 
 
 def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
-    """The recipe's network with the weights in `source`; without one as it is before any training.
+    """The recipe's network with the weights in `source`; without a source, an untrained one.
 
     Raises:
         CheckpointError: the weights do not fit.
-        DataError: the data do not.
+        DataError: the data do not fit.
     """
     if source is None:
         model = build_model(recipe.model, recipe.seed)
@@ -154,20 +154,20 @@ def apply(
     warned: list[str] | None = None,
     place: Callable[[str], str] = str,
 ) -> Results | None:
-    """Run all stages on the weights in `source` and leave artefacts, proofs and figures in the folder `out`.
+    """Run all stages on the weights in `source` and write artefacts, proofs and figures to the folder `out`.
 
     Args:
-        warned: a list that collects warnings while the run goes on; what is in it at the end is in the results.
+        warned: a list that collects warnings during the run; its final content is written to the results.
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
 
     Returns:
-        The content of results.json; nothing in another process than the first of several.
+        The content of results.json; None in all processes but the first.
 
     Raises:
-        InputError: the weights do not fit, or a stage cannot be run as the recipe has it; nothing is written.
+        InputError: the weights do not fit, or a stage cannot be run on the network; nothing is written.
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
-        NothingPrunedError: no entry was chosen to go.
-        ProofError: slim differs from masked, in outputs or figures, or a file from slim; nothing is written.
+        NothingPrunedError: no entry was selected for pruning.
+        ProofError: slim differs from masked in outputs or figures, or a file differs from slim; nothing is written.
         RunError: the test data change between two evaluations; nothing is written.
         Interrupted: by a signal.
     """
@@ -182,7 +182,7 @@ def apply(
         model = dense.copy()
     setting, pruned = dataclasses.replace(setting, dense=dense.copy), Pruned()
     journal.open(fingerprint(recipe, source, setting), clock)
-    setting.ranks.wait()  # before the first writes, all have read what there is to go on from
+    setting.ranks.wait()  # all processes read the checkpoint before the first one writes
     setting = dataclasses.replace(setting, witness=(witness := Witness()))
     _follow(journal, clock, warned, pruned, model, witness)
     with _keep_last_good(model, lambda weights: _within(weights, out), setting.ranks):
@@ -198,7 +198,7 @@ def apply(
         small, parity = _slim(model, setting)
         masked = Shelved(model)
     journal.close()
-    del model  # from here on, what is in memory is what is looked at
+    del model  # from here on, only the network being evaluated is in memory
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
     networks = three_networks(dense, masked, small)
@@ -207,7 +207,7 @@ def apply(
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
-    # Hours of training are not to be lost to a page that can be made again.
+    # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
     return results
@@ -216,7 +216,7 @@ def apply(
 def _follow(
     journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module, witness: Witness
 ) -> None:
-    """What a checkpoint between two stages holds, in the order in which it is taken up again."""
+    """Follow everything that a checkpoint between two stages holds, in the order in which it is restored."""
     journal.follow("clock", clock)
     journal.follow("warnings", _Warned(warned))
     journal.follow("witness", witness)
@@ -236,7 +236,7 @@ def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned,
 
 @dataclasses.dataclass(frozen=True)
 class _Warned:
-    """What was warned of before an interruption; the same was said again since."""
+    """The warnings issued before an interruption; the same ones were issued again since."""
 
     said: list[str]
 
@@ -261,7 +261,7 @@ class _Shapes:
 
 
 def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
-    """Cut the zeros out, and prove the result on random and on real inputs."""
+    """Cut out the zeros, and prove the result on random and on real inputs."""
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
@@ -276,7 +276,7 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
 def _measured(
     dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Look]
 ) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test images; those of masked and slim agree."""
+    """The figures of the three networks on the test images; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)
 
     def seen(output: Tensor, target: Tensor) -> None:
@@ -294,7 +294,7 @@ def _measured(
 
 @contextmanager
 def _keep_last_good(model: nn.Module, write: Callable[[State], Path], ranks: Ranks) -> Iterator[None]:
-    """Where training ends in NaN, `write` the weights that it went back to; it gives their file."""
+    """If training ends in NaN, `write` the last good weights; `write` returns their file."""
     try:
         yield
     except DivergedError as error:
@@ -304,7 +304,7 @@ def _keep_last_good(model: nn.Module, write: Callable[[State], Path], ranks: Ran
 
 
 def _beside(weights: State, out: Path) -> Path:
-    """The last good weights of a training, under a name that nobody has taken."""
+    """Write the last good weights of a training under a new name."""
     path = free(out.with_name(f"{out.stem}.last_good.pt"))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(weights, path)
@@ -312,7 +312,7 @@ def _beside(weights: State, out: Path) -> Path:
 
 
 def _within(weights: State, out: Path) -> Path:
-    """Those of a retraining, among the results."""
+    """Write the last good weights of a retraining, among the results."""
     begin(out, "apply")
     path = free(out / "checkpoint" / "last_good.safetensors")
     with added(out, f"checkpoint/{path.name}") as draft:

@@ -1,4 +1,4 @@
-"""The folder that a run leaves: slim's files, sizes, times and figures of dense, masked and slim, and the card."""
+"""The results folder of a run: slim's files, sizes, times and figures of dense, masked and slim, and the card."""
 
 import gc
 import json
@@ -43,11 +43,11 @@ FILES = (
     "slim.onnx",
     "slim.pt2",
 )
-"""All that `write_artefacts` may write."""
+"""All files that `write_artefacts` may write."""
 
 Networks = dict[ModelName, Callable[[], nn.Module]]
-"""The three networks that every result compares, "dense", "masked" and "slim", on the CPU. What gives them may read
-them anew each time, so that no more of them are in memory than are looked at."""
+"""The three networks that every result compares, "dense", "masked" and "slim", on the CPU. Each call may read its
+network again, so that only the networks in use are in memory."""
 
 
 def three_networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Networks:
@@ -64,17 +64,17 @@ def write_artefacts(
     outcome: Outcome,
     pictures: Pictures,
 ) -> Results:
-    """Write everything but the page into `folder`, and let go of the networks.
+    """Write everything but the page into `folder`, and release the networks.
 
     Args:
-        metrics: of each network on the test images.
-        outcome: what the run itself has come to; its "parity" is added to.
+        metrics: the metrics of each network on the test images.
+        outcome: the outcome of the run; its "parity" is extended.
 
     Returns:
         The content of results.json.
 
     Raises:
-        ProofError: a file computes something else than the slim network.
+        ProofError: a file does not compute the same as the slim network.
     """
     described = {name: _measured(network(), setting.example.cpu(), metrics[name]) for name, network in networks.items()}
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
@@ -104,7 +104,7 @@ def write_artefacts(
 
 
 def _measured(network: nn.Module, example: Tensor, metric: Metric) -> ModelResult:
-    """Its files are measured when they are written."""
+    """The network's entry; its files are measured when they are written."""
     size = stats.measure(network, example)
     return {"params": size.params, "nonzero": size.nonzero, "macs": size.macs, "metric": metric, "bytes": {}}
 
@@ -121,7 +121,7 @@ def _export(
     described: Models,
     parity: Parity,
 ) -> None:
-    """Write the slim network's files; measure size and latency of all three networks, which are let go of for that."""
+    """Write the slim network's files; measure size and latency of all three networks, which are released for that."""
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
         files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
@@ -134,7 +134,7 @@ def _export(
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         networks.clear()
-        gc.collect()  # what was traced hangs in circles
+        gc.collect()  # traced networks contain reference cycles
         if "onnx" in recipe.export:
             with setting.clock.phase("benchmark"):
                 _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
@@ -143,9 +143,9 @@ def _export(
 def _written(
     recipe: schema.Recipe, networks: Networks, homes: Mapping[ModelName, Path], example: Tensor, parity: Parity
 ) -> Iterator[tuple[ModelName, Format]]:
-    """Write what the recipe exports, `homes[name]`/name.kind, and yield (name, kind) after each whose size counts.
+    """Write the exports of the recipe, `homes[name]`/name.kind, and yield (name, kind) after each that is measured.
 
-    A `.pt2` is written of slim alone.
+    Only the slim network gets a `.pt2`.
     """
     note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
     program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
@@ -160,7 +160,7 @@ def _written(
         parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
         del slim, program
         yield "slim", "onnx"
-        # Converting takes a second each; the others differ from it in nothing but weights and widths.
+        # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
         for name in others:
             compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)

@@ -1,4 +1,4 @@
-"""From a recipe's words to the objects they mean: the data set, the network, and whether they fit."""
+"""Build what a recipe names: the data set and the network; check that they fit."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from compress.files.foreign import reason
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
-"""A network of so many bytes is built whatever the machine's memory."""
+"""A network up to this size is built whatever the machine's memory."""
 
 _Named = (
     schema.Autoencoder
@@ -32,10 +32,10 @@ _Named = (
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
-    """Load the data set; `root` is where named ones lie or are downloaded to.
+    """Load the data set; `root` is the folder of named ones, and they are downloaded to it.
 
     Raises:
-        DataError: it is not there, or damaged.
+        DataError: the data set is missing or damaged.
     """
     first = {"train": wanted.train, "test": wanted.test}
     match wanted:
@@ -56,15 +56,15 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
-    """A fresh network; the same seed gives the same weights, and None those of torch's own generator.
+    """A new network; the same seed gives the same weights, and None those of torch's global generator.
 
     Raises:
-        InputError: a factory that cannot be imported or called, or that returns no module.
+        InputError: a factory cannot be imported or called, or does not return a module.
     """
     match wanted:
         case schema.Program():
             raise InputError(
-                "model: {name: program} is a network that is trained already: give its .pt2 file to compress apply"
+                "model: {name: program} is a network that is already trained: pass its .pt2 file to compress apply"
             )
         case schema.FactoryModel():
             if seed is not None:
@@ -95,33 +95,33 @@ def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
 
 
 def _require_buildable(wanted: _Named) -> None:
-    """Refuse sizes, such as a billion classes, at which torch would fail on the way or fill the memory.
+    """Refuse sizes, such as a billion classes, at which torch would fail or fill the memory.
 
     Raises:
-        InputError: the parameters alone take more than this machine has, or torch cannot count them.
+        InputError: the parameters alone need more memory than this machine has, or torch cannot count them.
     """
     size, most = _bytes_of(wanted, f"the network {wanted.name}"), max(_MOST_BYTES, _memory())
     if size > most:
         raise InputError(
-            f"the network {wanted.name} would take {size:,} bytes in this size, and {most:,} is the most here: "
+            f"the network {wanted.name} would take {size:,} bytes in this size, and the limit here is {most:,}: "
             "give it fewer classes, nodes or layers"
         )
 
 
-def _bytes_of(wanted: _Named, told: str) -> int:
-    """Of the parameters. Raises InputError, which calls the network what is `told`, where torch cannot count them."""
+def _bytes_of(wanted: _Named, called: str) -> int:
+    """The bytes of the parameters. Raises InputError about the network `called` so, if torch cannot count them."""
     try:
         with torch.device("meta"):  # sizes without memory
             return sum(tensor.nbytes for tensor in _named(wanted, None).parameters())
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{told} cannot be built in this size: {reason(error)}") from error
+        raise InputError(f"{called} cannot be built in this size: {reason(error)}") from error
 
 
 def _memory() -> int:
-    """Bytes of this machine; 0 where it does not tell."""
+    """The memory of this machine in bytes; 0 if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # there is no such question on Windows
+    except (AttributeError, ValueError, OSError):  # Windows has no `sysconf`
         return 0
 
 
@@ -133,8 +133,8 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
     """
     program = isinstance(wanted, schema.Program)
     if program != (source.suffix == ".pt2"):
-        what = "is a program, and the recipe names another model" if not program else "is no program"
-        raise InputError(f"{source} {what}: a .pt2 file and model: {{name: program}} go together")
+        what = "is a program, and the recipe names another model" if not program else "is not a program"
+        raise InputError(f"{source} {what}: use a .pt2 file together with model: {{name: program}}")
     if program:
         return read_program(source)
     model = build_model(wanted, seed)
@@ -143,10 +143,10 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
 
 
 def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
-    """What the word or the functions of a recipe's `task` mean.
+    """The task that a recipe's `task` names, by a word or by functions.
 
     Raises:
-        InputError: a function that cannot be imported.
+        InputError: a function cannot be imported.
     """
     if not isinstance(wanted, schema.OwnTask):
         return wanted
@@ -155,13 +155,13 @@ def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
 
 
 class _OwnMeasure:
-    """A loss or metric of the user's own, which may fail in any way."""
+    """The user's own loss or metric, which may fail in any way."""
 
     def __init__(self, spec: str) -> None:
         self._spec, self._function = spec, models.function(spec)
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        """Raises InputError where the function fails, or gives no single number."""
+        """Raises InputError if the function fails, or does not return a single number."""
         try:
             value = self._function(output, target)
         except Exception as error:
@@ -172,15 +172,15 @@ class _OwnMeasure:
         single = isinstance(value, Tensor) and value.numel() == 1
         if not single and not isinstance(value, float | int):
             what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise InputError(f"{self._spec} gave {what}; it must give one number, the mean over the batch")
+            raise InputError(f"{self._spec} returned {what}; it must return one number, the mean over the batch")
         return torch.as_tensor(value)
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
-    """Refuse images or labels that the recipe's network does not take.
+    """Refuse images or labels that do not fit the recipe's network.
 
     Raises:
-        DataError: the wrong size of image, or too many classes.
+        DataError: the images have the wrong size, or there are too many classes.
     """
     model = recipe.model
     if isinstance(model, schema.FactoryModel | schema.Program):
@@ -191,7 +191,7 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
 
 
 def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> None:
-    """Refuse data that the network cannot be run on, whatever the reason.
+    """Refuse data that the network cannot run on, whatever the reason.
 
     Raises:
         DataError: running it on `example` [N, ...] failed.
@@ -199,17 +199,17 @@ def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> N
     try:
         with evaluation_mode(model):
             model(example)
-    except Exception as error:  # a network of the user's own may raise anything
+    except Exception as error:  # the user's own network may raise anything
         name = wanted.factory if isinstance(wanted, schema.FactoryModel) else wanted.name
         shape, reason = "x".join(map(str, example.shape[1:])), str(error).strip().partition("\n")[0]
-        raise DataError(f"{name} does not run on inputs of {shape}, which is what the data are: {reason}") from error
+        raise DataError(f"{name} does not run on the data, inputs of {shape}: {reason}") from error
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device that "auto" (the first CUDA device, or else the CPU), "cpu" or "cuda" means.
+    """The device for "auto" (the first CUDA device, or else the CPU), "cpu" or "cuda".
 
     Raises:
-        InputError: another word, or no CUDA device where one is wanted.
+        InputError: another word, or "cuda" without a CUDA device.
     """
     if wanted not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {wanted!r}: choose auto, cpu or cuda")

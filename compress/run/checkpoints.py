@@ -1,12 +1,12 @@
 """The folder of a run in progress, `OUT.partial`: its last two checkpoints, and the lock that keeps others out.
 
-Each file in it has the run's identity in its name, which the folder's mark knows: nobody else's file has such a name,
-and nothing else in the folder is ever removed or replaced.
+Each file in it has the run's identity, recorded in the folder's mark, in its name. Files without it are never removed
+or replaced.
 
-A checkpoint is a pair of files. `ID-7.pt` has the state, tensors and plain values that torch.load reads with
-`weights_only=True`, so that nothing in it is ever executed. `ID-7.json`, written after it, says what it is of and has
-its checksum: without it there is no checkpoint. An empty file system, a power cut or a kill at any moment thus leaves
-the ones before as they are.
+A checkpoint is a pair of files. `ID-7.pt` has the state: tensors and plain values that torch.load reads with
+`weights_only=True`, so that nothing in it is ever executed. `ID-7.json`, written after it, has its origin and checksum;
+a checkpoint without it does not count. A full disk, a power cut or a kill at any moment therefore leaves the earlier
+checkpoints unchanged.
 """
 
 import json
@@ -31,27 +31,28 @@ from compress.run.output import discard
 KEPT = 2
 
 MAX_NOTE = 2**20
-"""Bytes of N.json; the recipe in it has 64 KiB at most."""
+"""The largest N.json in bytes; the recipe in it has at most 64 KiB."""
 
 State = dict[str, Any]
 Fingerprint = Mapping[str, Any]
-"""Everything that determines what a run comes to, as JSON."""
+"""Everything that determines the result of a run, as JSON."""
 
 
 @contextmanager
 def alone(
     folder: Path, out: Path, tell: Callable[[str], None] = lambda line: None, drafts: Collection[str] = ()
 ) -> Iterator[None]:
-    """Make `folder` and hold it for this process; at the end it goes, unless there are checkpoints in it.
+    """Create `folder` and lock it for this process; at the end remove it, unless it contains checkpoints.
 
-    The lock is the operating system's and ends with its process, however that ends.
+    The lock belongs to the operating system and ends with its process, however that ends.
 
     Args:
-        tell: is told what keeps the folder at the end, where somebody else put something there.
-        drafts: the names that a killed run may have left half-written.
+        tell: receives a message if foreign files prevent the removal of the folder.
+        drafts: the names of files that a killed run may have left half-written.
 
     Raises:
-        OutputError: another process holds it, it is not a folder of a run that leaves `out`, or cannot be made.
+        OutputError: another process holds the lock, the folder does not belong to a run that writes `out`, or it
+            cannot be created.
     """
     made = [parent for parent in folder.parents if not parent.exists()]
     mark = _entered(folder, out)
@@ -64,7 +65,7 @@ def alone(
     finally:
         with suppress(OSError):
             if not _numbers(folder, mark.id) and (rest := dissolve(folder, mark)):
-                tell(f"{folder} is left where it is: it holds {', '.join(rest[:3])}, which softprune did not write")
+                tell(f"{folder} was not removed: it contains {', '.join(rest[:3])}, which softprune did not write")
         lock.release()
         for parent in made:
             with suppress(OSError):
@@ -72,23 +73,23 @@ def alone(
 
 
 def _entered(folder: Path, out: Path) -> Mark:
-    """The mark of the folder, which is made where it is not there."""
+    """The mark of the folder, which is created if it does not exist."""
     name = out.resolve().name
     if not os.path.lexists(folder):
         with _told(folder):
             try:
                 make(folder, Mark("run", name))
             except OSError:
-                if not os.path.lexists(folder):  # else another run was faster, and holds the lock
+                if not os.path.lexists(folder):  # otherwise another run was faster, and holds the lock
                     raise
     mark = mark_of(folder, "run")
     if mark is None:
         raise OutputError(
-            f"{folder} is in the way: softprune works there while it writes {out}, and did not make it (it has no "
+            f"{folder} is in the way: softprune works there while it writes {out}, and did not create it (it has no "
             f"mark of a run, {MARK}); move it away, or name another output"
         )
     if mark.of != name:
-        raise OutputError(f"{folder} is of a run that writes {mark.of}, not {name}: move it away")
+        raise OutputError(f"{folder} belongs to a run that writes {mark.of}, not {name}: move it away")
     return mark
 
 
@@ -128,9 +129,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Those in a folder that this process holds (`alone`).
+    """The checkpoints in a folder locked by this process (`alone`).
 
-    tell: what people should know is said with it. It is no warning of the run: results do not hang on it.
+    tell: prints messages for the user. They are not warnings of the run, since results do not depend on them.
     """
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
@@ -139,9 +140,9 @@ class Checkpoints:
 
     @cached_property
     def run(self) -> str:
-        """The identity in all names. It is looked up late: where several processes train, the first makes the folder.
+        """The identity in all names. It is read late: if several processes train, the first one creates the folder.
 
-        Raises OutputError: the folder has no mark.
+        Raises OutputError if the folder has no mark.
         """
         mark = mark_of(self.folder, "run")
         if mark is None:
@@ -150,14 +151,14 @@ class Checkpoints:
 
     @property
     def where(self) -> str | None:
-        """What the latest one is of; None where there is none."""
+        """Where the run was at the latest checkpoint; None without a checkpoint."""
         for number in sorted(self._numbers(), reverse=True):
             with suppress(OSError, ValueError):
                 return self._note(number).where
         return None
 
     def write(self, state: State, where: str) -> None:
-        """Keep `state` as the latest. Where it cannot be written, say so: the run itself may well go on."""
+        """Keep `state` as the latest checkpoint. If it cannot be written, only warn: the run itself can continue."""
         number = max(self._numbers(), default=0) + 1
         content, note = self._path(number, ".pt"), self._path(number, ".json")
         try:
@@ -170,16 +171,16 @@ class Checkpoints:
                 temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8", newline="\n")
         except OutputError as error:
             remove(content)
-            self.tell(f"warning: no checkpoint at {where}: {error}; the run goes on, with those before")
+            self.tell(f"warning: no checkpoint at {where}: {error}; the run continues with the earlier ones")
             return
         for old in sorted(self._numbers())[:-KEPT]:
             self._remove(old)
 
     def latest(self) -> Checkpoint | None:
-        """The latest one that is whole, and None if none is.
+        """The latest undamaged checkpoint, or None.
 
         Raises:
-            InputError: it is of another run than `fingerprint` says.
+            InputError: it belongs to another run, by its `fingerprint`.
         """
         for number in sorted(self._numbers(), reverse=True):
             try:
@@ -188,15 +189,15 @@ class Checkpoints:
                 if kind := strange(content):
                     raise ValueError(f"{content.name} is {kind}")
                 if sha256(content) != note.sha256:
-                    raise ValueError("its checksum is another")
+                    raise ValueError("its checksum differs")
                 state = torch.load(content, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch.load raises whatever its damaged input leads to
-                self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): taking the one before")
+            except Exception as error:  # on damaged input, torch.load may raise anything
+                self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): using the one before")
                 continue
             if different := list(_differences(note.fingerprint, json.loads(json.dumps(self.fingerprint)))):
                 raise InputError(
-                    f"{self.folder} is of another run: {'; '.join(different)}. Go on with what it was begun with, or "
-                    "begin anew: --force without --resume"
+                    f"{self.folder} belongs to another run: {'; '.join(different)}. Resume with the original settings, "
+                    "or start over: --force without --resume"
                 )
             for damaged in (later for later in self._numbers() if later > number):
                 self._remove(damaged)
@@ -204,7 +205,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """The run is complete, or begins anew."""
+        """Remove all checkpoints: the run is complete, or starts over."""
         for number in self._numbers():
             self._remove(number)
         remove(self.folder / f"{self.run}.placed")
@@ -220,7 +221,7 @@ class Checkpoints:
         return _numbers(self.folder, self.run)
 
     def _note(self, number: int) -> "_Note":
-        """Raises OSError or ValueError where it is damaged."""
+        """The note of a checkpoint. Raises OSError or ValueError if it is damaged."""
         found = read_json(self._path(number, ".json"), MAX_NOTE)
         match found:
             case {"where": str(where), "sha256": str(digest), "fingerprint": dict(fingerprint)}:
@@ -236,13 +237,13 @@ class _Note:
 
 
 def _numbers(folder: Path, run: str) -> set[int]:
-    """Of all files of checkpoints, whole or not."""
+    """The numbers of all checkpoint files, complete or not."""
     names = os.listdir(folder) if folder.is_dir() else []
     return {int(found[1]) for name in names if (found := re.fullmatch(rf"{run}-([0-9]+)\.(pt|json)", name))}
 
 
 def _clean(folder: Path, mark: Mark, drafts: Collection[str]) -> None:
-    """Away with what a killed process has left half-written."""
+    """Remove what a killed process has left half-written."""
     discard(folder / f"{mark.id}.draft", drafts)
     for path in list(folder.iterdir()):
         if path.name.startswith(f".softprune-{mark.id}"):

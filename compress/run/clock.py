@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""How a run spends its wall time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from compress.results import WallTime
 
 
 class Clock:
-    """Charges every moment since `started` to exactly one phase, the innermost that is open, or "other"."""
+    """Charges every moment since `started` to exactly one phase: the innermost open one, or "other"."""
 
     def __init__(
         self,
@@ -17,10 +17,10 @@ class Clock:
         before: str = "other",
         on_phase: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """Count from `started`, a time of `time.perf_counter`; what has passed since then was `before`.
+        """Count from `started`, a time of `time.perf_counter`; the time since then belongs to the phase `before`.
 
         Args:
-            on_phase: told of each change to another phase.
+            on_phase: called with the name of each new phase.
         """
         self._since = time.perf_counter()
         self.started = self._since if started is None else started
@@ -60,7 +60,7 @@ class Clock:
         return {"phases": dict(self.phases)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What an interrupted run has spent counts too."""
+        """Add the time spent before an interruption."""
         for name, seconds in state["phases"].items():
             self.phases[name] = self.phases.get(name, 0.0) + seconds
             self.started -= seconds

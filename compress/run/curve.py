@@ -10,9 +10,9 @@ POINTS = 400
 
 
 class Curve:
-    """Is told of every step, in order, and keeps one point for each span of so many steps.
+    """Receives every step, in order, and keeps one point for each span of steps.
 
-    A point is the mean loss of its span, and the mask factor and the share of the set at the span's end.
+    A point is the mean loss of its span, with the mask factor and the share of the set at the span's end.
     """
 
     def __init__(self, steps: int) -> None:
@@ -29,7 +29,7 @@ class Curve:
             self._sum, self._count = 0.0, 0
 
     def document(self) -> CurvePoints:
-        """As results.json has it; what is not known of every point is absent."""
+        """The curve's entry of results.json; values that some points lack are absent."""
         losses, factors, shares = zip(*self._points, strict=True)
         found: CurvePoints = {"span": self.span, "loss": _rounded(losses)}
         if None not in factors:

@@ -1,4 +1,4 @@
-"""`compress demo`: the whole job on real digits, short enough to watch."""
+"""`compress demo`: the whole workflow on real digits, short enough to watch."""
 
 import warnings
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from compress.run.clock import Clock
 from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
-# Where MNIST can be had: an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
+# With MNIST, an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {
     "mnist": ["train.epochs=8"],
     "mnist_sample": [
@@ -37,20 +37,20 @@ def run(
 ) -> Results:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 
-    Takes MNIST where it lies in `data_root` or can be downloaded, and says so where it falls back to `mnist_sample`.
+    Uses MNIST if it is in `data_root` or can be downloaded; otherwise falls back to `mnist_sample`, with a warning.
 
     Returns:
         The content of results.json.
 
     Raises:
-        DataError: neither MNIST nor the sample is there.
+        DataError: neither MNIST nor the sample is available.
     """
     recipe = load_recipe("mnist_ae", BRIEF["mnist"])
     try:
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
     except DataError as error:
         warnings.warn(
-            f"MNIST is not to be had: {error}. Falling back to mnist_sample, 5,000 real MNIST digits: the losses are "
+            f"MNIST is not available: {error}. Falling back to mnist_sample, 5,000 real MNIST digits: the losses are "
             "not those of full MNIST.",
             stacklevel=1,
         )

@@ -1,4 +1,4 @@
-"""What documents say of a recipe: the one place where pydantic's untyped dumps become typed entries."""
+"""A recipe's entries in documents: the one place where pydantic's untyped dumps become typed entries."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ def recipe_values(recipe: schema.Recipe) -> RecipeValues:
 
 
 def taken(stage: schema.Stage, target: str, *, asked: float, achieved: float, pruned: int, of: int) -> Taken:
-    """Of what, how, and how much a stage prunes; the figures are in the measure of its level."""
+    """What a stage prunes, how, and how much; the figures are in the measure of its level."""
     return {
         "kind": "nodes" if isinstance(stage.target, schema.Nodes) else "weights",
         "target": target,

@@ -1,4 +1,4 @@
-"""`--log`: what a run tells its watchers, written down while it goes on, for TensorBoard or as a table."""
+"""`--log`: write the progress of a run while it runs, for TensorBoard or as a table."""
 
 import csv
 import importlib.util
@@ -17,7 +17,7 @@ Write = Callable[[str, float, int], None]
 """(tag, value, steps of its part): writes one figure."""
 
 POINTS = 1000
-"""Of a training that takes more steps, so many are written, evenly spaced: TensorBoard shows no more of them."""
+"""The most points written of one training, evenly spaced: TensorBoard does not show more."""
 
 
 class EventLog(Unwatched):
@@ -55,16 +55,16 @@ class EventLog(Unwatched):
 
 
 def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
-    """What `--log` asks for, as (kind, new folder), before any time is spent.
+    """The kind and the new folder that `--log` names, checked before any time is spent.
 
     Args:
-        wanted: "tensorboard" or "csv", with the folder behind a colon: "tensorboard:runs/mine".
-        name: of the run; without a folder, it is the next in runs/tensorboard that is free: NAME, NAME-2, ...
+        wanted: "tensorboard" or "csv", with the folder after a colon: "tensorboard:runs/mine".
+        name: the run's name; without a folder, the first free one in runs/tensorboard is used: NAME, NAME-2, ...
         out: the folder that appears at the end of the run.
 
     Raises:
         InputError: another word, or the package that writes for TensorBoard is not installed.
-        OutputError: the folder is not empty, lies in `out`, or cannot be made.
+        OutputError: the folder is not empty, lies in `out`, or cannot be created.
     """
     kind, _, given = wanted.partition(":")
     if kind not in KINDS:
@@ -72,7 +72,7 @@ def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
     if kind == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed: "
-            "pip install 'softprune[tensorboard]', or take --log csv"
+            "pip install 'softprune[tensorboard]', or use --log csv"
         )
     folder = Path(given) if given else free(HOME / kind / name)
     if out is not None and out.resolve() in (folder.resolve(), *folder.resolve().parents):
@@ -86,12 +86,12 @@ def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
 
 @contextmanager
 def event_log(kind: str, folder: Path) -> Iterator[EventLog]:
-    """A watcher that writes into `folder`; what is there when a run is interrupted can be read.
+    """A watcher that writes into `folder`; an interrupted run leaves a readable log.
 
-    Nothing is made before there is something to write: a run may be refused until then.
+    The folder is created with the first figure, since a run may be refused until then.
 
     Args:
-        kind, folder: what `where` has found.
+        kind, folder: the result of `where`.
     """
     open_ = _table if kind == "csv" else _tensorboard()
     written: Write | None = None
@@ -120,7 +120,7 @@ def _table(folder: Path) -> Iterator[Write]:
 
 
 def _tensorboard() -> Callable[[Path], AbstractContextManager[Write]]:
-    # Not when the first figure is there: that would count as training.
+    # Imported here, not at the first figure, where it would count as training.
     from torch.utils.tensorboard.writer import SummaryWriter
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Write a network's files without pruning anything: whatever state its weights are in, masks are folded first."""
+"""Write a network's files without pruning anything; masks, if it has any, are folded first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,17 +26,17 @@ def export(
     """Write `source` in the given formats into the folder `out`, as `model.onnx` and so on.
 
     Args:
-        recipe: a recipe's file or name, for the network that the weights belong to; None where `source` is a
-            .safetensors file of this package, which has the recipe in it; that one may not name a factory.
-        changes: to the recipe, as "model.latent=16".
+        recipe: a recipe's file or name, for the network that the weights belong to; None if `source` is a
+            .safetensors file of this package, which contains the recipe; that one may not name a factory.
+        changes: overrides of the recipe, as "model.latent=16".
 
     Returns:
-        What was written, by name.
+        The written files, by name.
 
     Raises:
-        CheckpointError: `source` is no file of weights, or not of this network.
-        InputError: an unknown format, or no recipe is known.
-        ProofError: a file computes something else; nothing is written.
+        CheckpointError: `source` is not a file of weights, or not of this network.
+        InputError: the format is unknown, or the recipe is missing.
+        ProofError: a file does not compute the same; nothing is written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
@@ -72,10 +72,10 @@ def _network(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[
     weights = read_weights(source)
     found = noted.recipe_of(weights.metadata, str(source))
     if found is None:
-        raise InputError(f"{source} does not say what network it is of: name a recipe of it with --recipe")
+        raise InputError(f"{source} does not name its network: name a recipe for it with --recipe")
     if isinstance(found.model, schema.FactoryModel):
         raise InputError(
-            f"the recipe inside {source} would run {found.model.factory}, and no file decides what runs here: "
+            f"the recipe inside {source} would run {found.model.factory}, and files may not choose the code that runs: "
             "name a recipe that you trust with --recipe"
         )
     return found, noted.build(found, weights, str(source), source.stat().st_size)

@@ -1,4 +1,4 @@
-"""What a command is given in place of a network's weights, and the way out where it is something else."""
+"""Check that the file passed as a network's weights is one, and name the way out if it is not."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ RECIPES = (".yaml", ".yml")
 
 
 def require_model(path: Path, way_out: str = "name a file of weights") -> None:
-    """Refuse what is no file before any time is spent; what is in it is read later.
+    """Refuse anything but a file before any time is spent; its content is read later.
 
     Raises:
-        CheckpointError: a recipe, a folder, or nothing at all; the message ends with `way_out` where none is closer.
+        CheckpointError: a recipe, a folder, or nothing at all; the message ends with `way_out` or a better one.
     """
     if path.is_dir():
         inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         way_out = f"name a file in it, such as {inside[0]}" if inside else way_out
-        raise CheckpointError(f"{path} is a folder, no file of weights: {way_out}")
+        raise CheckpointError(f"{path} is a folder, not a file of weights: {way_out}")
     if path.suffix in RECIPES or (not path.exists() and str(path) in shipped_files()):
-        raise CheckpointError(f"{path} is a recipe, and a file of weights belongs here: {way_out}")
+        raise CheckpointError(f"{path} is a recipe, not a file of weights: {way_out}")
     if not path.exists():
-        raise CheckpointError(f"{path} is no file: {way_out}")
+        raise CheckpointError(f"{path} is not a file: {way_out}")
 
 
 def making(model: Path, recipe: Recipe, source: str | Path, changes: Sequence[str] = ()) -> str:
-    """How to come by the weights that are missing at `model`: the command that trains them, if the recipe can.
+    """How to get the weights that are missing at `model`: the command that trains them, if the recipe can.
 
     Args:
-        source, changes: where the recipe is from.
+        source, changes: where the recipe comes from.
     """
     if recipe.train is None:
-        return f"the recipe {recipe.name} has no train section, and takes weights that are trained already"
+        return f"the recipe {recipe.name} has no train section, and needs weights that are already trained"
     out = model if model.suffix in SUFFIXES and not model.exists() else Path("model.pt")
     return f"make one with: {training(source, changes, out)}"
 
 
 def training(source: str | Path, changes: Sequence[str], out: Path) -> str:
-    """The command that trains the network of a recipe, to be pasted."""
+    """The command that trains a recipe's network, ready to paste."""
     settings = [word for change in changes for word in ("--set", change)]
     return shlex.join(["compress", "train", str(source), "-o", str(out), *settings])

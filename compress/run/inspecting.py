@@ -1,4 +1,4 @@
-"""`compress inspect`: what a file holds, and what the recipe that was noted in it says about that."""
+"""`compress inspect`: the content of a file, and the recipe in its metadata."""
 
 import os
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from compress.run.entries import recipe_values
 
 
 def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileContents:
-    """`contents.inspect`, and beside it, where a recipe is noted in the file, "recipe" as data and as YAML.
+    """`contents.inspect`, with the recipe in the file's metadata, if any, as data and as YAML.
 
-    The network of weights is known where the recipe names one of this package's. A factory is not called: to look
-    into a file runs nobody's code, unless it is a program and `trusted`.
+    The network of weights is known if the recipe names one of this package's. Factories are not called: inspecting a
+    file does not run foreign code, unless it is a program and `trusted`.
 
     Returns:
         ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}.
@@ -37,7 +37,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
 
 
 def _recipe(metadata: dict[str, str], source: str) -> schema.Recipe | None:
-    """None as well where what is noted is no recipe of this version: the text is in the metadata all the same."""
+    """The recipe, or None if it is missing or of another version; its text is in the metadata in any case."""
     try:
         return noted.recipe_of(metadata, source)
     except InputError:

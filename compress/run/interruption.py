@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training in progress ends its step first, everything else stops at once."""
+"""Ctrl-C and SIGTERM: a training in progress first finishes its step, everything else stops at once."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether somebody wants the run to end. While it is `deferred`, the first signal only says so; a second ends it.
+    """Whether the run should end. While `deferred`, the first signal only records this; a second one ends the run.
 
     Raises `Interrupted` wherever the program is.
     """
@@ -27,12 +27,12 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Only the main thread may say what signals do; in another one they do what they did before.
+        """Handle signals in the block. Only the main thread can; in others this does nothing.
 
-        So they do afterwards, but for those of which somebody else has said something since.
+        Afterwards the earlier handlers are restored, unless other code has replaced ours since.
 
         Raises:
-            Interrupted: whoever has listened until now has heard a signal, and Python has swallowed it.
+            Interrupted: the earlier listener has received a signal, and Python has swallowed its exception.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -57,13 +57,13 @@ class Stop:
             self._deferring = before
 
     def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raises Interrupted if a signal has arrived."""
         if self._wanted is not None:
             raise Interrupted(self._wanted)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         at_once = not self._deferring or self.wanted
-        # For the next `check`, where Python swallows what is raised, as in a destructor or by an `except:`.
+        # For the next `check`, if Python swallows the exception, as in a destructor or by an `except:`.
         self._wanted = number
         if at_once:
             raise Interrupted(number)

@@ -1,12 +1,12 @@
-"""What a run has come to, so that it can be left after any training step and gone on with, to the last bit.
+"""The state of a run, so that it can be interrupted after any training step and resumed, bit for bit.
 
-A run is a sequence of chapters, such as its stages, and each leaves a result. Within a chapter
+A run is a sequence of chapters, such as its stages, and each has a result. Within a chapter
 
-    follow   parts change from step to step: the model, the choice, the pruner, the training loop
-    note     figures are measured once, and needed at the chapter's end
+    follow   tracks parts that change from step to step: the model, the choice, the pruner, the training loop
+    note     keeps figures that are measured once, and needed at the chapter's end
 
-A checkpoint has all three. Whoever goes on runs the same code again: a chapter that is over gives its result at once,
-what was noted is not measured again, and a part gets its state back where it is followed.
+A checkpoint has all three. A resumed run executes the same code again: a finished chapter returns its result at once,
+a noted figure is not measured again, and a part gets its state back when it is followed.
 """
 
 import time
@@ -25,18 +25,18 @@ from compress.run.output import folder_of
 Result = TypeVar("Result")
 
 SHARE = 0.02
-"""Of the run's time, at most, goes into checkpoints between the ends of chapters, however large the network is."""
+"""The largest share of the run's time spent on checkpoints within chapters, however large the network is."""
 
 
 class Stateful(Protocol):
-    """Whose state, nested in dicts, lists and tuples, is of tensors and plain values."""
+    """An object whose state consists of tensors and plain values, nested in dicts, lists and tuples."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class Journal:
-    """Without `checkpoints` nothing is kept, and nothing costs anything."""
+    """The journal of a run; without `checkpoints` it keeps nothing and costs nothing."""
 
     def __init__(
         self,
@@ -51,34 +51,34 @@ class Journal:
         """
         Args:
             every: seconds between two checkpoints within a chapter.
-            resume: go on from the latest checkpoint, where there is one, and say so unless `quiet`.
-            writes: of several processes that train together, one writes what all of them read.
+            resume: resume from the latest checkpoint, if there is one, and say so unless `quiet`.
+            writes: whether this process writes checkpoints; if several train together, one writes and all read.
         """
         self._quiet = quiet
         self._checkpoints, self._stop, self._every, self._resume = checkpoints, stop or Stop(), every, resume
         self._writes = writes
         self._clock = Clock()
         self._parts: dict[str, Stateful] = {}
-        self._results: dict[str, Any] = {}  # of chapters
-        self._notes: dict[str, Any] = {}  # of the one that is being written
-        self._saved: State = {}  # states of parts that have not come up yet
+        self._results: dict[str, Any] = {}  # of finished chapters
+        self._notes: dict[str, Any] = {}  # of the current chapter
+        self._saved: State = {}  # states of parts that are not followed yet
         self._title, self._due = "", 0.0
-        self.opened = False  # whether there is a run to go on with, rather than arguments of another one
+        self.opened = False  # whether the run has begun, so that it can be resumed
 
     @property
     def folder(self) -> Path | None:
-        """Where what is half-written may lie until it is whole."""
+        """The folder for files until they are complete."""
         return None if self._checkpoints is None else self._checkpoints.folder
 
     def open(self, fingerprint: Fingerprint, clock: Clock) -> None:
-        """The run begins, or goes on.
+        """Begin or resume the run.
 
         Args:
-            fingerprint: everything that determines what the run comes to.
+            fingerprint: everything that determines the result of the run.
             clock: writing checkpoints is its phase "checkpoints".
 
         Raises:
-            InputError: what is to be gone on with is of another run.
+            InputError: the checkpoint belongs to another run.
         """
         self._clock = clock
         if self._checkpoints is None:
@@ -88,15 +88,15 @@ class Journal:
         if found is not None:
             self._saved, self._results, self._notes = (found.state[key] for key in ("parts", "results", "notes"))
         if self._resume and not self._quiet:
-            nothing = f"nothing to go on from in {self._checkpoints.folder}: this is the beginning"
-            self._checkpoints.tell(nothing if found is None else f"going on from {found.where}")
+            nothing = f"nothing to resume in {self._checkpoints.folder}: starting from the beginning"
+            self._checkpoints.tell(nothing if found is None else f"resuming from {found.where}")
         self._due, self.opened = time.monotonic() + self._every, True
 
     def follow(self, name: str, part: Stateful, *, instead_of: str | None = None) -> None:
-        """From now on checkpoints have the state of `part`; where there is a saved one, it is loaded now.
+        """Include the state of `part` in checkpoints from now on; a saved state is loaded now.
 
         Args:
-            instead_of: the part of that name is not followed until the chapter's end.
+            instead_of: the name of a part that is not followed until the chapter's end.
         """
         if self._checkpoints is None:
             return
@@ -107,34 +107,34 @@ class Journal:
             part.load_state_dict(self._saved.pop(name))
 
     def close(self) -> None:
-        """There is no more training: nothing is followed from now on, nor held in memory for it."""
+        """Stop following all parts, so that they can be freed: the training is over."""
         self._parts = {}
 
     def has(self, name: str) -> bool:
-        """Whether a state has been saved for the part of that name, which has not come up yet."""
+        """Whether there is a saved state for the part `name`, which is not followed yet."""
         return name in self._saved
 
     def note(self, name: str, measure: Callable[[], Result]) -> Result:
-        """What `measure()` gives, or gave before the interruption; within `notes`."""
+        """The result of `measure()`, or its result from before the interruption; within `notes`."""
         if name not in self._notes:
             self._notes[name] = measure()
         found: Result = self._notes[name]
         return found
 
     def noted(self, name: str) -> Any:
-        """What was noted, or None."""
+        """The noted figure, or None."""
         return self._notes.get(name)
 
     @contextmanager
     def notes(self) -> Iterator[None]:
-        """What is noted in the block is forgotten at its end."""
+        """Forget the notes of the block at its end."""
         try:
             yield
         finally:
             self._notes = {}
 
     def chapter(self, title: str, write: Callable[[], Result]) -> Result:
-        """What `write()` gives, or gave before the interruption; what comes up within it is over with it."""
+        """The result of `write()`, or its result from before the interruption; parts are followed until its end."""
         if title in self._results:
             found: Result = self._results[title]
             return found
@@ -147,7 +147,7 @@ class Journal:
 
     @contextmanager
     def training(self, steps: int) -> Iterator[Callable[[int], None]]:
-        """Call what it yields after each of `steps` steps: now and then, and before it ends by a signal, it keeps all.
+        """Yield a function to call after each of `steps` steps: it writes a checkpoint when due, or at a signal.
 
         Raises:
             Interrupted: by a signal.
@@ -186,30 +186,30 @@ def kept(
     first: bool = True,
     drafts: Collection[str] = (),
 ) -> Iterator[Journal]:
-    """The journal of a run that leaves `out`; once it is complete, nothing is kept of it.
+    """The journal of a run that writes `out`; a complete run keeps nothing of it.
 
-    An error that leaves checkpoints has a note with the `command` that goes on.
+    An error that leaves checkpoints has a note with the `command` that resumes the run.
 
     Args:
-        first: whether this is the process that writes, of those that train together.
+        first: whether this is the process that writes, if several train together.
         drafts: the names of the files that the run writes, and may leave half-written.
 
     Raises:
-        OutputError: another run writes `out`, or has left what could be gone on with (unless `resume` or `force`).
+        OutputError: another run writes `out`, or has left checkpoints (unless `resume` or `force`).
     """
     folder, stop = folder_of(out), Stop()
     if not first:
         with stop.listening():
             yield Journal(Checkpoints(folder, tell), stop, every, resume, quiet=True, writes=False)
         return
-    go_on = f"to go on: {command}"
+    way_on = f"to resume: {command}"
     with alone(folder, out, tell, drafts):
         checkpoints = Checkpoints(folder, tell)
         if checkpoints.where and not resume:
             if not force:
                 raise OutputError(
-                    f"{folder} has what an interrupted run has done until {checkpoints.where}; {go_on}; "
-                    "to begin anew: --force"
+                    f"{folder} has the checkpoint of an interrupted run, at {checkpoints.where}; {way_on}; "
+                    "to start over: --force"
                 )
             checkpoints.clear()
         journal = Journal(checkpoints, stop, every, resume, quiet=quiet)
@@ -217,18 +217,18 @@ def kept(
             with stop.listening(), _of_workers(stop):
                 yield journal
         except DivergedError:
-            checkpoints.clear()  # it would only come to the same end
+            checkpoints.clear()  # a resumed run would only diverge again
             raise
         except (Exception, KeyboardInterrupt) as error:
             if journal.opened and checkpoints.where:
-                error.add_note(f"what was done until {checkpoints.where} is kept in {folder}; {go_on}")
+                error.add_note(f"the state at {checkpoints.where} is kept in {folder}; {way_on}")
             raise
         checkpoints.clear()
 
 
 @contextmanager
 def _of_workers(stop: Stop) -> Iterator[None]:
-    """Workers of somebody's own loader end by a signal to all processes, and torch tells of it like of a crash."""
+    """A signal to all processes also ends the workers of a user's loader, and torch reports that like a crash."""
     try:
         yield
     except RuntimeError as error:

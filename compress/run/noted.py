@@ -1,4 +1,4 @@
-"""What a file of weights notes about its network: a stranger's word, held to the size of the file."""
+"""The network that a file of weights names: untrusted, and limited by the size of the file."""
 
 import math
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model
 
 MOST_OPERATORS = 5_000
-"""Of a network that only a file names: 120 blocks of a transformer. To look at them takes some milliseconds each."""
+"""The most operators of a network that only a file names: 120 blocks of a transformer, a few milliseconds each."""
 
 MOST_STEPS = 5_000
-"""Of its recurrent layers, each step of a sequence counted."""
+"""The most steps of its recurrent layers, summed over each sequence."""
 
 ROOM = 2**28
-"""Bytes that its activations may take, beside a multiple of the file."""
+"""Bytes that its activations may take, in addition to a multiple of the file's size."""
 
 _MOST_BYTES = 8 * 2**30
-_ROWS = 7  # of the largest batch that an exported file is proven with
-_COPIES = 4  # of the largest activation: what comes in, what comes out, and what an operator needs between
+_ROWS = 7  # the largest batch that an exported file is proven with
+_COPIES = 4  # of the largest activation: an operator's inputs, outputs and temporary tensors
 _RECURRENT = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
 
 
 def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
-    """The recipe that is noted in the file `source`, if any.
+    """The recipe in the metadata of the file `source`, if any.
 
     Raises:
         InputError: it is damaged, of another version, or longer than any recipe.
@@ -42,7 +42,7 @@ def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
         return None
     if len(text) > MAX_BYTES:
         raise InputError(
-            f"the recipe inside {source} is damaged ({len(text):,} characters, and {MAX_BYTES:,} are the most): "
+            f"the recipe inside {source} is damaged ({len(text):,} characters; the limit is {MAX_BYTES:,}): "
             "name one with --recipe"
         )
     return noted_recipe(text, source)
@@ -51,14 +51,14 @@ def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
 def build(recipe: schema.Recipe, weights: WeightsFile, source: str, size: int) -> nn.Module:
     """The network that the recipe names, with the weights of the file, which has `size` bytes.
 
-    It is built without memory, cut to what the file's edits say, and only then given the file's own tensors.
+    It is built without memory, cut as the file's edits say, and only then filled with the file's own tensors.
 
     Raises:
-        InputError: it is larger than anything that belongs to such a file, or does not fit the weights.
+        InputError: it is too large for such a file, or does not fit the weights.
     """
     wanted = recipe.model
     if isinstance(wanted, schema.FactoryModel | schema.Program):
-        raise InputError(f"the recipe inside {source} names no network of this package: name one with --recipe")
+        raise InputError(f"the recipe inside {source} does not name a built-in network: name one with --recipe")
     _require_room(math.prod(wanted.image), 0, source, size)
     model = rebuild(weights, lambda: _without_memory(wanted, source), source)
     _require_modest(trace(model, example(wanted), MOST_OPERATORS), source, size)
@@ -80,14 +80,14 @@ def _without_memory(wanted: schema.Model, source: str) -> nn.Module:
     if size > _MOST_BYTES or layers > MOST_OPERATORS:
         what, most = (f"{size:,} bytes", _MOST_BYTES) if size > _MOST_BYTES else (f"{layers:,} layers", MOST_OPERATORS)
         raise InputError(
-            f"the recipe inside {source} is of a network of {what}, and {most:,} are the most: "
-            "if that is right, name a recipe of it with --recipe"
+            f"the recipe inside {source} names a network of {what}; the limit is {most:,}: "
+            "if the size is right, name the recipe with --recipe"
         )
     return model
 
 
 def _require_modest(traced: Trace, source: str, size: int) -> None:
-    """Refuse a network that is small as weights, and large as soon as it runs."""
+    """Refuse a network that has few weights, but needs much memory or time to run."""
     largest = steps = 0
     for node in traced.graph.nodes:
         values = node.meta.get("val", ())
@@ -104,11 +104,11 @@ def _require_modest(traced: Trace, source: str, size: int) -> None:
 
 
 def _require_room(largest: int, steps: int, source: str, size: int) -> None:
-    """Refuse activations of `largest` entries a sample, or so many steps, for a file of `size` bytes."""
+    """Refuse activations of `largest` entries per sample, or that many `steps`, for a file of `size` bytes."""
     needed = 4 * largest * _ROWS * _COPIES
     if needed > ROOM + TIMES * size or steps > MOST_STEPS:
         what = f"{steps:,} steps of recurrent layers" if steps > MOST_STEPS else f"{needed:,} bytes to run"
         raise InputError(
-            f"the recipe inside {source} is of a network that takes {what}, out of proportion to {size:,} bytes of "
-            "weights: if that is right, name a recipe of it with --recipe"
+            f"the recipe inside {source} names a network that takes {what}, out of proportion to {size:,} bytes of "
+            "weights: if the size is right, name the recipe with --recipe"
         )

@@ -1,4 +1,4 @@
-"""What a command leaves: a folder or a file that appears whole or not at all, and in the place of nobody else's."""
+"""The output of a command: a folder or a file that appears whole or not at all, and never replaces foreign files."""
 
 import dataclasses
 import hashlib
@@ -32,13 +32,13 @@ SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def folder_of(out: Path) -> Path:
-    """`OUT.partial`, or OUT/.partial where OUT is a folder: it may be a mount, beside which nothing can be made."""
+    """`OUT.partial`, or OUT/.partial if OUT is a folder: it may be a mount, which does not allow files beside it."""
     beside = out.parent / f"{out.name}{PARTIAL}"
     return out / PARTIAL if out.is_dir() and not os.path.lexists(beside) else beside
 
 
 def placing(within: Path | None) -> None:
-    """Say in the folder of a run in progress, if it has one, that its output is put in place from now on."""
+    """Record in the folder of a run in progress, if it has one, that its output is being put in place."""
     if within is not None and (mark := mark_of(within, "run")):
         with _told_as_output_error(within):
             require_replaceable(_placed(within, mark))
@@ -47,7 +47,7 @@ def placing(within: Path | None) -> None:
 
 
 def placed(out: Path) -> bool:
-    """Whether a run was ended while or after it put `out` in place, and before it could say that it was complete."""
+    """Whether a run ended while or after it put `out` in place, but before it could record its completion."""
     folder = folder_of(out)
     mark = mark_of(folder, "run")
     return mark is not None and _placed(folder, mark).exists()
@@ -57,14 +57,15 @@ def _placed(folder: Path, mark: Mark) -> Path:
     return folder / f"{mark.id}.placed"
 
 
-# --- what is refused before any time is spent ---
+# --- checks before any time is spent ---
 
 
 def require_writable(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output folder that is not empty; with `force`, one that holds anything but what this package wrote.
+    """Refuse an output folder that is not empty; with `force`, one that contains anything that softprune did not write.
 
     Raises:
-        OutputError: so it is, or it is a file or a link, holds one of the run's `inputs`, or cannot be made there.
+        OutputError: such a folder, a file or a link, a folder with one of the run's `inputs`, or one that cannot be
+            created.
     """
     require_place(out)
     if os.path.lexists(out) and not is_folder(out):
@@ -84,13 +85,13 @@ def require_writable(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> 
 
 
 def require_names(out: Path, names: Collection[str], of: str, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output folder in which one of the `names` to be written is taken; others in it are left alone.
+    """Refuse an output folder in which one of the `names` to be written is taken; other files in it are left alone.
 
     Args:
-        of: the command. What the same command wrote there is replaced.
+        of: the command. Files written by the same command are replaced.
 
     Raises:
-        OutputError: so it is, the folder is that of another command, or it cannot be made there.
+        OutputError: a name is taken, the folder belongs to another command, or it cannot be created.
     """
     require_place(out)
     if os.path.lexists(out) and not is_folder(out):
@@ -104,7 +105,7 @@ def require_names(out: Path, names: Collection[str], of: str, inputs: Iterable[P
         path = out / name
         if os.path.lexists(path) and not is_own(path, mark.files.get(name, [])):
             raise OutputError(
-                f"{path} is there, and `compress {of}` did not write it, or it was changed since; "
+                f"{path} exists, and `compress {of}` did not write it, or it was changed since; "
                 "name another folder with -o"
             )
         require_other(path, inputs)
@@ -112,7 +113,7 @@ def require_names(out: Path, names: Collection[str], of: str, inputs: Iterable[P
 
 
 def require_cache(folder: Path, out: Path) -> None:
-    """Refuse a cache folder that this package did not make, or that is the output folder. Raises OutputError."""
+    """Refuse a cache folder that softprune did not create, or that is the output folder. Raises OutputError."""
     require_cells(folder)
     if folder.resolve() == out.resolve():
         raise OutputError(f"{folder} is both --cache and -o: name two folders")
@@ -123,8 +124,8 @@ def require_file(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
     """Refuse an output file of weights before any time is spent on its content.
 
     Raises:
-        OutputError: it exists (unless `force`), is a link, a folder or one of the run's `inputs`, has a suffix of
-            something else, or cannot be made there.
+        OutputError: it exists (unless `force`), is a link, a folder or one of the run's `inputs`, has another suffix,
+            or cannot be created.
     """
     require_place(out)
     if out.is_dir():
@@ -136,7 +137,7 @@ def require_file(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
 
 
 def require_new(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output file that exists, unless `force`; one of the `inputs` also then, by whatever name.
+    """Refuse an output file that exists, unless `force`; in any case one of the `inputs`, by whatever name.
 
     Raises OutputError.
     """
@@ -149,7 +150,7 @@ def require_new(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
 
 
 def require_other(path: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write over what is read, by whatever name: links and hard links too. Raises OutputError."""
+    """Refuse to overwrite an input, by whatever name, including links and hard links. Raises OutputError."""
     for given in inputs:
         with suppress(OSError):
             if os.path.samefile(path, given):
@@ -158,7 +159,7 @@ def require_other(path: Path, inputs: Iterable[Path]) -> None:
 
 
 def free(path: Path) -> Path:
-    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet; of a file, its suffix stays the last."""
+    """The first of NAME, NAME-2, NAME-3, ... that does not exist yet; a file keeps its suffix."""
     number, found = 1, path
     while os.path.lexists(found):
         number += 1
@@ -176,13 +177,13 @@ def _try_to_write(out: Path) -> None:
         raise OutputError(f"{out} cannot be written: {error.strerror} ({nearest}); name another folder") from None
 
 
-# --- what was there when the run began, and what is there at its end ---
+# --- the output's place at the beginning and at the end of a run ---
 
 Seen = tuple[int, ...] | None
 
 
 def seen(path: Path) -> Seen:
-    """What tells a file or folder from another one in its place; None where there is none."""
+    """What distinguishes a file or folder from another one in its place; None if the path is free."""
     with suppress(OSError):
         found = os.lstat(path)
         content = () if is_folder(path) else (found.st_size, found.st_mtime_ns)
@@ -191,9 +192,9 @@ def seen(path: Path) -> Seen:
 
 
 def require_seen(path: Path, before: Seen) -> None:
-    """Refuse to put an output in the place of what came there meanwhile. Raises OutputError."""
+    """Refuse to replace a file or folder that appeared meanwhile. Raises OutputError."""
     if seen(path) != before:
-        raise OutputError(f"{path} is not what it was when the run began: move away what is there now, and go on")
+        raise OutputError(f"{path} is not what it was when the run began: move it away, and resume")
 
 
 # --- writing ---
@@ -203,21 +204,21 @@ def require_seen(path: Path, before: Seen) -> None:
 def whole_folder(
     out: Path, names: Collection[str], of: str, *, within: Path | None = None, before: Seen = ()
 ) -> Iterator[Path]:
-    """A folder to write into, whose files take their places in `out` once all has gone well; else it vanishes.
+    """A draft folder to write into; its files are moved to `out` if the block succeeds, and removed otherwise.
 
-    What this package wrote into `out` before is replaced or removed, file by file; all else in it is left alone.
+    Files that softprune wrote to `out` before are replaced or removed, one by one; other files are left alone.
 
     Args:
-        names: what may be written, such as "checkpoint/masked.safetensors"; nothing else is ever put in place.
+        names: the files that may be written, such as "checkpoint/masked.safetensors"; only these are put in place.
         of: the command, for the mark.
-        within: the folder of a run in progress, for what is half-written: whoever is killed leaves it there.
-        before: what was `seen` at `out` when the run began.
+        within: the folder of a run in progress, for drafts: a killed run leaves them there.
+        before: the result of `seen` for `out` when the run began.
 
     Raises:
-        OutputError: the folder cannot be made, written to or put in place.
+        OutputError: the folder cannot be created, written to or put in place.
     """
     before = seen(out) if before == () else before
-    # A folder that is there stays itself: it may be a mount, which cannot be renamed, or where the user stands.
+    # An existing folder is not replaced: it may be a mount, which cannot be renamed, or the user's current folder.
     home = out if is_folder(out) else out.parent
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
     mark, draft = Mark("results", of), None
@@ -247,7 +248,7 @@ def whole_folder(
 
 
 def draft_in(within: Path | None, home: Path, mark: Mark) -> Path:
-    """A new folder for drafts, marked: in that of the run in progress, which has a name for it, or in `home`."""
+    """A new, marked folder for drafts: in the folder of the run in progress, or in `home`."""
     run = None if within is None else mark_of(within, "run")
     draft = home / f".softprune-{mark.id}" if within is None or run is None else within / f"{run.id}.draft"
     draft.mkdir()
@@ -256,7 +257,7 @@ def draft_in(within: Path | None, home: Path, mark: Mark) -> Path:
 
 
 def discard(draft: Path, names: Collection[str]) -> None:
-    """Remove a folder of drafts, file by file: what has one of the `names`, or that of a draft. Else it is kept."""
+    """Remove a folder of drafts, file by file: those with one of the `names`, or that of a draft. Others are kept."""
     if not is_folder(draft):
         return
     for name in (*sorted(names), MARK):
@@ -276,10 +277,10 @@ def _written(draft: Path, names: Collection[str]) -> list[str]:
 
 
 def _replace_files(out: Path, draft: Path, mark: Mark) -> None:
-    """Put the files of `draft` in their places in `out`, by renaming: none is ever half there.
+    """Move the files of `draft` to `out` by renaming, so that every file is complete at any moment.
 
-    Until all are in place, the mark knows both those and the ones before, so that whoever is killed leaves only what
-    is known.
+    Until all are in place, the mark lists both the new files and the old ones, so that a killed run leaves only known
+    files.
     """
     found = mark_of(out, "results")
     old: Files = {} if found is None else found.files
@@ -303,14 +304,14 @@ def _require_free(out: Path, name: str, known: Files) -> None:
         path = path.parent
     elif not os.path.lexists(path) or is_own(path, known[name]):
         return
-    raise OutputError(f"{path} came there while the run was busy: move it away, and go on")
+    raise OutputError(f"{path} appeared during the run: move it away, and resume")
 
 
 @contextmanager
 def added(out: Path, name: str) -> Iterator[Path]:
-    """A file beside the others of a folder of results, whose mark lists it before it is there.
+    """Add a file to a folder of results, whose mark lists it before it appears.
 
-    In a folder without a mark it is only a file.
+    In a folder without a mark it is just a file.
     """
     with _told_as_output_error(out):
         (out / name).parent.mkdir(exist_ok=True)
@@ -322,7 +323,7 @@ def added(out: Path, name: str) -> Iterator[Path]:
 
 
 def begin(out: Path, of: str) -> None:
-    """Make a folder of results, or mark one that is there, for files that are `added` to it.
+    """Create a folder of results, or mark an existing one, for files that are `added` to it.
 
     Raises OutputError.
     """
@@ -334,14 +335,14 @@ def begin(out: Path, of: str) -> None:
 
 
 def is_written(path: Path, text: str) -> bool:
-    """Whether the mark of its folder knows the file as it is, or it holds that text already."""
+    """Whether the mark of its folder lists the file unchanged, or it already has that text."""
     mark = mark_of(path.parent, "results")
     known = [] if mark is None else mark.files.get(path.name, [])
     return is_own(path, [*known, hashlib.sha256(text.encode()).hexdigest()])
 
 
 def _all_to_disk(folder: Path, names: Iterable[str]) -> None:
-    """Before it is put in place: a power cut right after would leave empty files else."""
+    """Flush files before they are put in place: otherwise a power cut right after would leave empty ones."""
     for name in names:
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What the page shows of single test images: a few beside their reconstructions, or all by class and prediction."""
+"""Single test images on the page: a few beside their reconstructions, or all by class and prediction."""
 
 import base64
 from io import BytesIO
@@ -12,16 +12,16 @@ from compress.results import ImageLosses, ImageResult, Pictures
 from compress.tasks import Task
 
 COUNT = 8
-"""Test images that are shown, spread over the whole test set."""
+"""Number of test images shown, spread over the whole test set."""
 
 SIDE = 64
-"""Pixels of a shown image at most; larger ones are averaged down to it."""
+"""The largest side of a shown image in pixels; larger images are averaged down to it."""
 
 CHARACTERS = 96_000
-"""Of all images together in results.json; where they take more, fewer are shown."""
+"""The limit of all images together in results.json; if they take more, fewer are shown."""
 
 CLASSES = 20
-"""A confusion matrix of more classes could not be read."""
+"""The most classes of a confusion matrix; a larger one is unreadable."""
 
 
 class Look:
@@ -30,7 +30,7 @@ class Look:
     def __init__(self, task: Task, samples: int | None) -> None:
         """
         Args:
-            samples: how many test images there are; where that is not known, the first ones are shown.
+            samples: the number of test images; if it is unknown, the first ones are shown.
         """
         self._task = task
         every = 1 if samples is None else max(1, samples // COUNT)
@@ -51,7 +51,7 @@ class Look:
         self._passed += len(target)
 
     def _count(self, classes: int, guess: Tensor, target: Tensor) -> None:
-        if classes > CLASSES:  # of a vocabulary, the square would not fit into memory either
+        if classes > CLASSES:  # for a vocabulary, the matrix would not fit into memory either
             return
         pairs = (target * classes + guess)[target >= 0]  # cross entropy ignores -100
         found = torch.bincount(pairs, minlength=classes**2).view(classes, classes).cpu()
@@ -59,13 +59,13 @@ class Look:
 
 
 def compared(dense: Look, slim: Look) -> Pictures:
-    """For results.json: "confusion" of both networks, or "images", or nothing where neither can be shown."""
+    """The entry of results.json: "confusion" of both networks, or "images", or neither if they cannot be shown."""
     if dense.confusion is not None and slim.confusion is not None:
         return {"confusion": {"dense": dense.confusion.tolist(), "slim": slim.confusion.tolist()}}
     found: list[ImageResult] = []
     left = CHARACTERS
     for (number, target, before), (_, again, after) in zip(dense.images, slim.images, strict=False):
-        if not torch.equal(target, again):  # a loader of the user's own that shuffles
+        if not torch.equal(target, again):  # the user's own loader shuffles
             return {}
         shown, dense_png, slim_png = _png(target), _png(before), _png(after)
         left -= len(shown) + len(dense_png) + len(slim_png)
@@ -81,7 +81,7 @@ def _error(output: Tensor, target: Tensor) -> float:
 
 
 def _are_images(target: Tensor) -> bool:
-    """[N, 1 or 3, H, W] with values in [0, 1]; a user's own loaders may give anything."""
+    """Whether `target` is [N, 1 or 3, H, W] with values in [0, 1]; a user's own loaders may return anything."""
     if target.dim() != 4 or target.shape[1] not in (1, 3) or not target.is_floating_point() or not len(target):
         return False
     low, high = target.aminmax()

@@ -1,4 +1,4 @@
-"""`compress plan`: what a recipe would do to a network, and how long that would take; nothing is written."""
+"""`compress plan`: what a recipe would do to a network, and how long it would take; writes nothing."""
 
 import copy
 import dataclasses
@@ -36,13 +36,13 @@ from compress.train import metrics
 from compress.train.loop import only_trainable
 
 FEW, MANY = 3, 30
-"""Training steps that are timed: a few in any case, and more of them if they are quick."""
+"""Training steps to time: a few in any case, and more if they are quick."""
 
 QUICK = 1.0
-"""Seconds of training that are enough for an estimate."""
+"""Seconds of training that suffice for an estimate."""
 
 EVALUATED = 4
-"""Batches of test images that an estimate of an evaluation is made from."""
+"""Batches of test images for the estimate of an evaluation."""
 
 Now = Callable[[], float]
 
@@ -59,15 +59,15 @@ def plan(
     """Rehearse all stages, and time a few steps of their training.
 
     Args:
-        source: weights of the network; without them its scores are those of an untrained one.
+        source: weights of the network; without them, the scores are those of an untrained network.
         warned: as for `running.apply`.
         now: the time in seconds.
 
     Returns:
-        What is told of the recipe; sizes are those of the really slimmed network.
+        The plan; its sizes are measured on the slimmed network.
 
     Raises:
-        as `running.apply` does before it trains.
+        The errors that `running.apply` raises before it trains.
     """
     torch.manual_seed(recipe.seed)
     network = load_dense(recipe, source, setting)
@@ -147,7 +147,7 @@ def _size(network: nn.Module, setting: Setting) -> NetworkSize:
 
 
 def _slim_size(network: nn.Module, setting: Setting) -> NetworkSize:
-    """Where nothing can be cut out, of which `rehearse` warns, the size of the network with its zeros."""
+    """The size of the slim network; if nothing can be cut out (`rehearse` warns of it), with its zeros."""
     network.eval()
     try:
         return _size(slim(network, setting.example, known=setting.couplings(network)), setting)
@@ -159,7 +159,7 @@ def _slim_size(network: nn.Module, setting: Setting) -> NetworkSize:
 
 
 def times_chosen(removal: Removal) -> int:
-    """How often a removal chooses what goes; found by running it on no parameters."""
+    """How often a removal chooses what to prune, found by running it on an empty module."""
     count = 0
 
     def counted(share: float, removed: object) -> list[torch.Tensor]:
@@ -183,7 +183,7 @@ def _seconds(
     )
     training = found.steps * step
     selection = _seconds_of_selection(found, per_image, setting, step)
-    evaluations = 2 * evaluation  # before and after everything is gone
+    evaluations = 2 * evaluation  # before and after the removal
     return {
         "training": training,
         "selection": selection,
@@ -196,13 +196,13 @@ def _seconds(
 def _seconds_of_step(
     found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, now: Now
 ) -> tuple[float, int]:
-    """(the median of a training step as the stage has it, masks and teacher included, of how many steps)."""
+    """(median seconds of a training step of the stage, with masks and teacher; number of timed steps)."""
     stage, retrain, trial = found.stage, found.stage.retrain, copy.deepcopy(network)
     assert retrain is not None
     teacher = teacher_of(trial, stage, setting)
     keep = [pruned.keep[path] for path in found.paths]
     quiet = dataclasses.replace(setting, watcher=unwatched, clock=Clock())
-    # The rehearsal has said it already.
+    # The rehearsal has already warned of it.
     ignored = warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
     with ignored, only_trainable(trial, found.trainable):
         masks = masks_gradients(stage, found.removal)
@@ -225,7 +225,7 @@ def _seconds_of_step(
 
 
 def _seconds_of_selection(found: Rehearsed, per_image: float, setting: Setting, step: float) -> float:
-    """Each choice takes as many times longer than the rehearsed one as the criterion looks at more images."""
+    """Each choice takes longer than the rehearsed one in proportion to the images of the criterion."""
     stage, choices = found.stage, times_chosen(found.removal)
     share = (found.wanted or found.images or 1) / (found.images or 1)
     if found.even:  # a forward pass over the images for each node

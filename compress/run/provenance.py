@@ -1,4 +1,4 @@
-"""What a result hangs on: versions, machine, data, and the hash of the weights that it began with."""
+"""What a result depends on: versions, machine, data, and the hash of the initial weights."""
 
 import hashlib
 import platform
@@ -21,7 +21,7 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 
 
 def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
-    """Everything that determines what a run comes to; which files are written and timed does not."""
+    """Everything that determines the result of a run; which files are written and timed does not."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
         "weights": None if source is None else _sha256(source),
@@ -34,7 +34,7 @@ def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) ->
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that a result may hang on."""
+    """The versions of Python and of the packages that a result may depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
@@ -61,7 +61,7 @@ def describe_data(setting: Setting) -> UsedData:
 
 
 def cpu_name() -> str:
-    """The processor's name, as far as this system tells it."""
+    """The processor's name, as far as this system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

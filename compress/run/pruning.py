@@ -1,4 +1,4 @@
-"""A recipe's stage as a call of `compress.Pruner`: the same words, with the data, the loss and the seed of the run."""
+"""Run a recipe's stage as a call of `compress.Pruner`: the same words, with the run's data, loss and seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from compress.tasks import loss
 
 
 def removal_of(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, Removal]:
-    """(steps of the retraining, the removal within it).
+    """(steps of the retraining, the removal during it).
 
     Raises:
         InputError: the removal takes longer than the retraining.
@@ -54,9 +54,9 @@ def pruner_of(
 
     Args:
         number: the stage's place in the recipe, from 0.
-        earlier: what earlier stages have pruned.
-        removal: how what is chosen is removed; that of the stage, or another one.
-        compensate: instead of what the stage says.
+        earlier: the entries pruned by earlier stages.
+        removal: how to remove the chosen entries; the stage's removal, or another one.
+        compensate: overrides the stage's own setting.
 
     Raises:
         InputError: as `Pruner`.
@@ -74,12 +74,12 @@ def pruner_of(
 
 
 def stage_selection(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> Selection:
-    """What the stage's pruner chooses from, without any mask on the model."""
+    """The selection of the stage's pruner, without any mask on the model."""
     return selection_of(model, target_of(stage), **_words(stage, number, setting), earlier=earlier)
 
 
 def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> NodeSelection:
-    """`stage_selection` of nodes by even scores instead of the criterion's own, which would take too long."""
+    """`stage_selection` of nodes by even scores instead of the criterion's scores, which would take too long."""
     words = _words(stage, number, setting) | {"criterion": EvenScores()}
     found = selection_of(model, target_of(stage), **words, earlier=earlier)
     assert isinstance(found, NodeSelection)
@@ -88,7 +88,7 @@ def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, 
 
 @dataclass(frozen=True)
 class EvenScores(Criterion):
-    """As many in each layer as if all scores were alike, which is as good a guess as any."""
+    """Even scores in each layer, as good a guess as any."""
 
     words = ()
 
@@ -127,6 +127,6 @@ def _words(stage: schema.Stage, number: int, setting: Setting) -> dict[str, Any]
 
 
 def masks_gradients(stage: schema.Stage, removal: Removal) -> bool:
-    """Whether what pruned entries learn could reach others, or themselves once they are out of the set again."""
+    """Whether gradients of pruned entries could reach others, or the entries themselves if they grow back."""
     come_back = removal.cohorts or stage.regrow is not None
     return come_back or (stage.retrain is not None and not optimization(stage.retrain).elementwise)

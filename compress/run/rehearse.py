@@ -1,7 +1,7 @@
-"""Every stage before the run, without any training: chosen on the network as it stands, cut at once, and judged.
+"""Rehearse every stage before the run, without training: select on the current network, cut at once, and check.
 
-`compress apply` rehearses before it spends time on training, and `compress plan` shows what the rehearsal finds: what
-one of them refuses or warns of, the other does too.
+`compress apply` rehearses before it spends time on training, and `compress plan` shows the result: both refuse and
+warn of the same things.
 """
 
 import time
@@ -29,21 +29,21 @@ from compress.select.weight_selection import WeightSelection
 from compress.slimming.shrink import cuttable
 
 SAMPLES = 250
-"""Training images that a criterion looks at here: enough to see roughly what goes, in a blink."""
+"""Training images for a criterion in a rehearsal: enough for a rough selection, and fast."""
 
 LocationOf = Callable[[str], str]
 """Where a key of the recipe, such as "stages.0.target", was written, for messages."""
 
 
 class PlanWarning(UserWarning):
-    """A recipe that can be run, and will not do what it seems to be for."""
+    """A recipe that can be run, but will not do what it seems to intend."""
 
 
 @dataclass(frozen=True)
 class Matched:
-    """One parameter, or the nodes of one layer with all that is coupled to them.
+    """One parameter, or the nodes of one layer with everything coupled to them.
 
-    goes: entries or nodes that are gone after the stage, `earlier` of them by an earlier stage already.
+    goes: entries or nodes that are pruned after the stage, `earlier` of them by an earlier stage.
     layers: all layers that compute the nodes.
     """
 
@@ -58,10 +58,9 @@ class Matched:
 class Rehearsed:
     """What a stage would do.
 
-    images: training images that the criterion was shown here; `wanted` are those that the stage shows it. None: it
-        looks at none.
-    even: the nodes were chosen by even scores instead of the criterion's own, which would take too long.
-    paths: all parameters with masks, earlier stages' included. trainable: patterns of what trains.
+    images: training images that the criterion used here; `wanted` is the number in the stage. None: it uses none.
+    even: the nodes were chosen by even scores instead of the criterion's scores, which would take too long.
+    paths: all parameters with masks, earlier stages' included. trainable: patterns of the parameters that train.
     analysis_seconds, choice_seconds: how long the stage's preparation and its choice took.
     """
 
@@ -91,7 +90,7 @@ class Rehearsed:
 
 
 def check(recipe: schema.Recipe, model: nn.Module, setting: Setting, place: LocationOf = str) -> None:
-    """Rehearse all stages on `model`, which is of no use afterwards, for the errors and the warnings alone.
+    """Rehearse all stages on `model`, which is useless afterwards, only for the errors and warnings.
 
     Raises:
         InputError, NothingPrunedError: see `rehearse`.
@@ -108,25 +107,25 @@ def rehearse(
     place: LocationOf = str,
     now: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Rehearsed]:
-    """Yield what each stage would do, once it has been done to `network`: what it chooses is zero then.
+    """Yield what each stage would do, after applying it to `network`: its chosen entries are zero then.
 
-    Warns with PlanWarning, and with LayerCollapseWarning, of what the run would do in vain. The global random state
-    is as if nothing had been drawn from it.
+    Warns with PlanWarning and LayerCollapseWarning of anything without effect. The global random state is left
+    unchanged.
 
     Args:
-        pruned: what stages have taken; each adds its own.
+        pruned: the entries pruned by all stages so far; each adds its own.
         now: the time in seconds.
 
     Raises:
-        InputError: a stage that cannot be run, with the key that is in the way; all stages are checked before the
-            first is rehearsed.
-        UnsupportedModelError: a network that cannot be slimmed.
-        NothingPrunedError: no entry would go.
+        InputError: a stage cannot be run, with the key that prevents it; all stages are checked before the first is
+            rehearsed.
+        UnsupportedModelError: the network cannot be slimmed.
+        NothingPrunedError: no entry would be pruned.
     """
-    setting.couplings(network)  # what cannot be traced cannot be slimmed after the training either
+    setting.couplings(network)  # a network that cannot be traced cannot be slimmed after the training either
     sketch = Pruned()
-    going = [check_stage(network, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)]
-    if not any(going):
+    counts = [check_stage(network, stage, number, setting, place, sketch) for number, stage in enumerate(recipe.stages)]
+    if not any(counts):
         raise NothingPrunedError(
             "no entry would be pruned: at a sparsity this low, round(sparsity * n) is 0; ask for a larger one"
         )
@@ -135,7 +134,7 @@ def rehearse(
             found = _rehearse(network, stage, number, pruned, setting, place, now)
         _warn(found, place)
         yield found
-    _warn_of_what_stays(network, setting)
+    _warn_if_nothing_is_cut(network, setting)
 
 
 def _rehearse(
@@ -147,7 +146,7 @@ def _rehearse(
     place: LocationOf,
     now: Callable[[], float],
 ) -> Rehearsed:
-    setting = replace(in_batches_of(stage, setting), journal=Journal())  # what is rehearsed has not been done
+    setting = replace(in_batches_of(stage, setting), journal=Journal())  # a rehearsal is not part of the run
     steps, removal = removal_of(stage, setting.steps_per_epoch)
     earlier = pruned.copy()
     short, images, wanted = _with_fewer_images(stage, setting)
@@ -181,7 +180,7 @@ def _rehearse(
 
 
 def _with_fewer_images(stage: schema.Stage, setting: Setting) -> tuple[schema.Stage, int | None, int | None]:
-    """(the stage with a criterion that looks at few images, how many these are, how many the stage's own are)."""
+    """(the stage with a criterion that uses few images, their number, the number in the stage)."""
     samples = getattr(stage.criterion, "samples", None)
     if samples is None:
         return stage, None, None
@@ -208,8 +207,8 @@ def _matched(chosen: Selection, pruned: Pruned, earlier: Pruned) -> tuple[Matche
     found = []
     for path in chosen.own_paths:
         keep, before = pruned.keep[path], earlier.keep.get(path)
-        gone = 0 if before is None else before.numel() - int(before.count_nonzero())
-        found.append(Matched(path, keep.numel(), keep.numel() - int(keep.count_nonzero()), gone))
+        pruned_before = 0 if before is None else before.numel() - int(before.count_nonzero())
+        found.append(Matched(path, keep.numel(), keep.numel() - int(keep.count_nonzero()), pruned_before))
     return tuple(found)
 
 
@@ -223,41 +222,41 @@ def _warn(found: Rehearsed, place: LocationOf) -> None:
     measure = stage.level[0] if stage.layers is None else "layers"
     if not found.pruned:
         _say(
-            f"{place(f'{at}.{measure}')}: {found.asked:g} of {found.of:,} {things} rounds to none, so this stage takes "
+            f"{place(f'{at}.{measure}')}: {found.asked:g} of {found.of:,} {things} rounds to 0, so this stage prunes "
             "nothing; ask for more"
         )
     elif found.pruned == sum(matched.earlier for matched in found.matched):
         _say(
-            f"{place(f'{at}.target')}: all {found.pruned:,} {things} that this stage takes are gone by an earlier "
-            f"stage already ({measure} is of the original network, stages do not add up); ask for more, or remove it"
+            f"{place(f'{at}.target')}: all {found.pruned:,} {things} of this stage were already pruned by an "
+            f"earlier one ({measure} refers to the original network, stages do not add up); ask for more, or remove it"
         )
     removal = stage.removal
-    told = getattr(removal, "over", None) or getattr(removal, "factor", None)
-    if told is not None and found.removal.length == found.steps:
+    duration_set = getattr(removal, "over", None) or getattr(removal, "factor", None)
+    if duration_set is not None and found.removal.length == found.steps:
         _say(
-            f"{place(f'{at}.removal')}: the last of it goes with the last of the {found.steps:,} steps, and nothing "
-            "makes up for it afterwards; retrain for longer, or let it go faster"
+            f"{place(f'{at}.removal')}: the removal ends with the last of the {found.steps:,} steps, and no training "
+            "follows; retrain for longer, or shorten the removal"
         )
     how = found.removal
     ramp = how.ramp if isinstance(how, GradualSoft) else how.length
     if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
         _say(
-            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps, and is to be complete after "
-            f"{ramp:,}: all of it is taken at once; set a smaller `every`, or retrain for longer"
+            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps and has to be complete after "
+            f"{ramp:,}: everything is pruned at once; set a smaller `every`, or retrain for longer"
         )
 
 
-def _warn_of_what_stays(network: nn.Module, setting: Setting) -> None:
+def _warn_if_nothing_is_cut(network: nn.Module, setting: Setting) -> None:
     zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in network.parameters())
-    why = "in no layer is a whole node without weights"
+    why = "every node of every layer still has weights"
     try:
         if cuttable(network, setting.couplings(network)):
             return
     except UnsupportedModelError as error:
         why = str(error).rstrip(".")
     _say(
-        f"nothing can be cut out: {why}, as far as can be told before training; {zeros:,} zeros stay where they are, "
-        "and the slim network is as large as the dense one. Take nodes, or more of the weights"
+        f"nothing can be cut out: {why}, as far as can be known before training; {zeros:,} zeros remain in place, "
+        "and the slim network is as large as the dense one. Prune nodes, or more of the weights"
     )
 
 

@@ -1,4 +1,4 @@
-"""What training and all stages of a run share: the data, the device, the seed, and who is told of progress."""
+"""The setting that training and all stages of a run share: the data, the device, the seed, and the watchers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -27,12 +27,12 @@ from compress.train.ranks import ALONE, Ranks
 
 
 class Moment(NamedTuple):
-    """What is known after a training step.
+    """The progress after a training step.
 
-    step: how many are done, from 1.
-    lr: the learning rate that it took.
-    factor: what all pruned entries are multiplied by, where it is one for all of them.
-    share: how much of what goes in the end has been chosen, in [0, 1]; None where nothing is pruned.
+    step: the number of the step, from 1.
+    lr: the learning rate of the step.
+    factor: the factor of all pruned entries, if they share one.
+    share: the share of the final set that has been chosen, in [0, 1]; None if nothing is pruned.
     """
 
     step: int
@@ -46,24 +46,24 @@ OnStep = Callable[[Moment], None]
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on, to show it or to write it down."""
+    """An observer of a run, which shows or logs its progress."""
 
     def begin(self, part: str, title: str) -> None:
-        """A part of the run begins: "train", "stage_1", "slim"; and what people call it."""
+        """A part of the run begins: "train", "stage_1", "slim"; `title` is for people."""
 
     def phase(self, name: str) -> None:
-        """What is being done from now on, by the name that it has in `Clock.phase`."""
+        """A phase begins, by its name in `Clock.phase`."""
 
     def training(self, steps: int, epoch: int) -> AbstractContextManager[OnStep]:
-        """A training of so many steps, `epoch` of them in an epoch; what is yielded is told of every one."""
+        """A training of `steps` steps, `epoch` of them in an epoch; the yielded function is called after each step."""
         ...
 
     def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
-        """A figure on the test images, after so many steps of the part: "test", "before_removal", "after_removal"."""
+        """A figure on the test images, after `step` steps of the part: "test", "before_removal", "after_removal"."""
 
 
 class Unwatched:
-    """A watcher that does nothing with what it is told."""
+    """A watcher that ignores all events."""
 
     def begin(self, part: str, title: str) -> None:
         pass
@@ -83,7 +83,7 @@ unwatched = Unwatched()
 
 
 class Watchers:
-    """Several watchers, told one after the other."""
+    """Several watchers, called one after the other."""
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
@@ -99,11 +99,11 @@ class Watchers:
     @contextmanager
     def training(self, steps: int, epoch: int) -> Iterator[OnStep]:
         with ExitStack() as stack:
-            told = [stack.enter_context(watcher.training(steps, epoch)) for watcher in self._watchers]
+            listeners = [stack.enter_context(watcher.training(steps, epoch)) for watcher in self._watchers]
 
             def on_step(now: Moment) -> None:
-                for tell in told:
-                    tell(now)
+                for listener in listeners:
+                    listener(now)
 
             yield on_step
 
@@ -124,9 +124,9 @@ class Setting:
     journal: Journal = field(default_factory=Journal)
     ranks: Ranks = ALONE
     dense: Callable[[], nn.Module] | None = None
-    """Gives the network before all stages, for distillation; a stage copies the network that it gets without it."""
+    """Returns the network before all stages, for distillation; without it, a stage copies its own network."""
     traced: TracedOnce = field(default_factory=TracedOnce)
-    witness: Witness | None = None  # where figures of several networks are to be compared
+    witness: Witness | None = None  # if figures of several networks are compared
 
     @property
     def example(self) -> Tensor:
@@ -135,7 +135,7 @@ class Setting:
         return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
 
     def couplings(self, model: nn.Module) -> Couplings:
-        """What shrinks together in the run's network; all that asks shares one trace.
+        """The couplings of the run's network; all callers share one trace.
 
         Raises:
             UnsupportedModelError: it cannot be traced.
@@ -149,9 +149,9 @@ class Setting:
     def evaluate(
         self, model: nn.Module, seen: Callable[[Tensor, Tensor], None] = lambda output, target: None
     ) -> dict[str, float]:
-        """Loss and, where the task has one, accuracy on the test images; `seen` is told of each (output, target).
+        """Loss and, if the task has one, accuracy on the test images; `seen` is called with each (output, target).
 
-        Raises RunError where a witness finds the images changed.
+        Raises RunError if a witness finds the images changed.
         """
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)
@@ -168,11 +168,11 @@ class Setting:
         after_step: Callable[[int], None] = lambda step: None,
         teacher: Teacher | None = None,
         pruner: Remover | None = None,
-        told: OnStep = lambda moment: None,
+        on_moment: OnStep = lambda moment: None,
     ) -> TrainingRecord:
-        """`retrain.train` on the training images, in the order that the seed gives, while `pruner` prunes.
+        """Train on the training images, in the order of the seed, while `pruner` prunes.
 
-        `told` hears of every step, as the bar does.
+        `on_moment` is called after every step, like the watcher.
         """
         batches = self.data.batches("train", self.batch_size, self.task, self.device)
         journal, epoch = self.journal, self.steps_per_epoch
@@ -181,7 +181,7 @@ class Setting:
             def on_step(step: int, loss: float, lr: float) -> None:
                 removal = () if pruner is None else (pruner.factor, pruner.share)
                 now = Moment(step, loss, lr, *removal)
-                told(now)
+                on_moment(now)
                 tell(now)
                 keep(step)
 

@@ -1,4 +1,4 @@
-"""One stage of a recipe on a model in memory: choose, remove while retraining, and leave exact zeros."""
+"""Run one stage of a recipe on a model in memory: choose, remove during retraining, and leave exact zeros."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -23,19 +23,19 @@ from compress.train.loop import TrainingRecord, only_trainable
 
 
 def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
-    """Prune `model` in place as `stage` says; afterwards what was chosen is exactly zero and names are plain.
+    """Prune `model` in place as `stage` says; afterwards pruned entries are exactly zero and names are plain.
 
     Args:
         number: the stage's place in the recipe, from 0.
-        pruned: what earlier stages have pruned; this stage adds its own.
+        pruned: the entries pruned by earlier stages; this stage adds its own.
 
     Returns:
         The stage's entry of results.json.
 
     Raises:
-        InputError: targets that do not exist, or a decay that is longer than the retraining.
+        InputError: a target does not exist, or the decay is longer than the retraining.
         DivergedError: see `compress.train.loop.train`.
-        RunError: something else was pruned than the recipe asks for.
+        RunError: the result differs from what the recipe asks for.
     """
     with setting.journal.notes():
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
@@ -93,7 +93,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
 def _pruner(
     model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, removal: Removal, setting: Setting
 ) -> Pruner:
-    """The stage's pruner; where the run is resumed, it is as it was."""
+    """The stage's pruner; a resumed run restores its state."""
     journal = setting.journal
     with setting.clock.phase("selection"):
         pruner = pruner_of(model, stage, number, pruned, setting, removal, start=not journal.has("pruner"))
@@ -103,16 +103,16 @@ def _pruner(
 
 
 def _chosen(stage: schema.Stage, chosen: Selection) -> Taken:
-    """Of what, how, and how much was pruned."""
+    """What was pruned, how, and how much."""
     count, total = chosen.count
     return taken(stage, describe_target(stage), asked=chosen.asked, achieved=chosen.achieved, pruned=count, of=total)
 
 
 def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Selection, earlier_ones: bool) -> None:
-    """What the results will say of the stage is true of the weights.
+    """Check that the weights agree with what the results will say about the stage.
 
     Raises:
-        RunError: a chosen entry is not exactly zero, or more or less is pruned than the recipe asks for.
+        RunError: a chosen entry is not exactly zero, or more or less was pruned than the recipe asks for.
     """
     if alive := chosen.left_alive(model):
         raise RunError(f"{describe_target(stage)}: {alive:,} pruned entries are not zero after the removal")
@@ -120,11 +120,11 @@ def _require_as_asked(model: nn.Module, stage: schema.Stage, chosen: Selection, 
     count, expected = chosen.count[0], chosen.expected
     if measure != "sparsity":
         kept = chosen.achieved <= asked
-    else:  # what earlier stages pruned stays pruned, and may be more
+    else:  # entries of earlier stages remain pruned, and may be more
         kept = expected is None or count == expected or (earlier_ones and count > expected)
     if not kept:
         raise RunError(
-            f"{describe_target(stage)}: {measure} {asked:g} was asked for and {chosen.achieved:.6g} is reached; "
+            f"{describe_target(stage)}: {measure} {asked:g} was requested and {chosen.achieved:.6g} reached; "
             "no results are written"
         )
 
@@ -137,17 +137,17 @@ def check_stage(
     place: Callable[[str], str] = str,
     pruned: Pruned | None = None,
 ) -> int:
-    """Find out before any time is spent whether the stage can be run on this network.
+    """Check before any time is spent that the stage can be run on this network.
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
-        pruned: how many nodes earlier stages will prune, if not which; this stage adds its own.
+        pruned: stands for the nodes that earlier stages will prune (their number counts); this stage adds its own.
 
     Returns:
-        How many of its entries or nodes will be pruned.
+        The number of entries or nodes to prune.
 
     Raises:
-        InputError: its decay is too slow, or its targets or trainable parameters do not exist or cannot be pruned.
+        InputError: the decay is too slow, or targets or trainable parameters do not exist or cannot be pruned.
     """
     setting = in_batches_of(stage, setting)
     with told_at(place(f"stages.{number}.removal")):
@@ -190,7 +190,7 @@ def trainable_of(stage: schema.Stage, chosen: Selection) -> Sequence[str]:
 
 
 def teacher_of(model: nn.Module, stage: schema.Stage, setting: Setting) -> Teacher | None:
-    """The dense network as it teaches; `model` itself as it is now, where the run has no other."""
+    """The dense network as teacher; if the run has none, a copy of `model` in its current state."""
     if stage.retrain is None or stage.retrain.distill is None:
         return None
     wanted = stage.retrain.distill

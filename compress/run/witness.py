@@ -1,4 +1,4 @@
-"""Figures that are compared belong together: measured on the same data and, of equal networks, equal themselves."""
+"""Check that compared figures belong together: same data, and equal figures for equal networks."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,9 +20,9 @@ SIZE = 32
 
 @dataclass
 class Evaluated:
-    """What one evaluation has seen, whatever the order and the batches that its samples came in.
+    """The data of one evaluation, independent of the order and the batches of its samples.
 
-    digest: the sum of the samples' hashes; a changed, missing or doubled sample gives another sum.
+    digest: the sum of the samples' hashes; a changed, missing or repeated sample changes it.
     """
 
     samples: int = 0
@@ -45,17 +45,17 @@ class Evaluated:
 
 
 class Witness:
-    """Watches all evaluations of a run; a part of its checkpoints, since stages may lie before an interruption."""
+    """Watches all evaluations of a run; a part of its checkpoints, since stages may precede an interruption."""
 
     def __init__(self) -> None:
         self.first: Evaluated | None = None
 
     @contextmanager
     def evaluation(self, batches: Pairs) -> Iterator[Pairs]:
-        """`batches` to be evaluated on.
+        """`batches`, watched during an evaluation.
 
         Raises:
-            RunError: they are not the samples of the first evaluation.
+            RunError: the samples differ from those of the first evaluation.
         """
         found = Evaluated()
 
@@ -72,12 +72,12 @@ class Witness:
             )
             raise RunError(
                 f"The test data changed between two evaluations: {before} before and {now} now, so that figures of "
-                f"dense, masked and slim would not belong together. Make the test loader give the same samples in "
-                f"every pass: without random augmentation, and without drop_last where it shuffles."
+                f"dense, masked and slim would not be comparable. Make the test loader return the same samples in "
+                f"every pass: without random augmentation, and without drop_last if it shuffles."
             )
 
     def document(self) -> EvaluatedData:
-        """What all evaluations have seen; there must have been one."""
+        """The data of all evaluations; there must have been one."""
         assert self.first is not None
         return self.first.document()
 
@@ -89,7 +89,7 @@ class Witness:
 
 
 def _samples(inputs: Tensor, targets: Tensor) -> Iterable[tuple[memoryview, ...]]:
-    """The bytes of each sample's input and target, or those of the batch where targets are not one for each."""
+    """The bytes of each sample's input and target, or of the whole batch if targets do not match samples."""
     parts = [_rows(tensor) for tensor in (inputs, targets)]
     if len(parts[0]) == len(parts[1]):
         return zip(*parts, strict=True)
@@ -105,10 +105,10 @@ def _rows(tensor: Tensor) -> list[memoryview]:
 
 
 class Reach:
-    """How far figures of networks that are equal within `tolerance` may lie apart: a `seen` of an evaluation.
+    """How far figures of networks that are equal within `tolerance` may differ: a `seen` of an evaluation.
 
-    Outputs are equal relative to their largest magnitude, so that a loss moves with that, and the best of a sample's
-    scores may be another one where two are nearly equal.
+    Outputs are equal relative to their largest magnitude, which bounds the difference of the loss. The best of a
+    sample's scores may change if two are nearly equal.
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -130,10 +130,10 @@ class Reach:
     def require_agreement(self, masked: Mapping[str, float], slim: Mapping[str, float], *, own: bool) -> None:
         """
         Args:
-            own: whether the metrics beside the loss are a user's; such as count samples may differ by one of them.
+            own: whether the other metrics are a user's own; metrics that count samples may differ by one of them.
 
         Raises:
-            ProofError: a figure of the slim network is another one than the masked network's.
+            ProofError: a figure of the slim network differs from the masked network's.
         """
         for name, value in masked.items():
             allowed = 2 * self._tolerance * self._scale * max(1.0, abs(value))
@@ -141,7 +141,7 @@ class Reach:
                 allowed += self._undecided / max(1, self._places) + (own / max(1, self._samples))
             if abs(value - slim[name]) > allowed:
                 raise ProofError(
-                    f"masked and slim are proven equal, and their {name} is {value:.6g} and {slim[name]:.6g} on the "
-                    f"same {self._samples:,} samples, allowed is a difference of {allowed:.2g}; no results are "
-                    f"written. A metric must depend on nothing but output and target; if it does, please report this."
+                    f"masked and slim are proven equal, but their {name} is {value:.6g} and {slim[name]:.6g} on the "
+                    f"same {self._samples:,} samples; the allowed difference is {allowed:.2g}; no results are "
+                    f"written. A metric must depend only on output and target; if it does, please report this."
                 )

@@ -1,1 +1,1 @@
-"""Many independent runs: cells with cached results, computed by several workers."""
+"""Sweeps: many independent runs, as cells with cached results, computed by several workers."""

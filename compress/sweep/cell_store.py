@@ -1,7 +1,7 @@
-"""Finished cells of a sweep as files. A file is the result of its cell, or it counts as absent.
+"""Finished cells of a sweep as files. A file is the valid result of its cell, or it counts as absent.
 
-Each says which cell it is of, by which code it was computed, and the checksum of all of that with the result. So a
-figure that was changed, a file that was copied or damaged, and what another version has computed are never taken.
+Each file names its cell and the code that computed it, with a checksum over both and the result. Changed figures,
+copied or damaged files, and results of other versions are therefore never used.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ from compress.files.bounded import read_json, strange
 
 Result = dict[str, Any]
 Code = Mapping[str, str]
-"""Of each part of the code that computes a cell, beside softprune itself, its version or its hash."""
+"""The version or hash of each part of the code that computes a cell, apart from softprune itself."""
 
 MAX_BYTES = 16 * 2**20
 
 
 class UnusableCellsWarning(UserWarning):
-    """Some files in the place of finished cells are damaged, or the work of other code."""
+    """Some files of finished cells are damaged, or were written by other code."""
 
 
 class Cells:
-    """The finished cells in a folder, as a context manager: at its end one warning says how many could not be used.
+    """The finished cells in a folder, as a context manager: at its end one warning counts the unusable ones.
 
     Several processes may share the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._unusable: set[str] = set()  # keys
+        self._unusable: set[str] = set()  # the keys of unusable cells
 
     def __enter__(self) -> "Cells":
         return self
@@ -52,7 +52,7 @@ class Cells:
             )
 
     def read(self, wanted: Iterable[tuple[str, Code]]) -> dict[str, Result]:
-        """The results of the cells, given as (key, code), that are there."""
+        """The existing results of the cells, given as (key, code)."""
         found = {}
         for key, code in wanted:
             try:
@@ -64,7 +64,7 @@ class Cells:
         return found
 
     def write(self, key: str, code: Code, result: Result) -> None:
-        """Keep a result, whole or not at all; what is no file of ours in its place, such as a link, is left alone.
+        """Write a result, whole or not at all; anything but a file of ours in its place, such as a link, is left alone.
 
         Raises:
             OutputError: it cannot be written, or the folder is not a cache of ours.
@@ -83,17 +83,17 @@ class Cells:
 
 
 def _result(cell: Any, key: str, code: Code) -> Result:
-    """The result in a cell's document. Raises ValueError where that is not the one of this cell and this code."""
+    """The result in a cell's document. Raises ValueError if it belongs to another cell or to other code."""
     if not isinstance(cell, dict) or set(cell) != {"key", "code", "sha256", "result"}:
         raise ValueError("it is not a cell")
     if cell["key"] != key or cell["code"] != {"softprune": __version__, **code}:
-        raise ValueError("it is of another cell, or of other code")
+        raise ValueError("it belongs to another cell, or to other code")
     if cell.pop("sha256") != checksum(cell) or not isinstance(cell["result"], dict):
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     return dict(cell["result"])
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-    """Of a JSON document, however it is written."""
+    """The checksum of a JSON document, independent of its formatting."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

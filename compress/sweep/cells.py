@@ -1,4 +1,4 @@
-"""What a cell runs on, and what its key hangs on: the trained network, and the training images with a part held out."""
+"""The basis of a cell, on which its key depends: the trained network, and the training images with a held-out part."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from compress.sweep.trained import Trained
 from compress.sweep_results import Cached, SweepOrigin
 
 HELD_OUT = 0.1
-"""The share of the training images on which choices are made."""
+"""The held-out share of the training images, which decides choices."""
 
 Bar = Callable[[str], AbstractContextManager[Callable[[jobs.Progress], None]]]
 
@@ -47,7 +47,7 @@ def silent(title: str) -> AbstractContextManager[Callable[[jobs.Progress], None]
 
 @dataclass(frozen=True)
 class Basis:
-    """What cells have in common: whose data, network and task, where the data lie, and what computes."""
+    """What cells have in common: the recipe with its data, network and task, the data folder, and the device."""
 
     recipe: schema.Recipe
     data_root: Path
@@ -59,10 +59,10 @@ ResultOf = TypeVar("ResultOf", bound=Cached, covariant=True)
 
 
 class Cell(Protocol[ResultOf]):
-    """A run whose result hangs on nothing but itself and its basis; picklable, as both are."""
+    """A run whose result depends only on itself and its basis; both are picklable."""
 
     def key(self, basis: Basis) -> str:
-        """Hash of everything that determines the result."""
+        """A hash of everything that determines the result."""
         ...
 
     def run(self, basis: Basis) -> ResultOf:
@@ -77,7 +77,7 @@ def compute(
     workers: Workers,
     on_progress: Callable[[jobs.Progress], None] = lambda progress: None,
 ) -> list[Result]:
-    """The results of (title, cell), in their order, each with its `key`; those that are there already are taken.
+    """The results of (title, cell), in order, each with its `key`; finished ones are reused.
 
     Raises:
         SweepError: cells failed; the others are kept.
@@ -100,26 +100,26 @@ class _Call(Generic[Result]):
     code: Code
 
     def __call__(self) -> Result:
-        """Raises InputError where the process that computes sees other data, packages or code than the sweep did."""
+        """Raises InputError if the computing process sees other data, packages or code than the sweep did."""
         if (self.cell.key(self.basis), code_of(self.basis.recipe)) != (self.key, self.code):
             raise InputError(
-                "data, packages or code of a factory have changed since the sweep was started: start it again, which "
-                "keeps what still holds"
+                "data, packages or code of a factory have changed since the sweep was started: start it again; results "
+                "that are still valid are kept"
             )
         return self.cell.run(self.basis)
 
 
 def determinants(trained: Trained, basis: Basis, *, tuning: bool) -> dict[str, object]:
-    """What the key of every cell hangs on; files may move, and what a network or data set is called is no part of it.
+    """Everything that the key of a cell depends on. The paths of files and the names of networks or data are not.
 
-    Settings left at their default are none either, so that a recipe's new key does not make old cells strangers.
+    Neither are settings at their default, so that a new key of recipes does not invalidate old cells.
     """
     recipe = basis.recipe
     return {
         "torch": version("torch"),
         "device": str(choose_device(basis.device)),
         "data": load(recipe.data, basis.data_root, tuning).sha256,
-        "tuning": tuning,  # the held-out part is normalised like the whole
+        "tuning": tuning,  # the held-out part is normalized like the whole set
         "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
         "weights": trained.sha256,
         "task": recipe.model_dump(mode="json", include={"task"}, exclude_defaults=True)["task"],
@@ -128,11 +128,11 @@ def determinants(trained: Trained, basis: Basis, *, tuning: bool) -> dict[str, o
 
 
 def prepare(basis: Basis, seed: int, *, tuning: bool) -> Setting:
-    """The data that a cell may see, in the order of its seed.
+    """The data of a cell, in the order of its seed.
 
     Args:
         tuning: train on all but the held-out part of the training images, and measure on that part; the test images
-            take no part. Otherwise train on all training images and measure on the test images.
+            are not used. Otherwise train on all training images and measure on the test images.
     """
     recipe = basis.recipe
     dataset = load(recipe.data, basis.data_root, tuning)
@@ -141,7 +141,7 @@ def prepare(basis: Basis, seed: int, *, tuning: bool) -> Setting:
 
 
 def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
-    """The dense network, fresh for every call."""
+    """The dense network, a new one for every call."""
     wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
         trained.require_unchanged()
@@ -153,10 +153,10 @@ def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
 
 
 def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
-    """`network`, once the data are there and are found to fit it.
+    """`network`, after checking that the data exist and fit it.
 
     Raises:
-        InputError: data or weights that do not fit.
+        InputError: data or weights do not fit.
     """
     require_fit(basis.recipe, load(basis.recipe.data, basis.data_root, False))
     model = network(trained, basis, seed)
@@ -166,27 +166,27 @@ def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
-    """The data set, downloaded to `root` if need be; for `tuning` its training images alone, in two parts.
+    """The data set, downloaded to `root` if needed; for `tuning`, only its training images, in two parts.
 
     Raises:
-        DataError: it is not to be had, or does not fit into memory.
+        DataError: it is not available, or does not fit into memory.
     """
     if tuning:
         return load(wanted, root, False).held_out(HELD_OUT)
     if isinstance(wanted, schema.FolderData):
-        # Every process of a sweep would decode all files for each of its cells; in memory it reads them once.
+        # Streaming would decode all files for each cell; in memory, each process reads them once.
         wanted = wanted.model_copy(update={"stream": False})
     dataset = build_data(wanted, root)
     if not isinstance(dataset, Dataset):
         raise DataError(
-            f"{dataset.name}: loaders decide their order themselves, so runs cannot be given the same one, and no part "
-            "can be held out; give the images as npz or as a folder."
+            f"{dataset.name}: loaders decide their order themselves, so runs cannot share one order, and a part cannot "
+            "be held out; give the images as npz or as a folder."
         )
     return dataset
 
 
 def described(basis: Basis) -> SweepOrigin:
-    """The part of a results.json that says what was run on what."""
+    """The part of a results.json that describes the run and its data."""
     recipe = basis.recipe
     data = load(recipe.data, basis.data_root, False)
     accuracy = schema.has_accuracy(recipe.task)

@@ -1,7 +1,7 @@
-"""The user's own code that a cell's result depends on: the modules of a recipe's factories, and what these import.
+"""The user's code that a cell's result depends on: the modules of a recipe's factories, and their imports.
 
-Sources are read and never run. What is imported in other ways than by `import` is not known, nor are files that the
-code reads.
+Sources are read and never run. Modules imported in other ways than by `import`, and files that the code reads, are
+not found.
 """
 
 import ast
@@ -24,7 +24,7 @@ INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 
 
 def code_of(recipe: Recipe) -> dict[str, str]:
-    """By module the sha256 of its source or, of an installed package, its version; empty without factories."""
+    """By module, the sha256 of its source or, for an installed package, its version; empty without factories."""
     found: dict[str, str] = {}
     waiting = [spec.partition(":")[0] for spec in called(recipe)]
     while waiting:
@@ -48,12 +48,12 @@ def _with_parents(name: str) -> Iterator[str]:
 
 
 def _known(name: str) -> bool:
-    """Of Python, or this package: both have a version of their own in what determines a cell."""
+    """Whether a module belongs to Python or to this package, whose versions are recorded separately."""
     return name.partition(".")[0] in (*sys.stdlib_module_names, "compress")
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where the module is, found as `models.function` finds it, without importing anything."""
+    """The module's spec, found as `models.function` finds it, without importing anything."""
     here = os.getcwd()
     path = sys.path if here in sys.path else [here, *sys.path]
     found = None
@@ -63,13 +63,13 @@ def _spec(name: str) -> ModuleSpec | None:
             break
         path = list(found.submodule_search_locations or ())
     try:
-        return found or find_spec(name.partition(".")[0])  # of an editable installation, say
-    except ValueError:  # a module that was made in this process
+        return found or find_spec(name.partition(".")[0])  # for instance of an editable installation
+    except ValueError:  # a module created in this process
         return None
 
 
 def _version(name: str, spec: ModuleSpec) -> str | None:
-    """Of the distribution that an installed module is from; None of a module of the user's own."""
+    """The version of an installed module's distribution; None for the user's own modules."""
     place = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), os.getcwd())).resolve()
     if not any(place.is_relative_to(folder) for folder in INSTALLED):
         return None
@@ -82,12 +82,12 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _imports(source: bytes, name: str, *, package: bool) -> Iterator[str]:
-    """What may be the names of modules that a source imports, at its top or anywhere in it."""
+    """Possible names of the modules that a source imports, at its top or anywhere in it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the user's escape sequences, which the import tells
+            warnings.simplefilter("ignore")  # about the user's escape sequences, which the import reports
             tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):  # not Python, as an extension module
+    except (SyntaxError, ValueError, RecursionError):  # not Python, for instance an extension module
         return
     inside = name.split(".") if package else name.split(".")[:-1]
     for node in ast.walk(tree):

@@ -1,7 +1,7 @@
 """Where the jobs of a sweep are computed: in this process, in processes of this machine, or on a Ray cluster.
 
-Every worker computes on one thread: on two cores, two processes of two threads each take several times as long as two
-of one thread.
+Every worker uses one thread: on two cores, two processes with two threads each take several times as long as two with
+one.
 """
 
 import logging
@@ -22,28 +22,28 @@ Engine = Literal["local", "ray"]
 Answer = TypeVar("Answer")
 
 RETRIES = 3
-"""How often a call is made again whose worker was lost, on a cluster."""
+"""How often a call is repeated after losing its worker, on a cluster."""
 
 
 class Pool(Protocol):
-    """Several calls at once; as a context manager, so that no process outlives the sweep."""
+    """Runs several calls at once; a context manager, so that no process outlives the sweep."""
 
     def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
         """Make the call, which must be picklable, in a worker.
 
-        The future raises what the call raised; LostWorkerError where the worker itself was lost.
+        The future raises the call's error, or LostWorkerError if the worker itself was lost.
         """
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many jobs are computed at once, and where; a single local worker is this process."""
+    """The number of jobs computed at once, and where; a single local worker is this process."""
 
     count: int = 1
     engine: Engine = "local"
 
     def started(self) -> AbstractContextManager[Pool]:
-        """Raises MissingPackageError where the engine's package is not installed."""
+        """Raises MissingPackageError if the engine's package is not installed."""
         if self.engine == "ray":
             return OnCluster(self.count)
         return InProcesses(self.count) if self.count > 1 else Here()
@@ -53,7 +53,7 @@ ONE = Workers()
 
 
 class Here:
-    """No process but this one: a call is made at once."""
+    """This process alone: a call is made at once."""
 
     def __enter__(self) -> "Here":
         _one_thread()
@@ -72,7 +72,7 @@ class Here:
 
 
 class InProcesses:
-    """Processes that import torch once and are used again; they end with this one, however that ends."""
+    """Processes that import torch once and are reused; they end with this one, however it ends."""
 
     def __init__(self, count: int) -> None:
         resource_tracker.ensure_running()  # its own start would undo what `worker_signals.starting` does to signals
@@ -86,8 +86,8 @@ class InProcesses:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not issubclass(kind, CompressError):
-            # Whoever interrupts a sweep does not wait for the cells that are being computed. SIGTERM might not arrive:
-            # it is one with the SIGTERM of somebody else that a worker has not looked at yet.
+            # An interrupted sweep does not wait for its running cells. SIGTERM might get lost: it merges with an
+            # earlier SIGTERM that the worker has not handled yet.
             for process in multiprocessing.active_children():
                 if process.pid not in self._others:
                     process.kill()
@@ -99,10 +99,10 @@ class InProcesses:
 
 
 class OnCluster:
-    """Ray's workers: of the cluster that RAY_ADDRESS names, else of one on this machine that ends with the sweep.
+    """Ray's workers: of the cluster that RAY_ADDRESS names, else of a local one that ends with the sweep.
 
-    A call whose worker is lost is made again on another one. All machines must see the folder that this process is in,
-    and all that a call reads and writes, under the same paths.
+    A call whose worker is lost is repeated on another one. All machines must see this process's working folder, and
+    all files that a call reads and writes, under the same paths.
     """
 
     def __init__(self, count: int) -> None:
@@ -137,7 +137,7 @@ class OnCluster:
 
 
 def _translated(future: "Future[Answer]", translate: Callable[[BaseException], BaseException]) -> "Future[Answer]":
-    """The same future, with the engine's own errors as ours."""
+    """The same future, with the engine's errors translated to ours."""
     ours: Future[Answer] = Future()
 
     def pass_on(theirs: "Future[Answer]") -> None:

@@ -1,4 +1,4 @@
-"""Many independent jobs; each result is a file, so that an interrupted sweep goes on where it was."""
+"""Run many independent jobs; each result is a file, so that an interrupted sweep can be resumed."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ class Job:
     """One cell of a sweep.
 
     key: a hash of everything that determines the result; names the result's file.
-    title: what people call it.
+    title: its name for people.
     call: computes the result, a JSON document; must be picklable, such as a `functools.partial` of a function.
     needs: keys of jobs whose side effects (a trained network) this one reads.
-    cost: how long it takes, in any unit that all jobs share; for the time left.
-    code: the code that computes the result; what other code has computed is not taken.
+    cost: its duration, in any unit shared by all jobs; for the time left.
+    code: the code that computes the result; results of other code are not used.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Progress:
     done: int
     total: int
     seconds_left: float | None
-    title: str  # of the job that ended last
+    title: str  # the title of the job that ended last
 
 
 def fingerprint(determinants: Mapping[str, object]) -> str:
@@ -54,27 +54,27 @@ def run(
     workers: Workers = ONE,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Result]:
-    """Compute the jobs that have no result among `cells` yet, in their order as far as `needs` allows.
+    """Compute the jobs without a result in `cells`, in order as far as `needs` allows.
 
-    Several sweeps may share their folder, at the same time too: at worst a job is computed by both, with one result.
+    Several sweeps may share a folder, even at the same time: at worst both compute a job, with the same result.
 
     Args:
-        workers: what computes the jobs, each on one thread.
+        workers: the workers that compute the jobs, each on one thread.
 
     Returns:
         All results, by key; each also has the `seconds` it took.
 
     Raises:
         InputError: the engine's package is not installed.
-        SweepError: jobs failed. All that do not need them were run first, and their results are kept.
-        LostWorkerError: a process that computed died; finished results are kept.
-        Interrupted: by a signal; the cells that are being computed are given up.
+        SweepError: jobs failed. All jobs that do not need them were run first, and their results are kept.
+        LostWorkerError: a worker process died; finished results are kept.
+        Interrupted: by a signal; running cells are abandoned.
     """
     marked.cells(cells.folder)
     results = cells.read((job.key, job.code) for job in jobs)
     todo = list({job.key: job for job in jobs if job.key not in results}.values())
     failed: list[str] = []
-    lost: set[str] = set()  # the keys of what failed, and of what needs it
+    lost: set[str] = set()  # the keys of failed jobs, and of those that need them
     watch = _Watch(len(todo), sum(job.cost for job in todo), on_progress)
     stop = Stop()
     with stop.listening(), workers.started() as pool:
@@ -91,13 +91,11 @@ def run(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
-                    # Written here: a worker may be killed at any moment, and would leave half a file.
+                    # Written here, not in the worker, which may be killed at any moment.
                     cells.write(job.key, job.code, result := future.result())
                     results[job.key] = result
                 except LostWorkerError as error:
-                    raise LostWorkerError(
-                        f"{job.title}: {error}; what was finished is kept in {cells.folder}"
-                    ) from error
+                    raise LostWorkerError(f"{job.title}: {error}; finished cells are kept in {cells.folder}") from error
                 except CompressError as error:
                     failed.append(f"{job.title}: {error}")
                     lost.add(job.key)
@@ -120,7 +118,7 @@ def _work(call: Callable[[], Mapping[str, object]]) -> Result:
 
 
 class _Watch:
-    """Says after each job how far the sweep is."""
+    """Reports the progress of the sweep after each job."""
 
     def __init__(self, jobs: int, cost: float, on_progress: Callable[[Progress], None]) -> None:
         self._jobs, self._cost, self._tell = jobs, cost, on_progress

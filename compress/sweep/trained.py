@@ -1,4 +1,4 @@
-"""The trained network that a sweep starts from."""
+"""The trained network at the start of a sweep."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Trained:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Raises CheckpointError: it is no file, or cannot be read."""
+        """The file at `path`. Raises CheckpointError if it is not a file or cannot be read."""
         try:
             if kind := strange(path):
                 raise CheckpointError(f"{path} is {kind}; name a file of weights")
@@ -28,6 +28,6 @@ class Trained:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); name a file of weights") from None
 
     def require_unchanged(self) -> None:
-        """Raises CheckpointError where the file is another one by now, whose figures would get this one's name."""
+        """Raises CheckpointError if the file has changed, since its figures would be recorded under the old hash."""
         if Trained.of(self.path) != self:
             raise CheckpointError(f"{self.path} has changed since the sweep was started: start it again")

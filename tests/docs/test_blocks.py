@@ -35,7 +35,7 @@ NOT_RUN = {
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/terminal.md": "run in tests/test_docs.py",
-    "docs/reliability.md": "goes on with what was interrupted; run in tests/run/test_resume.py",
+    "docs/reliability.md": "resumes an interrupted run; run in tests/run/test_resume.py",
     "docs/report.md": "of folders of the reader's; run on the pages above",
     "docs/search.md": "minutes; parsed, run in small in tests/explore, and in the tour from the README",
     "docs/soft-pruning.md": "draws figures for minutes",

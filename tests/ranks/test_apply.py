@@ -114,10 +114,10 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_from_there(
     assert died.returncode != 0
     assert not Path("out").exists()
     assert "another process of this run has ended" in died.stderr or "interrupted" in died.stderr
-    assert "to go on: torchrun --nproc-per-node 2 -m compress.cli apply" in died.stderr
+    assert "to resume: torchrun --nproc-per-node 2 -m compress.cli apply" in died.stderr
     Path("mortal").unlink()
     done = apply("out", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "going on from stage 1" in done.stderr
+    assert "resuming from stage 1" in done.stderr
     assert all(torch.equal(tensor, weights("out")[name]) for name, tensor in weights("two").items())
     assert not list(here.glob("*.partial"))

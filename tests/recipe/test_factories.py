@@ -35,7 +35,7 @@ def test_the_place_is_where_it_will_be_imported_from(
     (line,) = told(recipe, "my_package_there.deep:build")
     assert f"imports my_package_there.deep from {tmp_path}/my_package_there/__init__.py, to call" in line
     assert f"from {tmp_path}/bare_folder, to call" in told(recipe, "bare_folder.a:build")[0]
-    assert "from nowhere (there is no such module)" in told(recipe, "absent_module:build")[0]
+    assert "from nowhere (the module was not found)" in told(recipe, "absent_module:build")[0]
     assert "from Python itself" in told(recipe, "sys:exit")[0]
     assert f"from {torch.__file__}, to call torch.nn:Linear" in told(recipe, "torch.nn:Linear")[0]
     assert "my_net_there" not in sys.modules
@@ -53,7 +53,7 @@ def test_functions_of_a_task_and_programs_are_told_of(recipe: Path) -> None:
     )
     assert ["to call absent_task:loss" in line for line in lines] == [True, False, False]
     assert "to call absent_metric:share" in lines[1]
-    assert lines[2] == "the recipe is of a program: loading its .pt2 may run code that is in the file"
+    assert lines[2] == "the recipe's model is a program: loading its .pt2 may run code from that file"
 
 
 @pytest.mark.parametrize(

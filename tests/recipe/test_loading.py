@@ -133,7 +133,7 @@ ONE_MISTAKE = [
     ),
     ("{nodes: latent}", "latent", "8: stages.0.target: found 'latent'; needs a mapping with exactly one of the keys"),
     ("{nodes: latent}", "{nodes: []}", "8: stages.0.target.nodes: found an empty list; needs at least 1 entry"),
-    ("{nodes: latent}", "{nodes: [a, a]}", "8: stages.0.target.nodes: a is there twice; name it once"),
+    ("{nodes: latent}", "{nodes: [a, a]}", "8: stages.0.target.nodes: a is listed twice; name it once"),
     ("{nodes: latent}", "{nodes: latent, bias: true}", "8: stages.0.target.bias: unknown key; known here are nodes"),
     (
         "skeletonization",
@@ -163,9 +163,9 @@ ONE_MISTAKE = [
     (
         "sparsity: 0.75",
         "sparsity: 0.75\n    scope: erk",
-        "11: stages.0.scope: erk shares weights out over tensors, and the target is nodes",
+        "11: stages.0.scope: erk distributes weights over tensors, and the target is nodes",
     ),
-    ("sparsity: 0.75", "sparsity: 0.75\n    macs: 0.5", "10: stages.0.sparsity: found together with macs, which says"),
+    ("sparsity: 0.75", "sparsity: 0.75\n    macs: 0.5", "10: stages.0.sparsity: found together with macs; both set"),
     ("sparsity: 0.75", "params: 1.5", "10: stages.0.params: found 1.5; needs a number below 1 (instead of sparsity"),
     ("sparsity: 0.5", "macs: 0.5", "16: stages.1.macs: macs is for nodes, and the target is weights; remove the key"),
     ("scope: layer", "scope: isomorphic", "15: stages.1.scope: isomorphic is for nodes, and the target is weights"),
@@ -218,7 +218,7 @@ ONE_MISTAKE = [
     ("trainable: adjacent", "trainable: 1", "12: stages.0.retrain.trainable: found 1; needs a list (all, adjacent to"),
     ("export: [onnx]", "export: [onx]", "18: export.0: found 'onx'; did you mean onnx?"),
     ("export: [onnx]", "export: onnx", "18: export: found 'onnx'; needs a list"),
-    ("export: [onnx]", "export: [onnx, onnx]", "18: export: onnx is there twice; name it once"),
+    ("export: [onnx]", "export: [onnx, onnx]", "18: export: onnx is listed twice; name it once"),
     ("batch_sizes: [1, 32]", "batch_sizes: [0]", "19: benchmark.batch_sizes.0: found 0; needs at least 1"),
     ("benchmark: {batch_sizes: [1, 32]}", "benchmark: 3", "19: benchmark: found 3; needs a mapping"),
 ]
@@ -252,7 +252,7 @@ NOT_A_RECIPE = [
     (b"# only a comment\n", "recipe.yaml:1: found nothing; a recipe is"),
     (b"- name: x\n", "recipe.yaml:1: found a list of 1; a recipe is a mapping"),
     (b"mnist\n", "recipe.yaml:1: found 'mnist'; a recipe is a mapping"),
-    (b"name: x\nname: y\n", "recipe.yaml:2: name: is there twice; keep one of the two"),
+    (b"name: x\nname: y\n", "recipe.yaml:2: name: appears twice; keep one of the two"),
     (b"name: x\ntrain:\n\tepochs: 3\n", "recipe.yaml:3: found a tab; YAML is indented with spaces"),
     (b"name: x\nmodel: a: b\n", "recipe.yaml:2: not YAML: mapping values are not allowed here; check"),
     (b"a: [1, 2\nb: 3\n", "recipe.yaml:2: not YAML: "),
@@ -482,13 +482,13 @@ WRONG_OVERRIDES = [
     ("stages.2.sparsity=0.5", "stages has no entry '2'; its 2 entries are numbered from 0"),
     ("stages.first.sparsity=0.5", "stages has no entry 'first'; its 2 entries are numbered from 0"),
     ("stages.-1.sparsity=0.5", "stages has no entry '-1'; its 2 entries are numbered from 0"),
-    ("stages.1.removal.kind=soft", "stages.1.removal is 'hard', which has no keys; set the whole of it, as in --set "),
+    ("stages.1.removal.kind=soft", "stages.1.removal is 'hard', which has no keys; set the whole value, as in --set "),
     ("seed", "needs a key and a value, as in --set stages.0.sparsity=0.9"),
     ("=3", "needs a key and a value, as in --set stages.0.sparsity=0.9"),
     ("train..lr=3", "needs a key and a value, as in --set stages.0.sparsity=0.9"),
     ("seed=", "seed: found nothing; needs a whole number"),
     ("export=[onnx", "not YAML: "),
-    ("train={lr: 1, lr: 2}", "lr: is there twice; keep one of the two"),
+    ("train={lr: 1, lr: 2}", "lr: appears twice; keep one of the two"),
 ]
 
 

@@ -254,8 +254,8 @@ def test_layers_may_have_sparsities_of_their_own() -> None:
     assert (layered.level, layered.goes) == (("sparsity", 0.9), 0.9)
     for changes, message in (
         ({"layers": {"*": 0.5}, "sparsity": 0.5}, "found together with layers"),
-        ({"layers": {"*": 0.5}, "scope": "global"}, "global shares out among layers"),
-        ({"layers": {"*": 0}}, "every layer keeps all of it"),
+        ({"layers": {"*": 0.5}, "scope": "global"}, "global and `layers` both set the share"),
+        ({"layers": {"*": 0}}, "every layer keeps everything"),
         ({"layers": {"*": 1}}, "less than 1"),
         ({"layers": {}}, "at least 1 item"),
         ({}, "missing"),
@@ -264,7 +264,7 @@ def test_layers_may_have_sparsities_of_their_own() -> None:
             stage(base, **changes)
     nodes = {key: value for key, value in NODES.items() if key != "sparsity"}
     assert stage(nodes, layers={"latent": 0.5}).scope == "layer"
-    with pytest.raises(ValidationError, match="principal_axes takes one layer apart"):
+    with pytest.raises(ValidationError, match="principal_axes prunes a single layer"):
         stage(nodes, layers={"latent": 0.5}, criterion="principal_axes")
     with pytest.raises(ValidationError, match="found together with layers and macs"):
         stage(NODES, layers={"latent": 0.5}, macs=0.5)

@@ -63,7 +63,7 @@ def test_bars_are_as_high_as_the_counts() -> None:
     assert kept[:2] == pytest.approx([0, kept[2] / 4], abs=0.02)
     (line,) = elements(svg, "line", "threshold")
     assert next(number(line, "x1")) == pytest.approx(46 + 342 * 1.5 / 4)
-    assert "4 go and 5 stay; the highest score that goes is 1.5" in svg
+    assert "4 are pruned and 5 kept; the highest pruned score is 1.5" in svg
 
 
 def test_one_slow_run_in_twenty_does_not_set_the_scale() -> None:

@@ -82,7 +82,7 @@ def test_the_summary_of_a_known_network() -> None:
         "weights that can be pruned one by one: 0",
         "nodes that can be pruned: a (1,000), b (3)",
         "keeps its width, since so: d, e",
-        "nodes that slim would cut out as they are: 2 of a",
+        "nodes that slim would cut out now: 2 of a",
         "note: [that]",
         "recipe, in short (--recipe shows all of it):",
         "  name: tiny",

@@ -274,7 +274,7 @@ LOSS = {"loss": (0.010, 0.012)}
             [stage("weights", "dense.*", 0.97, 1000)],
             models(zipped=20.0, ratio=1.2, loss=(1.0, 2.0), accuracy=(0.98, 0.9694)),
             (
-                "97 % of the weights of dense.* gone: the same size, 20.0x smaller when compressed, 1.20x slower, "
+                "97 % of the weights of dense.* pruned: the same size, 20.0x smaller when compressed, 1.20x slower, "
                 "test accuracy -1.06 points"
             ),
         ),
@@ -287,8 +287,8 @@ LOSS = {"loss": (0.010, 0.012)}
             [stage("nodes", "a, b", 0.5, 10), stage("weights", "c.*", 0.5, 10)],
             models(size=3.0, zipped=3.0, accuracy=(0.5, 0.6), loss=(1.0, 0.9)),
             (
-                "5 of 10 nodes of a, b gone, then 50 % of the weights of c.* gone: 3.00x smaller, as fast as before, "
-                "test accuracy +10.00 points"
+                "5 of 10 nodes of a, b pruned, then 50 % of the weights of c.* pruned: 3.00x smaller, "
+                "as fast as before, test accuracy +10.00 points"
             ),
         ),
         (
@@ -344,8 +344,8 @@ def test_the_command_makes_the_same_page_anywhere(run: Run, applied: Path, tmp_p
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"a": 1e999}', "1e999 is too large for a number"),
         ("9" * 5000, "cannot be read as JSON"),
-        ("[]", "is no results.json of `compress apply` \\(schema 1\\)"),
-        ('{"schema": 2, "models": {}}', "is no results.json"),
+        ("[]", "is not a results.json of `compress apply` \\(schema 1\\)"),
+        ('{"schema": 2, "models": {}}', "is not a results.json"),
         ('{"schema": 1, "models": {}}', "is damaged: recipe is missing"),
     ],
 )
@@ -358,7 +358,7 @@ def test_what_is_no_result_is_told_in_a_line(run: Run, tmp_path: Path, content: 
 
 
 def test_a_folder_without_results(run: Run, tmp_path: Path) -> None:
-    assert "results.json does not exist; name the folder" in run("report", tmp_path, code=2).stderr
+    assert "results.json does not exist; name the output folder" in run("report", tmp_path, code=2).stderr
 
 
 def ways(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

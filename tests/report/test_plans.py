@@ -76,18 +76,18 @@ def test_sizes_and_steps() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({}, "stage 1: chosen by magnitude, on the network as it is now"),
+        ({}, "stage 1: chosen by magnitude on the current network"),
         (
             {"chosen": {"by": "criterion", "images": 250, "again": True}, "removal": {"kind": "sfp"}},
-            "stage 1: chosen by magnitude on 250 training images, on the network as it is now; sfp chooses again while",
+            "stage 1: chosen by magnitude on 250 training images and the current network; sfp chooses again during",
         ),
         (
             {"chosen": {"by": "even scores", "images": None, "again": False}, "criterion": {"kind": "ablation"}},
-            "stage 1: ablation takes too long for a plan, so scores were taken as alike in all layers",
+            "stage 1: ablation takes too long for a plan, so all layers were given the same scores",
         ),
         (
             {"kind": "weights"},
-            "stage 1: weights go one by one, so 100 zeros stay in place; only nodes that lose all",
+            "stage 1: weights are pruned one by one, so 100 zeros remain in place; only nodes with no weights",
         ),
     ],
 )
@@ -100,8 +100,8 @@ def test_the_other_lines() -> None:
     assert lines[0].startswith("no MODEL: the network is untrained.")
     assert "keeps its width, since it is the network's output: out" in lines
     assert lines[-1] == (
-        "estimated time of the run: 1.7 min (training 60 s, selection 1.5 s), from 7 timed training steps on this "
-        "machine as busy as it is now; export and benchmark come on top"
+        "estimated time of the run: 1.7 min (training 60 s, selection 1.5 s), from 7 training steps timed on this "
+        "machine at its current load; export and benchmark are extra"
     )
 
 

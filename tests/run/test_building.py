@@ -136,9 +136,7 @@ def test_a_network_of_ones_own_says_itself_what_it_takes() -> None:
     wanted = schema.FactoryModel(factory="mine:build")
     model = Fussy()
     require_inputs(model, torch.zeros(2, 1, 6, 6), wanted)
-    with pytest.raises(
-        DataError, match=r"^mine:build does not run on inputs of 1x8x8, which is what the data are: too large$"
-    ):
+    with pytest.raises(DataError, match=r"^mine:build does not run on the data, inputs of 1x8x8: too large$"):
         require_inputs(model, torch.zeros(2, 1, 8, 8), wanted)
     assert model.training
 

@@ -114,7 +114,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(checkpoints: Checkpoints, sai
     assert number_of(checkpoints) == 1
     assert len(said) == 1
     assert said[0].startswith("warning: checkpoint 2 in ")
-    assert said[0].endswith("taking the one before")
+    assert said[0].endswith("using the one before")
     assert names(checkpoints.folder) == ["1.json", "1.pt"]
     path_of(checkpoints, "1.pt").write_bytes(b"")
     assert number_of(checkpoints) is None
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_those_before(checkpoints: Checkpoints, said: list[st
     with files_of(size):
         checkpoints.write(state(2), "step 2")
     assert said[0].startswith("warning: no checkpoint at step 2: cannot write ")
-    assert said[0].endswith("File too large; the run goes on, with those before")
+    assert said[0].endswith("File too large; the run continues with the earlier ones")
     assert names(checkpoints.folder) == ["1.json", "1.pt"]
     assert number_of(checkpoints) == 1
     checkpoints.write(state(3), "step 3")

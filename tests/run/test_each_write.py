@@ -164,7 +164,7 @@ def test_killed_before_every_single_operation(run: Command, words: tuple[str, ..
             assert "name another f" in complete.stderr
             continue
         said = run(*words, "--resume").stderr
-        left.add(said.partition("going on from ")[2].partition("\n")[0])
+        left.add(said.partition("resuming from ")[2].partition("\n")[0])
         found = {path: text for path, text in content(place).items() if not path.startswith(".")}  # drafts stay
         assert found == whole, state
     steps = {"train": {f"the training, step {step} of 4" for step in (1, 2, 3, 4)}, "apply": set()}[words[0]]

@@ -68,8 +68,8 @@ def test_a_disk_too_small_and_then_large_enough(
     assert {path.name for path in place.iterdir()} == ({"out.partial"} if kept else set())
     disk(64)
     if kept:
-        assert f"what was done until {kept} is kept in " in told
-        words = shlex.split(told.partition("to go on: ")[2].splitlines()[0])[1:]
+        assert f"the state at {kept} is kept in " in told
+        words = shlex.split(told.partition("to resume: ")[2].splitlines()[0])[1:]
     run(*words)
     assert {path.name for path in place.iterdir()} == {"out"}
     found, whole = (json.loads((out / "results.json").read_text(encoding="utf-8")) for out in (place / "out", applied))

@@ -271,7 +271,7 @@ def test_a_sweep_writes_over_nothing(run: Command, made: Path, tmp_path: Path, c
     user.theirs = all_of(made)
     for place in ("deep", "link"):
         told = run(*COMMANDS[command], place, code=2).stderr
-        assert f"{place}/{name} is there, and `compress {command}` did not write it" in told
+        assert f"{place}/{name} exists, and `compress {command}` did not write it" in told
     user.check()
 
 

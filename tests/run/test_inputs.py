@@ -24,12 +24,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ("mnist_ae", "mnist_ae is a recipe, and a file of weights belongs here: way out"),
-        ("mine.yaml", "mine.yaml is a recipe, and a file of weights belongs here: way out"),
-        ("nowhere.yml", "nowhere.yml is a recipe, and a file of weights belongs here: way out"),
-        ("model.pt", "model.pt is no file: way out"),
-        ("full", "full is a folder, no file of weights: name a file in it, such as full/slim.safetensors"),
-        ("empty", "empty is a folder, no file of weights: way out"),
+        ("mnist_ae", "mnist_ae is a recipe, not a file of weights: way out"),
+        ("mine.yaml", "mine.yaml is a recipe, not a file of weights: way out"),
+        ("nowhere.yml", "nowhere.yml is a recipe, not a file of weights: way out"),
+        ("model.pt", "model.pt is not a file: way out"),
+        ("full", "full is a folder, not a file of weights: name a file in it, such as full/slim.safetensors"),
+        ("empty", "empty is a folder, not a file of weights: way out"),
     ],
 )
 def test_what_is_no_file_of_weights(here: Path, given: str, text: str) -> None:
@@ -71,9 +71,9 @@ def test_the_line_that_makes_the_model_works(
 def test_a_model_where_the_recipe_belongs(run: Run, trained: Path, command: str) -> None:
     arguments = [trained, "-o", "m.pt"] if command == "train" else [trained, "mnist_ae"]
     text = run(command, *arguments, code=2).stderr
-    assert text == f"error: {trained}: is a model, where a recipe is wanted; the recipe comes first: RECIPE MODEL\n"
+    assert text == f"error: {trained}: found a model, not a recipe; the recipe comes first: RECIPE MODEL\n"
 
 
 @pytest.mark.parametrize("arguments", [["export", "mnist_ae", "-o", "files"], ["compare", "mnist_ae", "mnist_ae"]])
 def test_a_recipe_where_the_model_belongs(run: Run, here: Path, arguments: list[str]) -> None:
-    assert "error: mnist_ae is a recipe, and a file of weights belongs here: " in run(*arguments, code=2).stderr
+    assert "error: mnist_ae is a recipe, not a file of weights: " in run(*arguments, code=2).stderr

@@ -131,11 +131,11 @@ def test_rows_that_only_an_edit_names_cost_nothing(tmp_path: Path) -> None:
 def test_a_deep_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noted, "MOST_OPERATORS", 500)
     save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", {"recipe": recipe(vit(depth=1)[0] | {"depth": 100})})
-    with pytest.raises(InputError, match=r"is of a network of 9\d\d layers, and 500 are the most"):
+    with pytest.raises(InputError, match=r"names a network of 9\d\d layers; the limit is 500"):
         export(tmp_path / "w.safetensors", None, tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, json.dumps({"stages": ["x"] * 100_000})], ids=["deep", "long"])
 def test_a_recipe_that_is_longer_than_any(text: str) -> None:
-    with pytest.raises(InputError, match=r"the recipe inside w\.safetensors is damaged \(.* are the most\)"):
+    with pytest.raises(InputError, match=r"the recipe inside w\.safetensors is damaged \(.* the limit is .*\)"):
         noted.recipe_of({"recipe": text}, "w.safetensors")

@@ -116,8 +116,8 @@ def test_images_can_be_the_target(recipe: Any, run: Any, tmp_path: Path) -> None
     ("task", "message"),
     [
         ('{loss: "own_measures:missing"}', "own_measures has no function missing"),
-        ('{loss: "own_measures:words"}', "own_measures:words gave str; it must give one number"),
-        ('{loss: "own_measures:each"}', "own_measures:each gave a tensor of [20]; it must give one number"),
+        ('{loss: "own_measures:words"}', "own_measures:words returned str; it must return one number"),
+        ('{loss: "own_measures:each"}', "own_measures:each returned a tensor of [20]; it must return one number"),
         ('{loss: "own_measures:broken"}', "own_measures:broken failed on output and target of torch.float32 [20, 3]"),
         ('{loss: "own_measures"}', "own_measures"),
         ('{loss: "own_measures:smooth", metrics: {loss: "own_measures:top_2"}}', "a metric cannot be called loss"),

@@ -146,20 +146,20 @@ def test_an_untrained_network_will_do(run: Run, recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ((EMPTY,), "stages.0.sparsity: 0.05 of 8 nodes rounds to none, so this stage takes nothing"),
+        ((EMPTY,), "stages.0.sparsity: 0.05 of 8 nodes rounds to 0, so this stage prunes nothing"),
         (
             (TWO.replace("weights: ['encoder.*']", "nodes: latent").replace("scope: layer, ", ""),),
-            "stages.1.target: all 4 nodes that this stage takes are gone by an earlier stage already",
+            "stages.1.target: all 4 nodes of this stage were already pruned by an earlier one",
         ),
         (
             ("stages.0.removal={kind: soft, over: 2 epochs}",),
-            "stages.0.removal: the last of it goes with the last of the 10 steps",
+            "stages.0.removal: the removal ends with the last of the 10 steps",
         ),
         (
             ("stages.0.removal={kind: gradual, over: 1 epoch}",),
-            "the set grows every 20 steps, and is to be complete after 5",
+            "the set grows every 20 steps and has to be complete after 5",
         ),
-        ((WEIGHTS.replace("0.9", "0.2"),), "nothing can be cut out: in no layer is a whole node without weights"),
+        ((WEIGHTS.replace("0.9", "0.2"),), "nothing can be cut out: every node of every layer still has weights"),
         (
             (WEIGHTS.replace("['*']", "[latent.weight]").replace("0.9", "0.999"),),
             "latent.weight would keep 1 of its 1024 weights: a collapsed layer passes nothing on",
@@ -182,7 +182,7 @@ def test_apply_warns_before_it_trains(
     changes = options(("stages.0.removal={kind: soft, over: 2 epochs}",))
     result = run("apply", recipe, trained, "-o", tmp_path / "out", *changes, code=130)
     assert f"warning: {recipe}:" in result.stderr or "warning: --set" in result.stderr
-    assert "nothing makes up for it afterwards" in result.stderr
+    assert "no training follows" in result.stderr
 
 
 def test_a_shipped_kind_of_recipe_is_no_reason_to_warn(plan: Plan) -> None:
@@ -332,7 +332,7 @@ def test_every_kind_of_retraining_can_be_timed(plan: Plan) -> None:
 
 def test_the_terminal_and_the_next_command(run: Run, recipe: Path, trained: Path) -> None:
     result = run("plan", recipe, trained, "--set", "stages.0.sparsity=0.5", "--seed", 4)
-    assert "tiny: what would go" in result.stdout
+    assert "tiny: what would be pruned" in result.stdout
     assert "estimated time of the run: " in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last == f"next: compress apply {recipe} {trained} --set stages.0.sparsity=0.5 --seed 4"

@@ -95,7 +95,7 @@ def test_other_ways_to_choose_and_remove(program: Path, apply: Any, stage: str) 
 
 def test_what_watches_layers_is_refused(program: Path, apply: Any) -> None:
     error = apply(program, TAYLOR.replace("taylor", "skeletonization"), code=2)
-    assert "the criterion skeletonization watches layers, and a program has none" in error
+    assert "the criterion skeletonization watches layers, and a program has only operators" in error
     error = apply(
         program, "{target: {nodes: ['*']}, criterion: norms, sparsity: 0.5, removal: hard, compensate: true}", 2
     )
@@ -105,7 +105,7 @@ def test_what_watches_layers_is_refused(program: Path, apply: Any) -> None:
 def test_program_and_recipe_go_together(program: Path, apply: Any, trained: Path) -> None:
     error = apply(program, TAYLOR, 2, "{name: classifier, image: [1, 6, 6], classes: 3}")
     assert "network.pt2 is a program, and the recipe names another model" in error
-    assert "model.pt is no program" in apply(trained, TAYLOR, 2)
+    assert "model.pt is not a program" in apply(trained, TAYLOR, 2)
 
 
 def test_what_cannot_be_trained_on_is_refused(network: Network, apply: Any, tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_what_cannot_be_trained_on_is_refused(network: Network, apply: Any, tmp_
     assert "was exported in training mode" in apply(path, TAYLOR, 2)
     path.write_bytes(b"no archive")
     assert "other.pt2 cannot be read as an exported program" in apply(path, TAYLOR, 2)
-    assert "missing.pt2 is no file" in apply(tmp_path / "missing.pt2", TAYLOR, 2)
+    assert "missing.pt2 is not a file" in apply(tmp_path / "missing.pt2", TAYLOR, 2)

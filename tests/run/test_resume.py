@@ -335,7 +335,7 @@ def comes_by(number: int) -> Callable[[], None]:
 
 def command_in(text: str) -> list[str]:
     """The one that goes on, as it was told."""
-    return shlex.split(text.partition("to go on: ")[2].splitlines()[0])[1:]
+    return shlex.split(text.partition("to resume: ")[2].splitlines()[0])[1:]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -366,7 +366,7 @@ def test_a_signal_ends_the_step_and_says_how_to_go_on(
     with at_step(monkeypatch, 0, lambda: None) as steps:
         result = run(*again)
     assert steps[0] == 8
-    assert "going on from " in result.stderr
+    assert "resuming from " in result.stderr
     assert ", step 7 of " in result.stderr
     found, whole = tmp_path / out, tmp_path / f"whole-{out}"
     assert not found.with_name(f"{out}.partial").exists()
@@ -404,7 +404,7 @@ def test_outside_of_a_training_it_ends_at_once(
     with monkeypatch.context() as patched:
         patched.setattr(apply, "_slim", slim)
         result = run("apply", recipe, trained, "-o", tmp_path / "out", code=143)
-    assert "what was done until the end of stage 1 is kept in " in result.stderr
+    assert "the state at the end of stage 1 is kept in " in result.stderr
     with at_step(monkeypatch, 0, lambda: None) as steps:
         result = run(*command_in(result.stderr), "--quiet")
     assert steps == [], "nothing is trained again"
@@ -431,11 +431,11 @@ def test_an_interrupted_run_is_not_thrown_away(
     out = tmp_path / "out"
     with unchanged(tmp_path):
         result = run("apply", *interrupted, code=2)
-        assert f"{out}.partial has what an interrupted run has done until stage 1, step 5 of 10" in result.stderr
-        assert command_in(result.stderr.replace("; to begin anew: --force", ""))[-1] == "--resume"
+        assert f"{out}.partial has the checkpoint of an interrupted run, at stage 1, step 5 of 10" in result.stderr
+        assert command_in(result.stderr.replace("; to start over: --force", ""))[-1] == "--resume"
         result = run("apply", *interrupted, "--resume", "--seed", 3, code=2)
-        assert "is of another run: recipe.seed was 0 and is 3" in result.stderr
-        assert "to go on: " not in result.stderr
+        assert "belongs to another run: recipe.seed was 0 and is 3" in result.stderr
+        assert "to resume: " not in result.stderr
     with at_step(monkeypatch, 0, lambda: None) as steps:
         run("apply", *interrupted, "--force")
     assert steps == list(range(1, 11))
@@ -454,14 +454,14 @@ def test_other_weights_are_another_run(
     torch.save(weights, tmp_path / "other.pt")
     recipe, _, *rest = interrupted
     result = run("apply", recipe, tmp_path / "other.pt", *rest, "--resume", code=2)
-    assert "is of another run: weights was " in result.stderr
+    assert "belongs to another run: weights was " in result.stderr
 
 
 def test_where_there_is_nothing_to_go_on_from_it_is_the_beginning(
     run: Command, recipe: Path, trained: Path, tmp_path: Path
 ) -> None:
     result = run("apply", recipe, trained, "-o", tmp_path / "out", "--resume")
-    assert f"nothing to go on from in {tmp_path / 'out'}.partial: this is the beginning" in result.stderr
+    assert f"nothing to resume in {tmp_path / 'out'}.partial: starting from the beginning" in result.stderr
     assert (tmp_path / "out" / "results.json").exists()
 
 

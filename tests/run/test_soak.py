@@ -80,7 +80,7 @@ def test_fifty_deaths(tmp_path: Path, measured: Callable[[str, dict[str, Any]], 
                     deaths[number.name] += 1
                 _, said = run.communicate()
             spent += time.monotonic() - started
-            gone_on += "going on from" in said
+            gone_on += "resuming from" in said
             assert run.returncode in (0, -signal.SIGKILL, 143, -signal.SIGTERM), said
             assert out.exists() or run.returncode != 0
         assert content(out) == whole

@@ -242,7 +242,7 @@ def test_compensation_is_that_of_the_chosen_nodes(setting: Setting) -> None:
     ("changes", "message"),
     [
         ({"target": {"weights": ["1.*"]}}, "compensate is for nodes"),
-        ({"removal": "soft", "retrain": RETRAIN}, "soft removal lets them go slowly"),
+        ({"removal": "soft", "retrain": RETRAIN}, "soft removal takes several steps"),
     ],
 )
 def test_compensation_where_there_is_none(changes: dict[str, Any], message: str) -> None:
@@ -398,7 +398,7 @@ def test_more_or_less_than_was_asked_for_is_an_error(
         monkeypatch.setattr(
             weight_selection, "choose", lambda scores, _, other=other, **how: choose(scores, other, **how)
         )
-        with pytest.raises(RunError, match=r"\*\.weight: sparsity 0\.3 was asked for and 0\.\d+ is reached"):
+        with pytest.raises(RunError, match=r"\*\.weight: sparsity 0\.3 was requested and 0\.\d+ reached"):
             run_stage(network(), wanted, 0, Pruned(), setting)
 
 
@@ -412,7 +412,7 @@ def test_too_few_nodes_are_an_error(setting: Setting, monkeypatch: pytest.Monkey
             "choose_nodes",
             lambda known, scores, measure, value, **how: choose_nodes(known, scores, "sparsity", 0.125, **how),
         )
-        with pytest.raises(RunError, match=rf"was asked for and {text}\d* is reached"):
+        with pytest.raises(RunError, match=rf"was requested and {text}\d* reached"):
             run_stage(network(), wanted, 0, Pruned(), setting)
 
 

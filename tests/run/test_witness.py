@@ -159,14 +159,14 @@ def test_a_run_whose_test_data_change_fails_and_says_how_to_mend_it(
 ) -> None:
     said, out = applied_to(loaders, "classify", 1)
     assert "The test data changed between two evaluations" in said.output
-    assert "Make the test loader give the same samples in every pass" in said.output
+    assert "Make the test loader return the same samples in every pass" in said.output
     assert not (out / "results.json").exists()
 
 
 def test_a_metric_that_chance_decides_fails_too(applied_to: Callable[..., tuple[Any, Path]]) -> None:
     task = '{loss: "torch.nn.functional:cross_entropy", metrics: {luck: "witness_module:chance"}}'
     said, out = applied_to("steady", task, 1)
-    assert "masked and slim are proven equal, and their luck is" in said.output
+    assert "masked and slim are proven equal, but their luck is" in said.output
     assert not (out / "results.json").exists()
 
 

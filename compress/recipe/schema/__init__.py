@@ -1,9 +1,9 @@
-"""What a recipe may say: strict, frozen pydantic models, and the JSON schema that editors complete recipes with.
+"""The schema of recipes: strict, frozen pydantic models, and the JSON schema that editors use to complete recipes.
 
-A recipe holds a model, a data set and stages; where a key has several forms, the form is told by one key of it
-(`name`, `kind`, or which of `nodes`/`weights`, `npz`/`folder`/... is there), so that a mistake is one mistake.
-Rules between keys stand at the later of the two, as field validators that look back through `info.data`: pydantic
-runs those even where other keys are wrong, and so everything is reported at once.
+A recipe holds a model, a data set and stages. If a value has several forms, one of its keys decides the form
+(`name`, `kind`, or which of `nodes`/`weights`, `npz`/`folder`/... is present), so that one mistake is one error.
+Rules between two keys are field validators of the later key that look back through `info.data`: pydantic runs
+those even where other keys are wrong, so all mistakes are reported at once.
 """
 
 from compress.duration import Duration

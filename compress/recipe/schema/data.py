@@ -1,4 +1,4 @@
-"""The images: a data set that the project knows, files, or a factory of one's own."""
+"""The images: a known data set, files, or your own factory."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -7,13 +7,13 @@ from pydantic import Field, Tag
 
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
 
-FirstTrain = Annotated[Count | None, Field(description="use the first so many training images; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use the first so many test images; all if absent")]
+FirstTrain = Annotated[Count | None, Field(description="use only the first N training images; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use only the first N test images; all if absent")]
 BatchSize = Annotated[Count, Field(description="images in a batch")]
 
 
 class NamedData(Part):
-    """A data set that the project knows."""
+    """A known data set."""
 
     images: ClassVar[Mapping[str, tuple[int, int, int]]] = {
         "mnist": MNIST_IMAGE,
@@ -31,7 +31,7 @@ class NamedData(Part):
 class NpzData(Part):
     """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
 
-    npz: Text = Field(description="file with the images; a part is held out for testing where there is no `npz_test`")
+    npz: Text = Field(description="file with the images; without `npz_test`, a part of it is held out for testing")
     npz_test: Text | None = Field(default=None, description="file with the test images")
     train: FirstTrain = None
     test: FirstTest = None
@@ -43,7 +43,7 @@ class FolderData(Part):
 
     folder: Text = Field(description="holds train/CLASS and test/CLASS, or CLASS folders")
     stream: bool | None = Field(
-        default=None, description="decode the files anew in each epoch; if absent, where memory is too small for them"
+        default=None, description="decode the files in each epoch; if absent, only if memory is too small for them"
     )
     workers: int | None = Field(
         default=None, ge=0, le=1024, description="processes that decode images, 0: none; if absent, by the cores"
@@ -54,7 +54,7 @@ class FolderData(Part):
 
 
 class FactoryData(Part):
-    """Data of one's own: `factory()` returns a pair of loaders, which decide on images and batches themselves."""
+    """Your own data: `factory()` returns a pair of loaders, which decide on images and batches themselves."""
 
     train: ClassVar[None] = None
     test: ClassVar[None] = None

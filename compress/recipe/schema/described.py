@@ -1,4 +1,4 @@
-"""Parts of the schema that are generated: from a frozen dataclass of the core, with its options' descriptions."""
+"""Parts of the schema that are generated from a frozen dataclass of the core, with the descriptions of its options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING
@@ -22,12 +22,12 @@ class Described(Part):
 
     @classmethod
     def keys(cls) -> dict[str, str]:
-        """The key of each option, by the option's name, as far as recipes have one."""
+        """The key of each option by the option's name; options without a key in recipes are left out."""
         found = {name: option.recipe or name for name, (option, _, _) in options_of(cls.member).items()}
         return {name: key for name, key in found.items() if key in cls.model_fields}
 
     def options(self) -> dict[str, Any]:
-        """The member's options by name, as the recipe has them."""
+        """The member's options by name, with the recipe's values."""
         return {name: getattr(self, key) for name, key in self.keys().items()}
 
 
@@ -37,8 +37,8 @@ def part_of(
     """The part of the schema for `member`, named and documented like it.
 
     Args:
-        words: its names, the values of the key `kind`; none: the part has no such key.
-        without: options that the name decides.
+        words: its names, the values of the key `kind`; without names, the part does not have that key.
+        without: options decided by the name.
     """
     keys: dict[str, Any] = {"kind": (Literal[words], ...)} if words else {}
     rules: dict[str, Any] = {}

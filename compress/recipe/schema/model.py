@@ -1,4 +1,4 @@
-"""The network: one that the project knows by name, or a factory of one's own."""
+"""The network: a known one by name, or your own factory."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -100,13 +100,13 @@ class VisionTransformer(Part):
 
 
 class Program(Part):
-    """The network of a `.pt2` file, which `compress apply` is given; it needs no class."""
+    """The network of the `.pt2` file passed to `compress apply`; it does not need a class."""
 
     name: Literal["program"]
 
 
 class FactoryModel(Part):
-    """A network of one's own: `factory(**args)` returns the module."""
+    """Your own network: `factory(**args)` returns the module."""
 
     factory: Factory
     args: dict[str, JsonValue] = Field(default={}, description="arguments of the factory, by name")

@@ -1,4 +1,4 @@
-"""What the parts of a recipe's schema are made of: strict models, small types, and the choice between forms."""
+"""Building blocks of a recipe's schema: strict models, small types, and the choice between forms."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -24,7 +24,7 @@ MNIST_IMAGE: Final = (1, 28, 28)
 CIFAR_IMAGE: Final = (3, 32, 32)
 
 MOST: Final = 2**31 - 1
-"""Of anything that is counted: libraries do so with 32 or 64 bits. Not in the JSON schema, where it would be noise."""
+"""The largest count: libraries count with 32 or 64 bits. Left out of the JSON schema, where it would be noise."""
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Part(BaseModel):
 def _without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
     for position, value in enumerate(values):
         if value in values[:position]:
-            raise ValueError(f"{value} is there twice; name it once")
+            raise ValueError(f"{value} is listed twice; name it once")
     return values
 
 
@@ -50,7 +50,7 @@ def listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-# A YAML list arrives as a Python list, which strict mode would not take for a tuple.
+# A YAML list arrives as a Python list, which strict mode does not accept for a tuple.
 Listed = Annotated[tuple[T, ...], Strict(False)]
 Distinct = Annotated[Listed[T], AfterValidator(_without_repeats)]
 SomeDistinct = Annotated[Listed[T], Field(min_length=1), AfterValidator(_without_repeats)]
@@ -75,7 +75,7 @@ DurationText = Annotated[
 
 
 def told_by(noun: str, *keys: str) -> Discriminator:
-    """Choose the form, tagged "KEY NOUN", whose key is there; none of them, or several, is a mistake."""
+    """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be."""
 
     def tag(value: Any) -> str | None:
         present = [key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))]

@@ -26,7 +26,7 @@ from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
-"""Devices, to Windows: no file or folder has such a name there."""
+"""Device names on Windows, where files and folders cannot have them."""
 
 
 class Benchmark(Part):
@@ -37,12 +37,14 @@ class Benchmark(Part):
 
 
 class Recipe(Part):
-    """Which parameters go, how, and what is written."""
+    """Which parameters to prune, how to remove them, and which files to write."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")] = Field(
         description="letters, digits, _ and -, such as mnist_ae"
     )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of the initial weights, the batches' order and chance")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="for the initial weights, the order of the batches and other chance"
+    )
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
         description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
@@ -62,7 +64,7 @@ class Recipe(Part):
     def _folders_can_be_called_like_it(cls, name: str) -> str:
         if name.upper() in RESERVED:
             raise ValueError(
-                f"found {name!r}; a folder is called like the recipe, and Windows has none of this name: take another"
+                f"found {name!r}; a folder is named after the recipe, and Windows reserves this name; choose another"
             )
         return name
 
@@ -83,7 +85,7 @@ class Recipe(Part):
     @classmethod
     def _a_program_is_trained(cls, train: Training | None, info: ValidationInfo) -> Training | None:
         if train is not None and isinstance(info.data.get("model"), Program):
-            raise ValueError("a program comes with its weights; take the section away, and retrain in the stages")
+            raise ValueError("a program comes with its weights; remove the section, and retrain in the stages")
         return train
 
     @field_validator("stages")
@@ -94,8 +96,8 @@ class Recipe(Part):
                 if stage.criterion.member.watches_layers or stage.compensate:
                     what = "compensate" if stage.compensate else f"the criterion {stage.criterion.kind}"
                     raise ValueError(
-                        f"entry {number}: {what} watches layers, and a program has none, only operators; "
-                        "magnitude, norms, lamp, taylor, taylor_square, snip and obd do without"
+                        f"entry {number}: {what} watches layers, and a program has only operators; "
+                        "use magnitude, norms, lamp, taylor, taylor_square, snip or obd"
                     )
         return stages
 
@@ -110,7 +112,7 @@ class Recipe(Part):
         return task
 
 
-# What pydantic's error locations contain beside the recipe's own keys: which form of a union was taken.
+# Pydantic's error locations contain, beside the recipe's own keys, the chosen form of a union.
 FORMS: Final[Mapping[str, type[Part] | None]] = {
     "name model": None,
     "autoencoder": Autoencoder,
@@ -142,5 +144,5 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of a recipe as it is written, for editors; docs/recipe.schema.json holds it."""
+    """The JSON schema of a written recipe, for editors; docs/recipe.schema.json holds it."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

@@ -1,4 +1,4 @@
-"""How what was chosen is removed: generated from `compress.remove.removals`."""
+"""How pruned entries are removed: generated from `compress.remove.removals`."""
 
 from functools import reduce
 from operator import or_
@@ -16,7 +16,7 @@ class RemovalPart(Described):
     kind: str
 
     def build(self, steps: int, steps_per_epoch: int) -> removals.Removal:
-        """The removal itself, within a retraining of so many steps.
+        """The removal itself, for a retraining of `steps` steps.
 
         Raises:
             InputError: its lengths do not fit each other.

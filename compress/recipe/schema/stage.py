@@ -1,4 +1,4 @@
-"""One step of a recipe's plan: what goes, how much of it, and how."""
+"""One step of a recipe's plan: what to prune, how much of it, and how to remove it."""
 
 from typing import Annotated, Any, get_args
 
@@ -18,11 +18,11 @@ class Nodes(Part):
     """Outputs of layers (nodes, channels, attention heads), which `slim` then cuts out."""
 
     nodes: Names = Field(
-        description="patterns of layer names, such as latent or blocks.*; their output nodes are pruned, wherever they "
-        "are coupled to"
+        description="patterns of layer names, such as latent or blocks.*; their output nodes are pruned, together with "
+        "everything coupled to them"
     )
     exclude: Excluded = Field(
-        default=(), description="patterns of layer names that keep their width, and so does all that is coupled to them"
+        default=(), description="patterns of layer names that keep their width, like everything coupled to them"
     )
 
 
@@ -31,7 +31,7 @@ class Weights(Part):
 
     weights: Names = Field(description="patterns of parameter names, such as decoder.*")
     bias: bool = Field(default=False, description="whether biases are pruned as well")
-    exclude: Excluded = Field(default=(), description="patterns of names of parameters or layers that are left out")
+    exclude: Excluded = Field(default=(), description="patterns of names of parameters or layers to leave out")
 
 
 Target = Annotated[
@@ -54,46 +54,41 @@ Budget = Annotated[float | None, Field(gt=0, lt=1)]
 
 
 class Stage(Part):
-    """One step of the plan: which parameters or nodes go, how many, and how."""
+    """One step of the plan: which parameters or nodes to prune, how many, and how to remove them."""
 
     target: Target = Field(description="which parameters or nodes: {nodes: latent} or {weights: [decoder.*]}")
-    criterion: Criterion = Field(description="which of them go first: magnitude, random, lamp, skeletonization, ...")
+    criterion: Criterion = Field(description="which to prune first: magnitude, random, lamp, skeletonization, ...")
     layers: Layers | None = Field(
         default=None,
-        description="instead of sparsity: the share of each layer that goes, by patterns of names, of which the first "
-        "that matches counts",
+        description="instead of sparsity: the share of each layer to prune, by patterns of names; the first match wins",
     )
     scope: Scope | None = Field(
         default=None,
         validate_default=True,
-        description="weights are ranked over all targeted tensors together (global, if absent), in each (layer), or in "
-        "each with a share by its shape (erk); nodes in their coupling (layer, if absent), among couplings that are "
-        "alike (isomorphic), or all together (global)",
+        description="weights are ranked over all targeted tensors together (global, the default), in each (layer), or "
+        "in each with a share by its shape (erk); nodes in their coupling (layer, the default), among couplings of the "
+        "same structure (isomorphic), or all together (global)",
     )
-    params: Budget = Field(
-        default=None, description="instead of sparsity, for nodes: share of all parameters to be left"
-    )
-    macs: Budget = Field(
-        default=None, description="instead of sparsity, for nodes: share of all multiply-adds to be left"
-    )
+    params: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all parameters to keep")
+    macs: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all multiply-adds to keep")
     sparsity: float | None = Field(
         default=None,
         ge=0,
         lt=1,
         validate_default=True,
-        description="share of the original target that goes, at least 0 and below 1",
+        description="share of the original target to prune, at least 0 and below 1",
     )
     multiple_of: Count = Field(default=1, description="for nodes: widths are rounded up to a multiple of it")
     min_keep: MinKeep | None = Field(
-        default=None, description="what every layer keeps at least: a number of entries, or a share between 0 and 1"
+        default=None, description="the least that every layer keeps: a number of entries, or a share between 0 and 1"
     )
     compensate: bool = Field(
-        default=False, description="let the next layer make up for pruned nodes, by least squares from the kept ones"
+        default=False, description="let the next layer compensate for pruned nodes, by least squares from the kept ones"
     )
-    removal: Removal = Field(description="how they go: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
+    removal: Removal = Field(description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     regrow: Regrowth | None = Field(
         default=None,
-        description="for weights that go gradually: at every choice some that are gone come back, and others go",
+        description="for gradual removal of weights: at every choice some pruned weights grow back, others are pruned",
     )
     retrain: Retraining | None = Field(
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
@@ -115,9 +110,9 @@ class Stage(Part):
     @classmethod
     def _layers_are_there_to_go(cls, layers: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
         if layers is not None and not any(layers.values()):
-            raise ValueError("every layer keeps all of it; give one of them a share above 0")
+            raise ValueError("every layer keeps everything; give one of them a share above 0")
         if layers is not None and getattr(info.data.get("criterion"), "kind", "") == "principal_axes":
-            raise ValueError("principal_axes takes one layer apart, which has one share; use sparsity")
+            raise ValueError("principal_axes prunes a single layer, which has one share; use sparsity")
         return layers
 
     @field_validator("scope")
@@ -126,11 +121,11 @@ class Stage(Part):
         target = info.data.get("target")
         if info.data.get("layers") is not None:
             if scope not in (None, "layer"):
-                raise ValueError(f"{scope} shares out among layers what `layers` says of each; remove one of the two")
+                raise ValueError(f"{scope} and `layers` both set the share of each layer; remove one of the two")
             return "layer"
         if isinstance(target, Nodes) and scope == "erk":
             raise ValueError(
-                "erk shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
+                "erk distributes weights over tensors, and the target is nodes; use layer, isomorphic or global"
             )
         if isinstance(target, Weights) and scope == "isomorphic":
             raise ValueError("isomorphic is for nodes, and the target is weights; use global, layer or erk")
@@ -148,39 +143,39 @@ class Stage(Part):
     def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
         others = ("layers", "params", "macs")
         if not info.data.keys() >= {*others}:
-            return sparsity  # one of them is wrong, and is reported itself
+            return sparsity  # one of them is wrong and is reported by its own validator
         budgets = [name for name in others if info.data[name] is not None]
         if sparsity is None and not budgets:
             raise PydanticCustomError("missing", "missing")
         if len(budgets) + (sparsity is not None) > 1:
-            raise ValueError(f"found together with {' and '.join(budgets)}, which says the same; keep one of them")
+            raise ValueError(f"found together with {' and '.join(budgets)}; both set the amount; keep one of them")
         return sparsity
 
     @field_validator("removal")
     @classmethod
-    def _compensation_is_for_nodes_that_go_at_once(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
+    def _compensation_needs_hard_removal(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
         if info.data.get("compensate") and isinstance(info.data.get("target"), Weights):
             raise ValueError("compensate is for nodes, and the target is weights; remove the key")
         if info.data.get("compensate") and removal.kind != "hard":
             raise ValueError(
-                f"compensate makes up for nodes that go at once, and {removal.kind} removal lets them go slowly; "
+                f"compensate is for nodes that are removed at once, and {removal.kind} removal takes several steps; "
                 "remove `compensate`, or use removal: hard"
             )
         return removal
 
     @field_validator("regrow")
     @classmethod
-    def _what_grows_back_is_chosen_anew(cls, regrow: Regrowth | None, info: ValidationInfo) -> Regrowth | None:
+    def _regrowth_needs_new_choices(cls, regrow: Regrowth | None, info: ValidationInfo) -> Regrowth | None:
         removal = info.data.get("removal")
         if regrow is None or removal is None:
             return regrow
         if isinstance(info.data.get("target"), Nodes):
-            raise ValueError("regrow is for weights, and the target is nodes, which stay chosen; remove the key")
+            raise ValueError("regrow is for weights, and the target is nodes; remove the key")
         if removal.kind in ("sfp", "srfp"):
             raise ValueError(f"weights that {removal.kind} removal lowers keep learning, and grow back; remove the key")
         if not removal.member.grows:
             raise ValueError(
-                f"{removal.kind} removal chooses once, and what is gone comes back at a new choice; remove `regrow`, "
+                f"{removal.kind} removal chooses once, and weights grow back only at a new choice; remove `regrow`, "
                 "or use removal: gradual or gradual_soft"
             )
         return regrow
@@ -199,7 +194,7 @@ class Stage(Part):
 
     @property
     def level(self) -> tuple[Measure, float]:
-        """How much: the sparsity, the largest where every layer has its own, or a budget of what is left."""
+        """How much: the sparsity (the largest, if each layer has its own), or the budget that is kept."""
         if self.layers is not None:
             return "sparsity", max(self.layers.values())
         for measure in get_args(Measure):
@@ -210,7 +205,7 @@ class Stage(Part):
 
     @property
     def goes(self) -> float:
-        """The share that goes, of the target's entries or of what the budget measures."""
+        """The share to prune, of the target's entries or of the budget's measure."""
         measure, value = self.level
         return value if measure == "sparsity" else 1.0 - value
 

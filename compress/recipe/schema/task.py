@@ -1,4 +1,4 @@
-"""What the network is trained and measured for: one of two words, or functions of one's own."""
+"""What the network is trained and measured for: one of two words, or your own functions."""
 
 from typing import Annotated, Literal
 
@@ -10,12 +10,12 @@ MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$"
 
 
 class OwnTask(Part):
-    """A loss of one's own, and metrics: functions (output, target) -> mean over the samples of the batch."""
+    """Your own loss and metrics: functions (output, target) -> mean over the samples of the batch."""
 
     loss: Factory
-    metrics: dict[MetricName, Factory] = Field(default={}, description="measured beside the loss, by name")
+    metrics: dict[MetricName, Factory] = Field(default={}, description="measured in addition to the loss, by name")
     target: Literal["label", "image"] = Field(
-        default="label", description="what the output is compared with; loaders of your own decide for themselves"
+        default="label", description="what the output is compared with; your own loaders decide this themselves"
     )
 
     @field_validator("metrics")
@@ -27,7 +27,7 @@ class OwnTask(Part):
 
 
 def has_accuracy(task: Task | OwnTask) -> bool:
-    """Whether networks are judged by an accuracy beside the loss."""
+    """Whether networks are judged by an accuracy in addition to the loss."""
     return task == "classify" or (isinstance(task, OwnTask) and "accuracy" in task.metrics)
 
 

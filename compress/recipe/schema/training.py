@@ -1,4 +1,4 @@
-"""How networks train: the dense one, and what remains of it."""
+"""How networks train: the dense one, and the pruned one."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ class Training(Part):
 
     epochs: int = Field(ge=1, description="passes over the training images")
     optimizer: Optimizer = Field(description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)")
-    lr: float = Field(gt=0, description="learning rate; where it starts, if there is a schedule")
+    lr: float = Field(gt=0, description="learning rate; with a schedule, its start")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of the optimizer")
     lr_schedule: LRSchedule = Field(default="constant", description="constant, or cosine or linear down to 0")
@@ -22,7 +22,8 @@ class Training(Part):
     )
     precision: Precision = Field(
         default="float32",
-        description="of the forward pass; bfloat16 where torch holds that to be safe is faster on some hardware",
+        description="precision of the forward pass; bfloat16, used where torch considers it safe, is faster on some "
+        "hardware",
     )
 
     @field_validator("momentum")
@@ -46,20 +47,20 @@ Trainable = Annotated[
 
 
 class Distillation(Part):
-    """The network also learns what the dense one says of the training images."""
+    """The network also learns the dense network's outputs for the training images."""
 
-    weight: float = Field(gt=0, le=1, description="share of the dense network's part in the loss")
-    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both; for classify")
+    weight: float = Field(gt=0, le=1, description="weight of the dense network's outputs in the loss")
+    temperature: float = Field(default=1.0, gt=0, description="divides the logits of both networks; for classify")
 
 
 class Retraining(Training):
-    """How the remaining parameters train while, or after, the others go."""
+    """How the remaining parameters train, during or after the removal of the others."""
 
     epochs: int = Field(ge=0, description="passes over the training images; 0 for none")
     trainable: Trainable = Field(
         default="all", description="all, adjacent to the pruned nodes, or a list of patterns of parameter names"
     )
-    batch_size: Count | None = Field(default=None, description="images in a batch; as many as in `data` if absent")
+    batch_size: Count | None = Field(default=None, description="images in a batch; as in `data` if absent")
     distill: Distillation | None = Field(
-        default=None, description="learn from the dense network too; from the images alone if absent"
+        default=None, description="also learn from the dense network; only from the images if absent"
     )

@@ -1,1 +1,1 @@
-"""Ways to choose and to remove, compared at equal steps: the grid, its cells, what they say, and how it is shown."""
+"""Compare criteria and removals at equal steps: the grid, its cells, their summary, and its documents."""

@@ -1,4 +1,4 @@
-"""One cell of a comparison: take the trained network, prune it by one recipe stage, measure."""
+"""One cell of a comparison: prune the trained network by one recipe stage, and measure it."""
 
 import warnings
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import ComparedCell
 
-REVISION = 2  # raised when the code computes something else than before: cached cells are then computed again
+REVISION = 2  # raised when the code computes something different, so that cached cells are computed again
 
 
 @dataclass(frozen=True)
 class StageCell:
-    """One run of one stage, or the dense network itself where there is none.
+    """One run of one stage, or the dense network itself without a stage.
 
     tuning: trains on all but the held-out part of the training images, and is measured on that part; the test images
-        take no part. Otherwise it trains on all training images and is measured on the test images.
-    number: the stage's place in its recipe, which its chance depends on.
+        are not used. Otherwise it trains on all training images and is measured on the test images.
+    number: the stage's place in its recipe, on which its random numbers depend.
     """
 
     trained: Trained
@@ -45,9 +45,9 @@ class StageCell:
         )
 
     def run(self, basis: Basis) -> ComparedCell:
-        """What became of the network: `dense` metrics if there is no stage, else `before_removal` and `after_removal`.
+        """The outcome: `dense` metrics without a stage, else `before_removal` and `after_removal`.
 
-        Where training diverges, `diverged` says how, and there are no metrics: that too is an answer.
+        If training diverges, `diverged` has the error, and there are no metrics: that is a valid result.
         """
         torch.manual_seed(self.seed)
         setting = prepare(basis, self.seed, tuning=self.tuning)
@@ -56,7 +56,7 @@ class StageCell:
             return {"dense": setting.evaluate(model)}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", LayerCollapseWarning)  # that layers collapse is what a rival may show
+                warnings.simplefilter("ignore", LayerCollapseWarning)  # the metric shows it
                 found = run_stage(model, self.stage, self.number, Pruned(), setting)
         except TrainingError as error:
             return {"diverged": str(error)}

@@ -1,4 +1,4 @@
-"""A comparison as files: results.json, a table for people, one for programs, and the curves."""
+"""Write a comparison as files: results.json, a table for people, one for programs, and the curves."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def write_all(results: Comparison, folder: Path) -> None:
-    """Write `FILES` into `folder`, once all of them could be written."""
+    """Write `FILES` to `folder`, all or none."""
     with whole_folder(folder, FILES, "compare") as draft:
         text = json.dumps(results, indent=1, allow_nan=False) + "\n"
         (draft / "results.json").write_text(text, encoding="utf-8", newline="\n")
@@ -40,7 +40,7 @@ def write_all(results: Comparison, folder: Path) -> None:
 
 
 def markdown(results: Comparison) -> str:
-    """The table, the learning rates that were chosen, and what a reader needs to know."""
+    """The table, the chosen learning rates, and how to read them."""
     levels = [tables.level(results, value) for value in results["sparsities"]]
     metric = results["metric"]
     values = [
@@ -75,7 +75,7 @@ def _grid(results: Comparison, levels: Sequence[str], cells: Sequence[Sequence[s
 
 
 def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
-    """A heading, and a row for every cell on the test images; what diverged has no figures."""
+    """A heading, and a row for every cell on the test images; diverged runs have no figures."""
     yield COLUMNS
     rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
     for cell in results["cells"]:
@@ -89,7 +89,7 @@ def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
 
 
 def closing(results: Comparison) -> Iterable[str]:
-    """How to read the table, and what is wrong with it."""
+    """How to read the table, and its weaknesses."""
     seeds = len(results["seeds"])
     if seeds < 3:
         yield f"{seeds} seed{'s'[: seeds > 1]}: too few to tell a difference from noise, so none is marked"
@@ -103,7 +103,7 @@ def closing(results: Comparison) -> Iterable[str]:
 
 
 def _at_the_edge(results: Comparison) -> Iterable[str]:
-    """That the best learning rate may lie outside of those that were tried."""
+    """A note if the best learning rate may be outside the tried ones."""
     if not results["tuning"]:
         return
     tried = [rate for rate in results["rates"] if rate is not None]

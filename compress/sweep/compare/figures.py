@@ -11,7 +11,7 @@ SPREAD: tuple[Literal["mean", "sd"], ...] = ("mean", "sd")
 
 
 def curves(results: Comparison) -> Figure:
-    """Means with the sample standard deviation over seeds around them; a level at which a rival diverged is missing."""
+    """Means with the sample standard deviation over seeds; a level at which a rival diverged is left out."""
     figure, axes = plots.canvas(len(results["rivals"]) + 1)
     name = results["metric"]["name"]
     for number, (rival, label) in enumerate(tables.labels(results).items()):

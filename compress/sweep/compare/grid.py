@@ -1,4 +1,4 @@
-"""What is compared: rivals, sparsities, learning rates and seeds, as a recipe's own schema allows them."""
+"""The grid of a comparison: rivals, sparsities, learning rates and seeds, checked by the recipe's own schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from compress.run.inputs import making, require_model
 from compress.sweep.trained import Trained
 
 RATES = (0.5, 1.0, 2.0, 4.0)
-"""The learning rates that are tried where none are named: the recipe's own times these."""
+"""Factors on the recipe's learning rate, tried if no learning rates are named."""
 
 SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Rival:
-    """One way to choose and to remove: the stage that does it, whose sparsity and learning rate are free."""
+    """One combination of criterion and removal: a stage whose sparsity and learning rate are free."""
 
     template: schema.Stage
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """Removal, criterion and scope as people write them; nodes have no scope."""
+        """Removal, criterion and scope as people write them; the scope may be empty."""
         return _written(self.template.removal), _written(self.template.criterion), self.template.scope or ""
 
     @property
@@ -39,7 +39,7 @@ class Rival:
         return self.template.retrain is not None and self.template.retrain.epochs > 0
 
     def stage(self, sparsity: float, rate: float | None) -> schema.Stage:
-        """The stage at a level and a learning rate of the grid, which `plan` has checked; None is the recipe's."""
+        """The stage at a level and a learning rate of the grid, checked by `plan`; None is the recipe's rate."""
         measure, _ = self.template.level
         changes: dict[str, object] = {measure: sparsity} if self.template.layers is None else {}
         if rate is not None and self.template.retrain is not None:
@@ -49,9 +49,9 @@ class Rival:
 
 @dataclass(frozen=True)
 class Grid:
-    """All that a comparison runs over.
+    """Everything that a comparison varies.
 
-    recipe: whose model, data and task it is. number: which of its stages is varied; the others are not run.
+    recipe: the source of model, data and task. number: the varied stage; the others are not run.
     rates: learning rates; None is the recipe's own.
     models: weights of the dense network, one file for all seeds or one for each.
     """
@@ -81,21 +81,21 @@ def plan(
     number: int = 0,
     changes: Sequence[str] = (),
 ) -> Grid:
-    """The grid of everything that is named with everything else; what is not named is the recipe's.
+    """The grid of all combinations of the named values; other settings are the recipe's.
 
     Args:
-        removals: values of the stage's key, as YAML; the same holds for the next four.
-        criteria: what goes first.
-        scopes: what competes with what.
-        sparsities: how much goes.
-        rates: learning rates; the recipe's own times `RATES` if there are none.
-        seeds: how many, from the recipe's on; as many as there are models, or 5 for a single one.
-        changes: what `--set` takes.
+        removals: values of the stage's key, as YAML; likewise for the next four.
+        criteria: values of `criterion`.
+        scopes: values of `scope`.
+        sparsities: values of `sparsity`.
+        rates: learning rates; if empty, the recipe's own times `RATES`.
+        seeds: the number of seeds, from the recipe's seed on; if None, the number of models, or 5 for a single one.
+        changes: arguments of `--set`.
 
     Raises:
-        InputError: the recipe has no such stage, something is named twice, or models and seeds differ in number.
-        RecipeError: all that the recipe's schema refuses.
-        CheckpointError: a model that cannot be read.
+        InputError: the recipe has no such stage, a value is named twice, or models and seeds differ in number.
+        RecipeError: everything that the recipe's schema refuses.
+        CheckpointError: a model cannot be read.
     """
     base = load_recipe(recipe, changes)
     if number >= len(base.stages):
@@ -119,7 +119,7 @@ def plan(
 
 
 def split(text: str | None) -> list[str]:
-    """The values of a list that is written with commas, which count only outside of brackets; [] for None."""
+    """The values of a comma-separated list, ignoring commas in brackets; [] for None."""
     parts, depth = [""], 0
     for sign in text or "":
         depth += (sign in "{[") - (sign in "}]")
@@ -133,7 +133,7 @@ def split(text: str | None) -> list[str]:
 def _stages(
     recipe: str | Path, changes: Sequence[str], number: int, axes: Mapping[str, Sequence[str]]
 ) -> list[schema.Stage]:
-    """The stage with all combinations of the axes' texts, the last axis fastest; an empty one changes nothing."""
+    """The stage with all combinations of the axes' texts, the last axis fastest; an empty axis changes nothing."""
     found: list[schema.Stage] = []
     wrong: dict[str, None] = {}
     choices: list[list[str | None]] = [[*texts] or [None] for texts in axes.values()]
@@ -145,7 +145,7 @@ def _stages(
             wrong |= dict.fromkeys(_as_options(str(error), number).splitlines())
             continue
         if stage in found:
-            raise InputError(f"{' '.join(settings)} is there twice; name every removal, criterion and level once")
+            raise InputError(f"{' '.join(settings)} is listed twice; name every removal, criterion and level once")
         found.append(stage)
     if wrong:
         raise RecipeError("\n".join(wrong))
@@ -153,7 +153,7 @@ def _stages(
 
 
 def _as_options(text: str, number: int) -> str:
-    """The schema's complaints, with the options of `compress compare` where it says `--set`."""
+    """The schema's complaints, with the options of `compress compare` instead of `--set`."""
     for key in ("removal", "criterion", "scope", "sparsity", "retrain.lr"):
         text = text.replace(f"--set stages.{number}.{key}=", f"--{key.removeprefix('retrain.')} ")
     return text
@@ -172,7 +172,7 @@ def _trained(path: Path, way_out: str) -> Trained:
 
 
 def _written(part: Any) -> str:
-    """Its kind, and what else was given: "gradual_soft (cohort 100 steps)"."""
+    """Its kind and explicit settings: "gradual_soft (cohort 100 steps)"."""
     given = part.model_dump(mode="json", exclude_unset=True)
     kind = given.pop("kind")
     return f"{kind} ({', '.join(f'{key} {value}' for key, value in given.items())})" if given else str(kind)

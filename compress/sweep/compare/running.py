@@ -1,7 +1,7 @@
 """Run a grid, fairly: choose every rival's learning rate on held-out training images, then measure on the test images.
 
-Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same learning
-rates to choose from; and that nothing is chosen by the test images.
+Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same candidate
+learning rates; and that the test images do not influence any choice.
 """
 
 import math
@@ -24,7 +24,7 @@ from compress.train.metrics import headline
 
 @dataclass(frozen=True)
 class _Run:
-    """A cell, and where in the grid it stands."""
+    """A cell, and its place in the grid."""
 
     rival: Rival
     sparsity: float
@@ -41,17 +41,17 @@ class _Run:
 def compare(
     grid: Grid, data_root: Path, cache: Path, *, workers: Workers = ONE, device: str = "cpu", bar: Bar = silent
 ) -> Comparison:
-    """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+    """Compute the cells that are not in the folder `cache` yet, and return the content of results.json.
 
     Args:
-        data_root: where data sets lie or are downloaded to.
-        workers: what computes the cells.
+        data_root: the folder of data sets, and for downloads.
+        workers: the workers that compute the cells.
         device: auto, cpu or cuda.
-        bar: shows how far each of the two parts is.
+        bar: shows the progress of each of the two parts.
 
     Raises:
-        InputError: data, models or stages that do not fit; nothing has been run.
-        SweepError: cells failed, or a rival diverged at every learning rate. What was finished is kept.
+        InputError: data, models or stages do not fit; nothing has been run.
+        SweepError: cells failed, or a rival diverged at every learning rate. Finished cells are kept.
     """
     basis = Basis(grid.recipe, data_root, device)
     check(grid, basis)
@@ -89,10 +89,10 @@ def _compared(grid: Grid, basis: Basis, tries: Sequence[_Run], cells: Cells, wor
 
 
 def check(grid: Grid, basis: Basis) -> None:
-    """Find out before any time is spent whether the whole grid can be run; this also downloads the data, once.
+    """Check before any time is spent that the whole grid can be run; this also downloads the data, once.
 
     Raises:
-        InputError: data, models or stages that do not fit.
+        InputError: data, models or stages do not fit.
     """
     for model in grid.models:
         network = require_network(model, basis, grid.seeds[0])
@@ -114,7 +114,7 @@ def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: in
 def _chosen(
     grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[ComparedCell]
 ) -> float | None:
-    """The learning rate that does best on the held-out images; to diverge is worst."""
+    """The best learning rate on the held-out images; divergence is the worst result."""
     here = [
         (_badness(result), run.rate)
         for run, result in zip(tries, tried, strict=True)
@@ -129,7 +129,7 @@ def _chosen(
 
 
 def _badness(result: ComparedCell) -> tuple[float, float]:
-    """By the figure that is compared; equal accuracies are told apart by their loss."""
+    """The compared figure, smaller = better; the loss breaks ties between equal accuracies."""
     if "diverged" in result:
         return math.inf, math.inf
     metric = result["after_removal"]

@@ -1,4 +1,4 @@
-"""What the cells say: means and spreads over seeds, and whether the best is better than chance."""
+"""The summary of the cells: means and spreads over seeds, and whether the best is better than chance."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from compress.sweep_results import ComparedLevel, ComparedRun, ComparedRuns, RivalFigures
 
 NOISE = 0.05
-"""Differences that chance would make at least this often are noise."""
+"""Differences that chance produces at least this often are noise."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -15,12 +15,12 @@ def mean(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None for a single seed, which has none."""
+    """The sample standard deviation; None for a single seed."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test that both have the same mean; None for fewer than three pairs.
+    """The two-sided p of a paired t-test for equal means; None for fewer than three pairs.
 
     The pairs are seeds: rivals share the network and the order of the data, so that much of the noise cancels.
     """
@@ -34,7 +34,7 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 
 def student_p(t: float, freedom: int) -> float:
-    """Probability that |T| >= |t| for Student's T with so many degrees of freedom.
+    """The probability that |T| >= |t| for Student's T with `freedom` degrees of freedom.
 
     The finite series of Abramowitz & Stegun (1964), 26.7.3 and 26.7.4.
     """
@@ -50,7 +50,7 @@ def student_p(t: float, freedom: int) -> float:
 
 
 def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | None, float | None]:
-    """(the rival that beats the second-best beyond the noise, or None; the p of that comparison if there was one).
+    """(the rival that beats the second-best beyond the noise, or None; the p of that comparison, if any).
 
     Args:
         rivals: a value for every seed, the seeds in the same order.
@@ -64,9 +64,9 @@ def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | 
 
 
 def levels(results: ComparedRuns) -> list[ComparedLevel]:
-    """For every sparsity of results.json: its rivals' figures, the `best` one if there is one, and the `p` of that.
+    """For every sparsity of results.json: its rivals' figures, the `best` one, if any, and its `p`.
 
-    A rival that diverged for a seed has no mean, and cannot be the best.
+    A rival that diverged for a seed does not have a mean, and cannot be the best.
     """
     larger = results["metric"]["name"] == "accuracy"
     found: list[ComparedLevel] = []

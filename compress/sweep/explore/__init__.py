@@ -1,1 +1,1 @@
-"""Where a network can give: how much each layer tolerates, and the smallest network within a bound."""
+"""Explore how far a network can be pruned: what each layer tolerates, and the smallest network within a bound."""

@@ -1,13 +1,13 @@
-"""Where along an ordered list something begins to hold."""
+"""Find where along an ordered list a condition begins to hold."""
 
 from collections.abc import Callable, Sequence
 
 
 def first_true(holds: Callable[[Sequence[int]], Sequence[bool]], count: int, at_once: int = 1) -> int:
-    """The first index in [0, count) at which it holds, given that it then holds for all after it; else `count`.
+    """The first index in [0, count) at which `holds` is true, if it is true for all later ones; else `count`.
 
     Args:
-        holds: for several indices, `at_once` at most, which cost as much as one.
+        holds: the condition for several indices, at most `at_once`, which cost as much as one.
     """
     low, high = -1, count
     while high - low > 1:

@@ -1,4 +1,4 @@
-"""A sensitivity or a search as files: results.json, a table for programs, the curves, and the recipe it comes to."""
+"""Write a sensitivity or a search as files: results.json, a table for programs, the curves, and the recipe."""
 
 import csv
 import json
@@ -20,13 +20,13 @@ FILES = {
     "sensitivity": ("results.json", "results.csv", "sensitivity.svg", "sensitivity.png", RECIPE),
     "search": ("results.json", "results.csv", "front.svg", "front.png", "curve.svg", "curve.png", RECIPE),
 }
-"""All that each of the two commands may write."""
+"""All files that each of the two commands may write."""
 
 
 def write_sensitivity(results: Sensitivity, recipe: schema.Recipe | None, folder: Path) -> list[str]:
-    """Write the files into `folder`, once all of them could be written; their names.
+    """Write the files to `folder`, all or none, and return their names.
 
-    Without a recipe none is left there: one of an earlier run is no answer to this one.
+    Without a recipe, an earlier run's recipe is removed, since it does not answer this run.
     """
     with whole_folder(folder, FILES["sensitivity"], "sensitivity") as draft:
         _write(results, draft, list(_points(results)), recipe, list(explored.of_sensitivity(results)))
@@ -35,7 +35,7 @@ def write_sensitivity(results: Sensitivity, recipe: schema.Recipe | None, folder
 
 
 def write_search(results: Search, recipe: schema.Recipe | None, folder: Path) -> list[str]:
-    """As `write_sensitivity`, of a search."""
+    """Like `write_sensitivity`, for a search."""
     with whole_folder(folder, FILES["search"], "search") as draft:
         _write(results, draft, list(_trials(results)), recipe, list(explored.of_search(results)))
         _draw(figures.front(results), "front", draft)

@@ -1,4 +1,4 @@
-"""What a sensitivity and a search look like: the metric over sparsity or size."""
+"""The figures of a sensitivity and a search: the metric over sparsity or size."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +11,7 @@ UNITS = {"accuracy": "accuracy on held-out images (%)", "loss": "loss on held-ou
 
 
 def sensitivity(results: Sensitivity) -> Figure:
-    """A line for every layer over its sparsity; of a single layer of nodes, over how many are left."""
+    """A line for every layer over its sparsity; for a single layer of nodes, over the number of nodes left."""
     figure, axes = plots.canvas(len(results["layers"]) + 2)
     single = explored.is_one_layer_of_nodes(results)
     for number, layer in enumerate(results["layers"]):
@@ -40,7 +40,7 @@ def sensitivity(results: Sensitivity) -> Figure:
 
 
 def front(results: Search) -> Figure:
-    """All trials, the front through those that no other beats, and the winner."""
+    """All trials, the front of those that no other trial beats, and the winner."""
     figure, axes = plots.canvas()
     size, dense = results["size"], results["dense"]
     networks = {trial["number"]: trial for trial in results["trials"] if "failed" not in trial}
@@ -74,7 +74,7 @@ def front(results: Search) -> Figure:
 
 
 def curve(results: Search) -> Figure:
-    """The loss over how many nodes of a single layer are left, with its chord and its knee, on logarithmic axes."""
+    """The loss over the number of nodes left in a single layer, with its chord and its knee, on log axes."""
     figure, axes = plots.canvas()
     points = results["curve"]
     sizes, losses = [point["left"] for point in points], [1000 * point["loss"] for point in points]
@@ -96,7 +96,7 @@ def _ring(axes: Axes, x: float, y: float, label: str) -> None:
 
 
 def _sizes(axes: Axes) -> None:
-    """Numbers of nodes, by halvings, as plain numbers."""
+    """An axis for numbers of nodes, by halvings, with plain numbers."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(LogLocator(base=2))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))

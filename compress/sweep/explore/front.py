@@ -1,4 +1,4 @@
-"""Size against quality: which of many networks no other one beats, and where the curve bends."""
+"""Size against quality: the networks that no other one beats, and the bend of a curve."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The points than which no other is at least as small in both and smaller in one; by growing first coordinate.
+    """The points that no other point beats (at most as large in both, smaller in one), by rising first coordinate.
 
-    Of equal points the first.
+    Of equal points, the first one counts.
     """
     order = sorted(range(len(points)), key=lambda index: points[index])
     found: list[int] = []
@@ -19,14 +19,14 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def knee(sizes: Sequence[float], losses: Sequence[float]) -> int | None:
-    """Where a falling curve of the loss over the size bends most; the index, or None where it nowhere does.
+    """The index of the strongest bend of a falling curve of the loss over the size, or None if it does not bend.
 
-    The point that lies the farthest below the chord, on logarithmic axes that are scaled to [0, 1]: Kneedle (Satopaa et
-    al., "Finding a 'kneedle' in a haystack", 2011) without its smoothing, and with logarithms, since both sizes and
-    losses range over orders of magnitude.
+    It is the point farthest below the chord, on logarithmic axes scaled to [0, 1]: Kneedle (Satopaa et al., "Finding a
+    'kneedle' in a haystack", 2011) without its smoothing, and with logarithms, since both sizes and losses range over
+    orders of magnitude.
 
     Args:
-        sizes: above 0, rising. losses: above 0, as many.
+        sizes: above 0, rising. losses: above 0, one per size.
     """
     if len(sizes) < 3 or losses[0] <= losses[-1]:
         return None

@@ -19,13 +19,13 @@ from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import AllTogether, BoundKind, LayerCurve, LayerPoint
 
-REVISION = 1  # raised when the code computes something else than before
+REVISION = 1  # raised when the code computes something different
 
 HALVINGS = 12
-"""Of the interval, on a logarithmic scale, in which the loss that each layer alone may cause is sought."""
+"""Halvings of the interval, on a logarithmic scale, that contains the loss each layer alone may cause."""
 
 SLOPE = 0.01
-"""What a whole layer costs at least, as a share of the dense network's loss: on level ground more is still more."""
+"""The least cost of a whole layer, as a share of the dense network's loss: flat curves rise at least this much."""
 
 Points = tuple[tuple[float, float], ...]  # (sparsity, loss), by rising sparsity from 0
 
@@ -35,7 +35,7 @@ class OneLayer:
     """The metric on the held-out images over the sparsity of one layer.
 
     stage: its target is that layer alone. number: the stage's place in its recipe.
-    shares: sparsities; where two of them take the same number, the second is left out.
+    shares: sparsities; if two of them prune the same number, the second is left out.
     """
 
     trained: Trained
@@ -48,14 +48,14 @@ class OneLayer:
         return fingerprint(_determinants(self, basis) | {"sensitivity": "layer", "shares": list(self.shares)})
 
     def run(self, basis: Basis) -> LayerCurve:
-        """`curve`: (sparsity, how many are `left`, metric); no metric where the loss is not finite."""
+        """`curve`: (sparsity, number `left`, metric); the metric is None if the loss is not finite."""
         pruning = _Pruning(self, basis)
         (layer,) = pruning.names
         curve: dict[int, LayerPoint] = {}
         for share in self.shares:
             metric = pruning.metric({layer: share})
-            gone, size = pruning.chosen.count
-            curve.setdefault(size - gone, {"sparsity": gone / size, "left": size - gone, "metric": metric})
+            pruned, size = pruning.chosen.count
+            curve.setdefault(size - pruned, {"sparsity": pruned / size, "left": size - pruned, "metric": metric})
         return {"size": size, "curve": list(curve.values())}
 
 
@@ -63,7 +63,7 @@ class OneLayer:
 class AllLayers:
     """How far all layers can be pruned together, such that each one alone would raise the loss to the same level.
 
-    curves: what `OneLayer` found, by layer. limit: the most of a `kind` that is tolerated, of all together.
+    curves: the results of `OneLayer`, by layer. limit: the tolerated maximum of a `kind`, for all together.
     """
 
     trained: Trained
@@ -82,7 +82,7 @@ class AllLayers:
         """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
         pruning = _Pruning(self, basis)
         nodes = isinstance(self.stage.target, schema.Nodes)
-        low = self.curves[0][1][0][1]  # the dense network's loss: nothing goes
+        low = self.curves[0][1][0][1]  # the dense network's loss, with nothing pruned
         best: AllTogether = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
 
         def keeps(level: float) -> bool:
@@ -90,7 +90,7 @@ class AllLayers:
                 layer: whole(share_at(points, level), size if nodes else None)
                 for (layer, points), size in zip(self.curves, pruning.chosen.layers.values(), strict=True)
             }
-            # A criterion that puts other layers in a layer's place has those in the same order.
+            # A criterion that replaces a layer by others keeps the order.
             metric = pruning.metric(dict(zip(pruning.names, shares.values(), strict=True)))
             if badness(metric, self.kind) > self.limit:
                 return False
@@ -107,9 +107,10 @@ class AllLayers:
 
 
 def share_at(points: Points, level: float) -> float:
-    """The sparsity at which a curve first reaches the loss `level`, straight between its points.
+    """The sparsity at which a curve first reaches the loss `level`, interpolated linearly.
 
-    As if it never fell, and rose by `SLOPE` at least: this is 0 at the dense network's loss, and grows from there on.
+    The curve is treated as never falling, and rising by at least `SLOPE`: the result is 0 at the dense network's loss,
+    and grows with `level`.
     """
     least, highest, share = SLOPE * points[0][1], -math.inf, 0.0
     rising = []
@@ -125,13 +126,13 @@ def share_at(points: Points, level: float) -> float:
 
 
 def whole(share: float, nodes: int | None) -> float:
-    """Rounded down to four decimals or, of a layer of `nodes`, to a whole number of them."""
+    """The share rounded down to four decimals or, for a layer of `nodes`, to a whole number of nodes."""
     unit = nodes or 10_000
     return round(math.floor(unit * share + 1e-6) / unit, 6)
 
 
 def badness(metric: Metric | None, kind: BoundKind) -> float:
-    """As `bounds.badness`; infinite where there is no metric."""
+    """Like `bounds.badness`; infinite without a metric."""
     return math.inf if metric is None else bounds.badness(kind, metric)
 
 
@@ -147,7 +148,7 @@ def _determinants(cell: OneLayer | AllLayers, basis: Basis) -> dict[str, object]
 
 
 class _Pruning:
-    """The cell's network, whose layers are pruned by shares of their own, measured, and put back to the last bit."""
+    """The cell's network: its layers are pruned by individual shares, measured, and restored bit for bit."""
 
     def __init__(self, cell: OneLayer | AllLayers, basis: Basis) -> None:
         torch.manual_seed(cell.seed)
@@ -163,7 +164,7 @@ class _Pruning:
 
     @torch.no_grad()
     def metric(self, shares: Mapping[str, float]) -> Metric | None:
-        """On the held-out images, with these sparsities; None where the loss is not finite."""
+        """The metric on the held-out images at these sparsities; None if the loss is not finite."""
         try:
             masks = self._masks(shares)
             if self._compensates and isinstance(self.chosen, NodeSelection):

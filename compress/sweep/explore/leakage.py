@@ -1,4 +1,4 @@
-"""Whether the dense network knows the held-out images: a bound relative to it is then stricter than it looks."""
+"""Detect that the dense network was trained on the held-out images, which makes relative bounds stricter."""
 
 import warnings
 
@@ -11,20 +11,20 @@ from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
 
 BETTER = 1.3
-"""Times the loss on the held-out images is the loss on the test images, where a network has to have learnt the former:
-beyond what chance makes of some hundred images."""
+"""The ratio of test loss to held-out loss from which a network must have been trained on the held-out images: more than
+chance explains for some hundred images."""
 
 
 class FamiliarDataWarning(UserWarning):
-    """The dense network is so much better on the held-out images than on the test images that it knows them."""
+    """The dense network is so much better on the held-out images that it was probably trained on them."""
 
 
 def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Basis, cells: Cells) -> None:
-    """Measure the dense network on the test images, which decides nothing but whether to warn.
+    """Measure the dense network on the test images, only to decide whether to warn.
 
     Args:
-        bound: what is relative to the dense network.
-        held_out: its metric on the held-out images.
+        bound: the bound relative to the dense network.
+        held_out: the dense network's metric on the held-out images.
     """
     dense = Trial(trained, (), basis.recipe.seed, tuning=False)
     (found,) = compute([("dense, on the test images", dense)], basis, cells, ONE)
@@ -33,9 +33,9 @@ def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Ba
         images = load(basis.recipe.data, basis.data_root, True).count("train")
         warnings.warn(
             f"the dense network's loss is {held_out['loss']:.4g} on the held-out training images and "
-            f"{metric['loss']:.4g} on the test images: it seems to have been trained on the former, and {bound.text} "
-            f"is then stricter than it looks; train it on the others alone (compress train --set data.train={images}, "
-            f"the last {HELD_OUT:.0%} being held out)",
+            f"{metric['loss']:.4g} on the test images: it was probably trained on the former, which makes "
+            f"{bound.text} stricter than it looks; train it only on the others (compress train --set "
+            f"data.train={images}; the last {HELD_OUT:.0%} are held out)",
             FamiliarDataWarning,
             stacklevel=2,
         )

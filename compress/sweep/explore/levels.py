@@ -1,4 +1,4 @@
-"""The levels of a recipe's stages, which a search varies: by the share that is left."""
+"""The levels of a recipe's stages, which a search varies by the share that is left."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from compress.sweep.cells import Basis, prepare, require_network
 from compress.sweep.trained import Trained
 
 STEPS = 8
-"""Levels in each halving of what is left."""
+"""Levels in each halving of the share that is left."""
 
 HALVINGS = 7
 
@@ -20,7 +20,7 @@ MEASURES = {"sparsity": "sparsity", "params": "parameters left", "macs": "multip
 
 
 def at(stage: schema.Stage, left: float) -> schema.Stage:
-    """The stage with the share `left` of what its level is of, in (0, 1]; it keeps six decimals."""
+    """The stage with the share `left` of its level's measure, in (0, 1]; rounded to six decimals."""
     measure, _ = stage.level
     return stage.model_copy(update={measure: round(1 - left if measure == "sparsity" else left, 6)})
 
@@ -31,13 +31,13 @@ def describe(stage: schema.Stage) -> str:
 
 
 def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | None]:
-    """Find out before any time is spent whether the stages can be run, with and without the held-out images.
+    """Check before any time is spent that the stages can be run, with and without the held-out images.
 
     Returns:
-        How many nodes each stage's target has where it is a single layer of nodes by sparsity; else None.
+        For each stage, the number of nodes if its target is a single layer of nodes, by sparsity; else None.
 
     Raises:
-        InputError: data, model or stages that do not fit, or a stage whose level is no single number.
+        InputError: data, model or stages do not fit, or a stage's level is not a single number.
     """
     for number, stage in enumerate(recipe.stages):
         if stage.layers is not None:
@@ -57,14 +57,14 @@ def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | N
 
 
 def grid(width: int | None) -> list[float]:
-    """Shares that are left, falling: every number of a single layer's nodes, or eight in each halving down to 0.8 %."""
+    """Shares left, falling: every number of nodes of a single layer, or eight in each halving down to 0.8 %."""
     if width is not None:
         return [count / width for count in range(width - 1, 0, -1)]
     return [round(2 ** (-step / STEPS), 4) for step in range(1, STEPS * HALVINGS + 1)]
 
 
 def halvings(width: int) -> list[float]:
-    """A few of a single layer's numbers of nodes, as shares: two in each halving, from all but one on."""
+    """A few numbers of nodes of a single layer, as shares: two in each halving, from all but one on."""
     counts = {max(1, round(width * 2 ** (-step / 2))) for step in range(1, 2 * width.bit_length())}
     return [count / width for count in sorted(counts, reverse=True)]
 
@@ -72,7 +72,7 @@ def halvings(width: int) -> list[float]:
 def _width(stage: schema.Stage, number: int, trained: Trained, basis: Basis, setting: Setting) -> int | None:
     if not isinstance(stage.target, schema.Nodes) or stage.level[0] != "sparsity":
         return None
-    # A network of its own, since principal_axes takes it apart.
+    # A separate network, since principal_axes modifies it.
     model = require_network(trained, basis, basis.recipe.seed)
     sizes: Sequence[int] = list(stage_selection(model, stage, number, Pruned(), setting).layers.values())
     return sizes[0] if len(sizes) == 1 else None

@@ -1,4 +1,4 @@
-"""Trials at levels that Optuna proposes, kept in a journal beside the cells, so that a study goes on where it was."""
+"""Trials at levels proposed by Optuna, kept in a journal beside the cells, so that a study can be resumed."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from optuna.storages.journal import JournalFileOpenLock
 
 LEAST = 0.01
-"""The smallest share that is left of what a stage's level is of."""
+"""The smallest share left, of a stage's measure."""
 
 MOST = 0.99
 
 
 def sample(trials: Trials, count: int, cache: Path) -> None:
-    """Let Optuna's study of these trials, with a journal in the folder `cache`, have `count` of them in all.
+    """Run Optuna's study of these trials, with a journal in the folder `cache`, until it has `count` in total.
 
-    One value is minimised, which puts all that keep to the bounds before all that do not: see `value_of`. The levels
-    of the recipe come first.
+    The minimized value puts all trials within the bounds before all others: see `value_of`. The recipe's own levels
+    come first.
 
     Raises:
         InputError: Optuna is not installed.
@@ -36,9 +36,9 @@ def sample(trials: Trials, count: int, cache: Path) -> None:
     width = len(trials.recipe.stages)
     if not study.trials:
         study.enqueue_trial(_params(tuple(1 - stage.goes for stage in trials.recipe.stages)))
-    trials.run([_left(trial.params) for trial in _finished(study)], count)  # from the cells
+    trials.run([_left(trial.params) for trial in _finished(study)], count)  # read from the cells
     while len(_finished(study)) < count:
-        # First those that an interruption left.
+        # Trials left by an interruption come first.
         batch = [(trial.number, trial.params) for trial in _running(study) if len(trial.params) == width]
         batch = batch[: min(trials.at_once, count - len(_finished(study)))]
         while len(batch) < min(trials.at_once, count - len(_finished(study))):
@@ -51,9 +51,9 @@ def sample(trials: Trials, count: int, cache: Path) -> None:
 
 
 def value_of(trials: Trials, result: TrialResult) -> float:
-    """In [0, 1) what is minimised where the bounds hold; from 1 on by how much they do not, and 3 if there is nothing.
+    """The value to minimize: in [0, 1) within the bounds, from 1 on by the excess over them, 3 for a failed trial.
 
-    Of the size s, where quality is bounded, s / (s + dense), and else q / (1 + q) of the quality q.
+    Within the bounds it is s / (s + dense) for the size s if quality is bounded, else q / (1 + q) for the quality q.
     """
     if "failed" in result:
         return 3.0
@@ -85,19 +85,19 @@ def _study(trials: Trials, cache: Path) -> "optuna.Study":
         require_replaceable(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is experimental in it
+            warnings.simplefilter("ignore")  # about experimental features
             storage = JournalStorage(JournalFileBackend(str(journal), _lock(lock)))
             study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
             for trial in _finished(study):
                 if len(_left(trial.params)) != width:
                     raise ValueError(f"trial {trial.number} has other levels")
-    except Exception as error:  # Optuna lets whatever a damaged journal leads to pass through
+    except Exception as error:  # on a damaged journal, Optuna may raise anything
         raise InputError(
             f"{journal} is damaged ({type(error).__name__}: {error}); remove it: finished trials are kept as cells"
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # A sampler that begins anew must not propose again what it has proposed.
+        # A new sampler must not repeat its earlier proposals.
         seed = trials.recipe.seed + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=trials.at_once > 1)
     return study
@@ -106,7 +106,7 @@ def _study(trials: Trials, cache: Path) -> "optuna.Study":
 def _lock(path: Path) -> "JournalFileOpenLock":
     """The operating system's lock, which ends with its process.
 
-    Optuna's own are links or files, and it removes whatever has had their name for half a minute.
+    Optuna's own locks are links or files, and it removes anything that has had their name for half a minute.
     """
     from optuna.storages.journal import JournalFileOpenLock
 
@@ -137,5 +137,5 @@ def _params(left: Left) -> dict[str, float]:
 
 
 def _left(params: Mapping[str, float]) -> Left:
-    """Four decimals are more than a network can tell apart."""
+    """The shares left, with four decimals, finer than any network needs."""
     return tuple(round(params[f"left{stage}"], 4) for stage in range(len(params)))

@@ -1,7 +1,7 @@
-"""The smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
+"""Find the smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
 
-Every trial trains as `compress apply` would, on the training images without those that are held out; choices are made
-by the held-out ones. The winner is then run on all training images and measured on the test images, once.
+Every trial trains like `compress apply`, on the training images without the held-out ones, which decide all choices.
+The winner is then trained on all training images and measured on the test images, once.
 """
 
 import math
@@ -22,7 +22,7 @@ from compress.sweep.trained import Trained
 from compress.sweep_results import Search, SearchTrial, TrialNumber, TriedFailure, TriedNetwork, Winner
 
 TRIALS = 30
-"""Of Optuna, where nothing else is said."""
+"""The default number of Optuna's trials."""
 
 
 def search(
@@ -36,18 +36,18 @@ def search(
     device: str = "cpu",
     bar: Bar = silent,
 ) -> Search:
-    """Run what is not in the folder `cache` yet, and say what it comes to: results.json.
+    """Run the trials that are not in the folder `cache` yet, and return the content of results.json.
 
     Raises:
-        InputError: data, model or stages that do not fit, bounds that decide nothing, or Optuna is missing.
-        SweepError: trials failed. What was finished is kept.
+        InputError: data, model or stages do not fit, bounds decide nothing, or Optuna is missing.
+        SweepError: trials failed. Finished trials are kept.
     """
     basis, trained = Basis(recipe, data_root, device), Trained.of(model)
     widths = levels.check(recipe, trained, basis)
     if wanted.goal == "knee" and (len(widths) > 1 or widths[0] is None):
-        raise InputError("--knee is the bend of the loss over the nodes of one layer: the stage's target must be one")
+        raise InputError("--knee is the bend of the loss over the nodes of one layer: target one layer of nodes")
     if wanted.levels and (len(widths) > 1 or wanted.trials is not None):
-        raise InputError("--levels are of one stage that is bisected: leave it out with several stages, or --trials")
+        raise InputError("--levels is for bisecting one stage: leave it out with several stages or with --trials")
     with Cells(cache) as cells:
         with bar("search") as on_progress:
             trials = Trials(trained, basis, wanted, cells, workers, on_progress)
@@ -65,7 +65,7 @@ def search(
 def _grid(stage: schema.Stage, wanted: Sequence[float]) -> list[float]:
     for level in wanted:
         if not 0 < level < 1:
-            raise InputError(f"--levels {level:g}: a level lies between 0 and 1")
+            raise InputError(f"--levels {level:g}: levels are between 0 and 1")
     shares = [1 - level if stage.level[0] == "sparsity" else level for level in wanted]
     return sorted(set(shares), reverse=True)
 
@@ -75,12 +75,12 @@ def _run_curve(trials: Trials, grid: Sequence[float]) -> None:
 
 
 def _bisect(trials: Trials, grid: Sequence[float]) -> None:
-    """Look for where the bounds begin, or cease, to hold along the grid, which falls; as if that was one place."""
+    """Find where the bounds begin, or cease, to hold along the falling grid, assuming that this is a single place."""
     smallest = trials.wanted.goal == "smallest"
     total = math.ceil(math.log(len(grid) + 1, trials.at_once + 1)) * trials.at_once
 
     def beyond(indices: Sequence[int]) -> list[bool]:
-        """Whether too much is gone, or enough; a network that there is not is too small."""
+        """Whether too much is pruned, or enough; a failed trial counts as too small."""
         found = trials.run([(grid[index],) for index in indices], total)
         return ["failed" in result or trials.holds(result) != smallest for result in found]
 
@@ -94,7 +94,7 @@ def _results(trials: Trials, basis: Basis, *, of_one_layer: bool) -> Search:
     wanted, front, kind = trials.wanted, trials.front(), trials.kind
     numbers = {left: number for number, left in enumerate(trials.found)}
     curve = trials.curve() if of_one_layer else []
-    # Only of sizes that are spread over all of it, as those of a bisection are not.
+    # Only for sizes spread over the whole curve, unlike those of a bisection.
     bend = _knee(trials, curve) if wanted.goal == "knee" else None
     at_the_knee = [] if bend is None else [bend[1]]
     candidates = at_the_knee if wanted.goal == "knee" else trials.ranked()
@@ -140,7 +140,7 @@ def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left]
 
 
 def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, int]) -> Winner | None:
-    """The first that keeps to the bounds of size when it is trained on all images too, which may take other nodes."""
+    """The first within the bounds of size after training on all images, which may prune other nodes."""
     for left in candidates:
         dense, found = trials.final(left)
         sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]
@@ -162,7 +162,7 @@ def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, i
 
 
 def recipe_with(recipe: schema.Recipe, results: Search) -> schema.Recipe | None:
-    """The recipe with the winner's levels; None where nothing won."""
+    """The recipe with the winner's levels; None without a winner."""
     if (winner := results["winner"]) is None:
         return None
     stages = tuple(

@@ -1,6 +1,6 @@
-"""How much each layer tolerates: the metric over its sparsity without retraining, and what that allows of all together.
+"""Measure how much each layer tolerates: the metric over its sparsity without retraining, and all layers together.
 
-Measured on training images that are held out; the test images take no part.
+It is measured on held-out training images; the test images are not used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from compress.sweep_results import BoundKind, LayerCurve, LayerPoint, SensitiveL
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 MOST_SIZES = 64
-"""Of a target that is one layer of nodes, every size is tried; of a wider one so many."""
+"""The most sizes tried for a target that is one layer of nodes."""
 
 
 def sensitivity(
@@ -43,15 +43,15 @@ def sensitivity(
     device: str = "cpu",
     bar: Bar = silent,
 ) -> Sensitivity:
-    """Compute the cells that are not in the folder `cache` yet, and say what they come to: results.json.
+    """Compute the cells that are not in the folder `cache` yet, and return the content of results.json.
 
     Args:
-        number: which of the recipe's stages; the others take no part.
-        shares: the sparsities that are tried; `SHARES`, or every size of a single layer of nodes, if there are none.
+        number: the stage of the recipe; the others are not used.
+        shares: the sparsities to try; if empty, `SHARES` or every size of a single layer of nodes.
 
     Raises:
-        InputError: data, model, stage or tolerance that do not fit; nothing has been run.
-        SweepError: cells failed. What was finished is kept.
+        InputError: data, model, stage or tolerance do not fit; nothing has been run.
+        SweepError: cells failed. Finished cells are kept.
     """
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
@@ -71,7 +71,7 @@ def sensitivity(
             )
         warn_if_familiar(tolerance, dense, trained, basis, cells)
         kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
-        # By the loss even where points of accuracy are tolerated: that is level over much of the curve.
+        # By the loss even if points of accuracy are tolerated, since accuracy is flat over much of the curve.
         curves = tuple(
             (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
             for layer, result in zip(sizes, found, strict=True)
@@ -103,12 +103,12 @@ def sensitivity(
 
 
 def recipe_with(recipe: schema.Recipe, results: Sensitivity) -> schema.Recipe | None:
-    """The recipe with what its stage tolerates as its sparsities; None where that is nothing."""
+    """The recipe with its stage's tolerated sparsities; None if nothing is tolerated."""
     shares = {layer["name"]: layer["share"] for layer in results["layers"]}
     if not any(shares.values()):
         return None
     number, stage = results["stage"], recipe.stages[results["stage"]]
-    # A single layer has a sparsity, as every criterion takes it.
+    # A single layer gets a sparsity, which every criterion supports.
     level = {"sparsity": next(iter(shares.values()))} if len(shares) == 1 else {"layers": shares, "scope": "layer"}
     changed = _plain(stage).model_copy(update={"sparsity": None, **level})
     stages = (*recipe.stages[:number], changed, *recipe.stages[number + 1 :])
@@ -119,19 +119,19 @@ def _layers(trained: Trained, basis: Basis, stage: schema.Stage, number: int) ->
     """The size of every layer that the stage's target matches, by name.
 
     Raises:
-        InputError: the data, the network or the stage do not fit each other.
+        InputError: the data, the network and the stage do not fit each other.
     """
     model = require_network(trained, basis, basis.recipe.seed)
     setting = prepare(basis, basis.recipe.seed, tuning=True)
     check_stage(model, stage, number, setting)
     if stage.criterion.kind != "principal_axes":
         return dict(stage_selection(model, stage, number, Pruned(), setting).layers)
-    # What it puts in the place of a layer has a name of its own; the recipe's is that of the layer.
+    # The criterion replaces the layer by one with another name; the recipe needs the original name.
     by_norm = stage.model_copy(update={"criterion": schema.CRITERIA["magnitude"](kind="magnitude")})
     found = dict(stage_selection(model, by_norm, number, Pruned(), setting).layers)
     if len(found) > 1:
         raise InputError(
-            f"principal_axes takes a layer apart, and {describe_target(stage)} is {len(found)} of them "
+            f"principal_axes prunes a single layer, and {describe_target(stage)} matches {len(found)} "
             f"({', '.join(found)}); target one"
         )
     return found
@@ -146,12 +146,12 @@ def _shares(sizes: Mapping[str, int], *, nodes: bool) -> tuple[float, ...]:
 
 
 def _spread(size: int) -> Iterable[int]:
-    """Numbers from `size` down to 1, by equal factors as far as they are whole."""
+    """Whole numbers from `size` down to 1, spaced by roughly equal factors."""
     return sorted({round(size ** (step / (MOST_SIZES - 1))) for step in range(MOST_SIZES)}, reverse=True)
 
 
 def _plain(stage: schema.Stage) -> schema.Stage:
-    """By sparsity, whatever the stage's own level is."""
+    """The stage with a sparsity, whatever its own level is."""
     level: dict[str, object] = {"layers": None, "params": None, "macs": None, "sparsity": stage.goes}
     return stage.model_copy(update=level)
 
@@ -164,7 +164,7 @@ def _only(stage: schema.Stage, layer: str) -> schema.Stage:
 
 
 def _knee(curve: Sequence[LayerPoint]) -> int | None:
-    """How many nodes are left where the loss over the size bends."""
+    """The number of nodes left at the bend of the loss over the size."""
     points = sorted((point["left"], point["metric"]["loss"]) for point in curve if point["metric"] is not None)
     index = knee([left for left, _ in points], [loss for _, loss in points])
     return None if index is None else int(points[index][0])

@@ -1,4 +1,4 @@
-"""One trial of a search: all stages of a recipe at given levels, run as by `compress apply`, and what comes of it."""
+"""One trial of a search: run all stages of a recipe at given levels, like `compress apply`, and measure the network."""
 
 import copy
 import dataclasses
@@ -26,15 +26,15 @@ from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import FoundNetwork, TrialLatency, TrialResult, TrialStage
 
-REVISION = 1  # raised when the code computes something else than before
+REVISION = 1  # raised when the code computes something different
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The stages, one after the other, on the trained network; without stages that network itself.
+    """The stages, one after the other, on the trained network; without stages, that network itself.
 
     tuning: train without the held-out part of the training images and measure on it; else measure on the test images.
-    timed: take the latency too.
+    timed: also measure the latency.
     """
 
     trained: Trained
@@ -56,9 +56,9 @@ class Trial:
         )
 
     def run(self, basis: Basis) -> TrialResult:
-        """`metric`, and `params`, `nonzero` and `macs` of the slim network; of every stage what it took.
+        """`metric`, `params`, `nonzero` and `macs` of the slim network, and what every stage pruned.
 
-        Or else `failed`: why there is no such network, since training diverged or a level cannot be reached.
+        Or `failed`, with the reason: training diverged or a level cannot be reached.
         """
         torch.manual_seed(self.seed)
         setting = prepare(basis, self.seed, tuning=self.tuning)
@@ -68,13 +68,13 @@ class Trial:
         found: list[StageResult] = []
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", LayerCollapseWarning)  # that is told by the metric
+                warnings.simplefilter("ignore", LayerCollapseWarning)  # the metric shows it
                 for number, stage in enumerate(self.stages):
                     found.append(run_stage(model, stage, number, pruned, setting))
         except (TrainingError, InputError) as error:
             return {"failed": str(error)}
         if self.stages and not any(stage["pruned"] for stage in found):
-            return {"failed": "nothing goes at a level this low"}
+            return {"failed": "nothing is pruned at a level this low"}
         small = (
             slim(model.eval(), setting.example, tolerance=TOLERANCE, known=setting.couplings(model))
             if self.stages
@@ -95,7 +95,7 @@ class Trial:
 
 
 def network_of(result: TrialResult) -> FoundNetwork:
-    """Of a trial that prunes nothing, and so cannot fail."""
+    """The network of a trial that prunes nothing, and so cannot fail."""
     assert "failed" not in result
     return result
 
@@ -105,7 +105,7 @@ def _stage(found: StageResult) -> TrialStage:
 
 
 def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema.Benchmark) -> TrialLatency:
-    """p50 of both in ms at the first batch size, taken in turns, and how many times as long the slim one takes."""
+    """p50 of both in ms at the first batch size, timed in turns, and the ratio of slim to dense."""
     batch = wanted.batch_sizes[0]
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / f"{name}.onnx" for name in ("dense", "slim")}

@@ -1,4 +1,4 @@
-"""The trials of a search so far: how large and how good each is, what keeps to the bounds, and what no other beats."""
+"""The trials of a search so far: their sizes and qualities, which are within the bounds, and which form the front."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ Left = tuple[float, ...]  # of each stage, the share that is left
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is searched for.
+    """The goal of a search.
 
-    trials: how many Optuna is to make; None: bisection where there is one stage, else TRIALS.
-    levels: sparsities, or shares left where the stage has a budget, to bisect over; a grid if there are none.
+    trials: the number of Optuna's trials; None: bisection for one stage, else TRIALS.
+    levels: sparsities, or shares left if the stage has a budget, to bisect over; a grid if empty.
     """
 
     bounds: tuple[Bound, ...]
@@ -38,7 +38,7 @@ class Wanted:
 
 
 class Trials:
-    """The trials of a search, run as they are asked for and kept as cells."""
+    """The trials of a search, run on demand and kept as cells."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Trials:
         """Measure the dense network.
 
         Raises:
-            InputError: bounds that decide nothing.
+            InputError: bounds decide nothing.
         """
         self.recipe, self.wanted = basis.recipe, wanted
         self._trained, self._basis, self._cells = trained, basis, cells
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
-        # A process that trains on the other core would be timed as well.
+        # A process that trains on another core would disturb the timing.
         self._workers = ONE if self._timed else workers
         self.found: dict[Left, TrialResult] = {}
         dense = Trial(trained, (), self.recipe.seed)
@@ -71,7 +71,7 @@ class Trials:
 
     @property
     def at_once(self) -> int:
-        """How many trials cost as much time as one."""
+        """The number of trials that take as long as one."""
         return self._workers.count
 
     def stages(self, left: Left) -> tuple[schema.Stage, ...]:
@@ -82,14 +82,14 @@ class Trials:
 
     @property
     def study(self) -> str:
-        """A name for what is searched: a hash of everything that trials and bounds depend on, the code included."""
+        """A name for the search: a hash of everything that trials and bounds depend on, including the code."""
         whole = Trial(self._trained, self.recipe.stages, self.recipe.seed).key(self._basis)
         limits = [(bound.kind, bound.value, bound.relative) for bound in self.wanted.bounds]
         code = {"softprune": __version__, **code_of(self.recipe)}
         return jobs.fingerprint({"whole": whole, "bounds": limits, "goal": self.wanted.goal, "code": code})
 
     def run(self, wanted: Sequence[Left], total: int) -> list[TrialResult]:
-        """The results at these levels; `total` is how many there will be in the end, roughly."""
+        """The results at these levels; `total` is the approximate number of trials in the end."""
         new = list(dict.fromkeys(left for left in wanted if left not in self.found))
         cells = [
             (self.title(left), Trial(self._trained, self.stages(left), self.recipe.seed, timed=self._timed))
@@ -108,7 +108,7 @@ class Trials:
         return [self.found[left] for left in wanted]
 
     def final(self, left: Left) -> tuple[FoundNetwork, TrialResult]:
-        """Of the dense network and of the one at these levels, trained on all training images: on the test images."""
+        """The dense network and the one at these levels, trained on all training images, on the test images."""
         cells = [
             ("dense, on the test images", Trial(self._trained, (), self.recipe.seed, tuning=False)),
             (
@@ -119,11 +119,11 @@ class Trials:
         dense, winner = compute(cells, self._basis, self._cells, self._workers)
         return network_of(dense), winner
 
-    # --- what they come to ---
+    # --- results ---
 
     @property
     def measure(self) -> SizeKind:
-        """What a network's size is: what the bounds are on, else its parameters; if single weights go, the nonzero."""
+        """The measure of size: the bounds' one, else parameters; if single weights are pruned, nonzero ones."""
         first = next((bound.kind for bound in self.wanted.bounds if bound.kind not in bounds.QUALITY), None)
         if first == "macs" or first == "latency":
             return first
@@ -132,7 +132,7 @@ class Trials:
 
     @property
     def kind(self) -> QualityKind:
-        """What quality is: what the bounds are on, else the accuracy where there is one; of a knee, the loss."""
+        """The measure of quality: the bounds' one, else the accuracy if there is one; for a knee, the loss."""
         for bound in self.wanted.bounds:
             if bound.kind == "loss" or bound.kind == "accuracy_drop":
                 return bound.kind
@@ -142,7 +142,7 @@ class Trials:
         return size_of(result, self.measure)
 
     def quality(self, result: TrialNetwork) -> float:
-        """Smaller = better: what the bounds are on, or else wrong answers in percent or the loss."""
+        """The quality, smaller = better: the bounds' quantity, or else wrong answers in percent or the loss."""
         return bounds.measured(self.kind, result)
 
     def holds(self, result: TrialResult) -> bool:
@@ -154,14 +154,14 @@ class Trials:
         return self._bounded(bound, result) <= self.limit(bound)
 
     def excess(self, bound: Bound, result: TrialNetwork) -> float:
-        """By how much it is beyond the bound, relative to that."""
+        """The excess over the bound, relative to the bound."""
         return self._bounded(bound, result) / max(self.limit(bound), 1e-12) - 1
 
     def limit(self, bound: Bound) -> float:
         return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense))
 
     def _bounded(self, bound: Bound, result: TrialNetwork) -> float:
-        if bound.kind == "params":  # where single weights are pruned, those that are not zero
+        if bound.kind == "params":  # if single weights are pruned, nonzero parameters count
             return self.size(result)
         return bounds.measured(bound.kind, result)
 
@@ -170,13 +170,13 @@ class Trials:
         return {left: result for left, result in self.found.items() if "failed" not in result}
 
     def front(self) -> list[Left]:
-        """What no other trial beats in both size and quality, the smallest first."""
+        """The trials that no other one beats in both size and quality, the smallest first."""
         tried = list(self.complete.items())
         points = [(self.size(result), self.quality(result)) for _, result in tried]
         return [tried[index][0] for index in pareto(points)]
 
     def ranked(self) -> list[Left]:
-        """What keeps to the bounds, the winner first."""
+        """The trials within the bounds, the winner first."""
         held = {left: result for left, result in self.complete.items() if self.holds(result)}
         points = {left: (self.size(result), self.quality(result)) for left, result in held.items()}
         if self.wanted.goal == "best":
@@ -184,7 +184,7 @@ class Trials:
         return sorted(held, key=lambda left: points[left])
 
     def curve(self) -> list[tuple[int, Left]]:
-        """How many nodes the one stage has left, rising, with the trial."""
+        """The number of nodes that the single stage has left, rising, with its trial."""
         sizes = {}
         for left, result in self.complete.items():
             (stage,) = result["stages"]

@@ -67,7 +67,7 @@ def test_a_model_for_every_seed(recipe: Path, trained: Path, tmp_path: Path) -> 
     assert {one.model(seed).path for seed in one.seeds} == {trained}
     with pytest.raises(InputError, match="2 models and 3 seeds"):
         plan(recipe, [trained, other], seeds=3)
-    with pytest.raises(CheckpointError, match=r"nowhere\.pt is no file: make one with: compress train"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt is not a file: make one with: compress train"):
         plan(recipe, [Path("nowhere.pt")])
 
 
@@ -88,8 +88,8 @@ def test_all_that_the_schema_refuses_is_told_at_once(recipe: Path, trained: Path
     ("options", "message"),
     [
         ({"number": 1}, "--stage 1: tiny has the stages 0 to 0"),
-        ({"removals": ["hard", "{kind: hard}"]}, "is there twice"),
-        ({"sparsities": [".5", "0.50"]}, "is there twice"),
+        ({"removals": ["hard", "{kind: hard}"]}, "is listed twice"),
+        ({"sparsities": [".5", "0.50"]}, "is listed twice"),
     ],
 )
 def test_what_makes_no_grid(options: dict[str, object], message: str, recipe: Path, trained: Path) -> None:

@@ -43,7 +43,7 @@ def test_what_is_measured_is_smaller_where_a_network_is_better() -> None:
         ("loss", "much", "--max-loss much: give a number, or a multiple"),
         ("loss", "-1", "give a number"),
         ("loss", "1e999", "give a number"),
-        ("loss", "0.9x", "even the dense network has 1x"),
+        ("loss", "0.9x", "the dense network itself has 1x"),
         ("accuracy_drop", "1.1x", "percentage points below the dense network's"),
         ("accuracy_drop", "100", "percentage points"),
         ("latency", "3", "milliseconds differ between machines"),
@@ -81,7 +81,7 @@ def test_bounds_that_decide_nothing_are_refused() -> None:
     require_reach([parse("loss", "1x"), parse("accuracy_drop", "0"), parse("params", "999")], DENSE)
     with pytest.raises(InputError, match=r"even the dense network misses it, with 0.2 on the held-out"):
         require_reach([parse("loss", "0.19")], DENSE)
-    with pytest.raises(InputError, match="the dense network keeps to it, with 1,000"):
+    with pytest.raises(InputError, match="the dense network is already within it, with 1,000"):
         require_reach([parse("params", "1000")], DENSE)
 
 

@@ -11,7 +11,7 @@ from typer.testing import Result
 
 Run = Callable[..., Result]
 
-WARNING = "it seems to have been trained on the former, and {} is then stricter than it looks"
+WARNING = "it was probably trained on the former, which makes {} stricter than it looks"
 
 
 @pytest.fixture

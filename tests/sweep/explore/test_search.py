@@ -179,8 +179,8 @@ def test_where_nothing_keeps_to_the_bound_the_front_is_shown(own: tuple[Path, Pa
         draft.write_text("an older one", encoding="utf-8")
     where = ("-o", recipe.parent / "out", "--cache", cache, "--workers", 1)
     result = run("search", recipe, trained, "--max-params", "10", *where, code=1)
-    assert "nothing that was tried keeps to the bounds" in result.stderr
-    assert "what no other trial beats" in result.stdout
+    assert "no trial is within the bounds" in result.stderr
+    assert "the best trials, on held-out" in result.stdout
     assert "latent: sparsity 0.875" in result.stdout
     assert not (recipe.parent / "out" / "recipe.yaml").exists()
     found = searched(run, recipe, trained, cache, "--max-params", "10", code=1)
@@ -197,13 +197,13 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
     by_layer = "stages.0={target: {weights: ['*']}, criterion: magnitude, layers: {'*': .5}, removal: hard}"
     for options, message in (
         ((), "nothing bounds the search"),
-        (("--max-loss", "0.9x"), "even the dense network has 1x"),
+        (("--max-loss", "0.9x"), "the dense network itself has 1x"),
         (("--max-loss", "1e-9"), "even the dense network misses it"),
         (("--max-params", "999999999"), "the dense network keeps to it"),
         (("--max-loss", "2x", "--max-macs", "0.5x"), "keep one of the two"),
         (("--max-accuracy-drop", "1"), "has no accuracy"),
-        (("--knee", "--set", nodes), "the stage's target must be one"),
-        (("--max-loss", "2x", "--levels", "0"), "a level lies between 0 and 1"),
+        (("--knee", "--set", nodes), "target one layer of nodes"),
+        (("--max-loss", "2x", "--levels", "0"), "levels are between 0 and 1"),
         (("--max-loss", "2x", "--levels", ".5", "--trials", "3"), "leave it out with several stages"),
         (("--max-loss", "2x", "--set", by_layer), "a search varies one level of each stage"),
     ):

@@ -121,7 +121,7 @@ def test_where_nothing_can_go_there_is_no_recipe(recipe: Path, trained: Path, tm
         draft.write_text("an older one", encoding="utf-8")
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
     result = run("sensitivity", recipe, trained, "--tolerate", "1x", "--levels", ".9", *where, code=1)
-    assert "nothing can go within --tolerate 1x" in result.stderr
+    assert "nothing can be pruned within --tolerate 1x" in result.stderr
     assert "sensitivity.svg" in result.stdout
     assert not (tmp_path / "out" / "recipe.yaml").exists()
 
@@ -133,9 +133,9 @@ def test_what_does_not_fit_is_told_before_anything_runs(recipe: Path, trained: P
         (("--tolerate", "0.5"), "the task reconstruct has no accuracy"),
         (("--stage", "1"), "--stage 1: tiny has the stages 0 to 0"),
         (("--levels", "half"), "--levels half: give numbers"),
-        (("--levels", "1"), "--levels 1: a level lies between 0 and 1"),
+        (("--levels", "1"), "--levels 1: levels are between 0 and 1"),
         (("--set", "stages.0.target.nodes=nothing"), "There is no layer 'nothing'"),
-        (("--set", axes), "principal_axes takes a layer apart"),
+        (("--set", axes), "principal_axes prunes a single layer"),
     ):
         assert message in run("sensitivity", recipe, trained, *options, "--cache", cells, code=2).stderr
     assert not cells.exists()
