@@ -53,7 +53,7 @@ def images(found: Document) -> None:
 
 
 def versions(found: Document) -> None:
-    found["versions"] = {f"package{number}": "1" for number in range(20_000)}
+    found["versions"] |= {f"package{number}": "1" for number in range(20_000)}
 
 
 def batches(found: Document) -> None:
