@@ -135,7 +135,7 @@ def test_any_damaged_note_gives_way_to_the_one_before(
 ) -> None:
     for number in (1, 2):
         checkpoints.write(state(number), f"step {number}")
-    place = checkpoints.folder / ("2.pt" if note == "pipe instead of the state" else "2.json")
+    place = path_of(checkpoints, "2.pt" if note == "pipe instead of the state" else "2.json")
     place.unlink()
     if isinstance(note, bytes):
         place.write_bytes(note)
