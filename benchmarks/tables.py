@@ -56,7 +56,7 @@ def picture() -> str:
     dense = f"{1e3 * measured('recipes')['mnist_decoder']['dense']['loss']:.1f}"
     times = [f"{found['1']:.2f}" for found in measured("slim_latency")["cases"]["ResNet-18"]["p50_ms"].values()]
     return (
-        f"![Left: with 90 % of a decoder's weights gone, the test loss is {hard} by hard pruning, {gradual} by cutting "
+        f"![Left: with 90 % of a decoder's weights pruned, the test loss is {hard} by hard pruning, {gradual} by cutting "
         f"a growing set, {fading} by letting it decay; dense {dense}. Right: ResNet-18 with half of its channels takes "
         f"{times[0]} ms dense, {times[1]} masked, {times[2]} slim, {times[3]} built by hand.](docs/images/result.svg)"
     )
