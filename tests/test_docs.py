@@ -221,8 +221,8 @@ def test_the_limits_are_told_as_they_are() -> None:
     from compress.files.foreign import ROOM, SECONDS, SPEED, TIMES
 
     told = (
-        f"at most {TIMES} times (its size|the size of the file)( in memory)?, beside {ROOM // 2**30} GiB, "
-        f"and {SECONDS:.0f} seconds, beside one for every {SPEED // 10**6} MB"
+        f"at most {ROOM // 2**30} GiB plus {TIMES} times (its size|the size of the file)( in memory)?, "
+        f"and {SECONDS:.0f} seconds plus one for every {SPEED // 10**6} MB"
     )
     for page in ("SECURITY.md", "docs/security.md", "docs/reliability.md", "CHANGELOG.md"):
         text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
