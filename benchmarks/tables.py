@@ -1,9 +1,9 @@
-"""Do README, docs and recipes say what was measured? Writes their figures anew from docs/benchmarks/*.json.
+"""Writes the figures of README, docs and recipes from docs/benchmarks/*.json.
 
     python benchmarks/tables.py
 
-A table stands between `<!-- table: NAME -->` and `<!-- /table -->`, a recipe's figures in its line `# Expected`; a test
-fails where one of them has drifted.
+A table is between `<!-- table: NAME -->` and `<!-- /table -->`, a recipe's figures are in its line `# Expected`; a test
+fails where one of them differs.
 """
 
 import json
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def filled(path: Path) -> str:
-    """The file's text with every marked table, or its line of expected figures, written anew."""
+    """The file's text with every marked table, or its line of expected figures, written again."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".yaml":
         return re.sub(r"^# Expected.*$", lambda _: expected(path.stem), text, flags=re.MULTILINE)
@@ -50,20 +50,21 @@ def filled(path: Path) -> str:
 
 
 def picture() -> str:
-    """What docs/figures.py has drawn for the README, in words too."""
+    """The picture of the README, by docs/figures.py, with a description."""
     level = next(level for level in measured("rivals/mnist_decoder")["levels"] if level["sparsity"] == 0.9)
     hard, gradual, fading = (f"{found['mean']:.1f}" for found in level["rivals"].values())
     dense = f"{1e3 * measured('recipes')['mnist_decoder']['dense']['loss']:.1f}"
     times = [f"{found['1']:.2f}" for found in measured("slim_latency")["cases"]["ResNet-18"]["p50_ms"].values()]
     return (
-        f"![Left: with 90 % of a decoder's weights pruned, the test loss is {hard} by hard pruning, {gradual} by cutting "
-        f"a growing set, {fading} by letting it decay; dense {dense}. Right: ResNet-18 with half of its channels takes "
-        f"{times[0]} ms dense, {times[1]} masked, {times[2]} slim, {times[3]} built by hand.](docs/images/result.svg)"
+        f"![Left: with 90 % of a decoder's weights pruned, the test loss is {hard} by hard pruning, {gradual} by "
+        f"cutting a growing set, {fading} by letting it decay; dense {dense}. Right: ResNet-18 with half of its "
+        f"channels takes {times[0]} ms dense, {times[1]} masked, {times[2]} slim, {times[3]} built by hand."
+        "](docs/images/result.svg)"
     )
 
 
 def latent() -> str:
-    """The autoencoder with fewer latent nodes: how they are chosen, and what a network of that size comes to."""
+    """The autoencoder with fewer latent nodes: by criterion, and a network of that size trained from scratch."""
     results = measured("rivals/mnist_latent")
     criteria = {rival["name"]: (rival["criterion"], rival["removal"].partition(" ")[0]) for rival in results["rivals"]}
     titles = [f"{criterion}, {removal}" for criterion, removal in criteria.values()]
@@ -210,7 +211,7 @@ def megabytes(size: int) -> str:
 
 
 def recipes() -> str:
-    """Every shipped recipe that was measured as it is: what it was before and after."""
+    """Every shipped recipe that was measured without changes: its figures before and after."""
     rows = []
     for name, entry in measured("recipes").items():
         (stage,) = entry["stages"]
@@ -274,7 +275,7 @@ def rivals(name: str) -> str:
 
 
 def classifiers() -> str:
-    """Accuracy of the classifiers by removal, beside what the paper prints for its soft pruning."""
+    """Accuracy of the classifiers by removal, beside the paper's for its soft pruning."""
     rows, removals = [], dict[str, None]()
     for dataset in ("mnist", "fashion_mnist", "cifar10"):
         results = measured(f"rivals/{dataset}_removals")
@@ -291,9 +292,12 @@ def classifiers() -> str:
 
 FUZZED = {
     "torch": "`.pt`, zip and legacy, masks, odd tensors",
+    "pickle": "`.pt`, operations of pickle by chance",
     "safetensors": "`.safetensors`, header and bytes",
     "program": "`.pt2`, listing and bytes",
+    "listing": "`.pt2` that lists entries again and again",
     "onnx": "`.onnx`, data inside and beside",
+    "functions": "`.onnx` whose functions call each other",
     "edits": "shape edits, then the network rebuilt",
     "recipe": "recipes",
     "change": "`--set`",
@@ -306,7 +310,7 @@ FUZZED = {
 
 
 def fuzzed() -> str:
-    """Inputs of each kind, and how they ended; what ends otherwise is a failing test and no figure."""
+    """Inputs of each kind, and how they ended; any other end is a failing test, not a figure."""
     found = measured("reliability")["fuzz"]
     rows = [
         (
@@ -324,7 +328,7 @@ def fuzzed() -> str:
 
 
 def networks() -> str:
-    """What the random networks were like."""
+    """Properties of the random networks."""
     found = measured("reliability")["networks"]
     titles = {
         "all": "random networks",
@@ -337,12 +341,12 @@ def networks() -> str:
 
 
 def deaths() -> str:
-    """Processes that were killed, and what became of the runs."""
+    """Processes that were killed, and the outcome of their runs."""
     found = measured("reliability")["deaths"]
     rows = [
         ("processes killed by SIGKILL", f"{found['SIGKILL']}"),
         ("processes killed by SIGTERM", f"{found['SIGTERM']}"),
-        ("processes that went on from a checkpoint", f"{found['gone on']}"),
+        ("processes that resumed from a checkpoint", f"{found['gone on']}"),
         ("runs that were finished so, each equal to the whole one", f"{found['finished']}"),
         ("seconds of a run, start of Python included", f"{found['seconds of a run']}"),
     ]
@@ -350,15 +354,15 @@ def deaths() -> str:
 
 
 def foreign() -> str:
-    """Folders of a user's in which `apply` was killed, and what is left of the user's."""
+    """User folders in which `apply` was killed, and the user's files that are left."""
     found = measured("reliability")["foreign"]
     rows = [
         ("folders, each with one or two processes", f"{found['rounds']:,}"),
         ("processes killed by SIGKILL", f"{found['killed']:,}"),
-        ("processes that refused to begin or to go on", f"{found['refused']:,}"),
+        ("processes that refused to begin or to resume", f"{found['refused']:,}"),
         ("processes that finished", f"{found['finished']:,}"),
         ("processes that ended otherwise, such as by SIGTERM", f"{found['ended']:,}"),
-        ("processes that left a state to go on from", f"{found['left a state to go on from']:,}"),
+        ("processes that left a state to resume from", f"{found['left a state to go on from']:,}"),
         ("files, folders and links of the user's", f"{found['theirs']:,}"),
         ("of them links", f"{found['links']:,}"),
         ("of them lost or changed", f"{found['lost']:,}"),
@@ -367,7 +371,7 @@ def foreign() -> str:
 
 
 def suite() -> str:
-    """How the default suite went with each set of versions."""
+    """The results of the default suite with each set of versions."""
     rows: list[tuple[str, ...]] = []
     kinds = ("passed", "skipped", "failed", "error")
     for found in measured("reliability")["suite"].values():
@@ -416,7 +420,7 @@ def measured(name: str) -> dict[str, Any]:
 
 
 def conditions(found: dict[str, Any], more: str = "") -> str:
-    """The line below a table of times: what the time hangs on beside the code."""
+    """The line below a table of times: what the time depends on beside the code."""
     threads = found["machine"]["threads"]
     said = ("1 thread" if threads == 1 else f"{threads} threads", found["machine"]["cpu"], more)
     return f"\n\n{', '.join(filter(None, said))}."
