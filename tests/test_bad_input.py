@@ -74,7 +74,7 @@ class Hostile:
 def test_a_missing_file(refused: Callable[..., str], recipe: Path) -> None:
     assert "nowhere.pt is not a file" in refused("apply", recipe, "nowhere.pt", "-o", "out")
     assert f"{recipe.parent} is a folder, not a file of weights" in refused("apply", recipe, recipe.parent, "-o", "out")
-    assert "nowhere.pt is no file" in refused("export", "nowhere.pt", "-o", "out")
+    assert "nowhere.pt is not a file" in refused("export", "nowhere.pt", "-o", "out")
     assert "nowhere.pt is not a file" in refused("inspect", "nowhere.pt")
     assert "nowhere.onnx is not a file: name an ONNX model" in refused("bench", "nowhere.onnx")
     # Before any data is loaded, which may mean to download it.
@@ -235,7 +235,7 @@ def test_a_decay_that_is_too_slow_is_told_before_training(
     text = refused(
         "apply", recipe, trained, "-o", "out", "--set", "stages.0.removal={kind: soft, factor: 0.99}"
     )  # 0.99 ** 1375 < 1e-6
-    assert "the soft removal takes 1375 steps until everything is gone and the retraining has 10 (5 an epoch)" in text
+    assert "the soft removal takes 1375 steps and the retraining has 10 (5 an epoch)" in text
 
 
 # --- the data ---

@@ -59,7 +59,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
-    with pytest.raises(LostWorkerError, match=r"bad: a worker process died .* is kept in"):
+    with pytest.raises(LostWorkerError, match=r"bad: a worker process died .* are kept in"):
         jobs.run([jobs.Job("bad", "bad", die)], Cells(folder), Workers(2))
     done = jobs.run([job(log, "a"), job(log, "b")], Cells(folder), Workers(2))
     assert {result["threads"] for result in done.values()} == {1}

@@ -38,7 +38,7 @@ def test_bounds_relative_to_images_that_are_known(
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
     found = run(command, unlike, trained, *options, *where)
     assert WARNING.format(bound) in found.stderr
-    assert "(compress train --set data.train=90, the last 10% being held out)" in found.stderr
+    assert "(compress train --set data.train=90; the last 10% are held out)" in found.stderr
 
 
 @pytest.mark.parametrize("bound", [("--max-loss", "3x"), ("--max-loss", "5"), ("--max-params", "0.999x")])

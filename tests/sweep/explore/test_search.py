@@ -199,7 +199,7 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
         ((), "nothing bounds the search"),
         (("--max-loss", "0.9x"), "the dense network itself has 1x"),
         (("--max-loss", "1e-9"), "even the dense network misses it"),
-        (("--max-params", "999999999"), "the dense network keeps to it"),
+        (("--max-params", "999999999"), "the dense network is already within it"),
         (("--max-loss", "2x", "--max-macs", "0.5x"), "keep one of the two"),
         (("--max-accuracy-drop", "1"), "has no accuracy"),
         (("--knee", "--set", nodes), "target one layer of nodes"),
