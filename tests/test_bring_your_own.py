@@ -62,6 +62,7 @@ def test_the_sections_are_those_that_are_followed() -> None:
     assert LOOP in SECTIONS
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != LOOP])
 def test_a_section_can_be_followed(section: str, folder: Path, run: Callable[..., Any]) -> None:

@@ -38,6 +38,7 @@ def test_every_example_is_run() -> None:
     assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["softprune.ipynb"]
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
@@ -52,6 +53,7 @@ def test_an_example_trains_prunes_slims_and_exports(name: str, executed: Execute
     assert f"small.onnx: {(tmp_path / 'out' / 'small.onnx').stat().st_size:,} bytes" in shown
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 def test_the_channels_of_a_resnet_in_a_plain_loop(executed: Executed, monkeypatch: pytest.MonkeyPatch) -> None:
     """With two batches an epoch."""
@@ -83,6 +85,7 @@ def test_the_notebook_is_kept_without_outputs() -> None:
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 def test_the_notebook_runs_from_top_to_bottom(executed: Executed, tmp_path: Path) -> None:
     """Its cells one after the other, as a script: nothing in them needs a kernel."""

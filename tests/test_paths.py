@@ -38,6 +38,7 @@ def odd(tmp_path: Path, npz: Path, recipe_text: str, monkeypatch: pytest.MonkeyP
     return folder
 
 
+@pytest.mark.extended
 def test_everything_runs_with_odd_names(run: Run, odd: Path, pasted: Pasted) -> None:
     """And what it writes of its own has names that every system takes, and line ends that are the same on all."""
     recipe, model, given = "größe 1 (test).yaml", "größtes 'Modell'.pt", set(odd.rglob("*"))

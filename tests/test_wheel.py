@@ -96,6 +96,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
 
 
+@pytest.mark.extended
 def test_the_installed_package_exports_beside_a_foreign_export(site: Path, desk: Path) -> None:
     where, close = python("-c", EXPORT, cwd=desk, path=site).splitlines()
     assert Path(where) == site / "compress" / "export" / "__init__.py"
@@ -103,6 +104,7 @@ def test_the_installed_package_exports_beside_a_foreign_export(site: Path, desk:
     assert (desk / "linear.onnx").stat().st_size > 0
 
 
+@pytest.mark.extended
 def test_an_editable_installation_exports_beside_a_foreign_export(desk: Path) -> None:
     code = "import compress.export; print(compress.export.__file__, type(compress.slim).__name__)"
     where, kind = python("-c", code, cwd=desk).split()
@@ -117,6 +119,7 @@ def test_a_shipped_recipe_is_found_by_its_name(site: Path, desk: Path) -> None:
     assert python("-c", load, cwd=desk, path=site) == "mnist_ae\n"
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
 def test_a_type_checker_sees_the_public_names(site: Path, desk: Path, editable: bool) -> None:
     if find_spec("mypy") is None:

@@ -20,7 +20,7 @@ from compress import worker_signals
 def work(pipe, parent):
     for number in (signal.SIGINT, signal.SIGTERM):  # while it is starting
         os.kill(os.getpid(), number)
-    apart.obey(parent)
+    worker_signals.obey(parent)
     pipe.send(os.getpid())
     while True:
         pipe.send(pipe.recv())
@@ -30,7 +30,7 @@ if __name__ == "__main__":
     ours, theirs = context.Pipe()
     worker = context.Process(target=work, args=(theirs, os.getpid()), daemon=True)
     resource_tracker.ensure_running()
-    with apart.starting():
+    with worker_signals.starting():
         worker.start()
     theirs.close()
     print(ours.recv(), flush=True)

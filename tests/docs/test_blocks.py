@@ -87,6 +87,7 @@ def test_every_command_is_of_a_kind_that_is_checked() -> None:
     assert [line for line in lines if not kinds.match(line)] == []
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_run(

@@ -105,6 +105,7 @@ def test_two_processes_come_to_what_one_does(
     assert not list(here.glob("*.partial"))
 
 
+@pytest.mark.extended
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_from_there(
     here: Path, two: subprocess.CompletedProcess[str]
 ) -> None:

@@ -160,7 +160,13 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
+DEFAULT = ("hard", "gradual soft, regrowth")
+"""In the default suite: the shortest, and the one with the most state."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.extended) for name in STAGES]
+)
 def test_killed_again_and_again_within_a_stage(make: Callable[..., Run], name: str) -> None:
     run = make(STAGES[name])
     whole = run("whole")
@@ -182,7 +188,14 @@ AXES = (
 COMPENSATED = (stage("hard", **{**NODES, "criterion": "random"}, compensate=True, retrain={"epochs": 1}),)
 
 
-@pytest.mark.parametrize("stages", [TWO, AXES, COMPENSATED], ids=["weights, nodes", "axes, nodes", "compensated"])
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(TWO, marks=pytest.mark.extended, id="weights, nodes"),
+        pytest.param(AXES, marks=pytest.mark.extended, id="axes, nodes"),
+        pytest.param(COMPENSATED, id="compensated"),
+    ],
+)
 def test_killed_again_and_again_in_several_stages(make: Callable[..., Run], stages: tuple[dict[str, Any], ...]) -> None:
     run = make(*stages, export=["safetensors"])
     whole = run("whole")

@@ -67,18 +67,19 @@ def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Pat
 
 def test_two_sweeps_may_write_the_same_folder(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
-    jobs = [job(log, str(number)) for number in range(20)]
+    twenty = [job(log, str(number)) for number in range(20)]
     with Workers(2).started() as pool:
-        both = [pool.submit(partial(_keys, jobs, folder)) for _ in range(2)]
-        assert [found.result() for found in both] == [sorted(one.key for one in jobs)] * 2
-    assert len(Cells(folder).read((one.key, one.code) for one in jobs)) == 20
+        both = [pool.submit(partial(_keys, twenty, folder)) for _ in range(2)]
+        assert [found.result() for found in both] == [sorted(one.key for one in twenty)] * 2
+    assert len(Cells(folder).read((one.key, one.code) for one in twenty)) == 20
     assert {path.suffix for path in folder.glob("[!.]*")} == {".json"}
 
 
-def _keys(jobs: list[jobs.Job], folder: Path) -> list[str]:
-    return sorted(jobs.run(jobs, Cells(folder), ONE))
+def _keys(several: list[jobs.Job], folder: Path) -> list[str]:
+    return sorted(jobs.run(several, Cells(folder), ONE))
 
 
+@pytest.mark.extended
 def test_on_a_cluster_a_lost_worker_is_replaced_and_its_job_counted_once(tmp_path: Path, cluster: None) -> None:
     log, folder, seen = tmp_path / "log", tmp_path / "cells", list[jobs.Progress]()
     good = [job(log, "a"), job(log, "lost", die_once), job(log, "b"), job(log, "c")]
