@@ -211,7 +211,9 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
     keep = torch.rand(5, 4) > 0.5
     models = nn.Sequential(nn.Embedding(5, 4, sparse=True)), nn.Sequential(nn.Embedding(5, 4))
     for model in models:
-        pruner = Pruner(model, ["0.weight"], keep=[keep], removal=Soft(10, lambda progress: factor if progress else 1.0))
+        pruner = Pruner(
+            model, ["0.weight"], keep=[keep], removal=Soft(10, lambda progress: factor if progress else 1.0)
+        )
         pruner.step()
         model(torch.tensor([1, 1, 4])).pow(2).sum().backward(create_graph=not model[0].sparse)
         grad = model[0].weight_orig.grad

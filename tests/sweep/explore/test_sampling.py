@@ -11,7 +11,7 @@ from typer.testing import Result
 from compress.errors import InputError
 from compress.recipe.loading import load_recipe
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import Basis, Place
+from compress.sweep.cells import Basis
 from compress.sweep.explore import sampling, trials
 from compress.sweep.explore.bounds import parse
 from compress.sweep.explore.trials import Trials, Wanted
@@ -60,7 +60,7 @@ def test_a_study_goes_on_where_it_was(two: Path, trained: Path, run: Run, monkey
 
 @pytest.mark.parametrize("content", ["{}\n{}\n", "[]\n{}\n", "no JSON\n{}\n", "folder"])
 def test_a_damaged_journal_is_told(two: Path, trained: Path, run: Run, content: str) -> None:
-    place, cells = Place(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
+    place, cells = Basis(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
     trials = Trials(Trained.of(trained), place, Wanted((parse("loss", "0.5"),), "smallest"), cells)
     journal = cells.folder / f"{trials.study}.journal"
     if content == "folder":
