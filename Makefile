@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := data selection skeletonization slim_latency start training_step
 SHORTENED := memory sweeps time_split whole_run
 
-.PHONY: demo test bench docs tour lint clean
+.PHONY: demo test test-extended bench docs tour lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
+
+# The tests that would make `make test` longer than four minutes.
+test-extended: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m extended
 
 # With COMPRESS_DATA=DIR the digits are MNIST's, from there. Afterwards, `git diff docs` shows what has changed.
 bench: $(VENV)/installed

@@ -63,6 +63,9 @@ stages:
 export: []
 """
 
+DEFAULT = "not slow and not extended"
+"""The marks of the default suite, as in pyproject.toml."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -76,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Keep how the suite went with these versions, where all of it was run."""
     path: Path | None = config.getoption("figures")
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == "not slow"
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and config.option.markexpr == DEFAULT
     if path is None or not whole:
         return
     kinds = ("passed", "skipped", "failed", "error")

@@ -106,36 +106,18 @@ class SoftPruningMethod(prune.BasePruningMethod):
         Args:
             factor: the mask of all entries in the sets from now on; None leaves the masks as they are.
         """
-        if factor:
-            cls._lower_and_place(places, factor)
-            return
         for module, method in places:
             orig, mask, pruned = tensors(module, method._tensor_name)
-            if factor == 0:
-                method._lower_to(mask, pruned, 0.0)
+            if factor is not None:
+                method._lower_to(mask, pruned, factor)
             zero_where_below_one(orig, method._told(mask, pruned))
             start = method._start_of(module)
-            if start is not None and factor is None:
+            if start is None or factor == 0:
+                continue
+            if factor is None or mask.itemsize < 4:
                 orig.addcmul_(start, mask)
-
-    @classmethod
-    def _lower_and_place(cls, places: "Sequence[Masked]", factor: float) -> None:
-        """`place` at a factor above 0, in four operations for all parameters: the common case, at every step."""
-        found = [tensors(module, method._tensor_name) for module, method in places]
-        for (_, method), (_, mask, pruned) in zip(places, found, strict=True):
-            if not method._tells(mask):
-                mask.copy_((~pruned).view(torch.uint8))
-        origs, masks = [orig for orig, _, _ in found], [mask for _, mask, _ in found]
-        torch._foreach_floor_(masks)  # 1 where kept, 0 in the set
-        torch._foreach_mul_(origs, masks)
-        torch._foreach_clamp_min_(masks, factor)
-        starts = [start for module, method in places if (start := method._start_of(module)) is not None]
-        if starts and min(mask.itemsize for mask in masks) >= 4:  # either all decay or none
-            torch._foreach_add_(origs, starts, alpha=factor)  # as start * mask, to the last bit, and reads less
-        elif starts:
-            torch._foreach_addcmul_(origs, starts, masks)
-        for (_, method), mask in zip(places, masks, strict=True):
-            method._level = (mask, mask._version, factor) if factor <= largest_below_one(mask.dtype) else None
+            else:  # the same to the last bit (a half would not round the factor), and reads one tensor less
+                orig.add_(start, alpha=factor)
 
     @torch.no_grad()
     def fade_to(self, module: nn.Module, factor: float) -> None:
@@ -228,13 +210,11 @@ class SoftPruningMethod(prune.BasePruningMethod):
         torch.threshold(told, below, factor, out=mask)
         self._level = (mask, mask._version, factor) if factor <= below else None
 
-    def _tells(self, mask: Tensor) -> bool:
-        """Whether the mask is below 1 in the whole set; not known once somebody else has changed it."""
-        return self._level is not None and self._level[0] is mask and self._level[1] == mask._version
-
     def _told(self, mask: Tensor, pruned: Tensor) -> Tensor:
-        """What is below 1 in the set and 1 outside."""
-        return mask if self._tells(mask) else _as_numbers(~pruned, mask)
+        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
+        if self._level is not None and self._level[0] is mask and self._level[1] == mask._version:
+            return mask
+        return _as_numbers(~pruned, mask)
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
         return module._buffers[f"{self._tensor_name}_start"]

@@ -211,9 +211,8 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
     keep = torch.rand(5, 4) > 0.5
     models = nn.Sequential(nn.Embedding(5, 4, sparse=True)), nn.Sequential(nn.Embedding(5, 4))
     for model in models:
-        pruner = Pruner(
-            model, ["0.weight"], keep=[keep], removal=Soft(10, lambda progress: factor if progress else 1.0)
-        )
+        removal = Soft(10, lambda progress: factor if progress else 1.0)
+        pruner = Pruner(model, ["0.weight"], keep=[keep], removal=removal)
         pruner.step()
         model(torch.tensor([1, 1, 4])).pow(2).sum().backward(create_graph=not model[0].sparse)
         grad = model[0].weight_orig.grad
@@ -222,14 +221,18 @@ def test_gradients_with_a_graph_and_sparse_ones_are_masked(factor):
         assert (grad[keep] != 0).any()
 
 
-def test_a_gradient_that_is_not_finite_is_zero_in_the_set():
+def test_what_is_not_finite_does_not_survive_in_the_set():
+    """Neither a gradient nor what an optimizer has made of an entry."""
     model = nn.Linear(2, 1, bias=False)
     pruner = Pruner(model, keep=[torch.tensor([[True, False]])], removal=Soft(4, "linear"))
     for _ in range(2):
         (model.weight.sum() * torch.inf).backward()
         assert model.weight_orig.grad.tolist() == [[torch.inf, 0.0]]
         model.zero_grad()
+        with torch.no_grad():
+            model.weight_orig[0, 1] = torch.nan
         pruner.step()
+        assert torch.equal(model.weight[0, 1], (model.weight_start * model.weight_mask)[0, 1])
 
 
 @pytest.mark.parametrize(("kind", "bytes_an_entry"), [("hard", 6), ("exponential", 10), ("gradual soft", 14)])
