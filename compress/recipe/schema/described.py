@@ -1,5 +1,6 @@
 """Parts of the schema that are generated from a frozen dataclass of the core, with the descriptions of its options."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING
 from inspect import cleandoc
@@ -50,8 +51,12 @@ def part_of(
         if option.rule is not None or option.fill is not None:
             rules[f"_{key}_rule"] = field_validator(key)(_validator(option, base))
     meaning = " ".join(cleandoc(member.__doc__ or "").partition("\n\n")[0].split())
-    made: type[P] = create_model(member.__name__, __base__=base, __doc__=meaning, __validators__=rules, **keys)
+    home = base.__module__
+    made: type[P] = create_model(
+        member.__name__, __base__=base, __module__=home, __doc__=meaning, __validators__=rules, **keys
+    )
     made.member = member
+    setattr(sys.modules[home], made.__name__, made)  # where pickle looks for it, between the processes of a sweep
     return made
 
 
