@@ -59,7 +59,7 @@ def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]
 
     `present` are its files, `temporary` those that only a download leaves.
     """
-    complete = all(file.exists() for file in present)
+    there = any(file.exists() for file in present)
     for file in temporary:  # which a download would write through a link, or wait for
         if os.path.lexists(file):
             require_regular(file, os.lstat(file).st_mode)
@@ -68,9 +68,9 @@ def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]
             yield
     except Exception as error:  # torchvision's are of many types: RuntimeError, URLError, AssertionError, ...
         where = present[0].parent
-        if complete:
+        if there:
             raise DataError(
-                f"{source.__name__} in {where} is damaged ({reason(error)}); delete its files there."
+                f"{source.__name__} in {where} is damaged or incomplete ({reason(error)}); delete its files there."
             ) from error
         raise DataError(
             f"{source.__name__} is not in {where}, and downloading it failed ({reason(error)}). Point --data-root or "

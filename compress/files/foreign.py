@@ -127,7 +127,7 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        sys.stdout = sys.stderr = open(silence, "w")  # noqa: SIM115 (the process ends with it)
+        sys.stdout = sys.stderr = open(silence, "w", encoding="utf-8")  # noqa: SIM115 (the process ends with it)
         faulthandler.disable()
         _limit(room, seconds)
         if "torch" in sys.modules:  # its pool of threads is not in the child

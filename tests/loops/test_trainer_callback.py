@@ -88,7 +88,9 @@ def test_every_batch_is_a_step_without_accumulation(
     same(digits.state_dict(), wanted)
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(20, marks=pytest.mark.extended)])  # in the middle of the removal and of an epoch; after the removal
+@pytest.mark.parametrize(
+    "step", [5, pytest.param(20, marks=pytest.mark.extended)]
+)  # in the middle of the removal and of an epoch; after the removal
 def test_a_resumed_run_ends_with_the_same_weights(
     digits: nn.Module, samples: Any, make: Any, by_hand: Any, same: Any, tmp_path: Path, step: int
 ) -> None:

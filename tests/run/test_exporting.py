@@ -125,9 +125,9 @@ def test_a_factory_that_a_file_names_is_not_run(
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ({"name": "autoencoder", "latent": 10**10}, "names a network of 10,"),
+        ({"name": "autoencoder", "latent": 10**9}, "names a network of "),
         ({"name": "classifier", "image": [10**6, 10**6, 1000]}, r"names a network that takes [\d,]+ bytes to run"),
-        ({"name": "autoencoder", "latent": 10**18}, "names cannot be built"),
+        ({"name": "autoencoder", "latent": 10**18}, "is damaged .*at most 2147483647"),
         ({"name": "row_lstm", "layers": 10**9}, "is damaged"),
         ({"name": "vision_transformer", "depth": 10**9}, "is damaged"),
     ],

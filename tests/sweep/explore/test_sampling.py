@@ -60,14 +60,17 @@ def test_a_study_goes_on_where_it_was(two: Path, trained: Path, run: Run, monkey
 
 @pytest.mark.parametrize("content", ["{}\n{}\n", "[]\n{}\n", "no JSON\n{}\n", "folder"])
 def test_a_damaged_journal_is_told(two: Path, trained: Path, run: Run, content: str) -> None:
-    place, cells = Basis(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
-    trials = Trials(Trained.of(trained), place, Wanted((parse("loss", "0.5"),), "smallest"), cells)
+    basis, cells = Basis(load_recipe(two), two.parent, "cpu"), Cells(two.parent / "cells")
+    trials = Trials(Trained.of(trained), basis, Wanted((parse("loss", "0.5"),), "smallest"), cells)
     journal = cells.folder / f"{trials.study}.journal"
     if content == "folder":
         journal.mkdir()
     else:
         journal.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"\.journal is damaged .*; remove it: finished trials are kept as cells"):
+    with pytest.raises(
+        InputError,
+        match=r"\.journal is (damaged .*; remove it: finished trials are kept|a folder; name a file to write)",
+    ):
         sampling.sample(trials, 2, cells.folder)
 
 
