@@ -312,11 +312,17 @@ def _require_cheap(path: Path, zipped: bool, file: IO[bytes]) -> None:
     """Raises StrangePickleError where one of the pickles in the file would cost more than it may."""
     size = path.stat().st_size
     if zipped:  # by torch's own reader, since two readers may find two different entries of one name
-        require_cheap(BytesIO(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")), size)
+        require_cheap(BytesIO(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")), size, _trusted())
         return
     file.seek(0)
     for _ in range(_LEGACY_PICKLES):
-        require_cheap(file, size)
+        require_cheap(file, size, _trusted())
+
+
+def _trusted() -> set[str]:
+    """Names of what the user has allowed by `torch.serialization.add_safe_globals`."""
+    allowed = torch.serialization.get_safe_globals()
+    return {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed}
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

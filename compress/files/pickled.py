@@ -6,8 +6,9 @@ steps through the opcodes once, with stand-ins for values, and refuses what `tor
 """
 
 import pickletools
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import IO, Any
 
 DEPTH = 100
@@ -24,6 +25,13 @@ STRANGE = 1_000
 
 REPEATED = 100
 """How many times as large as its text a pickle may be, counting a value at each reference to it."""
+
+_WEIGHTS = re.compile(
+    r"torch(\.cuda)?(\.sparse)?\.\w+|torch\._utils\._rebuild_\w+|torch\._tensor\.\w+|torch\.storage\.\w+"
+    r"|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout|collections\.(Counter|OrderedDict)"
+    r"|builtins\.(set|complex|bytearray)|_codecs\.encode"
+)
+"""Names that torch reads without leave, and some that it refuses itself."""
 
 # Callables of torch's list that cost no more than their arguments. Sparse, quantized and nested tensors are allocated
 # or checked by the sizes that they claim, and torch.FloatTensor(n) has n entries.
@@ -80,17 +88,18 @@ class _Box:
                 self.strange += 1
 
 
-def require_cheap(file: IO[bytes], room: int) -> None:
+def require_cheap(file: IO[bytes], room: int, trusted: Container[str] = ()) -> None:
     """Check the pickle at the file's position, up to its end.
 
     Args:
         room: bytes of the whole file, which no single storage may exceed.
+        trusted: names of classes and functions that the user has allowed, beside those of weights.
 
     Raises:
-        StrangePickleError: reading it would take time or memory out of proportion.
+        StrangePickleError: it holds objects other than weights, or reading it would take disproportionate time or memory.
         Exception: of any kind, where it is damaged.
     """
-    _Reading(file, room).run()
+    _Reading(file, room, trusted).run()
 
 
 def _is_key(value: Any) -> bool:
@@ -99,8 +108,8 @@ def _is_key(value: Any) -> bool:
 
 
 class _Reading:
-    def __init__(self, file: IO[bytes], room: int) -> None:
-        self._file, self._start, self._room = file, file.tell(), room
+    def __init__(self, file: IO[bytes], room: int, trusted: Container[str]) -> None:
+        self._file, self._start, self._room, self._trusted = file, file.tell(), room, trusted
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -121,8 +130,7 @@ class _Reading:
         elif name in _NUMBERS or name in _TEXTS:
             stack.append(argument)
         elif name == "GLOBAL":
-            module, _, what = argument.partition(" ")
-            stack.append(_Global(f"{_OLD_NAMES.get(module, module)}.{what}"))
+            stack.append(self._named(argument))
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self._memo[argument])
             if isinstance(stack[-1], _Box):
@@ -135,6 +143,15 @@ class _Reading:
             _BUILDERS[name](self)
         elif name not in ("PROTO", "STOP"):
             raise ValueError(f"torch does not read the operation {name}")
+
+    def _named(self, argument: str) -> _Global:
+        module, _, what = argument.partition(" ")
+        name = f"{_OLD_NAMES.get(module, module)}.{what}"
+        if not _WEIGHTS.fullmatch(name) and name not in self._trusted:
+            raise StrangePickleError(
+                f"it holds the pickled object {module}.{what}, which could run any code and is not loaded"
+            )
+        return _Global(name)
 
     def _box(self, kind: str, items: Sequence[Any] = ()) -> None:
         box = _Box(kind, items)

@@ -4,6 +4,7 @@ import io
 import pickle
 import time
 import zipfile
+from argparse import Namespace
 from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,15 @@ def test_weights_of_python_2_pass() -> None:
     """An OrderedDict as a list of pairs, as Python 2 wrote it."""
     pairs = b"".join(b"](" + text(f"layer{n}.weight") + b"K\x01e" for n in range(3))
     require_cheap(io.BytesIO(START + b"ccollections\nOrderedDict\n](" + pairs + b"e\x85R."), 100)
+
+
+def test_other_objects_are_named_unless_the_user_allows_them(tmp_path: Path) -> None:
+    """As `torch.load` does; an object beside the weights is left alone."""
+    path = tmp_path / "w.pt"
+    torch.save({"state_dict": {"w": torch.ones(2)}, "arguments": Namespace(lr=0.1)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"w\.pt .* holds the pickled object argparse\.Namespace, which could run"
+    ):
+        read_weights(path)
+    with torch.serialization.safe_globals([Namespace]):
+        assert read_weights(path).tensors.keys() == {"w"}

@@ -125,17 +125,20 @@ def test_a_factory_that_a_file_names_is_not_run(
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ({"name": "autoencoder", "latent": 10**9}, "names a network of "),
-        ({"name": "classifier", "image": [10**6, 10**6, 1000]}, r"names a network that takes [\d,]+ bytes to run"),
-        ({"name": "autoencoder", "latent": 10**18}, "is damaged .*at most 2147483647"),
-        ({"name": "row_lstm", "layers": 10**9}, "is damaged"),
-        ({"name": "vision_transformer", "depth": 10**9}, "is damaged"),
+        ({"name": "autoencoder", "latent": 10**9}, r"the network autoencoder would take [\d,]+ bytes"),
+        (
+            {"name": "classifier", "image": [10**6, 10**6, 1000]},
+            r"w\.safetensors names a network that takes [\d,]+ bytes to run",
+        ),
+        ({"name": "autoencoder", "latent": 10**18}, r"w\.safetensors is damaged .*at most 2147483647"),
+        ({"name": "row_lstm", "layers": 10**9}, r"w\.safetensors is damaged"),
+        ({"name": "vision_transformer", "depth": 10**9}, r"w\.safetensors is damaged"),
     ],
 )
 def test_a_network_of_absurd_size(applied: Path, tmp_path: Path, model: dict[str, Any], text: str) -> None:
     note = recipe_inside(applied) | {"model": model} | ({"task": "classify"} if model["name"] != "autoencoder" else {})
     save_file({"w": torch.ones(1)}, tmp_path / "w.safetensors", metadata={"recipe": json.dumps(note)})
-    with pytest.raises(InputError, match=rf"w\.safetensors {text}"):
+    with pytest.raises(InputError, match=text):
         export(tmp_path / "w.safetensors", None, tmp_path / "out")
 
 
