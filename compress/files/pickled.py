@@ -96,7 +96,7 @@ def require_cheap(file: IO[bytes], room: int, trusted: Container[str] = ()) -> N
         trusted: names of classes and functions that the user has allowed, beside those of weights.
 
     Raises:
-        StrangePickleError: it holds objects other than weights, or reading it would take disproportionate time or memory.
+        StrangePickleError: it holds other objects than weights, or is too costly to read.
         Exception: of any kind, where it is damaged.
     """
     _Reading(file, room, trusted).run()
