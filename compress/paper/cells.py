@@ -17,7 +17,7 @@ from compress.data.dataset import Dataset, batch_rows
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
 from compress.models import Network
-from compress.paper.experiments import Cell, Dense
+from compress.paper.experiments import Dense, PaperCell
 from compress.paper.networks import keep_trained, load_trained
 from compress.recipe import schema
 from compress.run.building import build_data, build_model
@@ -36,7 +36,7 @@ from compress.train.optimization import Optimization
 REVISION = 1  # raised when the code computes something different, so that cached cells are computed again
 
 
-def key(part: Dense | Cell) -> str:
+def key(part: Dense | PaperCell) -> str:
     """A hash of everything that determines a dense network or the result of a cell.
 
     Settings at their default are left out, so that a new key of recipes does not invalidate old cells.
@@ -44,7 +44,7 @@ def key(part: Dense | Cell) -> str:
     return fingerprint({"revision": REVISION, "torch": version("torch"), **part.determinants(defaults=False)})
 
 
-def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
+def run(cell: PaperCell, data_root: Path, cache: Path) -> dict[str, Any]:
     """The outcome of a cell: `dense` metrics if it has no stage, else `before_removal` and `after_removal`.
 
     The dense network is read from `cache`, or trained and stored there.
@@ -66,7 +66,7 @@ def run(cell: Cell, data_root: Path, cache: Path) -> dict[str, Any]:
     return result | _on_training_images(cell, model, setting)
 
 
-def _on_training_images(cell: Cell, model: nn.Module, setting: Setting) -> dict[str, Any]:
+def _on_training_images(cell: PaperCell, model: nn.Module, setting: Setting) -> dict[str, Any]:
     if not cell.on_training_images:
         return {}
     batches = setting.data.batches("train", EVALUATION_BATCH, setting.task)

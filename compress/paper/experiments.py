@@ -45,7 +45,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PaperCell:
     """One point: `dense` after `stage`, or `dense` itself without a stage.
 
     method: the line in the figure: "dense", "hard", "retrained", "soft", "retrained_all", "soft_all", "small".
@@ -140,7 +140,7 @@ SGD: Mapping[str, Any] = {"optimizer": "sgd", "lr": 0.01}
 ADAMW: Mapping[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4}
 
 
-def all_cells(scale: Scale) -> list[Cell]:
+def all_cells(scale: Scale) -> list[PaperCell]:
     """Every cell, the most informative first, for interrupted runs: one seed of the paper's own levels comes first."""
     cells = [
         *calibration(scale),
@@ -159,7 +159,7 @@ _MAIN_LEVELS: Mapping[str, Sequence[float]] = {
 }
 
 
-def classification(dataset: str, scale: Scale) -> Iterator[Cell]:
+def classification(dataset: str, scale: Scale) -> Iterator[PaperCell]:
     """Section IV (figures 2 to 5, Table I): weights of the dense layers, one epoch of SGD."""
     model = schema.ConvClassifier(name="conv_classifier") if dataset == "cifar10" else _CLASSIFIER
     train = schema.Training(epochs=scale.classifier_epochs[dataset], **SGD)
@@ -171,14 +171,14 @@ def classification(dataset: str, scale: Scale) -> Iterator[Cell]:
             yield replace(cell, on_training_images=cell.level == 0.95)
 
 
-def decoder(dataset: str, scale: Scale) -> Iterator[Cell]:
+def decoder(dataset: str, scale: Scale) -> Iterator[PaperCell]:
     """Section V (figure 6): weights of an autoencoder's decoder, one epoch of AdamW."""
     for seed in range(1 if dataset == "cifar10" else scale.seeds):
         dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], seed)
         yield from _lines("decoder", dataset, dense, scale.decoder_levels, scale.early_levels["decoder"])
 
 
-def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
+def latent(dataset: str, scale: Scale) -> Iterator[PaperCell]:
     """Section VI (figures 8 to 10, Table II): nodes of the latent layer, five epochs, the rest frozen.
 
     In addition to the paper's lines: everything retrains ("retrained_all", "soft_all"), and networks of the pruned size
@@ -196,13 +196,13 @@ def latent(dataset: str, scale: Scale) -> Iterator[Cell]:
         yield from _lines("latent", dataset, dense, scale.latent_levels, scale.early_levels["latent"])
         for level in scale.early_levels["latent"] if seed == 0 else ():
             everything = replace(_METHODS["latent"], retrain={"epochs": 5, **ADAMW})
-            yield Cell("latent", dataset, "retrained_all", dense, everything.hard(level), level)
-            yield Cell("latent", dataset, "soft_all", dense, everything.soft(level, COMPLETE), level, COMPLETE)
+            yield PaperCell("latent", dataset, "retrained_all", dense, everything.hard(level), level)
+            yield PaperCell("latent", dataset, "soft_all", dense, everything.soft(level, COMPLETE), level, COMPLETE)
             small = _autoencoder(dataset, 5, seed, latent=64 - round(level * 64))
-            yield Cell("latent", dataset, "small", small, level=level)
+            yield PaperCell("latent", dataset, "small", small, level=level)
 
 
-def calibration(scale: Scale) -> Iterator[Cell]:
+def calibration(scale: Scale) -> Iterator[PaperCell]:
     """Table I again with networks trained in several ways, to find the nearest to the paper's figures.
 
     They vary training length, batch size, initial weights and whether biases are pruned, which the paper does not give.
@@ -217,15 +217,15 @@ def calibration(scale: Scale) -> Iterator[Cell]:
                     yield replace(cell, on_training_images=True)
 
 
-def _calibration_lines(dataset: str, dense: Dense) -> Iterator[Cell]:
-    yield Cell("calibration", dataset, "dense", dense)
+def _calibration_lines(dataset: str, dense: Dense) -> Iterator[PaperCell]:
+    yield PaperCell("calibration", dataset, "dense", dense)
     for bias in (False, True):
         way = replace(_METHODS["classification"], target={"weights": ["dense.*"], "bias": bias})
         for level in (0.9, 0.95, 0.97):
-            yield Cell("calibration", dataset, "hard", dense, way.hard(level, retrained=False), level)
-            yield Cell("calibration", dataset, "retrained", dense, way.hard(level), level)
+            yield PaperCell("calibration", dataset, "hard", dense, way.hard(level, retrained=False), level)
+            yield PaperCell("calibration", dataset, "retrained", dense, way.hard(level), level)
             for final in () if bias else (COMPLETE, 1e-2, 0.03, 0.1, 0.5):
-                yield Cell("calibration", dataset, "soft", dense, way.soft(level, final), level, final)
+                yield PaperCell("calibration", dataset, "soft", dense, way.soft(level, final), level, final)
 
 
 # --- the lines of a figure ---
@@ -267,16 +267,16 @@ _METHODS = {
 
 def _lines(
     experiment: str, dataset: str, dense: Dense, levels: Sequence[float], early: Sequence[float]
-) -> Iterator[Cell]:
+) -> Iterator[PaperCell]:
     """Dense, and at every level hard, hard and retrained, and soft, with the same images in the same order."""
     method = _METHODS[experiment]
-    yield Cell(experiment, dataset, "dense", dense)
+    yield PaperCell(experiment, dataset, "dense", dense)
     early = early if dense.seed == 0 else ()
     for level in levels:
-        yield Cell(experiment, dataset, "hard", dense, method.hard(level, retrained=False), level)
-        yield Cell(experiment, dataset, "retrained", dense, method.hard(level), level)
+        yield PaperCell(experiment, dataset, "hard", dense, method.hard(level, retrained=False), level)
+        yield PaperCell(experiment, dataset, "retrained", dense, method.hard(level), level)
         for final in (COMPLETE, *(EARLY if level in early else ())):
-            yield Cell(experiment, dataset, "soft", dense, method.soft(level, final), level, final)
+            yield PaperCell(experiment, dataset, "soft", dense, method.soft(level, final), level, final)
 
 
 _CLASSIFIER = schema.Classifier(name="classifier")

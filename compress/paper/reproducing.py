@@ -13,7 +13,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.paper import cells as running
 from compress.paper import document, figures
-from compress.paper.experiments import Cell
+from compress.paper.experiments import PaperCell
 from compress.run.output import whole_folder
 from compress.run.provenance import cpu_name
 from compress.sweep import jobs
@@ -36,8 +36,8 @@ def write_all(results: dict[str, Any], folder: Path) -> None:
 
 
 def choose(
-    cells: Sequence[Cell], wanted: Sequence[str] = (), seeds: int | None = None, levels: Sequence[float] = ()
-) -> list[Cell]:
+    cells: Sequence[PaperCell], wanted: Sequence[str] = (), seeds: int | None = None, levels: Sequence[float] = ()
+) -> list[PaperCell]:
     """The cells of the experiments `wanted` ("latent", "latent/mnist"; all if empty), and the dense networks they need.
 
     Raises:
@@ -59,7 +59,7 @@ def choose(
 
 
 def run(
-    cells: Sequence[Cell],
+    cells: Sequence[PaperCell],
     data_root: Path,
     cache: Path,
     workers: Workers,
@@ -78,7 +78,7 @@ def run(
         return jobs.run(_jobs(cells, data_root, cache), kept, workers, on_progress)
 
 
-def finished(cells: Sequence[Cell], cache: Path) -> dict[str, Result]:
+def finished(cells: Sequence[PaperCell], cache: Path) -> dict[str, Result]:
     """The results of the cells that are in `cache`, by key."""
     with _kept(cache) as kept:
         return kept.read((running.key(cell), {}) for cell in cells)
@@ -88,7 +88,7 @@ def _kept(cache: Path) -> Cells:
     return Cells(cache / "cells")
 
 
-def collect(cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[str, Any]:
+def collect(cells: Sequence[PaperCell], results: Mapping[str, Result]) -> dict[str, Any]:
     """results.json: every cell with a result, with its seed and settings; `planned` is the number of all cells."""
     keys = [running.key(cell) for cell in cells]
     networks: dict[str, Any] = {}
@@ -125,7 +125,7 @@ def collect(cells: Sequence[Cell], results: Mapping[str, Result]) -> dict[str, A
     return {"checksum": checksum(document), **document}
 
 
-def restore(path: Path, cells: Sequence[Cell], cache: Path) -> int:
+def restore(path: Path, cells: Sequence[PaperCell], cache: Path) -> int:
     """Copy the finished cells of the results.json `path` to `cache`, if they are still valid.
 
     Returns the number of valid ones: 0 if another version of softprune has computed them. Raises InputError if the
@@ -163,7 +163,7 @@ def written(results: dict[str, Any]) -> str:
     )
 
 
-def _jobs(cells: Sequence[Cell], data_root: Path, cache: Path) -> list[jobs.Job]:
+def _jobs(cells: Sequence[PaperCell], data_root: Path, cache: Path) -> list[jobs.Job]:
     trained = {running.key(cell.dense): running.key(cell) for cell in cells if cell.method == "dense"}
     return [
         jobs.Job(

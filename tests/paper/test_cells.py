@@ -9,12 +9,12 @@ import torch
 from compress.data.sources import mnist_sample
 from compress.models import autoencoder
 from compress.paper import cells
-from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
+from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
 from compress.run.setting import Setting
 from compress.train.optimization import Optimization
 
 
-def small(cell: Cell) -> Cell:
+def small(cell: PaperCell) -> PaperCell:
     """The cell on 256 images, its network trained for two epochs."""
     data = cell.dense.data.model_copy(update={"train": 256, "test": 100})
     train = cell.dense.train.model_copy(update={"epochs": 2})
@@ -24,7 +24,7 @@ def small(cell: Cell) -> Cell:
     return replace(cell, dense=replace(cell.dense, data=data, train=train), stage=stage)
 
 
-def one(experiment: str, method: str, level: float, final: float | None = None) -> Cell:
+def one(experiment: str, method: str, level: float, final: float | None = None) -> PaperCell:
     found = [
         cell
         for cell in all_cells(QUICK)

@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 
 from compress.paper import cells, printed
-from compress.paper.experiments import COMPLETE, PAPER, QUICK, Cell, all_cells
+from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
 
 CELLS = all_cells(PAPER)
 
 
-def of(experiment: str, dataset: str) -> list[Cell]:
+def of(experiment: str, dataset: str) -> list[PaperCell]:
     found = [cell for cell in CELLS if (cell.experiment, cell.dataset) == (experiment, dataset)]
     assert found
     return found
@@ -54,7 +54,7 @@ def test_decays_end_completely_and_early() -> None:
 
 
 @pytest.mark.parametrize("found", [CELLS, all_cells(QUICK)], ids=["paper", "quick"])
-def test_every_cell_has_its_dense_network(found: list[Cell]) -> None:
+def test_every_cell_has_its_dense_network(found: list[PaperCell]) -> None:
     trained = {cells.key(cell.dense) for cell in found if cell.method == "dense"}
     # "small" is a dense network of its own.
     assert {cells.key(cell.dense) for cell in found if cell.stage is not None} <= trained
