@@ -699,10 +699,12 @@ def peak() -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own rarer types of tensor
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.extended) if name == "onnx" else name for name in TARGETS]
+)
 def test_some_strange_files(target: str, tmp_path: Path) -> None:
     # ONNX models are read in processes of their own, and recipes by a slow reader.
-    count = SHORT // {"recipe": 5, "change": 5, "onnx": 5, "functions": 10}.get(target, 1)
+    count = SHORT // {"recipe": 5, "change": 5, "onnx": 2, "functions": 10}.get(target, 1)
     with bounded_memory():
         read = [tried(target, number, 0, tmp_path).read for number in range(count)]
     # Mutations that always spoil a file, or never, would try nothing.
