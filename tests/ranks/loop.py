@@ -66,4 +66,5 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")  # once: a second group on the same port can wait for the first one's end forever
     for loop in sys.argv[2:]:
         main(*loop.split("="), out=Path(sys.argv[1]))
+    dist.barrier()  # gloo's threads may abort where one process ends while another still talks
     dist.destroy_process_group()
