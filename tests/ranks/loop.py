@@ -3,6 +3,7 @@
 torchrun --nproc-per-node 2 loop.py OUT ddp=gradual accelerate=soft
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -66,5 +67,7 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")  # once: a second group on the same port can wait for the first one's end forever
     for loop in sys.argv[2:]:
         main(*loop.split("="), out=Path(sys.argv[1]))
-    dist.barrier()  # gloo's threads may abort where one process ends while another still talks
+    gc.collect()  # what DistributedDataParallel left holds on to the group
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # all is written; gloo's threads have aborted the end of an interpreter (SIGABRT, torch 2.14)
