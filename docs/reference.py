@@ -49,7 +49,7 @@ def results_schema() -> str:
 
 
 def filled(text: str) -> str:
-    """The page with everything between markers written anew."""
+    """The page with everything between its markers regenerated."""
     headings = headings_of_markers(text)
 
     def written(found: re.Match[str]) -> str:

@@ -50,7 +50,7 @@ def follow(section: str, folder: Path, run: Callable[..., Any]) -> int:
                 commands += 1
                 if program == "python":
                     (script,) = arguments
-                    runpy.run_path(script, run_name="__main__")  # a process of its own would import torch anew
+                    runpy.run_path(script, run_name="__main__")  # a process of its own would import torch again
                 else:
                     assert program == "compress"
                     run(*arguments)

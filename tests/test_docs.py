@@ -168,7 +168,7 @@ def test_the_figures_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> N
         text = path.read_text(encoding="utf-8")
         assert text.count("<!-- table: ") == text.count("<!-- /table -->")
         assert "<!-- table: " in text or "# Expected (measured" in text
-        assert tables.filled(path) == text, "write the figures anew: python benchmarks/tables.py"
+        assert tables.filled(path) == text, "regenerate the figures: python benchmarks/tables.py"
 
 
 def test_the_readme_s_picture_shows_the_figures_that_are_told_of_it() -> None:

@@ -162,7 +162,7 @@ def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "recipe.yaml").stages
 
 
-# --- a criterion and a removal of one's own --------------------------------------------------------------------------
+# --- the user's criterion and removal ---
 
 EXTENDING = ROOT / "docs" / "extending.md"
 

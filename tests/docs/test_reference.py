@@ -22,12 +22,12 @@ def marked(what: str) -> list[str]:
 @pytest.mark.parametrize("path", reference.FILES, ids=lambda path: path.name)
 def test_the_reference_is_current(path: reference.Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert reference.filled(text) == text, "write it anew: python docs/reference.py"
+    assert reference.filled(text) == text, "regenerate it: python docs/reference.py"
 
 
 def test_the_schema_of_results_is_current() -> None:
     written = reference.SCHEMA.read_text(encoding="utf-8")
-    assert reference.results_schema() == written, "write it anew: python docs/reference.py"
+    assert reference.results_schema() == written, "regenerate it: python docs/reference.py"
 
 
 def test_every_part_of_a_recipe_is_shown_once() -> None:

@@ -14,7 +14,7 @@ RESULTS = json.loads((DOCS / "paper" / "results.json").read_text(encoding="utf-8
 
 def test_the_page_has_not_drifted() -> None:
     text = (DOCS / "paper.md").read_text(encoding="utf-8")
-    assert document.page(RESULTS, "paper") == text, "write it anew: compress reproduce --draw"
+    assert document.page(RESULTS, "paper") == text, "write it again: compress reproduce --draw"
     for name in figures.names(RESULTS):
         for suffix in ("svg", "png"):
             assert (DOCS / "paper" / f"{name}.{suffix}").stat().st_size > 1000

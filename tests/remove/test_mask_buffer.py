@@ -20,7 +20,7 @@ STEPS = 12
 
 
 class TwoShots(Removal):
-    """Half of the set at once, the rest fades after it by calls of `fade_to` and `fade_by`: a removal of one's own."""
+    """A custom removal: half of the set fades by `fade_to` and `fade_by`, then the rest joins."""
 
     steps = STEPS
 
@@ -92,7 +92,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 def test_the_buffers_say_what_acts(kind, masks_gradients, seed, dtype, sparsity):
     make, factor = REMOVALS[kind]
     if dtype == torch.bfloat16 and kind in ("gradual soft", "two shots"):
-        dtype = torch.float32  # where factors multiply, eight bits drift by more than what is told apart here
+        dtype = torch.float32  # repeated factors in eight bits drift by more than the tolerance
     model = network(seed, dtype)
     optimizer = momentum(model)
     train(model, optimizer)

@@ -1,4 +1,4 @@
-"""The driver under removals, choosers and parameters of one's own."""
+"""The driver under the user's removals, choosers and parameters."""
 
 from dataclasses import dataclass
 

@@ -414,7 +414,7 @@ def test_ctrl_c_ends_cleanly(
     assert result.stderr == "interrupted: no results were written\n"
 
 
-# --- networks and data of one's own ---
+# --- the user's networks and data ---
 
 MINE = """\
 import torch

@@ -269,7 +269,7 @@ def test_every_criterion_for_weights_takes_as_many_as_asked(setting: Setting, cr
 
 @pytest.mark.parametrize("criterion", DATA_DRIVEN)
 @pytest.mark.parametrize("removal", ["gradual", "gradual_soft", "sfp"])
-def test_gradients_are_taken_anew_while_masks_are_on(setting: Setting, criterion: str, removal: str) -> None:
+def test_gradients_are_computed_again_while_masks_are_on(setting: Setting, criterion: str, removal: str) -> None:
     model = network()
     how = {"kind": removal, "every": "2 steps"}
     wanted = stage(

@@ -24,7 +24,7 @@ OPTIONS = ("--sparsity", ".5,.75", "--lr", "1e-3,1e-2", "--workers", 1)
 @pytest.fixture(scope="session")
 def compared(made_once: Callable[..., Path], recipe_text: str, trained: Path, run: Run) -> Path:
     """A folder with the recipe, `cells`, and in `out` what the command left; not to be changed."""
-    # Weights rather than nodes, which are traced anew for every cell.
+    # Weights rather than nodes, which are traced again for every cell.
     for old, new in (
         ("{nodes: latent}", '{weights: ["decoder.*"]}'),
         ("skeletonization", "magnitude"),
