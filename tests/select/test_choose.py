@@ -222,7 +222,7 @@ def test_collapse_names_layers_below_the_share():
 
 
 def erk_by_the_paper(shapes, total):
-    """Evci et al. (2020): densities eps * sum(shape) / prod(shape); a layer above 1 is dense, and eps is computed again."""
+    """Evci et al. (2020): densities eps * sum(shape) / prod(shape); a layer above 1 is dense, and eps is recomputed."""
     sizes = [math.prod(shape) for shape in shapes]
     full = set()
     while True:
