@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compress.errors import UnsupportedModelError as UnsupportedModelError
     from compress.files.checkpoint import load as load
     from compress.graph.coupling import couplings as couplings
+    from compress.inputs import Inputs as Inputs
     from compress.loops.accelerate_loop import AcceleratePruning as AcceleratePruning
     from compress.loops.lightning_callback import LightningPruning as LightningPruning
     from compress.loops.pruning import TrainingLength as TrainingLength
@@ -90,6 +91,7 @@ _HOMES = {
     "Regrowth": "compress.select.regrow",
     "slim": "compress.slimming.shrink",
     "couplings": "compress.graph.coupling",
+    "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",
     "SoftPruningMethod": "compress.remove.masks",
     "EarlyRemovalWarning": "compress.remove.remover",

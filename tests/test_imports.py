@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     ("errors",),
     ("batches", "duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
+    ("inputs",),
     ("results",),
     ("documents", "sweep_results"),
     ("graph",),

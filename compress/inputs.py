@@ -1,0 +1,131 @@
+"""`Inputs`: what a network is called with, however many arguments that are.
+
+Everything that calls a network takes an `example`: a tensor, a tuple or list of arguments, a dict of keyword
+arguments, or `Inputs(args, kwargs)`; `inputs_of` makes one of the others. Arguments may be nested in tuples, lists
+and dicts; floats, integers, bools, None and other plain values are passed on as they are.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map_only
+
+from compress.errors import InputError
+from compress.options import shown
+
+_SORTS = "a tensor, a tuple or list of arguments, a dict of keyword arguments, or compress.Inputs(args, kwargs)"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of one call, `model(*args, **kwargs)`.
+
+    batch_dim: the dimension of the tensors that counts the samples; 1 for networks that take the length first.
+    """
+
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    batch_dim: int = 0
+
+    def call(self, model: Callable[..., Any]) -> Any:
+        return model(*self.args, **self.kwargs)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in order."""
+        return [leaf for leaf in tree_flatten((tuple(self.args), dict(self.kwargs)))[0] if isinstance(leaf, Tensor)]
+
+    @property
+    def rows(self) -> int:
+        """The number of samples."""
+        return next(tensor.shape[self.batch_dim] for tensor in self.tensors if tensor.ndim > self.batch_dim)
+
+    def batch_dim_of(self, tensor: Tensor) -> int | None:
+        """The dimension of one of the tensors that counts the samples; None if it has the same size in every batch.
+
+        It is `batch_dim` where the size there is the number of samples. A tensor with another size there may count
+        them along its first dimension, or its second, as the states of recurrent layers do.
+        """
+        places = [self.batch_dim] if self.rows == 1 else [self.batch_dim, 0, 1]
+        return next((place for place in places if tensor.ndim > place and tensor.shape[place] == self.rows), None)
+
+    def mapped(self, function: Callable[[Tensor], Any]) -> "Inputs":
+        """The same call with `function` of each tensor."""
+        args, kwargs = tree_map_only(Tensor, function, (tuple(self.args), dict(self.kwargs)))
+        return Inputs(args, kwargs, self.batch_dim)
+
+    def names(self, model: nn.Module) -> list[str]:
+        """A name for each of the tensors: the argument of `model.forward` that it is given for, and its place within.
+
+        A network whose forward takes the arguments a and b has "a" and "b"; of a list [t, t] given for a, "a_0" and
+        "a_1" are the tensors.
+        """
+        try:
+            signature = inspect.signature(model.forward)
+            bound = signature.bind(*self.args, **self.kwargs).arguments
+            for parameter in signature.parameters.values():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    bound = bound | bound.pop(parameter.name, {})
+        except (TypeError, ValueError):
+            bound = {f"input_{number}": value for number, value in enumerate(self.args)} | dict(self.kwargs)
+        found: dict[int, list[str]] = {}  # a tensor may be given twice
+        for path, leaf in tree_flatten_with_path(bound)[0]:
+            if isinstance(leaf, Tensor):
+                found.setdefault(id(leaf), []).append("_".join(_word(key) for key in path))
+        return [found[id(tensor)].pop(0) for tensor in self.tensors]
+
+    def signature(self) -> Hashable:
+        """Equal for calls that differ in nothing but the values of their tensors and the number of samples."""
+        leaves, structure = tree_flatten((tuple(self.args), dict(self.kwargs)))
+        return structure, tuple(self._described(leaf) for leaf in leaves), self.batch_dim
+
+    def _described(self, leaf: Any) -> Hashable:
+        if not isinstance(leaf, Tensor):
+            return repr(leaf)
+        batch = self.batch_dim_of(leaf)
+        sizes = tuple(-1 if place == batch else size for place, size in enumerate(leaf.shape))
+        return sizes, leaf.dtype, leaf.device
+
+
+def inputs_of(example: object, what: str = "example") -> Inputs:
+    """`example` as the arguments of a call.
+
+    Args:
+        what: the argument's name, for the error text.
+
+    Raises:
+        InputError: it is none of what the module's text names, or it has no tensor with a batch dimension and a row.
+    """
+    if isinstance(example, Inputs):
+        given = example
+    elif isinstance(example, Tensor):
+        given = Inputs((example,))
+    elif isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
+        given = Inputs((), dict(example))
+    elif isinstance(example, tuple | list):
+        given = Inputs(tuple(example))
+    else:
+        raise InputError(f"{what}: found {shown(example)}; expected {_SORTS}")
+    _require(given, what)
+    return given
+
+
+def _require(given: Inputs, what: str) -> None:
+    if not isinstance(given.args, tuple | list) or not isinstance(given.kwargs, Mapping):
+        raise InputError(f"{what}: Inputs(args, kwargs) takes a tuple of arguments and a dict of keyword arguments")
+    if type(given.batch_dim) is not int or given.batch_dim < 0:
+        raise InputError(f"{what}: batch_dim: found {shown(given.batch_dim)}; expected a whole number at least 0")
+    if not given.tensors:
+        raise InputError(f"{what}: it holds no tensor; expected {_SORTS}")
+    sized = [tensor for tensor in given.tensors if tensor.ndim > given.batch_dim]
+    if not sized or sized[0].shape[given.batch_dim] == 0:
+        shape = list((sized or given.tensors)[0].shape)
+        raise InputError(f"{what}: its shape is {shape}; it needs a batch dimension with a row")
+
+
+def _word(key: Any) -> str:
+    """A step of a path into nested arguments, as a part of a name."""
+    return "".join(letter if letter.isalnum() else "_" for letter in keystr((key,)).strip("[].'\""))
