@@ -1,7 +1,7 @@
 """`Flow`: one walk through a traced network, which finds the dimensions of every value and the use of its tensors."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import InputError
-from compress.graph.dimensions import Dim, align, fresh, is_kept, keep, size_of
+from compress.graph.dimensions import Dim, Factor, align, fresh, is_kept, keep, leaves, size_of
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
 
@@ -27,6 +27,9 @@ class Number:
 
     attribute: entry `index` of `name` (module and attribute, "decoder.3.unflattened_size"; 0 for a plain number).
     number: entry `index` of an operator's argument in the trace ("view_3.size").
+    mean: the number of nodes that the operator `name` of the trace takes a mean over.
+    norm: the same, of the module `name`, whose code calls that operator; `index` is 0 where the nodes are the last
+        dimension of its input, and the dimension itself where they are another.
     """
 
     kind: str
@@ -39,7 +42,6 @@ class Flow:
 
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     summed: dimensions over which a computation sums without weights, as attention does.
-    vanish: values that are zero at a node if all of the network's own tensors are zero there.
     """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
@@ -49,7 +51,7 @@ class Flow:
         self.reads: set[tuple[str, int]] = set()
         self.writes: set[tuple[str, int]] = set()
         self.summed: list[Dim] = []
-        self.vanish: set[fx.Node] = set()
+        self._zero: dict[fx.Node, Dim] = {}
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)
         self.positions: dict[str, int] = defaultdict(int)
         self.kept: dict[str, str] = {}
@@ -86,12 +88,28 @@ class Flow:
             )
         align(one, other, f"{at(node)} uses widths as one that consist of different parts")
 
-    def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
-        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero."""
-        if any(source in self.vanish for source in sources):
+    def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node], does: str = "sums") -> None:
+        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero, as one of its factors is."""
+        zero = set[Factor]().union(*map(self.zeros, sources))
+        if all(factor.reason or factor in zero for factor in leaves(dim)):
             self.summed.append(dim)
         else:
-            keep(dim, f"{at(node)} sums over nodes that need not be zero when their weights are")
+            keep(dim, f"{at(node)} {does} over nodes that need not be zero when their weights are")
+
+    def vanishes(self, node: fx.Node, dims: Iterable[Factor]) -> None:
+        """Along `dims`, the value of `node` is zero at nodes where all of the network's own tensors are zero."""
+        self._zero[node] = tuple(dims)
+
+    def zeros(self, node: fx.Node) -> set[Factor]:
+        """The factors along which the value of `node` vanishes."""
+        return set(leaves(self._zero.get(node, ())))
+
+    def factors(self, node: fx.Node) -> set[Factor]:
+        """The factors of all dimensions of `node`, without those that are kept."""
+        return {factor for factor in leaves(_flat(self.values[node])) if not factor.reason}
+
+    def module_at(self, node: fx.Node) -> nn.Module:
+        return self._model.get_submodule(layer_at(node))
 
     def number(self, node: fx.Node, argument: str, dims: Iterable[tuple[int, Dim]]) -> None:
         """The argument of `node` spells out the sizes of `dims`, by position; those of kept dimensions never change."""
@@ -103,19 +121,18 @@ class Flow:
         self, node: fx.Node, kinds: tuple[type[nn.Module], ...], name: str, dims: Iterable[tuple[int, Dim]]
     ) -> None:
         """As `number`, for the attribute `name` of a module of these classes, if its code makes `node`."""
-        path = layer_at(node)
-        if isinstance(self._model.get_submodule(path), kinds):
+        if isinstance(self.module_at(node), kinds):
             for index, dim in dims:
-                self.numbers[Number("attribute", f"{path}.{name}", index)].append(dim)
+                self.numbers[Number("attribute", f"{layer_at(node)}.{name}", index)].append(dim)
 
     def _own(self, node: fx.Node) -> Value:
         names = self.names.get(str(node.target), ())
         if not names:
             return fresh_value(node.meta["val"], f"{node.target!r} is not part of the network's state_dict")
         self.tensors[node] = names[0]
-        if names[0] in self.parameters:
-            self.vanish.add(node)
         value = self._shared.setdefault(names[0], fresh_value(node.meta["val"]))
+        if names[0] in self.parameters:
+            self.vanishes(node, _flat(value))
         if self._used.isdisjoint(names):
             self._hold(value, "the forward pass does not use it", names)
         elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
@@ -171,6 +188,15 @@ def fresh_value(example: object, reason: str | None = None) -> Value:
     if isinstance(example, tuple | list):
         return [fresh_value(item, reason) for item in example]
     return None
+
+
+def _flat(value: Iterable[Any] | None) -> Iterator[Factor]:
+    """All factors in `value`, however nested."""
+    for item in value or ():
+        if isinstance(item, Factor):
+            yield item
+        else:
+            yield from _flat(item)
 
 
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:

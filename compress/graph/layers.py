@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from compress.graph.dimensions import BATCH, Dim, keep, regroup, size_of, total
+from compress.graph.dimensions import BATCH, Dim, keep, leaves, regroup, size_of, total
 from compress.graph.flow import EXTENT, GATES, TABLE, Flow, Rule, Value, at, fresh_value
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -33,10 +33,13 @@ def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str
     for operand, letters in operands:
         if operand in flow.tensors:
             count_positions(flow, operand, [dims[letter] for letter in result if letter not in letters])
-    own = [operand for operand, _ in operands if operand in flow.tensors]
-    if all(operand in flow.vanish for operand in own or [operand for operand, _ in operands]):
-        flow.vanish.add(node)  # the weights that write a node are zero; without weights, all that it is made of
-    return tuple(dims[letter] for letter in result)
+    # A product is zero where one of its factors is.
+    other = [
+        set(leaves(dims[letter])).difference(*[flow.zeros(operand) for operand in owners[letter]]) for letter in result
+    ]
+    found = tuple(dims[letter] for letter in result)
+    flow.vanishes(node, {factor for dim in found for factor in leaves(dim)}.difference(*other))
+    return found
 
 
 def count_positions(flow: Flow, weight: fx.Node, dims: Sequence[Dim]) -> None:
@@ -48,8 +51,7 @@ def count_positions(flow: Flow, weight: fx.Node, dims: Sequence[Dim]) -> None:
 def _with_bias(flow: Flow, node: fx.Node, width: Dim, bias: fx.Node | None) -> None:
     if bias is not None:
         flow.align(node, flow.dims(bias)[-1] or width, width)
-        if bias not in flow.vanish:
-            flow.vanish.discard(node)
+        flow.vanishes(node, flow.zeros(node) & flow.zeros(bias))
 
 
 def linear(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -150,8 +152,7 @@ def _windowed(
         count_positions(flow, weight, extents if column else flow.dims(source)[len(flow.dims(source)) - rank :])
     else:
         flow.contract(reads, node, (source, weight))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(writes)))
     _with_bias(flow, node, writes, bias)
     return (*rest, writes, *extents)
 
@@ -171,21 +172,10 @@ def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
     for tensor in own:
         if tensor is not None:
             flow.align(node, flow.dims(tensor)[0], dims[1])
-    if all(tensor in flow.vanish for tensor in own[:2]):
-        flow.vanish.add(node)
+    if own[0] is not None and own[1] is not None:
+        flow.vanishes(node, flow.zeros(own[0]) & flow.zeros(own[1]))
     if "use_input_stats" in arguments:
         keep(dims[2:], EXTENT)
-    return dims
-
-
-def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Its mean is over all nodes, dead ones included, and would change without them."""
-    dims = flow.dims(arguments["input"])
-    for tensor in (arguments["weight"], arguments.get("bias")):
-        if tensor is not None:
-            for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
-                flow.align(node, one, other)
-    keep(dims[len(dims) - len(arguments["normalized_shape"]) :], f"{at(node)} takes the mean over its nodes")
     return dims
 
 
@@ -202,8 +192,8 @@ def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
     flow.number(node, "num_groups", [(0, pieces[0])])
     flow.attribute(node, (nn.GroupNorm,), "num_groups", [(0, pieces[0])])
     flow.attribute(node, (nn.GroupNorm,), "num_channels", [(0, dims[1])])
-    if all(arguments[name] in flow.vanish for name in ("weight", "bias")):
-        flow.vanish.add(node)
+    if arguments["weight"] is not None and arguments["bias"] is not None:
+        flow.vanishes(node, flow.zeros(arguments["weight"]) & flow.zeros(arguments["bias"]))
     return dims
 
 
@@ -212,8 +202,7 @@ def embedding(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     keep(flow.dims(weight)[:1], TABLE)
     if weight in flow.tensors:
         flow.writes.add((flow.tensors[weight], 1))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(flow.dims(weight)[1])))
     return (*flow.dims(arguments["indices"]), *flow.dims(weight)[1:])
 
 

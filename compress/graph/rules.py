@@ -1,12 +1,11 @@
 """The rule of each operator of torch: one for each family, whatever the overload, in place or not."""
 
-import math
 import operator
 
 import torch
 from torch import Tensor, fx
 
-from compress.graph import layers, shapes
+from compress.graph import layers, norms, shapes
 from compress.graph.flow import Flow, Rule
 
 # What torch itself tags as pointwise needs no entry.
@@ -22,7 +21,6 @@ _RESAMPLING = (
 _PERMUTING = ("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "numpy_T", "mT", "adjoint")
 _MIXING = ("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "cumsum", "roll", "flip", "sort")
 _REDUCING = (
-    "mean",
     "amax",
     "amin",
     "max",
@@ -46,8 +44,8 @@ _RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": layers.attention,
     "batch_norm": layers.normalization,
     "instance_norm": layers.normalization,
-    "layer_norm": layers.layer_normalization,
-    "rms_norm": layers.layer_normalization,
+    "layer_norm": norms.layer_normalization,
+    "rms_norm": norms.layer_normalization,
     "group_norm": layers.group_normalization,
     "embedding": layers.embedding,
     "lstm": layers.recurrent(gates=4),
@@ -69,8 +67,9 @@ _RULES: dict[str, Rule] = {
     "unbind": shapes.select,
     "index": shapes.index,
     "index_select": shapes.index_select,
-    "sum": shapes.reduction(sums=True),
-    "linalg_vector_norm": shapes.reduction(sums=True),
+    "sum": shapes.reduction(shapes.summed),
+    "mean": shapes.reduction(norms.count),
+    "linalg_vector_norm": shapes.reduction(shapes.summed),
     "pixel_shuffle": shapes.pixel_shuffle,
     "pixel_unshuffle": shapes.pixel_unshuffle,
     "channel_shuffle": shapes.channel_shuffle,
@@ -88,7 +87,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot"), layers.matmul),
     **dict.fromkeys(_PERMUTING, shapes.permute),
     **dict.fromkeys(_MIXING, shapes.along),
-    **dict.fromkeys(_REDUCING, shapes.reduction(sums=False)),
+    **dict.fromkeys(_REDUCING, shapes.reduction(shapes.combined)),
     **dict.fromkeys(_FILLED, shapes.filled),
     **{name.format(rank): shapes.pad for rank in (1, 2, 3) for name in _PADDING},
     **{f"conv{rank}d": layers.convolution for rank in (1, 2, 3)},
@@ -101,8 +100,9 @@ _ZERO_OF_ALL = {
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "cat"),
     *("stack", "slice", "select", "unbind", "split", "chunk", "split_with_sizes", "getitem", *_PERMUTING, "index"),
     *("contiguous", "clone", "detach", "alias", "to", "_to_copy", "dropout", "zero", "pixel_shuffle", "roll", "flip"),
-    *("relu", "gelu", "silu", "tanh", "hardswish", "leaky_relu", "elu", "neg", "abs", "sqrt", "add", "sub", "sum"),
-    *("mean", "linalg_vector_norm", "pad", "zeros", "new_zeros", "repeat", "index_select", "channel_shuffle"),
+    *("relu", "gelu", "silu", "tanh", "hardswish", "leaky_relu", "elu", "neg", "abs", "sqrt", "sum"),
+    *(f"{kind}_pool{rank}d" for kind in ("avg", "adaptive_avg", "max") for rank in (1, 2, 3)),
+    *("mean", "linalg_vector_norm", "square", "pad", "zeros", "new_zeros", "repeat", "index_select", "channel_shuffle"),
 }
 _ZERO_OF_ONE = {"mul", "div"}
 
@@ -120,21 +120,25 @@ def rule_of(node: fx.Node) -> Rule:
 
 
 def note_zeros(flow: Flow, node: fx.Node) -> None:
-    """Whether the result of `node` vanishes at dead nodes, where its own rule has not said so."""
-    sources = [source for source in node.all_input_nodes if isinstance(flow.values[source], tuple | list)]
-    name, zero = _name(node), [source in flow.vanish for source in sources]
-    if name in _ZERO_OF_ALL:
-        plain = all(isinstance(argument, fx.Node) for argument in node.args[:2]) or name not in ("add", "sub")
-        vanishes = plain and all(zero)
+    """Where the result of `node` vanishes at dead nodes, unless its own rule says so."""
+    name, sources = _name(node), [source for source in node.all_input_nodes if flow.values[source]]
+    zeros = [flow.zeros(source) for source in sources]
+    if name in ("add", "sub"):
+        # An operand that lacks a dimension adds its numbers to all nodes there.
+        both = all(isinstance(argument, fx.Node) for argument in node.args[:2])
+        found = set.intersection(*zeros) if zeros and both else set()
     elif name in _ZERO_OF_ONE:
-        # A factor that lacks a dimension says nothing about the nodes there.
-        size = node.meta["val"].numel() if isinstance(node.meta["val"], Tensor) else math.inf
-        full = [source.meta["val"].numel() == size for source in sources]
-        vanishes = any(z and f for z, f in zip(zero[: 1 if name == "div" else None], full, strict=False))
+        found = set().union(*zeros[: 1 if name == "div" else None])
+    elif name in _ZERO_OF_ALL or _is_power(node):
+        other = [flow.factors(source) - zero for source, zero in zip(sources, zeros, strict=True)]
+        found = set().union(*zeros).difference(*other)
     else:
         return
-    if vanishes:
-        flow.vanish.add(node)
+    flow.vanishes(node, found & flow.factors(node))
+
+
+def _is_power(node: fx.Node) -> bool:
+    return _name(node) == "pow" and isinstance(node.args[1], int | float) and node.args[1] > 0
 
 
 def _name(node: fx.Node) -> str:

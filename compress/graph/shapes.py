@@ -1,6 +1,6 @@
 """Rules of the operators that move, join, cut and reduce dimensions without weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -213,17 +213,23 @@ def index_select(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value 
     return (*dims[:place], fresh(node.meta["val"].shape[place], EXTENT), *dims[place + 1 :])
 
 
-def reduction(sums: bool) -> Rule:
-    """Dimensions that disappear, or become 1. A sum is exact without dead nodes if they are zero, a mean is not."""
+def summed(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    flow.contract(dim, node, [source])
+
+
+def combined(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    keep(dim, f"{at(node)} combines all of its nodes")
+
+
+def reduction(over: Callable[[Flow, fx.Node, Dim, fx.Node], None]) -> Rule:
+    """Dimensions that disappear, or become 1. `over` says whether that is exact without dead nodes."""
 
     def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         source = node.all_input_nodes[0]
         dims, results = flow.dims(source), node.meta["val"]
         places = _places(arguments.get("dim"), len(dims))
-        for dim in (dims[place] for place in places):
-            if sums and not is_kept(dim):
-                flow.contract(dim, node, [source])
-            keep(dim if not sums else (), f"{at(node)} combines all of its nodes")
+        if joined := tuple(factor for place in places if not is_kept(dims[place]) for factor in dims[place]):
+            over(flow, node, joined, source)
         kept = [() if index in places else dim for index, dim in enumerate(dims)]
         left = [dim for index, dim in enumerate(dims) if index not in places]
         several = isinstance(results, tuple | list)
