@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,8 +121,9 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    copied, edits = copy.deepcopy(model), cast(Any, getattr(model, "shape_edits", None))
-    copied.shape_edits = edits or ()  # which the copy of a graph is without
+    copied = copy.deepcopy(model)
+    edits: Any = getattr(model, "shape_edits", None) or ()
+    copied.shape_edits = edits  # which the copy of a graph is without
     return copied
 
 
