@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
-from compress.export import pt2, read_program
 from compress.graph.coupling import couplings
 from compress.slimming.edits import ShapeEdit, apply_edits, edits_from_json, edits_to_json
 from compress.slimming.norms import CountedLayerNorm, layer_norm
@@ -216,18 +215,6 @@ def test_one_norm_under_two_names_stays_one():
     mask(model, ROWS)
     small = slim(model, given)
     assert small.norms[0] is small.norms[2]
-
-
-def test_programs_have_plain_operators(tmp_path):
-    model = built(lambda: Stream(nn.LayerNorm)).float()
-    given = torch.randn(ROWS)
-    for coupling in couplings(model, given).found:
-        for name, entries in coupling.masks(model, torch.arange(coupling.size) % 2 == 0).items():
-            model.get_parameter(name).data.mul_(entries)
-    small = slim(model, given)
-    pt2(small, tmp_path / "small.pt2", given)
-    operators = {str(node.target) for node in read_program(tmp_path / "small.pt2").graph.nodes}
-    assert not any("softprune" in name or "compress" in name for name in operators)
 
 
 NORM = ShapeEdit("norm", "norms.0", 0, 12, 6)
