@@ -181,7 +181,6 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
         slot.__set__(new, twin.of(item))
 
 
-@functools.lru_cache(256)
 def _slots(kind: type) -> list[Any]:
     members = [member for base in kind.__mro__ if base.__module__ != "builtins" for member in vars(base).values()]
     return [member for member in members if type(member) is types.MemberDescriptorType]
@@ -204,7 +203,7 @@ def _tensor(twin: _Twin, old: Tensor) -> Tensor:
 def _with_memory(twin: _Twin, old: Tensor) -> Tensor:
     storage = old.untyped_storage()
     if storage._cdata not in twin.storages:
-        twin.storages[storage._cdata] = storage.clone()
+        twin.storages[storage._cdata] = storage.clone()  # type: ignore[no-untyped-call]
     empty = torch.empty(0, dtype=old.dtype, device=old.device)
     return empty.set_(twin.storages[storage._cdata], old.storage_offset(), old.size(), old.stride())
 
