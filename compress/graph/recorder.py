@@ -6,7 +6,7 @@ uses it together with something else.
 """
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +55,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     sizes: a prime for each size that may vary, by name; sizes that follow from it are multiples of it.
     constants: those in the graph, by name.
     read: names of the network's own tensors whose values its code has turned into numbers.
-    stand_ins: of the inputs and of the network's own tensors; `own` finds them by the identity of the tensor.
+    own: stand-ins of the network's own tensors, by the identity of the tensor.
+    inputs: the nodes of the tensors among the inputs, in order.
+    watch: is called with each stand-in that is made.
     """
 
-    def __init__(self, most: int, sizes: Mapping[str, int]) -> None:
+    def __init__(self, most: int, sizes: Mapping[str, int], watch: Callable[[Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
@@ -66,6 +68,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.own: dict[int, StandIn] = {}
         self.failed: Any = None
         self._most = most
+        self._watch = watch
         self._sizes = dict(sizes)
         self._places: dict[int, tuple[fx.Node, int]] = {}  # a size of an input, and where it is found
         self._computed: dict[int, fx.Node] = {}
@@ -312,7 +315,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _stand_in(
         self, like: Tensor, device: torch.device, node: fx.Node | None, value: Tensor | None = None, recipe: Any = None
     ) -> StandIn:
-        return StandIn(like, device, node, value, recipe)
+        made = StandIn(like, device, node, value, recipe)
+        self._watch(made)
+        return made
 
     def _node(self, entry: StandIn) -> fx.Node:
         if entry.node is None:
@@ -384,8 +389,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.read.add(str(node.target))
                 self._values[node] = self._tensors[str(node.target)].detach()
             else:
-                args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), self._computed_value)  # type: ignore[arg-type]
-                self._values[node] = node.target(*args, **kwargs)
+                args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), self._computed_value)
+                self._values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
         return self._values[node]
 
     # Arguments

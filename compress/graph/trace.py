@@ -4,7 +4,6 @@ A run takes some hundredths of a millisecond per operator, since nothing is comp
 prime too large for a width: a size that is a multiple of it follows from the batch, and every other one does not.
 """
 
-import copy
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_leaves
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
+from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
+from compress.graph.shared_state import SharedState, shared_state_kept
+from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
 from compress.options import shown
 
@@ -60,22 +61,32 @@ def trace(model: nn.Module, example: object, most: int | None = None) -> Trace:
     """
     require_network(model)
     given = _few_rows(inputs_of(example))
-    before = _outputs(model, given)
-    recorder = Recorder(most or _MOST_OPERATORS, {"batch": BATCH})
-    network = _twin(model, recorder)
+    with shared_state_kept(model) as shared:
+        first = RealPass(model, given)
+        traced = _traced(model, given, most or _MOST_OPERATORS, shared)
+    _require_same(first, RealPass(model, given))
+    first.fill_caches()
+    return traced
+
+
+def _traced(model: nn.Module, given: Inputs, most: int, shared: SharedState) -> Trace:
+    """The trace; nothing holds on to a tensor without data when this returns."""
+    recorder = Recorder(most, {"batch": BATCH}, shared.watch)
+    tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
+    network = twin(model, tensors)
+    for module in network.modules():
+        module.training = False
     names = given.argument_names(model)
     entered = {key: recorder.input(name, _sized(given, key)) for key, name in names.items()}
     call = Inputs([entered[key] for key in range(len(given.args))], {key: entered[key] for key in given.kwargs})
     try:
         with _as_exported(), recorder.following(network), recorder:
-            result = call.call(network)
-        recorder.finish(result)
+            recorder.finish(call.call(network))
     except TooManyOperatorsError:
         raise
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         raise UnsupportedModelError(_refusal(error, recorder)) from error
-    _require_same(before, _outputs(model, given))
     return Trace(recorder.graph, recorder.constants, tuple(recorder.inputs), frozenset(recorder.read))
 
 
@@ -101,45 +112,19 @@ def _sized(given: Inputs, key: int | str) -> Any:
     return Inputs((given.argument(key),)).mapped(bare).args[0]
 
 
-def _twin(model: nn.Module, recorder: Recorder) -> nn.Module:
-    memo: dict[int, Any] = {}
-    for name, tensor in tensors_of(model).items():
-        memo[id(tensor)] = recorder.own_tensor(name, tensor)
-    network: nn.Module = copy.deepcopy(model, memo)
-    for module in network.modules():
-        module.training = False
-    return network
+def _require_same(before: RealPass, after: RealPass) -> None:
+    """Raise UnsupportedModelError unless two passes gave the same outputs, bit for bit."""
+    one, other = before.tensors, after.tensors
+    if len(one) != len(other) or not all(map(_identical, one, other)):
+        raise UnsupportedModelError(
+            "The network gives other outputs for the same inputs and random numbers each time it is called"
+        )
 
 
-def _outputs(model: nn.Module, given: Inputs) -> list[Tensor]:
-    """Of one real forward pass, by a twin of the network.
-
-    Raises:
-        InputError: the network does not run on these inputs.
-    """
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in model.parameters()}
-    network: nn.Module = copy.deepcopy(model, memo)
-    for module in network.modules():
-        module.training = False
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            found = given.mapped(torch.clone).call(network)
-    except Exception as error:
-        shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
-        where = place_of(error.__traceback__)
-        raise InputError(
-            f"The network does not run on the example: {error} (inputs of the shape {shapes}{where and '; ' + where})"
-        ) from error
-    return [leaf.clone() for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
-
-
-def _require_same(before: list[Tensor], after: list[Tensor]) -> None:
-    same = len(before) == len(after) and all(
-        torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in zip(before, after, strict=True)
-    )
-    if not same:
-        raise UnsupportedModelError("The network gives other outputs for the same inputs each time it is called.")
+def _identical(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool((one.eq(other) | (one.ne(one) & other.ne(other))).all())
 
 
 @contextmanager
@@ -186,14 +171,6 @@ def require_network(model: object, what: str = "model") -> None:
         raise UnsupportedModelError(f"{what}: found a scripted network; give the one that it was made from")
     if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
         raise UnsupportedModelError(f"{what}: a lazy layer has no size yet; run the network once on an example")
-
-
-def require_example(example: object) -> None:
-    """Raise InputError unless it is an input [N, ...] of a network."""
-    if not isinstance(example, Tensor):
-        raise InputError(f"example: found {shown(example)}; expected a tensor [N, ...] that the network runs on")
-    if example.ndim == 0 or example.shape[0] == 0:
-        raise InputError(f"example: its shape is {list(example.shape)}; it needs a batch dimension with a row")
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
