@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map_only
 
 from compress.errors import InputError
-from compress.options import shown
+from compress.options import check, shown
 
 _SORTS = "a tensor, a tuple or list of arguments, a dict of keyword arguments, or compress.Inputs(args, kwargs)"
 
@@ -24,11 +24,21 @@ class Inputs:
     """The arguments of one call, `model(*args, **kwargs)`.
 
     batch_dim: the dimension of the tensors that counts the samples; 1 for networks that take the length first.
+
+    Raises:
+        InputError: `args` is not a tuple or list, `kwargs` not a dict with words as keys, or `batch_dim` below 0.
     """
 
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batch_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, tuple | list):
+            raise InputError(f"Inputs(args=...): found {shown(self.args)}; expected a tuple of arguments")
+        if not isinstance(self.kwargs, Mapping) or not all(isinstance(key, str) for key in self.kwargs):
+            raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
+        check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
 
     def call(self, model: Callable[..., Any]) -> Any:
         return model(*self.args, **self.kwargs)
@@ -129,10 +139,6 @@ def inputs_of(example: object, what: str = "example") -> Inputs:
 
 
 def _require(given: Inputs, what: str) -> None:
-    if not isinstance(given.args, tuple | list) or not isinstance(given.kwargs, Mapping):
-        raise InputError(f"{what}: Inputs(args, kwargs) takes a tuple of arguments and a dict of keyword arguments")
-    if type(given.batch_dim) is not int or given.batch_dim < 0:
-        raise InputError(f"{what}: batch_dim: found {shown(given.batch_dim)}; expected a whole number at least 0")
     if not given.tensors:
         raise InputError(f"{what}: it holds no tensor; expected {_SORTS}")
     sized = [tensor for tensor in given.tensors if tensor.ndim > given.batch_dim]
