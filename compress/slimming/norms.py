@@ -83,7 +83,7 @@ def count_on(model: nn.Module, name: str, axis: int, before: int, after: int) ->
         return
     counted = CountedLayerNorm(norm, before, after, axis)
     for module in list(model.modules()):
-        for child, found in list(module.named_children()):
+        for child, found in module._modules.items():  # named_children leaves out a second name
             if found is norm:
                 setattr(module, child, counted)
 
