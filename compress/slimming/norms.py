@@ -14,10 +14,12 @@ digits: (n - m) zeros among the n numbers make the variance at least mean**2 * (
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from compress.graph.flow import arguments_of
 from compress.graph.norms import epsilon_of, norm_kind
@@ -94,7 +96,17 @@ def rescale(model: nn.Module, norms: Iterable[tuple[str, int, int]]) -> None:
     for name, before, after in norms:
         norm = model.get_submodule(name)
         if norm_kind(norm) == "rms":
-            norm.get_parameter("weight").mul_(math.sqrt(before / after))
+            weight, offset = norm.get_parameter("weight"), _offset(norm)
+            weight.add_(offset).mul_(math.sqrt(before / after)).sub_(offset)
+
+
+def _offset(norm: nn.Module) -> int:
+    """What a norm adds to its weight to have its gain, as Gemma's adds 1: found by trying."""
+    given = torch.ones_like(norm.get_parameter("weight"))[None]
+    with suppress(Exception):  # one that does not take rows; the proof will tell
+        zero, one = (functional_call(norm, {"weight": factor * given[0]}, (given,)).mean() for factor in (0, 1))
+        return round(float(zero / (one - zero)))
+    return 0
 
 
 def means_of(module: nn.Module) -> dict[str, fx.Node]:

@@ -45,7 +45,7 @@ class HandWrittenRMS(nn.Module):
 
 
 class OnePlus(HandWrittenRMS):
-    """As in transformers' Gemma: no gain of one module over fewer nodes is the same for all nodes."""
+    """As in transformers' Gemma."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon) * (1 + self.weight)
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "rms norm with epsilon": (lambda: Stream(lambda width: nn.RMSNorm(width, eps=1e-2)), ROWS, True),
     "rms norm without gain": (lambda: Stream(lambda width: nn.RMSNorm(width, elementwise_affine=False)), ROWS, False),
     "own rms norm": (lambda: Stream(HandWrittenRMS), ROWS, True),
-    "one plus the gain": (lambda: Stream(OnePlus), ROWS, False),
+    "one plus the gain": (lambda: Stream(OnePlus), ROWS, True),
     "channels first": (ConvNeXt, IMAGE, True),
     "mean": (plain_mean, ROWS, False),
 }
