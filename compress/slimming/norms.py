@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from compress.graph.flow import arguments_of
-from compress.graph.norms import epsilon_of, norm_kind
+from compress.graph.norms import centre, epsilon_of, norm_kind
 
 _ATEN = torch.ops.aten
 _MEANS = {_ATEN.layer_norm, _ATEN.rms_norm, _ATEN.mean}
@@ -127,6 +127,8 @@ def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, in
             eps = (smallest if arguments["eps"] is None else arguments["eps"]) * before / after
             node.args, node.kwargs = (arguments["input"], [after], arguments["weight"], eps), {}
             _scale(node, math.sqrt(before / after))
+        elif middle := centre(node):
+            _scale(node, after / before, middle)
         else:
             _scale(node, after / before)
 
@@ -141,10 +143,14 @@ def _layer_norm(node: fx.Node, arguments: dict[str, Any], count: int) -> fx.Node
         return cast(fx.Proxy, result.to(dtype) if dtype in _HALF else result).node
 
 
-def _scale(node: fx.Node, factor: float) -> None:
-    with node.graph.inserting_after(node):
+def _scale(node: fx.Node, factor: float, middle: fx.Node | None = None) -> None:
+    """Multiply the result of `node` by `factor`; of a mean of (x - middle)**2, add what zeros give for the others."""
+    with node.graph.inserting_before(node.next):
         scaled = node.graph.call_function(_ATEN.mul.Tensor, (node, factor))
-    node.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)
+        result: Any = fx.Proxy(scaled)
+        if middle is not None:
+            result = result + cast(Any, fx.Proxy(middle)) ** 2 * (1 - factor)
+    node.replace_all_uses_with(result.node, delete_user_cb=lambda user: user is not scaled)
 
 
 def _replace(node: fx.Node, other: fx.Node) -> None:

@@ -64,6 +64,15 @@ class HandWrittenLayer(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, getattr(self, "eps", 1e-5))
 
 
+class Variance(HandWrittenLayer):
+    """As in Segment Anything and the first ConvNeXt."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        variance = (x - mean).pow(2).mean(-1, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + getattr(self, "eps", 1e-5)) * self.weight + self.bias
+
+
 class ChannelsFirst(nn.LayerNorm):
     """As in torchvision's and timm's ConvNeXt."""
 
@@ -110,6 +119,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "without gain": (lambda: sequential(nn.LayerNorm(12, elementwise_affine=False)), ROWS, True),
     "own layer norm": (lambda: Stream(HandWrittenLayer), ROWS, True),
     "epsilon in the code": (lambda: Stream(lambda width: HandWrittenLayer(width, fixed=True)), ROWS, False),
+    "variance": (lambda: Stream(Variance), ROWS, True),
+    "variance, epsilon in the code": (lambda: Stream(lambda width: Variance(width, fixed=True)), ROWS, False),
     "rms norm": (lambda: Stream(nn.RMSNorm), ROWS, True),
     "rms norm with epsilon": (lambda: Stream(lambda width: nn.RMSNorm(width, eps=1e-2)), ROWS, True),
     "rms norm without gain": (lambda: Stream(lambda width: nn.RMSNorm(width, elementwise_affine=False)), ROWS, False),
