@@ -143,7 +143,7 @@ def _tuple(twin: _Twin, old: Any) -> Any:
     return new
 
 
-def _instance(base: Any, twin: _Twin, old: Any) -> Any:
+def _instance(base: Any, slots: list[Any], twin: _Twin, old: Any) -> Any:
     """Of an object of a class written in Python, which may be a subclass of a container; none of its code runs."""
     try:
         new = base.__new__(type(old))
@@ -159,11 +159,11 @@ def _instance(base: Any, twin: _Twin, old: Any) -> Any:
         deque.__init__(new, map(twin.of, old), old.maxlen)
     elif base in (list, set):
         (list.extend if base is list else set.update)(new, map(twin.of, base.__iter__(old)))
-    _attributes(twin, old, new)
+    _attributes(twin, old, new, slots)
     return new
 
 
-def _attributes(twin: _Twin, old: Any, new: Any) -> None:
+def _attributes(twin: _Twin, old: Any, new: Any, slots: list[Any]) -> None:
     """Put copies of what `old` has in `__dict__` and `__slots__` into `new`, past any `__setattr__`."""
     attributes = getattr(old, "__dict__", None)
     if type(attributes) is dict or attributes is old:
@@ -173,7 +173,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
             twin.items(attributes, new.__dict__)
         else:  # several objects share one, or the object is its own
             object.__setattr__(new, "__dict__", known)
-    for slot in _slots(type(old)):
+    for slot in slots:
         try:
             item = slot.__get__(old)
         except AttributeError:  # not set
@@ -182,7 +182,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
 
 
 def _slots(kind: type) -> list[Any]:
-    members = [member for base in kind.__mro__ if base.__module__ != "builtins" for member in vars(base).values()]
+    members = [member for base in kind.__mro__ if "__slots__" in vars(base) for member in vars(base).values()]
     return [member for member in members if type(member) is types.MemberDescriptorType]
 
 
@@ -322,23 +322,19 @@ _BASES: tuple[type, ...] = (OrderedDict, defaultdict, dict, list, set, deque, ty
 
 def _copy_of(kind: type) -> Copy:
     """How objects of a class that is not in `_COPIES` are copied."""
-    if issubclass(kind, Tensor):
-        return _tensor
-    if issubclass(kind, nn.Module) and not _slots(kind):
-        return _module
+    slots = _slots(kind)
+    if issubclass(kind, nn.Module):
+        return functools.partial(_instance, object, slots) if slots else _module
+    for base, its_copy in ((Tensor, _tensor), (tuple | frozenset, _tuple), (functools.partial, _partial)):
+        if issubclass(kind, base):
+            return its_copy
     if kind.__module__.partition(".")[0] == "numpy":  # arrays, and generators of random numbers
         return _deep_copy
-    if (
-        issubclass(kind, type | Enum | BaseException)
-        or hasattr(kind, "__del__")
-        or any(map(_is_shared, _modules(kind)))
-    ):
+    if issubclass(kind, type | Enum | BaseException) or hasattr(kind, "__del__"):
         return _same
-    if issubclass(kind, tuple | frozenset):
-        return _tuple
-    if issubclass(kind, functools.partial):
-        return _partial
-    return functools.partial(_instance, next(base for base in _BASES if issubclass(kind, base)))
+    if any(map(_is_shared, _modules(kind))):
+        return _same
+    return functools.partial(_instance, next(base for base in _BASES if issubclass(kind, base)), slots)
 
 
 def _modules(kind: type) -> list[str]:
