@@ -87,16 +87,23 @@ class SharedState:
         alive = self._alive()
         if not alive:
             return
-        roots = [(vars(module), name or "the network itself") for name, module in self._model.named_modules()]
-        roots += [(place.owner, place.name) for place in self._found.places]
-        for owner, name in roots:
-            path = _path(_values(owner), alive)
+        for name, values in self._holders():
+            path = _path(values, alive)
             if path:
                 steps = " > ".join(type(one).__name__ for one in path)
                 raise UnsupportedModelError(
                     f"{name}: a pass without data leaves a tensor there that cannot be removed ({steps}); "
                     "keep it in an attribute of a module, or in a dict or list there"
                 )
+
+    def _holders(self) -> Iterator[tuple[str, Iterable[Any]]]:
+        """What can hold a tensor, with a name: the network's attributes, and what its code shares."""
+        for path, module in self._model.named_modules():
+            for name, value in list(vars(module).items()):
+                if name != "_modules":
+                    yield f"{path}.{name}".removeprefix("."), [value]
+        for place in self._found.places:
+            yield place.name, _values(place.owner)
 
     def _alive(self) -> set[int]:
         return {id(tensor) for reference in self._watched if (tensor := reference()) is not None}

@@ -262,7 +262,9 @@ def test_torchs_own_sorts_of_modules():
     x = torch.randn(5, 4, 3)
     for model in (
         nn.LSTM(3, 4, 2),
-        nn.TransformerEncoder(nn.TransformerEncoderLayer(3, 1, 4, batch_first=True), 1, enable_nested_tensor=False).eval(),
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(3, 1, 4, batch_first=True), 1, enable_nested_tensor=False
+        ).eval(),
         nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
         nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(),
         fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU())),
