@@ -71,9 +71,19 @@ class _Twin:
             self.copies[kind] = _copy_of(kind)
         return self.copies[kind](self, value)
 
-    def items(self, old: Mapping[Any, Any], new: Any, put: Callable[[Any, Any, Any], None] = dict.__setitem__) -> None:
+    def items(self, old: Mapping[Any, Any], new: dict[Any, Any]) -> None:
+        """Put copies of the items of a dict into another; here a twin spends its time."""
+        known = self.known
         for key, item in old.items():
-            put(new, key if type(key) is str else self.of(key), item if type(item) in _UNCHANGING else self.of(item))
+            kind = type(item)
+            if type(key) is not str:
+                key = self.of(key)
+            if kind in _UNCHANGING:
+                new[key] = item
+            elif kind is OrderedDict and not item and id(item) not in known:  # a module has eleven of them
+                new[key] = known[id(item)] = OrderedDict()
+            else:
+                new[key] = self.of(item)
 
     @functools.cached_property
     def modules(self) -> set[int]:
@@ -108,8 +118,7 @@ def _dict(twin: _Twin, old: dict[Any, Any]) -> dict[Any, Any]:
 def _ordered_dict(twin: _Twin, old: OrderedDict[Any, Any]) -> OrderedDict[Any, Any]:
     new: OrderedDict[Any, Any] = OrderedDict()
     twin.known[id(old)] = new
-    if old:
-        twin.items(old, new, OrderedDict.__setitem__)
+    twin.items(old, new)
     return new
 
 
@@ -322,11 +331,12 @@ _BASES: tuple[type, ...] = (OrderedDict, defaultdict, dict, list, set, deque, ty
 
 def _copy_of(kind: type) -> Copy:
     """How objects of a class that is not in `_COPIES` are copied."""
-    slots = _slots(kind)
+    base, slots = next(base for base in _BASES if issubclass(kind, base)), _slots(kind)
+    written_in_python = functools.partial(_instance, base, slots)
     if issubclass(kind, nn.Module):
-        return functools.partial(_instance, object, slots) if slots else _module
-    for base, its_copy in ((Tensor, _tensor), (tuple | frozenset, _tuple), (functools.partial, _partial)):
-        if issubclass(kind, base):
+        return written_in_python if slots or base is not object else _module
+    for sort, its_copy in ((Tensor, _tensor), (tuple | frozenset, _tuple), (functools.partial, _partial)):
+        if issubclass(kind, sort):
             return its_copy
     if kind.__module__.partition(".")[0] == "numpy":  # arrays, and generators of random numbers
         return _deep_copy
@@ -334,7 +344,7 @@ def _copy_of(kind: type) -> Copy:
         return _same
     if any(map(_is_shared, _modules(kind))):
         return _same
-    return functools.partial(_instance, next(base for base in _BASES if issubclass(kind, base)), slots)
+    return written_in_python
 
 
 def _modules(kind: type) -> list[str]:
