@@ -71,9 +71,19 @@ class _Twin:
             self.copies[kind] = _copy_of(kind)
         return self.copies[kind](self, value)
 
-    def items(self, old: Mapping[Any, Any], new: Any, put: Callable[[Any, Any, Any], None] = dict.__setitem__) -> None:
+    def items(self, old: Mapping[Any, Any], new: dict[Any, Any]) -> None:
+        """Put copies of the items of a dict into another; here a twin spends its time."""
+        known = self.known
         for key, item in old.items():
-            put(new, key if type(key) is str else self.of(key), item if type(item) in _UNCHANGING else self.of(item))
+            kind = type(item)
+            if type(key) is not str:
+                key = self.of(key)
+            if kind in _UNCHANGING:
+                new[key] = item
+            elif kind is OrderedDict and not item and id(item) not in known:  # a module has eleven of them
+                new[key] = known[id(item)] = OrderedDict()
+            else:
+                new[key] = self.of(item)
 
     @functools.cached_property
     def modules(self) -> set[int]:
@@ -108,8 +118,7 @@ def _dict(twin: _Twin, old: dict[Any, Any]) -> dict[Any, Any]:
 def _ordered_dict(twin: _Twin, old: OrderedDict[Any, Any]) -> OrderedDict[Any, Any]:
     new: OrderedDict[Any, Any] = OrderedDict()
     twin.known[id(old)] = new
-    if old:
-        twin.items(old, new, OrderedDict.__setitem__)
+    twin.items(old, new)
     return new
 
 
@@ -143,7 +152,7 @@ def _tuple(twin: _Twin, old: Any) -> Any:
     return new
 
 
-def _instance(base: Any, twin: _Twin, old: Any) -> Any:
+def _instance(base: Any, slots: list[Any], twin: _Twin, old: Any) -> Any:
     """Of an object of a class written in Python, which may be a subclass of a container; none of its code runs."""
     try:
         new = base.__new__(type(old))
@@ -159,11 +168,11 @@ def _instance(base: Any, twin: _Twin, old: Any) -> Any:
         deque.__init__(new, map(twin.of, old), old.maxlen)
     elif base in (list, set):
         (list.extend if base is list else set.update)(new, map(twin.of, base.__iter__(old)))
-    _attributes(twin, old, new)
+    _attributes(twin, old, new, slots)
     return new
 
 
-def _attributes(twin: _Twin, old: Any, new: Any) -> None:
+def _attributes(twin: _Twin, old: Any, new: Any, slots: list[Any]) -> None:
     """Put copies of what `old` has in `__dict__` and `__slots__` into `new`, past any `__setattr__`."""
     attributes = getattr(old, "__dict__", None)
     if type(attributes) is dict or attributes is old:
@@ -173,7 +182,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
             twin.items(attributes, new.__dict__)
         else:  # several objects share one, or the object is its own
             object.__setattr__(new, "__dict__", known)
-    for slot in _slots(type(old)):
+    for slot in slots:
         try:
             item = slot.__get__(old)
         except AttributeError:  # not set
@@ -182,7 +191,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
 
 
 def _slots(kind: type) -> list[Any]:
-    members = [member for base in kind.__mro__ if base.__module__ != "builtins" for member in vars(base).values()]
+    members = [member for base in kind.__mro__ if "__slots__" in vars(base) for member in vars(base).values()]
     return [member for member in members if type(member) is types.MemberDescriptorType]
 
 
@@ -322,23 +331,20 @@ _BASES: tuple[type, ...] = (OrderedDict, defaultdict, dict, list, set, deque, ty
 
 def _copy_of(kind: type) -> Copy:
     """How objects of a class that is not in `_COPIES` are copied."""
-    if issubclass(kind, Tensor):
-        return _tensor
-    if issubclass(kind, nn.Module) and not _slots(kind):
-        return _module
+    base, slots = next(base for base in _BASES if issubclass(kind, base)), _slots(kind)
+    written_in_python = functools.partial(_instance, base, slots)
+    if issubclass(kind, nn.Module):
+        return written_in_python if slots or base is not object else _module
+    for sort, its_copy in ((Tensor, _tensor), (tuple | frozenset, _tuple), (functools.partial, _partial)):
+        if issubclass(kind, sort):
+            return its_copy
     if kind.__module__.partition(".")[0] == "numpy":  # arrays, and generators of random numbers
         return _deep_copy
-    if (
-        issubclass(kind, type | Enum | BaseException)
-        or hasattr(kind, "__del__")
-        or any(map(_is_shared, _modules(kind)))
-    ):
+    if issubclass(kind, type | Enum | BaseException) or hasattr(kind, "__del__"):
         return _same
-    if issubclass(kind, tuple | frozenset):
-        return _tuple
-    if issubclass(kind, functools.partial):
-        return _partial
-    return functools.partial(_instance, next(base for base in _BASES if issubclass(kind, base)))
+    if any(map(_is_shared, _modules(kind))):
+        return _same
+    return written_in_python
 
 
 def _modules(kind: type) -> list[str]:
