@@ -166,6 +166,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func in _FRESH:
             return self._entry(args[0], foreign=False)
+        if func is _ATEN.detach.default and not isinstance(args[0], StandIn) and id(args[0]) not in self.own:
+            return func(*args)  # `numpy()` is about to read its memory
         entries = [self._entry(tensor) for tensor in _leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         try:
             if self._is_constant(func, entries, args, kwargs):
@@ -231,7 +233,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         noted, named = _mapped(self._noted, args), _mapped(self._noted, kwargs)
         self._check(func, args)
         given, bare = _mapped(_without_data, args), _mapped(_without_data, kwargs)
-        result = _result(func, given, bare)
+        try:
+            result = _result(func, given, bare)
+        except (NotImplementedError, RuntimeError):
+            if not func._can_decompose():
+                raise
+            with self:  # its parts may do without data where torch's code for the whole does not
+                return func.decompose(*args, **kwargs)
         node = self._called(func, tuple(noted), named, result)
         if func._schema.is_mutable and (written := self._written_entry(result, args, kwargs)) is not None:
             written.node = node
