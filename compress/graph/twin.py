@@ -8,6 +8,7 @@ after by `shared_state`.
 
 import copy
 import functools
+import random
 import re
 import sys
 import types
@@ -20,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 Network = TypeVar("Network", bound=nn.Module)
 Copy = Callable[["_Twin", Any], Any]
@@ -223,9 +225,8 @@ def _plain(tensor: Tensor) -> bool:
 
 def _function(twin: _Twin, old: types.FunctionType) -> Any:
     """A function with cells, defaults and attributes of its own; the same one where it has no state."""
-    eager = old.__dict__.get("_torchdynamo_orig_callable")
-    if eager is not None:
-        return twin.of(eager)
+    if "_torchdynamo_orig_callable" in old.__dict__:
+        return twin.of(_eager(old))
     defaults = *(old.__defaults__ or ()), *(old.__kwdefaults__ or {}).values()
     if not old.__closure__ and all(type(default) in _UNCHANGING for default in defaults):
         return old
@@ -243,6 +244,13 @@ def _function(twin: _Twin, old: types.FunctionType) -> Any:
     new.__annotations__ = old.__annotations__
     twin.items(old.__dict__, new.__dict__)
     return new
+
+
+def _eager(compiled: types.FunctionType) -> Any:
+    """What was given to `torch.compile`, which may put a method into a function of its own first."""
+    function = compiled.__dict__["_torchdynamo_orig_callable"]
+    own = _is_shared(getattr(function, "__globals__", {}).get("__name__"))
+    return function.__dict__.get("__wrapped__", function) if own else function
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -302,6 +310,13 @@ def _generator(twin: _Twin, old: torch.Generator) -> torch.Generator:
     return new
 
 
+def _view_of_a_dict(twin: _Twin, old: types.MappingProxyType[Any, Any]) -> types.MappingProxyType[Any, Any]:
+    new: dict[Any, Any] = {}
+    view = twin.known[id(old)] = types.MappingProxyType(new)
+    twin.items(old, new)
+    return view
+
+
 def _deep_copy(twin: _Twin, old: Any) -> Any:
     new = twin.known[id(old)] = copy.deepcopy(old)
     return new
@@ -324,7 +339,11 @@ _COPIES: dict[type, Copy] = {
     weakref.ProxyType: _weak_reference,
     weakref.CallableProxyType: _weak_reference,
     torch.Generator: _generator,
+    UninitializedParameter: _deep_copy,
+    UninitializedBuffer: _deep_copy,
+    random.Random: _deep_copy,
     bytearray: _deep_copy,
+    types.MappingProxyType: _view_of_a_dict,
 }
 _BASES: tuple[type, ...] = (OrderedDict, defaultdict, dict, list, set, deque, types.SimpleNamespace, object)
 

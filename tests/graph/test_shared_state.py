@@ -163,7 +163,9 @@ def within(value: object) -> object:
     if isinstance(value, dict | types.SimpleNamespace):
         items = (value if isinstance(value, dict) else vars(value)).items()
         return [(key if isinstance(key, int | str) else id(key), within(item)) for key, item in items]
-    if isinstance(value, list | tuple | deque | set):
+    if isinstance(value, set):
+        return sorted(map(str, map(within, value)))
+    if isinstance(value, list | tuple | deque):
         return [within(item) for item in value]
     return value if isinstance(value, int) else id(value)
 

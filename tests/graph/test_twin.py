@@ -82,6 +82,7 @@ CONTAINERS = {
     "named tuple": lambda item: Pair(item, [item]),
     "untyped named tuple": lambda item: namedtuple("Two", "a b")(item, 2),
     "torch's tuple": lambda item: torch.return_types.max((item, item)),
+    "view of a dict": lambda item: types.MappingProxyType({"item": item}),
     "frozen dataclass": lambda item: Frozen(item),
     "slots": lambda item: Slotted([item]),
     "SimpleNamespace": lambda item: types.SimpleNamespace(item=item),
@@ -205,9 +206,10 @@ def test_what_cannot_be_copied_is_shared():
 
 def test_random_numbers_are_the_same_and_leave_the_generator():
     model = nn.Module()
-    model.generator = torch.Generator().manual_seed(3)
-    drawn = torch.rand(4, generator=twin(model, {}).generator)
-    assert torch.equal(drawn, torch.rand(4, generator=model.generator))
+    model.generator, model.random = torch.Generator().manual_seed(3), random.Random(3)
+    copy = twin(model, {})
+    assert torch.equal(torch.rand(4, generator=copy.generator), torch.rand(4, generator=model.generator))
+    assert copy.random.random() == model.random.random()
 
 
 def test_tensors_with_a_history_and_views_are_copied():
@@ -273,6 +275,16 @@ def test_torchs_own_sorts_of_modules():
         copy = with_its_own_tensors(model)
         given, expected = copy(x), model(x)
         assert all(map(torch.equal, torch.utils._pytree.tree_leaves(given), torch.utils._pytree.tree_leaves(expected)))
+
+
+def test_compiled_forwards_are_run_as_they_were_written():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].forward = torch.compile(model[0].forward, backend="eager")
+    model.compile(backend="eager")
+    copy = with_its_own_tensors(model)
+    assert copy[0].forward.__self__ is copy[0]
+    assert copy._compiled_call_impl is None
+    assert model._compiled_call_impl is not None
 
 
 def test_a_deep_network_has_a_twin():
