@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
-from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.graph.dimensions import BATCH
+from compress.graph.network import require_unwrapped
 from compress.options import shown
 
 _META = torch.device("meta")
@@ -61,7 +61,7 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
         InputError: the network does not run on `example`.
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
-    require_network(model)
+    require_unwrapped(model)
     require_example(example)
     fast = torch.backends.mha.get_fastpath_enabled()
     with evaluation_mode(model), torch.inference_mode(), _restored(model):
@@ -79,24 +79,6 @@ def trace(model: nn.Module, example: Tensor, most: int | None = None) -> Trace:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
     return Trace(recorder.graph, recorder.constants)
-
-
-def require_network(model: object, what: str = "model") -> None:
-    """Refuse what is not a network of plain modules.
-
-    Args:
-        what: the argument's name, for the error text.
-
-    Raises:
-        InputError: it is something else.
-        UnsupportedModelError: it is scripted, or a lazy layer has never been run.
-    """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise UnsupportedModelError(f"{what}: found a scripted network; give the one that it was made from")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
-        raise UnsupportedModelError(f"{what}: a lazy layer has no size yet; run the network once on an example")
 
 
 def require_example(example: object) -> None:

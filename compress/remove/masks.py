@@ -26,7 +26,7 @@ from torch.nn.utils import prune
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import InputError, TargetError
-from compress.graph.trace import require_network
+from compress.graph.network import require_network
 from compress.options import check, shown
 from compress.select.gradients import requiring_grad
 

@@ -10,7 +10,8 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_example, require_network, tensors_of
+from compress.graph.network import require_parameters, require_unwrapped
+from compress.graph.trace import require_example, tensors_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
@@ -79,7 +80,8 @@ def slim(
 
 def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
     """Raise InputError where an argument has a wrong type or value."""
-    require_network(model)
+    require_unwrapped(model)
+    require_parameters(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
