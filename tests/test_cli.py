@@ -285,3 +285,13 @@ def test_the_program_returns_the_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: mnist_a: no shipped recipe of that name; did you mean mnist_ae?\n"
+
+
+def test_what_is_left_out_of_a_checkpoint_is_noted(
+    run: Run, recipe: Path, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    named = {f"model._orig_mod.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"state_dict": named, "epoch": 3}, tmp_path / "w.ckpt")
+    result = run("plan", recipe, tmp_path / "w.ckpt")
+    (note,) = [line for line in result.stderr.splitlines() if "state_dict" in line]
+    assert note.startswith(f"note: {tmp_path / 'w.ckpt'}: the weights under 'state_dict' are loaded")

@@ -1,5 +1,8 @@
 """What counts as a network here: modules of plain layers, as they were before anything was wrapped around them."""
 
+import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -99,6 +102,19 @@ def require_parameters(model: object, what: str = "model") -> None:
             f"{what}: {type(model).__name__} has no parameters, so there is nothing to prune; layers count only where "
             "they are attributes of the module, or in an nn.ModuleList or nn.ModuleDict"
         )
+
+
+def copied(model: nn.Module, memo: Mapping[int, torch.Tensor] = MappingProxyType({})) -> nn.Module:
+    """A deep copy, also of a network with tensors that a forward pass has computed and left on a layer.
+
+    The older weight_norm and spectral_norm do that; `copy.deepcopy` refuses such tensors, since they have a history.
+
+    Args:
+        memo: what takes the place of tensors of the model, by their identity.
+    """
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed} | dict(memo))
 
 
 def _wrapper(model: nn.Module) -> str | None:
