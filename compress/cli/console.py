@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +71,10 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def reporting(debug: bool, interrupted: str = "interrupted: no results were written") -> Iterator[list[str]]:
-    """Print errors, warnings and notes as lines on stderr, and exit with the error's code."""
+def reporting(
+    debug: bool, *, quiet: bool = False, interrupted: str = "interrupted: no results were written"
+) -> Iterator[list[str]]:
+    """Print errors, warnings and, unless `quiet`, notes as lines on stderr, and exit with the error's code."""
     warned: list[str] = []
     console = people()
 
@@ -86,7 +88,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         warnings.simplefilter("default")
         warnings.showwarning = warn
         try:
-            with Stop().listening(), _noting():
+            with Stop().listening(), nullcontext() if quiet else _noting():
                 yield warned
         except CompressError as error:
             if debug:

@@ -6,7 +6,8 @@ prefix, are exactly the network's, with the same shapes. Nothing is guessed: if 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any, TypeGuard
 
 from torch import Tensor
@@ -125,10 +126,10 @@ def _unwrapped(name: str) -> str:
 
 def _note(key: str, names: Mapping[str, str], source: str) -> None:
     """Say what was left out on the way, if anything was."""
-    old, new = next(iter(names.items()), ("", ""))
+    old, new = next((pair for pair in names.items() if pair[0] != pair[1]), ("", ""))
     under = f"the weights under {key!r}" if key else "the weights"
     if old != new:
-        _log.info("%s: %s are loaded with the network's names (%r as %r)", source, under, old, new)
+        _log.info("%s: %s are loaded with the network's names (%.100r as %.100r)", source, under, old, new)
     elif key:
         _log.info("%s: %s are loaded", source, under)
 
@@ -139,6 +140,10 @@ def _loading(source: str, key: str) -> str:
     return f"torch.load({source!r}, weights_only=True)" + (f"[{key!r}]" if key else "")
 
 
-def _listed(names: Iterable[str]) -> str:
-    *first, last = map(repr, names)
+def _listed(names: Collection[str], most: int = 6) -> str:
+    """The names in words; a file from elsewhere may have any number of them, of any length."""
+    shown = [f"{name!r:.100}" for name in islice(names, most)]
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    *first, last = shown
     return f"{', '.join(first)} and {last}" if first else last
