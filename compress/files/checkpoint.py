@@ -160,6 +160,9 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
 def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
     """Rebuild a network from a file of weights, slim or not, without unpickling anything.
 
+    Checkpoints of DataParallel, `torch.compile`, Lightning and other training code are files of weights too; see
+    `compress.files.layouts`. The network keeps its own type of number.
+
     Args:
         model: builds the network in its original, dense size, e.g. the class itself.
 
@@ -167,7 +170,7 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
         The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
 
     Raises:
-        CheckpointError: the file is unreadable or does not fit the network.
+        CheckpointError: the file is unreadable, does not fit the network, or holds several sets of weights that do.
     """
     require_path("path", path)
     if not callable(model) or isinstance(model, nn.Module):

@@ -51,7 +51,8 @@ def slim(
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
+            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut, `couplings`
+            tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
     _require_arguments(model, tolerance, optimizer, known)
