@@ -12,7 +12,8 @@ from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.network import copied, require_parameters, require_unwrapped
 from compress.graph.parametrized import parametrized
-from compress.graph.trace import require_example, tensors_of
+from compress.graph.trace import tensors_of
+from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
@@ -51,12 +52,12 @@ def slim(
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut, `couplings`
-            tells why others cannot.
+            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
+            `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
     _require_arguments(model, tolerance, optimizer, known)
-    require_example(example)
+    inputs_of(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     known = known or couplings(model, example)
