@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.files.atomic import archive
+from compress.graph.network import copied
 
 LARGE = 64 << 20
 """Fewer bytes than these are kept in memory, since writing them would take too long for the gain."""
@@ -46,7 +47,7 @@ class Shelved:
         bare = {key: _like(tensor, torch.empty_like(tensor, device="meta")) for key, tensor in held.items()}
         self._aside = Aside({str(number): tensor.detach() for number, tensor in enumerate(held.values())})
         # `deepcopy` takes objects in its memo as they are, wherever in the network they are.
-        self._bare, self._stand_ins = copy.deepcopy(model, dict(bare)), list(bare.values())
+        self._bare, self._stand_ins = copied(model, bare), list(bare.values())
 
     def copy(self) -> nn.Module:
         fresh = self._aside.tensors().values()

@@ -12,17 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import UninitializedParameter
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
+from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
 from compress.graph.shared_state import SharedState, shared_state_kept
 from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
-from compress.options import shown
 
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
@@ -68,7 +67,7 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
         InputError: the network does not run on `example`; or `dynamic` does not fit it.
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
-    require_network(model)
+    require_unwrapped(model)
     given = _few_rows(inputs_of(example))
     with shared_state_kept(model) as shared:
         first = RealPass(model, given)
@@ -217,24 +216,6 @@ def _refusal(error: Exception, recorder: Recorder) -> str:
         else ""
     )
     return f"The network cannot be traced: {error}{way_out}" + (f" ({where})" if where else "")
-
-
-def require_network(model: object, what: str = "model") -> None:
-    """Refuse what is not a network of plain modules.
-
-    Args:
-        what: the argument's name, for the error text.
-
-    Raises:
-        InputError: it is something else.
-        UnsupportedModelError: it is scripted, or a lazy layer has never been run.
-    """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise UnsupportedModelError(f"{what}: found a scripted network; give the one that it was made from")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
-        raise UnsupportedModelError(f"{what}: a lazy layer has no size yet; run the network once on an example")
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
