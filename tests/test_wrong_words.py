@@ -369,7 +369,11 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {"model": MODELS, "example": EXAMPLES},
+        {
+            "model": MODELS,
+            "example": EXAMPLES,
+            "dynamic": [3, "x", [1], {"x": 1}, {"input": "length"}, {"input": {"1": "length"}}, {"input": {9: "n"}}],
+        },
     ),
     "load": (
         compress.load,

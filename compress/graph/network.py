@@ -1,9 +1,6 @@
 """What counts as a network here: modules of plain layers, as they were before anything was wrapped around them."""
 
-import copy
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -104,17 +101,9 @@ def require_parameters(model: object, what: str = "model") -> None:
         )
 
 
-def copied(model: nn.Module, memo: Mapping[int, torch.Tensor] = MappingProxyType({})) -> nn.Module:
-    """A deep copy, also of a network with tensors that a forward pass has computed and left on a layer.
-
-    The older weight_norm and spectral_norm do that; `copy.deepcopy` refuses such tensors, since they have a history.
-
-    Args:
-        memo: what takes the place of tensors of the model, by their identity.
-    """
-    attributes = [value for module in model.modules() for value in vars(module).values()]
-    computed = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed} | dict(memo))
+def uncompiled(model: Any) -> Any:
+    """The network that `torch.compile` was given, or else `model` itself."""
+    return model._orig_mod if "OptimizedModule" in _classes(model) else model
 
 
 def _wrapper(model: nn.Module) -> str | None:
@@ -122,7 +111,7 @@ def _wrapper(model: nn.Module) -> str | None:
     return found[0] if found else None
 
 
-def _classes(module: nn.Module) -> set[str]:
+def _classes(module: object) -> set[str]:
     return {base.__name__ for base in type(module).__mro__}
 
 

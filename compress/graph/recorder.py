@@ -189,30 +189,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _constant(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator of constants."""
-        entries: dict[int, StandIn] = {}
+        given: dict[int, Tensor] = {}
 
         def real(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            entry = self._entry(value)
-            assert entry.value is not None
-            entries[id(entry.value)] = entry
-            return entry.value
+            found = self._entry(value).value
+            given[id(found)] = value
+            return found
 
-        given, named = _mapped(real, args), _mapped(real, kwargs)
+        arguments, named = _mapped(real, args), _mapped(real, kwargs)
         if func._schema.is_mutable:
             self._require_own(func, args, kwargs)
-        result = func(*given, **named)
-        if func._schema.is_mutable and isinstance(result, Tensor) and id(result) in entries:
-            return self._resized(func, entries[id(result)], args)
+        result = func(*arguments, **named)
+        if func._schema.is_mutable and id(result) in given:
+            return self._resized(func, self._entry(given[id(result)]), args)
         aliases = any(output.alias_info is not None for output in func._schema.returns)
         recipe = (func, args, kwargs) if aliases else None
 
         def wrapped(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            if id(value) in entries:
-                return entries[id(value)]
+            if id(value) in given:  # the very tensor, whose memory `numpy()` may be about to read
+                return given[id(value)]
             return self._stand_in(value, value.device, None, value, recipe)
 
         return _mapped(wrapped, result)

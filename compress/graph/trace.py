@@ -22,6 +22,7 @@ from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOp
 from compress.graph.shared_state import SharedState, shared_state_kept
 from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
+from compress.options import shown
 
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
@@ -102,7 +103,12 @@ def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int,
     """
     names = given.names(model)
     found: dict[int, Mapping[int, str]] = {}
+    form = 'expected {"name of an input": {dimension: "name of its size"}}'
+    if not isinstance(dynamic, Mapping):
+        raise InputError(f"dynamic: found {shown(dynamic)}; {form}")
     for name, dims in dynamic.items():
+        if not isinstance(dims, Mapping) or not all(type(dim) is int and type(dims[dim]) is str for dim in dims):
+            raise InputError(f"dynamic: found {shown(dims)} for {name!r}; {form}")
         if name not in names:
             raise InputError(f"dynamic: there is no input {name!r}; the inputs are {', '.join(names)}")
         tensor = given.tensors[names.index(name)]
@@ -210,12 +216,16 @@ def _refusal(error: Exception, recorder: Recorder) -> str:
     func, layer = recorder.failed or (None, "")
     places = [f"the operator {func}" if func else "", f"in the layer {layer!r}" if layer else ""]
     where = ", ".join(part for part in (" ".join(filter(None, places)), place_of(error.__traceback__)) if part)
-    way_out = (
-        "; choose by torch.where instead of `if`, or decide outside of forward"
-        if isinstance(error, NeedsValuesError)
-        else ""
-    )
-    return f"The network cannot be traced: {error}{way_out}" + (f" ({where})" if where else "")
+    text, way_out = str(error), ""
+    if isinstance(error, NeedsValuesError):
+        way_out = "; choose by torch.where instead of `if`, or decide outside of forward"
+    elif str(BATCH) in text:  # the number that stands for the size of the batch
+        text = text.replace(str(BATCH), "N")
+        way_out = (
+            ", where N is the size of the batch; let the network take batches of any size, or, if its inputs have "
+            "another dimension first, give compress.Inputs(args, batch_dim=1)"
+        )
+    return f"The network cannot be traced: {text}{way_out}" + (f" ({where})" if where else "")
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -52,6 +52,12 @@ def twin(model: Network, replaced: Mapping[Tensor, Tensor]) -> Network:
     return cast(Network, _Twin(model, replaced).of(model))
 
 
+def copied(model: Network) -> Network:
+    """A twin with tensors of its own, gradients included: nothing that trains one of them changes the other."""
+    tensors = {*model.parameters(), *model.buffers()}
+    return twin(model, {old: copy.deepcopy(old) if old.is_leaf else old.detach().clone() for old in tensors})
+
+
 class _Twin:
     """The copies made so far, by the identity of what they are copies of."""
 

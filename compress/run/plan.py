@@ -14,7 +14,7 @@ from torch import nn
 from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, RehearsedStage, StageSeconds
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
-from compress.graph.network import copied
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from compress.errors import InputError, RunError
-from compress.graph.network import copied
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal

@@ -10,9 +10,10 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.network import copied, require_parameters, require_unwrapped
+from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.parametrized import parametrized
 from compress.graph.trace import tensors_of
+from compress.graph.twin import copied
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
@@ -56,6 +57,7 @@ def slim(
             `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
+    model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known)
     inputs_of(example)
     if prune.is_pruned(model):

@@ -59,7 +59,6 @@ def quantized() -> nn.Module:
 WRAPPED = [
     (lambda: nn.DataParallel(network()), "a DataParallel around a Sequential; .* model.module,"),
     (lambda: around(DistributedDataParallel), "a DistributedDataParallel around a Sequential; .* model.module,"),
-    (lambda: torch.compile(network(), backend="eager"), r"torch.compile \(OptimizedModule\) .* model._orig_mod,"),
     (lambda: AveragedModel(network()), "an AveragedModel around a Sequential; .* model.module,"),
     (spread, "'0' is spread over several devices .*: model.0 = model.0.module"),
 ]
@@ -87,6 +86,19 @@ TAKERS = [
 def test_refused_by_name_wherever_a_network_is_taken(made, message, take):
     with pytest.raises(UnsupportedModelError, match=message):
         take(made())
+
+
+@pytest.mark.parametrize("take", [TAKERS[0], TAKERS[2]])
+def test_names_of_layers_are_those_of_the_network_that_was_compiled(take):
+    with pytest.raises(UnsupportedModelError, match=r"torch.compile \(OptimizedModule\) .* model._orig_mod,"):
+        take(torch.compile(network(), backend="eager"))
+
+
+def test_slim_gives_the_network_that_was_compiled():
+    model = network()
+    small = compress.slim(torch.compile(model, backend="eager"), INPUTS)
+    assert type(small) is type(model)
+    assert torch.equal(small(INPUTS), model(INPUTS))
 
 
 @pytest.mark.parametrize(("made", "message"), OTHERS)

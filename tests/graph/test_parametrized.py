@@ -14,8 +14,8 @@ from torch.nn.utils.parametrizations import weight_norm as new_weight_norm
 
 import compress
 from compress.errors import TargetError
-from compress.graph.network import copied
 from compress.graph.parametrized import parametrized
+from compress.graph.twin import copied
 from compress.remove.masks import SoftPruningMethod
 
 INPUTS = torch.randn(2, 4, 20)

@@ -13,7 +13,7 @@ import compress.export
 from compress.errors import InputError, TrainingError
 from compress.export import latency
 from compress.graph import stats
-from compress.graph.network import copied
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.results import StageResult
 from compress.run.apply import TOLERANCE
