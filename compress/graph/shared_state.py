@@ -107,8 +107,9 @@ class SharedState:
         for place in self._found.places:
             yield place.name, _values(place.owner)
 
-    def _alive(self) -> set[int]:
-        return {id(tensor) for reference in self._watched if (tensor := reference()) is not None}
+    def _alive(self) -> dict[int, Tensor]:
+        """By identity; while they are held here, no other object gets their identity."""
+        return {id(tensor): tensor for reference in self._watched if (tensor := reference()) is not None}
 
 
 class _Place(NamedTuple):
@@ -348,7 +349,7 @@ def _is_library(module: object) -> bool:
 class _Paths:
     """Ways from an object to the tensors `alive`; what has been looked into for one is not for the next."""
 
-    def __init__(self, alive: set[int]) -> None:
+    def __init__(self, alive: Mapping[int, Tensor]) -> None:
         self._alive = alive
         self._origins: dict[int, tuple[Any, Any]] = {}
 
