@@ -1,0 +1,247 @@
+"""How far two tensors may differ, and whether they do.
+
+The unit of a tolerance is how much an output varies over the inputs, not how large it is: an output of 1000 that varies
+by 0.1 is right if it is right within the tolerance times 0.1, and a column that is -1e9 for every input counts for
+nothing. Infinities and NaN have to be at the same places; integers, truth values and text have to be equal.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.proof.outputs import Outputs, Path, named
+
+LENIENCE = 100
+"""A column of an output, or a row, is judged by the whole tensor's variation, and at most so many times its own."""
+
+FLOOR = 1e-12
+"""Of an entry's magnitude: what a comparison in float64 cannot see."""
+
+
+class DiffersError(Exception):
+    """how: a verb for what the candidate does. rounding: whether float64 could decide. exact: whether it has."""
+
+    def __init__(self, how: str, detail: str, *, rounding: bool = False, exact: bool = False) -> None:
+        super().__init__(detail)
+        self.how, self.rounding, self.exact = how, rounding, exact
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much an output varies over the inputs.
+
+    variation: the largest difference of an entry between two inputs, but at most `LENIENCE` times their median; what
+        masks fill in does not count.
+    slices: the largest difference for each index of each dimension.
+    magnitude: the largest entry of those that vary.
+    """
+
+    variation: float
+    slices: tuple[Tensor, ...]
+    magnitude: float
+
+    def of(self, output: Tensor) -> Tensor:
+        """The unit for each entry of an output, which may have more rows than the one that was measured."""
+        unit = torch.tensor(self.variation, dtype=torch.float64, device=output.device)
+        if output.ndim == len(self.slices):
+            for dim, along in enumerate(self.slices):
+                if len(along) == output.shape[dim] > 1:
+                    shape = [-1 if place == dim else 1 for place in range(output.ndim)]
+                    unit = torch.minimum(unit, (LENIENCE * along).view(shape))
+        return unit
+
+    @property
+    def constant(self) -> bool:
+        return self.variation == 0
+
+
+def scale_of(one: Tensor, other: Tensor) -> Scale:
+    """From two outputs for inputs of the same shape."""
+    one, other = numbers(one), numbers(other)
+    if one.shape != other.shape:  # as the boxes that are found in a picture
+        finite = one[one.isfinite()]
+        spread = float(finite.max() - finite.min()) if finite.numel() else 0.0
+        return Scale(spread, (), spread)
+    varies = (one - other).abs()
+    varies = torch.where(varies.isfinite(), varies, 0.0)
+    unfilled = torch.where(_filled(one, other), 0.0, varies)
+    varies = unfilled if bool(unfilled.any()) else varies
+    nonzero = varies[varies > 0]
+    if not nonzero.numel():
+        return Scale(0.0, (), 0.0)
+    variation = min(float(nonzero.max()), LENIENCE * float(nonzero.median()))
+    dims = range(one.ndim)
+    slices = tuple(varies.amax([place for place in dims if place != dim]) if one.ndim > 1 else varies for dim in dims)
+    return Scale(variation, slices, float(torch.where(varies > 0, one.abs(), 0.0).max()))
+
+
+def _filled(one: Tensor, other: Tensor) -> Tensor:
+    """Which entries may be a mask's filling, in either: the least or the largest number, if it is there repeatedly."""
+    filled = torch.zeros_like(one, dtype=torch.bool)
+    both = torch.stack([one, other])
+    finite = both[both.isfinite()]
+    for extreme in (finite.min(), finite.max()) if finite.numel() else ():
+        places = both == extreme
+        if int(places.sum()) > 1:
+            filled |= places.any(0)
+    return filled
+
+
+def scales_of(one: Outputs, other: Outputs) -> dict[Path, Scale]:
+    return {path: scale_of(tensor, other.tensors.get(path, tensor[:0])) for path, tensor in one.tensors.items()}
+
+
+def compare(
+    expected: Outputs, found: Outputs, scales: Mapping[Path, Scale], tolerance: float, floor: float = 0.0
+) -> float:
+    """The largest difference of any number; raises DiffersError where one is larger than allowed.
+
+    floor: of an entry's magnitude, what is allowed in any case.
+    """
+    require_alike(expected, found)
+    worst = 0.0
+    for path, one in expected.tensors.items():
+        other = found.tensors[path]
+        if not (one.is_floating_point() or one.is_complex()):
+            _require_equal(one, other, named(path))
+            continue
+        scale = scales.get(path)
+        one, other = numbers(one), numbers(other)
+        difference = _finite_difference(one, other, named(path))
+        unit = scale.of(one) if scale else torch.zeros((), dtype=torch.float64, device=one.device)
+        allowed = tolerance * unit + floor * torch.where(one.isfinite(), one.abs(), 0.0)
+        _require_within(difference, allowed, named(path))
+        worst = max(worst, largest(difference))
+    return worst
+
+
+def require_alike(expected: Outputs, found: Outputs) -> None:
+    """Raise DiffersError unless both have the same paths, plain values, shapes and dtypes."""
+    if len(expected.tensors) != len(found.tensors):
+        raise DiffersError(
+            "computes something else", f"{len(found.tensors)} outputs instead of {len(expected.tensors)}"
+        )
+    for path, one in expected.tensors.items():
+        other = found.tensors.get(path)
+        if other is None:
+            raise DiffersError("computes something else", f"{named(path)} is missing")
+        for what, right, wrong in (("shape", [*one.shape], [*other.shape]), ("dtype", one.dtype, other.dtype)):
+            if right != wrong:
+                raise DiffersError("computes something else", f"{named(path)} has the {what} {wrong}, not {right}")
+    for place in {**expected.plain, **found.plain}:
+        missing = place not in expected.plain or place not in found.plain
+        if missing or expected.plain[place] != found.plain[place]:
+            there, here = (side.plain.get(place, "nothing") for side in (expected, found))
+            raise DiffersError("computes something else", f"{named(place)} is {here!r}, not {there!r}")
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """In float64; a complex tensor's real and imaginary parts beside each other."""
+    tensor = tensor.detach()
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()).double()
+
+
+def largest(difference: Tensor) -> float:
+    return float(difference.max()) if difference.numel() else 0.0
+
+
+def _require_equal(one: Tensor, other: Tensor, name: str) -> None:
+    unequal = one != other
+    if bool(unequal.any()):
+        raise DiffersError(
+            "computes something else",
+            f"{name} differs in {int(unequal.sum())} of its {one.numel()} values, which are {one.dtype} and have to "
+            "be equal",
+            rounding=True,
+        )
+
+
+def _finite_difference(one: Tensor, other: Tensor, name: str) -> Tensor:
+    """|one - other|, 0 where both are the same infinity or both NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    if bool(((~one.isfinite() | ~other.isfinite()) & ~same).any()):
+        raise DiffersError(
+            "computes something else",
+            f"{name} has infinities or NaN at other places, or of another sign",
+            rounding=True,
+        )
+    return torch.where(same, 0.0, (one - other).abs())
+
+
+def _require_within(difference: Tensor, allowed: Tensor, name: str) -> None:
+    excess = difference - allowed
+    if difference.numel() and float(excess.max()) > 0:
+        place = int(excess.argmax())
+        there = float(allowed.expand_as(difference).flatten()[place])
+        raise DiffersError(
+            "computes something else",
+            f"{name} differs by {float(difference.flatten()[place]):.3g}, allowed is {there:.3g}",
+            rounding=True,
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Rounding errors of a network's own precision: its outputs, and those in float64, for the same input.
+
+    What computes the same in that precision makes errors of this size; what is wrong makes larger ones.
+    """
+
+    own: Outputs
+    exact: Outputs
+
+    def require_like(
+        self, found: Outputs, scales: Mapping[Path, Scale], *, most: float, slack: float = 0.0, limit: float = math.inf
+    ) -> None:
+        """Raise DiffersError unless the errors of `found` are like those of the network itself.
+
+        Args:
+            most: how many times as large their root mean square may be; twice as many times for the largest.
+            slack: of an output's variation, what is allowed besides.
+            limit: of an output's variation; rounding errors beyond it decide nothing.
+        """
+        require_alike(self.own, found)
+        for path, own in self.own.tensors.items():
+            if (own.is_floating_point() or own.is_complex()) and path in self.exact.tensors:
+                exact, scale = numbers(self.exact.tensors[path]), scales.get(path, Scale(0.0, (), 0.0))
+                step = torch.finfo(own.dtype).eps
+                values = _comparable(numbers(own), exact, numbers(found.tensors[path]), scale, step, named(path))
+                unit = scale.variation
+                _require_noise(values, step, (most, slack * unit, limit * unit), named(path))
+
+
+def _comparable(
+    own: Tensor, exact: Tensor, other: Tensor, scale: Scale, step: float, name: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries that rounding errors can be told of; others, as the dtype's smallest number, are equal in both."""
+    if exact.shape != own.shape:
+        raise DiffersError("cannot be decided", f"{name} has another shape in float64")
+    usual = exact.isfinite() & own.isfinite() & other.isfinite() & (exact.abs() <= 1e4 * max(scale.magnitude, 1e-30))
+    rest = ~usual & own.isfinite() & other.isfinite()
+    if bool(((own - other).abs() > 16 * step * own.abs())[rest].any()) or bool((own.isnan() != other.isnan()).any()):
+        raise DiffersError("computes something else", f"{name} differs where it is constant, or not finite")
+    return own[usual], exact[usual], other[usual]
+
+
+def _require_noise(
+    values: tuple[Tensor, Tensor, Tensor], step: float, bounds: tuple[float, float, float], name: str
+) -> None:
+    (own, exact, other), (most, slack, limit) = values, bounds
+    if not own.numel():
+        return
+    least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
+    if _rms(noise) > limit:
+        raise DiffersError("cannot be decided", f"rounding errors of {_rms(noise):.3g} in {name} are too large")
+    allowed, largest_allowed = most * _rms(noise) + _rms(least), 2 * most * largest(noise + least)
+    if _rms(error) > allowed + slack or largest(error) > largest_allowed + 100 * slack:
+        raise DiffersError(
+            "computes something else",
+            f"{name} differs by {_rms(error):.3g} from what float64 gives, where rounding explains {_rms(noise):.3g}",
+        )
+
+
+def _rms(values: Tensor) -> float:
+    return math.sqrt(float(values.square().mean()))
