@@ -5,7 +5,6 @@ by 0.1 is right if it is right within the tolerance times 0.1, and a column that
 nothing. Infinities and NaN have to be at the same places; integers, truth values and text have to be equal.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,9 +52,8 @@ class Scale:
                     unit = torch.minimum(unit, (LENIENCE * along).view(shape))
         return unit
 
-    @property
-    def constant(self) -> bool:
-        return self.variation == 0
+
+NO_SCALE = Scale(0.0, (), 0.0)
 
 
 def scale_of(one: Tensor, other: Tensor) -> Scale:
@@ -71,7 +69,7 @@ def scale_of(one: Tensor, other: Tensor) -> Scale:
     varies = unfilled if bool(unfilled.any()) else varies
     nonzero = varies[varies > 0]
     if not nonzero.numel():
-        return Scale(0.0, (), 0.0)
+        return NO_SCALE
     variation = min(float(nonzero.max()), LENIENCE * float(nonzero.median()))
     dims = range(one.ndim)
     slices = tuple(varies.amax([place for place in dims if place != dim]) if one.ndim > 1 else varies for dim in dims)
@@ -95,27 +93,53 @@ def scales_of(one: Outputs, other: Outputs) -> dict[Path, Scale]:
 
 
 def compare(
-    expected: Outputs, found: Outputs, scales: Mapping[Path, Scale], tolerance: float, floor: float = 0.0
+    expected: Outputs,
+    found: Outputs,
+    scales: Mapping[Path, Scale],
+    tolerance: float,
+    floor: float = 0.0,
+    shifts: Mapping[Path, Tensor] | None = None,
 ) -> float:
     """The largest difference of any number; raises DiffersError where one is larger than allowed.
 
-    floor: of an entry's magnitude, what is allowed in any case.
+    floor: of an entry's magnitude, what is allowed besides. shifts: the same for each entry, as an absolute number.
     """
     require_alike(expected, found)
     worst = 0.0
     for path, one in expected.tensors.items():
         other = found.tensors[path]
-        if not (one.is_floating_point() or one.is_complex()):
+        if not continuous(one):
             _require_equal(one, other, named(path))
             continue
-        scale = scales.get(path)
         one, other = numbers(one), numbers(other)
         difference = _finite_difference(one, other, named(path))
-        unit = scale.of(one) if scale else torch.zeros((), dtype=torch.float64, device=one.device)
-        allowed = tolerance * unit + floor * torch.where(one.isfinite(), one.abs(), 0.0)
+        allowed = tolerance * scales.get(path, NO_SCALE).of(one) + floor * _magnitudes(one)
+        if shifts and path in shifts:
+            allowed = allowed + shifts[path]
         _require_within(difference, allowed, named(path))
         worst = max(worst, largest(difference))
     return worst
+
+
+def compare_changes(
+    expected: tuple[Outputs, Outputs],
+    found: tuple[Outputs, Outputs],
+    scales: Mapping[Path, Scale],
+    tolerance: float,
+) -> None:
+    """Compare how outputs change from one input to another; what is added to all of them does not count.
+
+    A constant that was folded into a bias is rounded to the bias' dtype, which shifts the outputs of all inputs alike.
+    """
+    for path, scale in scales.items():
+        outputs = [side.tensors.get(path) for side in (*expected, *found)]
+        tensors = [numbers(tensor) for tensor in outputs if tensor is not None and continuous(tensor)]
+        if len(tensors) == 4 and all(tensor.shape == tensors[0].shape for tensor in tensors):
+            one, two, other_one, other_two = tensors
+            difference = ((other_one - one) - (other_two - two)).abs()
+            difference = torch.where(difference.isfinite(), difference, 0.0)
+            allowed = tolerance * scale.of(one) + FLOOR * (_magnitudes(one) + _magnitudes(two))
+            _require_within(difference, allowed, f"from one input to another, {named(path)}")
 
 
 def require_alike(expected: Outputs, found: Outputs) -> None:
@@ -142,6 +166,15 @@ def numbers(tensor: Tensor) -> Tensor:
     """In float64; a complex tensor's real and imaginary parts beside each other."""
     tensor = tensor.detach()
     return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.resolve_neg()).double()
+
+
+def continuous(tensor: Tensor) -> bool:
+    """Whether its numbers are rounded; all others have to be equal."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _magnitudes(values: Tensor) -> Tensor:
+    return torch.where(values.isfinite(), values.abs(), 0.0)
 
 
 def largest(difference: Tensor) -> float:
@@ -181,67 +214,3 @@ def _require_within(difference: Tensor, allowed: Tensor, name: str) -> None:
             f"{name} differs by {float(difference.flatten()[place]):.3g}, allowed is {there:.3g}",
             rounding=True,
         )
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Rounding errors of a network's own precision: its outputs, and those in float64, for the same input.
-
-    What computes the same in that precision makes errors of this size; what is wrong makes larger ones.
-    """
-
-    own: Outputs
-    exact: Outputs
-
-    def require_like(
-        self, found: Outputs, scales: Mapping[Path, Scale], *, most: float, slack: float = 0.0, limit: float = math.inf
-    ) -> None:
-        """Raise DiffersError unless the errors of `found` are like those of the network itself.
-
-        Args:
-            most: how many times as large their root mean square may be; twice as many times for the largest.
-            slack: of an output's variation, what is allowed besides.
-            limit: of an output's variation; rounding errors beyond it decide nothing.
-        """
-        require_alike(self.own, found)
-        for path, own in self.own.tensors.items():
-            if (own.is_floating_point() or own.is_complex()) and path in self.exact.tensors:
-                exact, scale = numbers(self.exact.tensors[path]), scales.get(path, Scale(0.0, (), 0.0))
-                step = torch.finfo(own.dtype).eps
-                values = _comparable(numbers(own), exact, numbers(found.tensors[path]), scale, step, named(path))
-                unit = scale.variation
-                _require_noise(values, step, (most, slack * unit, limit * unit), named(path))
-
-
-def _comparable(
-    own: Tensor, exact: Tensor, other: Tensor, scale: Scale, step: float, name: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries that rounding errors can be told of; others, as the dtype's smallest number, are equal in both."""
-    if exact.shape != own.shape:
-        raise DiffersError("cannot be decided", f"{name} has another shape in float64")
-    usual = exact.isfinite() & own.isfinite() & other.isfinite() & (exact.abs() <= 1e4 * max(scale.magnitude, 1e-30))
-    rest = ~usual & own.isfinite() & other.isfinite()
-    if bool(((own - other).abs() > 16 * step * own.abs())[rest].any()) or bool((own.isnan() != other.isnan()).any()):
-        raise DiffersError("computes something else", f"{name} differs where it is constant, or not finite")
-    return own[usual], exact[usual], other[usual]
-
-
-def _require_noise(
-    values: tuple[Tensor, Tensor, Tensor], step: float, bounds: tuple[float, float, float], name: str
-) -> None:
-    (own, exact, other), (most, slack, limit) = values, bounds
-    if not own.numel():
-        return
-    least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
-    if _rms(noise) > limit:
-        raise DiffersError("cannot be decided", f"rounding errors of {_rms(noise):.3g} in {name} are too large")
-    allowed, largest_allowed = most * _rms(noise) + _rms(least), 2 * most * largest(noise + least)
-    if _rms(error) > allowed + slack or largest(error) > largest_allowed + 100 * slack:
-        raise DiffersError(
-            "computes something else",
-            f"{name} differs by {_rms(error):.3g} from what float64 gives, where rounding explains {_rms(noise):.3g}",
-        )
-
-
-def _rms(values: Tensor) -> float:
-    return math.sqrt(float(values.square().mean()))

@@ -45,21 +45,37 @@ def inputs_like(
 def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Drawn:
     """A call with `size` samples; `tables` has the rows of the table that each tensor looks up."""
     chance = torch.Generator().manual_seed(size)
-    first, second = (_drawn(example, size, chance, tables) for _ in range(2))
+    kept = torch.randint(example.rows, (size,), generator=chance).sort().values  # sorted, as lengths may have to be
+    first = _drawn(example, kept, chance, tables)
+    # The partner has other samples, so that its outputs differ even where all inputs are masks or lengths.
+    second = _drawn(example, (kept + 1) % example.rows, chance, tables, mixed=example.rows == 1)
     number = torch.arange(size)
     whole = number * example.rows // size if size < example.rows else number % example.rows
     instead = example.mapped(lambda tensor: _samples(example, tensor, whole))
     return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
 
 
-def _drawn(example: Inputs, size: int, chance: Generator, tables: Sequence[int | None]) -> Inputs:
-    kept = torch.randint(example.rows, (size,), generator=chance).sort().values  # sorted, as lengths may have to be
+def _drawn(
+    example: Inputs, kept: Tensor, chance: Generator, tables: Sequence[int | None], *, mixed: bool = False
+) -> Inputs:
+    """mixed: whether the values of all tensors may come in any order."""
     rows = dict(zip(map(id, example.tensors), tables, strict=False))
-    return example.mapped(lambda tensor: _values(example, tensor, kept, chance, rows.get(id(tensor))))
+
+    def values(tensor: Tensor) -> Tensor:
+        samples = _samples(example, tensor, kept)
+        if example.batch_dim_of(tensor) is None:
+            return samples
+        if table := rows.get(id(tensor)):
+            return torch.randint(table, samples.shape, generator=chance).to(samples)
+        if mixed or tensor.dtype == torch.uint8 or (_continuous(tensor) and bool(tensor.isfinite().all())):
+            return _values(tensor, samples.shape, chance)
+        return samples
+
+    return example.mapped(values)
 
 
 def _tables(model: nn.Module, example: Inputs, graph: fx.Graph | None) -> tuple[int | None, ...]:
-    if all(tensor.is_floating_point() or tensor.is_complex() for tensor in example.tensors):
+    if all(map(_continuous, example.tensors)):
         return ()
     with suppress(CompressError):  # a network that cannot be traced can still be exported
         return table_rows(graph or trace(model, example.tensors[0]).graph)
@@ -72,16 +88,14 @@ def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:
     return tensor if batch is None else tensor.index_select(batch, kept.to(tensor.device))
 
 
-def _values(example: Inputs, tensor: Tensor, kept: Tensor, chance: Generator, rows: int | None) -> Tensor:
-    samples = _samples(example, tensor, kept)
-    if example.batch_dim_of(tensor) is None:
-        return samples
-    if rows:
-        return torch.randint(rows, samples.shape, generator=chance).to(samples)
-    if not (tensor.is_floating_point() or tensor.is_complex()) or not bool(tensor.isfinite().all()):
-        return samples
+def _continuous(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _values(tensor: Tensor, shape: torch.Size, chance: Generator) -> Tensor:
+    """Values of the tensor in any order; normally distributed ones if it is constant."""
     own = tensor.flatten()
-    if bool((own == own[0]).all()):
-        values = torch.randn(samples.shape, generator=chance, dtype=torch.promote_types(tensor.dtype, torch.float32))
-        return (values.abs() if not tensor.is_complex() and bool(own[0] > 0) else values).to(samples)
-    return own[torch.randint(len(own), samples.shape, generator=chance).to(own.device)]
+    if _continuous(tensor) and bool((own == own[0]).all()):
+        values = torch.randn(shape, generator=chance, dtype=torch.promote_types(tensor.dtype, torch.float32))
+        return (values.abs() if not tensor.is_complex() and bool(own[0] > 0) else values).to(tensor)
+    return own[torch.randint(len(own), shape, generator=chance).to(own.device)]

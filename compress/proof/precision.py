@@ -1,7 +1,7 @@
 """`InFloat64`: a network as it computes with more precise numbers, where its own cannot decide."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from compress.inputs import Inputs
-
-Network = Callable[[Inputs], object]
 
 _EXACT = {
     **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),

@@ -4,32 +4,27 @@ float32 decides where the two agree within the tolerance. Where they don't, roun
 both in float64 decide. Networks in bfloat16 and float16 are always decided in float64.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.errors import InputError, ProofError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs, inputs_of
 from compress.proof import randomness
-from compress.proof.comparing import FLOOR, DiffersError, Noise, Scale, compare, require_alike, scales_of
+from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, require_alike, scales_of
 from compress.proof.drawing import Drawn, drawn, inputs_like
-from compress.proof.outputs import Outputs, Path, named, outputs_of
+from compress.proof.exact import Exact
+from compress.proof.outputs import Outputs, Path, named
 from compress.proof.parting import parting
-from compress.proof.precision import COARSE, InFloat64, Network, dtypes_of
+from compress.proof.precision import COARSE, dtypes_of
+from compress.proof.running import Network, Ran, run
 
 FILE_BATCHES = (1, 7)
 """Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
-
-_LIMIT = 5e-3
-"""Of an output's variation: rounding errors of float32 beyond it would hide a file that is wrong by one percent."""
-
-_OWN_SLACK = 0.02
-"""Of an output's variation: how far a network's own precision may be from what float64 has decided."""
 
 
 class ConstantOutputsWarning(UserWarning):
@@ -97,29 +92,6 @@ def prove_file(
         return _Proof(model, None, run, tolerance, what).of(inputs_like(model, inputs_of(example), FILE_BATCHES))
 
 
-@dataclass(frozen=True)
-class _Ran:
-    """outputs: of one run. drawn: equal for two runs that have drawn equally many random numbers."""
-
-    outputs: Outputs
-    drawn: tuple[object, ...]
-
-
-def _run(network: Network, given: Inputs) -> _Ran:
-    with randomness.seeded():
-        outputs = outputs_of(network(given.mapped(Tensor.clone)))  # an in-place layer may write into its input
-        return _Ran(outputs, randomness.state())
-
-
-@dataclass(frozen=True)
-class _Exact:
-    """The networks in float64; `candidate` is None for a file. scales: of the reference's outputs."""
-
-    reference: InFloat64
-    candidate: InFloat64 | None
-    scales: Mapping[Path, Scale]
-
-
 class _Proof:
     """One reference and one candidate.
 
@@ -129,13 +101,13 @@ class _Proof:
     """
 
     def __init__(
-        self, reference: nn.Module, candidate: nn.Module | None, run: Network, tolerance: float, what: str
+        self, reference: nn.Module, candidate: nn.Module | None, run_candidate: Network, tolerance: float, what: str
     ) -> None:
-        self._reference, self._candidate, self._run, self._tolerance = reference, candidate, run, tolerance
-        self._what = what
+        self._reference, self._candidate, self._run = reference, candidate, run_candidate
+        self._tolerance, self._what = tolerance, what
         self._draws: tuple[str, ...] = ()
         self._precision = ""  # of the last decision that was not made in the network's own
-        self._exact: _Exact | None = None
+        self._exact: Exact | None = None
 
     def of(self, inputs: Iterable[Inputs]) -> Proven:
         given = sorted(inputs, key=lambda one: one.rows)
@@ -143,7 +115,7 @@ class _Proof:
         self._dtypes = dtypes_of(self._reference, first)
         self._probe = first, self._partner(given[0], first)
         self._require_repeatable(ran)
-        self._scales = self._scales_of(self._run_reference, ran)
+        self._scales = self._scales_of(ran)
         constant = self._constant(ran)
         worst = self._compare(first, ran)
         for one in given[1:]:
@@ -153,10 +125,10 @@ class _Proof:
     def _run_reference(self, given: Inputs) -> object:
         return given.call(self._reference)
 
-    def _expected(self, given: Inputs) -> tuple[Inputs, _Ran]:
+    def _expected(self, given: Inputs) -> tuple[Inputs, Ran]:
         """What the reference returns, and for which input: `Drawn.instead` where it does not run on drawn values."""
         try:
-            return given, _run(self._run_reference, given)
+            return given, run(self._run_reference, given)
         except InputError:
             raise
         except Exception as error:
@@ -171,18 +143,18 @@ class _Proof:
             return given.partner
         return drawn(accepted, accepted.rows).partner
 
-    def _scales_of(self, network: Network, ran: _Ran) -> Mapping[Path, Scale]:
+    def _scales_of(self, ran: Ran) -> Mapping[Path, Scale]:
         try:
-            other = _run(network, self._probe[1])
+            other = run(self._run_reference, self._probe[1])
         except Exception:  # it runs on the example's own values only
-            other = ran
+            self._probe, other = (self._probe[0], self._probe[0]), ran
         return scales_of(ran.outputs, other.outputs)
 
-    def _require_repeatable(self, ran: _Ran) -> None:
+    def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
         with randomness.seeded():
             random = ran.drawn != randomness.state()
-        again = _run(self._run_reference, self._probe[0])
+        again = run(self._run_reference, self._probe[0])
         scales = scales_of(ran.outputs, again.outputs)
         if random:
             self._draws = self._drawing()
@@ -202,7 +174,7 @@ class _Proof:
         steps = [torch.finfo(dtype).eps for dtype in self._dtypes]
         return max([self._tolerance, *(16 * step for step in steps)])
 
-    def _constant(self, ran: _Ran) -> tuple[str, ...]:
+    def _constant(self, ran: Ran) -> tuple[str, ...]:
         """Outputs that do not depend on the inputs; warns if that is all of them."""
         scales = {path: scale for path, scale in self._scales.items() if ran.outputs.tensors[path].numel()}
         constant = [path for path, scale in scales.items() if scale.variation <= self._tolerance * scale.magnitude]
@@ -218,13 +190,13 @@ class _Proof:
             )
         return tuple(named(path) for path in constant)
 
-    def _compare(self, given: Inputs, expected: _Ran) -> float:
+    def _compare(self, given: Inputs, expected: Ran) -> float:
         try:
             return self._difference(given, expected)
         except DiffersError as error:
             raise ProofError(self._refusal(error, given)) from error
 
-    def _difference(self, given: Inputs, expected: _Ran) -> float:
+    def _difference(self, given: Inputs, expected: Ran) -> float:
         found = self._found(given, expected.outputs)
         exact = self._dtypes <= {torch.float64, torch.complex128}
         try:
@@ -240,41 +212,32 @@ class _Proof:
                 raise
             return self._decide(given, expected.outputs, found.outputs, error)
 
-    def _found(self, given: Inputs, expected: Outputs) -> _Ran:
+    def _found(self, given: Inputs, expected: Outputs) -> Ran:
         try:
-            ran = _run(self._run, given)
+            ran = run(self._run, given)
         except Exception as error:
             raise DiffersError("fails", str(error)) from error
         if self._candidate is None and len(ran.outputs.tensors) == len(expected.tensors):
             tensors = dict(zip(expected.tensors, ran.outputs.tensors.values(), strict=True))
-            return _Ran(Outputs(tensors, expected.plain), ran.drawn)
+            return Ran(Outputs(tensors, expected.plain), ran.drawn)
         return ran
 
     def _decide(self, given: Inputs, own: Outputs, found: Outputs, why: DiffersError) -> float:
         """The difference in float64, where the networks' own precision is too coarse."""
         try:
-            exact = self._exact = self._exact or self._in_float64()
-            expected = _run(exact.reference, given).outputs
-            other = _run(exact.candidate, given).outputs if exact.candidate else None
+            exact = self._exact = self._exact or Exact(self._reference, self._candidate, self._probe)
+            expected, other = exact.outputs(given)
         except Exception as error:
             return self._undecided(own, found, why, error)
-        noise = Noise(own, expected)
         if other is None:
-            noise.require_like(found, exact.scales, most=2, limit=_LIMIT)
-            self._precision = f"{self._own}, by its rounding errors"
-            return compare(own, found, exact.scales, math.inf)
+            difference, self._precision = exact.of_file(own, found, expected), f"{self._own}, by its rounding errors"
+            return difference
         try:
-            difference = compare(expected, other, exact.scales, self._tolerance, FLOOR)
+            difference = exact.of_networks(own, found, (expected, other), self._tolerance)
         except DiffersError as error:
             raise DiffersError(error.how, f"{error} in float64", exact=True) from error
-        noise.require_like(found, exact.scales, most=16, slack=_OWN_SLACK)
         self._precision = "float64"
         return difference
-
-    def _in_float64(self) -> _Exact:
-        reference = InFloat64(self._reference)
-        scales = self._scales_of(reference, _run(reference, self._probe[0]))
-        return _Exact(reference, None if self._candidate is None else InFloat64(self._candidate), scales)
 
     def _undecided(self, own: Outputs, found: Outputs, why: DiffersError, error: Exception) -> float:
         """Without float64, coarse dtypes have a bound of their own, and float32 has none."""
