@@ -89,7 +89,7 @@ def _filled(one: Tensor, other: Tensor) -> Tensor:
 
 
 def scales_of(one: Outputs, other: Outputs) -> dict[Path, Scale]:
-    return {path: scale_of(tensor, other.tensors.get(path, tensor[:0])) for path, tensor in one.tensors.items()}
+    return {path: scale_of(tensor, other.tensors.get(path, tensor)) for path, tensor in one.tensors.items()}
 
 
 def compare(

@@ -18,11 +18,11 @@ class Drawn(Inputs):
     """Values like those of an example.
 
     partner: other ones, as many; what differs between their outputs shows how much the outputs vary.
-    instead: samples of the example itself, as many, for a network that does not run on other values.
+    instead: samples of the example itself, as many, for a network that runs on no other values.
     """
 
     partner: Inputs = field(default_factory=Inputs)
-    instead: Inputs = field(default_factory=Inputs)
+    instead: "Drawn | None" = None
 
 
 def inputs_like(
@@ -49,9 +49,12 @@ def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Draw
     first = _drawn(example, kept, chance, tables)
     # The partner has other samples, so that its outputs differ even where all inputs are masks or lengths.
     second = _drawn(example, (kept + 1) % example.rows, chance, tables, mixed=example.rows == 1)
-    number = torch.arange(size)
-    whole = number * example.rows // size if size < example.rows else number % example.rows
-    instead = example.mapped(lambda tensor: _samples(example, tensor, whole))
+    whole = torch.arange(size) % example.rows
+    own, others = (
+        example.mapped(lambda tensor, places=places: _samples(example, tensor, places))
+        for places in (whole, (whole + 1) % example.rows)
+    )
+    instead = Drawn(own.args, own.kwargs, own.batch_dim, others)
     return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
 
 

@@ -113,7 +113,7 @@ class _Proof:
         given = sorted(inputs, key=lambda one: one.rows)
         first, ran = self._expected(given[0])
         self._dtypes = dtypes_of(self._reference, first)
-        self._probe = first, self._partner(given[0], first)
+        self._probe = first, first.partner if isinstance(first, Drawn) else drawn(first, first.rows).partner
         self._require_repeatable(ran)
         self._scales = self._scales_of(ran)
         constant = self._constant(ran)
@@ -132,16 +132,10 @@ class _Proof:
         except InputError:
             raise
         except Exception as error:
-            if isinstance(given, Drawn):
+            if isinstance(given, Drawn) and given.instead:
                 return self._expected(given.instead)
             shapes = " and ".join(str(list(tensor.shape)) for tensor in given.tensors)
             raise InputError(f"The network does not run on an input of shape {shapes}: {error}") from error
-
-    def _partner(self, given: Inputs, accepted: Inputs) -> Inputs:
-        """Another input of the same shape."""
-        if isinstance(given, Drawn) and accepted is given:
-            return given.partner
-        return drawn(accepted, accepted.rows).partner
 
     def _scales_of(self, ran: Ran) -> Mapping[Path, Scale]:
         try:
