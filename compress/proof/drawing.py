@@ -5,11 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor, fx, nn
+from torch import Generator, Tensor, nn
 
 from compress.errors import CompressError
 from compress.graph.tables import table_rows
-from compress.graph.trace import trace
+from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
 
 
@@ -26,7 +26,7 @@ class Drawn(Inputs):
 
 
 def inputs_like(
-    model: nn.Module, example: Inputs, sizes: Iterable[int], graph: fx.Graph | None = None
+    model: nn.Module, example: Inputs, sizes: Iterable[int], known: Trace | None = None
 ) -> Iterator[Inputs]:
     """For each of `sizes` a call with that many samples, on the example's device.
 
@@ -35,9 +35,9 @@ def inputs_like(
     of them. All others, as masks and lengths, are whole samples of the example: other values might be out of range.
 
     Args:
-        graph: the network's trace, where the caller has it; it tells which tables are looked up.
+        known: `trace(model, example)`, where the caller has it; it tells which tables are looked up.
     """
-    tables = _tables(model, example, graph)
+    tables = _tables(model, example, known)
     for size in sizes:
         yield drawn(example, size, tables)
 
@@ -50,10 +50,7 @@ def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Draw
     # The partner has other samples, so that its outputs differ even where all inputs are masks or lengths.
     second = _drawn(example, (kept + 1) % example.rows, chance, tables, mixed=example.rows == 1)
     whole = torch.arange(size) % example.rows
-    own, others = (
-        example.mapped(lambda tensor, places=places: _samples(example, tensor, places))
-        for places in (whole, (whole + 1) % example.rows)
-    )
+    own, others = (_sampled(example, places) for places in (whole, (whole + 1) % example.rows))
     instead = Drawn(own.args, own.kwargs, own.batch_dim, others)
     return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
 
@@ -77,12 +74,16 @@ def _drawn(
     return example.mapped(values)
 
 
-def _tables(model: nn.Module, example: Inputs, graph: fx.Graph | None) -> tuple[int | None, ...]:
+def _tables(model: nn.Module, example: Inputs, known: Trace | None) -> tuple[int | None, ...]:
     if all(map(_continuous, example.tensors)):
         return ()
     with suppress(CompressError):  # a network that cannot be traced can still be exported
-        return table_rows(graph or trace(model, example.tensors[0]).graph)
+        return table_rows(known or trace(model, example))
     return ()
+
+
+def _sampled(example: Inputs, kept: Tensor) -> Inputs:
+    return example.mapped(lambda tensor: _samples(example, tensor, kept))
 
 
 def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:

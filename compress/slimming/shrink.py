@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_example, require_network, tensors_of
+from compress.graph.trace import require_network, tensors_of
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import inputs_like, prove_same
@@ -54,7 +54,7 @@ def slim(
         ProofError: the smaller network would compute something else.
     """
     _require_arguments(model, tolerance, optimizer, known)
-    require_example(example)
+    inputs_of(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     known = known or couplings(model, example)
@@ -200,7 +200,7 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
     return tensor
 
 
-def _inputs(model: nn.Module, example: Tensor, known: Couplings) -> Iterator[Inputs]:
+def _inputs(model: nn.Module, example: object, known: Couplings) -> Iterator[Inputs]:
     given = inputs_of(example)
-    yield from inputs_like(model, given, (2, 3), known.trace.graph)
+    yield from inputs_like(model, given, (2, 3), known.trace)
     yield given
