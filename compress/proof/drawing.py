@@ -1,5 +1,6 @@
 """`inputs_like`: inputs that exercise a network, like the example that it was given, always the same ones."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from compress.errors import CompressError
 from compress.graph.tables import table_rows
 from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
+
+_MOST_SAMPLES = 16
+"""Of a batch that is larger than asked for, so that every row of a table is looked up."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,24 @@ def inputs_like(
 
     Floating-point numbers are like the example's: values of its own in any order, or from the normal distribution if
     it is constant, and never negative if it is never negative. Integers that look up rows of a table are drawn from all
-    of them. All others, as masks and lengths, are whole samples of the example: other values might be out of range.
+    of them; the last batch is larger than asked for, up to 16 samples, where that looks up every row. All others, as
+    masks and lengths, are whole samples of the example: other values might be out of range.
 
     Args:
         known: `trace(model, example)`, where the caller has it; it tells which tables are looked up.
     """
     tables = _tables(model, example, known)
-    for size in sizes:
+    *others, last = sizes
+    for size in (*others, max(last, min(_MOST_SAMPLES, _to_cover(example, tables)))):
         yield drawn(example, size, tables)
+
+
+def _to_cover(example: Inputs, tables: Sequence[int | None]) -> int:
+    """How many samples it takes to look up each row of every table."""
+    each = [
+        (rows, tensor.numel() // example.rows) for rows, tensor in zip(tables, example.tensors, strict=False) if rows
+    ]
+    return max((math.ceil(rows / max(1, ids)) for rows, ids in each), default=0)
 
 
 def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Drawn:
@@ -66,7 +80,7 @@ def _drawn(
         if example.batch_dim_of(tensor) is None:
             return samples
         if table := rows.get(id(tensor)):
-            return torch.randint(table, samples.shape, generator=chance).to(samples)
+            return _ids(table, samples.shape, chance).to(samples)
         if mixed or tensor.dtype == torch.uint8 or (_continuous(tensor) and bool(tensor.isfinite().all())):
             return _values(tensor, samples.shape, chance)
         return samples
@@ -90,6 +104,14 @@ def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:
     """Samples of the example, by number; a tensor that has none is passed on."""
     batch = example.batch_dim_of(tensor)
     return tensor if batch is None else tensor.index_select(batch, kept.to(tensor.device))
+
+
+def _ids(rows: int, shape: torch.Size, chance: Generator) -> Tensor:
+    """Each row of the table as often as any other, in any order."""
+    times = math.ceil(shape.numel() / rows)
+    return torch.cat([torch.randperm(rows, generator=chance) for _ in range(max(1, times))])[: shape.numel()].view(
+        shape
+    )
 
 
 def _continuous(tensor: Tensor) -> bool:

@@ -52,6 +52,9 @@ def slim(
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
             or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
+
+    Warns:
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
     _require_arguments(model, tolerance, optimizer, known)
     inputs_of(example)
