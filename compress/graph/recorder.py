@@ -39,7 +39,10 @@ _READ_VALUES = {
 }
 # The first that is seen of a tensor that `torch.tensor` makes.
 _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
-_INDEXING = {_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default}
+# The same of sequences of several lengths, whose steps lie one after the other: [steps of all sequences, width].
+_PACKED = {_ATEN.lstm.data, _ATEN.gru.data, _ATEN.rnn_tanh.data, _ATEN.rnn_relu.data}
+_STEPS = 1_000_033
+_PUTTING = {_ATEN.index_put.default, _ATEN.index_put_.default}
 _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
 
 
@@ -166,6 +169,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func in _FRESH:
             return self._entry(args[0], foreign=False)
+        if func is _ATEN.detach.default and not isinstance(args[0], StandIn) and id(args[0]) not in self.own:
+            return func(*args)  # `numpy()` is about to read its memory
         entries = [self._entry(tensor) for tensor in _leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         try:
             if self._is_constant(func, entries, args, kwargs):
@@ -187,51 +192,57 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _constant(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator of constants."""
-        entries: dict[int, StandIn] = {}
+        given: dict[int, Tensor] = {}
 
         def real(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            entry = self._entry(value)
-            assert entry.value is not None
-            entries[id(entry.value)] = entry
-            return entry.value
+            found = self._entry(value).value
+            given[id(found)] = value
+            return found
 
-        given, named = _mapped(real, args), _mapped(real, kwargs)
+        arguments, named = _mapped(real, args), _mapped(real, kwargs)
         if func._schema.is_mutable:
             self._require_own(func, args, kwargs)
-        result = func(*given, **named)
-        if func._schema.is_mutable and isinstance(result, Tensor) and id(result) in entries:
-            return self._resized(func, entries[id(result)], args)
+        result = func(*arguments, **named)
+        if func._schema.is_mutable and id(result) in given:
+            return self._resized(func, self._entry(given[id(result)]), args)
         aliases = any(output.alias_info is not None for output in func._schema.returns)
         recipe = (func, args, kwargs) if aliases else None
 
         def wrapped(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            if id(value) in entries:
-                return entries[id(value)]
+            if id(value) in given:  # the very tensor, whose memory `numpy()` may be about to read
+                return given[id(value)]
             return self._stand_in(value, value.device, None, value, recipe)
 
         return _mapped(wrapped, result)
 
     def _number(self, func: Any, args: Any, kwargs: Any, entries: list[StandIn]) -> Any:
         """A number from the network's own tensors, or for a condition that only guards; others are refused."""
+        if func is _ATEN.item.default and _is_first_of_packed(self._node(entries[0])):
+            return BATCH
         if all(self._own_alone(self._node(entry)) for entry in entries) or guarded():
             given = _mapped(lambda value: self._value(value) if isinstance(value, Tensor) else value, args)
             return func(*given, **kwargs)
         raise NeedsValuesError("its code depends on the values of a tensor that follows from the input")
 
     def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func in _INDEXING:
-            args = (args[0], [self._positions(index) for index in args[1]], *args[2:])
-            args = (args[0], [one for index in args[1] for one in index], *args[2:])
+        if func is _ATEN.index.Tensor:
+            args = (args[0], [one for index in args[1] for one in self._positions(index)], *args[2:])
         if func._schema.is_mutable:
             self._promote(func, args, kwargs)
         noted, named = _mapped(self._noted, args), _mapped(self._noted, kwargs)
         self._check(func, args)
         given, bare = _mapped(_without_data, args), _mapped(_without_data, kwargs)
-        result = _result(func, given, bare)
+        try:
+            result = _result(func, given, bare)
+        except (NotImplementedError, RuntimeError):
+            if not func._can_decompose():
+                raise
+            with self:  # its parts may do without data where torch's code for the whole does not
+                return func.decompose(*args, **kwargs)
         node = self._called(func, tuple(noted), named, result)
         if func._schema.is_mutable and (written := self._written_entry(result, args, kwargs)) is not None:
             written.node = node
@@ -460,12 +471,28 @@ def _result(func: Any, given: Any, named: Any) -> Any:
     """The result of an operator for tensors without data."""
     if func in _LIKE_THEIR_INPUT:
         return torch.empty_like(given[0])
-    if func in _RECURRENT:
-        inputs, state, bidirectional = given[0], given[1], given[7]
+    if func in _PUTTING:  # the number of positions where an index of bools is true does not matter
+        return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
+    if func is _ATEN._pack_padded_sequence.default:
+        steps = given[0].shape[1 if given[2] else 0]
+        return given[0].new_empty(_STEPS, *given[0].shape[2:]), torch.empty(steps, dtype=torch.long, device=META)
+    if func is _ATEN._pad_packed_sequence.default:
+        shape = (BATCH, len(given[1])) if given[2] else (len(given[1]), BATCH)
+        return given[0].new_empty(*shape, *given[0].shape[1:]), torch.empty(BATCH, dtype=torch.long, device=META)
+    if func in _RECURRENT | _PACKED:
+        inputs, state, bidirectional = given[0], given[2 if func in _PACKED else 1], given[8 if func in _PACKED else 7]
         last = state[0] if isinstance(state, list) else state
         outputs = inputs.new_empty(*inputs.shape[:-1], last.shape[-1] * (2 if bidirectional else 1))
         return outputs, *map(torch.empty_like, state if isinstance(state, list) else [state])
     return func(*given, **named)
+
+
+def _is_first_of_packed(node: fx.Node) -> bool:
+    """Whether it is the number of sequences that have a first step, which all of a batch do."""
+    if node.target is not _ATEN.select.int or node.args[1:] != (0, 0):
+        return False
+    sizes = node.all_input_nodes[0]
+    return sizes.target is operator.getitem and sizes.all_input_nodes[0].target is _ATEN._pack_padded_sequence.default
 
 
 def _memory(tensor: Tensor) -> Any:

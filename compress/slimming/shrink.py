@@ -10,10 +10,13 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_network, tensors_of
-from compress.inputs import inputs_of
+from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.parametrized import parametrized
+from compress.graph.trace import tensors_of
+from compress.graph.twin import copied
+from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
-from compress.proof import prove_same, random_inputs
+from compress.proof import inputs_like, prove_same
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
@@ -42,18 +45,23 @@ def slim(
     class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
 
     Args:
-        example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
-        tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
-            float64 must agree to 1e-7 times it.
+        example: an input [N, ...]; the proof runs on it and on drawn ones of its shape with 2 and 3 rows.
+        tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
+            model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
 
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
+            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
+            `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
+
+    Warns:
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
+    model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known)
     inputs_of(example)
     if prune.is_pruned(model):
@@ -61,7 +69,7 @@ def slim(
     known = known or couplings(model, example)
     tensors, dead = _dead(model, known)
     if not dead:
-        small = apply_edits(_copied(model), ())
+        small = apply_edits(copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     kept = _kept_positions(dead, known, tensors)
@@ -71,20 +79,21 @@ def slim(
     try:
         norms = [*_resized(known, left, "norm")]
         edits = [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute"), *norms]
-        small = change(_copied(model), edits)
+        small = change(copied(model), edits)
         _fill(tensors_of(small), tensors, kept)
         rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
-        prove_same(model, small, _inputs(example), allowed)
+        prove_same(model, small, _inputs(model, example, known), allowed)
     except ProofError:
         small = _slim_graph(model, known, left, kept, tensors, example)
-        prove_same(model, small, _inputs(example), allowed)
+        prove_same(model, small, _inputs(model, example, known), allowed)
     _carry_over(optimizer, model, small, kept)
     return small
 
 
 def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
     """Raise InputError where an argument has a wrong type or value."""
-    require_network(model)
+    require_unwrapped(model)
+    require_parameters(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
@@ -117,15 +126,8 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     tensors = fold_constants(known, tensors_of(model))
     dead = dead_nodes(known.found, tensors)
     if not dead:
-        _refuse_stuck(known, tensors)
+        _refuse_stuck(model, known, tensors)
     return tensors, dead
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    copied = copy.deepcopy(model)
-    edits: Any = getattr(model, "shape_edits", None) or ()
-    copied.shape_edits = edits  # which the copy of a graph is without
-    return copied
 
 
 def _slim_graph(
@@ -149,8 +151,11 @@ def _slim_graph(
     return module
 
 
-def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+    computed = list(parametrized(model))
     for coupling, reason in known.stuck:
+        if any(tensor.holds(member.tensor) for tensor in computed for member in coupling.members):
+            continue  # zeros there are not zeros of the layer
         if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
                 f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "
@@ -212,6 +217,7 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
     return tensor
 
 
-def _inputs(example: Tensor) -> Iterator[Tensor]:
-    yield from random_inputs(example, (2, 5))
-    yield example
+def _inputs(model: nn.Module, example: object, known: Couplings) -> Iterator[Inputs]:
+    given = inputs_of(example)
+    yield from inputs_like(model, given, (2, 3), known.trace)
+    yield given
