@@ -24,7 +24,7 @@ Dynamic = Mapping[str, Mapping[int, str]]
 """Names of the dimensions that vary, beside the batch: {"input_ids": {1: "length"}} is dimension 1 of that input."""
 
 BATCH = "batch"
-"""The name of the batch's dimension."""
+"""The name of the batch's dimension in files."""
 
 _TRACED_BATCH, _LEAST = 2, 3
 """Sizes in a trace: torch.export takes 1 for a constant, and equal sizes for the same dimension."""
@@ -77,10 +77,9 @@ class Interface:
 
     def others(self, most: Mapping[str, int]) -> Iterator[Inputs]:
         """The call at other sizes of the dimensions that vary: half, and twice as large where `most` allows it."""
-        for change in (lambda size: max(2, size // 2), lambda size: 2 * size + 1):
-            sizes = {name: min(change(size), most.get(name, change(size))) for name, size in self.sizes.items()}
-            if sizes != self.sizes:
-                yield self.at(sizes)
+        smaller = {name: max(2, size // 2) for name, size in self.sizes.items()}
+        larger = {name: min(2 * size + 1, most.get(name, 2 * size + 1)) for name, size in self.sizes.items()}
+        yield from (self.at(sizes) for sizes in (smaller, larger) if sizes != self.sizes)
 
     def traced(self) -> Inputs:
         """The call for a trace: zeros, since a program keeps its inputs."""
@@ -125,7 +124,9 @@ def _require_dynamic(dynamic: object, inputs: Mapping[str, Tensor]) -> None:
             raise InputError(f"dynamic: {name}: found {shown(dims)}; {expected}")
         for dim, word in dims.items():
             if type(dim) is not int or not 0 <= dim < inputs[name].ndim:
-                raise InputError(f"dynamic: {name}: it has the shape {list(inputs[name].shape)}, and no dimension {dim!r}")
+                raise InputError(
+                    f"dynamic: {name}: it has the shape {list(inputs[name].shape)}, and no dimension {dim!r}"
+                )
             if not isinstance(word, str) or not word.isidentifier() or word == BATCH:
                 raise InputError(f"dynamic: {name}: found {shown(word)}; expected a name other than {BATCH!r}")
 
@@ -147,7 +148,9 @@ class Exported(nn.Module):
         def forward(*tensors: Tensor, **named: Tensor) -> Any:
             given = list(signature.bind(*tensors, **named).arguments.values())
             left = iter(given)
-            args, kwargs = tree_unflatten([next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
+            args, kwargs = tree_unflatten(
+                [next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+            )
             return _plain(model(*args, **kwargs), given)
 
         forward.__signature__ = signature  # type: ignore[attr-defined]
@@ -205,7 +208,7 @@ def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:
     Raises:
         UnsupportedModelError: it returns no tensor.
     """
-    spec: TreeSpec = program.call_spec.out_spec  # type: ignore[assignment]
+    spec: TreeSpec = program.call_spec.out_spec
     outputs = program.graph_signature.user_outputs
     paths = [path for path, number in tree_flatten_with_path(tree_unflatten(range(len(outputs)), spec))[0]]
     words = [[str(getattr(key, "key", getattr(key, "idx", ""))) for key in path] for path in paths]

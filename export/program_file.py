@@ -226,7 +226,9 @@ def _require_usable(program: ExportedProgram, path: str | os.PathLike[str]) -> N
     shapes = [list(tensor.shape) for tensor in inputs if isinstance(tensor, Tensor)]
     if all(isinstance(size, int) for shape in shapes for size in shape):
         sizes = ", ".join(str(shape[0]) for shape in shapes[:1] if shape)
-        raise UnsupportedModelError(f"the program {path} takes batches of {sizes} and no others: export it with {export}")
+        raise UnsupportedModelError(
+            f"the program {path} takes batches of {sizes} and no others: export it with {export}"
+        )
     for node in program.graph.nodes:
         name = node.target._schema.name.removeprefix("aten::") if hasattr(node.target, "_schema") else ""
         names = [argument.name for argument in node.target._schema.arguments] if name in _MODES else []
