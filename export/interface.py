@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, 
 from compress.errors import InputError, UnsupportedModelError
 from compress.inputs import Inputs, inputs_of
 from compress.options import shown
+from compress.proof.outputs import outputs_of
 
 Dynamic = Mapping[str, Mapping[int, str]]
 """Names of the dimensions that vary, beside the batch: {"input_ids": {1: "length"}} is dimension 1 of that input."""
@@ -194,9 +195,9 @@ def _holds_any(value: Any) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in tree_flatten(value)[0])
 
 
-def tensors_in(output: Any) -> list[Tensor]:
+def tensors_in(output: object) -> list[Tensor]:
     """The tensors of an output, of any class, in the order of the file's outputs."""
-    return [leaf for leaf in tree_flatten(_plain(output, []))[0] if isinstance(leaf, Tensor)]
+    return list(outputs_of(output).tensors.values())
 
 
 def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
@@ -18,7 +18,7 @@ from compress.export.program_file import largest, prove_sizes, quiet, require_ar
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
-from compress.inputs import inputs_of
+from compress.inputs import Inputs
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -173,9 +173,8 @@ def _write(
             said = str(error).replace(str(temporary), str(path))
             raise UnsupportedModelError(_refusal(model, said)) from error
 
-        def run(given: object) -> list[Tensor]:
-            tensors = called.named(inputs_of(given))
-            found = session.run(None, {name: tensor.numpy() for name, tensor in tensors.items()})
+        def run(given: Inputs) -> object:
+            found = session.run(None, {name: tensor.numpy() for name, tensor in called.named(given).items()})
             return [torch.from_numpy(array) for array in found]
 
         return prove_sizes(model, run, called, most, tolerance, f"onnxruntime with {path}")

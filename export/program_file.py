@@ -17,11 +17,14 @@ from torch.export import ExportedProgram
 
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
-from compress.export.interface import BATCH, Dynamic, Exported, Interface, interface, output_names, tensors_in
+from compress.export.interface import BATCH, Dynamic, Exported, Interface, interface, output_names
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
-from compress.graph.trace import require_network
+from compress.graph.real_pass import RealPass
+from compress.graph.shared_state import shared_state_kept
+from compress.graph.trace import require_network, tensors_of
+from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import prove_file
@@ -69,9 +72,9 @@ def pt2(
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
 
-        def run(given: object) -> list[Tensor]:
-            args, kwargs = called.call(called.named(inputs_of(given)))
-            return tensors_in(module(*args, **kwargs))
+        def run(given: Inputs) -> object:
+            args, kwargs = called.call(called.named(given))
+            return module(*args, **kwargs)
 
         return prove_sizes(model, run, called, largest(called, program), tolerance, f"the program {path}")
 
@@ -86,7 +89,7 @@ def prove_sizes(
 ) -> float:
     """`prove_file` at the example's sizes, and at others of the dimensions that vary, `most` at the most."""
     examples = [called.example, *called.others(most)]
-    return max(prove_file(model, run, example, tolerance, what) for example in examples)
+    return max(prove_file(model, run, example, tolerance, what).difference for example in examples)
 
 
 def largest(called: Interface, program: ExportedProgram) -> dict[str, int]:
@@ -132,7 +135,7 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
     """
     require_plain(model)
     called = interface(model, example, dynamic)
-    _run_once(model, called.example)
+    RealPass(model, called.example)  # raises where the network itself does not run
     args, kwargs = called.call(called.named(called.traced()))
     batch = torch.export.Dim(BATCH)
     # A length may have bounds, such as that of a table of positions, which torch finds of a DYNAMIC one.
@@ -141,8 +144,11 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
         for name, varying in zip(called.names, called.varying, strict=True)
     }
     try:
-        with evaluation_mode(model), quiet():
-            program = torch.export.export(Exported(model, called), args, kwargs, dynamic_shapes=dims)
+        # A twin, since a pass may leave tensors without data in caches and attributes.
+        with shared_state_kept(model), quiet():
+            network = twin(model, {tensor: tensor for tensor in tensors_of(model).values()})
+            with evaluation_mode(network):
+                program = torch.export.export(Exported(network, called), args, kwargs, dynamic_shapes=dims)
     except Exception as error:  # torch.export has no base class for its errors
         sizes = " and ".join(["batch size", *called.sizes])
         raise UnsupportedModelError(
@@ -152,16 +158,6 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has paths of this machine
     return program
-
-
-def _run_once(model: nn.Module, example: Inputs) -> None:
-    """Raises InputError where the network itself does not run."""
-    try:
-        with evaluation_mode(model):
-            example.mapped(torch.clone).call(model)
-    except Exception as error:
-        shapes = ", ".join(str(list(tensor.shape)) for tensor in example.tensors)
-        raise InputError(f"The network does not run on an example of shape {shapes}: {error}") from error
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:

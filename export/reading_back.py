@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_flatten, treespec_dumps
 
 from compress.errors import ProofError
 from compress.export import stranger
-from compress.export.interface import Dynamic, Interface, interface, tensors_in
+from compress.export.interface import Dynamic, Interface, interface
 from compress.files.foreign import allowed, limit, reason
-from compress.inputs import Inputs, inputs_of
+from compress.inputs import Inputs
 from compress.proof import prove_file
 
 _SECONDS = 120.0
@@ -75,8 +75,8 @@ def read_back(
             what = f"{path.name}, read back in a fresh process,"
             if path.as_posix() in failed:
                 raise ProofError(f"{what} fails: {reason(RuntimeError(failed[path.as_posix()]))}")
-            run = _looked_up(folder, number, asked, model)
-            found[path.name] = max(prove_file(model, run, example, tolerance, what) for example in examples)
+            run = _looked_up(folder, number, asked)
+            found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
     return found
 
 
@@ -84,11 +84,10 @@ def _asked(files: Mapping[Path, nn.Module], examples: list[Inputs], tolerance: f
     """All inputs on which the proof compares; they are always the same ones."""
     asked: list[Inputs] = []
 
-    def recorded(model: nn.Module, given: object) -> list[Tensor]:
-        call = inputs_of(given)
-        if not any(_same(call, other) for other in asked):
-            asked.append(call.mapped(torch.clone))
-        return tensors_in(call.call(model))
+    def recorded(model: nn.Module, given: Inputs) -> object:
+        if not any(_same(given, other) for other in asked):
+            asked.append(given.mapped(torch.clone))
+        return given.call(model)
 
     for model in {id(model): model for model in files.values()}.values():
         for example in examples:
@@ -150,12 +149,11 @@ def run_stranger(folder: Path, room: int, seconds: float) -> str:
     return f"ended with {done.returncode}: {said}"
 
 
-def _looked_up(folder: Path, number: int, asked: list[Inputs], model: nn.Module) -> Callable[[object], list[Tensor]]:
+def _looked_up(folder: Path, number: int, asked: list[Inputs]) -> Callable[[Inputs], object]:
     """The outputs that the fresh process has computed of an input."""
 
-    def run(given: object) -> list[Tensor]:
-        call = inputs_of(given)
-        index = next(index for index, other in enumerate(asked) if _same(call, other))
+    def run(given: Inputs) -> object:
+        index = next(index for index, other in enumerate(asked) if _same(given, other))
         with np.load(folder / f"{number}-{index}.npz", allow_pickle=False) as arrays:
             return list(stranger.tensors_of(arrays).values())
 

@@ -1,0 +1,26 @@
+"""`run`: one call of a network with the seed that all calls of a proof have."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from compress.inputs import Inputs
+from compress.proof import randomness
+from compress.proof.outputs import Outputs, outputs_of
+
+Network = Callable[[Inputs], object]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """drawn: equal for two runs that have drawn equally many random numbers."""
+
+    outputs: Outputs
+    drawn: tuple[object, ...]
+
+
+def run(network: Network, given: Inputs) -> Ran:
+    with randomness.seeded():
+        outputs = outputs_of(network(given.mapped(Tensor.clone)))  # an in-place layer may write into its input
+        return Ran(outputs, randomness.state())
