@@ -35,7 +35,7 @@ _TRACED_BATCH, _LEAST = 2, 3
 class Interface:
     """The tensors that a network is called with, as the inputs of a file.
 
-    names: `input` for a single tensor, else the arguments of `forward`; see `Inputs.names`.
+    names: `input` for a tensor that is given alone, else the arguments of `forward`; see `Inputs.names`.
     varying: the names of the dimensions of each tensor that vary.
     """
 
@@ -100,7 +100,7 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
     """
     given = inputs_of(example)
     names = [_identifier(name) for name in given.names(model)]
-    if isinstance(next(iter(given.args), None), Tensor) and len(given.tensors) == 1:
+    if len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs:
         names = ["input"]
     _require_dynamic(dynamic, dict(zip(names, given.tensors, strict=True)))
     varying = []
