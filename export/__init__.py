@@ -3,7 +3,6 @@
 from compress.export.latency import measure
 from compress.export.onnx_file import onnx, with_weights
 from compress.export.program_file import pt2, read_program, trace
-from compress.export.reading_back import read_back
 from compress.export.weights_file import safetensors
 
-__all__ = ["measure", "onnx", "pt2", "read_back", "read_program", "safetensors", "trace", "with_weights"]
+__all__ = ["measure", "onnx", "pt2", "read_program", "safetensors", "trace", "with_weights"]

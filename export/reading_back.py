@@ -30,6 +30,9 @@ _PATIENCE = 100
 """How many times as long as the networks take here their files may take."""
 
 
+_OUTSIDE = "; a newly built network lacks what this one keeps outside of its parameters and buffers: register_buffer it"
+
+
 class Network(TypedDict):
     """A function that builds the network of weights, named as "my_module:build", and its arguments, plain values."""
 
@@ -76,7 +79,11 @@ def read_back(
             if path.as_posix() in failed:
                 raise ProofError(f"{what} fails: {reason(RuntimeError(failed[path.as_posix()]))}")
             run = _looked_up(folder, number, asked)
-            found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
+            try:
+                found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
+            except ProofError as error:
+                hint = _OUTSIDE if path.suffix == ".safetensors" else ""
+                raise ProofError(f"{error}{hint}") from error
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import compress.export
 from compress.export import latency
 from compress.export.card import model_card
+from compress.export.reading_back import read_back
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.graph import stats
@@ -178,7 +179,7 @@ def _read_back(
     """Compare what the files of `folder` compute in a fresh process with their networks."""
     written = {folder / f"slim.{kind}": networks["slim"]() for kind in recipe.export}
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
-    return compress.export.read_back({**written, **masked}, example, network=fresh_network(recipe, source))
+    return read_back({**written, **masked}, example, network=fresh_network(recipe, source))
 
 
 def _time(wanted: schema.Benchmark, files: Mapping[ModelName, Path], described: Models) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 import compress.export
 from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
+from compress.export.reading_back import read_back
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
@@ -57,7 +58,7 @@ def export(
             differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
-        back = compress.export.read_back(
+        back = read_back(
             {folder / f"model.{kind}": model for kind in formats}, example, network=fresh_network(wanted, source)
         )
         files: dict[str, ExportedFile] = {
