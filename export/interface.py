@@ -9,7 +9,7 @@ import inspect
 import keyword
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,10 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from compress.errors import InputError, UnsupportedModelError
+from compress.graph.trace import Dynamic, dynamic_dims
 from compress.inputs import Inputs, inputs_of
 from compress.options import shown
 from compress.proof.outputs import outputs_of
-
-Dynamic = Mapping[str, Mapping[int, str]]
-"""Names of the dimensions that vary, beside the batch: {"input_ids": {1: "length"}} is dimension 1 of that input."""
 
 BATCH = "batch"
 """The name of the batch's dimension in files."""
@@ -93,7 +91,7 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
 
     Args:
         example: whatever the network is called with; see `compress.inputs`.
-        dynamic: names of dimensions that vary beside the batch, by input and dimension.
+        dynamic: names of dimensions that vary beside the batch, by argument and dimension: {"ids": {1: "length"}}.
 
     Raises:
         InputError: `example` is no call, or `dynamic` names an input or a dimension that it does not have.
@@ -102,11 +100,11 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
     names = [_identifier(name) for name in given.names(model)]
     if len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs:
         names = ["input"]
-    _require_dynamic(dynamic, dict(zip(names, given.tensors, strict=True)))
-    varying = []
-    for name, tensor in zip(names, given.tensors, strict=True):
-        place = given.batch_dim_of(tensor)
-        varying.append({**({} if place is None else {place: BATCH}), **(dynamic or {}).get(name, {})})
+    further = {} if dynamic is None else dynamic_dims(given, model, _named(dynamic))
+    varying: list[Mapping[int, str]] = []
+    for place, tensor in enumerate(given.tensors):
+        batch = given.batch_dim_of(tensor)
+        varying.append({**({} if batch is None else {batch: BATCH}), **further.get(place, {})})
     return Interface(given, names, varying)
 
 
@@ -114,22 +112,15 @@ def _identifier(name: str) -> str:
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"input_{name}"
 
 
-def _require_dynamic(dynamic: object, inputs: Mapping[str, Tensor]) -> None:
-    expected = 'expected names by input and dimension, such as {"input_ids": {1: "length"}}'
-    if dynamic is not None and not isinstance(dynamic, Mapping):
-        raise InputError(f"dynamic: found {shown(dynamic)}; {expected}")
-    for name, dims in (dynamic or {}).items():
-        if name not in inputs:
-            raise InputError(f"dynamic: the network has no input {name!r}; its inputs are {', '.join(inputs)}")
-        if not isinstance(dims, Mapping):
-            raise InputError(f"dynamic: {name}: found {shown(dims)}; {expected}")
-        for dim, word in dims.items():
-            if type(dim) is not int or not 0 <= dim < inputs[name].ndim:
-                raise InputError(
-                    f"dynamic: {name}: it has the shape {list(inputs[name].shape)}, and no dimension {dim!r}"
-                )
-            if not isinstance(word, str) or not word.isidentifier() or word == BATCH:
-                raise InputError(f"dynamic: {name}: found {shown(word)}; expected a name other than {BATCH!r}")
+def _named(dynamic: object) -> Dynamic:
+    """Raises InputError unless it is names by input and dimension."""
+    dims = list(dynamic.values()) if isinstance(dynamic, Mapping) else [None]
+    names = [item for one in dims if isinstance(one, Mapping) for item in one.items()]
+    words = all(isinstance(word, str) and word.isidentifier() and word != BATCH for _, word in names)
+    if not all(isinstance(one, Mapping) for one in dims) or not words or not all(type(dim) is int for dim, _ in names):
+        found = shown(dynamic) if not isinstance(dynamic, Mapping) else str(dict(dynamic))[:80]
+        raise InputError(f'dynamic: found {found}; expected names by input and dimension: {{"ids": {{1: "length"}}}}')
+    return cast(Dynamic, dynamic)
 
 
 class Exported(nn.Module):

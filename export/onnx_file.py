@@ -11,13 +11,14 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
-from compress.export.interface import Dynamic, Interface, interface, output_names
+from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
 from compress.export.program_file import largest, prove_sizes, quiet, require_arguments, trace
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
+from compress.graph.trace import Dynamic
 from compress.inputs import Inputs
 
 if TYPE_CHECKING:

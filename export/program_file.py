@@ -17,13 +17,13 @@ from torch.export import ExportedProgram
 
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
-from compress.export.interface import BATCH, Dynamic, Exported, Interface, interface, output_names
+from compress.export.interface import BATCH, Exported, Interface, interface, output_names
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
 from compress.graph.real_pass import RealPass
 from compress.graph.shared_state import shared_state_kept
-from compress.graph.trace import require_network, tensors_of
+from compress.graph.trace import Dynamic, require_network, tensors_of
 from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown

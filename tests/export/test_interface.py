@@ -150,9 +150,9 @@ def test_other_types(dtype: torch.dtype, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dynamic", "match"),
     [
-        ({"word": {1: "length"}}, "no input 'word'; its inputs are ids"),
-        ({"ids": {2: "length"}}, r"ids: it has the shape \[3, 5\], and no dimension 2"),
-        ({"ids": {1: "batch"}}, "a name other than 'batch'"),
+        ({"word": {1: "length"}}, "no input 'word'; the inputs are ids"),
+        ({"ids": {2: "length"}}, r"dimension 2 of 'ids', whose shape is \[3, 5\]"),
+        ({"ids": {1: "batch"}}, "expected names by input and dimension"),
         ({"ids": "length"}, "expected names by input and dimension"),
         ("length", "expected names by input and dimension"),
     ],
