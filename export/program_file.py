@@ -21,9 +21,10 @@ from compress.export.interface import BATCH, Exported, Interface, interface, out
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
+from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.shared_state import shared_state_kept
-from compress.graph.trace import Dynamic, require_network, tensors_of
+from compress.graph.trace import Dynamic, tensors_of
 from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
@@ -111,7 +112,7 @@ def require_arguments(model: object, path: object, example: object, tolerance: o
     Raises:
         InputError: see `require_plain`; or an argument has a wrong type.
     """
-    require_network(model)
+    require_unwrapped(model)
     require_path("path", path)
     inputs_of(example)
     check("tolerance", tolerance, float, ge=0)
