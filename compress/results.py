@@ -296,7 +296,13 @@ class Parity(TypedDict):
         ]
     ]
     inputs: Annotated[Positive, "How many inputs masked and slim were compared on."]
-    tolerance: Annotated[AboveZero, "Relative to the output's largest magnitude."]
+    tolerance: Annotated[AboveZero, "Relative to how much an output varies over the inputs."]
+    precision: NotRequired[Annotated[Text, "What decided about masked and slim: the network's dtype, or float64."]]
+    constant: NotRequired[
+        Annotated[
+            list[Text], "Outputs that do not depend on the inputs beyond the tolerance: the proof says nothing of them."
+        ]
+    ]
 
 
 class WallTime(TypedDict):

@@ -125,6 +125,8 @@ def _limits(results: Results) -> Iterator[str]:
     if "fresh_process" in parity:
         worst = max(parity["fresh_process"].values(), default=0.0)
         yield f"Each file was read back in a fresh process and compared with its network; they differ by {worst:.1e}."
+    for name in parity.get("constant", []):
+        yield f"{_plain(name.capitalize())} does not depend on the inputs beyond the tolerance; its proof says nothing."
     yield "Inputs have to be prepared as the training data were."
 
 

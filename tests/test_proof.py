@@ -100,7 +100,7 @@ def test_the_largest_difference_is_returned(network, inputs):
     candidate = copy.deepcopy(network)
     with torch.no_grad():
         candidate[5].bias[1] += 1e-3
-    assert prove_same(network, candidate, inputs, 1.0).difference == pytest.approx(1e-3, rel=1e-3)
+    assert prove_same(network, candidate, inputs, 0.1).difference == pytest.approx(1e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("layer", [0, 3, 5])
@@ -109,7 +109,7 @@ def test_the_first_layer_that_differs_is_named(network, inputs, layer):
     with torch.no_grad():
         candidate[layer].weight += 0.1
         candidate[5].bias += 0.1
-    with pytest.raises(ProofError, match=f"computes something else in '{layer}': the output differs by .* batch size"):
+    with pytest.raises(ProofError, match=f"computes something else in '{layer}': the output differs by .*batch size"):
         prove_same(network, candidate, inputs, 1e-5)
     assert not any(module._forward_hooks for module in [*network.modules(), *candidate.modules()])
 
@@ -396,18 +396,18 @@ def test_dtypes_in_the_code_of_a_graph_follow() -> None:
     graph = fx.symbolic_trace(Chain())
     other = fx.symbolic_trace(in_halves(Chain()))
     other.load_state_dict(graph.state_dict())
-    assert prove(graph, other, X, 1e-7).precision == "float64"
+    assert prove(graph, other, X, 1e-9).precision == "float64"
     refused(graph, wrong(graph), X)
 
 
 class Chain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.a, self.b = nn.Linear(6, 32), nn.Linear(32, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x).to(torch.float32)
-        return self.b(y + torch.ones(8, dtype=torch.float32)).type(torch.float32) + 10.0
+        return self.b(y + torch.ones(32, dtype=torch.float32)).type(torch.float32)
 
 
 class OnlyFloat32(nn.Module):
@@ -471,7 +471,12 @@ def test_networks_that_draw_are_proven_with_equal_seeds(how: str) -> None:
 
 def test_another_number_of_random_numbers_names_what_draws() -> None:
     one, other = Sampling(DRAWS["randn_like"]), Sampling(lambda y: y + torch.randn(y.shape[0], 8)[:, ::2])
-    refused(nn.Sequential(one), nn.Sequential(other), X, r"draws another number .*randn_like in '0'.*give it the noise")
+    refused(
+        nn.Sequential(one),
+        nn.Sequential(other),
+        X,
+        r"draws other random numbers .*randn_like in '0'.*give the network the noise",
+    )
 
 
 def test_a_network_with_a_generator_of_its_own_cannot_be_proven() -> None:
@@ -528,8 +533,7 @@ class Tokens(nn.Module):
 
 def test_ids_come_from_the_whole_table() -> None:
     model = function(lambda layers, ids: layers[0](ids.view(-1, 4)[:, 1:].long() + 2).mean(1), nn.Embedding(20, 8))
-    graph = trace(model, torch.zeros(2, 4, dtype=torch.int64)).graph
-    assert table_rows(graph) == (18,)
+    assert table_rows(trace(model, torch.zeros(2, 4, dtype=torch.int64))) == (18,)
     ids = drawn(model, torch.zeros(2, 4, dtype=torch.int64)).tensors[0]
     assert sorted(set(ids.flatten().tolist())) == list(range(18))
 
@@ -547,7 +551,7 @@ def test_ids_come_from_the_whole_table() -> None:
 )
 def test_tables_of_every_kind(look_up: Callable[..., Tensor], rows: int | None) -> None:
     model = function(lambda layers, ids: look_up(layers[0], ids), nn.Embedding(20, 8))
-    assert table_rows(trace(model, torch.zeros(2, 4, dtype=torch.int64)).graph) == (rows,)
+    assert table_rows(trace(model, torch.zeros(2, 4, dtype=torch.int64))) == (rows,)
 
 
 def test_other_integers_are_samples_of_the_example() -> None:
@@ -634,7 +638,7 @@ class TestProveFile:
             prove_file(model, lambda i: [i.tensors[0] + 1, i.tensors[0]], self.EXAMPLE, 1e-5, "x.onnx")
 
     def test_rounding_errors_like_the_networks_own_are_right(self) -> None:
-        model = deep()
+        model = deep(depth=16)
         other = in_halves(model).eval()
         with torch.no_grad():
             proven = prove_file(model, lambda i: i.call(other), torch.randn(4, 32), 1e-6, "x.onnx")

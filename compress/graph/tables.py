@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from compress.graph.dimensions import BATCH
+from compress.graph.trace import Trace
 
 _ATEN = torch.ops.aten
 
@@ -20,9 +21,9 @@ _SAME_VALUES = {
 }
 
 
-def table_rows(graph: fx.Graph) -> tuple[int | None, ...]:
-    """For each placeholder, in order, the rows of the smallest table that it looks up; None if it looks up none."""
-    return tuple(_rows(node, 0) for node in graph.nodes if node.op == "placeholder")
+def table_rows(trace: Trace) -> tuple[int | None, ...]:
+    """For each tensor of the inputs, in order, the rows of the smallest table that it looks up; None for no table."""
+    return tuple(_rows(node, 0) for node in trace.inputs)
 
 
 def _rows(ids: fx.Node, shift: int, seen: frozenset[fx.Node] = frozenset()) -> int | None:

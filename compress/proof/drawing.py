@@ -1,16 +1,20 @@
 """`inputs_like`: inputs that exercise a network, like the example that it was given, always the same ones."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor, fx, nn
+from torch import Generator, Tensor, nn
 
 from compress.errors import CompressError
 from compress.graph.tables import table_rows
-from compress.graph.trace import trace
+from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
+
+_MOST_SAMPLES = 16
+"""Of a batch that is larger than asked for, so that every row of a table is looked up."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +30,30 @@ class Drawn(Inputs):
 
 
 def inputs_like(
-    model: nn.Module, example: Inputs, sizes: Iterable[int], graph: fx.Graph | None = None
+    model: nn.Module, example: Inputs, sizes: Iterable[int], known: Trace | None = None
 ) -> Iterator[Inputs]:
     """For each of `sizes` a call with that many samples, on the example's device.
 
     Floating-point numbers are like the example's: values of its own in any order, or from the normal distribution if
     it is constant, and never negative if it is never negative. Integers that look up rows of a table are drawn from all
-    of them. All others, as masks and lengths, are whole samples of the example: other values might be out of range.
+    of them; the last batch is larger than asked for, up to 16 samples, where that looks up every row. All others, as
+    masks and lengths, are whole samples of the example: other values might be out of range.
 
     Args:
-        graph: the network's trace, where the caller has it; it tells which tables are looked up.
+        known: `trace(model, example)`, where the caller has it; it tells which tables are looked up.
     """
-    tables = _tables(model, example, graph)
-    for size in sizes:
+    tables = _tables(model, example, known)
+    *others, last = sizes
+    for size in (*others, max(last, min(_MOST_SAMPLES, _to_cover(example, tables)))):
         yield drawn(example, size, tables)
+
+
+def _to_cover(example: Inputs, tables: Sequence[int | None]) -> int:
+    """How many samples it takes to look up each row of every table."""
+    each = [
+        (rows, tensor.numel() // example.rows) for rows, tensor in zip(tables, example.tensors, strict=False) if rows
+    ]
+    return max((math.ceil(rows / max(1, ids)) for rows, ids in each), default=0)
 
 
 def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Drawn:
@@ -50,10 +64,7 @@ def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Draw
     # The partner has other samples, so that its outputs differ even where all inputs are masks or lengths.
     second = _drawn(example, (kept + 1) % example.rows, chance, tables, mixed=example.rows == 1)
     whole = torch.arange(size) % example.rows
-    own, others = (
-        example.mapped(lambda tensor, places=places: _samples(example, tensor, places))
-        for places in (whole, (whole + 1) % example.rows)
-    )
+    own, others = (_sampled(example, places) for places in (whole, (whole + 1) % example.rows))
     instead = Drawn(own.args, own.kwargs, own.batch_dim, others)
     return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
 
@@ -69,7 +80,7 @@ def _drawn(
         if example.batch_dim_of(tensor) is None:
             return samples
         if table := rows.get(id(tensor)):
-            return torch.randint(table, samples.shape, generator=chance).to(samples)
+            return _ids(table, samples.shape, chance).to(samples)
         if mixed or tensor.dtype == torch.uint8 or (_continuous(tensor) and bool(tensor.isfinite().all())):
             return _values(tensor, samples.shape, chance)
         return samples
@@ -77,18 +88,29 @@ def _drawn(
     return example.mapped(values)
 
 
-def _tables(model: nn.Module, example: Inputs, graph: fx.Graph | None) -> tuple[int | None, ...]:
+def _tables(model: nn.Module, example: Inputs, known: Trace | None) -> tuple[int | None, ...]:
     if all(map(_continuous, example.tensors)):
         return ()
     with suppress(CompressError):  # a network that cannot be traced can still be exported
-        return table_rows(graph or trace(model, example.tensors[0]).graph)
+        return table_rows(known or trace(model, example))
     return ()
+
+
+def _sampled(example: Inputs, kept: Tensor) -> Inputs:
+    return example.mapped(lambda tensor: _samples(example, tensor, kept))
 
 
 def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:
     """Samples of the example, by number; a tensor that has none is passed on."""
     batch = example.batch_dim_of(tensor)
     return tensor if batch is None else tensor.index_select(batch, kept.to(tensor.device))
+
+
+def _ids(rows: int, shape: torch.Size, chance: Generator) -> Tensor:
+    """Each row of the table as often as any other, in any order."""
+    times = math.ceil(shape.numel() / rows)
+    ids = torch.cat([torch.randperm(rows, generator=chance) for _ in range(max(1, times))])
+    return ids[: shape.numel()].view(shape)
 
 
 def _continuous(tensor: Tensor) -> bool:

@@ -95,7 +95,9 @@ class Noise:
                 step, usual = torch.finfo(tensor.dtype).eps, _usual(exact, scale)
                 least = 8 * step * torch.where(usual, exact.abs(), 0.0)
                 noise = 8 * largest((own - exact).abs()[usual]) if own.shape == exact.shape else 0.0
-                shifts[path] = torch.minimum(noise + least, least.clamp(min=_SHIFT * scale.variation))
+                constant = scale.variation <= 1e-5 * largest(least) / (8 * step)
+                most = math.inf if constant else _SHIFT * scale.variation
+                shifts[path] = torch.minimum(noise + least, least.clamp(min=most))
         return shifts
 
     def require_like(
@@ -142,9 +144,13 @@ def _require_noise(
     (own, exact, other), (most, slack, limit) = values, bounds
     if not own.numel():
         return
+    most *= 1 + 10 / math.sqrt(own.numel())  # the fewer the numbers, the more their errors vary
     least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
-    if _rms(noise) > limit + 4 * _rms(least):
-        raise DiffersError("cannot be decided", f"rounding errors of {_rms(noise):.3g} in {name} are too large")
+    if most * _rms(noise) > limit + 4 * _rms(least):
+        raise DiffersError(
+            "cannot be told from a wrong one",
+            f"rounding errors of {_rms(noise):.3g} in {name} would hide a mistake: export model.float(), or .double()",
+        )
     allowed, largest_allowed = most * _rms(noise) + _rms(least), 2 * most * largest(noise + least)
     if _rms(error) > allowed + slack or largest(error) > largest_allowed + 100 * slack:
         raise DiffersError(

@@ -14,13 +14,13 @@ from torch import nn
 from compress.errors import InputError, ProofError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs, inputs_of
-from compress.proof import randomness
 from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, require_alike, scales_of
 from compress.proof.drawing import Drawn, drawn, inputs_like
 from compress.proof.exact import Exact
 from compress.proof.outputs import Outputs, Path, named
 from compress.proof.parting import parting
 from compress.proof.precision import COARSE, dtypes_of
+from compress.proof.randomness import Draw, draws_of
 from compress.proof.running import Network, Ran, run
 
 FILE_BATCHES = (1, 7)
@@ -105,7 +105,8 @@ class _Proof:
     ) -> None:
         self._reference, self._candidate, self._run = reference, candidate, run_candidate
         self._tolerance, self._what = tolerance, what
-        self._draws: tuple[str, ...] = ()
+        self._draws: list[Draw] = []
+        self._drawing: tuple[str, ...] = ()  # in words
         self._precision = ""  # of the last decision that was not made in the network's own
         self._exact: Exact | None = None
 
@@ -120,7 +121,7 @@ class _Proof:
         worst = self._compare(first, ran)
         for one in given[1:]:
             worst = max(worst, self._compare(*self._expected(one)))
-        return Proven(worst, self._precision or self._own, constant, self._draws)
+        return Proven(worst, self._precision or self._own, constant, self._drawing)
 
     def _run_reference(self, given: Inputs) -> object:
         return given.call(self._reference)
@@ -146,21 +147,17 @@ class _Proof:
 
     def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
-        with randomness.seeded():
-            random = ran.drawn != randomness.state()
         again = run(self._run_reference, self._probe[0])
         scales = scales_of(ran.outputs, again.outputs)
-        if random:
-            self._draws = self._drawing()
-        if any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values()):
-            draws = f" ({', '.join(self._drawing())})"
+        unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
+        if ran.drew or unrepeated:
+            self._draws = draws_of(self._reference, lambda: self._run_reference(self._probe[0]))
+            self._drawing = tuple(dict.fromkeys(map(str, self._draws))) or ("random numbers of Python or numpy",)
+        if unrepeated:
             raise InputError(
-                f"The network gives another output each time, for equal inputs and seeds{draws}: nothing can be "
-                "proven. Let it draw from torch's global generator, or give it the noise as an input."
+                f"The network gives another output each time, for equal inputs and seeds ({', '.join(self._drawing)}): "
+                "nothing can be proven. Let it draw from torch's global generator, or give it the noise as an input."
             )
-
-    def _drawing(self) -> tuple[str, ...]:
-        return tuple(randomness.drawing_operators(self._reference, lambda: self._run_reference(self._probe[0])))
 
     @property
     def _own_bound(self) -> float:
@@ -195,12 +192,12 @@ class _Proof:
         exact = self._dtypes <= {torch.float64, torch.complex128}
         try:
             require_alike(expected.outputs, found.outputs)
-            if self._dtypes & COARSE:
+            if self._candidate and self._dtypes & COARSE:
                 raise DiffersError("cannot be decided", f"{self._own} is too coarse", rounding=True)
             floor = min(FLOOR, self._tolerance) if exact else 0.0
             return compare(expected.outputs, found.outputs, self._scales, self._tolerance, floor)
         except DiffersError as error:
-            if self._draws and expected.drawn != found.drawn:
+            if self._drawing and self._draws_otherwise(given):
                 raise self._another_count() from error
             if exact or not error.rounding:
                 raise
@@ -213,7 +210,7 @@ class _Proof:
             raise DiffersError("fails", str(error)) from error
         if self._candidate is None and len(ran.outputs.tensors) == len(expected.tensors):
             tensors = dict(zip(expected.tensors, ran.outputs.tensors.values(), strict=True))
-            return Ran(Outputs(tensors, expected.plain), ran.drawn)
+            return Ran(Outputs(tensors, expected.plain), ran.drew)
         return ran
 
     def _decide(self, given: Inputs, own: Outputs, found: Outputs, why: DiffersError) -> float:
@@ -246,11 +243,19 @@ class _Proof:
     def _own(self) -> str:
         return "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in self._dtypes)) or "integers"
 
+    def _draws_otherwise(self, given: Inputs) -> bool:
+        """Whether equal seeds give the candidate other random numbers; a file has a generator of its own."""
+        if self._candidate is None:
+            return True
+        expected = draws_of(self._reference, lambda: self._run_reference(given))
+        found = draws_of(self._candidate, lambda: self._run(given))
+        return [draw.count for draw in expected] != [draw.count for draw in found]
+
     def _another_count(self) -> ProofError:
         return ProofError(
-            f"{self._what} draws another number of random numbers ({', '.join(self._draws)}), so that its outputs "
-            "cannot be compared with the network's: give it the noise as an input, or switch the drawing off in "
-            "evaluation mode; or keep the width that it is drawn for."
+            f"{self._what} draws other random numbers than the network ({', '.join(self._drawing)}), so that their "
+            "outputs cannot be compared: give the network the noise as an input, switch the drawing off in evaluation "
+            "mode, or keep the width that it is drawn for."
         )
 
     def _refusal(self, error: DiffersError, given: Inputs) -> str:

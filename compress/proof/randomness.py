@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _SEED = 0
 
@@ -34,7 +36,7 @@ def seeded() -> Iterator[None]:
 
 
 def state() -> tuple[object, ...]:
-    """Equal where equally many numbers have been drawn since the seed."""
+    """Of all generators; another one where a number has been drawn."""
     arrays: Any = np.random.get_state()
     return (
         bytes(torch.default_generator.get_state().numpy()),
@@ -50,11 +52,23 @@ def _devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
-def drawing_operators(model: nn.Module, run: Callable[[], object]) -> list[str]:
-    """What draws when `run` runs the model: each operator and the module whose code calls it, once."""
+@dataclass(frozen=True)
+class Draw:
+    """count: how many numbers the operator draws. layer: the module whose code calls it, "" for the network's own."""
+
+    operator: str
+    layer: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.operator} in " + (repr(self.layer) if self.layer else "the network's own forward")
+
+
+def draws_of(model: nn.Module, run: Callable[[], object]) -> list[Draw]:
+    """What torch's operators draw when `run` runs the model, in order."""
     names = {module: name for name, module in model.named_modules()}
-    recorder = _Draws()
-    before = hooks.register_module_forward_pre_hook(lambda module, _: recorder.layers.append(names.get(module)))
+    recorder = _Recorder()
+    before = hooks.register_module_forward_pre_hook(lambda module, _: recorder.layers.append(names.get(module, "")))
     after = hooks.register_module_forward_hook(lambda *_: recorder.leave(), always_call=True)
     try:
         with seeded(), recorder:
@@ -62,27 +76,28 @@ def drawing_operators(model: nn.Module, run: Callable[[], object]) -> list[str]:
     finally:
         before.remove()
         after.remove()
-    return list(dict.fromkeys(recorder.found)) or ["Python's or numpy's random numbers"]
+    return recorder.found
 
 
-class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.layers: list[str | None] = []
-        self.found: list[str] = []
+        self.layers: list[str] = []
+        self.found: list[Draw] = []
 
     def leave(self) -> None:
         self.layers.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
         if torch.Tag.nondeterministic_seeded in func.tags and not _switched_off(func, args):
             layer = next((name for name in reversed(self.layers) if name), "")
-            where = f"in {layer!r}" if layer else "in the network's own forward"
-            self.found.append(f"{func._schema.name.rpartition('::')[2]} {where}")
-        return func(*args, **(kwargs or {}))
+            count = next((leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)), 0)
+            self.found.append(Draw(func._schema.name.rpartition("::")[2], layer, count))
+        return result
 
 
 def _switched_off(func: Any, args: Any) -> bool:
     """A dropout of attention that drops nothing carries the tag too."""
     names = [argument.name for argument in func._schema.arguments]
-    return any(args[names.index(name)] == 0.0 for name in ("dropout_p",) if name in names[: len(args)])
+    return "dropout_p" in names[: len(args)] and args[names.index("dropout_p")] == 0.0

@@ -14,13 +14,14 @@ Network = Callable[[Inputs], object]
 
 @dataclass(frozen=True)
 class Ran:
-    """drawn: equal for two runs that have drawn equally many random numbers."""
+    """drew: whether it has drawn random numbers."""
 
     outputs: Outputs
-    drawn: tuple[object, ...]
+    drew: bool
 
 
 def run(network: Network, given: Inputs) -> Ran:
     with randomness.seeded():
+        before = randomness.state()
         outputs = outputs_of(network(given.mapped(Tensor.clone)))  # an in-place layer may write into its input
-        return Ran(outputs, randomness.state())
+        return Ran(outputs, randomness.state() != before)

@@ -271,6 +271,8 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
         "masked_vs_slim": proven.difference,
         "inputs": len(real) + len(setting.example),
         "tolerance": TOLERANCE,
+        "precision": proven.precision,
+        "constant": list(proven.constant),
     }
 
 

@@ -56,6 +56,9 @@ def slim(
             or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
             `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
+
+    Warns:
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
     model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known)
@@ -209,7 +212,7 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
     return tensor
 
 
-def _inputs(model: nn.Module, example: Tensor, known: Couplings) -> Iterator[Inputs]:
+def _inputs(model: nn.Module, example: object, known: Couplings) -> Iterator[Inputs]:
     given = inputs_of(example)
-    yield from inputs_like(model, given, (2, 3), known.trace.graph)
+    yield from inputs_like(model, given, (2, 3), known.trace)
     yield given
