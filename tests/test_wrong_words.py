@@ -327,11 +327,13 @@ class Accelerator:
 
 MAKES = [None, 3, "pruner", compress.Pruner(network(), sparsity=0.5), compress.Pruner, [], compress.Soft(steps=3)]
 LENGTHS = ["3", True, -1, 1.5, NAN, [], int]
+DYNAMICS = [3, "x", [], {"input": 1}, {"input": {"x": "length"}}, {"input": {1: 3}}, {"word": {1: "length"}}]
 EXPORTED = {
     "model": MODELS,
     "path": PATHS,
     "example": EXAMPLES,
     "tolerance": TOLERANCES,
+    "dynamic": DYNAMICS,
     "program": [3, "x", network(), []],
 }
 METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
@@ -452,7 +454,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "export.trace": (
         compress.export.trace,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {"model": MODELS, "example": EXAMPLES},
+        {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMICS},
     ),
     "export.read_program": (compress.export.read_program, {"path": "x.pt2"}, {"path": PATHS}),
     "export.with_weights": (
@@ -468,6 +470,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "model": MODELS,
             "path": PATHS,
             "example": EXAMPLES,
+            "dynamic": DYNAMICS,
             "metadata": METADATA,
             "tolerance": TOLERANCES,
         },
@@ -478,6 +481,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
         {
             "files": [None, 3, [], {}, "model.onnx", {"x": 3}, {3: "x.onnx"}, {"x": None}],
             "batch_sizes": [None, 3, [], "1", [0], [1.5], [True], [-1], [None], {}],
+            "sizes": [3, [], "x", {"length": 0}, {"length": "1"}],
             "threads": [*COUNTS, None],
             "rounds": [*COUNTS, None],
             "seconds": ["1", None, True, NAN, INFINITE, -1.0, [1.0]],

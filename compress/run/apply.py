@@ -207,7 +207,7 @@ def apply(
     evaluated = witness.document()
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
+        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
