@@ -11,21 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
-from compress.graph.layers import CONVOLUTIONS
 from compress.graph.trace import tensors_of, trace
+from compress.slimming.attributes import integers_of, set_integer
 from compress.slimming.bottleneck import Affine, take_apart
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 
 Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
-
-# Attributes that an edit may change, and of which modules.
-EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
-    "unflattened_size": (nn.Unflatten,),
-    "groups": CONVOLUTIONS,
-    "num_groups": (nn.GroupNorm,),
-    "num_channels": (nn.GroupNorm,),
-}
-
 
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
@@ -96,9 +87,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             shapes.setdefault(edit.name, list(tensors[edit.name].shape))[edit.index] = edit.after
         elif edit.kind == "attribute":
             path, _, name = edit.name.rpartition(".")
-            old = getattr(model.get_submodule(path), name)
-            new = (*old[: edit.index], edit.after, *old[edit.index + 1 :]) if isinstance(old, tuple) else edit.after
-            setattr(model.get_submodule(path), name, new)
+            set_integer(model.get_submodule(path), name, edit.index, edit.after)
         elif edit.kind == "number":
             numbers.append((edit.name, edit.index, edit.after))
     if isinstance(model, fx.GraphModule):
@@ -214,9 +203,8 @@ def _sizes(
     path, _, attribute = edit.name.rpartition(".")
     if edit.kind == "tensor" and edit.name in tensors:
         return tuple(tensors[edit.name].shape)
-    if edit.kind == "attribute" and isinstance(modules.get(path), EDITABLE.get(attribute, ())):
-        value = getattr(modules[path], attribute)
-        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    if edit.kind == "attribute" and path in modules and (integers := integers_of(modules[path], attribute)):
+        return integers
     if edit.kind == "number" and edit.name in numbers:
         return numbers[edit.name]
     if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch.nn.utils import prune
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.trace import require_example, require_network, tensors_of
+from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
+from compress.slimming.attributes import following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
@@ -66,11 +69,8 @@ def slim(
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
     allowed = tolerance * 1e-7 if exact else tolerance
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
-    try:
-        small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
-        _fill(tensors_of(small), tensors, kept)
-        prove_same(model, small, _inputs(example), allowed)
-    except ProofError:
+    small = _slim_class(model, known, left, kept, tensors, example, allowed)
+    if small is None:
         small = _slim_graph(model, known, left, kept, tensors, example)
         prove_same(model, small, _inputs(example), allowed)
     _carry_over(optimizer, model, small, kept)
@@ -114,6 +114,34 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     if not dead:
         _refuse_stuck(known, tensors)
     return tensors, dead
+
+
+def _slim_class(
+    model: nn.Module,
+    known: Couplings,
+    left: Mapping[Coupling, int],
+    kept: Positions,
+    tensors: Mapping[str, Tensor],
+    example: Tensor,
+    allowed: float,
+) -> nn.Module | None:
+    """A network of the model's own class, if its code runs at the new sizes; else None."""
+    small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
+    _fill(tensors_of(small), tensors, kept)
+    with suppress(ProofError):
+        prove_same(model, small, _inputs(example), allowed)
+        return small
+    integers = following(model, small, known, left, inputs_of(next(_inputs(example))))
+    edits = [
+        ShapeEdit("attribute", f"{one.path}.{one.name}".lstrip("."), one.index, one.before, after)
+        for one, after in integers
+    ]
+    if edits:
+        small = change(small, edits)
+        with suppress(ProofError):
+            prove_same(model, small, _inputs(example), allowed)
+            return small
+    return None
 
 
 def _slim_graph(
