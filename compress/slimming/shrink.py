@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from compress.dynamic import alike, other_lengths
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.trace import require_example, require_network, tensors_of
@@ -140,8 +141,17 @@ def _slim_class(
         small = change(small, edits)
         with suppress(ProofError):
             prove_same(model, small, _inputs(example), allowed)
+            _prove_elsewhere(model, small, example, allowed)
             return small
     return None
+
+
+def _prove_elsewhere(model: nn.Module, small: nn.Module, example: Tensor, allowed: float) -> None:
+    """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
+    given = inputs_of(example)
+    for other in other_lengths(given, alike(given)):
+        with suppress(InputError):
+            prove_same(model, small, random_inputs(other.tensors[0], (2,)), allowed)
 
 
 def _slim_graph(
