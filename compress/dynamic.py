@@ -72,9 +72,9 @@ def other_lengths(given: Inputs, varying: list[dict[int, str]]) -> Iterator[Inpu
     """Calls at other sizes of the dimensions that vary: smaller and larger ones, odd and even ones."""
     pairs = zip(given.tensors, varying, strict=True)
     sizes = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
-    for change in (lambda size: size + 1, lambda size: 2 * size, lambda size: max(1, size // 2)):
-        if sizes:
-            yield resized(given, varying, {name: change(size) for name, size in sizes.items()})
+    for change in range(3 if sizes else 0):
+        others = {name: (size + 1, 2 * size, max(1, size // 2))[change] for name, size in sizes.items()}
+        yield resized(given, varying, others)
 
 
 def alike(given: Inputs) -> list[dict[int, str]]:

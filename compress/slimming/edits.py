@@ -14,9 +14,10 @@ from compress.errors import CheckpointError
 from compress.graph.trace import tensors_of, trace
 from compress.slimming.attributes import integers_of, set_integer
 from compress.slimming.bottleneck import Affine, take_apart
+from compress.slimming.slim_graph import SlimGraph, refuse_gradients
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "gradients"]
 
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
@@ -40,6 +41,7 @@ class ShapeEdit:
     bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
+    gradients: that graph refuses its backward pass, and says `name`.
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
     """
@@ -90,6 +92,8 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             set_integer(model.get_submodule(path), name, edit.index, edit.after)
         elif edit.kind == "number":
             numbers.append((edit.name, edit.index, edit.after))
+        elif edit.kind == "gradients" and isinstance(model, SlimGraph):
+            refuse_gradients(model, edit.name)
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
     made: dict[int, Tensor] = {}  # a tensor with several names remains one tensor
@@ -152,7 +156,7 @@ def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
     return rounds
 
 
-def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> fx.GraphModule:
+def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> SlimGraph:
     dtype = getattr(torch, given[0].name, None)
     sizes = [edit.before for edit in given]
     if not isinstance(dtype, torch.dtype) or [edit.index for edit in given] != list(range(len(sizes))):
@@ -209,6 +213,8 @@ def _sizes(
         return numbers[edit.name]
     if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):
         return (layer.in_features,)
+    if edit.kind == "gradients" and isinstance(modules[""], SlimGraph):
+        return (1,)
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")

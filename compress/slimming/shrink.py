@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from compress.slimming.attributes import following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.gradients import lost_gradients
 from compress.slimming.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -32,6 +33,7 @@ def slim(
     tolerance: float = 1e-5,
     optimizer: torch.optim.Optimizer | None = None,
     known: Couplings | None = None,
+    custom_gradients: Literal["refuse", "drop"] = "refuse",
 ) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; input and output keep their widths.
 
@@ -41,7 +43,9 @@ def slim(
 
     The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
     network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
-    class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
+    class's forward runs at the new sizes: integer attributes of its modules that are sizes follow the cut. Else it is
+    the graph traced of it, a `SlimGraph`, with its limits: fixed sizes of the inputs, evaluation mode, and no custom
+    gradients.
 
     Args:
         example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
@@ -49,6 +53,8 @@ def slim(
             float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
+        custom_gradients: of a network whose gradients are not those of its operators, as with a straight-through
+            estimator, a slim graph refuses its backward pass; "drop" lets it train without them.
 
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
@@ -56,7 +62,7 @@ def slim(
             or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
-    _require_arguments(model, tolerance, optimizer, known)
+    _require_arguments(model, tolerance, optimizer, known, custom_gradients)
     require_example(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
@@ -70,19 +76,24 @@ def slim(
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
     allowed = tolerance * 1e-7 if exact else tolerance
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
-    small = _slim_class(model, known, left, kept, tensors, example, allowed)
-    if small is None:
-        small = _slim_graph(model, known, left, kept, tensors, example)
+    found = _slim_class(model, known, left, kept, tensors, example, allowed)
+    small = found or _slim_graph(model, known, left, kept, tensors, example)
+    if found is None:
         prove_same(model, small, _inputs(example), allowed)
+        if custom_gradients == "refuse" and (lost := lost_gradients(model, small, kept, inputs_of(example[:2]))):
+            small = change(small, [ShapeEdit("gradients", lost, 0, 1, 1)])
     _carry_over(optimizer, model, small, kept)
     return small
 
 
-def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
+def _require_arguments(
+    model: object, tolerance: object, optimizer: object, known: object, custom_gradients: object
+) -> None:
     """Raise InputError where an argument has a wrong type or value."""
     require_network(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
+    check("custom_gradients", custom_gradients, Literal["refuse", "drop"])
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"optimizer: found {shown(optimizer)}; expected an object of torch.optim.Optimizer")
     if optimizer is not None:

@@ -16,18 +16,19 @@ from torch import Tensor, fx
 from compress.graph.dimensions import BATCH
 from compress.graph.flow import arguments_of
 from compress.graph.trace import Trace
+from compress.slimming.slim_graph import SlimGraph, slim_graph
 
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
 
 
-def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
+def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
     """The trace of a network as a module on its `tensors`, in which every size that may change is a plain number."""
     graph = copy.deepcopy(traced.graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             _loosen(node)
     graph.eliminate_dead_code()
-    return fx.GraphModule({**tensors, **traced.constants}, graph).eval()
+    return slim_graph({**tensors, **traced.constants}, graph, {"N": BATCH}).eval()
 
 
 def _loosen(node: fx.Node) -> None:
