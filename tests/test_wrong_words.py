@@ -355,6 +355,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "tolerance": TOLERANCES,
             "optimizer": ["adam", 3, torch.optim.Adam, network(), [], torch.optim.SGD(other().parameters(), lr=1.0)],
             "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
+            "custom_gradients": ["keep", "refused", 3, True, None],
+            "dynamic": ["length", 3, [1], {"x": {1: "length"}}, {"input": "length"}, {"input": {9: "length"}}],
         },
     ),
     "couplings": (

@@ -179,7 +179,12 @@ def _slim_graph(
     module.shape_edits = earlier
     own = tensors_of(module)
     kept = {place: positions for place, positions in kept.items() if place[0] in own}
-    edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
+    given = inputs_of(example)
+    edits = [
+        *input_edits(given, [{}] * len(given.tensors)),
+        *_tensor_edits(kept, own),
+        *_resized(known, left, "number"),
+    ]
     module = change(module, edits)
     _fill(tensors_of(module), tensors, kept)
     return module

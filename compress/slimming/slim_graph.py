@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
@@ -20,8 +20,8 @@ Expected = tuple[tuple[Size, ...], torch.dtype]
 _ELSEWHERE = "slim again with an example of this size, or let it vary: slim(..., dynamic=...)"
 
 
-class EvaluationModeWarning(UserWarning):
-    """A slim graph was put into training mode, which changes nothing in it."""
+class SlimGraphWarning(UserWarning):
+    """A slim network is a graph, with limits; or one was put into training mode, which changes nothing in it."""
 
 
 class SlimGraph(fx.GraphModule):
@@ -41,6 +41,11 @@ class SlimGraph(fx.GraphModule):
     def fixed_sizes(self) -> dict[str, tuple[Size, ...]]:
         """The shape of every input tensor by name: numbers are fixed; a name, as "N" for the batch, is any size."""
         return {name: spec[0] for name, spec in _expected(self.graph).items() if _of_tensor(spec)}
+
+    @property
+    def limits(self) -> str:
+        """What the graph holds for, as a sentence."""
+        return limits(self.fixed_sizes)
 
     @property
     def lost_gradients(self) -> str | None:
@@ -63,7 +68,7 @@ class SlimGraph(fx.GraphModule):
                 "This slim network is a graph, which computes as in evaluation mode even in training: norms keep their "
                 "running statistics, and dropout does nothing. To train it as its class does, retrain the masked "
                 "network and slim it afterwards.",
-                EvaluationModeWarning,
+                SlimGraphWarning,
                 stacklevel=2,
             )
         super().train(mode)
@@ -73,8 +78,7 @@ class SlimGraph(fx.GraphModule):
         return "SlimGraph"
 
     def extra_repr(self) -> str:
-        shapes = ", ".join(f"{name} [{', '.join(map(str, shape))}]" for name, shape in self.fixed_sizes.items())
-        return f"a traced graph, in evaluation mode, for {shapes}"
+        return f"a traced graph, in evaluation mode, for {_shown(self.fixed_sizes)}"
 
     def __str__(self) -> str:
         return repr(self)
@@ -86,6 +90,20 @@ class SlimGraph(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_unpickled, super().__reduce__()[1])
+
+
+def limits(shapes: Mapping[str, Sequence[Size]]) -> str:
+    """What a graph for inputs of these shapes holds for, as a sentence."""
+    return (
+        f"The slim network is a traced graph, since its class cannot run at the smaller widths: it takes "
+        f"{_shown(shapes)} and no other size, computes as in evaluation mode, and has no custom gradients."
+    )
+
+
+def warn_of_graph(network: nn.Module) -> None:
+    """Warn of the limits of a slim network, if it is a graph."""
+    if isinstance(network, SlimGraph):
+        warnings.warn(network.limits, SlimGraphWarning, stacklevel=2)
 
 
 def slim_graph(tensors: Mapping[str, Tensor], graph: fx.Graph, sizes: Mapping[str, int]) -> SlimGraph:
@@ -171,6 +189,10 @@ def _expected(graph: fx.Graph) -> Mapping[str, Any]:
 
 def _expected_arguments(graph: fx.Graph) -> list[str]:
     return [str(node.target) for node in graph.nodes if node.op == "placeholder"]
+
+
+def _shown(shapes: Mapping[str, Sequence[Size]]) -> str:
+    return ", ".join(f"{name} [{', '.join(map(str, shape))}]" for name, shape in shapes.items())
 
 
 def _of_tensor(spec: object) -> bool:
