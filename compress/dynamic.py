@@ -4,7 +4,7 @@
 torch.onnx does. Dimensions of the same name have the same size in every call.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def _require(dynamic: object, inputs: Mapping[str, Tensor], given: Inputs) -> No
                 raise InputError(f"dynamic: {word!r} is {sizes[word]} and {shape[dim]} in the example; give two names")
 
 
-def resized(given: Inputs, varying: list[dict[int, str]], sizes: Mapping[str, int]) -> Inputs:
+def resized(given: Inputs, varying: Sequence[Mapping[int, str]], sizes: Mapping[str, int]) -> Inputs:
     """The call with other sizes of named dimensions; what the example has there is repeated or left out."""
     left = iter(varying)
 
@@ -68,7 +68,7 @@ def resized(given: Inputs, varying: list[dict[int, str]], sizes: Mapping[str, in
     return given.mapped(one)
 
 
-def other_lengths(given: Inputs, varying: list[dict[int, str]]) -> Iterator[Inputs]:
+def other_lengths(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterator[Inputs]:
     """Calls at other sizes of the dimensions that vary: smaller and larger ones, odd and even ones."""
     pairs = zip(given.tensors, varying, strict=True)
     sizes = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}

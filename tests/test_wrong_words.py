@@ -359,6 +359,15 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "dynamic": ["length", 3, [1], {"x": {1: "length"}}, {"input": "length"}, {"input": {9: "length"}}],
         },
     ),
+    "Inputs": (
+        compress.Inputs,
+        {"args": (EXAMPLE,)},
+        {
+            "args": [EXAMPLE, 3, "x", None, {"x": EXAMPLE}],
+            "kwargs": [EXAMPLE, 3, "x", None, [EXAMPLE], {3: EXAMPLE}],
+            "batch_dim": [-1, 0.5, "0", None, True, EXAMPLE],
+        },
+    ),
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
@@ -512,7 +521,9 @@ def test_all_public_names_are_covered() -> None:
     covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
     rest = set(compress.__all__) - covered
     assert rest == {
-        name for name in rest if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal")
+        name
+        for name in rest
+        if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal", "SlimGraph")
     }
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
     assert exported == set(compress.export.__all__)

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from compress.errors import InputError
 from compress.graph.dimensions import Dim, align, fresh, is_kept, keep, size_of
+from compress.graph.rebuild import Rebuild
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
 
@@ -64,10 +65,11 @@ class Flow:
             self.values[node] = fresh_value(node.meta["val"], INPUT)
         elif node.op == "get_attr":
             self.values[node] = self._own(node)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and not isinstance(node.target, Rebuild):
             result = rule(self, node, arguments_of(node))
             self.values[node] = self._opaque(node, result) if isinstance(result, str) else result
         else:
+            self.values[node] = None
             for source in node.all_input_nodes:
                 keep(self.values[source], OUTPUT)
 

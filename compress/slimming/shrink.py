@@ -1,22 +1,23 @@
 """`slim` cuts nodes that nothing reads out of the tensors, and proves that the result computes the same."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compress.dynamic import alike, other_lengths
+from compress.dynamic import Dynamic, alike, other_lengths, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_example, require_network, tensors_of
-from compress.inputs import inputs_of
+from compress.graph.trace import require_network, tensors_of
+from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
-from compress.slimming.attributes import following
+from compress.slimming.attributes import Integer, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
@@ -28,11 +29,12 @@ Positions = Mapping[tuple[str, int], Tensor]
 
 def slim(
     model: nn.Module,
-    example: Tensor,
+    example: object,
     *,
     tolerance: float = 1e-5,
     optimizer: torch.optim.Optimizer | None = None,
     known: Couplings | None = None,
+    dynamic: Dynamic | None = None,
     custom_gradients: Literal["refuse", "drop"] = "refuse",
 ) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; input and output keep their widths.
@@ -48,41 +50,43 @@ def slim(
     gradients.
 
     Args:
-        example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
+        example: what the network is called with (see `compress.Inputs`); the proof runs on it and on random ones of its
+            shape with 2 and 5 rows.
         tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
             float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
+        dynamic: names of the dimensions that vary, beside the batch, by input and dimension, as in
+            {"ids": {1: "length"}}; inputs have the names that `forward` gives them. The proof runs at several of their
+            sizes, and a slim graph takes any.
         custom_gradients: of a network whose gradients are not those of its operators, as with a straight-through
             estimator, a slim graph refuses its backward pass; "drop" lets it train without them.
 
     Raises:
-        InputError: the model still carries pruning masks, or does not run on `example`.
+        InputError: the model still carries pruning masks, or does not run on `example`, or not at other sizes of the
+            dimensions that `dynamic` names.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
             or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
     _require_arguments(model, tolerance, optimizer, known, custom_gradients)
-    require_example(example)
+    given = inputs_of(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known = known or couplings(model, example)
+    varying = varying_dims(model, given, dynamic)
+    known = known or couplings(model, given)
     tensors, dead = _dead(model, known)
     if not dead:
         small = apply_edits(copy.deepcopy(model), ())
         _carry_over(optimizer, model, small, {})
         return small
-    kept = _kept_positions(dead, known, tensors)
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
     allowed = tolerance * 1e-7 if exact else tolerance
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
-    found = _slim_class(model, known, left, kept, tensors, example, allowed)
-    small = found or _slim_graph(model, known, left, kept, tensors, example)
-    if found is None:
-        prove_same(model, small, _inputs(example), allowed)
-        if custom_gradients == "refuse" and (lost := lost_gradients(model, small, kept, inputs_of(example[:2]))):
-            small = change(small, [ShapeEdit("gradients", lost, 0, 1, 1)])
-    _carry_over(optimizer, model, small, kept)
+    cut = _Cut(model, known, left, _kept_positions(dead, known, tensors), tensors, given, varying, allowed)
+    found = cut.by_class()
+    small = cut.as_graph(custom_gradients) if found is None else found
+    _carry_over(optimizer, model, small, cut.kept)
     return small
 
 
@@ -128,66 +132,86 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     return tensors, dead
 
 
-def _slim_class(
-    model: nn.Module,
-    known: Couplings,
-    left: Mapping[Coupling, int],
-    kept: Positions,
-    tensors: Mapping[str, Tensor],
-    example: Tensor,
-    allowed: float,
-) -> nn.Module | None:
-    """A network of the model's own class, if its code runs at the new sizes; else None."""
-    small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
-    _fill(tensors_of(small), tensors, kept)
-    with suppress(ProofError):
-        prove_same(model, small, _inputs(example), allowed)
-        return small
-    integers = following(model, small, known, left, inputs_of(next(_inputs(example))))
-    edits = [
-        ShapeEdit("attribute", f"{one.path}.{one.name}".lstrip("."), one.index, one.before, after)
-        for one, after in integers
-    ]
-    if edits:
-        small = change(small, edits)
+@dataclass(frozen=True)
+class _Cut:
+    """What is to be cut out of a network, and what the result is compared on.
+
+    left: how many nodes of each coupling. kept: see `_kept_positions`. varying: of each tensor of the call.
+    """
+
+    model: nn.Module
+    known: Couplings
+    left: Mapping[Coupling, int]
+    kept: Positions
+    tensors: Mapping[str, Tensor]
+    given: Inputs
+    varying: Sequence[Mapping[int, str]]
+    allowed: float
+
+    def by_class(self) -> nn.Module | None:
+        """A network of the model's own class, if its code runs at the new sizes; else None."""
+        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute")]
+        small = change(copy.deepcopy(self.model), edits)
+        _fill(tensors_of(small), self.tensors, self.kept)
         with suppress(ProofError):
-            prove_same(model, small, _inputs(example), allowed)
-            _prove_elsewhere(model, small, example, allowed)
+            self._prove(small)
             return small
-    return None
+        integers = following(self.model, small, self.known, self.left, _few_rows(self.given))
+        if integers:
+            small = change(small, [_following(integer, after) for integer, after in integers])
+            with suppress(ProofError):
+                self._prove(small)
+                self._prove_elsewhere(small)
+                return small
+        return None
+
+    def as_graph(self, custom_gradients: str) -> nn.Module:
+        """The class's own code has sizes in it that no attribute changes."""
+        traced = self.known.trace
+        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.model)))
+        earlier: Any = getattr(self.model, "shape_edits", ())
+        module.shape_edits = earlier
+        own = tensors_of(module)
+        kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
+        sizes = [*_tensor_edits(kept, own), *_resized(self.known, self.left, "number")]
+        module = change(module, [*input_edits(self.given, self.varying), *sizes])
+        _fill(tensors_of(module), self.tensors, kept)
+        self._prove(module)
+        if custom_gradients == "refuse":
+            lost = lost_gradients(self.model, module, kept, _few_rows(self.given))
+            module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
+        return module
+
+    def _prove(self, small: nn.Module) -> None:
+        for call in (self.given, *other_lengths(self.given, self.varying)):
+            _prove_like(self.model, small, call, self.allowed)
+
+    def _prove_elsewhere(self, small: nn.Module) -> None:
+        """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
+        for call in other_lengths(self.given, alike(self.given)):
+            with suppress(InputError):
+                _prove_like(self.model, small, call, self.allowed)
 
 
-def _prove_elsewhere(model: nn.Module, small: nn.Module, example: Tensor, allowed: float) -> None:
-    """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
-    given = inputs_of(example)
-    for other in other_lengths(given, alike(given)):
-        with suppress(InputError):
-            prove_same(model, small, random_inputs(other.tensors[0], (2,)), allowed)
+def _following(integer: Integer, after: int) -> ShapeEdit:
+    name = f"{integer.path}.{integer.name}" if integer.path else integer.name
+    return ShapeEdit("attribute", name, integer.index, integer.before, after)
 
 
-def _slim_graph(
-    model: nn.Module,
-    known: Couplings,
-    left: Mapping[Coupling, int],
-    kept: Positions,
-    tensors: Mapping[str, Tensor],
-    example: Tensor,
-) -> nn.Module:
-    """The class's own code has sizes in it that no attribute changes."""
-    module: nn.Module = copy.deepcopy(traced_module(known.trace, tensors_of(model)))
-    earlier: Any = getattr(model, "shape_edits", ())
-    module.shape_edits = earlier
-    own = tensors_of(module)
-    kept = {place: positions for place, positions in kept.items() if place[0] in own}
-    given = inputs_of(example)
-    edits = [
-        *input_edits(given, [{}] * len(given.tensors)),
-        *_tensor_edits(kept, own),
-        *_resized(known, left, "number"),
-    ]
-    module = change(module, edits)
-    _fill(tensors_of(module), tensors, kept)
-    return module
+def _prove_like(model: nn.Module, small: nn.Module, call: Inputs, allowed: float) -> None:
+    example = call.tensors[0]
+    prove_same(model, small, [*random_inputs(example, (2, 5)), example], allowed)
+
+
+def _few_rows(given: Inputs) -> Inputs:
+    """At most two rows of the batch."""
+    places = {id(tensor): given.batch_dim_of(tensor) for tensor in given.tensors}
+
+    def few(tensor: Tensor) -> Tensor:
+        place = places[id(tensor)]
+        return tensor if place is None else tensor.narrow(place, 0, min(2, given.rows))
+
+    return given.mapped(few)
 
 
 def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
@@ -251,8 +275,3 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
         if other == name:
             tensor = tensor.index_select(dim, positions.to(tensor.device))
     return tensor
-
-
-def _inputs(example: Tensor) -> Iterator[Tensor]:
-    yield from random_inputs(example, (2, 5))
-    yield example
