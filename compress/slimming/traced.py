@@ -7,13 +7,12 @@ tensors of the original; it always computes as in evaluation mode (without dropo
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from compress.graph.dimensions import BATCH
 from compress.graph.flow import arguments_of
 from compress.graph.trace import Trace
 from compress.slimming.slim_graph import SlimGraph, slim_graph
@@ -26,19 +25,19 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
     graph = copy.deepcopy(traced.graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            _loosen(node)
+            _loosen(node, tuple(traced.sizes.values()))
     graph.eliminate_dead_code()
     return slim_graph({**tensors, **traced.constants}, graph, {"N": BATCH}).eval()
 
 
-def _loosen(node: fx.Node) -> None:
-    """Write out what follows from a size that may change, and leave the size of the batch to the operator."""
+def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
+    """Write out what follows from a size that may change, and leave sizes that vary to the operator."""
     name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
     arguments = arguments_of(node)
     if name in ("chunk", "split"):
         place, source = arguments["dim"], node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
-        if sum(sizes) % BATCH:
+        if all(sum(sizes) % size for size in varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
     elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
@@ -46,7 +45,7 @@ def _loosen(node: fx.Node) -> None:
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
         size = arguments["self"].meta["val"].shape[arguments["dim"]]
         ends = [arguments["start"], arguments["end"]]
-        if size % BATCH and any(isinstance(end, int) and end < 0 for end in ends):
+        if all(size % one for one in varying) and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
     elif name in _VIEWS and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1:
