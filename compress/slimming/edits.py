@@ -172,10 +172,11 @@ def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
 
 
 def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> SlimGraph:
-    call, _ = call_of((edit.name, edit.index, edit.before) for edit in given)
+    call, varying = call_of((edit.name, edit.index, edit.before) for edit in given)
     earlier = getattr(model, "shape_edits", ())
     try:
-        module = traced_module(trace(model, call.tensors[0], max(1, most)), tensors_of(model))
+        dynamic = {name: dims for name, dims in zip(call.names(model), varying, strict=True) if dims}
+        module = traced_module(trace(model, call, max(1, most), dynamic), tensors_of(model))
     except Exception as error:
         raise CheckpointError(
             f"The shape edits are for a network that takes {_shapes(call)}, and the model does not ({error}); build "

@@ -75,16 +75,16 @@ def slim(
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
     known = known or couplings(model, given)
-    tensors, dead = _dead(model, known)
-    if not dead:
+    if not _dead(model, known)[1]:
         small = apply_edits(copy.deepcopy(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    allowed = tolerance * 1e-7 if exact else tolerance
-    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
-    cut = _Cut(model, known, left, _kept_positions(dead, known, tensors), tensors, given, varying, allowed)
+    checks = _Checks(model, given, varying, tolerance * 1e-7 if exact else tolerance)
+    cut = _planned(known, checks)
     found = cut.by_class()
+    if found is None and dynamic:
+        cut = _planned(couplings(model, given, dynamic=dynamic), checks)
     small = cut.as_graph(custom_gradients) if found is None else found
     _carry_over(optimizer, model, small, cut.kept)
     return small
@@ -133,85 +133,112 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """What is to be cut out of a network, and what the result is compared on.
+class _Checks:
+    """What the result is compared with, and on which calls.
 
-    left: how many nodes of each coupling. kept: see `_kept_positions`. varying: of each tensor of the call.
+    varying: of each tensor of the call, the names of its dimensions that vary.
     """
 
     model: nn.Module
-    known: Couplings
-    left: Mapping[Coupling, int]
-    kept: Positions
-    tensors: Mapping[str, Tensor]
     given: Inputs
     varying: Sequence[Mapping[int, str]]
     allowed: float
 
+    def prove(self, small: nn.Module) -> None:
+        """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary."""
+        self._compare(small, self.given)
+        if any(self.varying) and not self._proven_at(small, self.varying):
+            names = sorted({name for dims in self.varying for name in dims.values()})
+            raise InputError(
+                f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's"
+            )
+
+    def prove_elsewhere(self, small: nn.Module) -> None:
+        """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
+        self._proven_at(small, alike(self.given))
+
+    def _proven_at(self, small: nn.Module, varying: Sequence[Mapping[int, str]]) -> int:
+        """At how many other sizes the network itself runs; some may be too long for its tables."""
+        count = 0
+        for call in other_lengths(self.given, varying):
+            with suppress(InputError):
+                self._compare(small, call)
+                count += 1
+        return count
+
+    def _compare(self, small: nn.Module, call: Inputs) -> None:
+        example = call.tensors[0]
+        prove_same(self.model, small, [*random_inputs(example, (2, 5)), example], self.allowed)
+
+    @property
+    def few(self) -> Inputs:
+        """At most two rows of the batch."""
+        places = {id(tensor): self.given.batch_dim_of(tensor) for tensor in self.given.tensors}
+
+        def few(tensor: Tensor) -> Tensor:
+            place = places[id(tensor)]
+            return tensor if place is None else tensor.narrow(place, 0, min(2, self.given.rows))
+
+        return self.given.mapped(few)
+
+
+def _planned(known: Couplings, checks: _Checks) -> "_Cut":
+    tensors, dead = _dead(checks.model, known)
+    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is to be cut out of a network.
+
+    left: how many nodes of each coupling. kept: see `_kept_positions`.
+    """
+
+    known: Couplings
+    left: Mapping[Coupling, int]
+    kept: Positions
+    tensors: Mapping[str, Tensor]
+    checks: _Checks
+
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
         edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute")]
-        small = change(copy.deepcopy(self.model), edits)
+        small = change(copy.deepcopy(self.checks.model), edits)
         _fill(tensors_of(small), self.tensors, self.kept)
         with suppress(ProofError):
-            self._prove(small)
+            self.checks.prove(small)
             return small
-        integers = following(self.model, small, self.known, self.left, _few_rows(self.given))
+        integers = following(self.checks.model, small, self.known, self.left, self.checks.few)
         if integers:
             small = change(small, [_following(integer, after) for integer, after in integers])
             with suppress(ProofError):
-                self._prove(small)
-                self._prove_elsewhere(small)
+                self.checks.prove(small)
+                self.checks.prove_elsewhere(small)
                 return small
         return None
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""
         traced = self.known.trace
-        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.model)))
-        earlier: Any = getattr(self.model, "shape_edits", ())
+        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
+        earlier: Any = getattr(self.checks.model, "shape_edits", ())
         module.shape_edits = earlier
         own = tensors_of(module)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
         sizes = [*_tensor_edits(kept, own), *_resized(self.known, self.left, "number")]
-        module = change(module, [*input_edits(self.given, self.varying), *sizes])
+        module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)
-        self._prove(module)
+        self.checks.prove(module)
         if custom_gradients == "refuse":
-            lost = lost_gradients(self.model, module, kept, _few_rows(self.given))
+            lost = lost_gradients(self.checks.model, module, kept, self.checks.few)
             module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
         return module
-
-    def _prove(self, small: nn.Module) -> None:
-        for call in (self.given, *other_lengths(self.given, self.varying)):
-            _prove_like(self.model, small, call, self.allowed)
-
-    def _prove_elsewhere(self, small: nn.Module) -> None:
-        """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
-        for call in other_lengths(self.given, alike(self.given)):
-            with suppress(InputError):
-                _prove_like(self.model, small, call, self.allowed)
 
 
 def _following(integer: Integer, after: int) -> ShapeEdit:
     name = f"{integer.path}.{integer.name}" if integer.path else integer.name
     return ShapeEdit("attribute", name, integer.index, integer.before, after)
-
-
-def _prove_like(model: nn.Module, small: nn.Module, call: Inputs, allowed: float) -> None:
-    example = call.tensors[0]
-    prove_same(model, small, [*random_inputs(example, (2, 5)), example], allowed)
-
-
-def _few_rows(given: Inputs) -> Inputs:
-    """At most two rows of the batch."""
-    places = {id(tensor): given.batch_dim_of(tensor) for tensor in given.tensors}
-
-    def few(tensor: Tensor) -> Tensor:
-        place = places[id(tensor)]
-        return tensor if place is None else tensor.narrow(place, 0, min(2, given.rows))
-
-    return given.mapped(few)
 
 
 def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:

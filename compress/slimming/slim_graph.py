@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph_module import reduce_graph_module
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.options import shown
 
@@ -110,7 +111,7 @@ def slim_graph(tensors: Mapping[str, Tensor], graph: fx.Graph, sizes: Mapping[st
     """The graph as a module on its `tensors`, with the check of its inputs.
 
     Args:
-        sizes: the primes that stand for the sizes that vary, by name.
+        sizes: the primes that stand for the sizes that vary, by name; that of the batch is "batch".
     """
     places = [node for node in graph.nodes if node.op == "placeholder"]
     for node in places:
@@ -200,11 +201,9 @@ def _of_tensor(spec: object) -> bool:
 
 
 def _size(size: int, sizes: Mapping[str, int]) -> Size:
-    """The name of a size that varies, "2N" if it is twice the batch."""
-    for name, prime in sizes.items():
-        if size and size % prime == 0:
-            return name if size == prime else f"{size // prime}{name}"
-    return size
+    """The name of a size that varies, N for the batch."""
+    names = {prime: "N" if name == BATCH_NAME else name for name, prime in sizes.items()}
+    return names.get(size, size)
 
 
 def _leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             _loosen(node, tuple(traced.sizes.values()))
     graph.eliminate_dead_code()
-    return slim_graph({**tensors, **traced.constants}, graph, {"N": BATCH}).eval()
+    return slim_graph({**tensors, **traced.constants}, graph, traced.sizes).eval()
 
 
 def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
