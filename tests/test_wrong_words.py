@@ -334,6 +334,7 @@ EXPORTED = {
     "tolerance": TOLERANCES,
     "program": [3, "x", network(), []],
 }
+DYNAMIC = ["length", 3, [1], {"x": {1: "length"}}, {"input": "length"}, {"input": {9: "length"}}, {"input": {0: "n"}}]
 METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]] = {
     "weights": (
@@ -356,7 +357,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "optimizer": ["adam", 3, torch.optim.Adam, network(), [], torch.optim.SGD(other().parameters(), lr=1.0)],
             "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
             "custom_gradients": ["keep", "refused", 3, True, None],
-            "dynamic": ["length", 3, [1], {"x": {1: "length"}}, {"input": "length"}, {"input": {9: "length"}}],
+            "dynamic": DYNAMIC,
         },
     ),
     "Inputs": (
@@ -371,7 +372,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {"model": MODELS, "example": EXAMPLES},
+        {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMIC},
     ),
     "load": (
         compress.load,
