@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import compress
+from compress.export.contents import inspect
 from compress.graph.coupling import couplings
+from compress.run.plan import _slim_size
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json, graph_inputs
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import SlimGraph, SlimGraphWarning, warn_of_graph
@@ -241,3 +244,17 @@ def test_a_graph_with_the_networks_gradients_trains(function):
     model(example).sum().backward()
     assert torch.allclose(small.b.bias.grad, model.b.bias.grad, atol=1e-5)
     assert torch.allclose(small.a.weight.grad, model.a.weight.grad[::2], atol=1e-5)
+
+
+def test_a_file_of_a_graph_is_inspected_as_one(graph, tmp_path):
+    compress.export.safetensors(graph, tmp_path / "small.safetensors")
+    found = inspect(tmp_path / "small.safetensors", lambda weights: None)
+    assert found["graph"] == graph.limits.replace("tokens", "input")
+    compress.export.safetensors(nn.Linear(2, 2), tmp_path / "plain.safetensors")
+    assert "graph" not in inspect(tmp_path / "plain.safetensors", lambda weights: None)
+
+
+def test_a_plan_warns_of_a_graph(masked):
+    setting: Any = SimpleNamespace(example=TOKENS, couplings=lambda network: couplings(network, TOKENS))
+    with pytest.warns(SlimGraphWarning, match=r"tokens \[N, 6\]"):
+        _slim_size(masked, setting)
