@@ -227,6 +227,13 @@ def test_a_graph_without_the_custom_gradients_refuses_its_backward_pass(function
     for one in (small, copy.deepcopy(small), pickle.loads(pickle.dumps(small)), slim(small, example), rebuilt):
         with pytest.raises(compress.InputError, match="lacks the custom gradients"):
             one(example).sum().backward()
+    with torch.no_grad():
+        for name, dim in (("a.weight", 0), ("a.bias", 0), ("b.weight", 1)):
+            small.get_parameter(name).select(dim, 0).zero_()
+    smaller = slim(small, example)
+    assert smaller.get_parameter("a.weight").shape == (1, 6)
+    with pytest.raises(compress.InputError, match="lacks the custom gradients"):
+        smaller(example).sum().backward()
     trained = slim(model, example, custom_gradients="drop")
     trained(example).sum().backward()
     assert trained.get_parameter("b.weight").grad is not None
