@@ -64,7 +64,8 @@ def inspect(
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
         known = _noted(network_of(weights), path)
-        return _with_limits(_found(path, _described(weights.tensors.items()), weights.metadata, known))
+        described = _described(weights.only(str(path)).items())
+        return _with_limits(_found(path, described, weights.metadata, known))
     if path.suffix == ".onnx":
         what = f"{path} cannot be inspected"
         found: FileContents = confined(lambda: _onnx(path), InputError, what, onnx_size(path))

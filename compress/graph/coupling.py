@@ -15,13 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.dynamic import Dynamic, varying_dims
 from compress.errors import TargetError, UnsupportedModelError
 from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
 from compress.graph.flow import BY_DESIGN, Flow, Number, layer_of
 from compress.graph.rules import note_zeros, rule_of
-from compress.graph.trace import Trace, require_network, trace
-from compress.inputs import inputs_of
+from compress.graph.trace import Dynamic, Trace, trace
 
 Role = Literal["writes", "reads", "follows"]
 
@@ -190,8 +188,6 @@ def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = No
         InputError: the network does not run on `example`, or `dynamic` does not fit it.
         UnsupportedModelError: it cannot be traced.
     """
-    require_network(model)
-    varying_dims(model, inputs_of(example), dynamic)
     traced = trace(model, example, dynamic=dynamic)
     flow = Flow(model, traced.graph)
     for node in traced.graph.nodes:

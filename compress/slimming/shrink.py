@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import prune
 
 from compress.dynamic import Dynamic, alike, other_lengths, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_network, tensors_of
+from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.parametrized import parametrized
+from compress.graph.trace import tensors_of
+from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
@@ -66,9 +69,11 @@ def slim(
         InputError: the model still carries pruning masks, or does not run on `example`, or not at other sizes of the
             dimensions that `dynamic` names.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
+            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
+            `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
+    model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known, custom_gradients)
     given = inputs_of(example)
     if prune.is_pruned(model):
@@ -76,7 +81,7 @@ def slim(
     varying = varying_dims(model, given, dynamic)
     known = known or couplings(model, given)
     if not _dead(model, known)[1]:
-        small = apply_edits(copy.deepcopy(model), ())
+        small = apply_edits(_copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
@@ -94,7 +99,8 @@ def _require_arguments(
     model: object, tolerance: object, optimizer: object, known: object, custom_gradients: object
 ) -> None:
     """Raise InputError where an argument has a wrong type or value."""
-    require_network(model)
+    require_unwrapped(model)
+    require_parameters(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
     check("custom_gradients", custom_gradients, Literal["refuse", "drop"])
@@ -128,7 +134,7 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     tensors = fold_constants(known, tensors_of(model))
     dead = dead_nodes(known.found, tensors)
     if not dead:
-        _refuse_stuck(known, tensors)
+        _refuse_stuck(model, known, tensors)
     return tensors, dead
 
 
@@ -182,6 +188,11 @@ class _Checks:
         return self.given.mapped(few)
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """A graph has its code in a class of its own, which a twin would share."""
+    return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
+
+
 def _planned(known: Couplings, checks: _Checks) -> "_Cut":
     tensors, dead = _dead(checks.model, known)
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
@@ -204,7 +215,7 @@ class _Cut:
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
         edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute")]
-        small = change(copy.deepcopy(self.checks.model), edits)
+        small = change(_copied(self.checks.model), edits)
         _fill(tensors_of(small), self.tensors, self.kept)
         with suppress(ProofError):
             self.checks.prove(small)
@@ -241,8 +252,11 @@ def _following(integer: Integer, after: int) -> ShapeEdit:
     return ShapeEdit("attribute", name, integer.index, integer.before, after)
 
 
-def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+    computed = list(parametrized(model))
     for coupling, reason in known.stuck:
+        if any(tensor.holds(member.tensor) for tensor in computed for member in coupling.members):
+            continue  # zeros there are not zeros of the layer
         if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
                 f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "
