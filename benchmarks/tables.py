@@ -340,6 +340,17 @@ def networks() -> str:
     return table(("", "networks"), [(title, f"{found.get(key, 0):,}") for key, title in titles.items()], right=1)
 
 
+def mutations() -> str:
+    """Wrong networks by the kind of their mistake, and how many of them the proof refuses."""
+    found = measured("mutations")
+    rows = [
+        (kind, f"{count:,}", f"{found['refused'].get(kind, 0):,}") for kind, count in sorted(found["wrong"].items())
+    ]
+    total = [sum(found[key].values()) for key in ("wrong", "refused")]
+    rows.append((f"all, of {found['networks']} networks", *(f"{number:,}" for number in total)))
+    return table(("mistake", "wrong networks", "refused"), rows, right=2)
+
+
 def deaths() -> str:
     """Processes that were killed, and the outcome of their runs."""
     found = measured("reliability")["deaths"]
@@ -407,6 +418,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": memory,
     "fuzzed": fuzzed,
     "networks": networks,
+    "mutations": mutations,
     "deaths": deaths,
     "foreign": foreign,
     "suite": suite,

@@ -15,11 +15,11 @@ from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.parametrized import parametrized
-from compress.graph.trace import tensors_of
+from compress.graph.trace import Trace, tensors_of
 from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
-from compress.proof import prove_same, random_inputs
+from compress.proof import inputs_like, prove_same
 from compress.slimming.attributes import Integer, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
@@ -53,10 +53,10 @@ def slim(
     gradients.
 
     Args:
-        example: what the network is called with (see `compress.Inputs`); the proof runs on it and on random ones of its
-            shape with 2 and 5 rows.
-        tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
-            float64 must agree to 1e-7 times it.
+        example: what the network is called with (see `compress.Inputs`); the proof runs on it and on drawn ones like it
+            with 2 and 3 samples.
+        tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
+            model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
         dynamic: names of the dimensions that vary, beside the batch, by input and dimension, as in
@@ -72,6 +72,9 @@ def slim(
             or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
             `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
+
+    Warns:
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
     model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known, custom_gradients)
@@ -85,7 +88,7 @@ def slim(
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    checks = _Checks(model, given, varying, tolerance * 1e-7 if exact else tolerance)
+    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
     cut = _planned(known, checks)
     found = cut.by_class()
     if found is None and dynamic:
@@ -142,10 +145,11 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 class _Checks:
     """What the result is compared with, and on which calls.
 
-    varying: of each tensor of the call, the names of its dimensions that vary.
+    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
     """
 
     model: nn.Module
+    traced: Trace
     given: Inputs
     varying: Sequence[Mapping[int, str]]
     allowed: float
@@ -173,8 +177,8 @@ class _Checks:
         return count
 
     def _compare(self, small: nn.Module, call: Inputs) -> None:
-        example = call.tensors[0]
-        prove_same(self.model, small, [*random_inputs(example, (2, 5)), example], self.allowed)
+        drawn = inputs_like(self.model, call, (2, 3), self.traced)
+        prove_same(self.model, small, [*drawn, call], self.allowed)
 
     @property
     def few(self) -> Inputs:
