@@ -343,12 +343,10 @@ def networks() -> str:
 def mutations() -> str:
     """Wrong networks by the kind of their mistake, and how many of them the proof refuses."""
     found = measured("mutations")
-    rows = [
-        (kind, f"{count:,}", f"{found['refused'].get(kind, 0):,}") for kind, count in sorted(found["wrong"].items())
-    ]
-    total = [sum(found[key].values()) for key in ("wrong", "refused")]
-    rows.append((f"all, of {found['networks']} networks", *(f"{number:,}" for number in total)))
-    return table(("mistake", "wrong networks", "refused"), rows, right=2)
+    wrong, refused = found["wrong"], found["refused"]
+    rows = [(kind, f"{count:,}", f"{refused.get(kind, 0):,}") for kind, count in sorted(wrong.items())]
+    total = f"all, of {found['networks']} networks", f"{sum(wrong.values()):,}", f"{sum(refused.values()):,}"
+    return table(("mistake", "wrong networks", "refused"), [*rows, total], right=2)
 
 
 def deaths() -> str:

@@ -109,9 +109,8 @@ def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:
 def _ids(rows: int, shape: torch.Size, chance: Generator) -> Tensor:
     """Each row of the table as often as any other, in any order."""
     times = math.ceil(shape.numel() / rows)
-    return torch.cat([torch.randperm(rows, generator=chance) for _ in range(max(1, times))])[: shape.numel()].view(
-        shape
-    )
+    ids = torch.cat([torch.randperm(rows, generator=chance) for _ in range(max(1, times))])
+    return ids[: shape.numel()].view(shape)
 
 
 def _continuous(tensor: Tensor) -> bool:

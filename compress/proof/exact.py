@@ -95,7 +95,9 @@ class Noise:
                 step, usual = torch.finfo(tensor.dtype).eps, _usual(exact, scale)
                 least = 8 * step * torch.where(usual, exact.abs(), 0.0)
                 noise = 8 * largest((own - exact).abs()[usual]) if own.shape == exact.shape else 0.0
-                shifts[path] = torch.minimum(noise + least, least.clamp(min=_SHIFT * scale.variation))
+                constant = scale.variation <= 1e-5 * largest(least) / (8 * step)
+                most = math.inf if constant else _SHIFT * scale.variation
+                shifts[path] = torch.minimum(noise + least, least.clamp(min=most))
         return shifts
 
     def require_like(
