@@ -336,6 +336,17 @@ EXPORTED = {
     "dynamic": DYNAMICS,
     "program": [3, "x", network(), []],
 }
+DYNAMIC = [
+    "length",
+    {"x": 1},
+    {"input": {"1": "length"}},
+    3,
+    [1],
+    {"x": {1: "length"}},
+    {"input": "length"},
+    {"input": {9: "length"}},
+    {"input": {0: "n"}},
+]
 METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]] = {
     "weights": (
@@ -357,6 +368,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "tolerance": TOLERANCES,
             "optimizer": ["adam", 3, torch.optim.Adam, network(), [], torch.optim.SGD(other().parameters(), lr=1.0)],
             "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
+            "custom_gradients": ["keep", "refused", 3, True, None],
+            "dynamic": DYNAMIC,
         },
     ),
     "Inputs": (
@@ -371,11 +384,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {
-            "model": MODELS,
-            "example": EXAMPLES,
-            "dynamic": [3, "x", [1], {"x": 1}, {"input": "length"}, {"input": {"1": "length"}}, {"input": {9: "n"}}],
-        },
+        {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMIC},
     ),
     "load": (
         compress.load,
@@ -527,7 +536,9 @@ def test_all_public_names_are_covered() -> None:
     covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
     rest = set(compress.__all__) - covered
     assert rest == {
-        name for name in rest if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal")
+        name
+        for name in rest
+        if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal", "SlimGraph")
     }
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
     assert exported == set(compress.export.__all__)

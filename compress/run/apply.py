@@ -41,6 +41,7 @@ from compress.run.witness import Reach, Witness
 from compress.select.pruned import Pruned
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
+from compress.slimming.slim_graph import warn_of_graph
 from compress.tasks import OwnTask
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
@@ -265,6 +266,7 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     """Cut out the zeros, and prove the result on random and on real inputs."""
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
+    warn_of_graph(small)
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
     proven = prove_same(masked, small, [inputs_of(setting.example), inputs_of(real)], TOLERANCE)
     return small, {
