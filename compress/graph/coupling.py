@@ -229,7 +229,7 @@ def _members(flow: Flow) -> dict[Factor, list[Member]]:
 
 def _roles(flow: Flow, name: str, index: int) -> list[Role]:
     """Written, unless it is known to be read: a bias, a scale, a learned position."""
-    if name not in flow.parameters:
+    if name not in flow.parameters or (name, index) in flow.follows:
         return ["follows"]
     if (name, index) not in flow.reads:
         return ["writes"]
