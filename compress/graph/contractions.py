@@ -14,22 +14,28 @@ from compress.graph.flow import Flow, Value, at
 def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str]], result: str) -> tuple[Dim, ...]:
     """The product of `operands` (node, a letter for each dimension), summed over the letters not in `result`.
 
-    In the network's own tensors, summed dimensions read nodes and the others write them. Where no operand with a
-    summed letter is a parameter, one of the operands must be zero at dead nodes.
+    In the network's own tensors, summed dimensions read nodes and the others write them; of several parameters that
+    are multiplied with each other, the last writes what the others read. Where no operand with a summed letter is a
+    parameter, one of the operands must be zero at dead nodes.
     """
     dims: dict[str, Dim] = {}
     holders: dict[str, list[fx.Node]] = {}
     for operand, letters in operands:
-        for index, (letter, dim) in enumerate(zip(letters, flow.dims(operand), strict=True)):
+        for letter, dim in zip(letters, flow.dims(operand), strict=True):
             flow.align(node, dims.get(letter) or dim, dim or dims.get(letter, ()))
             dims[letter] = dims.get(letter) or dim
             if dim:
                 holders.setdefault(letter, []).append(operand)
-            if operand in flow.tensors:
-                (flow.writes if letter in result else flow.reads).add((flow.tensors[operand], index))
     for letter, sources in holders.items():
-        if letter not in result and not any(map(flow.is_parameter, sources)):
+        own = [source for source in sources if flow.is_parameter(source)]
+        if letter not in result and not own:
             flow.contract(dims[letter], node, sources)
+    for operand, letters in operands:
+        for index, letter in enumerate(letters):
+            if operand in flow.tensors:
+                own = [source for source in holders.get(letter, ()) if flow.is_parameter(source)]
+                reads = letter not in result and not (len(set(own)) > 1 and operand is own[-1])
+                (flow.reads if reads else flow.writes).add((flow.tensors[operand], index))
     for operand, letters in operands:
         if operand in flow.tensors:
             count_positions(flow, operand, [dims[letter] for letter in result if letter not in letters])

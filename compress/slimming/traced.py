@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from compress.graph.dimensions import BATCH
-from compress.graph.flow import arguments_of
+from compress.graph.flow import arguments_of, name_of
+from compress.graph.positions import dim_of_pieces
 from compress.graph.trace import Trace
 
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
+_PIECES = ("chunk", "split", "tensor_split", "hsplit", "vsplit", "dsplit")
+_ATTENTION = ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu")
 
 
 def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
@@ -32,14 +35,13 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModul
 
 def _loosen(node: fx.Node) -> None:
     """Write out what follows from a size that may change, and leave the size of the batch to the operator."""
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
-    arguments = arguments_of(node)
-    if name in ("chunk", "split"):
-        place, source = arguments["dim"], node.args[0]
+    name, arguments = name_of(node), arguments_of(node)
+    if name.removeprefix("unsafe_") in _PIECES:
+        place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
         if sum(sizes) % BATCH:
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
-    elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
+    elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
         node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(size)}
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
@@ -48,10 +50,19 @@ def _loosen(node: fx.Node) -> None:
         if size % BATCH and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
-    elif name in _VIEWS and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1:
+    elif (
+        name in _VIEWS
+        and not _expands_the_batch(node, name)
+        and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1
+    ):
         sizes = arguments[_VIEWS[name]]
         if -1 not in sizes:
             set_argument(node, _VIEWS[name], [size if isinstance(size, int) else -1 for size in sizes])
+
+
+def _expands_the_batch(node: fx.Node, name: str) -> bool:
+    """Whether a single row becomes as many as the batch has: for `expand`, -1 stands for the size that is there."""
+    return name == "expand" and math.prod(node.args[0].meta["val"].shape) % BATCH != 0  # type: ignore[union-attr]
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:

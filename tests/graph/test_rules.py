@@ -1,0 +1,561 @@
+"""Every rule on a small network: the widths it follows go by half and slim computes what masked does, exactly; where
+a width must be kept, cutting it by hand computes something else.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torchvision.ops import deform_conv2d, roi_align
+
+from compress.graph.coupling import Couplings, couplings
+from compress.slimming.shrink import slim
+
+IMAGE, ROWS, STEPS, TOKENS = (2, 3, 8, 8), (2, 6), (2, 5, 6), (2, 5)
+
+
+class Net(nn.Module):
+    """Named parts, and a forward given as a function of them."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self._forward = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+@dataclass(frozen=True)
+class Case:
+    """operators: what must be in the trace, so that the case shows what it says; widths: sizes that can shrink."""
+
+    operators: str
+    shape: tuple[int, ...]
+    widths: list[int]
+    forward: Callable[[Any, Tensor], Tensor]
+    parts: Callable[[], dict[str, Any]]
+
+    def net(self) -> nn.Module:
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of norms of weights as hooks
+            net = Net(self.forward, **self.parts()).eval().double()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return net
+
+    def example(self) -> Tensor:
+        torch.manual_seed(1)
+        if self.shape == TOKENS:
+            return torch.randint(0, 9, self.shape)
+        return torch.randn(self.shape, dtype=torch.float64)
+
+
+def two(first: int = 8, second: int | None = None) -> Callable[[], dict[str, Any]]:
+    return lambda: {"a": nn.Linear(6, first), "b": nn.Linear(second or first, 3)}
+
+
+def images(first: int = 8, second: int | None = None) -> Callable[[], dict[str, Any]]:
+    return lambda: {"a": nn.Conv2d(3, first, 3), "b": nn.Conv2d(second or first, 2, 1)}
+
+
+def three(width: int = 8, second: int | None = None) -> Callable[[], dict[str, Any]]:
+    return lambda: {"a": nn.Linear(6, width), "c": nn.Linear(6, second or width), "b": nn.Linear(width, 3)}
+
+
+def elementwise(operators: str, function: Callable[[Tensor], Tensor]) -> Case:
+    return Case(operators, ROWS, [8], lambda net, x: net.b(function(net.a(x))), two())
+
+
+def both(operators: str, function: Callable[[Tensor, Tensor], Tensor]) -> Case:
+    return Case(operators, ROWS, [8], lambda net, x: net.b(function(net.a(x), net.c(x))), three())
+
+
+def along_steps(operators: str, function: Callable[[Tensor], Tensor]) -> Case:
+    return Case(operators, STEPS, [8], lambda net, x: net.b(function(net.a(x))), two())
+
+
+def numbers(net: Any, x: Tensor) -> Tensor:
+    return torch.arange(0, 4, 2)
+
+
+def cells(cell: nn.Module, step: Callable[[Any, Any, Any], Any]) -> Callable[[], dict[str, Any]]:
+    return lambda: {"a": nn.Linear(6, 8), "cell": copy.deepcopy(cell), "b": nn.Linear(8, 3)}
+
+
+def over_time(net: Any, x: Tensor) -> Tensor:
+    """A loop over steps, as people write it, with the states of all steps in a new tensor."""
+    state = x.new_zeros(len(x), 8)
+    states = []
+    for step in range(x.shape[1]):
+        state = net.cell(net.a(x[:, step]), state)
+        states.append(state)
+    return net.b(torch.stack(states, 1))
+
+
+def written_over_time(net: Any, x: Tensor) -> Tensor:
+    result = x.new_zeros(len(x), x.shape[1], 8)
+    state = (x.new_zeros(len(x), 8), x.new_zeros(len(x), 8))
+    for step in range(x.shape[1]):
+        state = net.cell(net.a(x).select(1, step), state)
+        result[:, step] = state[0]
+    return net.b(result)
+
+
+def standardized(net: Any, x: Tensor) -> Tensor:
+    weight = net.a.weight
+    mean = weight.mean((1, 2, 3), keepdim=True)
+    deviation = weight.std((1, 2, 3), keepdim=True) + 1e-5
+    return net.b(F.conv2d(x, (weight - mean) / deviation, net.a.bias).relu())
+
+
+def standardized_by_batch_norm(net: Any, x: Tensor) -> Tensor:
+    weight = net.a.weight
+    flat = F.batch_norm(weight.reshape(1, len(weight), -1), None, None, weight=net.gain, training=True)
+    return net.b(F.conv2d(x, flat.reshape_as(weight), net.a.bias).relu())
+
+
+def with_gain() -> dict[str, Any]:
+    return {**images()(), "gain": nn.Parameter(torch.ones(8))}
+
+
+def attention_of_groups(net: Any, x: Tensor) -> Tensor:
+    query = net.q(x).unflatten(-1, (4, 3)).transpose(1, 2)
+    key, value = (part(x).unflatten(-1, (2, 3)).transpose(1, 2) for part in (net.k, net.v))
+    result = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    return net.b(result.transpose(1, 2).flatten(2))
+
+
+def deformed(net: Any, x: Tensor) -> Tensor:
+    y = net.a(x)
+    return net.b(deform_conv2d(y, net.offset(x), net.c.weight, net.c.bias).relu())
+
+
+def bent(net: Any, y: Tensor, theta: Tensor) -> Tensor:
+    grid = F.affine_grid(theta, list(y.shape), align_corners=False)
+    return net.b(F.grid_sample(y, grid, align_corners=False))
+
+
+def decomposed(net: Any, x: Tensor) -> Tensor:
+    """As in a program that torch.export has decomposed."""
+    y = torch.ops.aten.convolution(x, net.a.weight, net.a.bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+    norm = net.norm
+    y = torch.ops.aten._native_batch_norm_legit_no_training(
+        y, norm.weight, norm.bias, norm.running_mean, norm.running_var, 0.1, 1e-5
+    )[0]
+    y = torch.ops.aten.native_group_norm(y, None, None, len(y), 8, 36, 4, 1e-5)[0]
+    return net.b(torch.ops.aten._adaptive_avg_pool2d(torch.ops.aten.view_copy(y, y.shape), [2, 2]))
+
+
+def copies(net: Any, x: Tensor) -> Tensor:
+    y = torch.ops.aten.slice_copy(torch.ops.aten.permute_copy(net.a(x), [0, 2, 1]), 1, 0, 4)
+    return net.b(torch.ops.aten.transpose_copy(torch.ops.aten.unsqueeze_copy(y, 1), 2, 3)).squeeze(1)
+
+
+FOLLOWED = {
+    # elementwise, under every name
+    "and": both("__and__", lambda a, c: ((a > 0) & (c > 0)).double()),
+    "or": both("__or__", lambda a, c: ((a > 0) | (c > 0)).double()),
+    "and in place": both("__iand__", lambda a, c: torch.ops.aten.__iand__(a > 0, c > 0).double()),
+    "or in place": both("__ior__", lambda a, c: torch.ops.aten.__ior__(a > 0, c > 0).double()),
+    "xor": both("__xor__", lambda a, c: ((a > 0) ^ (c > 0)).double()),
+    "logical": both("logical_and logical_not", lambda a, c: torch.logical_and(a, c).logical_not().double()),
+    "shifts": both("__lshift__", lambda a, c: ((a * 8).int().abs() << 1).double() * c),
+    "maximum of two": both("max", lambda a, c: torch.max(a, c)),
+    "clamped by tensors": both("clamp", lambda a, c: a.clamp(-c.abs(), c.abs())),
+    "lerp": both("lerp", lambda a, c: torch.lerp(a, c, 0.3)),
+    "addcmul and addcdiv": both("addcmul addcdiv", lambda a, c: torch.addcdiv(torch.addcmul(a, a, c), a, c.exp())),
+    "where": both("where masked_fill", lambda a, c: torch.where(a > 0, c, 2.0).masked_fill(c > 1, 0.5)),
+    "aliases": both("multiply subtract", lambda a, c: torch.multiply(a, c).subtract(a).absolute()),
+    "in place": elementwise("abs_ add_ mish", lambda y: F.mish(y.clone().abs_().add_(1))),
+    "without": both("add", lambda a, c: torch.add(a, c, out=torch.empty_like(a))),
+    "type_as": both("type_as", lambda a, c: a.type_as(c)),
+    "expand_as": both("expand_as", lambda a, c: a.expand_as(c) * c),
+    "reshape_as": both("reshape_as view_as", lambda a, c: a.reshape_as(c).view_as(c) + c),
+    "complex": both(
+        "complex real imag angle", lambda a, c: (lambda z: z.real * z.imag + z.angle())(torch.complex(a, c))
+    ),
+    "polar": both("polar view_as_real", lambda a, c: torch.view_as_real(torch.polar(a.exp(), c)).sum(-1)),
+    "conjugate": both("view_as_complex", lambda a, c: torch.view_as_complex(torch.stack((a, c), -1)).conj().imag),
+    # contractions
+    "einsum": Case(
+        "einsum", STEPS, [8], lambda net, x: net.b(torch.einsum("...T i, oi -> ...T o", x, net.a.weight)), two()
+    ),
+    "einsum without a result": Case(
+        "einsum", ROWS, [8], lambda net, x: net.b(torch.einsum("AY,BY", x, net.a.weight)), two()
+    ),
+    "einsum of one": along_steps("einsum", lambda y: torch.einsum("b...c->b c ...", y).transpose(1, 2)),
+    "einsum of a diagonal": Case(
+        "einsum",
+        ROWS,
+        [8],
+        lambda net, x: net.b(torch.einsum("bii->bi", net.a(x).unsqueeze(2) * net.a(x).unsqueeze(1))),
+        two(),
+    ),
+    "einsum of the same twice": Case(
+        "einsum",
+        ROWS,
+        [8],
+        lambda net, x: torch.einsum("bi,bi->b", net.a(x), net.a(x)).unsqueeze(1) + net.b(net.a(x)),
+        two(),
+    ),
+    "bilinear": Case(
+        "bilinear",
+        ROWS,
+        [8, 4, 5],
+        lambda net, x: net.b(net.two(net.a(x), net.c(x)).relu()),
+        lambda: {
+            "a": nn.Linear(6, 8),
+            "c": nn.Linear(6, 4),
+            "two": nn.Bilinear(8, 4, 5),
+            "b": nn.Linear(5, 3),
+        },
+    ),
+    "tensordot": Case(
+        "tensordot", ROWS, [8], lambda net, x: net.b(torch.tensordot(x, net.a.weight, ([1], [1]))), two()
+    ),
+    "inner": Case("inner", ROWS, [8], lambda net, x: net.b(torch.inner(x, net.a.weight)), two()),
+    "outer": Case(
+        "outer",
+        ROWS,
+        [8],
+        lambda net, x: net.b(F.linear(x, torch.outer(net.p, net.q)).relu()),
+        lambda: {"p": nn.Parameter(torch.ones(8)), "q": nn.Parameter(torch.ones(6)), "b": nn.Linear(8, 3)},
+    ),
+    "kron": Case(
+        "kron",
+        ROWS,
+        [4, 2],
+        lambda net, x: net.b(F.linear(x, torch.kron(net.u, net.w)).relu()),
+        lambda: {
+            "u": nn.Parameter(torch.randn(4, 2)),
+            "w": nn.Parameter(torch.randn(2, 3)),
+            "b": nn.Linear(8, 3),
+        },
+    ),
+    "dot": Case(
+        "dot vdot mv",
+        ROWS,
+        [8],
+        lambda net, x: (
+            (x @ net.a.weight.t() @ net.p).unsqueeze(1) * torch.dot(net.p, net.a.weight.mv(net.q))
+            + torch.vdot(net.p, net.p)
+        ),
+        lambda: {
+            "a": nn.Linear(6, 8),
+            "p": nn.Parameter(torch.ones(8)),
+            "q": nn.Parameter(torch.ones(6)),
+        },
+    ),
+    "vecdot": Case(
+        "linalg_vecdot",
+        ROWS,
+        [8],
+        lambda net, x: torch.linalg.vecdot(net.a(x), net.c(x)).unsqueeze(1) + net.b(net.a(x)),
+        three(),
+    ),
+    "multi_dot": Case(
+        "linalg_multi_dot",
+        ROWS,
+        [8, 4],
+        lambda net, x: torch.linalg.multi_dot((x, net.u, net.w, net.p)).unsqueeze(1),
+        lambda: {
+            "u": nn.Parameter(torch.randn(6, 8)),
+            "w": nn.Parameter(torch.randn(8, 4)),
+            "p": nn.Parameter(torch.randn(4)),
+        },
+    ),
+    "added products": Case(
+        "addmv addbmm",
+        STEPS,
+        [8],
+        lambda net, x: (
+            torch.addmv(net.b.bias[:1], net.a(x)[:, 0], net.p).reshape(-1, 1)
+            + torch.addbmm(net.b.bias, net.a(x).transpose(0, 1)[:, :1], net.b.weight.t().expand(5, 8, 3))
+        ),
+        lambda: {**two()(), "p": nn.Parameter(torch.randn(8))},
+    ),
+    "distances": Case("cdist", STEPS, [8], lambda net, x: torch.cdist(net.a(x), net.c(x)), three()),
+    "a codebook": Case(
+        "cdist argmin embedding",
+        STEPS,
+        [8],
+        lambda net, x: net.b(F.embedding(torch.cdist(net.a(x), net.c.weight).argmin(-1), net.c.weight)),
+        lambda: {"a": nn.Linear(6, 8), "b": nn.Linear(8, 3), "c": nn.Embedding(7, 8)},
+    ),
+    "cosine": Case(
+        "cosine_similarity",
+        ROWS,
+        [8],
+        lambda net, x: F.cosine_similarity(net.a(x), net.c(x)).unsqueeze(1),
+        three(),
+    ),
+    "a norm": Case("linalg_norm", ROWS, [8], lambda net, x: torch.linalg.norm(net.a(x), dim=1), two()),
+    # weights that are computed
+    "weight standardization": Case("mean std", IMAGE, [8], standardized, images()),
+    "weight standardization by batch_norm": Case("batch_norm", IMAGE, [8], standardized_by_batch_norm, with_gain),
+    "weight_norm": Case(
+        "_weight_norm",
+        ROWS,
+        [8, 4],
+        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda: {
+            "a": parametrizations.weight_norm(nn.Linear(6, 8)),
+            "c": parametrizations.weight_norm(nn.Linear(8, 4)),
+            "b": parametrizations.weight_norm(nn.Linear(4, 3)),
+        },
+    ),
+    "weight_norm by hand": Case(
+        "linalg_vector_norm div",
+        ROWS,
+        [8],
+        lambda net, x: net.b(F.linear(x, net.g * (net.a.weight / net.a.weight.norm(dim=1, keepdim=True))).relu()),
+        lambda: {**two()(), "g": nn.Parameter(torch.ones(8, 1))},
+    ),
+    "spectral_norm": Case(
+        "mv vdot",
+        ROWS,
+        [8, 4],
+        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda: {
+            "a": parametrizations.spectral_norm(nn.Linear(6, 8)),
+            "c": parametrizations.spectral_norm(nn.Linear(8, 4)),
+            "b": parametrizations.spectral_norm(nn.Linear(4, 3)),
+        },
+    ),
+    "low rank": Case(
+        "matmul linear",
+        ROWS,
+        [8, 2],
+        lambda net, x: net.b(F.linear(x, net.a.weight + net.u @ net.w).relu()),
+        lambda: {
+            **two()(),
+            "u": nn.Parameter(torch.randn(8, 2)),
+            "w": nn.Parameter(torch.randn(2, 6)),
+        },
+    ),
+    "embedding_bag": Case(
+        "embedding_bag",
+        TOKENS,
+        [8],
+        lambda net, x: net.b(net.bag(x)),
+        lambda: {"bag": nn.EmbeddingBag(9, 8), "b": nn.Linear(8, 3)},
+    ),
+    "deformable convolution": Case(
+        "deform_conv2d",
+        IMAGE,
+        [8, 4],
+        deformed,
+        lambda: {
+            "a": nn.Conv2d(3, 8, 1),
+            "offset": nn.Conv2d(3, 18, 3),
+            "c": nn.Conv2d(8, 4, 3),
+            "b": nn.Conv2d(4, 2, 1),
+        },
+    ),
+    # recurrent
+    "gru_cell": Case("gru_cell select stack", STEPS, [8, 8], over_time, cells(nn.GRUCell(8, 8), lambda *_: None)),
+    "rnn_tanh_cell": Case("rnn_tanh_cell", STEPS, [8, 8], over_time, cells(nn.RNNCell(8, 8), lambda *_: None)),
+    "lstm_cell": Case(
+        "lstm_cell select copy_", STEPS, [8, 8], written_over_time, cells(nn.LSTMCell(8, 8), lambda *_: None)
+    ),
+    "attention over states": Case(
+        "lstm softmax matmul",
+        STEPS,
+        [8],
+        lambda net, x: (lambda y: net.b((y @ y.mT).softmax(-1) @ y))(net.lstm(x)[0]),
+        lambda: {"lstm": nn.LSTM(6, 8, batch_first=True), "b": nn.Linear(8, 3)},
+    ),
+    "attention of groups": Case(
+        "scaled_dot_product_attention",
+        STEPS,
+        [2, 2, 3, 3],
+        attention_of_groups,
+        lambda: {"q": nn.Linear(6, 12), "k": nn.Linear(6, 6), "v": nn.Linear(6, 6), "b": nn.Linear(12, 3)},
+    ),
+    # positions along another dimension
+    "roll": along_steps("roll flip", lambda y: y.roll(2, 1).flip(1)),
+    "rot90": Case("rot90", IMAGE, [8], lambda net, x: net.b(torch.rot90(net.a(x), 1, (2, 3))), images()),
+    "sorted": along_steps("sort topk cumsum", lambda y: y.sort(1)[0].topk(3, 1)[0].cumsum(1)),
+    "cummax": along_steps("cummax logcumsumexp", lambda y: y.cummax(1)[0].logcumsumexp(1)),
+    "kthvalue": along_steps("kthvalue aminmax", lambda y: sum(y.aminmax(dim=1)) + y.kthvalue(2, 1)[0]),
+    "argmax": along_steps("argmax one_hot", lambda y: F.one_hot(y.argmax(1), 5).double().mT * y),
+    "gather": along_steps("gather expand", lambda y: y.gather(1, torch.tensor([[[1], [0]]]).expand(len(y), 2, 8))),
+    "gather in step": along_steps("gather argmax", lambda y: y.gather(1, y.argmax(1, keepdim=True))),
+    "take_along_dim": along_steps("take_along_dim", lambda y: torch.take_along_dim(y, y.argmax(1, keepdim=True), 1)),
+    "scatter": along_steps(
+        "scatter scatter_add",
+        lambda y: y.scatter(1, y.argmax(1, keepdim=True), y[:, :1]).scatter_add(
+            1, y.argmin(1, keepdim=True), y[:, 1:2]
+        ),
+    ),
+    "index_add": along_steps("index_add", lambda y: y.index_add(1, torch.tensor([0, 3]), y[:, 1:3])),
+    "index_copy": along_steps("index_copy_", lambda y: y.clone().index_copy_(1, torch.tensor([0, 3]), y[:, 1:3])),
+    "index_fill": along_steps("index_fill", lambda y: y.index_fill(1, torch.tensor([0, 3]), 0.5)),
+    "index_put": along_steps(
+        "index_put", lambda y: y.index_put((torch.arange(1), torch.tensor([0, 3])), y[0, 1:3], accumulate=True)
+    ),
+    "written slice": along_steps("slice_scatter", lambda y: y.slice_scatter(y[:, :2] * 2, 1, 1, 3)),
+    "written position": along_steps("select_scatter", lambda y: y.select_scatter(y[:, 1] * 2, 1, 0)),
+    "unbind": along_steps("unbind stack", lambda y: torch.stack(y.unbind(1)[::-1], 1)),
+    "narrow": along_steps("narrow", lambda y: y.narrow(1, 1, 3)),
+    "diagonal": along_steps("diagonal", lambda y: (y.unsqueeze(1) * y.unsqueeze(2)).diagonal(0, 1, 2).mT),
+    "differences": along_steps("diff", lambda y: y.diff(dim=1)),
+    "tril": along_steps(
+        "tril triu", lambda y: (y.unsqueeze(1) * y.unsqueeze(2)).permute(0, 3, 1, 2).tril().triu().sum(2).mT
+    ),
+    "repeated": along_steps("repeat_interleave tile", lambda y: y.repeat_interleave(2, 1).tile(1, 2, 1)),
+    "matrices": Case(
+        "linalg_inv matmul",
+        STEPS,
+        [8],
+        lambda net, x: net.b(torch.linalg.inv(x[:, :, :5] + 9 * torch.eye(5)) @ net.a(x)),
+        two(),
+    ),
+    "moved": along_steps("movedim swapaxes", lambda y: y.movedim(1, 2).swapaxes(1, 2)),
+    "unfold": along_steps("unfold", lambda y: y.unfold(1, 3, 1).mean(-1)),
+    "norm and std": along_steps("var_mean std_mean", lambda y: torch.var_mean(y, 1)[0] + torch.std_mean(y, 1)[1]),
+    # parts of nodes
+    "narrowed nodes": Case(
+        "narrow",
+        ROWS,
+        [3, 5],
+        lambda net, x: net.b(net.a(x).narrow(1, 3, 5)) + net.c(net.a(x)),
+        lambda: {"a": nn.Linear(6, 8), "b": nn.Linear(5, 3), "c": nn.Linear(8, 3)},
+    ),
+    "written nodes": Case(
+        "slice_scatter", ROWS, [5, 3], lambda net, x: net.b(net.a(x).slice_scatter(net.c(x), 1, 5)), three(8, 3)
+    ),
+    "pieces": Case(
+        "tensor_split hstack",
+        ROWS,
+        [3, 3, 2],
+        lambda net, x: net.b(torch.hstack(net.a(x).tensor_split(3, 1)[::-1])),
+        two(),
+    ),
+    "pieces at": Case("hsplit", ROWS, [3, 5], lambda net, x: net.b(torch.hstack(net.a(x).hsplit((3,))[::-1])), two()),
+    "repeated nodes": Case(
+        "repeat_interleave", ROWS, [4], lambda net, x: net.b(net.a(x).repeat_interleave(2, 1)), two(4, 8)
+    ),
+    "a grid": Case(
+        "meshgrid",
+        ROWS,
+        [8],
+        lambda net, x: net.b(net.a(x) * torch.meshgrid(net.p, x[0, :2], indexing="ij")[0][:, 0]),
+        lambda: {**two()(), "p": nn.Parameter(torch.ones(8))},
+    ),
+    # pictures and signals
+    "grid_sample": Case(
+        "affine_grid_generator grid_sampler",
+        IMAGE,
+        [8],
+        lambda net, x: bent(net, net.a(x), x[:, 0, :2, :3]),
+        images(),
+    ),
+    "regions": Case(
+        "roi_align",
+        IMAGE,
+        [8],
+        lambda net, x: net.b(roi_align(net.a(x), torch.tensor([[0.0, 0, 0, 4, 4]], dtype=x.dtype), 2)),
+        images(),
+    ),
+    "patches": Case(
+        "im2col col2im", IMAGE, [8], lambda net, x: net.b(F.fold(F.unfold(net.a(x), 3).relu(), 6, 3)), images()
+    ),
+    "patches read": Case(
+        "im2col",
+        IMAGE,
+        [4],
+        lambda net, x: net.b(F.unfold(net.a(x), 2, stride=2).mT),
+        lambda: {"a": nn.Conv2d(3, 4, 1), "b": nn.Linear(16, 2)},
+    ),
+    "unpooled": Case(
+        "max_pool2d_with_indices max_unpool2d",
+        IMAGE,
+        [8],
+        lambda net, x: net.b(F.max_unpool2d(*F.max_pool2d(net.a(x), 2, return_indices=True), 2)),
+        images(),
+    ),
+    "antialiased": Case(
+        "_upsample_bilinear2d_aa",
+        IMAGE,
+        [8],
+        lambda net, x: net.b(F.interpolate(net.a(x), size=4, mode="bilinear", antialias=True)),
+        images(),
+    ),
+    "adaptive pools": Case(
+        "adaptive_max_pool2d", IMAGE, [8], lambda net, x: net.b(F.adaptive_max_pool2d(net.a(x), 2)), images()
+    ),
+    "circular": Case("pad", IMAGE, [8], lambda net, x: net.b(F.pad(net.a(x), (1, 1, 1, 1), "circular")), images()),
+    "spectra": along_steps("fft_fft fft_ifft", lambda y: torch.fft.ifft(torch.fft.fft(y, dim=1) * 2, dim=1).real),
+    "half spectra": along_steps("fft_rfft fft_irfft", lambda y: torch.fft.irfft(torch.fft.rfft(y, dim=1), n=5, dim=1)),
+    "spectra of pictures": Case(
+        "fft_rfft2 fft_irfft2 fft_fftshift",
+        IMAGE,
+        [8],
+        lambda net, x: net.b(torch.fft.irfft2(torch.fft.fftshift(torch.fft.rfft2(net.a(x)), dim=(2, 3)), s=(6, 6))),
+        images(),
+    ),
+    "a filter of spectra": Case(
+        "fft_rfft einsum view_as_complex",
+        STEPS,
+        [8, 4],
+        lambda net, x: net.b(
+            torch.fft.irfft(
+                torch.einsum("bfi,io->bfo", torch.fft.rfft(net.a(x), dim=1), torch.view_as_complex(net.w)), n=5, dim=1
+            )
+        ),
+        lambda: {"a": nn.Linear(6, 8), "b": nn.Linear(4, 3), "w": nn.Parameter(torch.randn(8, 4, 2))},
+    ),
+    # as torch.export decomposes
+    "decomposed": Case(
+        "convolution _native_batch_norm_legit_no_training native_group_norm _adaptive_avg_pool2d view_copy",
+        IMAGE,
+        [4],
+        decomposed,
+        lambda: {**images()(), "norm": nn.BatchNorm2d(8)},
+    ),
+    "copies of views": Case("slice_copy permute_copy transpose_copy unsqueeze_copy", STEPS, [4], copies, two(8, 4)),
+}
+
+
+def halve(model: nn.Module, known: Couplings) -> None:
+    with torch.no_grad():
+        for coupling in known.found:
+            for name, mask in coupling.masks(model, torch.arange(coupling.size) % 2 == 0).items():
+                model.get_parameter(name).mul_(mask)
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_widths_behind_an_operator_are_followed_and_go(name: str) -> None:
+    case = FOLLOWED[name]
+    net, example = case.net(), case.example()
+    known = couplings(net, example)
+    operators = {
+        node.target._schema.name.rpartition("::")[2]
+        for node in known.trace.graph.nodes
+        if node.op == "call_function" and hasattr(node.target, "_schema")
+    }
+    assert set(case.operators.split()) <= operators
+    assert sorted(coupling.size for coupling in known.found) == sorted(case.widths), known.kept
+    halve(net, known)
+    small = slim(net, example)
+    before, after = (sum(p.numel() for p in model.parameters()) for model in (net, small))
+    assert after < before or not known.found
+    with torch.no_grad():
+        given = torch.cat((example, example.flip(1), example))[:5]
+        expected, found = net(given), small(given)
+    assert expected.isfinite().all()
+    assert expected.abs().max() > 0
+    assert expected.shape == found.shape
+    assert (expected - found).abs().max() <= 1e-12 * expected.abs().max()
