@@ -15,12 +15,11 @@ def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     """
     query, key, value = (list(flow.dims(arguments[name])) for name in ("query", "key", "value"))
     heads = query[:-2]
-    groups: Dim = ()
     if arguments.get("enable_gqa") and size_of(query[-3]) != size_of(key[-3]):
         pieces = regroup([query[-3]], [size_of(key[-3]), size_of(query[-3]) // size_of(key[-3])])
         if pieces is None:
             return "groups its queries at borders that do not meet those of its heads"
-        heads[-1], groups = pieces
+        heads[-1] = pieces[0]
     keep((query[-2], key[-2], value[-2]), EXTENT)
     for one, other in [*zip(heads, key[:-2], strict=True), *zip(heads, value[:-2], strict=True)]:
         flow.align(node, one or other, other or one)
@@ -29,8 +28,7 @@ def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     if arguments["attn_mask"] is not None:
         for mine, dim in zip(flow.dims(arguments["attn_mask"])[-3::-1], query[-3::-1], strict=False):
             flow.align(node, mine or dim, dim)
-    if not groups and arguments["value"] in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(arguments["value"]))
     result: tuple[Dim, ...] = (*query[:-1], value[-1])
     if isinstance(node.meta["val"], list):  # with what the backward pass needs
         return [result, query[:-1]]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from compress.graph.dimensions import BATCH, Dim, is_kept, keep, size_of
+from compress.graph.dimensions import BATCH, Dim, keep, leaves, size_of
 from compress.graph.flow import Flow, Value, at
 
 
@@ -40,10 +40,13 @@ def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str
         if operand in flow.tensors:
             count_positions(flow, operand, [dims[letter] for letter in result if letter not in letters])
     # A product is zero where one of its factors is.
-    zero = {letter for letter, sources in holders.items() if any(source in flow.vanish for source in sources)}
-    if all(letter in zero or is_kept(dims[letter]) for letter in result):
-        flow.vanish.add(node)
-    return tuple(dims[letter] for letter in result)
+    other = [
+        set(leaves(dims[letter])).difference(*(flow.zeros(source) for source in holders.get(letter, ())))
+        for letter in result
+    ]
+    found = tuple(dims[letter] for letter in result)
+    flow.vanishes(node, {factor for dim in found for factor in leaves(dim)}.difference(*other))
+    return found
 
 
 def count_positions(flow: Flow, weight: fx.Node, dims: Sequence[Dim]) -> None:
@@ -61,8 +64,7 @@ def add_bias(flow: Flow, node: fx.Node, result: Sequence[Dim], place: int, bias:
         other = others.pop(place)
         flow.align(node, one or other, other)
         place -= 1
-    if bias not in flow.vanish or not all(map(is_kept, others)):
-        flow.vanish.discard(node)
+    flow.vanishes(node, flow.zeros(node) & flow.zeros(bias))
 
 
 def addmm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import fx, nn
 
 from compress.graph.contractions import add_bias, contraction, count_positions, letters_of
-from compress.graph.dimensions import Dim, fresh, is_kept, keep, regroup, size_of
+from compress.graph.dimensions import Dim, fresh, keep, leaves, regroup, size_of
 from compress.graph.flow import EXTENT, TABLE, Flow, Rule, Value, at, fresh_value
 from compress.graph.windows import new_extents
 
@@ -65,8 +65,7 @@ def _windowed(
     else:
         flow.contract(reads, node, (source, weight))
     result = (*rest, writes, *extents)
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(writes)))
     add_bias(flow, node, result, len(rest), bias)
     return result
 
@@ -104,9 +103,8 @@ def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
         keep(dims[2:], EXTENT)
     scale, shift = own[:2]
     # Without a scale, zeros remain zeros only where their own mean is subtracted.
-    scaled = scale in flow.vanish or (scale is None and measured and arguments["input"] in flow.vanish)
-    if scaled and (shift is None or shift in flow.vanish) and all(map(is_kept, (dims[0], *dims[2:]))):
-        flow.vanish.add(node)
+    zeros = flow.zeros(arguments["input"] if scale is None else scale) if scale is not None or measured else set()
+    flow.vanishes(node, zeros if shift is None else zeros & flow.zeros(shift))
     return dims
 
 
@@ -120,10 +118,10 @@ def with_statistics(rule: Rule) -> Rule:
     return several
 
 
-def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Its mean is over all nodes, dead ones included, and would change without them."""
+def decomposed_layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """The operator that layer normalization becomes in a program: its mean is over all nodes, dead ones included."""
     dims = flow.dims(arguments["input"])
-    for tensor in (arguments["weight"], arguments.get("bias")):
+    for tensor in (arguments.get("weight"), arguments.get("bias")):
         if tensor is not None:
             for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
                 flow.align(node, one, other)
@@ -147,8 +145,8 @@ def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
         flow.number(node, "C", [(0, dims[1])])
     flow.attribute(node, (nn.GroupNorm,), "num_groups", [(0, pieces[0])])
     flow.attribute(node, (nn.GroupNorm,), "num_channels", [(0, dims[1])])
-    if all(arguments[name] in flow.vanish for name in ("weight", "bias")):
-        flow.vanish.add(node)
+    if arguments["weight"] is not None and arguments["bias"] is not None:
+        flow.vanishes(node, flow.zeros(arguments["weight"]) & flow.zeros(arguments["bias"]))
     return dims
 
 
@@ -157,8 +155,7 @@ def embedding(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     keep(flow.dims(weight)[:1], TABLE)
     if weight in flow.tensors:
         flow.writes.add((flow.tensors[weight], 1))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(flow.dims(weight)[1])))
     return (*flow.dims(arguments["indices"]), *flow.dims(weight)[1:])
 
 
@@ -168,8 +165,7 @@ def embedding_bag(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
     keep((flow.dims(weight)[:1], flow.dims(arguments["indices"])), TABLE)
     if weight in flow.tensors:
         flow.writes.add((flow.tensors[weight], 1))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(flow.dims(weight)[1])))
     bags, same = flow.dims(offsets)[0], results[0].shape[0] == offsets.meta["val"].shape[0]
     found = bags if same else fresh(results[0].shape[0], EXTENT)
     return [(found, *flow.dims(weight)[1:]), *(fresh_value(result, EXTENT) for result in results[1:])]

@@ -6,7 +6,7 @@ from typing import Any
 from torch import fx
 
 from compress.graph.contractions import count_positions
-from compress.graph.dimensions import Dim, is_kept, keep, regroup, size_of, total
+from compress.graph.dimensions import Dim, keep, regroup, size_of, total
 from compress.graph.flow import EXTENT, GATES, Flow, Rule, Value, at, fresh_value
 
 
@@ -49,8 +49,7 @@ def cell(gates: int) -> Rule:
                 flow.align(node, one or other, other or one)
         if not _gated(flow, node, own, gates, source[-1], width, source[:-1]):
             return "has gates whose borders do not meet"
-        if all(map(is_kept, source[:-1])):
-            _note_zeros(flow, node, own, states)
+        _note_zeros(flow, node, own, states)
         results = [(*source[:-1], width) for _ in hidden]
         return results if isinstance(node.meta["val"], list) else results[0]
 
@@ -79,8 +78,8 @@ def _gated(
 
 def _note_zeros(flow: Flow, node: fx.Node, own: Sequence[fx.Node], states: Any) -> None:
     """Without weights, a state that begins at zero remains there, whatever the gates say."""
-    if all(tensor in flow.vanish for tensor in (*own, *(states if isinstance(states, list | tuple) else [states]))):
-        flow.vanish.add(node)
+    several = states if isinstance(states, list | tuple) else [states]
+    flow.vanishes(node, set.intersection(*(flow.zeros(tensor) for tensor in (*own, *several))))
 
 
 def pack(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -90,8 +89,7 @@ def pack(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     rows, counts = node.meta["val"]
     new, sizes = fresh_value(rows, EXTENT), fresh_value(counts, EXTENT)
     assert isinstance(new, tuple)
-    if arguments["input"] in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(arguments["input"]))
     return [(new[0], *dims[2:]), sizes]
 
 
@@ -102,6 +100,6 @@ def unpack(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     padded, lengths = node.meta["val"]
     new, sizes = fresh_value(padded, EXTENT), fresh_value(lengths, EXTENT)
     assert isinstance(new, tuple)
-    if arguments["data"] in flow.vanish and arguments["padding_value"] == 0:
-        flow.vanish.add(node)
+    if arguments["padding_value"] == 0:
+        flow.vanishes(node, flow.zeros(arguments["data"]))
     return [(*new[:2], *dims[1:]), sizes]

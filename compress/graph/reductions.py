@@ -1,24 +1,31 @@
 """Rules of the operators that combine the positions of a dimension, and remove it or leave its size alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx
 
-from compress.graph.dimensions import fresh, is_kept, keep
+from compress.graph.dimensions import Dim, fresh, is_kept, keep
 from compress.graph.flow import EXTENT, Flow, Rule, Value, at, places_of
 
 
-def reduction(sums: bool) -> Rule:
-    """Dimensions that disappear, or become 1. A sum is exact without dead nodes if they are zero, a mean is not."""
+def summed(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    flow.contract(dim, node, [source])
+
+
+def combined(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    keep(dim, f"{at(node)} combines all of its nodes")
+
+
+def reduction(over: Callable[[Flow, fx.Node, Dim, fx.Node], None]) -> Rule:
+    """Dimensions that disappear, or become 1. `over` says whether that is exact without dead nodes."""
 
     def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         source = node.all_input_nodes[0]
         dims, results = flow.dims(source), node.meta["val"]
         places = places_of(arguments.get("dim"), len(dims))
-        for dim in (dims[place] for place in places):
-            if sums and not is_kept(dim):
-                flow.contract(dim, node, [source])
-            keep(dim if not sums else (), f"{at(node)} combines all of its nodes")
+        if joined := tuple(factor for place in places if not is_kept(dims[place]) for factor in dims[place]):
+            over(flow, node, joined, source)
         kept = [() if index in places else dim for index, dim in enumerate(dims)]
         left = [dim for index, dim in enumerate(dims) if index not in places]
         several = isinstance(results, tuple | list)
@@ -36,7 +43,7 @@ def norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     matrix = "ord" in arguments and order is not None and len(places_of(arguments["dim"], len(dims))) == 2
     vector = node.target._schema.name == "aten::linalg_vector_norm"  # type: ignore[union-attr]
     exact = order is None or (isinstance(order, int | float) and order >= 0)
-    return reduction(sums=exact and (vector or not matrix))(flow, node, arguments)
+    return reduction(summed if exact and (vector or not matrix) else combined)(flow, node, arguments)
 
 
 def along(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -1,7 +1,6 @@
 """The rule of each operator of torch: one for each family, whatever the overload, in place or not."""
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import torch
@@ -11,6 +10,7 @@ from compress.graph import (
     attention,
     contractions,
     layers,
+    norms,
     positions,
     recurrent,
     reductions,
@@ -18,7 +18,6 @@ from compress.graph import (
     weights,
     windows,
 )
-from compress.graph.dimensions import is_kept
 from compress.graph.flow import Flow, Rule, name_of
 
 # Other names that torch has for an operator.
@@ -95,7 +94,7 @@ _MIXING = (
     *("cummin", "logcumsumexp", "roll", "flip", "sort", "argsort", "msort", "renorm"),
 )
 _REDUCING = (
-    *("mean", "amax", "amin", "aminmax", "max", "min", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
+    *("amax", "amin", "aminmax", "max", "min", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
     *("argmin", "logsumexp", "median", "nanmedian", "nanmean", "mode", "kthvalue", "prod", "quantile", "nanquantile"),
 )
 _PADDING = ("pad", "constant_pad_nd", "_pad_circular", "_pad_enum", "reflection_pad{}d", "replication_pad{}d")
@@ -128,8 +127,10 @@ _RULES: dict[str, Rule] = {
     "_scaled_dot_product_flash_attention_for_cpu": attention.attention,
     "batch_norm": layers.normalization,
     "instance_norm": layers.normalization,
-    "layer_norm": layers.layer_normalization,
-    "rms_norm": layers.layer_normalization,
+    "layer_norm": norms.layer_normalization,
+    "rms_norm": norms.layer_normalization,
+    "native_layer_norm": layers.with_statistics(layers.decomposed_layer_normalization),
+    "_fused_rms_norm": layers.with_statistics(layers.decomposed_layer_normalization),
     "group_norm": layers.group_normalization,
     "native_group_norm": layers.with_statistics(layers.group_normalization),
     "embedding": layers.embedding,
@@ -180,9 +181,10 @@ _RULES: dict[str, Rule] = {
     "diagonal": positions.diagonal,
     "linalg_diagonal": positions.diagonal,
     "one_hot": positions.one_hot,
-    "sum": reductions.reduction(sums=True),
-    "nansum": reductions.reduction(sums=True),
-    "count_nonzero": reductions.reduction(sums=True),
+    "sum": reductions.reduction(reductions.summed),
+    "mean": reductions.reduction(norms.count),
+    "nansum": reductions.reduction(reductions.summed),
+    "count_nonzero": reductions.reduction(reductions.summed),
     "norm": reductions.norm,
     "linalg_norm": reductions.norm,
     "linalg_vector_norm": reductions.norm,
@@ -226,7 +228,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weights.weight_norm),
     **dict.fromkeys(_PERMUTING, shapes.permute),
     **dict.fromkeys(_MIXING, reductions.along),
-    **dict.fromkeys(_REDUCING, reductions.reduction(sums=False)),
+    **dict.fromkeys(_REDUCING, reductions.reduction(reductions.combined)),
     **dict.fromkeys(_FILLED, shapes.filled),
     **dict.fromkeys(_SPECTRA, windows.spectrum),
     **dict.fromkeys(_MATRICES, reductions.matrices),
@@ -241,15 +243,15 @@ _RULES: dict[str, Rule] = {
     **{name.format(rank): windows.resampled(rank) for rank in (1, 2, 3) for name in _RESAMPLING},
 }
 
-# Operators whose result is zero where all of their tensors are, where the first is, and where one of them is.
+# Operators whose result is zero where all of their tensors are, and where the first is.
 _ZERO_OF_ALL = {
     *("view", "reshape", "_unsafe_view", "reshape_as", "flatten", "ravel", "unflatten", "squeeze", "unsqueeze", "cat"),
     *("stack", "hstack", "column_stack", "slice", "narrow", "select", "unbind", "split", "chunk", "split_with_sizes"),
     *("tensor_split", "getitem", *_PERMUTING, "contiguous", "clone", "detach", "alias", "to", "_to_copy", "dropout"),
-    *("zero", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "roll", "flip", "rot90", "repeat", "diagonal"),
+    *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "roll", "flip", "rot90", "repeat", "diagonal"),
     *("repeat_interleave", "slice_scatter", "select_scatter", "real", "imag", "conj", "resolve_conj", "view_as_real"),
     *("view_as_complex", "unfold", "im2col", "col2im", *_SPECTRA, "tril", "triu", "cumsum", "glu", "sum", "nansum"),
-    *("mean", "norm", "linalg_vector_norm", "norm_except_dim", "zeros", "new_zeros", "zeros_like", "add", "sub"),
+    *("mean", "norm", "linalg_vector_norm", "norm_except_dim"),
     *("relu", "gelu", "silu", "tanh", "hardswish", "leaky_relu", "elu", "selu", "celu", "mish", "relu6", "neg", "abs"),
     *("sqrt", "square", "sin", "tan", "asin", "atan", "sinh", "erf", "expm1", "log1p", "sign", "round", "trunc"),
     *("floor", "ceil", "softshrink", "hardshrink", "expand", "expand_as", "broadcast_tensors"),
@@ -257,9 +259,7 @@ _ZERO_OF_ALL = {
     *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
 }
 _ZERO_OF_FIRST = {"div", "index", "index_select", "gather"}
-_ZERO_OF_ONE = {"mul"}
-# Of these, what lacks a dimension says nothing about the nodes there.
-_BROADCAST = {"add", "sub", "mul", "div", "expand", "expand_as", "broadcast_tensors"}
+_ZEROS = {"zeros", "new_zeros", "zeros_like", "zero"}
 
 
 def rule_of(node: fx.Node) -> Rule:
@@ -294,38 +294,33 @@ def _family(node: fx.Node) -> str:
 
 
 def note_zeros(flow: Flow, node: fx.Node) -> None:
-    """Whether the result of `node` vanishes at dead nodes, where its own rule has not said so."""
+    """Where the result of `node` vanishes at dead nodes, unless its own rule has said so."""
     weights.note_acting(flow, node)
-    sources = [source for source in node.all_input_nodes if isinstance(flow.values[source], tuple | list)]
-    name, zero = _family(node), [source in flow.vanish for source in sources]
-    if name in _ZERO_OF_ALL:
-        plain = all(isinstance(argument, fx.Node) for argument in node.args[:2]) or name not in ("add", "sub")
-        vanishes = plain and all(zero) and (name not in _BROADCAST or _everywhere(flow, node, sources, all))
+    name, sources = _family(node), [source for source in node.all_input_nodes if flow.values[source]]
+    zeros = [flow.zeros(source) for source in sources]
+    if name in ("add", "sub"):
+        # An operand that lacks a dimension adds its numbers to all nodes there.
+        both = all(isinstance(argument, fx.Node) for argument in node.args[:2])
+        found = set.intersection(*zeros) if zeros and both else set()
+    elif name in _ZEROS:
+        found = flow.factors(node)
     elif name in _ZERO_OF_FIRST:
-        vanishes = zero[0] and (name not in _BROADCAST or _everywhere(flow, node, sources[:1], all))
-    elif name in _ZERO_OF_ONE:
-        zeros = [source for source in sources if source in flow.vanish]
-        vanishes = _everywhere(flow, node, zeros, any)
-    elif name == "copy" and len(sources) == 2:
-        vanishes = zero[1] and _everywhere(flow, node, sources[1:], all)
+        found = zeros[0]
+    elif name == "copy":
+        found = zeros[-1]
+    elif name == "mul":
+        found = set().union(*zeros)
+    elif name in _ZERO_OF_ALL or _is_power(node):
+        other = [flow.factors(source) - zero for source, zero in zip(sources, zeros, strict=True)]
+        found = set().union(*zeros).difference(*other)
     else:
-        vanishes = node in flow.vanish
-    if vanishes:
-        flow.vanish.add(node)
-    else:
-        flow.forget_zeros(node)
+        found = flow.zeros(node)
+    flow.vanishes(node, found & flow.factors(node))
+    flow.write_through(node)
 
 
-def _everywhere(flow: Flow, node: fx.Node, sources: Sequence[fx.Node], how: Callable[[Iterable[bool]], bool]) -> bool:
-    """Whether all or any of `sources` have each of the dimensions of `node` that may shrink."""
-    value = flow.values[node]
-    if not isinstance(value, tuple):
-        return False
-    several = [flow.dims(source)[::-1] for source in sources]
-    return all(
-        is_kept(dim) or how(bool(place < len(dims) and dims[place]) for dims in several)
-        for place, dim in enumerate(value[::-1])
-    )
+def _is_power(node: fx.Node) -> bool:
+    return _family(node) == "pow" and isinstance(node.args[1], int | float) and node.args[1] > 0
 
 
 def _no_rule(flow: Flow, node: fx.Node, arguments: dict[str, object]) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from compress.graph.dimensions import Dim
+from compress.graph.dimensions import leaves
 from compress.graph.flow import Flow, Value, name_of
-from compress.graph.reductions import reduction
+from compress.graph.reductions import reduction, summed
 
 # Of a tensor as their first argument they change no zero, whatever the others are; `mul` in either order.
 _SCALING = {"mul", "div", "neg", "clone", "detach", "alias", "contiguous", "to", "_to_copy", "type_as", "dropout"}
@@ -23,8 +23,7 @@ def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value |
             _only_follows(flow, direction, place)
         elif not flow.is_parameter(direction):
             flow.contract(dim, node, [direction])
-    if magnitude in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(magnitude))
     return [dims, lengths] if isinstance(node.meta["val"], list) else dims
 
 
@@ -34,7 +33,7 @@ def lengths(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
     if arguments["pow"] < 0 or arguments["dim"] == -1:
         return f"has no rule for the power {arguments['pow']} of dimension {arguments['dim']}"
     others = [place for place in range(rank) if place != arguments["dim"]]
-    return reduction(sums=True)(flow, node, {**arguments, "dim": others})
+    return reduction(summed)(flow, node, {**arguments, "dim": others})
 
 
 def note_acting(flow: Flow, node: fx.Node) -> None:
@@ -49,16 +48,16 @@ def note_acting(flow: Flow, node: fx.Node) -> None:
     for source in given[: 2 if name == "mul" else 1]:
         if flow.is_parameter(source) and source.meta["val"].shape == node.meta["val"].shape:
             flow.tensors[node] = flow.tensors[source]
-            if name == "div" and len(given) == 2 and given[1] in flow.vanish:
-                _divided(flow, source, flow.dims(given[1]))
+            if name == "div" and len(given) == 2:
+                _divided(flow, source, given[1])
             return
 
 
-def _divided(flow: Flow, source: fx.Node, divisor: tuple[Dim, ...]) -> None:
+def _divided(flow: Flow, source: fx.Node, divisor: fx.Node) -> None:
     """By what is zero where it is zero itself, such as its length: zero by zero is no number."""
-    rank = len(flow.dims(source))
-    for place, dim in enumerate(divisor, rank - len(divisor)):
-        if dim:
+    dims, zeros = flow.dims(divisor), flow.zeros(divisor)
+    for place, dim in enumerate(dims, len(flow.dims(source)) - len(dims)):
+        if zeros.intersection(leaves(dim)):
             _only_follows(flow, source, place)
 
 

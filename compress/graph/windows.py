@@ -27,8 +27,8 @@ def pad(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
             keep(dims[-1 - number], EXTENT)
             dims[-1 - number] = fresh(shape[-1 - number], EXTENT)
     # Padding repeats what is there, or it has a value.
-    if source in flow.vanish and not (arguments.get("mode", "constant") == "constant" and arguments.get("value")):
-        flow.vanish.add(node)
+    if not (arguments.get("mode", "constant") == "constant" and arguments.get("value")):
+        flow.vanishes(node, flow.zeros(source))
     return tuple(dims)
 
 
@@ -100,8 +100,7 @@ def sampled(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
     rows, channels, *_ = flow.dims(source)
     flow.align(node, grid[0], rows)
     keep(grid[1:], f"{at(node)} takes it for positions of a picture")
-    if source in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(source))
     return (rows, channels, *new_extents(flow, source, node.meta["val"], len(grid) - 2))
 
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import CheckpointError
+from compress.graph.flow import arguments_of
 from compress.graph.layers import CONVOLUTIONS
 from compress.graph.trace import tensors_of, trace
 from compress.slimming.bottleneck import Affine, take_apart
+from compress.slimming.norms import count_on, count_on_in_graph, means_of, nodes_of
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean"]
 
 # Attributes that an edit may change, and of which modules.
 EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
@@ -49,6 +51,9 @@ class ShapeEdit:
     bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
+    norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the number
+        of nodes that there were, of which `after` are left (see `norms`).
+    mean: the same, of the operator `name` of that graph, `index` 0.
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
     """
@@ -101,8 +106,11 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             setattr(model.get_submodule(path), name, new)
         elif edit.kind == "number":
             numbers.append((edit.name, edit.index, edit.after))
+        elif edit.kind == "norm":
+            count_on(model, edit.name, edit.index, edit.before, edit.after)
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
+        count_on_in_graph(model, [(edit.name, edit.before, edit.after) for edit in edits if edit.kind == "mean"])
     made: dict[int, Tensor] = {}  # a tensor with several names remains one tensor
     for name, shape in shapes.items():
         path, _, leaf = name.rpartition(".")
@@ -221,6 +229,10 @@ def _sizes(
         return numbers[edit.name]
     if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):
         return (layer.in_features,)
+    if edit.kind == "norm" and 0 <= edit.index < _MOST_SIZES and (count := nodes_of(modules.get(edit.name))):
+        return (count,) * (edit.index + 1)
+    if edit.kind == "mean" and (mean := means_of(modules[""]).get(edit.name)):
+        return tuple(arguments_of(mean).get("normalized_shape", (edit.before,)))
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
@@ -246,6 +258,8 @@ def _state_widths(module: nn.Module) -> None:
         module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
     elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
         module.num_features = len(module.weight)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 

@@ -15,7 +15,8 @@ from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
-from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.norms import rescale
 from compress.slimming.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -59,7 +60,7 @@ def slim(
     known = known or couplings(model, example)
     tensors, dead = _dead(model, known)
     if not dead:
-        small = apply_edits(copy.deepcopy(model), ())
+        small = apply_edits(_copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     kept = _kept_positions(dead, known, tensors)
@@ -67,8 +68,11 @@ def slim(
     allowed = tolerance * 1e-7 if exact else tolerance
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
     try:
-        small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
+        norms = [*_resized(known, left, "norm")]
+        edits = [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute"), *norms]
+        small = change(_copied(model), edits)
         _fill(tensors_of(small), tensors, kept)
+        rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
         prove_same(model, small, _inputs(example), allowed)
     except ProofError:
         small = _slim_graph(model, known, left, kept, tensors, example)
@@ -116,6 +120,13 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     return tensors, dead
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(model)
+    edits: Any = getattr(model, "shape_edits", None) or ()
+    copied.shape_edits = edits  # which the copy of a graph is without
+    return copied
+
+
 def _slim_graph(
     model: nn.Module,
     known: Couplings,
@@ -130,7 +141,8 @@ def _slim_graph(
     module.shape_edits = earlier
     own = tensors_of(module)
     kept = {place: positions for place, positions in kept.items() if place[0] in own}
-    edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
+    edits = [*input_edits(example), *_tensor_edits(kept, own)]
+    edits += [*_resized(known, left, "number"), *_resized(known, left, "mean")]
     module = change(module, edits)
     _fill(tensors_of(module), tensors, kept)
     return module
@@ -163,9 +175,9 @@ def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[Sh
         yield ShapeEdit("tensor", name, dim, tensors[name].shape[dim], len(positions))
 
 
-def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Iterator[ShapeEdit]:
+def _resized(known: Couplings, left: Mapping[Coupling, int], kind: Kind) -> Iterator[ShapeEdit]:
     for number, before, after in known.resized(left, kind):
-        yield ShapeEdit("attribute" if kind == "attribute" else "number", number.name, number.index, before, after)
+        yield ShapeEdit(kind, number.name, number.index, before, after)
 
 
 @torch.no_grad()
