@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_map_only
 
 from compress.errors import InputError
-from compress.options import shown
+from compress.options import check, shown
 
 _SORTS = "a tensor, a tuple or list of arguments, a dict of keyword arguments, or compress.Inputs(args, kwargs)"
 
@@ -24,11 +24,21 @@ class Inputs:
     """The arguments of one call, `model(*args, **kwargs)`.
 
     batch_dim: the dimension of the tensors that counts the samples; 1 for networks that take the length first.
+
+    Raises:
+        InputError: `args` is not a tuple or list, `kwargs` not a dict with words as keys, or `batch_dim` below 0.
     """
 
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batch_dim: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, tuple | list):
+            raise InputError(f"Inputs(args=...): found {shown(self.args)}; expected a tuple of arguments")
+        if not isinstance(self.kwargs, Mapping) or not all(isinstance(key, str) for key in self.kwargs):
+            raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
+        check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
 
     def call(self, model: Callable[..., Any]) -> Any:
         return model(*self.args, **self.kwargs)
@@ -57,25 +67,40 @@ class Inputs:
         args, kwargs = tree_map_only(Tensor, function, (tuple(self.args), dict(self.kwargs)))
         return Inputs(args, kwargs, self.batch_dim)
 
+    def argument_names(self, model: nn.Module) -> dict[int | str, str]:
+        """For each argument, by its position or keyword, the name that `model.forward` has for it; in forward's order.
+
+        Of `forward(self, a, *rest, c)`, the arguments (x, y, c=z) are "a", "rest_0" and "c".
+        """
+        found: dict[int | str, str] = {}
+        try:
+            parameters = list(inspect.signature(model.forward).parameters.values())
+        except (TypeError, ValueError):
+            parameters = []
+        plain = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        rest = next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), "input")
+        for number in range(len(self.args)):
+            found[number] = plain[number] if number < len(plain) else f"{rest}_{number - len(plain)}"
+        order = {one.name: place for place, one in enumerate(parameters)}
+        keywords = sorted(self.kwargs, key=lambda key: order.get(key, len(order)))
+        return found | dict(zip(keywords, keywords, strict=True))
+
+    def argument(self, key: int | str) -> Any:
+        return self.args[key] if isinstance(key, int) else self.kwargs[key]
+
     def names(self, model: nn.Module) -> list[str]:
         """A name for each of the tensors: the argument of `model.forward` that it is given for, and its place within.
 
         A network whose forward takes the arguments a and b has "a" and "b"; of a list [t, t] given for a, "a_0" and
         "a_1" are the tensors.
         """
-        try:
-            signature = inspect.signature(model.forward)
-            bound = signature.bind(*self.args, **self.kwargs).arguments
-            for parameter in signature.parameters.values():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    bound = bound | bound.pop(parameter.name, {})
-        except (TypeError, ValueError):
-            bound = {f"input_{number}": value for number, value in enumerate(self.args)} | dict(self.kwargs)
-        found: dict[int, list[str]] = {}  # a tensor may be given twice
-        for path, leaf in tree_flatten_with_path(bound)[0]:
-            if isinstance(leaf, Tensor):
-                found.setdefault(id(leaf), []).append("_".join(_word(key) for key in path))
-        return [found[id(tensor)].pop(0) for tensor in self.tensors]
+        found: list[str] = []
+        names = self.argument_names(model)
+        for key in (*range(len(self.args)), *self.kwargs):
+            paths = tree_flatten_with_path(self.argument(key))[0]
+            leaves = [path for path, leaf in paths if isinstance(leaf, Tensor)]
+            found += ["_".join([names[key], *map(_word, path)]) for path in leaves]
+        return found
 
     def signature(self) -> Hashable:
         """Equal for calls that differ in nothing but the values of their tensors and the number of samples."""
@@ -114,10 +139,6 @@ def inputs_of(example: object, what: str = "example") -> Inputs:
 
 
 def _require(given: Inputs, what: str) -> None:
-    if not isinstance(given.args, tuple | list) or not isinstance(given.kwargs, Mapping):
-        raise InputError(f"{what}: Inputs(args, kwargs) takes a tuple of arguments and a dict of keyword arguments")
-    if type(given.batch_dim) is not int or given.batch_dim < 0:
-        raise InputError(f"{what}: batch_dim: found {shown(given.batch_dim)}; expected a whole number at least 0")
     if not given.tensors:
         raise InputError(f"{what}: it holds no tensor; expected {_SORTS}")
     sized = [tensor for tensor in given.tensors if tensor.ndim > given.batch_dim]

@@ -19,7 +19,8 @@ from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
-from compress.graph.trace import require_example, require_network
+from compress.graph.trace import require_network
+from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_file
 
@@ -66,7 +67,7 @@ def require_arguments(model: object, path: object, example: object, tolerance: o
     """
     require_network(model)
     require_path("path", path)
-    require_example(example)
+    inputs_of(example)
     check("tolerance", tolerance, float, ge=0)
     if program is not None and not isinstance(program, ExportedProgram):
         raise InputError(f"program: found {shown(program)}; expected what trace(model, example) gives")
@@ -85,7 +86,7 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
         UnsupportedModelError: torch.export cannot trace it, or its output is not one tensor.
     """
     require_plain(model)
-    require_example(example)
+    inputs_of(example)
     # Two rows, since torch.export takes a size of 1 for a constant. Zeros, since the file keeps the inputs.
     inputs = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
     try:

@@ -45,7 +45,6 @@ def test_every_sort_of_example(example: object, args: tuple[object, ...], kwargs
         ((1.0, None), "it holds no tensor"),
         (torch.tensor(1.0), "needs a batch dimension"),
         (torch.zeros(0, 3), r"its shape is \[0, 3\]"),
-        (Inputs((A,), {}, -1), "batch_dim: found -1"),
     ],
 )
 def test_anything_else_is_refused(example: object, message: str) -> None:

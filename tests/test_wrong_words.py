@@ -357,6 +357,15 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
         },
     ),
+    "Inputs": (
+        compress.Inputs,
+        {"args": (EXAMPLE,)},
+        {
+            "args": [EXAMPLE, 3, "x", None, {"x": EXAMPLE}],
+            "kwargs": [EXAMPLE, 3, "x", None, [EXAMPLE], {3: EXAMPLE}],
+            "batch_dim": [-1, 0.5, "0", None, True, EXAMPLE],
+        },
+    ),
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},

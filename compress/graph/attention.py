@@ -30,6 +30,6 @@ def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
             flow.align(node, mine or dim, dim)
     flow.vanishes(node, flow.zeros(arguments["value"]))
     result: tuple[Dim, ...] = (*query[:-1], value[-1])
-    if isinstance(node.meta["val"], list):  # with what the backward pass needs
+    if isinstance(node.meta["val"], list | tuple):  # with what the backward pass needs
         return [result, query[:-1]]
     return result

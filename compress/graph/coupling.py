@@ -175,7 +175,7 @@ class Couplings:
         return {layer_of(name) for name in self.names[tensor]}
 
 
-def couplings(model: nn.Module, example: Tensor) -> Couplings:
+def couplings(model: nn.Module, example: object) -> Couplings:
     """Derive from one trace of `model` in evaluation mode on `example` [N, ...] what shrinks together.
 
     Neither is changed. Only the type of `example` and the sizes of a row matter.

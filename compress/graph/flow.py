@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from compress.errors import InputError
 from compress.graph.dimensions import Dim, Factor, align, fresh, is_kept, keep, leaves, size_of
+from compress.graph.rebuild import Rebuild
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
 
@@ -71,13 +72,14 @@ class Flow:
             self.values[node] = fresh_value(node.meta["val"], INPUT)
         elif node.op == "get_attr":
             self.values[node] = self._own(node)
-        elif node.op == "call_function":
+        elif node.op == "call_function" and not isinstance(node.target, Rebuild):
             result = rule(self, node, arguments_of(node))
             if not isinstance(result, str) and not _fits(result, node.meta.get("val")):
                 result = "gives sizes that its rule does not know"
             self.values[node] = self._opaque(node, result) if isinstance(result, str) else result
             self._note_memory(node)
         else:
+            self.values[node] = None
             for source in node.all_input_nodes:
                 keep(self.values[source], OUTPUT)
 

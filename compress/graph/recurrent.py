@@ -51,7 +51,7 @@ def cell(gates: int) -> Rule:
             return "has gates whose borders do not meet"
         _note_zeros(flow, node, own, states)
         results = [(*source[:-1], width) for _ in hidden]
-        return results if isinstance(node.meta["val"], list) else results[0]
+        return results if isinstance(node.meta["val"], list | tuple) else results[0]
 
     return rule
 

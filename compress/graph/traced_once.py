@@ -2,10 +2,11 @@
 
 from collections.abc import Hashable
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.trace import tensors_of
+from compress.inputs import inputs_of
 
 Plain = bool | int | float | str
 
@@ -19,9 +20,9 @@ class TracedOnce:
     def __init__(self) -> None:
         self._known: dict[Hashable, Couplings] = {}
 
-    def couplings(self, model: nn.Module, example: Tensor) -> Couplings:
+    def couplings(self, model: nn.Module, example: object) -> Couplings:
         """As `compress.graph.coupling.couplings`, which names the errors too."""
-        key = (_structure(model), example.shape[1:], example.dtype, example.device)
+        key = (_structure(model), inputs_of(example).signature())
         if key not in self._known:
             self._known[key] = couplings(model, example)
         return self._known[key]

@@ -24,7 +24,7 @@ def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value |
         elif not flow.is_parameter(direction):
             flow.contract(dim, node, [direction])
     flow.vanishes(node, flow.zeros(magnitude))
-    return [dims, lengths] if isinstance(node.meta["val"], list) else dims
+    return [dims, lengths] if isinstance(node.meta["val"], list | tuple) else dims
 
 
 def lengths(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.graph.trace import require_example, require_network
+from compress.graph.trace import require_network
 from compress.graph.traced_once import TracedOnce
+from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.select.amount import Amount
 from compress.select.criteria import Criterion, criterion_of
@@ -65,7 +66,7 @@ def selection_of(
     scoring = Scoring(model, generator_of(seed), batches, loss)
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
     if example is not None or isinstance(target, Nodes):
-        require_example(example)
+        inputs_of(example)
     if isinstance(target, Nodes):
         assert example is not None
         if _regrowth(regrow) is not None:

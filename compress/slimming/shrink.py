@@ -10,7 +10,8 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_example, require_network, tensors_of
+from compress.graph.trace import require_network, tensors_of
+from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
 from compress.slimming.constants import fold_constants
@@ -54,7 +55,7 @@ def slim(
         ProofError: the smaller network would compute something else.
     """
     _require_arguments(model, tolerance, optimizer, known)
-    require_example(example)
+    inputs_of(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     known = known or couplings(model, example)

@@ -1,0 +1,55 @@
+"""Where in the user's code something happens: for refusals, and for conditions that only guard."""
+
+import ast
+import linecache
+import sys
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+
+_LIBRARIES = tuple(f"{Path(str(module.__file__)).parent}/" for module in (torch, sys.modules["compress"]))
+
+
+def guarded() -> bool:
+    """Whether the innermost line of the user's code only checks: an assertion, or an `if` that does nothing but raise.
+
+    Such a condition does not decide what is computed.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_library(frame):
+        frame = frame.f_back
+    return any(_only_checks(statement) for statement in _statements(frame))
+
+
+def place_of(traceback: TracebackType | None) -> str:
+    """The innermost line of the user's code in a traceback, as "file.py, line 3: `text`"; "" where there is none."""
+    found = None
+    while traceback is not None:
+        if not _is_library(traceback.tb_frame):
+            found = traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+        traceback = traceback.tb_next
+    if found is None:
+        return ""
+    text = linecache.getline(*found).strip()
+    return f"{found[0]}, line {found[1]}" + (f": `{text}`" if text else "")
+
+
+def _is_library(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith((*_LIBRARIES, "<"))
+
+
+def _statements(frame: FrameType) -> list[ast.stmt]:
+    """Those whose lines the frame is in."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
+    except SyntaxError:
+        return []
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    return [node for node in statements if node.lineno <= frame.f_lineno <= (node.end_lineno or node.lineno)]
+
+
+def _only_checks(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.If):
+        return not statement.orelse and all(isinstance(entry, ast.Raise) for entry in statement.body)
+    return isinstance(statement, ast.Assert)

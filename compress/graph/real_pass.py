@@ -1,0 +1,95 @@
+"""An ordinary forward pass that leaves the network as it was, by a twin of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.errors import InputError
+from compress.graph.callers import place_of
+from compress.graph.rebuild import outline
+from compress.graph.twin import twin
+from compress.inputs import Inputs
+
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
+
+
+class RealPass:
+    """What `model` computes in evaluation mode from `given`, with the same random numbers each time.
+
+    Raises:
+        InputError: it does not run.
+    """
+
+    def __init__(self, model: nn.Module, given: Inputs) -> None:
+        self._model = model
+        self._twin = twin(model, {parameter: parameter for parameter in model.parameters()})
+        for module in self._twin.modules():
+            module.training = False
+        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices), _WritesUndone(model):
+                torch.manual_seed(0)
+                self.output = given.mapped(torch.clone).call(self._twin)
+        except Exception as error:
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
+            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
+            raise InputError(f"The network does not run on the example: {error} ({places})") from error
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those in the output, in order."""
+        found: list[Tensor] = []
+        outline(self.output, found.append, lambda rebuild, entries: None)
+        return found
+
+    def fill_caches(self) -> None:
+        """Leave in the network's own dicts and lists what a forward pass adds to them, such as a mask for a length.
+
+        They are as after one forward pass then, and everything else is as before.
+        """
+        for (_, module), copied in zip(self._model.named_modules(), self._twin.modules(), strict=False):
+            for name in vars(module).keys() - vars(nn.Module()).keys():
+                _fill(vars(module)[name], vars(copied).get(name))
+
+
+def _fill(old: Any, new: Any) -> None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key, value in new.items():
+            if key in old:
+                _fill(old[key], value)
+            elif _is_data(key) and _is_data(value):
+                old[key] = value
+    elif isinstance(old, list) and isinstance(new, list) and not old and _is_data(new):
+        old += new
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_data, [*value, *value.values()]))
+    return all(map(_is_data, value)) if isinstance(value, list | tuple) else isinstance(value, (*_PLAIN, Tensor))
+
+
+class _WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Parameters, which a network shares with its twins, have the values of before afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._shared = {parameter.untyped_storage()._cdata: parameter for parameter in model.parameters()}
+        self._before: dict[Tensor, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            for value in (*args, *(kwargs or {}).values()):
+                parameter = self._shared.get(value.untyped_storage()._cdata) if isinstance(value, Tensor) else None
+                if parameter is not None and parameter not in self._before:
+                    self._before[parameter] = parameter.detach().clone()
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter, before in self._before.items():
+                parameter.copy_(before)
