@@ -101,6 +101,10 @@ class Flow:
     def is_parameter(self, node: fx.Node) -> bool:
         return self.tensors.get(node) in self.parameters
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Of one of the network's own tensors."""
+        return self._shapes[name]
+
     def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
         """Raises InputError where both have nodes, of different numbers."""
         if one and other and size_of(one) != size_of(other):

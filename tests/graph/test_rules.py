@@ -46,10 +46,9 @@ class Case:
 
     def net(self) -> nn.Module:
         torch.manual_seed(0)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore", FutureWarning)  # of norms of weights as hooks
             net = Net(self.forward, **self.parts()).eval().double()
-        with torch.no_grad():
             for parameter in net.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
         return net
@@ -315,6 +314,17 @@ FOLLOWED = {
             "b": parametrizations.weight_norm(nn.Linear(4, 3)),
         },
     ),
+    "norms as hooks": Case(
+        "_weight_norm mv dot",
+        ROWS,
+        [8, 4],
+        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda: {
+            "a": nn.utils.weight_norm(nn.Linear(6, 8)),
+            "c": nn.utils.spectral_norm(nn.Linear(8, 4)),
+            "b": nn.utils.weight_norm(nn.Linear(4, 3)),
+        },
+    ),
     "weight_norm by hand": Case(
         "linalg_vector_norm div",
         ROWS,
@@ -559,3 +569,89 @@ def test_widths_behind_an_operator_are_followed_and_go(name: str) -> None:
     assert expected.abs().max() > 0
     assert expected.shape == found.shape
     assert (expected - found).abs().max() <= 1e-12 * expected.abs().max()
+
+
+KEEP = torch.tensor([0, 1, 2, 4, 6])
+
+
+def pruned(net: Any) -> Any:
+    """`net` with all nodes but `KEEP` between its layers `a` and `b` set to zero, on both sides."""
+    gone = [node for node in range(8) if node not in KEEP]
+    with torch.no_grad():
+        for tensor in (net.a.weight, net.a.bias, net.b.weight.T):
+            tensor[gone] = 0
+    return net
+
+
+def cut_by_hand(net: Any) -> nn.Module:
+    """`net` with only these nodes."""
+    small = copy.deepcopy(net)
+    small.a.weight, small.a.bias = nn.Parameter(net.a.weight[KEEP]), nn.Parameter(net.a.bias[KEEP])
+    small.b.weight = nn.Parameter(net.b.weight[:, KEEP])
+    return small
+
+
+# What stands between two layers, the operator that the reason names, and what it says.
+KEPT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "softmax": (lambda y: y.softmax(1), "softmax.int in 'the network' combines all of its nodes"),
+    "sort": (lambda y: y.sort(1)[0], "sort.default in 'the network' combines"),
+    "argsort": (lambda y: y.argsort(1).double(), "argsort.default in 'the network' combines"),
+    "cumsum": (lambda y: y.exp().cumsum(1), "cumsum.default in 'the network' combines"),
+    "cumprod": (lambda y: y.cumprod(1), "cumprod.default in 'the network' combines"),
+    "logcumsumexp": (lambda y: y.logcumsumexp(1), "logcumsumexp.default in 'the network' combines"),
+    "roll": (lambda y: y.roll(1, 1), "roll.default in 'the network' combines"),
+    "flip": (lambda y: y.flip(1), "flip.default in 'the network' combines"),
+    "fft": (lambda y: torch.fft.fft(y).real, "fft_fft.default in 'the network' combines"),
+    "half fft": (lambda y: y * torch.fft.rfft(y).abs().sum(1)[:, None], "fft_rfft.default in 'the network'"),
+    "shift": (lambda y: torch.fft.fftshift(y, dim=1), "fft_fftshift.default in 'the network' combines"),
+    "std": (lambda y: y / y.std(1, keepdim=True), "std.dim in 'the network' combines"),
+    "max": (lambda y: y - y.abs().neg().amax(1, keepdim=True), "amax.default in 'the network' combines"),
+    "aminmax": (lambda y: y - y.exp().aminmax(dim=1, keepdim=True)[0], "aminmax.default in 'the network' combines"),
+    "least entry": (
+        lambda y: y + torch.linalg.vector_norm(y, float("-inf"), 1, keepdim=True),
+        "linalg_vector_norm.default in 'the network' combines",
+    ),
+    "log-sum-exp": (lambda y: y - y.logsumexp(1, keepdim=True), "logsumexp.default in 'the network' combines"),
+    "positions": (lambda y: y + torch.arange(y.shape[1]), "not part of the network's state_dict"),
+    "one of them": (lambda y: y + y.select(1, 3)[:, None], "select.int in 'the network' takes one"),
+    "gathered": (
+        lambda y: y.gather(1, y.argsort(1)),
+        "argsort.default in 'the network' combines",
+    ),
+    "indexed": (lambda y: y[:, torch.arange(y.shape[1]).flip(0)], "index.Tensor in 'the network' takes some"),
+    "scattered": (
+        lambda y: y.scatter(1, torch.full_like(y, 3, dtype=torch.int64), 0.5),
+        "scatter.value in 'the network'",
+    ),
+    "a triangle": (lambda y: (y[:, :, None] + y[:, None]).exp().tril().sum(2), "tril.default in 'the network' treats"),
+    "sum": (lambda y: y + y.exp().sum(1, keepdim=True), "sums over nodes that need not be zero"),
+    "similarity": (lambda y: y * F.cosine_similarity(y.exp(), y.cos())[:, None], "cosine_similarity.default in 'the"),
+    "distances": (lambda y: y * torch.cdist(y.exp(), y).mean(), "cdist.default in 'the network' sums over"),
+    "pairwise": (
+        lambda y: y * F.pairwise_distance(y, -y, eps=1)[:, None],
+        "pairwise_distance.default in 'the network' has no",
+    ),
+    "einsum": (lambda y: torch.einsum("bi,bj->bi", y.exp(), y.exp()), "einsum.default in 'the network' sums over"),
+    "differences": (lambda y: F.pad(y.diff(dim=1), (0, 1)), "diff.default in 'the network' combines"),
+    "unknown": (lambda y: y * torch.trapezoid(y, dim=1)[:, None], "trapezoid.dx in 'the network' has no rule"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_width_is_kept_where_cutting_it_computes_something_else(name: str) -> None:
+    function, reason = KEPT[name]
+    case = Case("", ROWS, [], lambda net, x: net.b(function(net.a(x))), two())
+    net, example = case.net(), case.example()
+    known = couplings(net, example)
+    assert reason in known.kept["a"]
+    assert not known.found
+    with torch.no_grad():
+        expected, found = pruned(net)(example), cut_by_hand(net)(example)
+    assert (expected - found).abs().max() > 1e-6 * expected.abs().max()
+
+
+def test_cutting_by_hand_is_exact_where_nodes_are_apart() -> None:
+    """What the test above compares with."""
+    net, example = FOLLOWED["in place"].net(), FOLLOWED["in place"].example()
+    with torch.no_grad():
+        assert torch.allclose(pruned(net)(example), cut_by_hand(net)(example), rtol=1e-12, atol=0)
