@@ -20,7 +20,7 @@ from compress.errors import TargetError, UnsupportedModelError
 from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
 from compress.graph.flow import BY_DESIGN, Flow, Number, layer_of
 from compress.graph.rules import note_zeros, rule_of
-from compress.graph.trace import Trace, trace
+from compress.graph.trace import Dynamic, Trace, trace
 
 Role = Literal["writes", "reads", "follows"]
 
@@ -176,16 +176,20 @@ class Couplings:
         return {layer_of(name) for name in self.names[tensor]}
 
 
-def couplings(model: nn.Module, example: object) -> Couplings:
-    """Derive from one trace of `model` in evaluation mode on `example` [N, ...] what shrinks together.
+def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) -> Couplings:
+    """Derive from one trace of `model` in evaluation mode on `example` what shrinks together.
 
     Neither is changed. Only the type of `example` and the sizes of a row matter.
 
+    Args:
+        example: what the network is called with (see `compress.Inputs`).
+        dynamic: names for dimensions of inputs that vary besides the batch (see `trace`).
+
     Raises:
-        InputError: the network does not run on `example`.
+        InputError: the network does not run on `example`, or `dynamic` does not fit it.
         UnsupportedModelError: it cannot be traced.
     """
-    traced = trace(model, example)
+    traced = trace(model, example, dynamic=dynamic)
     flow = Flow(model, traced.graph)
     for node in traced.graph.nodes:
         flow.visit(node, rule_of(node))

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compress.errors import UnsupportedModelError
 from compress.graph.callers import guarded
 from compress.graph.dimensions import BATCH
 from compress.graph.rebuild import Rebuild, outline
 from compress.graph.stand_in import META, StandIn, without_data
+from compress.inputs import Inputs
 
 _ATEN = torch.ops.aten
 # Finding out that a norm's result is like its input takes torch longer than all the rest of some networks.
@@ -56,7 +58,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     constants: those in the graph, by name.
     read: names of the network's own tensors whose values its code has turned into numbers.
     own: stand-ins of the network's own tensors, by the identity of the tensor.
-    inputs: the nodes of the tensors among the inputs, in order.
     watch: is called with each stand-in that is made.
     """
 
@@ -79,7 +80,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._foreign: set[Any] = set()  # memory of tensors that were there before the trace
         self._layers = [""]
         self._paths: dict[nn.Module, str] = {}
-        self.inputs: list[fx.Node] = []
+        self._inputs: dict[int, fx.Node] = {}
 
     # What the network is given
 
@@ -92,7 +93,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Sized):
             node.meta["val"] = value.bare
             self._values[node] = value.tensor
-            self.inputs.append(node)
+            self._inputs[id(value)] = node
             stand_in = self._stand_in(value.bare, value.tensor.device, node)
             for place, size in enumerate(value.bare.shape):
                 self._places.setdefault(size, (node, place))
@@ -108,6 +109,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(isinstance(leaf, Sized) for leaf in _leaves(value)):
             return value
         return self._entered(self.graph.call_function(operator.getitem, (node, key)), value)
+
+    def inputs_in(self, given: Inputs) -> tuple[fx.Node, ...]:
+        """The nodes of the tensors of a call, whose arguments `input` has been given, in order."""
+        leaves = tree_leaves((tuple(given.args), dict(given.kwargs)))
+        return tuple(self._inputs[id(leaf)] for leaf in leaves if isinstance(leaf, Sized))
 
     def own_tensor(self, name: str, tensor: Tensor) -> StandIn:
         """The stand-in of a tensor of the network; a tensor with several names has one."""
@@ -233,7 +239,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._wrapped(node, result, self._device(args, kwargs))
 
     def _called(self, func: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
-        name = func._schema.name.rpartition("::")[2] if hasattr(func, "_schema") else None
+        name = (
+            func._schema.name.rpartition("::")[2]
+            if hasattr(func, "_schema")
+            else "size"
+            if func is operator.mul
+            else None
+        )
         node = self.graph.create_node("call_function", func, args, kwargs, name=name)
         # As it is now: an operator in place may change its sizes.
         node.meta |= {"layer": self._layers[-1], "val": _mapped(_detached, result)}

@@ -26,6 +26,11 @@ from compress.options import shown
 
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
+# Sizes for dynamic dimensions are the next primes below; large ones are not taken for a width.
+_LARGEST = (10_010, 2_040, 1_020, 510, 250, 120, 60, 30, 14)
+
+Dynamic = Mapping[str, Mapping[int, str]]
+"""Names for dimensions of inputs that vary: {"ids": {1: "length"}}."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +42,18 @@ class Trace:
     constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
+    sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
     graph: fx.Graph
     constants: Mapping[str, Tensor]
     inputs: tuple[fx.Node, ...]
+    sizes: Mapping[str, int]
     read: frozenset[str]
 
 
-def trace(model: nn.Module, example: object, most: int | None = None) -> Trace:
+def trace(model: nn.Module, example: object, most: int | None = None, dynamic: Dynamic | None = None) -> Trace:
     """Record what `model` does in evaluation mode with a batch of inputs like `example` (see `compress.Inputs`).
 
     The model is left as it was, even if it keeps something from each pass. The values of `example` don't matter, but
@@ -54,30 +61,83 @@ def trace(model: nn.Module, example: object, most: int | None = None) -> Trace:
 
     Args:
         most: operators of the network; one with more is refused, early. 50,000 if absent.
+        dynamic: names for dimensions of inputs that vary besides the batch, {"ids": {1: "length"}}; inputs have the
+            names that `Inputs.names` gives them, and dimensions with one name have one size.
 
     Raises:
-        InputError: the network does not run on `example`.
+        InputError: the network does not run on `example`; or `dynamic` does not fit it.
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_network(model)
     given = _few_rows(inputs_of(example))
     with shared_state_kept(model) as shared:
         first = RealPass(model, given)
-        traced = _traced(model, given, most or _MOST_OPERATORS, shared)
+        traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
     _require_same(first, RealPass(model, given))
     first.fill_caches()
     return traced
 
 
-def _traced(model: nn.Module, given: Inputs, most: int, shared: SharedState) -> Trace:
+def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
+    """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
+    places = dynamic_dims(given, model, dynamic or {})
+    words = dict.fromkeys(word for dims in places.values() for word in dims.values())
+    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
+    refused: UnsupportedModelError | None = None
+    for largest in _LARGEST if words else _LARGEST[:1]:
+        free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
+        sizes = {"batch": BATCH, **{word: next(free) for word in words}}
+        try:
+            return _traced(model, given, most, shared, sizes, places)
+        except UnsupportedModelError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int, Mapping[int, str]]:
+    """The dynamic dimensions of each tensor of `given`, by its place among them.
+
+    Raises:
+        InputError: there is no such input, or it has no such dimension, or the batch is along it.
+    """
+    names = given.names(model)
+    found: dict[int, Mapping[int, str]] = {}
+    for name, dims in dynamic.items():
+        if name not in names:
+            raise InputError(f"dynamic: there is no input {name!r}; the inputs are {', '.join(names)}")
+        tensor = given.tensors[names.index(name)]
+        for dim in dims:
+            if not 0 <= dim < tensor.ndim or dim == given.batch_dim_of(tensor):
+                raise InputError(
+                    f"dynamic: dimension {dim} of {name!r}, whose shape is {list(tensor.shape)}: name one of its "
+                    "dimensions, but not that of the batch, which varies anyway"
+                )
+        found[names.index(name)] = dims
+    return found
+
+
+def _is_prime(number: int) -> bool:
+    return all(number % factor for factor in range(2, int(number**0.5) + 1))
+
+
+def _traced(
+    model: nn.Module,
+    given: Inputs,
+    most: int,
+    shared: SharedState,
+    sizes: Mapping[str, int],
+    dynamic: Mapping[int, Mapping[int, str]],
+) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
-    recorder = Recorder(most, {"batch": BATCH}, shared.watch)
+    recorder = Recorder(most, sizes, shared.watch)
     tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
     network = twin(model, tensors)
     for module in network.modules():
         module.training = False
     names = given.argument_names(model)
-    entered = {key: recorder.input(name, _sized(given, key)) for key, name in names.items()}
+    wanted = _sized(given, sizes, dynamic)
+    entered = {key: recorder.input(name, wanted.argument(key)) for key, name in names.items()}
     call = Inputs([entered[key] for key in range(len(given.args))], {key: entered[key] for key in given.kwargs})
     try:
         with _as_exported(), recorder.following(network), recorder:
@@ -87,7 +147,7 @@ def _traced(model: nn.Module, given: Inputs, most: int, shared: SharedState) -> 
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         raise UnsupportedModelError(_refusal(error, recorder)) from error
-    return Trace(recorder.graph, recorder.constants, tuple(recorder.inputs), frozenset(recorder.read))
+    return Trace(recorder.graph, recorder.constants, recorder.inputs_in(wanted), sizes, frozenset(recorder.read))
 
 
 def _few_rows(given: Inputs) -> Inputs:
@@ -101,15 +161,19 @@ def _few_rows(given: Inputs) -> Inputs:
     return given.mapped(few)
 
 
-def _sized(given: Inputs, key: int | str) -> Any:
-    """One of the arguments; its tensors come with the sizes for the trace."""
+def _sized(given: Inputs, sizes: Mapping[str, int], dynamic: Mapping[int, Mapping[int, str]]) -> Inputs:
+    """The arguments with the sizes for the trace."""
+    numbers = iter(range(len(given.tensors)))
 
     def bare(tensor: Tensor) -> Sized:
-        place = given.batch_dim_of(tensor)
-        shape = [BATCH if dim == place else size for dim, size in enumerate(tensor.shape)]
+        words, batch = dynamic.get(next(numbers), {}), given.batch_dim_of(tensor)
+        shape = list(tensor.shape)
+        for dim in range(tensor.ndim):
+            if dim == batch or dim in words:
+                shape[dim] = sizes[words.get(dim, "batch")]
         return Sized(tensor, torch.empty(shape, dtype=tensor.dtype, device="meta"))
 
-    return Inputs((given.argument(key),)).mapped(bare).args[0]
+    return given.mapped(bare)
 
 
 def _require_same(before: RealPass, after: RealPass) -> None:

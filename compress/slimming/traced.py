@@ -7,13 +7,12 @@ tensors of the original; it always computes as in evaluation mode (without dropo
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from compress.graph.dimensions import BATCH
 from compress.graph.flow import arguments_of, name_of
 from compress.graph.positions import dim_of_pieces
 from compress.graph.trace import Trace
@@ -28,18 +27,18 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModul
     graph = copy.deepcopy(traced.graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            _loosen(node)
+            _loosen(node, tuple(traced.sizes.values()))
     graph.eliminate_dead_code()
     return fx.GraphModule({**tensors, **traced.constants}, graph).eval()
 
 
-def _loosen(node: fx.Node) -> None:
-    """Write out what follows from a size that may change, and leave the size of the batch to the operator."""
+def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
+    """Write out what follows from a size that may change, and leave sizes that vary to the operator."""
     name, arguments = name_of(node), arguments_of(node)
     if name.removeprefix("unsafe_") in _PIECES:
         place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
-        if sum(sizes) % BATCH:
+        if all(sum(sizes) % size for size in varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
     elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
@@ -47,22 +46,22 @@ def _loosen(node: fx.Node) -> None:
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
         size = arguments["self"].meta["val"].shape[arguments["dim"]]
         ends = [arguments["start"], arguments["end"]]
-        if size % BATCH and any(isinstance(end, int) and end < 0 for end in ends):
+        if all(size % one for one in varying) and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
-    elif (
-        name in _VIEWS
-        and not _expands_the_batch(node, name)
-        and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1
-    ):
+    elif name in _VIEWS:
         sizes = arguments[_VIEWS[name]]
-        if -1 not in sizes:
+        adapts = -1 not in sizes and sum(not isinstance(size, int) for size in sizes) == 1
+        if adapts and not (name == "expand" and _widens(node, sizes)):
             set_argument(node, _VIEWS[name], [size if isinstance(size, int) else -1 for size in sizes])
 
 
-def _expands_the_batch(node: fx.Node, name: str) -> bool:
-    """Whether a single row becomes as many as the batch has: for `expand`, -1 stands for the size that is there."""
-    return name == "expand" and math.prod(node.args[0].meta["val"].shape) % BATCH != 0  # type: ignore[union-attr]
+def _widens(node: fx.Node, sizes: Sequence[Any]) -> bool:
+    """Whether `expand` makes a size that varies out of another one, where -1 would stand for that one."""
+    source: Any = node.args[0]
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    before = (None,) * (len(after) - len(before)) + tuple(before)
+    return any(not isinstance(size, int) and before[place] != after[place] for place, size in enumerate(sizes))
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
