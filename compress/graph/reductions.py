@@ -7,6 +7,7 @@ from torch import fx
 
 from compress.graph.dimensions import Dim, fresh, is_kept, keep
 from compress.graph.flow import EXTENT, Flow, Rule, Value, at, places_of
+from compress.graph.shapes import elementwise
 
 
 def summed(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
@@ -34,6 +35,11 @@ def reduction(over: Callable[[Flow, fx.Node, Dim, fx.Node], None]) -> Rule:
         return [result] * len(results) if several else result
 
     return rule
+
+
+def greatest(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """max and min: of one tensor over its nodes, or of two tensors node by node."""
+    return (elementwise if "other" in arguments else reduction(combined))(flow, node, arguments)
 
 
 def norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -94,7 +94,7 @@ _MIXING = (
     *("cummin", "logcumsumexp", "roll", "flip", "sort", "argsort", "msort", "renorm"),
 )
 _REDUCING = (
-    *("amax", "amin", "aminmax", "max", "min", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
+    *("amax", "amin", "aminmax", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
     *("argmin", "logsumexp", "median", "nanmedian", "nanmean", "mode", "kthvalue", "prod", "quantile", "nanquantile"),
 )
 _PADDING = ("pad", "constant_pad_nd", "_pad_circular", "_pad_enum", "reflection_pad{}d", "replication_pad{}d")
@@ -135,7 +135,7 @@ _RULES: dict[str, Rule] = {
     "native_group_norm": layers.with_statistics(layers.group_normalization),
     "embedding": layers.embedding,
     "embedding_bag": layers.embedding_bag,
-    "deform_conv2d": layers.deformable_convolution,
+    "torchvision::deform_conv2d": layers.deformable_convolution,
     "lstm": recurrent.recurrent(gates=4),
     "gru": recurrent.recurrent(gates=3),
     "rnn_tanh": recurrent.recurrent(gates=1),
@@ -188,6 +188,8 @@ _RULES: dict[str, Rule] = {
     "norm": reductions.norm,
     "linalg_norm": reductions.norm,
     "linalg_vector_norm": reductions.norm,
+    "max": reductions.greatest,
+    "min": reductions.greatest,
     "topk": reductions.chosen,
     "diff": reductions.chosen,
     "tril": reductions.triangle,
@@ -201,8 +203,8 @@ _RULES: dict[str, Rule] = {
     "col2im": windows.folded,
     "unfold": windows.sliding,
     "affine_grid_generator": windows.affine_grid,
-    "roi_align": windows.regions,
-    "roi_pool": windows.regions,
+    "torchvision::roi_align": windows.regions,
+    "torchvision::roi_pool": windows.regions,
     "stft": windows.short_spectra,
     "istft": windows.short_spectra,
     "upsample_linear1d": windows.resampled(1),
@@ -270,8 +272,14 @@ def rule_of(node: fx.Node) -> Rule:
         return _no_rule if values and not name_of(node).startswith(("sym_", "_assert")) else shapes.number
     if not isinstance(node.target, torch._ops.OpOverload):
         return _no_rule
-    name = _family(node)
-    return _RULES.get(name) or (shapes.elementwise if is_pointwise(name) else _no_rule)
+    tagged = shapes.elementwise if torch.Tag.pointwise in node.target.tags else None
+    return rule_named(name_of(node)) or tagged or _no_rule
+
+
+def rule_named(name: str) -> Rule | None:
+    """The rule of the operator of torch that is called so ("add", "torchvision::roi_align"), if it has one."""
+    family = _family(name)
+    return _RULES.get(family) or (shapes.elementwise if is_pointwise(family) else None)
 
 
 @cache
@@ -283,11 +291,8 @@ def is_pointwise(name: str) -> bool:
     )
 
 
-def _family(node: fx.Node) -> str:
-    """The name under which the operator's rule stands; "max" and "min" are two operators each."""
-    name = name_of(node)
-    if name in ("max", "min") and len(node.args) > 1 and isinstance(node.args[1], fx.Node):
-        return f"{name}imum"
+def _family(name: str) -> str:
+    """The name under which the operator's rule stands."""
     if name not in _RULES and name.removesuffix("_copy") in _RULES:  # as a copy, where the other is a view
         name = name.removesuffix("_copy")
     return _ALIASES.get(name, name)
@@ -296,7 +301,7 @@ def _family(node: fx.Node) -> str:
 def note_zeros(flow: Flow, node: fx.Node) -> None:
     """Where the result of `node` vanishes at dead nodes, unless its own rule has said so."""
     weights.note_acting(flow, node)
-    name, sources = _family(node), [source for source in node.all_input_nodes if flow.values[source]]
+    name, sources = _family(name_of(node)), [source for source in node.all_input_nodes if flow.values[source]]
     zeros = [flow.zeros(source) for source in sources]
     if name in ("add", "sub"):
         # An operand that lacks a dimension adds its numbers to all nodes there.
@@ -320,7 +325,7 @@ def note_zeros(flow: Flow, node: fx.Node) -> None:
 
 
 def _is_power(node: fx.Node) -> bool:
-    return _family(node) == "pow" and isinstance(node.args[1], int | float) and node.args[1] > 0
+    return name_of(node) == "pow" and isinstance(node.args[1], int | float) and node.args[1] > 0
 
 
 def _no_rule(flow: Flow, node: fx.Node, arguments: dict[str, object]) -> str:
