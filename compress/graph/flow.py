@@ -212,23 +212,6 @@ def at(node: fx.Node) -> str:
     return f"{node.target} in {layer_at(node) or 'the network'!r}"
 
 
-def name_of(node: fx.Node) -> str:
-    """The operator's name, the same for all its overloads, in place or not: "add", "__and__", "torchvision::nms"."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return str(getattr(node.target, "__name__", node.target))
-    return plain_name(str(node.target._schema.name).removeprefix("aten::"))
-
-
-def plain_name(name: str) -> str:
-    """Of an operator in place, the name of the one that gives a new tensor."""
-    if name.startswith("__"):
-        return name.replace("__i", "__", 1) if name in _IN_PLACE else name
-    return name.removesuffix("_")
-
-
-_IN_PLACE = {f"__i{name}__" for name in ("and", "or", "xor", "lshift", "rshift")}
-
-
 def places_of(wanted: int | Sequence[int] | None, rank: int) -> list[int]:
     """The dimensions that an argument names; all of them for None and for an empty list."""
     if wanted is None or wanted == []:

@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from compress.graph.dimensions import Dim, fresh, is_kept, keep, size_of, split, total
-from compress.graph.flow import EXTENT, Flow, Value, arguments_of, at, name_of
+from compress.graph.flow import EXTENT, Flow, Value, arguments_of, at
+from compress.graph.names import name_of
 
 
 def pieces(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -18,61 +18,9 @@ from compress.graph import (
     weights,
     windows,
 )
-from compress.graph.flow import Flow, Rule, name_of
+from compress.graph.flow import Flow, Rule
+from compress.graph.names import ALIASES, name_of
 
-# Other names that torch has for an operator.
-_ALIASES = {
-    "absolute": "abs",
-    "clip": "clamp",
-    "divide": "div",
-    "true_divide": "div",
-    "fix": "trunc",
-    "multiply": "mul",
-    "negative": "neg",
-    "subtract": "sub",
-    "special_expit": "sigmoid",
-    "special_exp2": "exp2",
-    "ger": "outer",
-    **{f"arc{name}": f"a{name}" for name in ("cos", "cosh", "sin", "sinh", "tan", "tanh", "tan2")},
-    "greater": "gt",
-    "greater_equal": "ge",
-    "less": "lt",
-    "less_equal": "le",
-    "not_equal": "ne",
-    **{f"special_{name}": name for name in ("digamma", "erf", "erfc", "erfinv", "expm1", "i0", "log1p", "logit")},
-    **{f"special_{name}": name for name in ("round", "sinc", "xlogy", "polygamma", "logsumexp", "softmax")},
-    "special_log_softmax": "log_softmax",
-    "special_gammaln": "lgamma",
-    "special_psi": "digamma",
-    "special_gammainc": "igamma",
-    "special_gammaincc": "igammac",
-    "special_multigammaln": "mvlgamma",
-    "concat": "cat",
-    "concatenate": "cat",
-    "broadcast_to": "expand",
-    "tile": "repeat",
-    "moveaxis": "movedim",
-    "linalg_matmul": "matmul",
-    "chain_matmul": "linalg_multi_dot",
-    "grid_sampler": "grid_sampler_2d",
-    "_unsafe_index": "index",
-    "_unsafe_index_put": "index_put",
-    "_index_put_impl": "index_put",
-    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d": "adaptive_avg_pool3d",
-    "take_along_dim": "gather",
-    "unsafe_chunk": "chunk",
-    "unsafe_split": "split",
-    "lift_fresh": "clone",
-    "unsafe_split_with_sizes": "split_with_sizes",
-    "frobenius_norm": "norm",
-    "_stack": "stack",
-    "lift": "clone",
-    "_cdist_forward": "cdist",
-    "_euclidean_dist": "cdist",
-    "_reshape_alias": "view",
-    "_conj": "conj",
-}
 # What torch itself tags as pointwise needs no entry.
 _ONE_TO_ONE = (
     *("contiguous", "detach", "alias", "to", "_to_copy", "type_as", "copy", "lift_fresh_copy", "zero", "_neg_view"),
@@ -295,7 +243,7 @@ def _family(name: str) -> str:
     """The name under which the operator's rule stands."""
     if name not in _RULES and name.removesuffix("_copy") in _RULES:  # as a copy, where the other is a view
         name = name.removesuffix("_copy")
-    return _ALIASES.get(name, name)
+    return ALIASES.get(name, name)
 
 
 def note_zeros(flow: Flow, node: fx.Node) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import fx, nn
 
 from compress.graph.dimensions import Dim, fresh, keep, regroup, size_of, split, total
-from compress.graph.flow import BORDERS, EXTENT, Flow, Value, at, fresh_value, name_of, places_of
+from compress.graph.flow import BORDERS, EXTENT, Flow, Value, at, fresh_value, places_of
+from compress.graph.names import name_of
 
 
 def elementwise(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

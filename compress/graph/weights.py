@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from compress.graph.dimensions import leaves
-from compress.graph.flow import Flow, Value, name_of
+from compress.graph.flow import Flow, Value
+from compress.graph.names import name_of
 from compress.graph.reductions import reduction, summed
 
 # Of a tensor as their first argument they change no zero, whatever the others are; `mul` in either order.

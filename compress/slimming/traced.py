@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compress.graph.flow import arguments_of, name_of
+from compress.graph.flow import arguments_of
+from compress.graph.names import name_of
 from compress.graph.positions import dim_of_pieces
 from compress.graph.trace import Trace
 
