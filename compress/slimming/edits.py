@@ -116,7 +116,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
         path, _, leaf = name.rpartition(".")
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
         setattr(model.get_submodule(path), leaf, new_tensor)
-    for module in {name.rpartition(".")[0] for name in shapes}:
+    for module in {name.rpartition(".")[0].partition(".parametrizations.")[0] for name in shapes}:
         _state_widths(model.get_submodule(module))
     if isinstance(model, fx.GraphModule):
         model.recompile()
@@ -251,8 +251,12 @@ def _state_widths(module: nn.Module) -> None:
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
     elif isinstance(module, nn.RNNBase):
         module.input_size = module.get_parameter("weight_ih_l0").shape[1]
         module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]

@@ -3,6 +3,7 @@ a width must be kept, cutting it by hand computes something else.
 """
 
 import copy
+import operator
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrizations
 from torchvision.ops import deform_conv2d, roi_align
 
 from compress.graph.coupling import Couplings, couplings
+from compress.graph.dimensions import whole
+from compress.graph.flow import Flow
+from compress.graph.rules import note_zeros, rule_of
 from compress.slimming.shrink import slim
 
 IMAGE, ROWS, STEPS, TOKENS = (2, 3, 8, 8), (2, 6), (2, 5, 6), (2, 5)
@@ -84,11 +88,7 @@ def along_steps(operators: str, function: Callable[[Tensor], Tensor]) -> Case:
     return Case(operators, STEPS, [8], lambda net, x: net.b(function(net.a(x))), two())
 
 
-def numbers(net: Any, x: Tensor) -> Tensor:
-    return torch.arange(0, 4, 2)
-
-
-def cells(cell: nn.Module, step: Callable[[Any, Any, Any], Any]) -> Callable[[], dict[str, Any]]:
+def cells(cell: nn.Module) -> Callable[[], dict[str, Any]]:
     return lambda: {"a": nn.Linear(6, 8), "cell": copy.deepcopy(cell), "b": nn.Linear(8, 3)}
 
 
@@ -100,6 +100,12 @@ def over_time(net: Any, x: Tensor) -> Tensor:
         state = net.cell(net.a(x[:, step]), state)
         states.append(state)
     return net.b(torch.stack(states, 1))
+
+
+def from_nothing(net: Any, x: Tensor) -> Tensor:
+    """The cell itself makes its first state."""
+    state = net.cell(net.a(x[:, 0]))
+    return net.b(net.cell(net.a(x[:, 1]), state))
 
 
 def written_over_time(net: Any, x: Tensor) -> Tensor:
@@ -374,11 +380,10 @@ FOLLOWED = {
         },
     ),
     # recurrent
-    "gru_cell": Case("gru_cell select stack", STEPS, [8, 8], over_time, cells(nn.GRUCell(8, 8), lambda *_: None)),
-    "rnn_tanh_cell": Case("rnn_tanh_cell", STEPS, [8, 8], over_time, cells(nn.RNNCell(8, 8), lambda *_: None)),
-    "lstm_cell": Case(
-        "lstm_cell select copy_", STEPS, [8, 8], written_over_time, cells(nn.LSTMCell(8, 8), lambda *_: None)
-    ),
+    "gru_cell": Case("gru_cell select stack", STEPS, [8, 8], over_time, cells(nn.GRUCell(8, 8))),
+    "gru_cell from nothing": Case("gru_cell", STEPS, [8, 8], from_nothing, cells(nn.GRUCell(8, 8))),
+    "rnn_tanh_cell": Case("rnn_tanh_cell", STEPS, [8, 8], over_time, cells(nn.RNNCell(8, 8))),
+    "lstm_cell": Case("lstm_cell select copy_", STEPS, [8, 8], written_over_time, cells(nn.LSTMCell(8, 8))),
     "attention over states": Case(
         "lstm softmax matmul",
         STEPS,
@@ -569,6 +574,73 @@ def test_widths_behind_an_operator_are_followed_and_go(name: str) -> None:
     assert expected.abs().max() > 0
     assert expected.shape == found.shape
     assert (expected - found).abs().max() <= 1e-12 * expected.abs().max()
+
+
+def test_cells_and_norms_keep_their_class_and_state_their_sizes() -> None:
+    for name in ("gru_cell from nothing", "weight_norm", "bilinear", "embedding_bag"):
+        case = FOLLOWED[name]
+        net, example = case.net(), case.example()
+        halve(net, couplings(net, example))
+        small: Any = slim(net, example)
+        assert isinstance(small, Net)
+        for part in small.children():
+            own = {key: value for key, value in vars(part).items() if key.endswith(("_size", "_features"))}
+            assert set(own.values()) <= {2, 3, 4, 6}  # 8, 5 and 4 before, of 6 inputs and 3 outputs
+
+
+@pytest.mark.parametrize("packed", ["lstm", "gru"])
+def test_packed_sequences_pass_their_nodes(packed: str) -> None:
+    """The graph is made by hand: how many steps a batch packs depends on the values of its lengths."""
+    aten = torch.ops.aten
+    layer = getattr(nn, packed.upper())(4, 6, batch_first=True)
+    net = Net(lambda net, x: x, a=nn.Linear(6, 4), layer=layer, b=nn.Linear(6, 3))
+    graph = fx.Graph()
+
+    def node(target: Any, arguments: tuple[Any, ...], value: Any) -> fx.Node:
+        made = graph.create_node("get_attr" if isinstance(target, str) else "call_function", target, arguments)
+        made.meta.update(val=value, layer="")
+        return made
+
+    def item(several: fx.Node, place: int) -> fx.Node:
+        return node(operator.getitem, (several, place), several.meta["val"][place])
+
+    own = {name: node(name, (), tensor) for name, tensor in net.state_dict().items()}
+    x, lengths = graph.placeholder("x"), graph.placeholder("lengths")
+    x.meta.update(val=torch.zeros(2, 5, 6), layer="")
+    lengths.meta.update(val=torch.tensor([5, 3]), layer="")
+    y = node(aten.linear.default, (x, own["a.weight"], own["a.bias"]), torch.zeros(2, 5, 4))
+    rows = node(aten._pack_padded_sequence.default, (y, lengths, True), (torch.zeros(8, 4), torch.zeros(5)))
+    state = node(aten.zeros.default, ([1, 2, 6],), torch.zeros(1, 2, 6))
+    params = [own[f"layer.{name}"] for name, _ in layer.named_parameters()]
+    states, count = ([state, state], 3) if packed == "lstm" else (state, 2)
+    arguments = (item(rows, 0), item(rows, 1), states, params, True, 1, 0.0, False, False)
+    result = (torch.zeros(8, 6), *[torch.zeros(1, 2, 6)] * (count - 1))
+    steps = item(node(getattr(aten, packed).data, arguments, result), 0)
+    padded = (torch.zeros(2, 5, 6), torch.zeros(2))
+    back = item(node(aten._pad_packed_sequence.default, (steps, item(rows, 1), True, 0.0, 5), padded), 0)
+    graph.output(node(aten.linear.default, (back, own["b.weight"], own["b.bias"]), torch.zeros(2, 5, 3)))
+    flow = Flow(net, graph)
+    for each in graph.nodes:
+        flow.visit(each, rule_of(each))
+        if each.op == "call_function":
+            note_zeros(flow, each)
+    (written,) = flow.dims(own["a.bias"])
+    assert whole(flow.dims(own["layer.weight_ih_l0"])[1]) == whole(written)
+    hidden = whole(flow.dims(own["b.weight"])[1])
+    assert hidden == whole(flow.dims(own["layer.weight_hh_l0"])[1])
+    assert not any(factor.reason for factor in (*whole(written), *hidden))
+    assert set(hidden) <= flow.zeros(steps)
+
+
+def test_rows_of_experts_are_multiplied_in_groups() -> None:
+    """In bfloat16, the one type that torch multiplies in groups without data as well."""
+    torch.manual_seed(0)
+    net: Any = Net(lambda net, x: net.b(F.grouped_mm(net.a(x).relu(), net.w, offs=net.ends)))
+    net.a, net.b, net.w = nn.Linear(6, 16), nn.Linear(16, 3), nn.Parameter(torch.randn(2, 16, 16))
+    net.register_buffer("ends", torch.tensor([3, 8], dtype=torch.int32))
+    known = couplings(net.bfloat16(), torch.randn(8, 6).bfloat16())
+    assert [(coupling.size, coupling.name) for coupling in known.found] == [(16, "a"), (16, "w")]
+    assert ("w", 1, "reads") in [(member.tensor, member.dim, member.role) for member in known.of("a").members]
 
 
 KEEP = torch.tensor([0, 1, 2, 4, 6])
