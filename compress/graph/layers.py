@@ -25,15 +25,15 @@ def convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value |
     weight, (groups, _) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
     if groups is None:
         return "has groups whose borders do not meet those of its nodes"
-    return _windowed(flow, node, arguments, reads=(*groups, *weight[1]), writes=weight[0], column=1)
+    return _windowed(flow, node, arguments, groups, summed=weight[1], writes=weight[0], column=1)
 
 
 def transposed_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """weight [groups * i, o, *window]."""
-    weight, (groups, _) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
-    if groups is None:
+    weight, (groups, each) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
+    if groups is None or each is None:
         return "has groups whose borders do not meet those of its nodes"
-    return _windowed(flow, node, arguments, reads=weight[0], writes=(*groups, *weight[1]), column=0)
+    return _windowed(flow, node, arguments, groups, summed=each, writes=(*groups, *weight[1]), column=0)
 
 
 def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim | None, Dim | None]:
@@ -50,22 +50,24 @@ def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim |
 
 
 def _windowed(
-    flow: Flow, node: fx.Node, arguments: dict[str, Any], *, reads: Dim, writes: Dim, column: int
+    flow: Flow, node: fx.Node, arguments: dict[str, Any], groups: Dim, *, summed: Dim, writes: Dim, column: int
 ) -> Value | str:
+    """It sums over `summed` within each of `groups`; dimension `column` of its weight is the one that reads."""
     source, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
     rank = len(flow.dims(weight)) - 2
     keep(flow.dims(weight)[2:], EXTENT)
     *rest, nodes = flow.dims(source)[: len(flow.dims(source)) - rank]
-    flow.align(node, nodes, reads)
+    flow.align(node, nodes, (*groups, *summed))
     extents = new_extents(flow, source, node.meta["val"], rank)
     if weight in flow.tensors:
         flow.reads.add((flow.tensors[weight], column))
         flow.writes.add((flow.tensors[weight], 1 - column))
         count_positions(flow, weight, extents if column else flow.dims(source)[len(flow.dims(source)) - rank :])
-    else:
-        flow.contract(reads, node, (source, weight))
+    if not flow.is_parameter(weight):
+        flow.contract(summed, node, (source, weight))
     result = (*rest, writes, *extents)
-    flow.vanishes(node, flow.zeros(weight).intersection(leaves(writes)))
+    alone = flow.zeros(source).intersection(leaves(groups))  # a group's result depends on its own nodes only
+    flow.vanishes(node, alone | flow.zeros(weight).intersection(leaves(writes)))
     add_bias(flow, node, result, len(rest), bias)
     return result
 

@@ -67,6 +67,9 @@ def chosen(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     several = isinstance(results, tuple | list)
     for source in node.all_input_nodes:
         keep(flow.dims(source)[place], f"{at(node)} combines all of its nodes")
+        for number, dim in enumerate(flow.dims(source)):
+            if number != place:
+                flow.align(node, dim, dims[number])
     dims[place] = fresh((results[0] if several else results).shape[place], EXTENT)
     return [tuple(dims)] * len(results) if several else tuple(dims)
 

@@ -39,7 +39,7 @@ _PERMUTING = (
 )
 _MIXING = (
     *("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod", "cummax"),
-    *("cummin", "logcumsumexp", "roll", "flip", "sort", "argsort", "msort", "renorm"),
+    *("cummin", "logcumsumexp", "roll", "flip", "sort", "argsort", "msort"),
 )
 _REDUCING = (
     *("amax", "amin", "aminmax", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
@@ -268,6 +268,8 @@ def note_zeros(flow: Flow, node: fx.Node) -> None:
         found = set().union(*zeros).difference(*other)
     else:
         found = flow.zeros(node)
+    if name == "getitem" and not (node.meta["val"].is_floating_point() or node.meta["val"].is_complex()):
+        found = set()  # such as the positions of the maxima of zeros
     flow.vanishes(node, found & flow.factors(node))
     flow.write_through(node)
 

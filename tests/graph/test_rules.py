@@ -532,6 +532,20 @@ FOLLOWED = {
         ),
         lambda: {"a": nn.Linear(6, 8), "b": nn.Linear(4, 3), "w": nn.Parameter(torch.randn(8, 4, 2))},
     ),
+    "blurred by a buffer": Case(
+        "conv2d",
+        IMAGE,
+        [8],
+        lambda net, x: net.b(F.conv2d(net.a(x), net.blur, groups=8)),
+        lambda: {**images()(), "blur": nn.Buffer(torch.rand(8, 1, 3, 3))},
+    ),
+    "read by a buffer": Case(
+        "linear",
+        ROWS,
+        [8],
+        lambda net, x: net.b(net.a(x)) + F.linear(net.a(x), net.fixed),
+        lambda: {**two()(), "fixed": nn.Buffer(torch.rand(3, 8))},
+    ),
     # as torch.export decomposes
     "decomposed": Case(
         "convolution _native_batch_norm_legit_no_training native_group_norm _adaptive_avg_pool2d view_copy",
