@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from compress.graph.dimensions import Dim, is_kept, keep, leaves, whole
-from compress.graph.flow import Flow, Number, Value, at, layer_at
+from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at
 
 NormKind = Literal["layer", "rms"]
 
@@ -38,9 +38,12 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 
 def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
-    """`node` takes the mean of `source` over `dim`, whose number of nodes must remain the one before the cut."""
+    """`node` takes the mean of `source` over `dim`, whose number of nodes must remain the one before the cut.
+
+    Of a variance, the mean of (x - mean)**2, the x must be zero at dead nodes, which then add the mean's square.
+    """
     if not is_kept(dim):
-        flow.contract(dim, node, [source], "takes the mean")
+        flow.contract(dim, node, [_centred(node) or source], "takes the mean")
     if not is_kept(dim):
         flow.numbers[Number("mean", node.name, 0)].append(dim)
         if (axis := _axis(flow, node, dim)) is not None:
@@ -63,10 +66,41 @@ def epsilon_of(module: nn.Module) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
+def centre(node: fx.Node) -> fx.Node | None:
+    """The value c of a mean (x - c)**2, with the dimensions of x; None where `node` is another mean."""
+    difference = _squared(node.all_input_nodes[0])
+    if difference is None or difference.target is not _ATEN.sub.Tensor or not arguments_of(node).get("keepdim"):
+        return None
+    return difference.args[1] if isinstance(difference.args[1], fx.Node) else None
+
+
+def _centred(node: fx.Node) -> fx.Node | None:
+    """The x of a mean of (x - mean of x)**2, both over the same dimensions; None where `node` is another mean."""
+    mean = centre(node)
+    if mean is not None and mean.target is _ATEN.mul.Tensor and not isinstance(mean.args[1], fx.Node):
+        mean = mean.all_input_nodes[0]  # which counts the nodes of an earlier cut
+    if mean is None or mean.target is not node.target or mean.args[1:] != node.args[1:] or mean.kwargs != node.kwargs:
+        return None
+    difference = _squared(node.all_input_nodes[0])
+    return mean.all_input_nodes[0] if difference and difference.args[0] is mean.all_input_nodes[0] else None
+
+
+def _squared(node: fx.Node) -> fx.Node | None:
+    """The value that `node` is the square of."""
+    packet = getattr(node.target, "overloadpacket", None)
+    square = (
+        packet is _ATEN.square
+        or (packet is _ATEN.pow and node.args[1] == 2)
+        or (packet is _ATEN.mul and node.args[0] is node.args[1])
+    )
+    return node.all_input_nodes[0] if square else None
+
+
 def _axis(flow: Flow, node: fx.Node, dim: Dim) -> int | None:
     """Where the module whose code calls `node` has `dim` in its input: 0 if last; None if it is not a norm over it."""
     path, kind = layer_at(node), norm_kind(flow.module_at(node))
-    if not path or kind is None or getattr(node.target, "overloadpacket", None) not in _OPERATORS[kind]:
+    operator = _ATEN.layer_norm if centre(node) else getattr(node.target, "overloadpacket", None)
+    if not path or kind is None or operator not in _OPERATORS[kind]:
         return None
     source = node
     while source.op == "call_function" and layer_at(source) == path:

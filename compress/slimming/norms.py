@@ -14,13 +14,15 @@ digits: (n - m) zeros among the n numbers make the variance at least mean**2 * (
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from compress.graph.flow import arguments_of
-from compress.graph.norms import epsilon_of, norm_kind
+from compress.graph.norms import centre, epsilon_of, norm_kind
 
 _ATEN = torch.ops.aten
 _MEANS = {_ATEN.layer_norm, _ATEN.rms_norm, _ATEN.mean}
@@ -83,7 +85,7 @@ def count_on(model: nn.Module, name: str, axis: int, before: int, after: int) ->
         return
     counted = CountedLayerNorm(norm, before, after, axis)
     for module in list(model.modules()):
-        for child, found in list(module.named_children()):
+        for child, found in module._modules.items():  # named_children leaves out a second name
             if found is norm:
                 setattr(module, child, counted)
 
@@ -94,7 +96,17 @@ def rescale(model: nn.Module, norms: Iterable[tuple[str, int, int]]) -> None:
     for name, before, after in norms:
         norm = model.get_submodule(name)
         if norm_kind(norm) == "rms":
-            norm.get_parameter("weight").mul_(math.sqrt(before / after))
+            weight, offset = norm.get_parameter("weight"), _offset(norm)
+            weight.add_(offset).mul_(math.sqrt(before / after)).sub_(offset)
+
+
+def _offset(norm: nn.Module) -> int:
+    """What a norm adds to its weight to have its gain, as Gemma's adds 1: found by trying."""
+    given = torch.ones_like(norm.get_parameter("weight"))[None]
+    with suppress(Exception):  # one that does not take rows; the proof will tell
+        zero, one = (functional_call(norm, {"weight": factor * given[0]}, (given,)).mean() for factor in (0, 1))
+        return round(float(zero / (one - zero)))
+    return 0
 
 
 def means_of(module: nn.Module) -> dict[str, fx.Node]:
@@ -115,6 +127,8 @@ def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, in
             eps = (smallest if arguments["eps"] is None else arguments["eps"]) * before / after
             node.args, node.kwargs = (arguments["input"], [after], arguments["weight"], eps), {}
             _scale(node, math.sqrt(before / after))
+        elif middle := centre(node):
+            _scale(node, after / before, middle)
         else:
             _scale(node, after / before)
 
@@ -129,10 +143,14 @@ def _layer_norm(node: fx.Node, arguments: dict[str, Any], count: int) -> fx.Node
         return cast(fx.Proxy, result.to(dtype) if dtype in _HALF else result).node
 
 
-def _scale(node: fx.Node, factor: float) -> None:
-    with node.graph.inserting_after(node):
+def _scale(node: fx.Node, factor: float, middle: fx.Node | None = None) -> None:
+    """Multiply the result of `node` by `factor`; of a mean of (x - middle)**2, add what zeros give for the others."""
+    with node.graph.inserting_before(node.next):
         scaled = node.graph.call_function(_ATEN.mul.Tensor, (node, factor))
-    node.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)
+        result: Any = fx.Proxy(scaled)
+        if middle is not None:
+            result = result + cast(Any, fx.Proxy(middle)) ** 2 * (1 - factor)
+    node.replace_all_uses_with(result.node, delete_user_cb=lambda user: user is not scaled)
 
 
 def _replace(node: fx.Node, other: fx.Node) -> None:
