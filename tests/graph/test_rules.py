@@ -174,7 +174,7 @@ FOLLOWED = {
     "and in place": both("__iand__", lambda a, c: torch.ops.aten.__iand__(a > 0, c > 0).double()),
     "or in place": both("__ior__", lambda a, c: torch.ops.aten.__ior__(a > 0, c > 0).double()),
     "xor": both("__xor__", lambda a, c: ((a > 0) ^ (c > 0)).double()),
-    "logical": both("logical_and logical_not", lambda a, c: torch.logical_and(a, c).logical_not().double()),
+    "logical": both("logical_and logical_not", lambda a, c: torch.logical_and(a > 0, c > 0).logical_not().double()),
     "shifts": both("__lshift__", lambda a, c: ((a * 8).int().abs() << 1).double() * c),
     "maximum of two": both("max", lambda a, c: torch.max(a, c)),
     "clamped by tensors": both("clamp", lambda a, c: a.clamp(-c.abs(), c.abs())),
