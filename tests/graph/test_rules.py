@@ -313,7 +313,7 @@ FOLLOWED = {
         "_weight_norm",
         ROWS,
         [8, 4],
-        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda net, x: net.b(net.c(net.a(x).tanh()).tanh()),
         lambda: {
             "a": parametrizations.weight_norm(nn.Linear(6, 8)),
             "c": parametrizations.weight_norm(nn.Linear(8, 4)),
@@ -324,7 +324,7 @@ FOLLOWED = {
         "_weight_norm mv dot",
         ROWS,
         [8, 4],
-        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda net, x: net.b(net.c(net.a(x).tanh()).tanh()),
         lambda: {
             "a": nn.utils.weight_norm(nn.Linear(6, 8)),
             "c": nn.utils.spectral_norm(nn.Linear(8, 4)),
@@ -342,7 +342,7 @@ FOLLOWED = {
         "mv vdot",
         ROWS,
         [8, 4],
-        lambda net, x: net.b(net.c(net.a(x).relu()).relu()),
+        lambda net, x: net.b(net.c(net.a(x).tanh()).tanh()),
         lambda: {
             "a": parametrizations.spectral_norm(nn.Linear(6, 8)),
             "c": parametrizations.spectral_norm(nn.Linear(8, 4)),
