@@ -10,21 +10,27 @@ from torch import Tensor, fx, nn
 
 from compress.dynamic import BATCH_NAME
 from compress.errors import CheckpointError
+from compress.graph.flow import arguments_of
 from compress.graph.trace import tensors_of, trace
 from compress.inputs import Inputs
 from compress.slimming.attributes import integers_of, set_integer
 from compress.slimming.bottleneck import Affine, take_apart
+from compress.slimming.norms import count_on, count_on_in_graph, means_of, nodes_of
 from compress.slimming.slim_graph import Size, SlimGraph, refuse_gradients
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 from compress.slimming.traced_call import call_of, entries_of
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "gradients"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "gradients"]
 
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
 
 _MOST_TRACED = 10_000
 """Operators of all the traces together, which take some tenths of a millisecond each."""
+
+
+_MOST_DIMENSIONS = 16
+"""Of the input of a norm."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,9 @@ class ShapeEdit:
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
     gradients: that graph refuses its backward pass, and says `name`.
+    norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the number
+        of nodes that there were, of which `after` are left (see `norms`).
+    mean: the same, of the operator `name` of that graph, `index` 0.
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
     """
@@ -92,14 +101,17 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             numbers.append((edit.name, edit.index, edit.after))
         elif edit.kind == "gradients" and isinstance(model, SlimGraph):
             refuse_gradients(model, edit.name)
+        elif edit.kind == "norm":
+            count_on(model, edit.name, edit.index, edit.before, edit.after)
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
+        count_on_in_graph(model, [(edit.name, edit.before, edit.after) for edit in edits if edit.kind == "mean"])
     made: dict[int, Tensor] = {}  # a tensor with several names remains one tensor
     for name, shape in shapes.items():
         path, _, leaf = name.rpartition(".")
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
         setattr(model.get_submodule(path), leaf, new_tensor)
-    for module in {name.rpartition(".")[0] for name in shapes}:
+    for module in {name.rpartition(".")[0].partition(".parametrizations.")[0] for name in shapes}:
         _state_widths(model.get_submodule(module))
     if isinstance(model, fx.GraphModule):
         model.recompile()
@@ -227,6 +239,10 @@ def _sizes(
         return (layer.in_features,)
     if edit.kind == "gradients" and isinstance(modules[""], SlimGraph):
         return (1,)
+    if edit.kind == "norm" and 0 <= edit.index < _MOST_DIMENSIONS and (count := nodes_of(modules.get(edit.name))):
+        return (count,) * (edit.index + 1)
+    if edit.kind == "mean" and (mean := means_of(modules[""]).get(edit.name)):
+        return tuple(arguments_of(mean).get("normalized_shape", (edit.before,)))
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
@@ -245,13 +261,19 @@ def _state_widths(module: nn.Module) -> None:
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
     elif isinstance(module, nn.RNNBase):
         module.input_size = module.get_parameter("weight_ih_l0").shape[1]
         module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
     elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
         module.num_features = len(module.weight)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 

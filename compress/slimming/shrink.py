@@ -23,8 +23,9 @@ from compress.proof import inputs_like, prove_same
 from compress.slimming.attributes import Integer, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
-from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
 from compress.slimming.gradients import lost_gradients
+from compress.slimming.norms import rescale
 from compress.slimming.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -218,9 +219,11 @@ class _Cut:
 
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
-        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute")]
+        norms = [*_resized(self.known, self.left, "norm")]
+        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute"), *norms]
         small = change(_copied(self.checks.model), edits)
         _fill(tensors_of(small), self.tensors, self.kept)
+        rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
         with suppress(ProofError):
             self.checks.prove(small)
             return small
@@ -241,7 +244,8 @@ class _Cut:
         module.shape_edits = earlier
         own = tensors_of(module)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
-        sizes = [*_tensor_edits(kept, own), *_resized(self.known, self.left, "number")]
+        sizes = [*_tensor_edits(kept, own)]
+        sizes += [*_resized(self.known, self.left, "number"), *_resized(self.known, self.left, "mean")]
         module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)
         self.checks.prove(module)
@@ -286,9 +290,9 @@ def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[Sh
         yield ShapeEdit("tensor", name, dim, tensors[name].shape[dim], len(positions))
 
 
-def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Iterator[ShapeEdit]:
+def _resized(known: Couplings, left: Mapping[Coupling, int], kind: Kind) -> Iterator[ShapeEdit]:
     for number, before, after in known.resized(left, kind):
-        yield ShapeEdit("attribute" if kind == "attribute" else "number", number.name, number.index, before, after)
+        yield ShapeEdit(kind, number.name, number.index, before, after)
 
 
 @torch.no_grad()

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor, fx
 
 from compress.graph.flow import arguments_of
+from compress.graph.names import name_of
+from compress.graph.positions import dim_of_pieces
 from compress.graph.trace import Trace
 from compress.slimming.slim_graph import SlimGraph, slim_graph
 
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
+_PIECES = ("chunk", "split", "tensor_split", "hsplit", "vsplit", "dsplit")
+_ATTENTION = ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu")
 
 
 def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
@@ -32,13 +36,13 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
 
 def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     """Write out what follows from a size that may change, and leave sizes that vary to the operator."""
-    name, arguments = _name(node), arguments_of(node)
-    if name in ("chunk", "split"):
-        place, source = arguments["dim"], node.args[0]
+    name, arguments = name_of(node), arguments_of(node)
+    if name.removeprefix("unsafe_") in _PIECES:
+        place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
         if all(sum(sizes) % size for size in varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
-    elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
+    elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
         node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(size)}
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
@@ -53,15 +57,16 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
 
 def _leave_open(node: fx.Node, arguments: Mapping[str, Any], varying: Sequence[int]) -> None:
     """Let a view find the size that is a multiple of a size that varies, such as batch * heads, or else the batch."""
-    sizes, source = arguments[_VIEWS[_name(node)]], arguments["self"].meta["val"].shape
+    sizes, source = arguments[_VIEWS[name_of(node)]], arguments["self"].meta["val"].shape
+    source = (1,) * (len(sizes) - len(source)) + tuple(source)
     computed = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
     multiples = [place for place in computed if _is_multiple(node.meta["val"].shape[place], varying)]
     open_places = computed if len(computed) == 1 else multiples
     if len(open_places) != 1 or -1 in sizes:
         return
     place = open_places[0]
-    if _name(node) != "expand" or source[place - len(sizes)] == node.meta["val"].shape[place]:
-        set_argument(node, _VIEWS[_name(node)], [-1 if at == place else size for at, size in enumerate(sizes)])
+    if name_of(node) != "expand" or source[place] == node.meta["val"].shape[place]:
+        set_argument(node, _VIEWS[name_of(node)], [-1 if at == place else size for at, size in enumerate(sizes)])
 
 
 def _is_multiple(size: int, varying: Sequence[int]) -> bool:
@@ -69,10 +74,6 @@ def _is_multiple(size: int, varying: Sequence[int]) -> bool:
         while size % one == 0:
             size //= one
     return size != 1
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target._schema.name.removeprefix("aten::"))  # type: ignore[union-attr]
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
