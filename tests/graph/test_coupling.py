@@ -256,7 +256,7 @@ KEPT = [
     ),
     (
         "a",
-        "aten.fft_fft.default in 'the network' has no rule",
+        "aten.fft_fft.default in 'the network' combines all of its positions",
         _two(lambda net, x: net.b(torch.fft.fft(net.a(x)).real)),
     ),
     ("a", "not part of the network's state_dict", _loose_buffer),
