@@ -111,6 +111,17 @@ def test_of_transformers(name, config, options, shape):
     check(build, example_of(shape), [WIDTH])
 
 
+@pytest.mark.extended
+def test_half_of_every_width_of_a_vision_transformer_is_decided_in_float64():
+    """Its outputs vary less between inputs than float32 rounds them, and the slim network may be a graph."""
+    library = pytest.importorskip("transformers")
+    model = trained(lambda: Logits(library.DeiTForImageClassification(library.DeiTConfig(**PATCHES))))
+    example = torch.randn(IMAGE)
+    halve(model, list(couplings(model, example).found))
+    small = slim(model, example)
+    assert (model(example) - small(example)).abs().max() < 1e-6
+
+
 def test_of_a_convnext_each_stage_has_its_own():
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
