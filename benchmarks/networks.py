@@ -247,7 +247,7 @@ T5: dict[str, Any] = {
     "num_heads": 4,
     "decoder_start_token_id": 0,
 }
-RESNET: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1]}
+RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1]}
 
 
 def _detr_backbone() -> Any:
