@@ -61,7 +61,7 @@ def inspect(
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
         known = _noted(network_of(weights), path)
-        return _found(path, _described(weights.tensors.items()), weights.metadata, known)
+        return _found(path, _described(weights.only(str(path)).items()), weights.metadata, known)
     if path.suffix == ".onnx":
         what = f"{path} cannot be inspected"
         found: FileContents = confined(lambda: _onnx(path), InputError, what, onnx_size(path))

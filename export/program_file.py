@@ -19,7 +19,7 @@ from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
-from compress.graph.trace import require_network
+from compress.graph.network import require_unwrapped
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_file
@@ -65,7 +65,7 @@ def require_arguments(model: object, path: object, example: object, tolerance: o
     Raises:
         InputError: see `require_plain`; or an argument has a wrong type.
     """
-    require_network(model)
+    require_unwrapped(model)
     require_path("path", path)
     inputs_of(example)
     check("tolerance", tolerance, float, ge=0)

@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 from compress.errors import InputError, OutputError
 from compress.files.atomic import require_path
 from compress.files.checkpoint import write_weights
-from compress.graph.trace import require_network
+from compress.graph.network import require_unwrapped
 from compress.options import shown
 from compress.slimming.edits import edits_to_json
 
@@ -53,7 +53,7 @@ def require_plain(model: nn.Module) -> None:
         InputError: it has pruning hooks, so that a file would hold `weight_orig` and `weight_mask`, twice the size; or
             it is not on the CPU, so that a file would run nowhere else.
     """
-    require_network(model)
+    require_unwrapped(model)
     if prune.is_pruned(model):
         raise InputError(
             f"{type(model).__name__} still has pruning masks beside its weights: "

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typer.testing import Result
 
 import compress
 from compress.cli import main
+from compress.cli.console import reporting
 from compress.data.sources import from_npz
 from compress.recipe.schema import json_schema
 from compress.recipe.shipped import shipped, shipped_text
@@ -285,3 +287,21 @@ def test_the_program_returns_the_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: mnist_a: no shipped recipe of that name; did you mean mnist_ae?\n"
+
+
+def test_what_is_left_out_of_a_checkpoint_is_noted(
+    run: Run, recipe: Path, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    named = {f"model._orig_mod.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"state_dict": named, "epoch": 3}, tmp_path / "w.ckpt")
+    result = run("plan", recipe, tmp_path / "w.ckpt")
+    (note,) = [line for line in result.stderr.splitlines() if "state_dict" in line]
+    assert note.startswith(f"note: {tmp_path / 'w.ckpt'}: the weights under 'state_dict' are loaded")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_notes_appear_once_unless_quiet(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with reporting(debug=False, quiet=quiet):
+        for _ in range(2):  # a rehearsal loads the same file again
+            logging.getLogger("compress.files.layouts").info("w.pt: %s", "\x1b[31mred")
+    assert capsys.readouterr().err == ("" if quiet else "note: w.pt: \\x1b[31mred\n")

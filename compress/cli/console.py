@@ -1,13 +1,14 @@
 """The output of every command: results on stdout, everything else on stderr; errors with their exit code."""
 
 import json
+import logging
 import os
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,10 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def reporting(debug: bool, interrupted: str = "interrupted: no results were written") -> Iterator[list[str]]:
-    """Print errors and warnings as lines on stderr, and exit with the error's code."""
+def reporting(
+    debug: bool, *, quiet: bool = False, interrupted: str = "interrupted: no results were written"
+) -> Iterator[list[str]]:
+    """Print errors, warnings and, unless `quiet`, notes as lines on stderr, and exit with the error's code."""
     warned: list[str] = []
     console = people()
 
@@ -85,7 +88,7 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
         warnings.simplefilter("default")
         warnings.showwarning = warn
         try:
-            with Stop().listening():
+            with Stop().listening(), nullcontext() if quiet else _noting():
                 yield warned
         except CompressError as error:
             if debug:
@@ -99,6 +102,28 @@ def reporting(debug: bool, interrupted: str = "interrupted: no results were writ
             console.print(Text(visible(interrupted)))
             _notes(console, error)
             raise typer.Exit(getattr(error, "exit_code", 130)) from None
+
+
+@contextmanager
+def _noting() -> Iterator[None]:
+    """Print what the library logs, such as which part of a checkpoint it takes; each line once."""
+    handler, log, seen = logging.Handler(logging.INFO), logging.getLogger("compress"), set[str]()
+
+    def emit(record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in seen:
+            seen.add(text)
+            people().print(Text.assemble(("note: ", "yellow"), visible(text)))
+
+    handler.emit = emit  # type: ignore[method-assign]
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _notes(console: Console, error: BaseException) -> None:

@@ -61,7 +61,7 @@ def sensitivity(
 
     Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
     """
-    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
 
@@ -151,7 +151,7 @@ def search(
 
     Example: compress search mnist_ae model.pt --max-loss 1.05x
     """
-    with reporting(debug, interrupted=f"interrupted: finished trials are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished trials are kept in {cache}"):
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
         from compress.sweep_results import BoundKind

@@ -50,7 +50,7 @@ def train(
 
     Example: compress train mnist_ae -o model.pt
     """
-    with reporting(debug):
+    with reporting(debug, quiet=quiet):
         loaded = load(recipe, changes, seed)
         from compress.run import apply, output
         from compress.run.clock import Clock
@@ -109,7 +109,7 @@ def apply(
 
     Example: compress apply mnist_ae model.pt -o out --set stages.0.sparsity=0.9
     """
-    with reporting(debug) as warned:
+    with reporting(debug, quiet=quiet) as warned:
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading
         from compress.run import apply, artefacts, inputs, output
@@ -170,7 +170,7 @@ def demo(
 
     Example: compress demo -o demo
     """
-    with reporting(debug) as warned:
+    with reporting(debug, quiet=quiet) as warned:
         from compress.run import demo as job
         from compress.run import output
         from compress.run.clock import Clock

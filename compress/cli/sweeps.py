@@ -81,7 +81,7 @@ def compare(
 
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
-    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.sweep.compare import grid
 
         planned = grid.plan(
@@ -155,7 +155,7 @@ def reproduce(
 
     Example: compress reproduce --quick
     """
-    with reporting(debug, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
         from compress.paper import reproducing
         from compress.paper.experiments import PAPER, QUICK, all_cells
         from compress.report.progress import sweep_bar

@@ -1,6 +1,7 @@
 """Reads and writes weights: `.pt` and `.pth` (tensors only, without executing anything in them) and `.safetensors`."""
 
 import json
+import logging
 import os
 import re
 import warnings
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from compress.errors import CheckpointError, CompressError, InputError, OutputError
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reading
+from compress.files.layouts import fitting, only, sets_of_weights, way_out
 from compress.files.pickled import StrangePickleError, require_cheap
 from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
@@ -44,21 +46,31 @@ _TYPES = {
 _LEGACY_PICKLES = 5
 """Pickles of a file without an archive: a number, a version, the machine, the weights, the names of their storages."""
 
+_log = logging.getLogger(__name__)
+
 _FOLDABLE = {torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights: tensors by qualified name, and text by key (a `.pt` file has none)."""
+    """A file of weights.
 
-    tensors: dict[str, Tensor]
+    sets: tensors by qualified name, by the key in the file that has them, such as "state_dict"; "" is the file itself.
+    metadata: text by key (a `.pt` file has none).
+    """
+
+    sets: dict[str, dict[str, Tensor]]
     metadata: dict[str, str]
+
+    def only(self, source: str) -> dict[str, Tensor]:
+        """The weights, where it is not known of which network. Raises CheckpointError: there are several sets."""
+        return only(self.sets, source)
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
 
-    A `.pt` file may also be a training checkpoint that keeps its weights under the key `state_dict`.
+    A `.pt` file may also be a training checkpoint that keeps its weights, or several sets of them, under keys.
 
     Raises:
         CheckpointError: the file is missing, empty, damaged, or holds anything but tensors (a pickled module, say).
@@ -69,7 +81,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_torch(path), {})
-    return WeightsFile(_fold(weights.tensors), weights.metadata)
+    return WeightsFile({key: _fold(tensors) for key, tensors in weights.sets.items()}, weights.metadata)
 
 
 def write_weights(
@@ -103,25 +115,30 @@ def write_weights(
 def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
     """Copy `weights` into `model`, in place and strictly; a model that they do not fit does not change.
 
+    The file's names may have parts of wrappers, as `compress.files.layouts` says. Numbers become those of the network's
+    type: a network in float32 is in float32 afterwards, whatever the file's.
+
     One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
 
     Args:
         source: where the weights are from (a path), for the error text.
 
     Raises:
-        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once), or
-            tensors with NaN or infinities. A buffer may hold infinities, as attention masks do.
+        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once),
+            tensors with NaN or infinities, or two sets of weights that fit. A buffer may hold infinities, as attention
+            masks do.
     """
-    wanted, found = model.state_dict(), weights.tensors
+    wanted = model.state_dict()
+    found = fitting(weights.sets, wanted, source)
     mistakes = _mismatches(wanted, found)
     if mistakes:
-        way_out = (
+        ending = (
             "It holds a slim network: compress.load(path, model=...) rebuilds its shapes from the dense one"
             if "shape_edits" in weights.metadata
-            else "Load it into the network that it was saved from"
+            else way_out(weights.sets, wanted, source) or "Load it into the network that it was saved from"
         )
         raise CheckpointError(
-            f"{source} does not fit the network {type(model).__name__}: {'; '.join(mistakes)}. {way_out}"
+            f"{source} does not fit the network {type(model).__name__}: {'; '.join(mistakes)}. {ending}"
         )
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     broken = [
@@ -133,6 +150,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
         raise CheckpointError(
             f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
         )
+    _note_types(wanted, found, source)
     if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
@@ -142,6 +160,9 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
 def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
     """Rebuild a network from a file of weights, slim or not, without unpickling anything.
 
+    Checkpoints of DataParallel, `torch.compile`, Lightning and other training code are files of weights too; see
+    `compress.files.layouts`. The network keeps its own type of number.
+
     Args:
         model: builds the network in its original, dense size, e.g. the class itself.
 
@@ -149,7 +170,7 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Mod
         The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
 
     Raises:
-        CheckpointError: the file is unreadable or does not fit the network.
+        CheckpointError: the file is unreadable, does not fit the network, or holds several sets of weights that do.
     """
     require_path("path", path)
     if not callable(model) or isinstance(model, nn.Module):
@@ -277,10 +298,10 @@ def _read_safetensors(path: Path) -> WeightsFile:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         metadata = file.metadata() or {}
     require_plain_tensors(tensors, path)
-    return WeightsFile(tensors, metadata)
+    return WeightsFile({"": tensors}, metadata)
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> dict[str, dict[str, Tensor]]:
     damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # as torch itself decides
@@ -290,7 +311,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             _require_cheap(path, zipped, file)
             with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
                 content = torch.load(path, map_location="cpu", weights_only=True)
-            return _state_dict(content, path)
+            return _state_dicts(content, path)
         except CheckpointError:
             raise
         except StrangePickleError as error:
@@ -325,21 +346,22 @@ def _trusted() -> set[str]:
     return {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed}
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+def _state_dicts(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
     """The class's own methods are called, not those that an object's attributes could hide."""
-    if isinstance(content, dict) and isinstance(inner := dict.get(content, "state_dict"), dict):
-        content = inner
     if not isinstance(content, dict) or not dict.__len__(content):
         what = "nothing" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise CheckpointError(f"{path} holds {what} instead of weights by name: save it with `{_RESAVE}`")
-    found = list(dict.items(content))
-    strange = [_named(key) for key, value in found if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if strange:
+    found = sets_of_weights(content)
+    if not found:
+        inner = dict.get(content, "state_dict")
+        items = dict.items(inner if isinstance(inner, dict) else content)
+        strange = [_named(key) for key, value in items if not (isinstance(key, str) and isinstance(value, Tensor))]
         raise CheckpointError(
             f"{path} has entries that are not tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
         )
-    require_plain_tensors(dict(found), path)
-    return {name: Tensor.detach(tensor) for name, tensor in found}
+    for tensors in found.values():
+        require_plain_tensors(tensors, path)
+    return {key: {name: Tensor.detach(tensor) for name, tensor in own.items()} for key, own in found.items()}
 
 
 def _named(key: object) -> str:
@@ -381,6 +403,13 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
         ],
     }
     return [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+
+
+def _note_types(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Say which types of numbers become others, as a network does not take its type from a file."""
+    pairs = [(_type(found[name]), _type(tensor)) for name, tensor in wanted.items()]
+    for old, new in dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]):
+        _log.info("%s: weights in %s are loaded into a network in %s", source, old, new)
 
 
 def _kind(tensor: Tensor) -> str:

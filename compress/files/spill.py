@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.files.atomic import archive
+from compress.graph.twin import twin
 
 LARGE = 64 << 20
 """Fewer bytes than these are kept in memory, since writing them would take too long for the gain."""
@@ -42,16 +43,15 @@ class Shelved:
     """A network as it is now, which `copy` gives copies of."""
 
     def __init__(self, model: nn.Module) -> None:
-        held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if _is_plain(tensor)}
-        bare = {key: _like(tensor, torch.empty_like(tensor, device="meta")) for key, tensor in held.items()}
-        self._aside = Aside({str(number): tensor.detach() for number, tensor in enumerate(held.values())})
-        # `deepcopy` takes objects in its memo as they are, wherever in the network they are.
-        self._bare, self._stand_ins = copy.deepcopy(model, dict(bare)), list(bare.values())
+        held = [tensor for tensor in {*model.parameters(), *model.buffers()} if _is_plain(tensor)]
+        bare = {tensor: _like(tensor, torch.empty_like(tensor, device="meta")) for tensor in held}
+        self._aside = Aside({str(number): tensor.detach() for number, tensor in enumerate(held)})
+        self._bare, self._stand_ins = twin(model, bare), list(bare.values())
 
     def copy(self) -> nn.Module:
         fresh = self._aside.tensors().values()
-        made = {id(bare): _like(bare, tensor) for bare, tensor in zip(self._stand_ins, fresh, strict=True)}
-        return copy.deepcopy(self._bare, made)
+        made = {bare: _like(bare, tensor) for bare, tensor in zip(self._stand_ins, fresh, strict=True)}
+        return twin(self._bare, made)
 
 
 def _like(old: Tensor, tensor: Tensor) -> Tensor:

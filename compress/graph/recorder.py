@@ -166,6 +166,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func in _FRESH:
             return self._entry(args[0], foreign=False)
+        if func is _ATEN.detach.default and not isinstance(args[0], StandIn) and id(args[0]) not in self.own:
+            return func(*args)  # `numpy()` is about to read its memory
         entries = [self._entry(tensor) for tensor in _leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         try:
             if self._is_constant(func, entries, args, kwargs):
@@ -187,30 +189,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _constant(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator of constants."""
-        entries: dict[int, StandIn] = {}
+        given: dict[int, Tensor] = {}
 
         def real(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            entry = self._entry(value)
-            assert entry.value is not None
-            entries[id(entry.value)] = entry
-            return entry.value
+            found = self._entry(value).value
+            given[id(found)] = value
+            return found
 
-        given, named = _mapped(real, args), _mapped(real, kwargs)
+        arguments, named = _mapped(real, args), _mapped(real, kwargs)
         if func._schema.is_mutable:
             self._require_own(func, args, kwargs)
-        result = func(*given, **named)
-        if func._schema.is_mutable and isinstance(result, Tensor) and id(result) in entries:
-            return self._resized(func, entries[id(result)], args)
+        result = func(*arguments, **named)
+        if func._schema.is_mutable and id(result) in given:
+            return self._resized(func, self._entry(given[id(result)]), args)
         aliases = any(output.alias_info is not None for output in func._schema.returns)
         recipe = (func, args, kwargs) if aliases else None
 
         def wrapped(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            if id(value) in entries:
-                return entries[id(value)]
+            if id(value) in given:  # the very tensor, whose memory `numpy()` may be about to read
+                return given[id(value)]
             return self._stand_in(value, value.device, None, value, recipe)
 
         return _mapped(wrapped, result)
@@ -231,7 +232,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         noted, named = _mapped(self._noted, args), _mapped(self._noted, kwargs)
         self._check(func, args)
         given, bare = _mapped(_without_data, args), _mapped(_without_data, kwargs)
-        result = _result(func, given, bare)
+        try:
+            result = _result(func, given, bare)
+        except (NotImplementedError, RuntimeError):
+            if not func._can_decompose():
+                raise
+            with self:  # its parts may do without data where torch's code for the whole does not
+                return func.decompose(*args, **kwargs)
         node = self._called(func, tuple(noted), named, result)
         if func._schema.is_mutable and (written := self._written_entry(result, args, kwargs)) is not None:
             written.node = node

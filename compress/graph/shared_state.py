@@ -24,7 +24,7 @@ from compress.errors import UnsupportedModelError
 # Functions of these libraries keep nothing of a network's.
 _LIBRARIES = sys.stdlib_module_names | {
     *("torch", "compress", "numpy", "functorch", "torchgen", "typing_extensions"),
-    *("huggingface_hub", "safetensors", "filelock", "packaging", "psutil", "tqdm", "PIL"),
+    *("huggingface_hub", "httpx", "httpx2", "safetensors", "filelock", "packaging", "psutil", "tqdm", "PIL"),
 }
 _STATEFUL = {"collections", "types", "weakref", "argparse", "_thread"}  # in spite of being one
 _STATELESS = frozenset({type(None), bool, int, float, complex, str, bytes, object, types.BuiltinFunctionType})
@@ -75,11 +75,12 @@ class SharedState:
         if not alive:
             return
         changed = [place for place in self._found.places if not place.is_as_before()]
-        if _path((value for place in changed for value in place.new_values()), alive):
+        paths = _Paths(alive)
+        if paths.find(value for place in changed for value in place.new_values()):
             for place in changed:
                 place.set_back()
         for cache in self._found.caches:
-            if cache.cache_info().currsize and _path(gc.get_referents(cache), alive):
+            if cache.cache_info().currsize and paths.find(gc.get_referents(cache)):
                 cache.cache_clear()
 
     def require_none(self) -> None:
@@ -87,16 +88,24 @@ class SharedState:
         alive = self._alive()
         if not alive:
             return
-        roots = [(vars(module), name or "the network itself") for name, module in self._model.named_modules()]
-        roots += [(place.owner, place.name) for place in self._found.places]
-        for owner, name in roots:
-            path = _path(_values(owner), alive)
+        paths = _Paths(alive)
+        for name, values in self._holders():
+            path = paths.find(values)
             if path:
                 steps = " > ".join(type(one).__name__ for one in path)
                 raise UnsupportedModelError(
                     f"{name}: a pass without data leaves a tensor there that cannot be removed ({steps}); "
                     "keep it in an attribute of a module, or in a dict or list there"
                 )
+
+    def _holders(self) -> Iterator[tuple[str, Iterable[Any]]]:
+        """What can hold a tensor, with a name: the network's attributes, and what its code shares."""
+        for path, module in self._model.named_modules():
+            for name, value in list(vars(module).items()):
+                if name != "_modules":
+                    yield f"{path}.{name}".removeprefix("."), [value]
+        for place in self._found.places:
+            yield place.name, _values(place.owner)
 
     def _alive(self) -> set[int]:
         return {id(tensor) for reference in self._watched if (tensor := reference()) is not None}
@@ -293,9 +302,9 @@ class _Search:
         if library:
             return
         self._note_globals(function.__globals__)
-        self._value(function.__defaults__, f"the default arguments of {where}", 0)
-        self._value(function.__kwdefaults__, f"the default arguments of {where}", 0)
-        self._value(function.__dict__, f"the attributes of {where}", 0)
+        for defaults in (function.__defaults__, function.__kwdefaults__):
+            self._value(defaults, f"the default arguments of {where}")
+        self._value(function.__dict__, f"the attributes of {where}")
         self._code(function)
 
     def _note_globals(self, names: dict[str, Any]) -> None:
@@ -304,16 +313,18 @@ class _Search:
             self._note(names, f"the Python module {names.get('__name__')}")
 
     def _code(self, function: types.FunctionType) -> None:
-        names = _names_in(function.__code__)
-        scopes = [function.__globals__]
+        names, scope = _names_in(function.__code__), function.__globals__
+        scopes = [scope]
         for name in names:
-            value = function.__globals__.get(name, sys.modules.get(name))
-            if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
+            value = scope.get(name, sys.modules.get(name))
+            if type(value) is types.ModuleType and not _is_library(value.__name__):
                 self._note_globals(vars(value))
                 scopes.append(vars(value))
         for scope in scopes:
-            for name in names & scope.keys():
-                self._value(scope[name], f"{scope.get('__name__')}.{name}")
+            for name in names:
+                value = scope.get(name)
+                if type(value) not in _STATELESS and id(value) not in self._seen:
+                    self._value(value, f"{scope.get('__name__')}.{name}")
         for name in names - self._names:
             self._names.add(name)
             for value, where in self._waiting.pop(name, ()):
@@ -334,23 +345,32 @@ def _is_library(module: object) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
 
 
-def _path(roots: Iterable[Any], alive: set[int]) -> list[Any] | None:
-    """The objects on the way from one of `roots` to one in `alive`, both included."""
-    found_from: dict[int, Any] = {}
-    pending: list[tuple[Any, Any]] = [(root, None) for root in roots]
-    while pending:
-        value, origin = pending.pop()
-        if type(value) in _STATELESS or id(value) in found_from:
-            continue
-        found_from[id(value)] = (value, origin)
-        if id(value) in alive:
-            path = [value]
-            while origin is not None:
-                value, origin = found_from[id(origin)]
-                path.insert(0, value)
-            return path
-        pending += [(one, value) for one in _inside(value)]
-    return None
+class _Paths:
+    """Ways from an object to the tensors `alive`; what has been looked into for one is not for the next."""
+
+    def __init__(self, alive: set[int]) -> None:
+        self._alive = alive
+        self._origins: dict[int, tuple[Any, Any]] = {}
+
+    def find(self, roots: Iterable[Any]) -> list[Any] | None:
+        """The objects from one of `roots` to a tensor, both included."""
+        pending: list[tuple[Any, Any]] = [(root, None) for root in roots]
+        while pending:
+            value, origin = pending.pop()
+            if type(value) in _STATELESS or id(value) in self._origins:
+                continue
+            self._origins[id(value)] = (value, origin)
+            if id(value) in self._alive:
+                return self._found(value)
+            pending += [(one, value) for one in _inside(value)]
+        return None
+
+    def _found(self, value: Any) -> list[Any]:
+        path = [value]
+        while (origin := self._origins[id(path[0])][1]) is not None:
+            path.insert(0, origin)
+        self._origins = {}  # not all of it was looked into
+        return path
 
 
 def _inside(value: Any) -> list[Any]:

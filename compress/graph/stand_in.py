@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import _disable_current_modes
 
 META = torch.device("meta")
 
@@ -53,10 +54,16 @@ class StandIn(Tensor):
         return [one.tolist() for one in self] if self.ndim else self.item()
 
     def numpy(self, *, force: bool = False) -> Any:
-        return self._data().numpy(force=force)
+        with _disable_current_modes():
+            return self._data().numpy(force=force)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._data().__array__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        with _disable_current_modes():
+            return self._data().__array__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        memo[id(self)] = found = self.clone()
+        return found
 
     def _data(self) -> Tensor:
         if self.value is None:

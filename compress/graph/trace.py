@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import UninitializedParameter
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
+from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
 from compress.graph.shared_state import SharedState, shared_state_kept
@@ -68,7 +68,7 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
         InputError: the network does not run on `example`; or `dynamic` does not fit it.
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
-    require_network(model)
+    require_unwrapped(model)
     given = _few_rows(inputs_of(example))
     with shared_state_kept(model) as shared:
         first = RealPass(model, given)
@@ -103,7 +103,12 @@ def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int,
     """
     names = given.names(model)
     found: dict[int, Mapping[int, str]] = {}
+    form = 'expected {"name of an input": {dimension: "name of its size"}}'
+    if not isinstance(dynamic, Mapping):
+        raise InputError(f"dynamic: found {shown(dynamic)}; {form}")
     for name, dims in dynamic.items():
+        if not isinstance(dims, Mapping) or not all(type(dim) is int and type(dims[dim]) is str for dim in dims):
+            raise InputError(f"dynamic: found {shown(dims)} for {name!r}; {form}")
         if name not in names:
             raise InputError(f"dynamic: there is no input {name!r}; the inputs are {', '.join(names)}")
         tensor = given.tensors[names.index(name)]
@@ -211,30 +216,16 @@ def _refusal(error: Exception, recorder: Recorder) -> str:
     func, layer = recorder.failed or (None, "")
     places = [f"the operator {func}" if func else "", f"in the layer {layer!r}" if layer else ""]
     where = ", ".join(part for part in (" ".join(filter(None, places)), place_of(error.__traceback__)) if part)
-    way_out = (
-        "; choose by torch.where instead of `if`, or decide outside of forward"
-        if isinstance(error, NeedsValuesError)
-        else ""
-    )
-    return f"The network cannot be traced: {error}{way_out}" + (f" ({where})" if where else "")
-
-
-def require_network(model: object, what: str = "model") -> None:
-    """Refuse what is not a network of plain modules.
-
-    Args:
-        what: the argument's name, for the error text.
-
-    Raises:
-        InputError: it is something else.
-        UnsupportedModelError: it is scripted, or a lazy layer has never been run.
-    """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise UnsupportedModelError(f"{what}: found a scripted network; give the one that it was made from")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in model.parameters()):
-        raise UnsupportedModelError(f"{what}: a lazy layer has no size yet; run the network once on an example")
+    text, way_out = str(error), ""
+    if isinstance(error, NeedsValuesError):
+        way_out = "; choose by torch.where instead of `if`, or decide outside of forward"
+    elif str(BATCH) in text:  # the number that stands for the size of the batch
+        text = text.replace(str(BATCH), "N")
+        way_out = (
+            ", where N is the size of the batch; let the network take batches of any size, or, if its inputs have "
+            "another dimension first, give compress.Inputs(args, batch_dim=1)"
+        )
+    return f"The network cannot be traced: {text}{way_out}" + (f" ({where})" if where else "")
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ after by `shared_state`.
 
 import copy
 import functools
+import random
 import re
 import sys
 import types
@@ -20,6 +21,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 Network = TypeVar("Network", bound=nn.Module)
 Copy = Callable[["_Twin", Any], Any]
@@ -50,6 +52,12 @@ def twin(model: Network, replaced: Mapping[Tensor, Tensor]) -> Network:
     return cast(Network, _Twin(model, replaced).of(model))
 
 
+def copied(model: Network) -> Network:
+    """A twin with tensors of its own, gradients included: nothing that trains one of them changes the other."""
+    tensors = {*model.parameters(), *model.buffers()}
+    return twin(model, {old: copy.deepcopy(old) if old.is_leaf else old.detach().clone() for old in tensors})
+
+
 class _Twin:
     """The copies made so far, by the identity of what they are copies of."""
 
@@ -71,9 +79,19 @@ class _Twin:
             self.copies[kind] = _copy_of(kind)
         return self.copies[kind](self, value)
 
-    def items(self, old: Mapping[Any, Any], new: Any, put: Callable[[Any, Any, Any], None] = dict.__setitem__) -> None:
+    def items(self, old: Mapping[Any, Any], new: dict[Any, Any]) -> None:
+        """Put copies of the items of a dict into another; here a twin spends its time."""
+        known = self.known
         for key, item in old.items():
-            put(new, key if type(key) is str else self.of(key), item if type(item) in _UNCHANGING else self.of(item))
+            kind = type(item)
+            if type(key) is not str:
+                key = self.of(key)
+            if kind in _UNCHANGING:
+                new[key] = item
+            elif kind is OrderedDict and not item and id(item) not in known:  # a module has eleven of them
+                new[key] = known[id(item)] = OrderedDict()
+            else:
+                new[key] = self.of(item)
 
     @functools.cached_property
     def modules(self) -> set[int]:
@@ -108,8 +126,7 @@ def _dict(twin: _Twin, old: dict[Any, Any]) -> dict[Any, Any]:
 def _ordered_dict(twin: _Twin, old: OrderedDict[Any, Any]) -> OrderedDict[Any, Any]:
     new: OrderedDict[Any, Any] = OrderedDict()
     twin.known[id(old)] = new
-    if old:
-        twin.items(old, new, OrderedDict.__setitem__)
+    twin.items(old, new)
     return new
 
 
@@ -143,7 +160,7 @@ def _tuple(twin: _Twin, old: Any) -> Any:
     return new
 
 
-def _instance(base: Any, twin: _Twin, old: Any) -> Any:
+def _instance(base: Any, slots: list[Any], twin: _Twin, old: Any) -> Any:
     """Of an object of a class written in Python, which may be a subclass of a container; none of its code runs."""
     try:
         new = base.__new__(type(old))
@@ -159,11 +176,11 @@ def _instance(base: Any, twin: _Twin, old: Any) -> Any:
         deque.__init__(new, map(twin.of, old), old.maxlen)
     elif base in (list, set):
         (list.extend if base is list else set.update)(new, map(twin.of, base.__iter__(old)))
-    _attributes(twin, old, new)
+    _attributes(twin, old, new, slots)
     return new
 
 
-def _attributes(twin: _Twin, old: Any, new: Any) -> None:
+def _attributes(twin: _Twin, old: Any, new: Any, slots: list[Any]) -> None:
     """Put copies of what `old` has in `__dict__` and `__slots__` into `new`, past any `__setattr__`."""
     attributes = getattr(old, "__dict__", None)
     if type(attributes) is dict or attributes is old:
@@ -173,7 +190,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
             twin.items(attributes, new.__dict__)
         else:  # several objects share one, or the object is its own
             object.__setattr__(new, "__dict__", known)
-    for slot in _slots(type(old)):
+    for slot in slots:
         try:
             item = slot.__get__(old)
         except AttributeError:  # not set
@@ -182,7 +199,7 @@ def _attributes(twin: _Twin, old: Any, new: Any) -> None:
 
 
 def _slots(kind: type) -> list[Any]:
-    members = [member for base in kind.__mro__ if base.__module__ != "builtins" for member in vars(base).values()]
+    members = [member for base in kind.__mro__ if "__slots__" in vars(base) for member in vars(base).values()]
     return [member for member in members if type(member) is types.MemberDescriptorType]
 
 
@@ -214,9 +231,8 @@ def _plain(tensor: Tensor) -> bool:
 
 def _function(twin: _Twin, old: types.FunctionType) -> Any:
     """A function with cells, defaults and attributes of its own; the same one where it has no state."""
-    eager = old.__dict__.get("_torchdynamo_orig_callable")
-    if eager is not None:
-        return twin.of(eager)
+    if "_torchdynamo_orig_callable" in old.__dict__:
+        return twin.of(_eager(old))
     defaults = *(old.__defaults__ or ()), *(old.__kwdefaults__ or {}).values()
     if not old.__closure__ and all(type(default) in _UNCHANGING for default in defaults):
         return old
@@ -234,6 +250,13 @@ def _function(twin: _Twin, old: types.FunctionType) -> Any:
     new.__annotations__ = old.__annotations__
     twin.items(old.__dict__, new.__dict__)
     return new
+
+
+def _eager(compiled: types.FunctionType) -> Any:
+    """What was given to `torch.compile`, which may put a method into a function of its own first."""
+    function = compiled.__dict__["_torchdynamo_orig_callable"]
+    own = _is_shared(getattr(function, "__globals__", {}).get("__name__"))
+    return function.__dict__.get("__wrapped__", function) if own else function
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -293,6 +316,13 @@ def _generator(twin: _Twin, old: torch.Generator) -> torch.Generator:
     return new
 
 
+def _view_of_a_dict(twin: _Twin, old: types.MappingProxyType[Any, Any]) -> types.MappingProxyType[Any, Any]:
+    new: dict[Any, Any] = {}
+    view = twin.known[id(old)] = types.MappingProxyType(new)
+    twin.items(old, new)
+    return view
+
+
 def _deep_copy(twin: _Twin, old: Any) -> Any:
     new = twin.known[id(old)] = copy.deepcopy(old)
     return new
@@ -315,30 +345,31 @@ _COPIES: dict[type, Copy] = {
     weakref.ProxyType: _weak_reference,
     weakref.CallableProxyType: _weak_reference,
     torch.Generator: _generator,
+    UninitializedParameter: _deep_copy,
+    UninitializedBuffer: _deep_copy,
+    random.Random: _deep_copy,
     bytearray: _deep_copy,
+    types.MappingProxyType: _view_of_a_dict,
 }
 _BASES: tuple[type, ...] = (OrderedDict, defaultdict, dict, list, set, deque, types.SimpleNamespace, object)
 
 
 def _copy_of(kind: type) -> Copy:
     """How objects of a class that is not in `_COPIES` are copied."""
-    if issubclass(kind, Tensor):
-        return _tensor
-    if issubclass(kind, nn.Module) and not _slots(kind):
-        return _module
+    base, slots = next(base for base in _BASES if issubclass(kind, base)), _slots(kind)
+    written_in_python = functools.partial(_instance, base, slots)
+    if issubclass(kind, nn.Module):
+        return written_in_python if slots or base is not object else _module
+    for sort, its_copy in ((Tensor, _tensor), (tuple | frozenset, _tuple), (functools.partial, _partial)):
+        if issubclass(kind, sort):
+            return its_copy
     if kind.__module__.partition(".")[0] == "numpy":  # arrays, and generators of random numbers
         return _deep_copy
-    if (
-        issubclass(kind, type | Enum | BaseException)
-        or hasattr(kind, "__del__")
-        or any(map(_is_shared, _modules(kind)))
-    ):
+    if issubclass(kind, type | Enum | BaseException) or hasattr(kind, "__del__"):
         return _same
-    if issubclass(kind, tuple | frozenset):
-        return _tuple
-    if issubclass(kind, functools.partial):
-        return _partial
-    return functools.partial(_instance, next(base for base in _BASES if issubclass(kind, base)))
+    if any(map(_is_shared, _modules(kind))):
+        return _same
+    return written_in_python
 
 
 def _modules(kind: type) -> list[str]:

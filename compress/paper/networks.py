@@ -18,7 +18,7 @@ def load_trained(model: nn.Module, path: Path, key: str) -> bool:
         if strange(path, links=False) or not path.exists():
             return False
         weights = read_weights(path)
-        if weights.metadata != _note(weights.tensors, key):
+        if weights.metadata != _note(weights.only(str(path)), key):
             return False
         load_weights(model, weights, str(path))
     except (OSError, CheckpointError):

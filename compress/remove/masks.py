@@ -26,7 +26,8 @@ from torch.nn.utils import prune
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import InputError, TargetError
-from compress.graph.trace import require_network
+from compress.graph.network import require_network
+from compress.graph.parametrized import parametrized
 from compress.options import check, shown
 from compress.select.gradients import requiring_grad
 
@@ -280,6 +281,9 @@ def fold(model: nn.Module) -> nn.Module:
 
 def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     kind = type(module).__name__
+    for tensor in parametrized(module):
+        if name == tensor.path or name in tensor.behind:
+            raise TargetError(tensor.refusal(tensor.path))
     if f"{name}_orig" in module._parameters:
         raise TargetError(f"{name!r} of {kind} is pruned already: call finalize() or prune.remove() first")
     parameter = module._parameters.get(name)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.graph.trace import require_network
+from compress.graph.network import require_parameters
 from compress.graph.traced_once import TracedOnce
 from compress.options import check, shown
 from compress.remove.removals import Hard, Removal, removal_of
@@ -106,10 +106,11 @@ class Pruner(Remover):
 
         Raises:
             InputError: options that do not exist, contradict each other, or are missing.
-            TargetError: targets that do not exist, are shared, or are pruned already.
+            TargetError: targets that do not exist, are shared, are computed from other parameters (weight_norm), or are
+                pruned already.
             UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
-        require_network(model)
+        require_parameters(model)
         how, self._before = removal_of(removal), _earlier(model, earlier)
         check("mask_gradients", mask_gradients, bool)
         check("compensate", compensate, bool)

@@ -1,6 +1,5 @@
 """`compress plan`: what a recipe would do to a network, and how long it would take; writes nothing."""
 
-import copy
 import dataclasses
 import statistics
 import time
@@ -15,6 +14,7 @@ from torch import nn
 from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, RehearsedStage, StageSeconds
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
@@ -71,7 +71,7 @@ def plan(
     """
     torch.manual_seed(recipe.seed)
     network = load_dense(recipe, source, setting)
-    dense = copy.deepcopy(network)
+    dense = copied(network)
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
     kept = setting.couplings(network).kept
@@ -197,7 +197,7 @@ def _seconds_of_step(
     found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, now: Now
 ) -> tuple[float, int]:
     """(median seconds of a training step of the stage, with masks and teacher; number of timed steps)."""
-    stage, retrain, trial = found.stage, found.stage.retrain, copy.deepcopy(network)
+    stage, retrain, trial = found.stage, found.stage.retrain, copied(network)
     assert retrain is not None
     teacher = teacher_of(trial, stage, setting)
     keep = [pruned.keep[path] for path in found.paths]

@@ -1,12 +1,12 @@
 """Run one stage of a recipe on a model in memory: choose, remove during retraining, and leave exact zeros."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
 
 from compress.errors import InputError, RunError
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal
@@ -194,5 +194,5 @@ def teacher_of(model: nn.Module, stage: schema.Stage, setting: Setting) -> Teach
     if stage.retrain is None or stage.retrain.distill is None:
         return None
     wanted = stage.retrain.distill
-    dense = setting.dense() if setting.dense else copy.deepcopy(model)
+    dense = setting.dense() if setting.dense else copied(model)
     return Teacher(dense, wanted.weight, wanted.temperature)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from compress.errors import InputError
-from compress.graph.trace import require_network
+from compress.graph.network import require_parameters
 from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, shown
@@ -52,7 +52,7 @@ def selection_of(
     Raises:
         InputError, TargetError, UnsupportedModelError: as `Pruner`.
     """
-    require_network(model)
+    require_parameters(model)
     target, before = target_of(targets), earlier or Pruned()
     require_source(batches, loss)
     check("seed", seed, int, ge=-(2**63), lt=2**64)  # the range of torch's seeds

@@ -1,6 +1,6 @@
 """Targets: the parameters, or the layers' nodes, that patterns, modules and parameters name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeGuard
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
+from compress.graph.parametrized import parametrized
 from compress.options import check
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
@@ -94,13 +95,14 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
 
     Raises:
         TargetError: something matches nothing, is not a parameter of the model, is shared between two modules, or is
-            spread over several processes, is pruned already, or holds other things than floating-point numbers; or
-            nothing is left.
+            spread over several processes, is pruned already, is parametrized (by weight_norm, say), or holds other
+            things than floating-point numbers; or nothing is left.
     """
     everything = _parameters(model)
+    excluded = _all_excluded(model, wanted, everything)
+    _refuse_parametrized(model, wanted, everything, excluded)
     by_path = {target.path: target for target in everything}
     chosen = dict.fromkeys(path for item in wanted.wanted for path in _matches(model, item, everything, wanted.bias))
-    excluded = {path for item in wanted.exclude for path in _excluded(model, item, everything)}
     targets = [by_path[path] for path in chosen if path not in excluded]
     if chosen and not targets:
         raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
@@ -118,9 +120,17 @@ def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Cou
         TargetError, UnsupportedModelError: something matches no layer whose nodes can be pruned; or nothing is left.
     """
     patterns = [pattern for item in wanted.wanted for pattern in _layers(model, item, known)]
-    found = known.matching(patterns)
     excluded = {layer for item in wanted.exclude for layer in _excluded_layers(model, item)}
+    for tensor in parametrized(model):
+        layer = layer_of(tensor.path)
+        if layer not in excluded and any(fnmatchcase(layer, pattern) for pattern in patterns):
+            raise TargetError(tensor.refusal(layer))
+    found = known.matching(patterns)
     left = tuple(coupling for coupling in found if not excluded & known.layers(coupling))
+    for tensor in parametrized(model):
+        for coupling in left:
+            if any(tensor.holds(member.tensor) for member in coupling.members):
+                raise TargetError(tensor.refusal(coupling.name))
     if found and not left:
         names = [coupling.name for coupling in found]
         raise TargetError(f"exclude takes all {len(found)} widths away ({_listing(names)}); nothing is left")
@@ -206,6 +216,14 @@ def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], b
     return [_path(item, everything)]
 
 
+def _all_excluded(model: nn.Module, wanted: Weights, everything: Sequence[Target]) -> set[str]:
+    """The excluded names. A tensor that is computed from parameters has one too, which excludes these with it."""
+    computed = list(parametrized(model))
+    named = [*everything, *(Target(tensor.path, tensor.module, tensor.name) for tensor in computed)]
+    excluded = {path for item in wanted.exclude for path in _excluded(model, item, named)}
+    return excluded.union(*(tensor.behind for tensor in computed if tensor.path in excluded))
+
+
 def _excluded(model: nn.Module, item: TargetLike, everything: Sequence[Target]) -> list[str]:
     if isinstance(item, nn.Module):
         return [target.path for target in _within(_name(model, item), everything)]
@@ -221,7 +239,7 @@ def _excluded(model: nn.Module, item: TargetLike, everything: Sequence[Target]) 
 def _path(item: Tensor | tuple[nn.Module, str], everything: Sequence[Target]) -> str:
     """The name of one parameter, by itself or as (module, name)."""
     if isinstance(item, Tensor):
-        found = [target.path for target in everything if target.parameter is item]
+        found = [target.path for target in everything if target.module._parameters.get(target.name) is item]
         if not found:
             raise TargetError(f"found a tensor of shape {tuple(item.shape)} that is not a parameter of the model")
         return found[0]
@@ -294,6 +312,35 @@ def _refuse_shared(targets: Sequence[Target], everything: Sequence[Target]) -> N
                 f"{' and '.join(paths)} are one shared parameter: a mask on one of them would leave the other "
                 "unpruned; leave it out of the targets or untie it"
             )
+
+
+def _refuse_parametrized(
+    model: nn.Module, wanted: Weights, everything: Sequence[Target], excluded: Collection[str]
+) -> None:
+    """Refuse a tensor that is computed from others, where something takes it or what it is computed from."""
+    for tensor in parametrized(model):
+        if tensor.path in excluded or set(tensor.behind) <= set(excluded):
+            continue
+        behind = [target for target in everything if target.path in tensor.behind]
+        named = [Target(tensor.path, tensor.module, tensor.name), *behind]
+        takers = [item for item in wanted.wanted if any(_names(model, item, target) for target in named)]
+        if any(not isinstance(item, str | nn.Module) or item in (tensor.path, *tensor.behind) for item in takers):
+            raise TargetError(tensor.refusal(tensor.path))
+        # A pattern or a module takes weights alone.
+        is_bias = "bias" in tensor.name
+        if takers and (wanted.bias if is_bias else any(t.parameter.dim() >= 2 for t in behind) or tensor.dim >= 2):
+            raise TargetError(tensor.refusal(tensor.path))
+
+
+def _names(model: nn.Module, item: TargetLike, target: Target) -> bool:
+    """Whether `item` is the target, a pattern of its name, or a module that it is in."""
+    if isinstance(item, str):
+        return fnmatchcase(target.path, item) or target.path.startswith(f"{item}.")
+    if isinstance(item, nn.Module):
+        return bool(_within(_name(model, item), [target]))
+    if isinstance(item, Tensor):
+        return item is vars(target.module).get(target.name, target.module._parameters.get(target.name))
+    return item[0] is target.module and item[1] == target.name
 
 
 def _refuse_unfit(target: Target) -> None:

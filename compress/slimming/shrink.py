@@ -10,7 +10,10 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
-from compress.graph.trace import require_network, tensors_of
+from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.parametrized import parametrized
+from compress.graph.trace import tensors_of
+from compress.graph.twin import copied
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.proof import prove_same, random_inputs
@@ -50,9 +53,11 @@ def slim(
     Raises:
         InputError: the model still carries pruning masks, or does not run on `example`.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced. Where only some can be cut, `couplings` tells why others cannot.
+            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
+            `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
     """
+    model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known)
     inputs_of(example)
     if prune.is_pruned(model):
@@ -60,7 +65,7 @@ def slim(
     known = known or couplings(model, example)
     tensors, dead = _dead(model, known)
     if not dead:
-        small = apply_edits(copy.deepcopy(model), ())
+        small = apply_edits(copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     kept = _kept_positions(dead, known, tensors)
@@ -68,7 +73,7 @@ def slim(
     allowed = tolerance * 1e-7 if exact else tolerance
     left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
     try:
-        small = change(copy.deepcopy(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
+        small = change(copied(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
         _fill(tensors_of(small), tensors, kept)
         prove_same(model, small, _inputs(example), allowed)
     except ProofError:
@@ -80,7 +85,8 @@ def slim(
 
 def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
     """Raise InputError where an argument has a wrong type or value."""
-    require_network(model)
+    require_unwrapped(model)
+    require_parameters(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
@@ -113,7 +119,7 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     tensors = fold_constants(known, tensors_of(model))
     dead = dead_nodes(known.found, tensors)
     if not dead:
-        _refuse_stuck(known, tensors)
+        _refuse_stuck(model, known, tensors)
     return tensors, dead
 
 
@@ -137,8 +143,11 @@ def _slim_graph(
     return module
 
 
-def _refuse_stuck(known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tensor]) -> None:
+    computed = list(parametrized(model))
     for coupling, reason in known.stuck:
+        if any(tensor.holds(member.tensor) for tensor in computed for member in coupling.members):
+            continue  # zeros there are not zeros of the layer
         if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
                 f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "

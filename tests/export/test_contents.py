@@ -235,3 +235,12 @@ def test_types_that_torch_does_not_count_in(tmp_path: Path) -> None:
     state = {str(dtype): torch.tensor([[0, 1], [0, 2.0]]).to(dtype) for dtype in rare}
     torch.save(state, tmp_path / "w.pt")
     assert [tensor["zeros"] for tensor in inspect(tmp_path / "w.pt")["tensors"]] == [2] * len(rare)
+
+
+def test_a_training_checkpoint_shows_its_only_set_of_weights(tmp_path: Path) -> None:
+    state = torch.nn.Linear(6, 5).state_dict()
+    torch.save({"model_state_dict": state, "epoch": 5}, tmp_path / "w.pt")
+    assert inspect(tmp_path / "w.pt")["entries"] == 6 * 5 + 5
+    torch.save({"model": state, "ema": torch.nn.Linear(6, 5).state_dict()}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="2 sets of weights, 'model' and 'ema': save one of them"):
+        inspect(tmp_path / "w.pt")

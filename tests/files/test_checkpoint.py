@@ -54,24 +54,24 @@ class TestReading:
         write_weights(state, tmp_path / name)
         found = read_weights(tmp_path / name)
         assert found.metadata == {}
-        assert found.tensors.keys() == state.keys()
-        assert all(torch.equal(found.tensors[key], state[key]) for key in state)
+        assert found.only("a file").keys() == state.keys()
+        assert all(torch.equal(found.only("a file")[key], state[key]) for key in state)
 
     def test_takes_the_state_dict_out_of_a_training_checkpoint(self, tmp_path: Path) -> None:
         state = network().state_dict()
         torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pt")
-        assert read_weights(tmp_path / "w.pt").tensors.keys() == state.keys()
+        assert read_weights(tmp_path / "w.pt").only("a file").keys() == state.keys()
 
     def test_parameters_come_without_a_graph(self, tmp_path: Path) -> None:
         torch.save({"w": nn.Parameter(torch.ones(2))}, tmp_path / "w.pt")
-        assert not read_weights(tmp_path / "w.pt").tensors["w"].requires_grad
+        assert not read_weights(tmp_path / "w.pt").only("a file")["w"].requires_grad
 
     def test_folds_torch_masks(self, tmp_path: Path) -> None:
         model = network()
         prune.l1_unstructured(model[0], "weight", 0.5)
         torch.save(model.state_dict(), tmp_path / "w.pt")
         prune.remove(model[0], "weight")
-        found = read_weights(tmp_path / "w.pt").tensors
+        found = read_weights(tmp_path / "w.pt").only("a file")
         assert found.keys() == model.state_dict().keys()
         assert torch.equal(found["0.weight"], model[0].weight)
 
@@ -82,7 +82,7 @@ class TestReading:
         method = SoftPruningMethod.apply(model[0], "weight", keep)
         method.place([(model[0], method)], 0.25)
         torch.save(model.state_dict(), tmp_path / "w.pt")
-        found = read_weights(tmp_path / "w.pt").tensors
+        found = read_weights(tmp_path / "w.pt").only("a file")
         assert found.keys() == network().state_dict().keys()
         assert torch.equal(found["0.weight"], torch.where(keep, before, 0.25 * before))
 
@@ -90,11 +90,11 @@ class TestReading:
         torch.save(
             {"w_orig": torch.tensor([-3.0, torch.nan, 2.0]), "w_mask": torch.tensor([0.0, 0, 1])}, tmp_path / "w.pt"
         )
-        assert read_weights(tmp_path / "w.pt").tensors["w"].numpy().tobytes() == np.float32([0, 0, 2]).tobytes()
+        assert read_weights(tmp_path / "w.pt").only("a file")["w"].numpy().tobytes() == np.float32([0, 0, 2]).tobytes()
 
     def test_names_that_only_look_like_masks_stay(self, tmp_path: Path) -> None:
         torch.save({"a_mask": torch.ones(2), "b_orig": torch.ones(2), "c_pruned": torch.ones(2)}, tmp_path / "w.pt")
-        assert set(read_weights(tmp_path / "w.pt").tensors) == {"a_mask", "b_orig", "c_pruned"}
+        assert set(read_weights(tmp_path / "w.pt").only("a file")) == {"a_mask", "b_orig", "c_pruned"}
 
 
 class TestBadFiles:
@@ -233,7 +233,7 @@ class TestStrangers:
     def test_tied_weights_are_no_such_thing(self, tmp_path: Path) -> None:
         weight = torch.ones(100, 100)
         torch.save({"a": weight, "b": weight, "c": weight.T}, tmp_path / "w.pt")
-        assert read_weights(tmp_path / "w.pt").tensors.keys() == {"a", "b", "c"}
+        assert read_weights(tmp_path / "w.pt").only("a file").keys() == {"a", "b", "c"}
 
     @pytest.mark.parametrize(
         ("header", "length"),
@@ -263,20 +263,20 @@ class TestStrangers:
         with pytest.raises(CheckpointError, match="of another kind: weight int32 instead of float32"):
             load_weights(layer, read_weights(path), "w.safetensors")
         with pytest.raises(CheckpointError, match="weight complex64 instead of float32"):
-            load_weights(layer, WeightsFile({"weight": layer.weight.detach() + 0j}, {}), "w.pt")
-        load_weights(layer, WeightsFile({"weight": layer.weight.detach().half()}, {}), "w.pt")
+            load_weights(layer, WeightsFile({"": {"weight": layer.weight.detach() + 0j}}, {}), "w.pt")
+        load_weights(layer, WeightsFile({"": {"weight": layer.weight.detach().half()}}, {}), "w.pt")
 
     def test_masks_of_a_type_that_multiplies_nothing(self, tmp_path: Path) -> None:
         odd = torch.ones(2).to(torch.float8_e5m2)
         torch.save({"w_orig": odd, "w_mask": odd}, tmp_path / "w.pt")
-        assert read_weights(tmp_path / "w.pt").tensors.keys() == {"w_orig", "w_mask"}
+        assert read_weights(tmp_path / "w.pt").only("a file").keys() == {"w_orig", "w_mask"}
 
 
 class TestLoading:
     def test_copies_in_place(self) -> None:
         source, target = network(), network()
         place = target[0].weight.data_ptr()
-        load_weights(target, WeightsFile(source.state_dict(), {}), "w.pt")
+        load_weights(target, WeightsFile({"": source.state_dict()}, {}), "w.pt")
         assert torch.equal(source[0].weight, target[0].weight)
         assert target[0].weight.data_ptr() == place
 
@@ -287,7 +287,7 @@ class TestLoading:
         state["extra.weight"] = state.pop("2.bias")
         state["0.weight"] = torch.ones(4, 6)
         with pytest.raises(CheckpointError) as caught:
-            load_weights(model, WeightsFile(state, {}), "w.pt")
+            load_weights(model, WeightsFile({"": state}, {}), "w.pt")
         for part in ("w.pt", "missing: 2.bias", "extra.weight", "0.weight [4, 6] instead of [5, 6]", "saved from"):
             assert part in str(caught.value)
         assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -295,26 +295,28 @@ class TestLoading:
     def test_long_lists_are_cut(self) -> None:
         state = network().state_dict() | {f"extra{i}": torch.ones(1) for i in range(100)}
         with pytest.raises(CheckpointError, match="extra5 and 94 more"):
-            load_weights(network(), WeightsFile(state, {}), "w.pt")
+            load_weights(network(), WeightsFile({"": state}, {}), "w.pt")
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     def test_names_the_tensor_that_is_not_finite(self, value: float) -> None:
         state = network().state_dict()
         state["2.weight"][1, 1] = value
         with pytest.raises(CheckpointError, match=r"NaN or infinite values in 2\.weight:"):
-            load_weights(network(), WeightsFile(state, {}), "w.pt")
+            load_weights(network(), WeightsFile({"": state}, {}), "w.pt")
 
     def test_a_number_too_large_for_the_network_is_infinite(self) -> None:
         state = {name: tensor.double() + 1e300 for name, tensor in network().state_dict().items()}
         with pytest.raises(CheckpointError, match="infinite"):
-            load_weights(network(), WeightsFile(state, {}), "w.pt")
+            load_weights(network(), WeightsFile({"": state}, {}), "w.pt")
 
     def test_a_buffer_may_be_infinite_but_no_nan(self) -> None:
         model = nn.Linear(2, 2)
         model.register_buffer("mask", torch.full((2,), -torch.inf))
-        load_weights(model, WeightsFile(model.state_dict(), {}), "w.pt")
+        load_weights(model, WeightsFile({"": model.state_dict()}, {}), "w.pt")
         with pytest.raises(CheckpointError, match="mask"):
-            load_weights(model, WeightsFile(model.state_dict() | {"mask": torch.full((2,), torch.nan)}, {}), "w.pt")
+            load_weights(
+                model, WeightsFile({"": model.state_dict() | {"mask": torch.full((2,), torch.nan)}}, {}), "w.pt"
+            )
 
     def test_slim_file_in_a_dense_network_shows_the_way(self, tmp_path: Path) -> None:
         shrunk(tmp_path / "slim.safetensors")
@@ -363,7 +365,7 @@ class TestWriting:
         large = torch.arange(100_000.0).reshape(100, 1000)
         state = {"a": large[:3, ::2], "b": large[:3, ::2], "t": large[:2, :5].T}
         write_weights(state, tmp_path / name)
-        found = read_weights(tmp_path / name).tensors
+        found = read_weights(tmp_path / name).only("a file")
         assert all(torch.equal(found[key], state[key]) for key in state)
         assert (tmp_path / name).stat().st_size < 20_000
 

@@ -142,7 +142,7 @@ def test_a_training_checkpoint_passes(tmp_path: Path, zipped: bool) -> None:
     state |= {"chance": torch.get_rng_state(), "seen": {3, 4}, "bytes": b"\xff\0", "more": bytearray(b"ab"), "x": 1j}
     state["nest"] = deep(DEPTH // 2)
     torch.save(state, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    found = read_weights(tmp_path / "w.pt").tensors
+    found = read_weights(tmp_path / "w.pt").only("a file")
     assert found.keys() == model.state_dict().keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -169,4 +169,4 @@ def test_other_objects_are_named_unless_the_user_allows_them(tmp_path: Path) -> 
     ):
         read_weights(path)
     with torch.serialization.safe_globals([Namespace]):
-        assert read_weights(path).tensors.keys() == {"w"}
+        assert read_weights(path).only("a file").keys() == {"w"}

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.coupling import couplings
 from compress.graph.trace import tensors_of, trace
+from compress.inputs import Inputs
 from compress.slimming.traced import traced_module
 
 
@@ -35,7 +37,41 @@ class Own:
         self.one, self.other = one, other
 
 
+def positions(net: "Net", x: Tensor) -> Tensor:
+    """A table that is made on the way, and that a buffer of the network is written into."""
+    table = torch.zeros(6, 4, device=x.device)
+    row = table[0]
+    table[:, 0::2] = torch.arange(6.0, device=x.device)[:, None].sin()
+    table[:, 1] = net.token[0, 0, 0]
+    return net.a(x) * table[:, 1] + table[:, 0] + row.sum()
+
+
+def checked(net: "Net", x: Tensor) -> Tensor:
+    assert (x == x).all(), "not a number"
+    if torch.isinf(x).any():
+        raise ValueError("infinite")
+    if not (x.abs() >= 0).all():
+        raise ValueError("never")
+    return net.a(x)
+
+
+KEPT = torch.tensor([True, False, True, True, False, True])
+
 FORWARDS = {
+    "a table written into": positions,
+    "assertions": checked,
+    "a number of a buffer": lambda net, x: net.a(x) * float(net.token[0, 0, 0]) + (net.token.numel() == 4),
+    "a number of a constant": lambda net, x: net.a(x) * LOOSE[2].item() + (1 if LOOSE.max() > 3 else 0),
+    "a list of a constant": lambda net, x: sum(net.a(x) * one for one in LOOSE[:3].tolist()),
+    "an array of a constant": lambda net, x: net.a(x) * float(LOOSE.numpy().sum() + torch.arange(3.0).numpy().sum()),
+    "where a constant is true": lambda net, x: net.a(x)[:, KEPT] + net.a(x)[:, KEPT.nonzero().squeeze(1)],
+    "the row of a batch": lambda net, x: net.a(x) + torch.arange(x.shape[0], device=x.device)[:, None],
+    "a checkpoint": lambda net, x: checkpoint(net.a, x, use_reentrant=False),
+    "mapped over": lambda net, x: torch.vmap(net.a)(x),
+    "spectra": lambda net, x: torch.istft(
+        torch.stft(net.a(x).repeat(1, 10), 16, window=torch.ones(16), return_complex=True), 16, window=torch.ones(16)
+    ),
+    "a new tensor": lambda net, x: x.new_tensor([1.0, 2.0] * 3) + net.a(x),
     "plain": lambda net, x: net.b(F.relu(net.a(x), inplace=True)),
     "batch in a view": lambda net, x: net.a(x).view(x.shape[0] * 3, 2).view(x.shape[0], 6),
     "batch in an expand": lambda net, x: torch.cat((net.token.expand(x.shape[0], -1, -1), x[:, None]), 1),
@@ -124,10 +160,11 @@ def _by_number(net: nn.Module, x: Tensor) -> Tensor:
     [
         (_row_by_row, "row by row"),
         (_by_number, "row by row"),
-        (lambda net, x: net.a(x) if x.sum() > 0 else x, "without data"),
-        (lambda net, x: x[x > 0], "without data"),
+        (lambda net, x: net.a(x) if x.sum() > 0 else x, r"on the values .* torch.where .*test_trace.py, line \d+: `"),
+        (lambda net, x: x[x > 0], "index of bools"),
         (lambda net, x: (net.a(x) for _ in range(2)), "returns a generator"),
-        (lambda net, x: net.a(x) + torch.equal(x, x), "without data"),
+        (lambda net, x: net.a(x) + torch.equal(x, x), r"on the values .*aten.equal"),
+        (lambda net, x: net.a(x) * float(x.numpy().sum()), "numpy reads its values"),
         (lambda net, x: LOOSE.add_(0) + net.a(x), "changes a tensor that is not part"),
     ],
 )
@@ -158,3 +195,77 @@ def test_a_named_tuple_is_followed():
 def test_a_norm_of_another_width_is_an_input_error(model):
     with pytest.raises(InputError, match=r"does not run on the example: .*5"):
         couplings(model, torch.zeros(2, 4))
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.a(x).mean() > 0:
+            return x
+        return -x
+
+
+def test_a_refusal_names_the_layer_the_line_and_the_way_out():
+    with pytest.raises(UnsupportedModelError) as refused:
+        trace(nn.Sequential(nn.Linear(4, 4), nn.Sequential(Inner())), torch.randn(2, 4))
+    text = str(refused.value)
+    assert "in the layer '1.0'" in text
+    assert "test_trace.py, line" in text
+    assert "`if self.a(x).mean() > 0:`" in text
+    assert "torch.where" in text
+
+
+def test_a_trace_names_the_tensors_whose_values_decided():
+    assert trace(Net(lambda net, x: net.a(x) if net.token.sum() > 0 else net.a(-x)), torch.zeros(2, 4)).read == {
+        "token"
+    }
+    assert not trace(Net(lambda net, x: net.a(x) * LOOSE[1].item()), torch.zeros(2, 4)).read
+
+
+class Several(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.a = nn.Embedding(9, 4), nn.Linear(4, 6)
+
+    def forward(self, ids: Tensor, pair: list[Tensor], *, scale: float = 1.0, mask: Tensor | None = None) -> object:
+        x = self.words(ids) * scale
+        if mask is not None:
+            x = x * mask[..., None]
+        return Own({"out": self.a(x.mean(1))}, pair[0] + pair[1])
+
+
+@pytest.mark.parametrize("dynamic", [None, {"ids": {1: "length"}, "mask": {1: "length"}}])
+def test_several_inputs_of_any_sort(dynamic):
+    torch.manual_seed(0)
+
+    def given(rows: int, length: int) -> Inputs:
+        ids, pair = torch.randint(9, (rows, length)), [torch.randn(rows, 3), torch.randn(rows, 3)]
+        return Inputs((ids, pair), {"mask": torch.rand(rows, length), "scale": 2.0})
+
+    model = Several().eval()
+    traced = trace(model, given(2, 5), dynamic=dynamic)
+    assert [node.name for node in traced.inputs] == ["ids", "getitem", "getitem_1", "mask"]
+    assert set(traced.sizes) == {"batch", *(["length"] if dynamic else [])}
+    module = traced_module(traced, tensors_of(model))
+    for rows, length in ((2, 5), (1, 5), (7, 5), *([(3, 8), (2, 1)] if dynamic else [])):
+        inputs = given(rows, length)
+        expected, found = inputs.call(model), inputs.call(module)
+        assert torch.equal(expected.one["out"], found.one["out"])
+        assert torch.equal(expected.other, found.other)
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "message"),
+    [
+        ({"x": {1: "length"}}, "no input 'x'; the inputs are ids, pair_0, pair_1"),
+        ({"ids": {0: "rows"}}, "not that of the batch"),
+        ({"ids": {2: "length"}}, r"dimension 2 of 'ids', whose shape is \[2, 5\]"),
+    ],
+)
+def test_dynamic_dimensions_must_exist(dynamic, message):
+    pair = [torch.randn(2, 3), torch.randn(2, 3)]
+    with pytest.raises(InputError, match=message):
+        trace(Several(), Inputs((torch.zeros(2, 5, dtype=torch.long), pair)), dynamic=dynamic)

@@ -62,7 +62,7 @@ def test_the_recipe_is_the_one_that_was_run(applied: Path, suffix: str, results:
 
 
 def test_nodes_that_slim_would_free(applied: Path, tmp_path: Path) -> None:
-    masked = read_weights(applied / "checkpoint" / "masked.safetensors").tensors
+    masked = read_weights(applied / "checkpoint" / "masked.safetensors").only("a file")
     write_weights(masked, tmp_path / "masked.safetensors", {"recipe": json.dumps(noted(applied / "slim.safetensors"))})
     found = inspect(tmp_path / "masked.safetensors")
     latent = next(one for one in found["nodes"]["prunable"] if one["name"] == "latent")
@@ -84,10 +84,12 @@ def test_a_network_that_is_not_known(applied: Path, tmp_path: Path, change: Any,
     weights = read_weights(applied / "slim.safetensors")
     recipe = noted(applied / "slim.safetensors")
     change(recipe)
-    write_weights(weights.tensors, tmp_path / "slim.safetensors", weights.metadata | {"recipe": json.dumps(recipe)})
+    write_weights(
+        weights.only("a file"), tmp_path / "slim.safetensors", weights.metadata | {"recipe": json.dumps(recipe)}
+    )
     found = inspect(tmp_path / "slim.safetensors")
     assert not {"macs", "nodes"} & found.keys()
-    assert found["entries"] == sum(tensor.numel() for tensor in weights.tensors.values())
+    assert found["entries"] == sum(tensor.numel() for tensor in weights.only("a file").values())
     assert (note in found["note"]) if note else "note" not in found
     assert ("recipe" in found) == (recipe["seed"] != "no")
 

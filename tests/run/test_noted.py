@@ -50,7 +50,7 @@ NAMED: list[dict[str, Any]] = [
 def test_a_network_that_was_built_without_memory_is_the_network(model: dict[str, Any]) -> None:
     found = parsed(model)
     expected = build_model(found.model, 3).eval()
-    built = noted.build(found, WeightsFile(expected.state_dict(), {}), "w.safetensors", 10**6)
+    built = noted.build(found, WeightsFile({"": expected.state_dict()}, {}), "w.safetensors", 10**6)
     inputs = torch.randn(2, *found.model.image)  # type: ignore[union-attr]
     assert not any(tensor.is_meta for tensor in [*built.parameters(), *built.buffers()])
     assert torch.equal(built(inputs), expected(inputs))

@@ -1,6 +1,5 @@
 """One trial of a search: run all stages of a recipe at given levels, like `compress apply`, and measure the network."""
 
-import copy
 import dataclasses
 import tempfile
 import warnings
@@ -14,6 +13,7 @@ import compress.export
 from compress.errors import InputError, TrainingError
 from compress.export import latency
 from compress.graph import stats
+from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.results import StageResult
 from compress.run.apply import TOLERANCE
@@ -63,7 +63,7 @@ class Trial:
         torch.manual_seed(self.seed)
         setting = prepare(basis, self.seed, tuning=self.tuning)
         model = network(self.trained, basis, self.seed)
-        dense = copy.deepcopy(model).eval()
+        dense = copied(model).eval()
         setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
         found: list[StageResult] = []
         try:

@@ -1,0 +1,143 @@
+"""What counts as a network here: modules of plain layers, as they were before anything was wrapped around them."""
+
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from compress.errors import InputError, UnsupportedModelError
+from compress.options import shown
+
+# By name, since importing these classes takes seconds, and some are of other libraries.
+_WRAPPERS: Final = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+    "AveragedModel": "module",
+    "DeepSpeedEngine": "module",
+    "_FabricModule": "module",
+    "ModelEmaV2": "module",
+    "ModelEmaV3": "module",
+}
+"""Classes that hold a network and add nothing to what it computes: the attribute that holds it."""
+
+_MADE_BY: Final = {"OptimizedModule": "torch.compile", "_FabricModule": "Lightning Fabric"}
+
+_SHARDED: Final = {"FullyShardedDataParallel", "FSDPModule"}
+
+
+def require_network(model: object, what: str = "model") -> None:
+    """Refuse what is not a network of plain modules.
+
+    Args:
+        what: the argument's name, for the error text.
+
+    Raises:
+        InputError: it is something else.
+        UnsupportedModelError: it is scripted, quantized or sharded, or a lazy layer has never been run.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module{_hint(model)}"
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsupportedModelError(
+            f"{what}: found a scripted network (torch.jit); give the one that it was made from, or one that its class "
+            "builds, with load_state_dict(scripted.state_dict())"
+        )
+    for name, module in model.named_modules():
+        if "quantized" in type(module).__module__.split("."):
+            raise UnsupportedModelError(
+                f"{what}: {_part(name)} is quantized ({type(module).__module__}.{type(module).__name__}), and its "
+                "weights are not parameters; give the network from before it was quantized, and quantize the result"
+            )
+        if _SHARDED & _classes(module):
+            raise UnsupportedModelError(
+                f"{what}: {_part(name)} is sharded over several processes (FSDP), each of which has a part of the "
+                "weights; give the whole network, before or after sharded training"
+            )
+    lazy = [name for name, parameter in model.named_parameters() if isinstance(parameter, UninitializedParameter)]
+    if lazy:
+        raise UnsupportedModelError(
+            f"{what}: a lazy layer has no size yet ({lazy[0]!r}); run the network once on an example"
+        )
+
+
+def require_unwrapped(model: object, what: str = "model") -> None:
+    """`require_network`; also refuse a wrapper, whose names and calls are not those of the network in it.
+
+    Raises:
+        InputError, UnsupportedModelError: as `require_network`; or it is such a wrapper.
+    """
+    require_network(model, what)
+    assert isinstance(model, nn.Module)
+    if wrapper := _wrapper(model):
+        raise UnsupportedModelError(
+            f"{what}: found {_called(wrapper)} around {_article(type(getattr(model, _WRAPPERS[wrapper])).__name__)}; "
+            f"give the network in it, {what}.{_WRAPPERS[wrapper]}, which has the same weights"
+        )
+    for name, module in model.named_modules():
+        # Without devices, as on a machine without any, it calls the network in it and nothing else.
+        if "DataParallel" in _classes(module) and getattr(module, "device_ids", None):
+            raise UnsupportedModelError(
+                f"{what}: {_part(name)} is spread over several devices (DataParallel); put the network in it there: "
+                f"{what}.{name} = {what}.{name}.module"
+            )
+
+
+def require_parameters(model: object, what: str = "model") -> None:
+    """`require_network`; also refuse a network without parameters.
+
+    Raises:
+        InputError, UnsupportedModelError: as `require_network`; or there is nothing to prune.
+    """
+    require_network(model, what)
+    assert isinstance(model, nn.Module)
+    if next(model.parameters(), None) is None:
+        raise InputError(
+            f"{what}: {type(model).__name__} has no parameters, so there is nothing to prune; layers count only where "
+            "they are attributes of the module, or in an nn.ModuleList or nn.ModuleDict"
+        )
+
+
+def uncompiled(model: Any) -> Any:
+    """The network that `torch.compile` was given, or else `model` itself."""
+    return model._orig_mod if "OptimizedModule" in _classes(model) else model
+
+
+def _wrapper(model: nn.Module) -> str | None:
+    found = [name for name, held in _WRAPPERS.items() if name in _classes(model) and hasattr(model, held)]
+    return found[0] if found else None
+
+
+def _classes(module: object) -> set[str]:
+    return {base.__name__ for base in type(module).__mro__}
+
+
+def _called(wrapper: str) -> str:
+    maker = _MADE_BY.get(wrapper)
+    return f"a wrapper of {maker} ({wrapper})" if maker else _article(wrapper)
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _part(name: str) -> str:
+    return f"the layer {name!r}" if name else "the network"
+
+
+def _hint(found: object) -> str:
+    """The way out for what people give instead of a network."""
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return f": call the class, {found.__name__}(...)"
+    if isinstance(found, torch.export.ExportedProgram):
+        return ": program.module() is one"
+    if isinstance(found, dict) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
+        return ": build the network, then call its load_state_dict with this dict"
+    if isinstance(found, str):
+        return ": compress.load(path, model=...) makes one from a file"
+    if callable(found):
+        return ": a function becomes one if the forward of a Module calls it"
+    return ""
