@@ -340,6 +340,15 @@ def networks() -> str:
     return table(("", "networks"), [(title, f"{found.get(key, 0):,}") for key, title in titles.items()], right=1)
 
 
+def mutations() -> str:
+    """Wrong networks by the kind of their mistake, and how many of them the proof refuses."""
+    found = measured("mutations")
+    wrong, refused = found["wrong"], found["refused"]
+    rows = [(kind, f"{count:,}", f"{refused.get(kind, 0):,}") for kind, count in sorted(wrong.items())]
+    total = f"all, of {found['networks']} networks", f"{sum(wrong.values()):,}", f"{sum(refused.values()):,}"
+    return table(("mistake", "wrong networks", "refused"), [*rows, total], right=2)
+
+
 def deaths() -> str:
     """Processes that were killed, and the outcome of their runs."""
     found = measured("reliability")["deaths"]
@@ -407,6 +416,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": memory,
     "fuzzed": fuzzed,
     "networks": networks,
+    "mutations": mutations,
     "deaths": deaths,
     "foreign": foreign,
     "suite": suite,

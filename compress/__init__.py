@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from compress.loops.lightning_callback import LightningPruning as LightningPruning
     from compress.loops.pruning import TrainingLength as TrainingLength
     from compress.loops.trainer_callback import TrainerPruning as TrainerPruning
+    from compress.proof import ConstantOutputsWarning as ConstantOutputsWarning
     from compress.remove.masks import SoftPruningMethod as SoftPruningMethod
     from compress.remove.pruner import Pruner as Pruner
     from compress.remove.removals import SFP as SFP
@@ -93,6 +94,7 @@ _HOMES = {
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",
+    "ConstantOutputsWarning": "compress.proof",
     "SoftPruningMethod": "compress.remove.masks",
     "EarlyRemovalWarning": "compress.remove.remover",
     "LayerCollapseWarning": "compress.select.choose",

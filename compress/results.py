@@ -289,7 +289,13 @@ class Parity(TypedDict):
     slim_vs_onnx: NotRequired[NotNegative]
     slim_vs_pt2: NotRequired[NotNegative]
     inputs: Annotated[Positive, "How many inputs masked and slim were compared on."]
-    tolerance: Annotated[AboveZero, "Relative to the output's largest magnitude."]
+    tolerance: Annotated[AboveZero, "Relative to how much an output varies over the inputs."]
+    precision: NotRequired[Annotated[Text, "What decided about masked and slim: the network's dtype, or float64."]]
+    constant: NotRequired[
+        Annotated[
+            list[Text], "Outputs that do not depend on the inputs beyond the tolerance: the proof says nothing of them."
+        ]
+    ]
 
 
 class WallTime(TypedDict):

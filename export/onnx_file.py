@@ -15,6 +15,7 @@ from compress.export.onnx_reading import let_go, read_onnx
 from compress.export.program_file import quiet, require_arguments, trace
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
+from compress.inputs import Inputs
 from compress.proof import prove_file
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _write(
             reason = str(error).replace(str(temporary), str(path))
             raise UnsupportedModelError(f"{type(model).__name__} as ONNX does not run: {reason}") from error
 
-        def run(inputs: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(["output"], {"input": inputs.numpy()})[0])
+        def run(inputs: Inputs) -> Tensor:
+            return torch.from_numpy(session.run(["output"], {"input": inputs.tensors[0].numpy()})[0])
 
-        return prove_file(model, run, example, tolerance, f"onnxruntime with {path}")
+        return prove_file(model, run, example, tolerance, f"onnxruntime with {path}").difference

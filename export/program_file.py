@@ -56,7 +56,9 @@ def pt2(
             torch.export.save(program, file)
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
-        return prove_file(model, module, example, tolerance, f"the program {path}")
+        return prove_file(
+            model, lambda inputs: inputs.call(module), example, tolerance, f"the program {path}"
+        ).difference
 
 
 def require_arguments(model: object, path: object, example: object, tolerance: object, program: object = None) -> None:

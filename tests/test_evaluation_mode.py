@@ -15,6 +15,7 @@ import compress
 from compress.evaluation_mode import evaluation_mode
 from compress.graph import stats
 from compress.graph.coupling import couplings
+from compress.inputs import Inputs
 from compress.proof import prove_file, prove_same
 from compress.select import activations, gradients
 from compress.select.compensate import compensate
@@ -96,8 +97,10 @@ LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "couplings": lambda model, _: couplings(model, EXAMPLE),
     "cuttable": lambda model, _: cuttable(model, couplings(model, EXAMPLE)),
     "slim": lambda model, _: compress.slim(model, EXAMPLE),
-    "prove_same": lambda model, _: prove_same(model, copy.deepcopy(model), [EXAMPLE], 0.0),
-    "prove_file": lambda model, _: prove_file(model, copy.deepcopy(model).eval(), EXAMPLE, 1e-5, "a copy"),
+    "prove_same": lambda model, _: prove_same(model, copy.deepcopy(model), [Inputs((EXAMPLE,))], 0.0),
+    "prove_file": lambda model, _: prove_file(
+        model, lambda inputs: inputs.call(copy.deepcopy(model).eval()), EXAMPLE, 1e-5, "a copy"
+    ),
     "measure": lambda model, _: stats.measure(model, EXAMPLE),
     "evaluate": lambda model, _: evaluate(model, lambda: BATCHES, "classify"),
     "teacher": lambda model, _: list(Teacher(model, 0.5).batches(lambda *_: iter(BATCHES))(None)),

@@ -8,16 +8,18 @@ from types import FrameType, TracebackType
 
 import torch
 
-_LIBRARIES = tuple(f"{Path(str(module.__file__)).parent}/" for module in (torch, sys.modules["compress"]))
+_OWN, _TORCH = (f"{Path(str(module.__file__)).parent}/" for module in (sys.modules["compress"], torch))
+# What lies between an operator and who is told of it.
+_BETWEEN = (f"{_TORCH}utils/_python_dispatch.py", f"{_TORCH}_dynamo/", f"{_TORCH}_compile.py", f"{_TORCH}_tensor.py")
 
 
 def guarded() -> bool:
-    """Whether the innermost line of the user's code only checks: an assertion, or an `if` that does nothing but raise.
+    """Whether the line that asks only checks: an assertion, or an `if` that does nothing but raise.
 
-    Such a condition does not decide what is computed.
+    Such a condition does not decide what is computed. The line may be of the user's code or of a library that it calls.
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_library(frame):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_OWN, *_BETWEEN)):
         frame = frame.f_back
     return any(_only_checks(statement) for statement in _statements(frame))
 
@@ -36,7 +38,7 @@ def place_of(traceback: TracebackType | None) -> str:
 
 
 def _is_library(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith((*_LIBRARIES, "<"))
+    return frame.f_code.co_filename.startswith((_OWN, _TORCH, "<"))
 
 
 def _statements(frame: FrameType) -> list[ast.stmt]:

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.errors import InputError
 from compress.graph.callers import place_of
 from compress.graph.rebuild import outline
-from compress.graph.twin import twin
+from compress.graph.untouched import WritesUndone, evaluated_twin
 from compress.inputs import Inputs
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -25,12 +24,10 @@ class RealPass:
 
     def __init__(self, model: nn.Module, given: Inputs) -> None:
         self._model = model
-        self._twin = twin(model, {parameter: parameter for parameter in model.parameters()})
-        for module in self._twin.modules():
-            module.training = False
+        self._twin = evaluated_twin(model)
         devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices), _WritesUndone(model):
+            with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(model):
                 torch.manual_seed(0)
                 self.output = given.mapped(torch.clone).call(self._twin)
         except Exception as error:
@@ -70,26 +67,3 @@ def _is_data(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_data, [*value, *value.values()]))
     return all(map(_is_data, value)) if isinstance(value, list | tuple) else isinstance(value, (*_PLAIN, Tensor))
-
-
-class _WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Parameters, which a network shares with its twins, have the values of before afterwards."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._shared = {parameter.untyped_storage()._cdata: parameter for parameter in model.parameters()}
-        self._before: dict[Tensor, Tensor] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.is_mutable:
-            for value in (*args, *(kwargs or {}).values()):
-                parameter = self._shared.get(value.untyped_storage()._cdata) if isinstance(value, Tensor) else None
-                if parameter is not None and parameter not in self._before:
-                    self._before[parameter] = parameter.detach().clone()
-        return func(*args, **(kwargs or {}))
-
-    def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            for parameter, before in self._before.items():
-                parameter.copy_(before)

@@ -39,7 +39,10 @@ _READ_VALUES = {
 }
 # The first that is seen of a tensor that `torch.tensor` makes.
 _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
-_INDEXING = {_ATEN.index.Tensor, _ATEN.index_put.default, _ATEN.index_put_.default}
+# The same of sequences of several lengths, whose steps lie one after the other: [steps of all sequences, width].
+_PACKED = {_ATEN.lstm.data, _ATEN.gru.data, _ATEN.rnn_tanh.data, _ATEN.rnn_relu.data}
+_STEPS = 1_000_033
+_PUTTING = {_ATEN.index_put.default, _ATEN.index_put_.default}
 _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
 
 
@@ -218,15 +221,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _number(self, func: Any, args: Any, kwargs: Any, entries: list[StandIn]) -> Any:
         """A number from the network's own tensors, or for a condition that only guards; others are refused."""
+        if func is _ATEN.item.default and _is_first_of_packed(self._node(entries[0])):
+            return BATCH
         if all(self._own_alone(self._node(entry)) for entry in entries) or guarded():
             given = _mapped(lambda value: self._value(value) if isinstance(value, Tensor) else value, args)
             return func(*given, **kwargs)
         raise NeedsValuesError("its code depends on the values of a tensor that follows from the input")
 
     def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func in _INDEXING:
-            args = (args[0], [self._positions(index) for index in args[1]], *args[2:])
-            args = (args[0], [one for index in args[1] for one in index], *args[2:])
+        if func is _ATEN.index.Tensor:
+            args = (args[0], [one for index in args[1] for one in self._positions(index)], *args[2:])
         if func._schema.is_mutable:
             self._promote(func, args, kwargs)
         noted, named = _mapped(self._noted, args), _mapped(self._noted, kwargs)
@@ -467,12 +471,28 @@ def _result(func: Any, given: Any, named: Any) -> Any:
     """The result of an operator for tensors without data."""
     if func in _LIKE_THEIR_INPUT:
         return torch.empty_like(given[0])
-    if func in _RECURRENT:
-        inputs, state, bidirectional = given[0], given[1], given[7]
+    if func in _PUTTING:  # the number of positions where an index of bools is true does not matter
+        return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
+    if func is _ATEN._pack_padded_sequence.default:
+        steps = given[0].shape[1 if given[2] else 0]
+        return given[0].new_empty(_STEPS, *given[0].shape[2:]), torch.empty(steps, dtype=torch.long, device=META)
+    if func is _ATEN._pad_packed_sequence.default:
+        shape = (BATCH, len(given[1])) if given[2] else (len(given[1]), BATCH)
+        return given[0].new_empty(*shape, *given[0].shape[1:]), torch.empty(BATCH, dtype=torch.long, device=META)
+    if func in _RECURRENT | _PACKED:
+        inputs, state, bidirectional = given[0], given[2 if func in _PACKED else 1], given[8 if func in _PACKED else 7]
         last = state[0] if isinstance(state, list) else state
         outputs = inputs.new_empty(*inputs.shape[:-1], last.shape[-1] * (2 if bidirectional else 1))
         return outputs, *map(torch.empty_like, state if isinstance(state, list) else [state])
     return func(*given, **named)
+
+
+def _is_first_of_packed(node: fx.Node) -> bool:
+    """Whether it is the number of sequences that have a first step, which all of a batch do."""
+    if node.target is not _ATEN.select.int or node.args[1:] != (0, 0):
+        return False
+    sizes = node.all_input_nodes[0]
+    return sizes.target is operator.getitem and sizes.all_input_nodes[0].target is _ATEN._pack_padded_sequence.default
 
 
 def _memory(tensor: Tensor) -> Any:

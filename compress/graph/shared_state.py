@@ -79,8 +79,17 @@ class SharedState:
         if paths.find(value for place in changed for value in place.new_values()):
             for place in changed:
                 place.set_back()
-        for cache in self._found.caches:
+        for cache, _ in self._found.caches:
             if cache.cache_info().currsize and paths.find(gc.get_referents(cache)):
+                cache.cache_clear()
+
+    def set_back(self) -> None:
+        """Set back all that has changed, whatever it is."""
+        for place in self._found.places:
+            if not place.is_as_before():
+                place.set_back()
+        for cache, before in self._found.caches:
+            if cache.cache_info().currsize != before:
                 cache.cache_clear()
 
     def require_none(self) -> None:
@@ -107,8 +116,9 @@ class SharedState:
         for place in self._found.places:
             yield place.name, _values(place.owner)
 
-    def _alive(self) -> set[int]:
-        return {id(tensor) for reference in self._watched if (tensor := reference()) is not None}
+    def _alive(self) -> dict[int, Tensor]:
+        """By identity; while they are held here, no other object gets their identity."""
+        return {id(tensor): tensor for reference in self._watched if (tensor := reference()) is not None}
 
 
 class _Place(NamedTuple):
@@ -198,7 +208,7 @@ class _Search:
 
     def __init__(self, model: nn.Module) -> None:
         self.places: list[_Place] = []
-        self.caches: list[Any] = []
+        self.caches: list[tuple[Any, int]] = []  # and how many results each holds
         self._seen: set[int] = set()
         self._names: set[str] = {"forward"}
         self._waiting: dict[str, list[tuple[Any, str]]] = {}  # attributes of classes, until code has their name
@@ -234,7 +244,7 @@ class _Search:
             for function in (value.fget, value.fset):
                 self._value(function, name, depth)
         elif kind is _CACHED:
-            self.caches.append(value)
+            self.caches.append((value, value.cache_info().currsize))
             self._value(value.__wrapped__, name)
         elif isinstance(value, functools.partial | functools.cached_property):
             for one in (value.func, *getattr(value, "args", ()), *getattr(value, "keywords", {}).values()):
@@ -348,7 +358,7 @@ def _is_library(module: object) -> bool:
 class _Paths:
     """Ways from an object to the tensors `alive`; what has been looked into for one is not for the next."""
 
-    def __init__(self, alive: set[int]) -> None:
+    def __init__(self, alive: Mapping[int, Tensor]) -> None:
         self._alive = alive
         self._origins: dict[int, tuple[Any, Any]] = {}
 

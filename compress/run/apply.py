@@ -14,6 +14,7 @@ from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
+from compress.inputs import inputs_of
 from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.page import page
@@ -265,11 +266,13 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
     real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
-    difference = prove_same(masked, small, [setting.example, real], TOLERANCE)
+    proven = prove_same(masked, small, [inputs_of(setting.example), inputs_of(real)], TOLERANCE)
     return small, {
-        "masked_vs_slim": difference,
+        "masked_vs_slim": proven.difference,
         "inputs": len(real) + len(setting.example),
         "tolerance": TOLERANCE,
+        "precision": proven.precision,
+        "constant": list(proven.constant),
     }
 
 

@@ -14,9 +14,9 @@ from compress.graph.network import require_parameters, require_unwrapped, uncomp
 from compress.graph.parametrized import parametrized
 from compress.graph.trace import tensors_of
 from compress.graph.twin import copied
-from compress.inputs import inputs_of
+from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
-from compress.proof import prove_same, random_inputs
+from compress.proof import inputs_like, prove_same
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
@@ -44,9 +44,9 @@ def slim(
     class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
 
     Args:
-        example: an input [N, ...]; the proof runs on it and on random ones of its shape with 2 and 5 rows.
-        tolerance: allowed difference relative to the output's scale (see `prove_same`) for float32; a model in
-            float64 must agree to 1e-7 times it.
+        example: an input [N, ...]; the proof runs on it and on drawn ones of its shape with 2 and 3 rows.
+        tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
+            model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
 
@@ -56,6 +56,9 @@ def slim(
             or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
             `couplings` tells why others cannot.
         ProofError: the smaller network would compute something else.
+
+    Warns:
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
     model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known)
@@ -75,10 +78,10 @@ def slim(
     try:
         small = change(copied(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
         _fill(tensors_of(small), tensors, kept)
-        prove_same(model, small, _inputs(example), allowed)
+        prove_same(model, small, _inputs(model, example, known), allowed)
     except ProofError:
         small = _slim_graph(model, known, left, kept, tensors, example)
-        prove_same(model, small, _inputs(example), allowed)
+        prove_same(model, small, _inputs(model, example, known), allowed)
     _carry_over(optimizer, model, small, kept)
     return small
 
@@ -209,6 +212,7 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
     return tensor
 
 
-def _inputs(example: Tensor) -> Iterator[Tensor]:
-    yield from random_inputs(example, (2, 5))
-    yield example
+def _inputs(model: nn.Module, example: object, known: Couplings) -> Iterator[Inputs]:
+    given = inputs_of(example)
+    yield from inputs_like(model, given, (2, 3), known.trace)
+    yield given

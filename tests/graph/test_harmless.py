@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import compress
+from compress.graph.untouched import untouched
 
 GLOBAL: Tensor | None = None
 TABLES: dict[object, Tensor] = {}
@@ -230,7 +231,7 @@ def reachable(value: Any, depth: int = 6) -> list[Tensor]:
     return [tensor for item in items for tensor in reachable(item, depth - 1)]
 
 
-def require_untouched(model: nn.Module, call: Callable[[], object], x: Tensor) -> None:
+def require_untouched(model: nn.Module, call: Callable[[], object]) -> None:
     torch.manual_seed(7)
     state = torch.random.get_rng_state()
     before = found_in(model)
@@ -266,7 +267,7 @@ def test_the_analysis_leaves_the_network_as_it_was(network: Callable[[], nn.Modu
         with torch.no_grad():
             model(x[:1])
         model.load_state_dict(expected, strict=False)
-    require_untouched(model, lambda: compress.couplings(model, x), x)
+    require_untouched(model, lambda: compress.couplings(model, x))
     assert [coupling.name for coupling in compress.couplings(model, x).found] == ["a"]
     with torch.no_grad():
         found = model(x)
@@ -280,7 +281,7 @@ def test_the_analysis_leaves_the_network_as_it_was(network: Callable[[], nn.Modu
 def test_public_functions_leave_the_network_as_it_was(network: Any, call: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = network().eval(), torch.randn(2, 5, 6)
-    require_untouched(model, lambda: call(model, x, tmp_path), x)
+    require_untouched(model, lambda: call(model, x, tmp_path))
 
 
 def test_a_mask_in_a_dict_is_as_after_one_forward_pass() -> None:
@@ -311,10 +312,28 @@ def test_networks_of_transformers_are_left_as_they_were(name: str) -> None:
         given["decoder_input_ids"] = ids
     expected = cls(config).eval()
     expected.load_state_dict(model.state_dict())
-    require_untouched(model, lambda: compress.couplings(model, given), ids)
+    require_untouched(model, lambda: compress.couplings(model, given))
     for more in ({}, {"output_hidden_states": True}):
         with torch.no_grad():
             one, other = model(**given, **more), expected(**given, **more)
         assert one.keys() == other.keys()
         assert len(one.get("hidden_states") or ()) == len(other.get("hidden_states") or ())
         assert torch.equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_passes_of_any_size_through_an_untouched_network_leave_nothing(network: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = network().eval()
+
+    def passes() -> None:
+        with untouched(model) as same:
+            for rows in (1, 3):
+                same(torch.randn(rows, 5, 6, generator=torch.Generator()))
+
+    require_untouched(model, passes)
+    assert not TABLES
+    assert GLOBAL is None
+    assert not RECENT
+    assert InClass.table is None
+    assert not cached_mask.cache_info().currsize

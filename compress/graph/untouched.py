@@ -1,0 +1,62 @@
+"""`untouched`: passes through a network that leave it, and what it shares with others, as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.graph.shared_state import SharedState
+from compress.graph.twin import Network, twin
+
+
+@contextmanager
+def untouched(model: Network, *, faked: bool = False) -> Iterator[Network]:
+    """A twin of `model` in evaluation mode, without gradients, that computes with the same parameters.
+
+    Afterwards the parameters have the values of before, and so has what both share, such as globals and caches of
+    functions.
+
+    Args:
+        faked: whether the twin runs on tensors of torch's tracers, which never write into parameters.
+    """
+    shared = SharedState(model)
+    network = evaluated_twin(model)
+    try:
+        with torch.no_grad(), nullcontext() if faked else WritesUndone(model):
+            yield network
+    finally:
+        shared.set_back()
+
+
+def evaluated_twin(model: Network) -> Network:
+    """A twin in evaluation mode with the same parameters, and buffers of its own."""
+    network = twin(model, {parameter: parameter for parameter in model.parameters()})
+    for module in network.modules():
+        module.training = False
+    return network
+
+
+class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Parameters, which a network shares with its twins, have the values of before afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._shared = {parameter.untyped_storage()._cdata: parameter for parameter in model.parameters()}
+        self._before: dict[Tensor, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            for value in (*args, *(kwargs or {}).values()):
+                parameter = self._shared.get(value.untyped_storage()._cdata) if isinstance(value, Tensor) else None
+                if parameter is not None and parameter not in self._before:
+                    self._before[parameter] = parameter.detach().clone()
+        return func(*args, **(kwargs or {}))
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter, before in self._before.items():
+                parameter.copy_(before)

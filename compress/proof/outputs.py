@@ -1,0 +1,142 @@
+"""`outputs_of`: everything that a network returns, flattened to tensors and plain values, each with a path.
+
+Containers are followed whatever their class: mappings, sequences, dataclasses, and objects by their attributes. What
+cannot be followed is refused by name, so that nothing is left out of a comparison.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError
+
+Step = str | int
+Path = tuple[Step, ...]
+
+_PLAIN = (
+    *(bool, int, str, bytes, complex, range, slice, type(None), type(...), Enum, type),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype),
+)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """tensors: dense ones, by path; a float is one too. plain: what is compared by `==`."""
+
+    tensors: Mapping[Path, Tensor]
+    plain: Mapping[Path, object]
+
+
+def outputs_of(returned: object) -> Outputs:
+    """Flatten what a network returns.
+
+    The keys of a mapping and the attributes of an object count alike, as do all sequences: a graph returns a dict where
+    the network returns an object of a class.
+
+    Raises:
+        InputError: it holds no tensor, or something that cannot be compared; names the class and the path.
+    """
+    tensors: dict[Path, Tensor] = {}
+    plain: dict[Path, object] = {}
+    for path, leaf in _leaves(returned, (), ()):
+        if isinstance(leaf, Tensor):
+            tensors[path] = leaf.detach()
+        else:
+            plain[path] = leaf
+    if not tensors:
+        raise InputError("The network returns no tensor, so that there is nothing to compare.")
+    return Outputs(tensors, plain)
+
+
+def named(path: Path) -> str:
+    return "the output" + "".join(f"[{step!r}]" for step in path)
+
+
+def _leaves(value: Any, path: Path, within: tuple[int, ...]) -> Iterator[tuple[Path, object]]:
+    """within: identities of the containers around `value`, since one of them may hold itself."""
+    if id(value) in within:
+        yield path, ("holds itself", len(within) - within.index(id(value)))
+        return
+    if isinstance(value, Tensor):
+        yield from _of_tensor(value, path)
+    elif isinstance(value, np.ndarray | np.generic | float) and not isinstance(value, str | bytes):
+        yield path, _numbers(value, path)
+    elif isinstance(value, _PLAIN):
+        yield path, value
+    elif isinstance(value, set | frozenset):
+        if not all(isinstance(item, _PLAIN) for item in value):
+            raise InputError(f"{named(path)} is a {type(value).__name__} of tensors, which have no order in it.")
+        yield path, value
+    else:
+        parts = dict(_parts(value, path))
+        yield path, len(parts)
+        for step, part in parts.items():
+            yield from _leaves(part, (*path, step), (*within, id(value)))
+
+
+def _parts(value: Any, path: Path) -> Iterator[tuple[Step, Any]]:
+    """The parts of a container or an object."""
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping) or (hasattr(value, "keys") and hasattr(value, "__getitem__")):
+        items = [(key, value[key]) for key in list(value.keys())]
+    elif isinstance(value, list | tuple | deque) or _sequence(value):
+        items = list(enumerate(value))
+    elif isinstance(value, nn.Module) or callable(value) or not (hasattr(value, "__dict__") or _slots(value)):
+        raise InputError(f"{named(path)} is a {type(value).__name__}, which cannot be compared; return tensors.")
+    for key, part in items:
+        yield key if isinstance(key, str | int) else repr(key), part
+    seen = {id(part) for _, part in items}
+    for name in [*getattr(value, "__dict__", ()), *_slots(value)]:
+        part = getattr(value, name, None)
+        if id(part) not in seen and not _of_the_class(value, part):
+            yield name, part
+
+
+def _sequence(value: Any) -> bool:
+    """Of a class of its own that neither is a list nor keeps its items in attributes."""
+    own = hasattr(value, "__dict__") or _slots(value)
+    return not own and hasattr(value, "__len__") and hasattr(value, "__getitem__")
+
+
+def _slots(value: Any) -> list[str]:
+    found: list[str] = []
+    for base in type(value).__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        found += [slots] if isinstance(slots, str) else slots
+    return [name for name in found if name not in ("__dict__", "__weakref__")]
+
+
+def _of_the_class(value: Any, part: Any) -> bool:
+    """Whether an attribute is the inside of a mapping or sequence, whose items have been listed."""
+    return isinstance(value, Mapping | list | tuple | deque) and isinstance(part, dict | list | tuple)
+
+
+def _of_tensor(tensor: Tensor, path: Path) -> Iterator[tuple[Path, Tensor]]:
+    """A dense tensor, or the parts of another."""
+    if tensor.is_meta:
+        raise InputError(f"{named(path)} is a tensor without data (on the device meta).")
+    if tensor.is_nested:
+        for number, part in enumerate(tensor.unbind()):
+            yield (*path, number), part
+    elif tensor.layout is torch.sparse_coo:
+        whole = tensor.coalesce()
+        yield (*path, "indices"), whole.indices()
+        yield (*path, "values"), whole.values()
+        yield (*path, "size"), torch.tensor(tensor.shape)
+    elif tensor.layout is not torch.strided:
+        yield path, tensor.to_dense()
+    else:
+        yield path, tensor.dequantize() if tensor.is_quantized else tensor
+
+
+def _numbers(value: Any, path: Path) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(value))
+    except TypeError as error:
+        raise InputError(f"{named(path)} is an array that torch cannot read: {error}") from error

@@ -1,0 +1,276 @@
+"""`prove_same` and `prove_file`: run both on inputs that exercise them, and compare everything that they return.
+
+float32 decides where the two agree within the tolerance. Where they don't, rounding may be the reason, and copies of
+both in float64 decide. Networks in bfloat16 and float16 are always decided in float64.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compress.errors import InputError, ProofError
+from compress.evaluation_mode import evaluation_mode
+from compress.inputs import Inputs, inputs_of
+from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, require_alike, scales_of
+from compress.proof.drawing import Drawn, drawn, inputs_like
+from compress.proof.exact import Exact
+from compress.proof.outputs import Outputs, Path, named
+from compress.proof.parting import parting
+from compress.proof.precision import COARSE, dtypes_of
+from compress.proof.randomness import Draw, draws_of
+from compress.proof.running import Network, Ran, run
+
+FILE_BATCHES = (1, 7)
+"""Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
+
+
+class ConstantOutputsWarning(UserWarning):
+    """The outputs of a network do not depend on its inputs beyond the tolerance, so that a proof shows nothing."""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a proof has seen.
+
+    difference: the largest absolute difference of any number. precision: what has decided: the network's own dtype or
+    "float64". constant: outputs that do not depend on the inputs beyond the tolerance. draws: operators that draw
+    random numbers, with their modules; both networks had equal seeds.
+    """
+
+    difference: float
+    precision: str
+    constant: tuple[str, ...] = ()
+    draws: tuple[str, ...] = ()
+
+
+def prove_same(reference: nn.Module, candidate: nn.Module, inputs: Iterable[Inputs], tolerance: float) -> Proven:
+    """Run both in evaluation mode on every input and compare all outputs.
+
+    Args:
+        inputs: see `inputs_like`; more batch sizes than one show a size that became a constant.
+        tolerance: of each output, relative to how much it varies over the inputs.
+
+    Raises:
+        ProofError: an output differs by more, or the candidate does not run; names the output, and the first layer
+            whose output differs among those whose output has the same shape in both.
+        InputError: the reference itself does not run on an input, gives another output each time, or returns something
+            that cannot be compared.
+
+    Warns:
+        ConstantOutputsWarning: no output depends on the inputs beyond the tolerance.
+    """
+    with evaluation_mode(reference), evaluation_mode(candidate):
+        return _Proof(reference, candidate, lambda given: given.call(candidate), tolerance, "The changed network").of(
+            inputs
+        )
+
+
+def prove_file(
+    model: nn.Module, run: Callable[[Inputs], object], example: object, tolerance: float, what: str
+) -> Proven:
+    """Compare what runs a file with the model in evaluation mode, on inputs like the example of `FILE_BATCHES` rows.
+
+    The file's tensors are compared in the order in which the model returns its own, whatever they are nested in.
+
+    Args:
+        run: gives the file's outputs for the arguments of a call.
+        example: what the model is called with; see `inputs_like`.
+        tolerance: of each output, relative to how much it varies over the inputs.
+        what: the file, for the error text.
+
+    Raises:
+        ProofError: an output differs by more, or the file does not run.
+        InputError: as `prove_same`.
+
+    Warns:
+        ConstantOutputsWarning: as `prove_same`.
+    """
+    with evaluation_mode(model):
+        return _Proof(model, None, run, tolerance, what).of(inputs_like(model, inputs_of(example), FILE_BATCHES))
+
+
+class _Proof:
+    """One reference and one candidate.
+
+    Args:
+        candidate: absent if `run` runs a file.
+        what: the candidate, for the error text.
+    """
+
+    def __init__(
+        self, reference: nn.Module, candidate: nn.Module | None, run_candidate: Network, tolerance: float, what: str
+    ) -> None:
+        self._reference, self._candidate, self._run = reference, candidate, run_candidate
+        self._tolerance, self._what = tolerance, what
+        self._draws: list[Draw] = []
+        self._drawing: tuple[str, ...] = ()  # in words
+        self._precision = ""  # of the last decision that was not made in the network's own
+        self._exact: Exact | None = None
+
+    def of(self, inputs: Iterable[Inputs]) -> Proven:
+        given = sorted(inputs, key=lambda one: one.rows)
+        first, ran = self._expected(given[0])
+        self._dtypes = dtypes_of(self._reference, first)
+        self._probe = first, first.partner if isinstance(first, Drawn) else drawn(first, first.rows).partner
+        self._require_repeatable(ran)
+        self._scales = self._scales_of(ran)
+        constant = self._constant(ran)
+        worst = self._compare(first, ran)
+        for one in given[1:]:
+            worst = max(worst, self._compare(*self._expected(one)))
+        return Proven(worst, self._precision or self._own, constant, self._drawing)
+
+    def _run_reference(self, given: Inputs) -> object:
+        return given.call(self._reference)
+
+    def _expected(self, given: Inputs) -> tuple[Inputs, Ran]:
+        """What the reference returns, and for which input: `Drawn.instead` where it does not run on drawn values."""
+        try:
+            return given, run(self._run_reference, given)
+        except InputError:
+            raise
+        except Exception as error:
+            if isinstance(given, Drawn) and given.instead:
+                return self._expected(given.instead)
+            shapes = " and ".join(str(list(tensor.shape)) for tensor in given.tensors)
+            raise InputError(f"The network does not run on an input of shape {shapes}: {error}") from error
+
+    def _scales_of(self, ran: Ran) -> Mapping[Path, Scale]:
+        try:
+            other = run(self._run_reference, self._probe[1])
+        except Exception:  # it runs on the example's own values only
+            self._probe, other = (self._probe[0], self._probe[0]), ran
+        return scales_of(ran.outputs, other.outputs)
+
+    def _require_repeatable(self, ran: Ran) -> None:
+        """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
+        again = run(self._run_reference, self._probe[0])
+        scales = scales_of(ran.outputs, again.outputs)
+        unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
+        if ran.drew or unrepeated:
+            self._draws = draws_of(self._reference, lambda: self._run_reference(self._probe[0]))
+            self._drawing = tuple(dict.fromkeys(map(str, self._draws))) or ("random numbers of Python or numpy",)
+        if unrepeated:
+            raise InputError(
+                f"The network gives another output each time, for equal inputs and seeds ({', '.join(self._drawing)}): "
+                "nothing can be proven. Let it draw from torch's global generator, or give it the noise as an input."
+            )
+
+    @property
+    def _own_bound(self) -> float:
+        """What rounding may change, of an output's magnitude."""
+        steps = [torch.finfo(dtype).eps for dtype in self._dtypes]
+        return max([self._tolerance, *(16 * step for step in steps)])
+
+    def _constant(self, ran: Ran) -> tuple[str, ...]:
+        """Outputs that do not depend on the inputs; warns if that is all of them."""
+        scales = {path: scale for path, scale in self._scales.items() if ran.outputs.tensors[path].numel()}
+        constant = [path for path, scale in scales.items() if scale.variation <= self._tolerance * scale.magnitude]
+        for path, tensor in ran.outputs.tensors.items():
+            if tensor.numel() and bool(tensor.isnan().all()):
+                raise ProofError(f"{named(path)} of the network is NaN for every input, which proves nothing.")
+        if len(constant) == len(scales):
+            warnings.warn(
+                "The outputs do not depend on the inputs beyond the tolerance; this proves nothing. Train the network, "
+                "or let its norms measure their statistics first.",
+                ConstantOutputsWarning,
+                stacklevel=5,
+            )
+        return tuple(named(path) for path in constant)
+
+    def _compare(self, given: Inputs, expected: Ran) -> float:
+        try:
+            return self._difference(given, expected)
+        except DiffersError as error:
+            raise ProofError(self._refusal(error, given)) from error
+
+    def _difference(self, given: Inputs, expected: Ran) -> float:
+        found = self._found(given, expected.outputs)
+        exact = self._dtypes <= {torch.float64, torch.complex128}
+        try:
+            require_alike(expected.outputs, found.outputs)
+            if self._candidate and self._dtypes & COARSE:
+                raise DiffersError("cannot be decided", f"{self._own} is too coarse", rounding=True)
+            floor = min(FLOOR, self._tolerance) if exact else 0.0
+            return compare(expected.outputs, found.outputs, self._scales, self._tolerance, floor)
+        except DiffersError as error:
+            if self._drawing and self._draws_otherwise(given):
+                raise self._another_count() from error
+            if exact or not error.rounding:
+                raise
+            return self._decide(given, expected.outputs, found.outputs, error)
+
+    def _found(self, given: Inputs, expected: Outputs) -> Ran:
+        try:
+            ran = run(self._run, given)
+        except Exception as error:
+            raise DiffersError("fails", str(error)) from error
+        if self._candidate is None and len(ran.outputs.tensors) == len(expected.tensors):
+            tensors = dict(zip(expected.tensors, ran.outputs.tensors.values(), strict=True))
+            return Ran(Outputs(tensors, expected.plain), ran.drew)
+        return ran
+
+    def _decide(self, given: Inputs, own: Outputs, found: Outputs, why: DiffersError) -> float:
+        """The difference in float64, where the networks' own precision is too coarse."""
+        try:
+            exact = self._exact = self._exact or Exact(self._reference, self._candidate, self._probe)
+            expected, other = exact.outputs(given)
+        except Exception as error:
+            return self._undecided(own, found, why, error)
+        if other is None:
+            difference, self._precision = exact.of_file(own, found, expected), f"{self._own}, by its rounding errors"
+            return difference
+        try:
+            difference = exact.of_networks(own, found, (expected, other), self._tolerance)
+        except DiffersError as error:
+            raise DiffersError(error.how, f"{error} in float64", exact=True) from error
+        self._precision = "float64"
+        return difference
+
+    def _undecided(self, own: Outputs, found: Outputs, why: DiffersError, error: Exception) -> float:
+        """Without float64, coarse dtypes have a bound of their own, and float32 has none."""
+        if not self._dtypes & COARSE:
+            raise DiffersError(
+                why.how, f"{why} in {self._own}, and float64 cannot show whether that is rounding: {error}"
+            ) from error
+        self._precision = self._own
+        return compare(own, found, self._scales, self._own_bound)
+
+    @property
+    def _own(self) -> str:
+        return "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in self._dtypes)) or "integers"
+
+    def _draws_otherwise(self, given: Inputs) -> bool:
+        """Whether equal seeds give the candidate other random numbers; a file has a generator of its own."""
+        if self._candidate is None:
+            return True
+        expected = draws_of(self._reference, lambda: self._run_reference(given))
+        found = draws_of(self._candidate, lambda: self._run(given))
+        return [draw.count for draw in expected] != [draw.count for draw in found]
+
+    def _another_count(self) -> ProofError:
+        return ProofError(
+            f"{self._what} draws other random numbers than the network ({', '.join(self._drawing)}), so that their "
+            "outputs cannot be compared: give the network the noise as an input, switch the drawing off in evaluation "
+            "mode, or keep the width that it is drawn for."
+        )
+
+    def _refusal(self, error: DiffersError, given: Inputs) -> str:
+        if self._candidate is None:
+            return f"{self._what} {error.how} at batch size {given.rows}: {error}"
+        exact, where = self._exact if error.exact else None, ""
+        if exact and exact.candidate:
+            where = parting(
+                (exact.reference.module, exact.reference),
+                (exact.candidate.module, exact.candidate),
+                given,
+                self._tolerance,
+            )
+        else:
+            where = parting(
+                (self._reference, self._run_reference), (self._candidate, self._run), given, self._tolerance
+            )
+        return f"{self._what} {error.how} in {where}: {error} (batch size {given.rows})"
