@@ -3,6 +3,7 @@
 `arguments(rows, length)` makes the arguments; `other` is another length that the network takes, 0 if it takes one only.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -241,7 +242,7 @@ class NanoGPT(nn.Module):
         super().__init__()
         self.heads = heads
         self.wte, self.wpe = nn.Embedding(vocabulary, width), nn.Embedding(32, width)
-        self.blocks = nn.ModuleList(
+        blocks = [
             nn.ModuleDict(
                 {
                     "norm_1": nn.LayerNorm(width),
@@ -252,7 +253,8 @@ class NanoGPT(nn.Module):
                 }
             )
             for _ in range(depth)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.wte.weight
         self.register_buffer("mask", torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32))
@@ -261,6 +263,7 @@ class NanoGPT(nn.Module):
         length = ids.shape[1]
         stream = self.wte(ids) + self.wpe(torch.arange(length, device=ids.device))
         for block in self.blocks:
+            assert isinstance(block, nn.ModuleDict)
             batch, length, width = stream.size()
             q, k, v = block["qkv"](block["norm_1"](stream)).split(width, dim=2)
             q, k, v = (part.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for part in (q, k, v))
@@ -315,7 +318,8 @@ class TabNet(nn.Module):
 
     def forward(self, table: Tensor) -> tuple[Tensor, Tensor]:
         table = self.norm(table)
-        prior, total, entropy = torch.ones_like(table), 0, torch.zeros((), device=table.device)
+        prior, entropy = torch.ones_like(table), torch.zeros((), device=table.device)
+        total: Any = 0
         seen = functional.glu(self.shared_norm(self.shared(table)))[:, self.width :]
         for transform, attention in zip(self.transforms, self.attention, strict=True):
             mask = torch.softmax(attention(seen) * prior, dim=-1)
@@ -379,7 +383,8 @@ class WideAndDeep(nn.Module):
     def forward(self, fields: Tensor) -> Tensor:
         factors = self.factors(fields)
         pairs = 0.5 * (factors.sum(dim=1).pow(2) - factors.pow(2).sum(dim=1)).sum(dim=1, keepdim=True)
-        return self.linear(fields).sum(dim=1) + pairs + self.out(self.deep(factors.flatten(1)))
+        out: Tensor = self.linear(fields).sum(dim=1) + pairs + self.out(self.deep(factors.flatten(1)))
+        return out
 
 
 class KAN(nn.Module):
@@ -390,7 +395,7 @@ class KAN(nn.Module):
     def __init__(self, sizes: tuple[int, ...] = (8, 24, 24, 3)) -> None:
         super().__init__()
         self.register_buffer("grid", torch.linspace(-2, 2, 6))
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(itertools.pairwise(sizes))
         self.base = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
         self.splines = nn.ParameterList(torch.randn(after, before, 6) * 0.2 for before, after in pairs)
 
@@ -524,9 +529,7 @@ class UNet3D(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = (1, 16, 24, 32)
-        self.down = nn.ModuleList(
-            _double(nn.Conv3d, nn.InstanceNorm3d, *pair) for pair in zip(sizes, sizes[1:], strict=False)
-        )
+        self.down = nn.ModuleList(_double(nn.Conv3d, nn.InstanceNorm3d, *pair) for pair in itertools.pairwise(sizes))
         self.up = nn.ModuleList([nn.ConvTranspose3d(32, 24, 2, 2), nn.ConvTranspose3d(24, 16, 2, 2)])
         self.mend = nn.ModuleList(
             [_double(nn.Conv3d, nn.BatchNorm3d, 48, 24), _double(nn.Conv3d, nn.BatchNorm3d, 32, 16)]
@@ -607,9 +610,7 @@ class Discriminator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = (3, 16, 32, 64)
-        self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(*pair, 4, 2, 1)) for pair in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(*pair, 4, 2, 1)) for pair in itertools.pairwise(sizes))
         self.out = spectral_norm(nn.Linear(64 * 16, 1))
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -705,7 +706,9 @@ class ESPCN(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.PReLU(), nn.Conv2d(2 * width, width, 3, padding=1))
+            nn.Sequential(
+                nn.Conv2d(width, 2 * width, 3, padding=1), nn.PReLU(), nn.Conv2d(2 * width, width, 3, padding=1)
+            )
             for _ in range(2)
         )
         self.up = nn.Sequential(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2))
@@ -715,7 +718,8 @@ class ESPCN(nn.Module):
         hidden = self.enter(picture)
         for block in self.blocks:
             hidden = hidden + 0.1 * block(hidden)
-        return self.out(self.up(hidden)) + functional.interpolate(picture, scale_factor=2, mode="bicubic")
+        out: Tensor = self.out(self.up(hidden)) + functional.interpolate(picture, scale_factor=2, mode="bicubic")
+        return out
 
 
 class YoloHead(nn.Module):
@@ -738,12 +742,16 @@ class YoloHead(nn.Module):
         low = self.down(high)
         up = functional.interpolate(self.lateral(low), size=high.shape[-2:], mode="nearest")
         found = []
-        for stride, features, head in zip((4, 8), (self.merge(torch.cat([high, up], dim=1)), low), self.heads, strict=True):
+        for stride, features, head in zip(
+            (4, 8), (self.merge(torch.cat([high, up], dim=1)), low), self.heads, strict=True
+        ):
             out = head(features)
             batch, _, height, width = out.shape
             y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
             grid = torch.stack([x, y]).to(out)
-            out = torch.cat([(out[:, :2].sigmoid() + grid) * stride, out[:, 2:4].exp() * stride, out[:, 4:].sigmoid()], 1)
+            out = torch.cat(
+                [(out[:, :2].sigmoid() + grid) * stride, out[:, 2:4].exp() * stride, out[:, 4:].sigmoid()], 1
+            )
             found.append(out.view(batch, 5 + self.classes, -1).permute(0, 2, 1))
         return torch.cat(found, dim=1)
 
@@ -775,7 +783,12 @@ class SpectrogramNet(nn.Module):
         super().__init__()
         self.register_buffer("window", torch.hann_window(64))
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU()
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3),
+            nn.ReLU(),
         )
         self.gru, self.out = nn.GRU(32, 24, batch_first=True), nn.Linear(24, 10)
 

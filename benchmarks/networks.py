@@ -8,19 +8,16 @@ dependencies of this project:
 """
 
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import handwritten
 import torch
+from lively import calibrate, enliven
 from torch import Tensor, nn
 
-from compress import Inputs
-
-sys.path.append(str(Path(__file__).parent))
-import handwritten
+from compress.inputs import inputs_of
 
 VOCABULARY = 64
 Arguments = Callable[[int, int], object]
@@ -42,25 +39,25 @@ class Network:
         torch.manual_seed(0)
         model = self.construct().eval()
         enliven(model)
+        calibrate(model, inputs_of(self.example(8 if self.length < 100 else 4)).call)
         return model
 
-    def example(self, rows: int = 2, length: int = 0) -> Any:
-        torch.manual_seed(1)
+    def example(self, rows: int = 2, length: int = 0, seed: int = 1) -> Any:
+        torch.manual_seed(seed)
         return self.arguments(rows, length or self.length)
 
+    def varying(self, model: nn.Module) -> dict[str, dict[int, str]]:
+        """A name for each dimension of the inputs that follows from the length; equal sizes have one name."""
+        usual, other = inputs_of(self.example()), inputs_of(self.example(length=self.other))
+        found: dict[str, dict[int, str]] = {}
+        for name, one, two in zip(usual.names(model), usual.tensors, other.tensors, strict=True):
+            words = {dim: f"size_{one.shape[dim]}" for dim in range(one.ndim) if one.shape[dim] != two.shape[dim]}
+            found |= {name: words} if words else {}
+        return found
 
-@torch.no_grad()
-def enliven(model: nn.Module) -> None:
-    """Parameters that start as constants become random, so that no branch is multiplied by nearly zero."""
-    for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point() or parameter.std() > 1e-3:
-            continue
-        spread = torch.rand_like(parameter) + 0.5 if parameter.ndim < 2 else torch.randn_like(parameter)
-        if name.endswith("bias"):
-            spread = torch.randn_like(parameter) * 0.1
-        elif parameter.ndim > 1:
-            spread = spread / max(parameter[0].numel(), 1) ** 0.5
-        parameter.copy_(spread)
+    @property
+    def library(self) -> str:
+        return "torch" if self.kind == "hand-written" else self.kind
 
 
 # What networks are called with.
@@ -250,16 +247,10 @@ T5: dict[str, Any] = {
 RESNET: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 1, 1, 1]}
 
 
-def _detr_backbone() -> Any:
-    from transformers import ResNetConfig
-
-    return ResNetConfig(**RESNET, layer_type="basic", out_features=["stage2", "stage3", "stage4"])
-
-
 def _detr() -> nn.Module:
-    from transformers import DetrConfig, DetrForObjectDetection
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
 
-    backbone = _detr_backbone()
+    backbone: Any = ResNetConfig(**RESNET, layer_type="basic")
     backbone.out_features = ["stage4"]
     sizes = SEQ2SEQ | {"num_queries": 10, "use_timm_backbone": False, "backbone": None, "num_labels": 5}
     return DetrForObjectDetection(DetrConfig(**sizes, backbone_config=backbone))
@@ -268,7 +259,8 @@ def _detr() -> nn.Module:
 def _rt_detr() -> nn.Module:
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
-    backbone = RTDetrResNetConfig(**RESNET, layer_type="basic", out_features=["stage2", "stage3", "stage4"])
+    backbone: Any = RTDetrResNetConfig(**RESNET, layer_type="basic")
+    backbone.out_features = ["stage2", "stage3", "stage4"]
     sizes: dict[str, Any] = {"encoder_in_channels": [48, 64, 96], "feat_strides": [8, 16, 32], "num_labels": 5}
     sizes |= {"encoder_hidden_dim": 32, "encoder_ffn_dim": 64, "d_model": 32, "decoder_in_channels": [32, 32, 32]}
     sizes |= {"decoder_ffn_dim": 64, "decoder_layers": 2, "num_queries": 10, "num_denoising": 0}
@@ -308,14 +300,41 @@ TRANSFORMERS = {
     **_transformers("DistilBertForMaskedLM", vocab_size=VOCABULARY, dim=64, n_layers=2, n_heads=4, hidden_dim=128),
     **_transformers("RobertaForTokenClassification", **STREAM),
     **_transformers("AlbertForSequenceClassification", **STREAM, embedding_size=32),
-    **_transformers("DebertaV2ForSequenceClassification", **STREAM, relative_attention=True, pos_att_type=["c2p", "p2c"]),
+    **_transformers(
+        "DebertaV2ForSequenceClassification", **STREAM, relative_attention=True, pos_att_type=["c2p", "p2c"]
+    ),
     **_transformers("ElectraForPreTraining", **STREAM, embedding_size=32),
     **_transformers("MobileBertForSequenceClassification", **STREAM, embedding_size=32, intra_bottleneck_size=32),
-    **_transformers("FunnelForSequenceClassification", vocab_size=VOCABULARY, d_model=64, d_inner=128, n_head=4, d_head=16, block_sizes=[1, 1]),
+    **_transformers(
+        "FunnelForSequenceClassification",
+        vocab_size=VOCABULARY,
+        d_model=64,
+        d_inner=128,
+        n_head=4,
+        d_head=16,
+        block_sizes=[1, 1],
+    ),
     **_transformers("LongformerForSequenceClassification", length=16, other=24, **STREAM, attention_window=[8, 8]),
-    **_transformers("ModernBertForMaskedLM", **STREAM, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+    **_transformers(
+        "ModernBertForMaskedLM",
+        **STREAM,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        cls_token_id=1,
+        sep_token_id=2,
+    ),
     **_transformers("GPT2LMHeadModel", **GPT2),
-    **_transformers("GPTNeoForCausalLM", vocab_size=VOCABULARY, hidden_size=64, num_layers=2, num_heads=4, max_position_embeddings=32, window_size=8, attention_types=[[["global", "local"], 1]]),
+    **_transformers(
+        "GPTNeoForCausalLM",
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=4,
+        max_position_embeddings=32,
+        window_size=8,
+        attention_types=[[["global", "local"], 1]],
+    ),
     **_transformers("GPTNeoXForCausalLM", **STREAM),
     **_transformers("OPTForCausalLM", **{**STREAM, "ffn_dim": 128, "word_embed_proj_dim": 64}),
     **_transformers("LlamaForCausalLM", **GROUPED),
@@ -327,40 +346,152 @@ TRANSFORMERS = {
     **_transformers("PhiForCausalLM", **STREAM),
     **_transformers("Phi3ForCausalLM", **{**GROUPED, "eos_token_id": 2}),
     **_transformers("BloomForCausalLM", vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=4),
-    **_transformers("MambaForCausalLM", only_ids, vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, state_size=8),
+    **_transformers(
+        "MambaForCausalLM", only_ids, vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, state_size=8
+    ),
     **_transformers("T5ForConditionalGeneration", both_ids, **T5),
     **_transformers("T5EncoderModel", **T5),
-    **_transformers("BartForConditionalGeneration", both_ids, vocab_size=VOCABULARY, max_position_embeddings=32, **SEQ2SEQ),
-    **_transformers("MarianMTModel", both_ids, vocab_size=VOCABULARY, max_position_embeddings=32, pad_token_id=0, decoder_start_token_id=0, **SEQ2SEQ),
-    **_transformers("WhisperForConditionalGeneration", spectrum, 40, 0, vocab_size=VOCABULARY, num_mel_bins=16, max_source_positions=20, max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, **SEQ2SEQ),
+    **_transformers(
+        "BartForConditionalGeneration", both_ids, vocab_size=VOCABULARY, max_position_embeddings=32, **SEQ2SEQ
+    ),
+    **_transformers(
+        "MarianMTModel",
+        both_ids,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+        **SEQ2SEQ,
+    ),
+    **_transformers(
+        "WhisperForConditionalGeneration",
+        spectrum,
+        40,
+        0,
+        vocab_size=VOCABULARY,
+        num_mel_bins=16,
+        max_source_positions=20,
+        max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        **SEQ2SEQ,
+    ),
     **_transformers("Wav2Vec2ForCTC", sound, 800, 1000, **SPEECH),
     **_transformers("HubertForCTC", sound, 800, 1000, **SPEECH),
-    **_transformers("ASTForAudioClassification", lambda rows, length: {"input_values": torch.randn(rows, length, 16)}, 24, 0, **{**VISION, "max_length": 24, "num_mel_bins": 16}),
+    **_transformers(
+        "ASTForAudioClassification",
+        lambda rows, length: {"input_values": torch.randn(rows, length, 16)},
+        24,
+        0,
+        **{**VISION, "max_length": 24, "num_mel_bins": 16},
+    ),
     **_transformers("ViTForImageClassification", pixel_values, 32, 0, **VISION),
     **_transformers("DeiTForImageClassification", pixel_values, 32, 0, **VISION),
     **_transformers("Dinov2Model", pixel_values, 32, 40, **VISION),
-    **_transformers("SwinForImageClassification", pixel_values, 32, 0, image_size=32, patch_size=2, embed_dim=24, depths=[2, 2], num_heads=[3, 6], window_size=4),
-    **_transformers("SegformerForSemanticSegmentation", pixel_values, 64, 96, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], decoder_hidden_size=64),
-    **_transformers("ConvNextForImageClassification", pixel_values, 64, 96, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1]),
+    **_transformers(
+        "SwinForImageClassification",
+        pixel_values,
+        32,
+        0,
+        image_size=32,
+        patch_size=2,
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[3, 6],
+        window_size=4,
+    ),
+    **_transformers(
+        "SegformerForSemanticSegmentation",
+        pixel_values,
+        64,
+        96,
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[1, 1, 1, 1],
+        decoder_hidden_size=64,
+    ),
+    **_transformers(
+        "ConvNextForImageClassification", pixel_values, 64, 96, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 2, 1]
+    ),
     **_transformers("ResNetForImageClassification", pixel_values, 64, 96, **RESNET),
-    **_transformers("MobileViTForImageClassification", pixel_values, 64, 0, hidden_sizes=[32, 48, 64], neck_hidden_sizes=[16, 16, 32, 48, 64, 80, 96], image_size=64),
+    **_transformers(
+        "MobileViTForImageClassification",
+        pixel_values,
+        64,
+        0,
+        hidden_sizes=[32, 48, 64],
+        neck_hidden_sizes=[16, 16, 32, 48, 64, 80, 96],
+        image_size=64,
+    ),
     "DetrForObjectDetection": Network("transformers", _detr, pixel_values, 64, 96),
     "RTDetrForObjectDetection": Network("transformers", _rt_detr, pixel_values, 64, 96),
     "CLIPModel": Network("transformers", _clip, picture_and_ids, 12, 9),
     **_transformers("TimeSeriesTransformerForPrediction", series, **SERIES),
     **_transformers("InformerForPrediction", series, **SERIES),
-    **_transformers("PatchTSTForPrediction", past_values, 24, 0, num_input_channels=3, context_length=24, prediction_length=6, patch_length=6, patch_stride=6, d_model=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64),
-}  # fmt: skip
+    **_transformers(
+        "PatchTSTForPrediction",
+        past_values,
+        24,
+        0,
+        num_input_channels=3,
+        context_length=24,
+        prediction_length=6,
+        patch_length=6,
+        patch_stride=6,
+        d_model=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=64,
+    ),
+}
 BLOCKS: dict[str, Any] = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8}
 CODER = BLOCKS | {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 DIFFUSERS = {
-    **_diffusers("UNet2DModel", noisy(3), **BLOCKS, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=8),
-    **_diffusers("UNet2DConditionModel", noisy(4, text=True), **BLOCKS, cross_attention_dim=32, attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")),
+    **_diffusers(
+        "UNet2DModel",
+        noisy(3),
+        **BLOCKS,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+    ),
+    **_diffusers(
+        "UNet2DConditionModel",
+        noisy(4, text=True),
+        **BLOCKS,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    ),
     **_diffusers("AutoencoderKL", lambda rows, length: {"sample": picture(rows, length)}, 32, 48, **CODER),
-    **_diffusers("VQModel", lambda rows, length: {"sample": picture(rows, length)}, 32, 48, **CODER, num_vq_embeddings=32),
-    **_diffusers("DiTTransformer2DModel", labelled, 8, 0, num_attention_heads=4, attention_head_dim=16, in_channels=4, num_layers=2, sample_size=8, num_embeds_ada_norm=10),
-    **_diffusers("AutoencoderTiny", lambda rows, length: {"sample": picture(rows, length)}, 32, 48, encoder_block_out_channels=(32, 32), decoder_block_out_channels=(32, 32), num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1)),
-}  # fmt: skip
+    **_diffusers(
+        "VQModel", lambda rows, length: {"sample": picture(rows, length)}, 32, 48, **CODER, num_vq_embeddings=32
+    ),
+    **_diffusers(
+        "DiTTransformer2DModel",
+        labelled,
+        8,
+        0,
+        num_attention_heads=4,
+        attention_head_dim=16,
+        in_channels=4,
+        num_layers=2,
+        sample_size=8,
+        num_embeds_ada_norm=10,
+    ),
+    **_diffusers(
+        "AutoencoderTiny",
+        lambda rows, length: {"sample": picture(rows, length)},
+        32,
+        48,
+        encoder_block_out_channels=(32, 32),
+        decoder_block_out_channels=(32, 32),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ),
+}
 TORCHVISION = {
     "ssdlite320_mobilenet_v3_large": _detector("ssdlite320_mobilenet_v3_large", 320, 256),
     "retinanet_resnet50_fpn": _detector("retinanet_resnet50_fpn", 128, 160),
