@@ -16,6 +16,7 @@ ORDER = (
     ("errors",),
     ("batches", "duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
     ("inputs",),
+    ("dynamic",),
     ("results",),
     ("documents", "sweep_results"),
     ("graph",),
