@@ -258,9 +258,9 @@ def note_zeros(flow: Flow, node: fx.Node) -> None:
     elif name in _ZEROS:
         found = flow.factors(node)
     elif name in _ZERO_OF_FIRST:
-        found = zeros[0]
+        found = zeros[0] if zeros else set()
     elif name == "copy":
-        found = zeros[-1]
+        found = zeros[-1] if zeros else set()
     elif name == "mul":
         found = set().union(*zeros)
     elif name in _ZERO_OF_ALL or _is_power(node):
