@@ -24,13 +24,14 @@ import json
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from networks import NETWORKS, Network
+from outputs import difference, leaves
 from processes import Parts, Row, measure, short
 from torch import Tensor, nn
 from zoo import LEAST_GONE, count, halve, timed
@@ -86,43 +87,6 @@ def run(model: nn.Module, example: object) -> Any:
     torch.manual_seed(2)
     with torch.no_grad():
         return inputs_of(example).call(model)
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors in an output, however nested, each with its place."""
-    here = f"{path}/{type(value).__name__}"
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from leaves(part, f"{here}.{key}")
-    elif isinstance(value, list | tuple):
-        for place, part in enumerate(value):
-            yield from leaves(part, f"{here}[{place}]")
-    elif hasattr(value, "__dict__"):
-        for key, part in vars(value).items():
-            yield from leaves(part, f"{here}.{key}")
-
-
-def difference(wanted: Any, got: Any) -> float:
-    """The largest difference between tensors, relative to their scale; infinite if the structures differ."""
-    one, other = dict(leaves(wanted)), dict(leaves(got))
-    if list(one) != list(other) or any(one[path].shape != other[path].shape for path in one):
-        return float("inf")
-    return max((_difference(one[path], other[path]) for path in one), default=float("inf"))
-
-
-def _difference(wanted: Tensor, got: Tensor) -> float:
-    if not wanted.is_floating_point():
-        return 0.0 if torch.equal(wanted, got) else float("inf")
-    finite = wanted.isfinite()
-    if not torch.equal(finite, got.isfinite()):
-        return float("inf")
-    wanted, got = wanted[finite].double(), got[finite].double()
-    if not wanted.numel():
-        return 0.0
-    scale = float(wanted.abs().max())
-    return float((wanted - got).abs().max()) / (scale or 1.0)
 
 
 def depends(model: nn.Module, network: Network) -> float:
@@ -198,9 +162,16 @@ def onnx(name: str) -> Row:
 
 
 def peer(name: str) -> Row:
+    """Told of heads, or, where it fails with them, not."""
+    try:
+        return pruned(NETWORKS[name], told=True)
+    except Exception:
+        return pruned(NETWORKS[name], told=False)
+
+
+def pruned(network: Network, told: bool) -> Row:
     import torch_pruning as tp  # type: ignore[import-not-found]
 
-    network = NETWORKS[name]
     model, example = network.build(), network.example()
     before, dense = run(model, example), count(model)
     tracing = {
@@ -220,7 +191,7 @@ def peer(name: str) -> Row:
         importance=tp.importance.MagnitudeImportance(p=2),
         pruning_ratio=0.5,
         ignored_layers=outputs(model, example),
-        num_heads=heads(model),
+        num_heads=heads(model) if told else {},
         **tracing,
     )
     pruner.step()

@@ -31,6 +31,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from lively import calibrate
+from outputs import difference
 from processes import Parts, Row, measure, short
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -130,6 +131,8 @@ def slimmed(model: nn.Module, example: Tensor) -> Row:
     small, found = halved(model, example)
     dense, left = count(model), count(small)
     same = shapes(small, example) == shapes(model, example)
+    with torch.no_grad():
+        found["depends"] = difference(model(example), model(torch.randn_like(example)))
     return found | {"params": dense, "gone": 1 - left / dense, "pass": same and 1 - left / dense >= LEAST_GONE}
 
 

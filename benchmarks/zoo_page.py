@@ -82,7 +82,7 @@ def totals(results: Results) -> list[str]:
         same, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
         lines += [f"- ONNX: {same} of {len(converted)} compute the same in onnxruntime; of {neither} the dense network"]
         lines += ["  cannot be exported either."]
-    return lines + pace(rows)
+    return lines + dependence(rows) + pace(rows)
 
 
 def others_table(results: Results) -> list[str]:
@@ -130,7 +130,19 @@ def summary(kinds: dict[str, Results]) -> list[str]:
         good, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
         text = f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime"
         lines.append(text + (f"; of {neither} the dense network cannot be exported either." if neither else "."))
-    return lines + pace([parts for rows in kinds.values() for parts in rows.values()])
+    every = [parts for rows in kinds.values() for parts in rows.values()]
+    return lines + dependence(every) + pace(every)
+
+
+def dependence(rows: list[dict[str, Row]]) -> list[str]:
+    """How far the outputs of two inputs are apart, which says what a proof is worth."""
+    found = [parts["ours"]["depends"] for parts in rows if "depends" in parts["ours"]]
+    if not found:
+        return []
+    line = (
+        f"- Outputs of two random inputs differ by {median(found):.0e} of their scale (median of {len(found)} networks;"
+    )
+    return [f"{line} at least {min(found):.0e}), since batch norms have the statistics of random inputs."]
 
 
 def pace(rows: list[dict[str, Row]]) -> list[str]:
