@@ -53,6 +53,10 @@ class Inputs:
         """The number of samples."""
         return next(tensor.shape[self.batch_dim] for tensor in self.tensors if tensor.ndim > self.batch_dim)
 
+    def part(self, rows: slice) -> "Inputs":
+        """The same call with these samples alone; a tensor that has no dimension for them is left as it is."""
+        return self.mapped(lambda tensor: sliced(tensor, self.batch_dim_of(tensor), rows))
+
     def batch_dim_of(self, tensor: Tensor) -> int | None:
         """The dimension of one of the tensors that counts the samples; None if it has the same size in every batch.
 
@@ -113,6 +117,11 @@ class Inputs:
         batch = self.batch_dim_of(leaf)
         sizes = tuple(-1 if place == batch else size for place, size in enumerate(leaf.shape))
         return sizes, leaf.dtype, leaf.device
+
+
+def sliced(tensor: Tensor, dim: int | None, rows: slice) -> Tensor:
+    """`rows` of a tensor along `dim`, without a copy; the whole tensor without one."""
+    return tensor if dim is None else tensor[(slice(None),) * dim + (rows,)]
 
 
 def inputs_of(example: object, what: str = "example") -> Inputs:

@@ -27,7 +27,7 @@ Positions = Mapping[tuple[str, int], Tensor]
 
 def slim(
     model: nn.Module,
-    example: Tensor,
+    example: object,
     *,
     tolerance: float = 1e-5,
     optimizer: torch.optim.Optimizer | None = None,
