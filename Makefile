@@ -14,7 +14,7 @@ UNPINNED := ^\#
 endif
 BIN := $(VENV)/bin
 # What is measured in full, and what would take long in full; without a download.
-BENCHMARKS := data selection skeletonization slim_latency start training_step
+BENCHMARKS := data selection skeletonization slim_latency start stream training_step
 SHORTENED := memory sweeps time_split whole_run
 
 .PHONY: demo test test-extended bench docs tour lint clean

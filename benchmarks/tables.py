@@ -94,6 +94,21 @@ def latency() -> str:
     return table(titles, rows, right=8) + conditions(found)
 
 
+def stream() -> str:
+    """Transformers with a cut residual stream, beside dense and by hand, under onnxruntime."""
+    found = measured("stream")
+    models, others = ("dense", "slim", "by hand"), ("dense", "by hand")
+    rows = [
+        (
+            name,
+            *(f"{case['p50_ms'][model]:.2f}" for model in models),
+            *(f"{case['slim_to'][other]:.3f}" for other in others),
+        )
+        for name, case in found["cases"].items()
+    ]
+    return table(("network", *models, *(f"slim / {other}" for other in others)), rows, right=5) + conditions(found)
+
+
 def training_step() -> str:
     """A step with pruning beside one without, and beside one with torch's hooks."""
     found = measured("training_step")
@@ -402,6 +417,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "picture": picture,
     "latent": latent,
     "latency": latency,
+    "stream": stream,
     "recipes": recipes,
     "classifiers": classifiers,
     "structured": structured,

@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from compress.select.targets import nodes as nodes
     from compress.select.targets import weights as weights
     from compress.slimming.shrink import slim as slim
+    from compress.slimming.slim_graph import SlimGraph as SlimGraph
+    from compress.slimming.slim_graph import SlimGraphWarning as SlimGraphWarning
 
 __version__ = "0.1.0"
 
@@ -91,6 +93,8 @@ _HOMES = {
     "weights": "compress.select.targets",
     "Regrowth": "compress.select.regrow",
     "slim": "compress.slimming.shrink",
+    "SlimGraph": "compress.slimming.slim_graph",
+    "SlimGraphWarning": "compress.slimming.slim_graph",
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",

@@ -160,11 +160,13 @@ class FileRecipe(TypedDict):
 
 
 class LookedInto(TypedDict, total=False):
-    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, and `graph`
+    the limits of a slim network that is a traced graph."""
 
     nodes: FileNodes
     macs: int
     note: str
+    graph: str
     recipe: FileRecipe
 
 

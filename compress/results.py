@@ -288,6 +288,13 @@ class Parity(TypedDict):
     masked_vs_slim: NotNegative
     slim_vs_onnx: NotRequired[NotNegative]
     slim_vs_pt2: NotRequired[NotNegative]
+    fresh_process: NotRequired[
+        Annotated[
+            dict[str, NotNegative],
+            "By file: the largest difference from its network when it was read back in a fresh process, by onnxruntime "
+            "alone, torch alone, or with a newly built network.",
+        ]
+    ]
     inputs: Annotated[Positive, "How many inputs masked and slim were compared on."]
     tolerance: Annotated[AboveZero, "Relative to how much an output varies over the inputs."]
     precision: NotRequired[Annotated[Text, "What decided about masked and slim: the network's dtype, or float64."]]

@@ -122,6 +122,9 @@ def _limits(results: Results) -> Iterator[str]:
         yield f"Latency is that of onnxruntime {where}; another machine gives other figures."
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
     yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."
+    if "fresh_process" in parity:
+        worst = max(parity["fresh_process"].values(), default=0.0)
+        yield f"Each file was read back in a fresh process and compared with its network; they differ by {worst:.1e}."
     for name in parity.get("constant", []):
         yield f"{_plain(name.capitalize())} does not depend on the inputs beyond the tolerance; its proof says nothing."
     yield "Inputs have to be prepared as the training data were."

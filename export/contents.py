@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
-from compress.errors import InputError, UnsupportedModelError
+from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.export.onnx_reading import onnx_size, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
@@ -19,7 +20,9 @@ from compress.files.foreign import confined, reason
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
+from compress.slimming.edits import edits_from_json, graph_inputs
 from compress.slimming.shrink import cuttable
+from compress.slimming.slim_graph import limits
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -61,7 +64,8 @@ def inspect(
     if path.suffix in _WEIGHTS:
         weights = read_weights(path)
         known = _noted(network_of(weights), path)
-        return _found(path, _described(weights.only(str(path)).items()), weights.metadata, known)
+        described = _described(weights.only(str(path)).items())
+        return _with_limits(_found(path, described, weights.metadata, known))
     if path.suffix == ".onnx":
         what = f"{path} cannot be inspected"
         found: FileContents = confined(lambda: _onnx(path), InputError, what, onnx_size(path))
@@ -103,6 +107,15 @@ def _found(path: Path, described: list[FileTensor], metadata: Mapping[str, str],
         "tensors": described,
         "metadata": dict(metadata),
     }
+
+
+def _with_limits(found: FileContents) -> FileContents:
+    """What is said of a slim network that is a graph; its sizes are in the metadata."""
+    with suppress(CheckpointError):  # whoever loads the file hears of it
+        shapes = graph_inputs(edits_from_json(found["metadata"].get("shape_edits", "[]")))
+        if shapes:
+            found["graph"] = limits(shapes)
+    return found
 
 
 def _described(tensors: Iterable[tuple[str, Tensor]]) -> list[FileTensor]:

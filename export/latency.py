@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from compress.documents import Timed
 from compress.errors import InputError
+from compress.export.interface import BATCH
 from compress.export.onnx_reading import let_go, onnx_size, read_onnx
 from compress.files.atomic import require_path
 from compress.files.foreign import confined, reading, reason
@@ -100,6 +101,7 @@ def measure(
     files: Mapping[str, str | os.PathLike[str]],
     *,
     batch_sizes: Sequence[int] = (1, 32),
+    sizes: Mapping[str, int] | None = None,
     threads: int = 1,
     rounds: int = 30,
     seconds: float = 1.0,
@@ -108,7 +110,9 @@ def measure(
     """Time ONNX files on the CPU, interleaved, after a warm-up.
 
     Args:
-        files: path of each model by its name; the first dimension of every input is the batch.
+        files: path of each model by its name. Their inputs are made up: floating-point numbers at random, any others 0.
+        batch_sizes: sizes of the dimension `batch`, or of the first one, where none has that name.
+        sizes: those of other dimensions that vary, by name, such as {"length": 128}.
         threads: of onnxruntime, inside an operation; operations run one after the other.
         rounds: each runs every model at least once. Fast models run several times in a round.
         seconds: the rough total. Where `rounds` rounds take longer there are fewer, but at least 5.
@@ -123,6 +127,10 @@ def measure(
         raise InputError(f"batch_sizes: found {shown(batch_sizes)}; expected a list of sizes, such as [1, 32]")
     for size in batch_sizes:
         check("batch_sizes", size, int, ge=1)
+    if sizes is not None and not isinstance(sizes, Mapping):
+        raise InputError(f"sizes: found {shown(sizes)}; expected sizes by name, such as {{'length': 128}}")
+    for name, size in (sizes or {}).items():
+        check(f"sizes, {name}", size, int, ge=1)
     check("threads", threads, int, ge=1)
     check("rounds", rounds, int, ge=1)
     check("seconds", seconds, float, ge=0)
@@ -136,7 +144,7 @@ def measure(
     rng = np.random.default_rng(seed)
     milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
     for batch in batch_sizes:
-        feeds = {name: _feed(session, batch, files[name], rng) for name, session in sessions.items()}
+        feeds = {name: _feed(session, batch, sizes or {}, files[name], rng) for name, session in sessions.items()}
         runs = {name: (session, feeds[name]) for name, session in sessions.items()}
         with reading(InputError, f"{', '.join(map(str, files.values()))}: onnxruntime cannot run a batch of {batch}"):
             found = _interleaved(runs, rounds, seconds / len(batch_sizes), rng)
@@ -148,6 +156,7 @@ def bench(
     files: Sequence[str | os.PathLike[str]],
     *,
     batch_sizes: Sequence[int] = (1, 32),
+    sizes: Mapping[str, int] | None = None,
     threads: int = 1,
     seconds: float = 1.0,
 ) -> Timed:
@@ -161,7 +170,9 @@ def bench(
         require_file(file)
     size = sum(onnx_size(file) for file in names)
     found: Timed = confined(
-        lambda: measure(names, batch_sizes=batch_sizes, threads=threads, seconds=seconds).document(next(iter(names))),
+        lambda: measure(names, batch_sizes=batch_sizes, sizes=sizes, threads=threads, seconds=seconds).document(
+            next(iter(names))
+        ),
         InputError,
         f"{', '.join(names)}: batches of {', '.join(map(str, batch_sizes))} cannot be timed",
         size,
@@ -197,20 +208,33 @@ def require_file(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path} is not a file: name an ONNX model")
 
 
-def _feed(session: Any, batch: int, path: object, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+def _feed(
+    session: Any, batch: int, sizes: Mapping[str, int], path: object, rng: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    inputs = session.get_inputs()
+    free = any(BATCH in value.shape for value in inputs)  # as in our files; in others, the first dimension is the batch
+    of_any_size = free or any(value.shape and not isinstance(value.shape[0], int) for value in inputs)
     feed: dict[str, NDArray[Any]] = {}
-    for value in session.get_inputs():
-        first, *rest = value.shape or [None]
-        if isinstance(first, int) and first != batch:
+    for value in inputs:
+        first = value.shape[0] if value.shape else None
+        if not of_any_size and isinstance(first, int) and first != batch:
             raise InputError(f"{path}: the input {value.name!r} takes batches of {first} only, not {batch}")
-        if not all(isinstance(size, int) for size in rest) or value.type not in _DTYPES:
+        found = [
+            size if isinstance(size, int) else batch if size == BATCH or (place == 0 and not free) else sizes.get(size)
+            for place, size in enumerate(value.shape)
+        ]
+        if None in found:
+            size = value.shape[found.index(None)]
             raise InputError(
-                f"{path}: the input {value.name!r} is a {value.type} of shape {value.shape}; "
-                "only the batch may be of any size, and only numbers can be made up"
+                f"{path}: the input {value.name!r} has the shape {value.shape}; give its size {size!r}, such as "
+                f"--sizes {size}=64, in Python sizes={{'{size}': 64}}"
             )
+        if value.type not in _DTYPES:
+            raise InputError(f"{path}: the input {value.name!r} is a {value.type}; only numbers can be made up")
+        shape = [size for size in found if size is not None]
         # Zeros would be faster than numbers on some processors, but any other integer may be out of range.
-        numbers = rng.random((batch, *rest)) if "float" in value.type or "double" in value.type else 0
-        feed[value.name] = np.broadcast_to(numbers, (batch, *rest)).astype(_DTYPES[value.type])
+        floats = "float" in value.type or "double" in value.type
+        feed[value.name] = (rng.random(shape) if floats else np.zeros(shape)).astype(_DTYPES[value.type])
     return feed
 
 

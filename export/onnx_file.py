@@ -1,22 +1,25 @@
 """`.onnx`: one file with a dynamic batch size, that onnxruntime and others run without torch."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from compress.errors import InputError, ProofError, UnsupportedModelError
+from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
-from compress.export.program_file import quiet, require_arguments, trace
+from compress.export.program_file import largest, prove_sizes, quiet, require_arguments, trace
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
+from compress.files.foreign import reason
+from compress.graph.trace import Dynamic
 from compress.inputs import Inputs
-from compress.proof import prove_file
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -28,16 +31,23 @@ _SMALL = 1 << 16
 def onnx(
     model: nn.Module,
     path: str | os.PathLike[str],
-    example: Tensor,
+    example: object,
     *,
+    dynamic: Dynamic | None = None,
     metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-5,
     program: ExportedProgram | None = None,
 ) -> float:
-    """Write the model, weights included, with the input `input` and the output `output`.
+    """Write the model, weights included, with a named input and a named output for each tensor.
+
+    A single tensor is the input `input`; several are named as the arguments of the model's `forward`. A single tensor
+    that is returned is the output `output`; others are named by their keys, such as `logits` and `hidden_states_0`.
 
     Args:
-        example: one input, shape [batch, ...]; only its shape and type matter.
+        example: whatever the network is called with (see `compress.Inputs`). Of tensors, only shape and type matter;
+            plain values become part of the file.
+        dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
+            {"input_ids": {1: "length"}}; the file is proven at several of their sizes.
         metadata: text by key for the file's `metadata_props`.
         tolerance: of the outputs, relative to their largest magnitude.
         program: `trace(model, example)`, where the caller has it already.
@@ -46,23 +56,27 @@ def onnx(
         The largest difference between onnxruntime and torch.
 
     Raises:
-        InputError: the model has pruning hooks or is not on the CPU.
+        InputError: the model has pruning hooks, is not on the CPU, does not run on `example`, or lacks what `dynamic`
+            names.
         UnsupportedModelError: the model cannot be traced, converted to ONNX, or run by onnxruntime.
         ProofError: onnxruntime computes something else; the file is not kept.
         OutputError: the file cannot be written.
     """
     require_arguments(model, path, example, tolerance, program)
     require_metadata(metadata)
-    graph = _convert(model, program or trace(model, example))
-    return _write(graph, model, Path(path), example, metadata or {}, tolerance)
+    called = interface(model, example, dynamic)
+    program = program or trace(model, example, dynamic=dynamic)
+    graph = _convert(model, program, called)
+    return _write(graph, model, Path(path), called, largest(called, program), metadata or {}, tolerance)
 
 
 def with_weights(
     source: str | os.PathLike[str],
     model: nn.Module,
     path: str | os.PathLike[str],
-    example: Tensor,
+    example: object,
     *,
+    dynamic: Dynamic | None = None,
     metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-5,
 ) -> float:
@@ -81,12 +95,12 @@ def with_weights(
     require_arguments(model, path, example, tolerance)
     require_metadata(metadata)
     require_path("source", source)
-    graph = read_onnx(source)
+    graph, called = read_onnx(source), interface(model, example, dynamic)
     try:
         _replace_weights(graph, model)
-        return _write(graph, model, Path(path), example, metadata or {}, tolerance)
+        return _write(graph, model, Path(path), called, called.sizes, metadata or {}, tolerance)
     except (KeyError, UnsupportedModelError, ProofError):
-        return onnx(model, path, example, metadata=metadata, tolerance=tolerance)
+        return onnx(model, path, example, dynamic=dynamic, metadata=metadata, tolerance=tolerance)
 
 
 def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
@@ -111,7 +125,7 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
                     value.shape = None
 
 
-def _convert(model: nn.Module, program: ExportedProgram) -> "onnx_ir.Model":
+def _convert(model: nn.Module, program: ExportedProgram, called: Interface) -> "onnx_ir.Model":
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     try:
@@ -120,24 +134,28 @@ def _convert(model: nn.Module, program: ExportedProgram) -> "onnx_ir.Model":
                 program,
                 dynamo=True,
                 external_data=False,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=({0: "batch"},),  # traced already: this only names the dimension
+                input_names=called.names,
+                dynamic_shapes=dict(zip(called.names, called.varying, strict=True)),  # traced already: this only names
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be converted to ONNX: {reason}") from error
+        said = reason(error.__cause__ or error)
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be converted to ONNX: {said}") from error
     assert converted is not None
-    ClearMetadataAndDocStringPass()(converted.model)  # stack traces, with the paths of this machine
-    return converted.model
+    graph = converted.model
+    names = output_names(program, [*called.names, *graph.graph.initializers])
+    for output, name in zip(graph.graph.outputs, names, strict=True):
+        output.name = name
+    ClearMetadataAndDocStringPass()(graph)  # stack traces, with the paths of this machine
+    return graph
 
 
 def _write(
     graph: "onnx_ir.Model",
     model: nn.Module,
     path: Path,
-    example: Tensor,
+    called: Interface,
+    most: Mapping[str, int],
     metadata: Mapping[str, str],
     tolerance: float,
 ) -> float:
@@ -153,10 +171,20 @@ def _write(
             checker.check_model(str(temporary), full_check=True)
             session = open_session(temporary)
         except (checker.ValidationError, shape_inference.InferenceError, InputError) as error:
-            reason = str(error).replace(str(temporary), str(path))
-            raise UnsupportedModelError(f"{type(model).__name__} as ONNX does not run: {reason}") from error
+            said = str(error).replace(str(temporary), str(path))
+            raise UnsupportedModelError(_refusal(model, said)) from error
 
-        def run(inputs: Inputs) -> Tensor:
-            return torch.from_numpy(session.run(["output"], {"input": inputs.tensors[0].numpy()})[0])
+        def run(given: Inputs) -> object:
+            found = session.run(None, {name: tensor.numpy() for name, tensor in called.named(given).items()})
+            return [torch.from_numpy(array) for array in found]
 
-        return prove_file(model, run, example, tolerance, f"onnxruntime with {path}").difference
+        return prove_sizes(model, run, called, most, tolerance, f"onnxruntime with {path}")
+
+
+def _refusal(model: nn.Module, said: str) -> str:
+    """What onnxruntime or the checker said of a model's file, and the way out."""
+    kind, lacking = type(model).__name__, re.search(r"Could not find an implementation for (\w+)\(", said)
+    types = {str(tensor.dtype).removeprefix("torch.") for tensor in model.parameters() if tensor.is_floating_point()}
+    if lacking and types - {"float32"}:
+        return f"{kind}: onnxruntime has no {lacking[1]} for {' and '.join(sorted(types))} here: export model.float()"
+    return f"{kind} as ONNX does not run: {said}"

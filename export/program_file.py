@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
@@ -17,10 +17,16 @@ from torch.export import ExportedProgram
 
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
+from compress.export.interface import BATCH, Exported, Interface, interface, output_names
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
+from compress.files.foreign import reason
 from compress.graph.network import require_unwrapped
-from compress.inputs import inputs_of
+from compress.graph.real_pass import RealPass
+from compress.graph.shared_state import shared_state_kept
+from compress.graph.trace import Dynamic, tensors_of
+from compress.graph.twin import twin
+from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import prove_file
 
@@ -28,15 +34,22 @@ from compress.proof import prove_file
 def pt2(
     model: nn.Module,
     path: str | os.PathLike[str],
-    example: Tensor,
+    example: object,
     *,
+    dynamic: Dynamic | None = None,
     tolerance: float = 1e-5,
     program: ExportedProgram | None = None,
 ) -> float:
     """Write the model as a program; `torch.export.load(path).module()` runs it for any batch size.
 
+    The program takes the tensors of the call, by position or by keyword as in `example`, and returns what the network
+    does: a tensor, or tensors in dicts, lists and tuples, whatever the network's own classes are.
+
     Args:
-        example: one input, shape [batch, ...]; only its shape and type end up in the file.
+        example: whatever the network is called with (see `compress.Inputs`). Of tensors, only shape and type end up in
+            the file; plain values are part of it.
+        dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
+            {"input_ids": {1: "length"}}; the program is proven at several of their sizes.
         tolerance: of the outputs, relative to their largest magnitude.
         program: `trace(model, example)`, where the caller has it already.
 
@@ -44,21 +57,53 @@ def pt2(
         The largest difference between the file, read back, and the model.
 
     Raises:
-        InputError: the model has pruning hooks, is not on the CPU, or cannot be traced.
+        InputError: the model has pruning hooks, is not on the CPU, does not run on `example`, or lacks what `dynamic`
+            names.
+        UnsupportedModelError: the model cannot be traced.
         ProofError: the file computes something else; it is not kept.
         OutputError: the file cannot be written.
     """
     require_arguments(model, path, example, tolerance, program)
-    program = program or trace(model, example)
+    called = interface(model, example, dynamic)
+    program = program or trace(model, example, dynamic=dynamic)
     with atomic(path) as temporary:
         # Given a path, torch.export.save would write the temporary file's name into the archive.
         with archive(temporary) as file:
             torch.export.save(program, file)
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
-        return prove_file(
-            model, lambda inputs: inputs.call(module), example, tolerance, f"the program {path}"
-        ).difference
+
+        def run(given: Inputs) -> object:
+            args, kwargs = called.call(called.named(given))
+            return module(*args, **kwargs)
+
+        return prove_sizes(model, run, called, largest(called, program), tolerance, f"the program {path}")
+
+
+def prove_sizes(
+    model: nn.Module,
+    run: Callable[[Inputs], object],
+    called: Interface,
+    most: Mapping[str, int],
+    tolerance: float,
+    what: str,
+) -> float:
+    """`prove_file` at the example's sizes, and at others of the dimensions that vary, `most` at the most."""
+    examples = [called.example, *called.others(most)]
+    return max(prove_file(model, run, example, tolerance, what).difference for example in examples)
+
+
+def largest(called: Interface, program: ExportedProgram) -> dict[str, int]:
+    """The largest sizes of the dimensions that vary, where the program has found one: a table of positions ends."""
+    found: dict[str, int] = {}
+    nodes = {node.name: node for node in program.graph.nodes}
+    for input_name, varying in zip(program.graph_signature.user_inputs, called.varying, strict=True):
+        for dim, name in varying.items():
+            size = nodes[str(input_name)].meta["val"].shape[dim]
+            bounds = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            if bounds is not None and bounds.upper.is_Integer:
+                found[name] = min(int(bounds.upper), found.get(name, int(bounds.upper)))
+    return found
 
 
 def require_arguments(model: object, path: object, example: object, tolerance: object, program: object = None) -> None:
@@ -77,31 +122,40 @@ def require_arguments(model: object, path: object, example: object, tolerance: o
     require_plain(model)
 
 
-def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
+def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) -> ExportedProgram:
     """Trace the model in evaluation mode with a dynamic batch dimension; ONNX and `.pt2` can share the result.
 
     Args:
-        example: one input, shape [batch, ...], of the model's only argument.
+        example: whatever the network is called with (see `compress.Inputs`).
+        dynamic: names of dimensions that vary beside the batch, by input and dimension.
 
     Raises:
-        InputError: the model has pruning hooks or is not on the CPU.
-        UnsupportedModelError: torch.export cannot trace it, or its output is not one tensor.
+        InputError: the model has pruning hooks, is not on the CPU, or does not run on `example`; or it lacks what
+            `dynamic` names.
+        UnsupportedModelError: torch.export cannot trace it, or it returns no tensor.
     """
     require_plain(model)
-    inputs_of(example)
-    # Two rows, since torch.export takes a size of 1 for a constant. Zeros, since the file keeps the inputs.
-    inputs = torch.zeros(2, *example.shape[1:], dtype=example.dtype)
+    called = interface(model, example, dynamic)
+    RealPass(model, called.example)  # raises where the network itself does not run
+    args, kwargs = called.call(called.named(called.traced()))
+    batch = torch.export.Dim(BATCH)
+    # A length may have bounds, such as that of a table of positions, which torch finds of a DYNAMIC one.
+    dims = {
+        name: {dim: batch if word == BATCH else torch.export.Dim.DYNAMIC for dim, word in varying.items()}
+        for name, varying in zip(called.names, called.varying, strict=True)
+    }
     try:
-        with evaluation_mode(model), quiet():
-            program = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        # A twin, since a pass may leave tensors without data in caches and attributes.
+        with shared_state_kept(model), quiet():
+            network = twin(model, {tensor: tensor for tensor in tensors_of(model).values()})
+            with evaluation_mode(network):
+                program = torch.export.export(Exported(network, called), args, kwargs, dynamic_shapes=dims)
     except Exception as error:  # torch.export has no base class for its errors
-        reason = str(error).strip().partition("\n\n")[0]
+        sizes = " and ".join(["batch size", *called.sizes])
         raise UnsupportedModelError(
-            f"torch.export cannot trace {type(model).__name__} for any batch size: {reason}"
+            f"torch.export cannot trace {type(model).__name__} for any {sizes}: {reason(error)}"
         ) from error
-    outputs = program.graph_signature.user_outputs
-    if len(outputs) != 1:
-        raise UnsupportedModelError(f"{type(model).__name__} has {len(outputs)} outputs; one tensor is supported")
+    output_names(program, ())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has paths of this machine
     return program
@@ -130,8 +184,7 @@ def read_program(path: str | os.PathLike[str]) -> nn.Module:
 
     Raises:
         CheckpointError: it is not a file, or not a program.
-        UnsupportedModelError: it was exported in training mode, for one size of the batch, or has several inputs or
-            outputs.
+        UnsupportedModelError: it was exported in training mode, or for one size of the batch.
     """
     require_path("path", path)
     program = load_program(path)
@@ -166,14 +219,12 @@ _MODES = {"dropout": "train", "batch_norm": "training"}
 
 def _require_usable(program: ExportedProgram, path: str | os.PathLike[str]) -> None:
     export = 'torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))'
-    signature = program.graph_signature
-    for what, names in (("inputs", signature.user_inputs), ("outputs", signature.user_outputs)):
-        if len(names) != 1:
-            raise UnsupportedModelError(f"the program {path} has {len(names)} {what}; one tensor is supported")
-    (entry,) = (node for node in program.graph.nodes if node.name == signature.user_inputs[0])
-    if isinstance(entry.meta["val"].shape[0], int):
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    shapes = [list(tensor.shape) for tensor in inputs if isinstance(tensor, Tensor)]
+    if all(isinstance(size, int) for shape in shapes for size in shape):
+        sizes = ", ".join(str(shape[0]) for shape in shapes[:1] if shape)
         raise UnsupportedModelError(
-            f"the program {path} takes batches of {entry.meta['val'].shape[0]} and no others: export it with {export}"
+            f"the program {path} takes batches of {sizes} and no others: export it with {export}"
         )
     for node in program.graph.nodes:
         name = node.target._schema.name.removeprefix("aten::") if hasattr(node.target, "_schema") else ""

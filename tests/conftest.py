@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -25,11 +26,29 @@ from typer.testing import CliRunner, Result
 
 from compress import documents, sweep_results
 from compress.cli import app
+from compress.export import reading_back, stranger
 from compress.results import Results
 from compress.typed_json import schema
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is no failure
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def strangers_at_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files back in this process, which is 2 s faster, but for tests marked `fresh_process`."""
+
+    def at_home(folder: Path, room: int, seconds: float) -> str:
+        before = list(sys.path)
+        try:
+            stranger.work(folder)
+        finally:
+            sys.path[:] = before
+        return "ended"
+
+    if not request.node.get_closest_marker("fresh_process"):
+        monkeypatch.setattr(reading_back, "run_stranger", at_home)
+
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 

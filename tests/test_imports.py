@@ -16,7 +16,7 @@ ORDER = (
     ("errors",),
     ("duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
     ("inputs",),
-    ("batches",),
+    ("batches", "dynamic"),
     ("results",),
     ("documents", "sweep_results"),
     ("graph",),

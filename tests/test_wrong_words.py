@@ -327,13 +327,26 @@ class Accelerator:
 
 MAKES = [None, 3, "pruner", compress.Pruner(network(), sparsity=0.5), compress.Pruner, [], compress.Soft(steps=3)]
 LENGTHS = ["3", True, -1, 1.5, NAN, [], int]
+DYNAMICS = [3, "x", [], {"input": 1}, {"input": {"x": "length"}}, {"input": {1: 3}}, {"word": {1: "length"}}]
 EXPORTED = {
     "model": MODELS,
     "path": PATHS,
     "example": EXAMPLES,
     "tolerance": TOLERANCES,
+    "dynamic": DYNAMICS,
     "program": [3, "x", network(), []],
 }
+DYNAMIC = [
+    "length",
+    {"x": 1},
+    {"input": {"1": "length"}},
+    3,
+    [1],
+    {"x": {1: "length"}},
+    {"input": "length"},
+    {"input": {9: "length"}},
+    {"input": {0: "n"}},
+]
 METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]] = {
     "weights": (
@@ -355,6 +368,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "tolerance": TOLERANCES,
             "optimizer": ["adam", 3, torch.optim.Adam, network(), [], torch.optim.SGD(other().parameters(), lr=1.0)],
             "known": [3, "x", [], compress.couplings(other(), EXAMPLE), compress.couplings],
+            "custom_gradients": ["keep", "refused", 3, True, None],
+            "dynamic": DYNAMIC,
         },
     ),
     "Inputs": (
@@ -369,11 +384,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "couplings": (
         compress.couplings,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {
-            "model": MODELS,
-            "example": EXAMPLES,
-            "dynamic": [3, "x", [1], {"x": 1}, {"input": "length"}, {"input": {"1": "length"}}, {"input": {9: "n"}}],
-        },
+        {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMIC},
     ),
     "load": (
         compress.load,
@@ -452,7 +463,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     "export.trace": (
         compress.export.trace,
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
-        {"model": MODELS, "example": EXAMPLES},
+        {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMICS},
     ),
     "export.read_program": (compress.export.read_program, {"path": "x.pt2"}, {"path": PATHS}),
     "export.with_weights": (
@@ -468,6 +479,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "model": MODELS,
             "path": PATHS,
             "example": EXAMPLES,
+            "dynamic": DYNAMICS,
             "metadata": METADATA,
             "tolerance": TOLERANCES,
         },
@@ -478,6 +490,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
         {
             "files": [None, 3, [], {}, "model.onnx", {"x": 3}, {3: "x.onnx"}, {"x": None}],
             "batch_sizes": [None, 3, [], "1", [0], [1.5], [True], [-1], [None], {}],
+            "sizes": [3, [], "x", {"length": 0}, {"length": "1"}],
             "threads": [*COUNTS, None],
             "rounds": [*COUNTS, None],
             "seconds": ["1", None, True, NAN, INFINITE, -1.0, [1.0]],
@@ -523,7 +536,9 @@ def test_all_public_names_are_covered() -> None:
     covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
     rest = set(compress.__all__) - covered
     assert rest == {
-        name for name in rest if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal")
+        name
+        for name in rest
+        if issubclass(getattr(compress, name), BaseException) or name in ("Criterion", "Removal", "SlimGraph")
     }
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}
     assert exported == set(compress.export.__all__)

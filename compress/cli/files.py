@@ -62,7 +62,10 @@ def export(
 
 def bench(
     files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.", autocompletion=onnx)],
-    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Images per call, separated by commas.")] = "1,32",
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Samples per call, separated by commas.")] = "1,32",
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="Other sizes that vary, by name, such as length=128, separated by commas.")
+    ] = "",
     threads: Annotated[int, typer.Option("--threads", help="Threads of onnxruntime.")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, about.")] = 4.0,
     as_json: JsonOption = False,
@@ -76,7 +79,9 @@ def bench(
         from compress.export import latency
         from compress.report import tables
 
-        found = latency.bench(files, batch_sizes=_numbers(batch_sizes), threads=threads, seconds=seconds)
+        found = latency.bench(
+            files, batch_sizes=_numbers(batch_sizes), sizes=_named(sizes), threads=threads, seconds=seconds
+        )
         if as_json:
             print_json(found)
         else:
@@ -181,3 +186,11 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--batch-sizes {text}: give numbers separated by commas, such as 1,32") from None
+
+
+def _named(text: str) -> dict[str, int]:
+    try:
+        pairs = [part.split("=") for part in text.split(",") if part]
+        return {name.strip(): int(size) for name, size in pairs}
+    except ValueError:
+        raise InputError(f"--sizes {text}: give sizes by name, separated by commas, such as length=128") from None

@@ -129,7 +129,7 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
             os.dup2(silence, stream)
         sys.stdout = sys.stderr = open(silence, "w", encoding="utf-8")  # noqa: SIM115 (the process ends with it)
         faulthandler.disable()
-        _limit(room, seconds)
+        limit(room, seconds)
         if "torch" in sys.modules:  # its pool of threads is not in the child
             sys.modules["torch"].set_num_threads(1)
         try:
@@ -144,7 +144,8 @@ def _run(work: Callable[[], Any], error: type[InputError], what: str, pipe: int,
         os._exit(0)
 
 
-def _limit(room: int, seconds: float) -> None:
+def limit(room: int, seconds: float) -> None:
+    """Give this process `room` bytes beside what it has, and `seconds` of a processor; so far only Linux can."""
     import resource
 
     try:

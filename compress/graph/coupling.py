@@ -6,6 +6,7 @@ left whole at the end is a width, and every (tensor, dimension) that holds it sh
 touched by an operator without a rule keep their width, and the reason names the operator: nothing is guessed.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -206,6 +207,8 @@ def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -
     for factor, members in _members(flow).items():
         writers = [member for member in members if member.role == "writes"]
         if not writers:
+            if any(member.tensor in flow.parameters for member in members if member.role == "follows"):
+                keep([factor], "it is divided by its own length, and nothing else can make its nodes zero")
             continue
         if factor not in summed and not any(member.role == "reads" for member in members):
             keep([factor], "no layer with weights reads it")
@@ -233,7 +236,7 @@ def _members(flow: Flow) -> dict[Factor, list[Member]]:
 
 def _roles(flow: Flow, name: str, index: int) -> list[Role]:
     """Written, unless it is known to be read: a bias, a scale, a learned position."""
-    if name not in flow.parameters:
+    if name not in flow.parameters or (name, index) in flow.follows:
         return ["follows"]
     if (name, index) not in flow.reads:
         return ["writes"]
@@ -247,6 +250,8 @@ def _reasons(flow: Flow) -> dict[str, str]:
     for name, index, dim in _own_dims(flow):
         if (name, index) in flow.writes or (name in flow.parameters and name not in used):
             leaves = [factor for factor, _ in places(dim)]
+            if not leaves and (name, index) not in flow.writes and math.prod(flow.shape_of(name)) > 1:
+                continue  # such as the other dimensions of magnitudes [nodes, 1, 1]
             if all(factor.reason for factor in leaves):
                 why = str(leaves[0].reason) if leaves else "it has a single node"
                 for alias in flow.names[name]:

@@ -74,6 +74,16 @@ def _spliced(terms: Iterable[Dim]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
+def leaves(dim: Iterable[Factor]) -> Iterator[Factor]:
+    """The factors that are left whole in `dim`, those within sums included."""
+    for factor in whole(dim):
+        if factor.terms:
+            for term in factor.terms:
+                yield from leaves(term)
+        else:
+            yield factor
+
+
 def keep(value: Iterable[Any] | None, reason: str) -> None:
     """Make every factor in `value`, however nested, keep its size; the first reason given counts."""
     for item in value or ():

@@ -1,7 +1,8 @@
 """`Flow`: one walk through a traced network, which finds the dimensions of every value and the use of its tensors."""
 
+import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import InputError
-from compress.graph.dimensions import Dim, align, fresh, is_kept, keep, size_of
+from compress.graph.dimensions import Dim, Factor, align, fresh, is_kept, keep, leaves, size_of
 from compress.graph.rebuild import Rebuild
 
 Value = tuple[Dim, ...] | list[Any] | None  # a tensor's dimensions; a list for several tensors; None for a number
@@ -19,6 +20,7 @@ OUTPUT = "it is the network's output"
 EXTENT = "it is a length that does not count nodes, such as a picture's height"
 TABLE = "it is the number of entries of a table"
 GATES = "it counts the gates of a recurrent layer"
+BORDERS = "regroups dimensions whose borders do not meet"
 BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
 
 
@@ -28,6 +30,9 @@ class Number:
 
     attribute: entry `index` of `name` (module and attribute, "decoder.3.unflattened_size"; 0 for a plain number).
     number: entry `index` of an operator's argument in the trace ("view_3.size").
+    mean: the number of nodes that the operator `name` of the trace takes a mean over.
+    norm: the same, of the module `name`, whose code calls that operator; `index` is 0 where the nodes are the last
+        dimension of its input, and the dimension itself where they are another.
     """
 
     kind: str
@@ -39,8 +44,8 @@ class Flow:
     """The state of the walk.
 
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
+    follows: those of a parameter that cannot be zero at a node, which another parameter makes zero.
     summed: dimensions over which a computation sums without weights, as attention does.
-    vanish: values that are zero at a node if all of the network's own tensors are zero there.
     """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
@@ -49,8 +54,10 @@ class Flow:
         self.names = _names(model)
         self.reads: set[tuple[str, int]] = set()
         self.writes: set[tuple[str, int]] = set()
+        self.follows: set[tuple[str, int]] = set()
         self.summed: list[Dim] = []
-        self.vanish: set[fx.Node] = set()
+        self._zero: dict[fx.Node, Dim] = {}
+        self._memory: dict[fx.Node, fx.Node] = {}  # the value that another one is, or may be, a view of
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)
         self.positions: dict[str, int] = defaultdict(int)
         self.kept: dict[str, str] = {}
@@ -67,17 +74,36 @@ class Flow:
             self.values[node] = self._own(node)
         elif node.op == "call_function" and not isinstance(node.target, Rebuild):
             result = rule(self, node, arguments_of(node))
+            if not isinstance(result, str) and not _fits(result, node.meta.get("val")):
+                result = "gives sizes that its rule does not know"
             self.values[node] = self._opaque(node, result) if isinstance(result, str) else result
+            self._note_memory(node)
         else:
             self.values[node] = None
             for source in node.all_input_nodes:
                 keep(self.values[source], OUTPUT)
+
+    def _note_memory(self, node: fx.Node) -> None:
+        """The value that `node` is, or may be, a view of."""
+        source = node.args[0] if node.args else None
+        if isinstance(source, fx.Node) and (
+            node.target is operator.getitem
+            or (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.arguments[0].alias_info)
+        ):
+            self._memory[node] = self._memory.get(source, source)
 
     def dims(self, node: fx.Node) -> tuple[Dim, ...]:
         """Dimensions of a node whose value is one tensor."""
         value = self.values[node]
         assert isinstance(value, tuple)
         return value
+
+    def is_parameter(self, node: fx.Node) -> bool:
+        return self.tensors.get(node) in self.parameters
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Of one of the network's own tensors."""
+        return self._shapes[name]
 
     def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
         """Raises InputError where both have nodes, of different numbers."""
@@ -88,12 +114,39 @@ class Flow:
             )
         align(one, other, f"{at(node)} uses widths as one that consist of different parts")
 
-    def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node]) -> None:
-        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero."""
-        if any(source in self.vanish for source in sources):
+    def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node], does: str = "sums") -> None:
+        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero, as one of its factors is."""
+        zero = set[Factor]().union(*map(self.zeros, sources))
+        if all(factor.reason or factor in zero for factor in leaves(dim)):
             self.summed.append(dim)
         else:
-            keep(dim, f"{at(node)} sums over nodes that need not be zero when their weights are")
+            keep(dim, f"{at(node)} {does} over nodes that need not be zero when their weights are")
+
+    def vanishes(self, node: fx.Node, dims: Iterable[Factor]) -> None:
+        """Along `dims`, the value of `node` is zero at nodes where all of the network's own tensors are zero."""
+        self._zero[node] = tuple(dims)
+
+    def write_through(self, node: fx.Node) -> None:
+        """Where an operator in place writes what need not vanish, other views of the same memory need not either."""
+        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+            return
+        lost = self.factors(node) - self.zeros(node)
+        for argument, given in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.is_write and isinstance(given, fx.Node):
+                memory = self._memory.get(given, given)
+                for other in [other for other in self._zero if self._memory.get(other, other) is memory]:
+                    self.vanishes(other, self.zeros(other) - lost)
+
+    def zeros(self, node: fx.Node) -> set[Factor]:
+        """The factors along which the value of `node` vanishes."""
+        return set(leaves(self._zero.get(node, ())))
+
+    def factors(self, node: fx.Node) -> set[Factor]:
+        """The factors of all dimensions of `node`, without those that are kept."""
+        return {factor for factor in leaves(_flat(self.values[node])) if not factor.reason}
+
+    def module_at(self, node: fx.Node) -> nn.Module:
+        return self._model.get_submodule(layer_at(node))
 
     def number(self, node: fx.Node, argument: str, dims: Iterable[tuple[int, Dim]]) -> None:
         """The argument of `node` spells out the sizes of `dims`, by position; those of kept dimensions never change."""
@@ -105,19 +158,18 @@ class Flow:
         self, node: fx.Node, kinds: tuple[type[nn.Module], ...], name: str, dims: Iterable[tuple[int, Dim]]
     ) -> None:
         """As `number`, for the attribute `name` of a module of these classes, if its code makes `node`."""
-        path = layer_at(node)
-        if isinstance(self._model.get_submodule(path), kinds):
+        if isinstance(self.module_at(node), kinds):
             for index, dim in dims:
-                self.numbers[Number("attribute", f"{path}.{name}", index)].append(dim)
+                self.numbers[Number("attribute", f"{layer_at(node)}.{name}", index)].append(dim)
 
     def _own(self, node: fx.Node) -> Value:
         names = self.names.get(str(node.target), ())
         if not names:
             return fresh_value(node.meta["val"], f"{node.target!r} is not part of the network's state_dict")
         self.tensors[node] = names[0]
-        if names[0] in self.parameters:
-            self.vanish.add(node)
         value = self._shared.setdefault(names[0], fresh_value(node.meta["val"]))
+        if names[0] in self.parameters:
+            self.vanishes(node, _flat(value))
         if self._used.isdisjoint(names):
             self._hold(value, "the forward pass does not use it", names)
         elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
@@ -144,6 +196,9 @@ Rule = Callable[[Flow, fx.Node, dict[str, Any]], Value | str]
 
 def layer_of(tensor: str) -> str:
     """Name of the layer that a qualified parameter name belongs to; a bare parameter is a layer of its own."""
+    owner, parametrized, _ = tensor.partition(".parametrizations.")
+    if parametrized:
+        return owner
     path, _, leaf = tensor.rpartition(".")
     return path if path and ("weight" in leaf or "bias" in leaf) else tensor
 
@@ -155,6 +210,14 @@ def layer_at(node: fx.Node) -> str:
 
 def at(node: fx.Node) -> str:
     return f"{node.target} in {layer_at(node) or 'the network'!r}"
+
+
+def places_of(wanted: int | Sequence[int] | None, rank: int) -> list[int]:
+    """The dimensions that an argument names; all of them for None and for an empty list."""
+    if wanted is None or wanted == []:
+        return list(range(rank))
+    several: Iterable[int] = [wanted] if isinstance(wanted, int) else wanted
+    return [place % rank for place in several] if rank else []
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
@@ -173,6 +236,26 @@ def fresh_value(example: object, reason: str | None = None) -> Value:
     if isinstance(example, tuple | list):
         return [fresh_value(item, reason) for item in example]
     return None
+
+
+def _fits(value: Value, example: object) -> bool:
+    """Whether dimensions have the sizes of the traced value `example`."""
+    if isinstance(value, list):
+        if not isinstance(example, tuple | list) or len(example) != len(value):
+            return False
+        return all(_fits(mine, its) for mine, its in zip(value, example, strict=True))
+    if value is None or not isinstance(example, Tensor):
+        return value is None
+    return [size_of(dim) for dim in value] == list(example.shape)
+
+
+def _flat(value: Iterable[Any] | None) -> Iterator[Factor]:
+    """All factors in `value`, however nested."""
+    for item in value or ():
+        if isinstance(item, Factor):
+            yield item
+        else:
+            yield from _flat(item)
 
 
 def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:

@@ -1,109 +1,23 @@
-"""Rules of the operators that have weights, and of products of matrices: every contraction is an einsum."""
+"""Rules of the operators that have weights: linear layers, convolutions, norms and embeddings."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from compress.graph.dimensions import BATCH, Dim, keep, regroup, size_of, total
-from compress.graph.flow import EXTENT, GATES, TABLE, Flow, Rule, Value, at, fresh_value
+from compress.graph.contractions import add_bias, contraction, count_positions, letters_of
+from compress.graph.dimensions import Dim, fresh, keep, leaves, regroup, size_of
+from compress.graph.flow import EXTENT, TABLE, Flow, Rule, Value, at, fresh_value
+from compress.graph.windows import new_extents
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str]], result: str) -> tuple[Dim, ...]:
-    """The product of `operands` (node, a letter for each dimension), summed over the letters not in `result`.
-
-    In the network's own tensors, summed dimensions read nodes and the others write them. Where no operand with a
-    summed letter is such a tensor, one of the operands must be zero at dead nodes.
-    """
-    dims: dict[str, Dim] = {}
-    owners: dict[str, list[fx.Node]] = {}
-    for operand, letters in operands:
-        for index, (letter, dim) in enumerate(zip(letters, flow.dims(operand), strict=True)):
-            flow.align(node, dims.get(letter) or dim, dim or dims.get(letter, ()))
-            dims[letter] = dims.get(letter) or dim
-            owners.setdefault(letter, []).append(operand)
-            if operand in flow.tensors:
-                (flow.writes if letter in result else flow.reads).add((flow.tensors[operand], index))
-    for letter, sources in owners.items():
-        if letter not in result and not any(source in flow.tensors for source in sources):
-            flow.contract(dims[letter], node, sources)
-    for operand, letters in operands:
-        if operand in flow.tensors:
-            count_positions(flow, operand, [dims[letter] for letter in result if letter not in letters])
-    own = [operand for operand, _ in operands if operand in flow.tensors]
-    if all(operand in flow.vanish for operand in own or [operand for operand, _ in operands]):
-        flow.vanish.add(node)  # the weights that write a node are zero; without weights, all that it is made of
-    return tuple(dims[letter] for letter in result)
-
-
-def count_positions(flow: Flow, weight: fx.Node, dims: Sequence[Dim]) -> None:
-    """For the multiply-adds: how often each entry of `weight` is used for one sample."""
-    entries = math.prod(map(size_of, dims))
-    flow.positions[flow.tensors[weight]] += max(1, entries // BATCH if entries % BATCH == 0 else entries)
-
-
-def _with_bias(flow: Flow, node: fx.Node, width: Dim, bias: fx.Node | None) -> None:
-    if bias is not None:
-        flow.align(node, flow.dims(bias)[-1] or width, width)
-        if bias not in flow.vanish:
-            flow.vanish.discard(node)
-
-
 def linear(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     source, weight = arguments["input"], arguments["weight"]
-    letters = _letters(len(flow.dims(source)) - 1)
-    result = contraction(flow, node, [(source, letters + "i"), (weight, "oi")], letters + "o")
-    _with_bias(flow, node, result[-1], arguments["bias"])
+    letters, out = letters_of(len(flow.dims(source)) - 1), "o" * (len(flow.dims(weight)) - 1)
+    result = contraction(flow, node, [(source, letters + "i"), (weight, out + "i")], letters + out)
+    add_bias(flow, node, result, len(result) - 1, arguments["bias"])
     return result
-
-
-def addmm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Also baddbmm: a bias plus the product of two (batches of) matrices."""
-    one, other = (arguments[name] for name in (("mat1", "mat2") if "mat1" in arguments else ("batch1", "batch2")))
-    result = _product(flow, node, one, other)
-    _with_bias(flow, node, result[-1], arguments["self"])
-    return result
-
-
-def matmul(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    one, other = node.all_input_nodes if len(node.all_input_nodes) == 2 else node.all_input_nodes * 2
-    return _product(flow, node, one, other)
-
-
-def _product(flow: Flow, node: fx.Node, one: fx.Node, other: fx.Node) -> tuple[Dim, ...]:
-    ranks = [len(flow.dims(one)), len(flow.dims(other))]
-    batch = _letters(max(0, *(rank - 2 for rank in ranks)))
-    rows, columns = ("r" if ranks[0] > 1 else ""), ("c" if ranks[1] > 1 else "")
-    first = batch[len(batch) - max(0, ranks[0] - 2) :] + rows + "k"
-    second = batch[len(batch) - max(0, ranks[1] - 2) :] + "k" + columns
-    return contraction(flow, node, [(one, first), (other, second)], batch + rows + columns)
-
-
-def einsum(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    before, arrow, result = arguments["equation"].replace(" ", "").partition("->")
-    terms = before.split(",")
-    if not arrow or "." in before or any(len(set(term)) < len(term) for term in terms):
-        return "is written in a way that has no rule"
-    return contraction(flow, node, list(zip(arguments["tensors"], terms, strict=True)), result)
-
-
-def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """softmax(query @ key.T / sqrt(size)) @ value: the positions it normalizes over keep their number."""
-    query, key, value = (flow.dims(arguments[name]) for name in ("query", "key", "value"))
-    if arguments["enable_gqa"]:
-        return "groups its queries"
-    keep((query[-2], key[-2], value[-2]), EXTENT)
-    for one, other in [*zip(query[:-2], key[:-2], strict=True), *zip(query[:-2], value[:-2], strict=True)]:
-        flow.align(node, one, other)
-    flow.align(node, query[-1], key[-1])
-    flow.contract(query[-1], node, (arguments["query"], arguments["key"]))
-    if arguments["attn_mask"] is not None:
-        for mine, dim in zip(flow.dims(arguments["attn_mask"])[-3::-1], query[-3::-1], strict=False):
-            flow.align(node, mine or dim, dim)
-    return (*query[:-1], value[-1])
 
 
 def convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -111,15 +25,15 @@ def convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value |
     weight, (groups, _) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
     if groups is None:
         return "has groups whose borders do not meet those of its nodes"
-    return _windowed(flow, node, arguments, reads=(*groups, *weight[1]), writes=weight[0], column=1)
+    return _windowed(flow, node, arguments, groups, summed=weight[1], writes=weight[0], column=1)
 
 
 def transposed_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """weight [groups * i, o, *window]."""
-    weight, (groups, _) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
-    if groups is None:
+    weight, (groups, each) = flow.dims(arguments["weight"]), _groups(flow, node, arguments)
+    if groups is None or each is None:
         return "has groups whose borders do not meet those of its nodes"
-    return _windowed(flow, node, arguments, reads=weight[0], writes=(*groups, *weight[1]), column=0)
+    return _windowed(flow, node, arguments, groups, summed=each, writes=(*groups, *weight[1]), column=0)
 
 
 def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim | None, Dim | None]:
@@ -136,52 +50,80 @@ def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim |
 
 
 def _windowed(
-    flow: Flow, node: fx.Node, arguments: dict[str, Any], *, reads: Dim, writes: Dim, column: int
+    flow: Flow, node: fx.Node, arguments: dict[str, Any], groups: Dim, *, summed: Dim, writes: Dim, column: int
 ) -> Value | str:
+    """It sums over `summed` within each of `groups`; dimension `column` of its weight is the one that reads."""
     source, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
     rank = len(flow.dims(weight)) - 2
     keep(flow.dims(weight)[2:], EXTENT)
     *rest, nodes = flow.dims(source)[: len(flow.dims(source)) - rank]
-    flow.align(node, nodes, reads)
+    flow.align(node, nodes, (*groups, *summed))
     extents = new_extents(flow, source, node.meta["val"], rank)
     if weight in flow.tensors:
         flow.reads.add((flow.tensors[weight], column))
         flow.writes.add((flow.tensors[weight], 1 - column))
         count_positions(flow, weight, extents if column else flow.dims(source)[len(flow.dims(source)) - rank :])
-    else:
-        flow.contract(reads, node, (source, weight))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
-    _with_bias(flow, node, writes, bias)
-    return (*rest, writes, *extents)
+    if not flow.is_parameter(weight):
+        flow.contract(summed, node, (source, weight))
+    result = (*rest, writes, *extents)
+    alone = flow.zeros(source).intersection(leaves(groups))  # a group's result depends on its own nodes only
+    flow.vanishes(node, alone | flow.zeros(weight).intersection(leaves(writes)))
+    add_bias(flow, node, result, len(rest), bias)
+    return result
 
 
-def new_extents(flow: Flow, source: fx.Node, example: Tensor, count: int) -> tuple[Dim, ...]:
-    """The last `count` dimensions, where the operator mixes positions: kept before it and after."""
-    keep(flow.dims(source)[len(flow.dims(source)) - count :], EXTENT)
-    fresh = fresh_value(example, EXTENT)
-    assert isinstance(fresh, tuple)
-    return fresh[len(fresh) - count :]
+def any_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """The one operator that all convolutions become in a program whose operators were decomposed."""
+    return (transposed_convolution if arguments["transposed"] else convolution)(flow, node, arguments)
+
+
+def deformable_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """Of torchvision: a convolution whose windows lie where `offset` [N, ..., height, width] says."""
+    result = convolution(flow, node, arguments)
+    source = flow.dims(arguments["input"])
+    for name in ("offset", "mask"):
+        rows, *others = flow.dims(arguments[name])
+        keep(others, f"{at(node)} takes it for positions of a picture")
+        if size_of(rows) == size_of(source[0]):
+            flow.align(node, rows, source[0])
+    if arguments["offset_groups"] > 1:
+        keep(source[1], f"{at(node)} has several groups of offsets")
+    return result
 
 
 def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """Batch and instance normalization: channel by channel, with a scale, a shift and running statistics."""
     dims = flow.dims(arguments["input"])
-    own = [arguments[name] for name in ("weight", "bias", "running_mean", "running_var")]
+    own = [arguments.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
     for tensor in own:
         if tensor is not None:
             flow.align(node, flow.dims(tensor)[0], dims[1])
-    if all(tensor in flow.vanish for tensor in own[:2]):
-        flow.vanish.add(node)
-    if "use_input_stats" in arguments:
+    measured = bool(arguments.get("use_input_stats") or arguments.get("training") or own[2] is None)
+    if measured and "use_input_stats" not in arguments:
+        keep((dims[0], dims[2:]), f"{at(node)} takes the mean over its positions")
+    elif "use_input_stats" in arguments:
         keep(dims[2:], EXTENT)
+    scale, shift = own[:2]
+    # Without a scale, zeros remain zeros only where their own mean is subtracted.
+    zeros = flow.zeros(arguments["input"] if scale is None else scale) if scale is not None or measured else set()
+    flow.vanishes(node, zeros if shift is None else zeros & flow.zeros(shift))
     return dims
 
 
-def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Its mean is over all nodes, dead ones included, and would change without them."""
+def with_statistics(rule: Rule) -> Rule:
+    """For operators that give what their backward pass needs as well."""
+
+    def several(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+        result = rule(flow, node, arguments)
+        return result if isinstance(result, str) else [result, *(fresh_value(v, EXTENT) for v in node.meta["val"][1:])]
+
+    return several
+
+
+def decomposed_layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """The operator that layer normalization becomes in a program: its mean is over all nodes, dead ones included."""
     dims = flow.dims(arguments["input"])
-    for tensor in (arguments["weight"], arguments.get("bias")):
+    for tensor in (arguments.get("weight"), arguments.get("bias")):
         if tensor is not None:
             for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
                 flow.align(node, one, other)
@@ -191,7 +133,8 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """Whole groups can be cut; within a group, the mean is over all of its nodes."""
-    dims, count = flow.dims(arguments["input"]), arguments["num_groups"]
+    dims, name_of_count = flow.dims(arguments["input"]), "num_groups" if "num_groups" in arguments else "group"
+    count = arguments[name_of_count]
     pieces = regroup([dims[1]], [count, size_of(dims[1]) // count])
     if pieces is None:
         return "has groups whose borders do not meet those of its nodes"
@@ -199,11 +142,13 @@ def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
     for name in ("weight", "bias"):
         if arguments[name] is not None:
             flow.align(node, flow.dims(arguments[name])[0], dims[1])
-    flow.number(node, "num_groups", [(0, pieces[0])])
+    flow.number(node, name_of_count, [(0, pieces[0])])
+    if "C" in arguments:  # the native operator's own statement of its sizes
+        flow.number(node, "C", [(0, dims[1])])
     flow.attribute(node, (nn.GroupNorm,), "num_groups", [(0, pieces[0])])
     flow.attribute(node, (nn.GroupNorm,), "num_channels", [(0, dims[1])])
-    if all(arguments[name] in flow.vanish for name in ("weight", "bias")):
-        flow.vanish.add(node)
+    if arguments["weight"] is not None and arguments["bias"] is not None:
+        flow.vanishes(node, flow.zeros(arguments["weight"]) & flow.zeros(arguments["bias"]))
     return dims
 
 
@@ -212,43 +157,17 @@ def embedding(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     keep(flow.dims(weight)[:1], TABLE)
     if weight in flow.tensors:
         flow.writes.add((flow.tensors[weight], 1))
-    if weight in flow.vanish:
-        flow.vanish.add(node)
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(flow.dims(weight)[1])))
     return (*flow.dims(arguments["indices"]), *flow.dims(weight)[1:])
 
 
-def recurrent(gates: int) -> Rule:
-    def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-        """Layers that read their own last state: rows [gates * nodes] in weights and biases, columns in weight_hh."""
-        source, states = arguments["input"], arguments["hx"]
-        hidden = [flow.dims(state) for state in (states if isinstance(states, list | tuple) else [states])]
-        ways, each = 2 if arguments["bidirectional"] else 1, 4 if arguments["has_biases"] else 2
-        if len(arguments["params"]) != arguments["num_layers"] * ways * each:
-            return "has projections, which have no rule"
-        width, reads = hidden[0][-1], flow.dims(source)[-1]
-        keep([dims[:-1] for dims in hidden], EXTENT)
-        for dims in hidden[1:]:
-            flow.align(node, width, dims[-1])
-        for start in range(0, len(arguments["params"]), each):
-            own = arguments["params"][start : start + each]
-            for tensor in own:
-                pieces = regroup([flow.dims(tensor)[0]], [gates, size_of(width)])
-                if pieces is None:
-                    return "has gates whose borders do not meet"
-                keep(pieces[0], GATES)
-                flow.align(node, width, pieces[1])
-            if start and start % (ways * each) == 0:
-                reads = total([width] * ways)
-            for tensor, dim in zip(own, (reads, width), strict=False):
-                flow.align(node, flow.dims(tensor)[1], dim)
-                if tensor in flow.tensors:
-                    flow.reads.add((flow.tensors[tensor], 1))
-                    count_positions(flow, tensor, flow.dims(source)[:-1])
-        result = (*flow.dims(source)[:-1], total([width] * ways))
-        return [result, *(tuple(dims) for dims in hidden)]
-
-    return rule
-
-
-def _letters(count: int) -> str:
-    return "".join(chr(ord("A") + index) for index in range(count))
+def embedding_bag(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """Sums, means or maxima of the rows of bags, which begin at `offsets`, and what the backward pass needs."""
+    weight, offsets, results = arguments["weight"], arguments["offsets"], node.meta["val"]
+    keep((flow.dims(weight)[:1], flow.dims(arguments["indices"])), TABLE)
+    if weight in flow.tensors:
+        flow.writes.add((flow.tensors[weight], 1))
+    flow.vanishes(node, flow.zeros(weight).intersection(leaves(flow.dims(weight)[1])))
+    bags, same = flow.dims(offsets)[0], results[0].shape[0] == offsets.meta["val"].shape[0]
+    found = bags if same else fresh(results[0].shape[0], EXTENT)
+    return [(found, *flow.dims(weight)[1:]), *(fresh_value(result, EXTENT) for result in results[1:])]

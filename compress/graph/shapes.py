@@ -1,31 +1,31 @@
-"""Rules of the operators that move, join, cut and reduce dimensions without weights."""
+"""Rules of the operators that pass, move and join dimensions without weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from compress.graph.dimensions import Dim, fresh, is_kept, keep, regroup, size_of, split, total
-from compress.graph.flow import EXTENT, Flow, Rule, Value, at, fresh_value
-from compress.graph.layers import new_extents
-
-_BORDERS = "regroups dimensions whose borders do not meet"
+from compress.graph.dimensions import Dim, fresh, keep, regroup, size_of, split, total
+from compress.graph.flow import BORDERS, EXTENT, Flow, Value, at, fresh_value, places_of
+from compress.graph.names import name_of
 
 
 def elementwise(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """Node j of the result depends on node j of the operands only, whatever f(0) is; sizes of 1 are broadcast."""
-    example = node.meta["val"]
-    if not isinstance(example, torch.Tensor):
-        return "has no rule"
-    result: list[Dim] = [()] * example.ndim
+    examples = node.meta["val"]
+    several = isinstance(examples, tuple | list)
+    rank = (examples[0] if several else examples).ndim
+    result: list[Dim] = [()] * rank
     for source in node.all_input_nodes:
         value = flow.values[source]
+        if isinstance(value, list) or len(value or ()) > rank:
+            return "has no rule"
         for index, dim in enumerate(value[::-1] if isinstance(value, tuple) else (), 1):
             if result[-index] and dim:
                 flow.align(node, result[-index], dim)
             result[-index] = result[-index] or dim
-    return tuple(result)
+    return [tuple(result)] * len(examples) if several else tuple(result)
 
 
 def slopes(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -37,10 +37,16 @@ def slopes(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def view(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    name = "size" if "size" in arguments else "shape"
-    if name not in arguments:  # a view as another dtype
-        return "has no rule"
+    """Also reshape_as: the sizes are those of another tensor, whose dimensions are the same then."""
     result = _regrouped(flow, node, arguments)
+    if "other" in arguments and isinstance(result, tuple):
+        for one, other in zip(result, flow.dims(arguments["other"]), strict=True):
+            flow.align(node, one or other, other or one)
+        return result
+    name = "size" if "size" in arguments else "shape"
+    if name not in arguments:  # as another dtype
+        same = arguments["self"].meta["val"].shape == node.meta["val"].shape
+        return flow.dims(arguments["self"]) if same else "has no rule"
     if isinstance(result, tuple):
         flow.number(node, name, _spelled_out(arguments[name], result))
     return result
@@ -68,7 +74,7 @@ def _spelled_out(sizes: Sequence[Any], dims: Sequence[Dim]) -> list[tuple[int, D
 
 def _regrouped(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim, ...] | str:
     sizes = node.meta["val"].shape
-    return regroup(flow.dims(arguments["self"]), sizes) or ("has no rule" if not sizes else _BORDERS)
+    return regroup(flow.dims(arguments["self"]), sizes) or ("has no rule" if not sizes else BORDERS)
 
 
 def permute(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -81,7 +87,7 @@ def permute(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
 
 def squeeze(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     dims, wanted = flow.dims(arguments["self"]), arguments.get("dim")
-    places = _places(wanted, len(dims))
+    places = places_of(wanted, len(dims))
     shape = arguments["self"].meta["val"].shape
     return tuple(dim for index, dim in enumerate(dims) if index not in places or shape[index] != 1)
 
@@ -107,14 +113,49 @@ def expand(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 def repeat(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     shape = node.meta["val"].shape
     dims = ((),) * (len(shape) - len(flow.dims(arguments["self"]))) + flow.dims(arguments["self"])
+    if 0 in shape:
+        return "takes nothing"
     return tuple((*fresh(size // size_of(dim), EXTENT), *dim) for size, dim in zip(shape, dims, strict=True))
+
+
+def repeat_interleave(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """Each position several times, beside each other."""
+    dims, shape = list(flow.dims(arguments["self"])) if "self" in arguments else [], node.meta["val"].shape
+    if not isinstance(arguments.get("repeats"), int) or "self" not in arguments:
+        return "repeats each position another number of times"
+    if arguments["dim"] is None:
+        dims = [tuple(factor for dim in dims for factor in dim)]
+    place = (arguments["dim"] or 0) % len(dims)
+    dims[place] = (*dims[place], *fresh(shape[place] // size_of(dims[place]), EXTENT))
+    flow.number(node, "output_size", [(0, dims[place])] if isinstance(arguments["output_size"], int) else [])
+    return tuple(dims)
+
+
+def meshgrid(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    dims = [(flow.dims(tensor) or ((),))[0] for tensor in arguments["tensors"]]
+    if arguments.get("indexing") == "xy":
+        dims[:2] = dims[1::-1]
+    return [tuple(dims)] * len(dims)
+
+
+def view_as_complex(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    *dims, both = flow.dims(arguments["self"])
+    keep(both, f"{at(node)} takes it for real and imaginary parts")
+    return tuple(dims)
+
+
+def view_as_real(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    return (*flow.dims(arguments["self"]), fresh(2, EXTENT))
 
 
 def concatenate(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     sources = [flow.dims(source) for source in arguments["tensors"]]
     if len({len(dims) for dims in sources}) > 1:
         return "joins tensors with different numbers of dimensions"
-    place = arguments["dim"] % len(sources[0])
+    if "dim" not in arguments and not (name_of(node) == "hstack" or len(sources[0]) > 1):
+        return "has no rule for vectors"
+    # hstack and column_stack: the columns, or all there is of vectors
+    place = arguments.get("dim", min(1, len(sources[0]) - 1)) % len(sources[0])
     result = list(_alike(flow, node, sources, but=place))
     result[place] = total(dims[place] for dims in sources)
     return tuple(result)
@@ -135,165 +176,11 @@ def _alike(flow: Flow, node: fx.Node, sources: Sequence[tuple[Dim, ...]], but: i
     return sources[0]
 
 
-def pieces(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Consecutive pieces, of equal sizes or not; after a cut each has its own."""
-    dims, results = flow.dims(arguments["self"]), node.meta["val"]
-    place = arguments["dim"] % len(dims)
-    sizes = [result.shape[place] for result in results]
-    parts = [fresh(size, EXTENT) for size in sizes] if is_kept(dims[place]) else split(dims[place], sizes)
-    if parts is None:
-        return "cuts a batch"
-    flow.number(node, "split_sizes", enumerate(parts))
-    return [(*dims[:place], part, *dims[place + 1 :]) for part in parts]
-
-
-def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """A slice."""
-    dims, shape = flow.dims(arguments["self"]), node.meta["val"].shape
-    place = arguments["dim"] % len(dims)
-    dim, size = dims[place], shape[place]
-    if size == size_of(dim):
-        return dims
-    if arguments.get("step", 1) != 1:
-        keep(dim, f"{at(node)} takes every {arguments['step']}th node")
-    if size == 0:
-        return "takes nothing"
-    if is_kept(dim):
-        return (*dims[:place], fresh(size, EXTENT), *dims[place + 1 :])
-    start = arguments["start"] or 0
-    if not isinstance(start, int):
-        return "cuts a batch"
-    start = start + size_of(dim) if start < 0 else start
-    sizes = [length for length in (start, size, size_of(dim) - start - size) if length]
-    parts = split(dim, sizes)
-    if parts is None:
-        return "cuts a batch"
-    found = parts[1 if start else 0]
-    flow.number(node, "start", [(0, parts[0])] if start else [])
-    # An end beyond the last position means all positions, and adapts by itself.
-    ends = isinstance(arguments["end"], int) and arguments["end"] < size_of(dim)
-    flow.number(node, "end", [(0, total(parts[: 2 if start else 1]))] if ends else [])
-    return (*dims[:place], found, *dims[place + 1 :])
-
-
-def item(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    several: Any = flow.values[node.all_input_nodes[0]]
-    found: Value = several[node.args[1]] if several else None
-    return "has no rule" if found is None else found
-
-
-def select(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    dims = flow.dims(arguments["self"])
-    place = arguments["dim"] % len(dims)
-    keep(dims[place], f"{at(node)} takes one of its positions")
-    rest = (*dims[:place], *dims[place + 1 :])
-    return [rest] * len(node.meta["val"]) if isinstance(node.meta["val"], tuple | list) else rest
-
-
-def index(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Positions along some dimensions, taken from tensors of numbers; the other dimensions do not change."""
-    dims, taken = flow.dims(arguments["self"]), arguments["indices"]
-    places = [place for place, numbers in enumerate(taken) if numbers is not None]
-    keep([dims[place] for place in places], f"{at(node)} takes some of its positions")
-    count = node.meta["val"].ndim - (len(dims) - len(places))
-    adjacent = places == list(range(places[0], places[-1] + 1))
-    first = places[0] if adjacent else 0
-    for numbers in taken:
-        if numbers is not None:
-            keep(flow.values[numbers], EXTENT)
-    new = [fresh(size, EXTENT) for size in node.meta["val"].shape[first : first + count]]
-    rest = [dim for place, dim in enumerate(dims) if place not in places]
-    return (*rest[:first], *new, *rest[first:])
-
-
-def index_select(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    dims = flow.dims(arguments["self"])
-    place = arguments["dim"] % len(dims)
-    keep(dims[place], f"{at(node)} takes some of its positions")
-    return (*dims[:place], fresh(node.meta["val"].shape[place], EXTENT), *dims[place + 1 :])
-
-
-def reduction(sums: bool) -> Rule:
-    """Dimensions that disappear, or become 1. A sum is exact without dead nodes if they are zero, a mean is not."""
-
-    def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-        source = node.all_input_nodes[0]
-        dims, results = flow.dims(source), node.meta["val"]
-        places = _places(arguments.get("dim"), len(dims))
-        for dim in (dims[place] for place in places):
-            if sums and not is_kept(dim):
-                flow.contract(dim, node, [source])
-            keep(dim if not sums else (), f"{at(node)} combines all of its nodes")
-        kept = [() if index in places else dim for index, dim in enumerate(dims)]
-        left = [dim for index, dim in enumerate(dims) if index not in places]
-        several = isinstance(results, tuple | list)
-        shape = results[0].shape if several else results.shape
-        result = tuple(kept if len(shape) == len(dims) else left)
-        return [result] * len(results) if several else result
-
-    return rule
-
-
-def along(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Mixes the positions of some dimensions, such as softmax, cumsum, roll and flip, and leaves all sizes alone."""
-    dims, results = flow.dims(node.all_input_nodes[0]), node.meta["val"]
-    for place in _places(arguments["dims"] if "dims" in arguments else arguments["dim"], len(dims)):
-        keep(dims[place], f"{at(node)} combines all of its nodes")
-    return [dims] * len(results) if isinstance(results, tuple | list) else dims
-
-
-def _places(wanted: int | Sequence[int] | None, rank: int) -> list[int]:
-    """The dimensions that an argument names; all of them for None and for an empty list."""
-    if wanted is None or wanted == []:
-        return list(range(rank))
-    several: Iterable[int] = [wanted] if isinstance(wanted, int) else wanted
-    return [place % rank for place in several] if rank else []
-
-
-def pad(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    dims, shape = list(flow.dims(arguments["self"])), node.meta["val"].shape
-    amounts = arguments["pad"] if "pad" in arguments else arguments["padding"]
-    for number in range(len(amounts) // 2):
-        if any(amounts[2 * number : 2 * number + 2]):
-            keep(dims[-1 - number], EXTENT)
-            dims[-1 - number] = fresh(shape[-1 - number], EXTENT)
-    return tuple(dims)
-
-
-def resampled(rank: int) -> Rule:
-    def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-        """Pooling or upsampling over the last `rank` dimensions; with positions of maxima, two results alike."""
-        source, results = node.all_input_nodes[0], node.meta["val"]
-        before = flow.dims(source)[: len(flow.dims(source)) - rank]
-        if isinstance(results, torch.Tensor):
-            return (*before, *new_extents(flow, source, results, rank))
-        return [(*before, *new_extents(flow, source, result, rank)) for result in results]
-
-    return rule
-
-
-def pixel_shuffle(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """channels x r x r, height, width -> channels, height x r, width x r"""
-    source, block = arguments["self"], arguments["upscale_factor"] ** 2
-    *rest, channels, _, _ = flow.dims(source)
-    found = regroup([channels], [size_of(channels) // block, block])
-    if found is None:
-        return _BORDERS
-    keep(found[1], EXTENT)
-    return (*rest, found[0], *new_extents(flow, source, node.meta["val"], 2))
-
-
-def pixel_unshuffle(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    source, block = arguments["self"], arguments["downscale_factor"] ** 2
-    *rest, channels, _, _ = flow.dims(source)
-    return (*rest, (*channels, *fresh(block, EXTENT)), *new_extents(flow, source, node.meta["val"], 2))
-
-
 def channel_shuffle(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     dims, groups = flow.dims(arguments["self"]), arguments["groups"]
     found = regroup([dims[1]], [groups, size_of(dims[1]) // groups])
     if found is None:
-        return _BORDERS
+        return BORDERS
     keep(found[0], EXTENT)
     return (dims[0], (*found[1], *found[0]), *dims[2:])
 

@@ -1,6 +1,5 @@
 """`InFloat64`: a network as it computes with more precise numbers, where its own cannot decide."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from compress.graph.twin import copied
 from compress.inputs import Inputs
 
 _EXACT = {
@@ -34,7 +34,7 @@ class InFloat64:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = copy.deepcopy(model)._apply(_exact)  # type: ignore[no-untyped-call]
+        self.module = copied(model)._apply(_exact)  # type: ignore[no-untyped-call]
 
     def __call__(self, inputs: Inputs) -> object:
         with _default_dtype(torch.float64), _AsFloat64():  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError, ProofError
-from compress.evaluation_mode import evaluation_mode
+from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
 from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, require_alike, scales_of
 from compress.proof.drawing import Drawn, drawn, inputs_like
@@ -62,10 +62,8 @@ def prove_same(reference: nn.Module, candidate: nn.Module, inputs: Iterable[Inpu
     Warns:
         ConstantOutputsWarning: no output depends on the inputs beyond the tolerance.
     """
-    with evaluation_mode(reference), evaluation_mode(candidate):
-        return _Proof(reference, candidate, lambda given: given.call(candidate), tolerance, "The changed network").of(
-            inputs
-        )
+    with untouched(reference) as one, untouched(candidate) as other:
+        return _Proof(one, other, lambda given: given.call(other), tolerance, "The changed network").of(inputs)
 
 
 def prove_file(
@@ -88,8 +86,8 @@ def prove_file(
     Warns:
         ConstantOutputsWarning: as `prove_same`.
     """
-    with evaluation_mode(model):
-        return _Proof(model, None, run, tolerance, what).of(inputs_like(model, inputs_of(example), FILE_BATCHES))
+    with untouched(model) as network:
+        return _Proof(network, None, run, tolerance, what).of(inputs_like(network, inputs_of(example), FILE_BATCHES))
 
 
 class _Proof:

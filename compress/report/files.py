@@ -51,6 +51,8 @@ def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]
     yield f"weights that can be pruned one by one: {sum(layer['weights'] for layer in found['layers']):,}"
     if "nodes" in found:
         yield from _nodes(found["nodes"])
+    if "graph" in found:
+        yield visible(found["graph"])
     if "note" in found:
         yield f"note: {found['note']}"
     notes = {key: text for key, text in found["metadata"].items() if key != "recipe" or "recipe" not in found}

@@ -369,6 +369,8 @@ def _latency(models: Models) -> list[content.LatencyFigure]:
 def _parity(parity: Parity) -> content.ParityRows:
     found = {"masked against slim": parity["masked_vs_slim"]}
     found |= {f"slim against {kind}": parity[key] for kind, key in PROOFS.items() if key in parity}
+    if read_back := parity.get("fresh_process"):
+        found["files, each read back in a fresh process"] = max(read_back.values())
     return {
         "rows": [(label, f"{difference:.1e}") for label, difference in found.items()],
         "inputs": parity["inputs"],

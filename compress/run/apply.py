@@ -41,6 +41,7 @@ from compress.run.witness import Reach, Witness
 from compress.select.pruned import Pruned
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
+from compress.slimming.slim_graph import warn_of_graph
 from compress.tasks import OwnTask
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
@@ -207,7 +208,7 @@ def apply(
     evaluated = witness.document()
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, networks, folder, setting, metrics, outcome, compared(**looks))
+        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -265,6 +266,7 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     """Cut out the zeros, and prove the result on random and on real inputs."""
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
+    warn_of_graph(small)
     real, _ = pair_of(next(iter(setting.data.batches("test", 100, setting.task, setting.device)())))
     proven = prove_same(masked, small, [setting.example, without_labels(real)], TOLERANCE)
     return small, {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import compress.export
 from compress.export import latency
 from compress.export.card import model_card
+from compress.export.reading_back import read_back
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.graph import stats
@@ -30,6 +31,7 @@ from compress.results import (
     Pictures,
     Results,
 )
+from compress.run.building import fresh_network
 from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
@@ -57,6 +59,7 @@ def three_networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Network
 
 def write_artefacts(
     recipe: schema.Recipe,
+    source: Path,
     networks: Networks,
     folder: Path,
     setting: Setting,
@@ -67,6 +70,7 @@ def write_artefacts(
     """Write everything but the page into `folder`, and release the networks.
 
     Args:
+        source: the file of the dense network's weights, or the program that it is.
         metrics: the metrics of each network on the test images.
         outcome: the outcome of the run; its "parity" is extended.
 
@@ -83,7 +87,7 @@ def write_artefacts(
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
-    _export(recipe, networks, folder, setting, described, outcome["parity"])
+    _export(recipe, source, networks, folder, setting, described, outcome["parity"])
     results: Results = {
         "schema": 1,
         "recipe": recipe_values(recipe),
@@ -118,6 +122,7 @@ def _text(path: Path, text: str) -> None:
 
 def _export(
     recipe: schema.Recipe,
+    source: Path,
     networks: Networks,
     folder: Path,
     setting: Setting,
@@ -134,6 +139,7 @@ def _export(
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
+            parity["fresh_process"] = _read_back(recipe, source, networks, folder, setting.example.mapped(Tensor.cpu))
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         networks.clear()
@@ -168,6 +174,15 @@ def _written(
         for name in others:
             compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
             yield name, "onnx"
+
+
+def _read_back(
+    recipe: schema.Recipe, source: Path, networks: Networks, folder: Path, example: object
+) -> dict[str, float]:
+    """Compare what the files of `folder` compute in a fresh process with their networks."""
+    written = {folder / f"slim.{kind}": networks["slim"]() for kind in recipe.export}
+    masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
+    return read_back({**written, **masked}, example, network=fresh_network(recipe, source))
 
 
 def _time(wanted: schema.Benchmark, files: Mapping[ModelName, Path], described: Models) -> None:

@@ -13,6 +13,7 @@ from compress.data.loaders import from_factory
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
+from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
 from compress.inputs import Inputs
@@ -141,6 +142,19 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
     model = build_model(wanted, seed)
     load_weights(model, read_weights(source), str(source))
     return model
+
+
+def fresh_network(recipe: schema.Recipe, source: Path) -> Network:
+    """How another process builds the recipe's network, without weights; a program is in its file, `source`."""
+    args = {"recipe": recipe.model_dump_json(), "source": str(source.absolute())}
+    return {"factory": "compress.run.building:build_noted", "args": args}
+
+
+def build_noted(recipe: str, source: str) -> nn.Module:
+    """The network of a recipe that `fresh_network` has noted."""
+    wanted = schema.Recipe.model_validate_json(recipe)
+    program = isinstance(wanted.model, schema.Program)
+    return read_program(source) if program else build_model(wanted.model, wanted.seed)
 
 
 def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:

@@ -9,11 +9,12 @@ from torch import nn
 import compress.export
 from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
+from compress.export.reading_back import read_back
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.run import noted
-from compress.run.building import build_model
+from compress.run.building import build_model, fresh_network
 from compress.run.output import whole_folder
 
 FORMATS = ("onnx", "safetensors", "pt2")
@@ -57,11 +58,14 @@ def export(
             differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
+        back = read_back(
+            {folder / f"model.{kind}": model for kind in formats}, example, network=fresh_network(wanted, source)
+        )
         files: dict[str, ExportedFile] = {
             name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()
         }
-    for name, difference in differences.items():
-        files[name]["difference"] = difference
+    for name, difference in back.items():
+        files[name]["difference"] = max(difference, differences.get(name, 0.0))
     return {"files": files}
 
 

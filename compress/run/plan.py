@@ -32,6 +32,7 @@ from compress.select.compensate import COMPENSATION_SAMPLES
 from compress.select.pruned import Pruned
 from compress.select.scoring import EVALUATION_BATCH
 from compress.slimming.shrink import slim
+from compress.slimming.slim_graph import warn_of_graph
 from compress.train import metrics
 from compress.train.loop import only_trainable
 
@@ -150,7 +151,9 @@ def _slim_size(network: nn.Module, setting: Setting) -> NetworkSize:
     """The size of the slim network; if nothing can be cut out (`rehearse` warns of it), with its zeros."""
     network.eval()
     try:
-        return _size(slim(network, setting.example, known=setting.couplings(network)), setting)
+        small = slim(network, setting.example, known=setting.couplings(network))
+        warn_of_graph(small)
+        return _size(small, setting)
     except UnsupportedModelError:
         return _size(network, setting)
 

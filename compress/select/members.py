@@ -19,6 +19,13 @@ def writers(model: nn.Module, coupling: Coupling) -> list[Member]:
     return [member for member in found if values(model, member).dim() > 1] or found
 
 
+def computing(model: nn.Module, coupling: Coupling) -> list[Member]:
+    """Those of `writers` that are Linear or Conv layers; embeddings and positions only where there are none."""
+    found = writers(model, coupling)
+    modules = dict(model.named_modules())
+    return [member for member in found if _is_watched(modules.get(layer_of(member.tensor)))] or found
+
+
 def rows(model: nn.Module, coupling: Coupling) -> list[Tensor]:
     """Each node's incoming weights [nodes, entries], in all layers that compute it."""
     return [member.matrix(values(model, member)) for member in writers(model, coupling)]
@@ -42,14 +49,14 @@ def taps(model: nn.Module, coupling: Coupling) -> list[Tap]:
         TargetError: the nodes cannot be told apart there.
     """
     reading = readers(coupling)
-    modules = [model.get_submodule(layer_of(member.tensor)) for member in reading]
-    if reading and all(_is_watched(module) for module in modules):
+    modules = dict(model.named_modules())
+    if reading and all(_is_watched(modules.get(layer_of(member.tensor))) for member in reading):
         return [Tap(layer_of(member.tensor), "input", _owner(model, member)) for member in reading]
-    writer = writers(model, coupling)[0]
+    writer = computing(model, coupling)[0]
     return [Tap(layer_of(writer.tensor), "output", _owner(model, writer))]
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _is_watched(module: nn.Module | None) -> bool:
     """MultiheadAttention reads the weights of its out_proj without calling it."""
     called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
     return called and isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))

@@ -116,13 +116,14 @@ def _given(source: Callable[[int], Pairs], size: int) -> Pairs:
 def _mean_of(function: Loss) -> Loss:
     """The user's loss, refused with its own words where it fails or is not a mean."""
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
+    def loss(output: object, target: object) -> Tensor:
         try:
             found = function(output, target)
         except CompressError:
             raise
         except Exception as error:
-            raise InputError(f"loss: it failed: {_said(error)}") from error
+            what = "" if tensors_of_target(target) else f"; the target of these batches is {shown(target)}"
+            raise InputError(f"loss: it failed: {_said(error)}{what}") from error
         if not isinstance(found, Tensor) or found.numel() != 1:
             what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(f"loss: it gave {what}; it must give the mean over the batch, a tensor of one number")

@@ -64,7 +64,7 @@ class _Folding:
         if name == "batch_norm":
             return self._normalized(arguments)
         given = [self.constants.get(source) for source in node.all_input_nodes]
-        if not given or any(found is None for found in given):
+        if not given or any(found is None for found in given) or not isinstance(node.meta["val"], Tensor):
             return None
         first = given[0]
         assert first is not None

@@ -4,37 +4,33 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, fx, nn
 
+from compress.dynamic import BATCH_NAME
 from compress.errors import CheckpointError
-from compress.graph.layers import CONVOLUTIONS
+from compress.graph.flow import arguments_of
 from compress.graph.trace import tensors_of, trace
+from compress.inputs import Inputs
+from compress.slimming.attributes import integers_of, set_integer
 from compress.slimming.bottleneck import Affine, take_apart
+from compress.slimming.norms import count_on, count_on_in_graph, means_of, nodes_of
+from compress.slimming.slim_graph import Size, SlimGraph, refuse_gradients
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
+from compress.slimming.traced_call import call_of, entries_of
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck"]
-
-# Attributes that an edit may change, and of which modules.
-EDITABLE: dict[str, tuple[type[nn.Module], ...]] = {
-    "unflattened_size": (nn.Unflatten,),
-    "groups": CONVOLUTIONS,
-    "num_groups": (nn.GroupNorm,),
-    "num_channels": (nn.GroupNorm,),
-}
-
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "gradients"]
 
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
 
-_MOST_ENTRIES, _MOST_SIZES = 2**28, 16
-"""Of an example input that a network is traced for."""
-
 _MOST_TRACED = 10_000
 """Operators of all the traces together, which take some tenths of a millisecond each."""
+
+
+_MOST_DIMENSIONS = 16
+"""Of the input of a norm."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,15 @@ class ShapeEdit:
     tensor: dimension `index` of the parameter or buffer `name`.
     attribute: entry `index` of the attribute `name` (module and attribute, "decoder.3.unflattened_size"), or the
         attribute itself, if it is one number.
-    input: nothing changes. The network becomes the graph traced of it, for inputs of the type `name` ("float32")
-        whose size `index` is `before`; these edits come first, and the tensors and numbers after them are the graph's.
+    input: nothing changes. The network becomes the graph traced of it, for an input `name` (see `traced_call`) whose
+        size `index` is `before`; these edits come first, and the tensors and numbers after them are the graph's.
     bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
+    gradients: that graph refuses its backward pass, and says `name`.
+    norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the number
+        of nodes that there were, of which `after` are left (see `norms`).
+    mean: the same, of the operator `name` of that graph, `index` 0.
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
     """
@@ -96,19 +96,22 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             shapes.setdefault(edit.name, list(tensors[edit.name].shape))[edit.index] = edit.after
         elif edit.kind == "attribute":
             path, _, name = edit.name.rpartition(".")
-            old = getattr(model.get_submodule(path), name)
-            new = (*old[: edit.index], edit.after, *old[edit.index + 1 :]) if isinstance(old, tuple) else edit.after
-            setattr(model.get_submodule(path), name, new)
+            set_integer(model.get_submodule(path), name, edit.index, edit.after)
         elif edit.kind == "number":
             numbers.append((edit.name, edit.index, edit.after))
+        elif edit.kind == "gradients" and isinstance(model, SlimGraph):
+            refuse_gradients(model, edit.name)
+        elif edit.kind == "norm":
+            count_on(model, edit.name, edit.index, edit.before, edit.after)
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
+        count_on_in_graph(model, [(edit.name, edit.before, edit.after) for edit in edits if edit.kind == "mean"])
     made: dict[int, Tensor] = {}  # a tensor with several names remains one tensor
     for name, shape in shapes.items():
         path, _, leaf = name.rpartition(".")
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
         setattr(model.get_submodule(path), leaf, new_tensor)
-    for module in {name.rpartition(".")[0] for name in shapes}:
+    for module in {name.rpartition(".")[0].partition(".parametrizations.")[0] for name in shapes}:
         _state_widths(model.get_submodule(module))
     if isinstance(model, fx.GraphModule):
         model.recompile()
@@ -139,10 +142,25 @@ def edits_from_json(text: str) -> tuple[ShapeEdit, ...]:
     return tuple(_edit(entry) for entry in entries)
 
 
-def input_edits(example: Tensor) -> Iterator[ShapeEdit]:
-    """What `apply_edits` must know to trace the network again."""
-    for index, size in enumerate((2, *example.shape[1:])):
-        yield ShapeEdit("input", str(example.dtype).removeprefix("torch."), index, size, size)
+def input_edits(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterator[ShapeEdit]:
+    """What `apply_edits` must know to trace the network again; see `traced_call`."""
+    yield from (ShapeEdit("input", name, index, size, size) for name, index, size in entries_of(given, varying))
+
+
+def graph_inputs(edits: Sequence[ShapeEdit]) -> dict[str, tuple[Size, ...]]:
+    """The inputs that the slim network holds for, if it is a graph; none else.
+
+    Raises:
+        CheckpointError: the edits are damaged.
+    """
+    *_, given = [[], *([edit for edit in part if edit.kind == "input"] for part in _rounds(edits))]
+    found: dict[str, tuple[Size, ...]] = {}
+    for edit in given:
+        if "=" not in edit.name:
+            where, _, word = (*edit.name.split(":"), "", "")[:3] if ":" in edit.name else ("input", "", "")
+            batch = word == BATCH_NAME or (":" not in edit.name and edit.index == 0)
+            found[where] = (*found.get(where, ()), "N" if batch else word or edit.before)
+    return found
 
 
 def _edit(entry: Any) -> ShapeEdit:
@@ -157,32 +175,31 @@ def _rounds(edits: Sequence[ShapeEdit]) -> list[list[ShapeEdit]]:
     """The edits of each slimming: a traced network may be slimmed repeatedly; a bottleneck precedes its own edits."""
     rounds: list[list[ShapeEdit]] = [[]]
     for edit in edits:
-        if edit.kind == "bottleneck" or (edit.kind == "input" and edit.index == 0):
+        first, last = (rounds[-1][0], rounds[-1][-1]) if rounds[-1] else (None, None)
+        goes_on = last is not None and last.kind == "input" and first != edit
+        if edit.kind == "bottleneck" or (edit.kind == "input" and not goes_on):
             rounds.append([])
         rounds[-1].append(edit)
     return rounds
 
 
-def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> fx.GraphModule:
-    dtype = getattr(torch, given[0].name, None)
-    sizes = [edit.before for edit in given]
-    if not isinstance(dtype, torch.dtype) or [edit.index for edit in given] != list(range(len(sizes))):
-        raise CheckpointError("The shape edits for a traced network do not say what input it takes; file damaged.")
-    if min(sizes) < 1 or len(sizes) > _MOST_SIZES or prod(sizes) > _MOST_ENTRIES:
-        raise CheckpointError(
-            f"The shape edits are for inputs of the sizes {sizes[:_MOST_SIZES]}, which no network takes."
-        )
+def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> SlimGraph:
+    call, varying = call_of((edit.name, edit.index, edit.before) for edit in given)
     earlier = getattr(model, "shape_edits", ())
     try:
-        example = torch.zeros((), dtype=dtype).expand(sizes)
-        module = traced_module(trace(model, example, max(1, most)), tensors_of(model))
+        dynamic = {name: dims for name, dims in zip(call.names(model), varying, strict=True) if dims}
+        module = traced_module(trace(model, call, max(1, most), dynamic), tensors_of(model))
     except Exception as error:
         raise CheckpointError(
-            f"The shape edits are for a network that takes inputs of the sizes {sizes}, and the model does not "
-            f"({error}); build the dense network that was slimmed."
+            f"The shape edits are for a network that takes {_shapes(call)}, and the model does not ({error}); build "
+            "the dense network that was slimmed."
         ) from error
     module.shape_edits = earlier  # type: ignore[assignment]
     return module
+
+
+def _shapes(call: Inputs) -> str:
+    return " and ".join(f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in call.tensors)
 
 
 def _check(model: nn.Module, edits: Sequence[ShapeEdit]) -> None:
@@ -214,13 +231,18 @@ def _sizes(
     path, _, attribute = edit.name.rpartition(".")
     if edit.kind == "tensor" and edit.name in tensors:
         return tuple(tensors[edit.name].shape)
-    if edit.kind == "attribute" and isinstance(modules.get(path), EDITABLE.get(attribute, ())):
-        value = getattr(modules[path], attribute)
-        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    if edit.kind == "attribute" and path in modules and (integers := integers_of(modules[path], attribute)):
+        return integers
     if edit.kind == "number" and edit.name in numbers:
         return numbers[edit.name]
     if edit.kind == "bottleneck" and isinstance(layer := modules.get(edit.name), nn.Linear):
         return (layer.in_features,)
+    if edit.kind == "gradients" and isinstance(modules[""], SlimGraph):
+        return (1,)
+    if edit.kind == "norm" and 0 <= edit.index < _MOST_DIMENSIONS and (count := nodes_of(modules.get(edit.name))):
+        return (count,) * (edit.index + 1)
+    if edit.kind == "mean" and (mean := means_of(modules[""]).get(edit.name)):
+        return tuple(arguments_of(mean).get("normalized_shape", (edit.before,)))
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
@@ -239,13 +261,19 @@ def _state_widths(module: nn.Module) -> None:
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
     elif isinstance(module, nn.RNNBase):
         module.input_size = module.get_parameter("weight_ih_l0").shape[1]
         module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
     elif isinstance(module, nn.modules.batchnorm._NormBase) and module.weight is not None:
         module.num_features = len(module.weight)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 

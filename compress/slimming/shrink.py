@@ -1,25 +1,31 @@
 """`slim` cuts nodes that nothing reads out of the tensors, and proves that the result computes the same."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import prune
 
+from compress.dynamic import Dynamic, alike, other_lengths, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.parametrized import parametrized
-from compress.graph.trace import tensors_of
+from compress.graph.trace import Trace, tensors_of
 from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import inputs_like, prove_same
+from compress.slimming.attributes import Integer, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
-from compress.slimming.edits import ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
+from compress.slimming.gradients import lost_gradients
+from compress.slimming.norms import rescale
 from compress.slimming.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -32,6 +38,8 @@ def slim(
     tolerance: float = 1e-5,
     optimizer: torch.optim.Optimizer | None = None,
     known: Couplings | None = None,
+    dynamic: Dynamic | None = None,
+    custom_gradients: Literal["refuse", "drop"] = "refuse",
 ) -> nn.Module:
     """A copy of `model` without its dead nodes, proven to compute the same; input and output keep their widths.
 
@@ -41,17 +49,26 @@ def slim(
 
     The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
     network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
-    class's forward runs at the new sizes, and else the graph traced of it, in evaluation mode (see `traced`).
+    class's forward runs at the new sizes: integer attributes of its modules that are sizes follow the cut. Else it is
+    the graph traced of it, a `SlimGraph`, with its limits: fixed sizes of the inputs, evaluation mode, and no custom
+    gradients.
 
     Args:
-        example: an input [N, ...]; the proof runs on it and on drawn ones of its shape with 2 and 3 rows.
+        example: what the network is called with (see `compress.Inputs`); the proof runs on it and on drawn ones like it
+            with 2 and 3 samples.
         tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
             model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
         known: `couplings(model, example)`, where the caller has it already.
+        dynamic: names of the dimensions that vary, beside the batch, by input and dimension, as in
+            {"ids": {1: "length"}}; inputs have the names that `forward` gives them. The proof runs at several of their
+            sizes, and a slim graph takes any.
+        custom_gradients: of a network whose gradients are not those of its operators, as with a straight-through
+            estimator, a slim graph refuses its backward pass; "drop" lets it train without them.
 
     Raises:
-        InputError: the model still carries pruning masks, or does not run on `example`.
+        InputError: the model still carries pruning masks, or does not run on `example`, or not at other sizes of the
+            dimensions that `dynamic` names.
         UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
             or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
             `couplings` tells why others cannot.
@@ -61,37 +78,36 @@ def slim(
         ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
     """
     model = uncompiled(model)
-    _require_arguments(model, tolerance, optimizer, known)
-    inputs_of(example)
+    _require_arguments(model, tolerance, optimizer, known, custom_gradients)
+    given = inputs_of(example)
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
-    known = known or couplings(model, example)
-    tensors, dead = _dead(model, known)
-    if not dead:
-        small = apply_edits(copied(model), ())
+    varying = varying_dims(model, given, dynamic)
+    known = known or couplings(model, given)
+    if not _dead(model, known)[1]:
+        small = apply_edits(_copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
-    kept = _kept_positions(dead, known, tensors)
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    allowed = tolerance * 1e-7 if exact else tolerance
-    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
-    try:
-        small = change(copied(model), [*_tensor_edits(kept, tensors), *_resized(known, left, "attribute")])
-        _fill(tensors_of(small), tensors, kept)
-        prove_same(model, small, _inputs(model, example, known), allowed)
-    except ProofError:
-        small = _slim_graph(model, known, left, kept, tensors, example)
-        prove_same(model, small, _inputs(model, example, known), allowed)
-    _carry_over(optimizer, model, small, kept)
+    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
+    cut = _planned(known, checks)
+    found = cut.by_class()
+    if found is None and dynamic:
+        cut = _planned(couplings(model, given, dynamic=dynamic), checks)
+    small = cut.as_graph(custom_gradients) if found is None else found
+    _carry_over(optimizer, model, small, cut.kept)
     return small
 
 
-def _require_arguments(model: object, tolerance: object, optimizer: object, known: object) -> None:
+def _require_arguments(
+    model: object, tolerance: object, optimizer: object, known: object, custom_gradients: object
+) -> None:
     """Raise InputError where an argument has a wrong type or value."""
     require_unwrapped(model)
     require_parameters(model)
     assert isinstance(model, nn.Module)
     check("tolerance", tolerance, float, ge=0)
+    check("custom_gradients", custom_gradients, Literal["refuse", "drop"])
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"optimizer: found {shown(optimizer)}; expected an object of torch.optim.Optimizer")
     if optimizer is not None:
@@ -126,24 +142,122 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
     return tensors, dead
 
 
-def _slim_graph(
-    model: nn.Module,
-    known: Couplings,
-    left: Mapping[Coupling, int],
-    kept: Positions,
-    tensors: Mapping[str, Tensor],
-    example: Tensor,
-) -> nn.Module:
-    """The class's own code has sizes in it that no attribute changes."""
-    module: nn.Module = copy.deepcopy(traced_module(known.trace, tensors_of(model)))
-    earlier: Any = getattr(model, "shape_edits", ())
-    module.shape_edits = earlier
-    own = tensors_of(module)
-    kept = {place: positions for place, positions in kept.items() if place[0] in own}
-    edits = [*input_edits(example), *_tensor_edits(kept, own), *_resized(known, left, "number")]
-    module = change(module, edits)
-    _fill(tensors_of(module), tensors, kept)
-    return module
+@dataclass(frozen=True)
+class _Checks:
+    """What the result is compared with, and on which calls.
+
+    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
+    """
+
+    model: nn.Module
+    traced: Trace
+    given: Inputs
+    varying: Sequence[Mapping[int, str]]
+    allowed: float
+
+    def prove(self, small: nn.Module) -> None:
+        """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary."""
+        self._compare(small, self.given)
+        if any(self.varying) and not self._proven_at(small, self.varying):
+            names = sorted({name for dims in self.varying for name in dims.values()})
+            raise InputError(
+                f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's"
+            )
+
+    def prove_elsewhere(self, small: nn.Module) -> None:
+        """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
+        self._proven_at(small, alike(self.given))
+
+    def _proven_at(self, small: nn.Module, varying: Sequence[Mapping[int, str]]) -> int:
+        """At how many other sizes the network itself runs; some may be too long for its tables."""
+        count = 0
+        for call in other_lengths(self.given, varying):
+            with suppress(InputError):
+                self._compare(small, call)
+                count += 1
+        return count
+
+    def _compare(self, small: nn.Module, call: Inputs) -> None:
+        drawn = inputs_like(self.model, call, (2, 3), self.traced)
+        prove_same(self.model, small, [*drawn, call], self.allowed)
+
+    @property
+    def few(self) -> Inputs:
+        """At most two rows of the batch."""
+        places = {id(tensor): self.given.batch_dim_of(tensor) for tensor in self.given.tensors}
+
+        def few(tensor: Tensor) -> Tensor:
+            place = places[id(tensor)]
+            return tensor if place is None else tensor.narrow(place, 0, min(2, self.given.rows))
+
+        return self.given.mapped(few)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A graph has its code in a class of its own, which a twin would share."""
+    return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
+
+
+def _planned(known: Couplings, checks: _Checks) -> "_Cut":
+    tensors, dead = _dead(checks.model, known)
+    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is to be cut out of a network.
+
+    left: how many nodes of each coupling. kept: see `_kept_positions`.
+    """
+
+    known: Couplings
+    left: Mapping[Coupling, int]
+    kept: Positions
+    tensors: Mapping[str, Tensor]
+    checks: _Checks
+
+    def by_class(self) -> nn.Module | None:
+        """A network of the model's own class, if its code runs at the new sizes; else None."""
+        norms = [*_resized(self.known, self.left, "norm")]
+        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute"), *norms]
+        small = change(_copied(self.checks.model), edits)
+        _fill(tensors_of(small), self.tensors, self.kept)
+        rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
+        with suppress(ProofError):
+            self.checks.prove(small)
+            return small
+        integers = following(self.checks.model, small, self.known, self.left, self.checks.few)
+        if integers:
+            small = change(small, [_following(integer, after) for integer, after in integers])
+            with suppress(ProofError):
+                self.checks.prove(small)
+                self.checks.prove_elsewhere(small)
+                return small
+        return None
+
+    def as_graph(self, custom_gradients: str) -> nn.Module:
+        """The class's own code has sizes in it that no attribute changes."""
+        traced = self.known.trace
+        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
+        earlier: Any = getattr(self.checks.model, "shape_edits", ())
+        module.shape_edits = earlier
+        own = tensors_of(module)
+        kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
+        sizes = [*_tensor_edits(kept, own)]
+        sizes += [*_resized(self.known, self.left, "number"), *_resized(self.known, self.left, "mean")]
+        module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
+        _fill(tensors_of(module), self.tensors, kept)
+        self.checks.prove(module)
+        if custom_gradients == "refuse":
+            lost = lost_gradients(self.checks.model, module, kept, self.checks.few)
+            module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
+        return module
+
+
+def _following(integer: Integer, after: int) -> ShapeEdit:
+    name = f"{integer.path}.{integer.name}" if integer.path else integer.name
+    return ShapeEdit("attribute", name, integer.index, integer.before, after)
 
 
 def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tensor]) -> None:
@@ -176,9 +290,9 @@ def _tensor_edits(kept: Positions, tensors: Mapping[str, Tensor]) -> Iterator[Sh
         yield ShapeEdit("tensor", name, dim, tensors[name].shape[dim], len(positions))
 
 
-def _resized(known: Couplings, left: Mapping[Coupling, int], kind: str) -> Iterator[ShapeEdit]:
+def _resized(known: Couplings, left: Mapping[Coupling, int], kind: Kind) -> Iterator[ShapeEdit]:
     for number, before, after in known.resized(left, kind):
-        yield ShapeEdit("attribute" if kind == "attribute" else "number", number.name, number.index, before, after)
+        yield ShapeEdit(kind, number.name, number.index, before, after)
 
 
 @torch.no_grad()
@@ -210,9 +324,3 @@ def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
         if other == name:
             tensor = tensor.index_select(dim, positions.to(tensor.device))
     return tensor
-
-
-def _inputs(model: nn.Module, example: object, known: Couplings) -> Iterator[Inputs]:
-    given = inputs_of(example)
-    yield from inputs_like(model, given, (2, 3), known.trace)
-    yield given

@@ -14,31 +14,35 @@ import torch
 from torch import Tensor, fx
 
 from compress.graph.flow import arguments_of
+from compress.graph.names import name_of
+from compress.graph.positions import dim_of_pieces
 from compress.graph.trace import Trace
+from compress.slimming.slim_graph import SlimGraph, slim_graph
 
 _VIEWS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size"}
+_PIECES = ("chunk", "split", "tensor_split", "hsplit", "vsplit", "dsplit")
+_ATTENTION = ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu")
 
 
-def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> fx.GraphModule:
+def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
     """The trace of a network as a module on its `tensors`, in which every size that may change is a plain number."""
     graph = copy.deepcopy(traced.graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             _loosen(node, tuple(traced.sizes.values()))
     graph.eliminate_dead_code()
-    return fx.GraphModule({**tensors, **traced.constants}, graph).eval()
+    return slim_graph({**tensors, **traced.constants}, graph, traced.sizes).eval()
 
 
 def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     """Write out what follows from a size that may change, and leave sizes that vary to the operator."""
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
-    arguments = arguments_of(node)
-    if name in ("chunk", "split"):
-        place, source = arguments["dim"], node.args[0]
+    name, arguments = name_of(node), arguments_of(node)
+    if name.removeprefix("unsafe_") in _PIECES:
+        place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
         if all(sum(sizes) % size for size in varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
-    elif name == "scaled_dot_product_attention" and arguments["scale"] is None:
+    elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
         node.kwargs = {**node.kwargs, "scale": 1 / math.sqrt(size)}
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
@@ -47,10 +51,29 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
         if all(size % one for one in varying) and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
-    elif name in _VIEWS and sum(not isinstance(size, int) for size in arguments[_VIEWS[name]]) == 1:
-        sizes = arguments[_VIEWS[name]]
-        if -1 not in sizes:
-            set_argument(node, _VIEWS[name], [size if isinstance(size, int) else -1 for size in sizes])
+    elif name in _VIEWS:
+        _leave_open(node, arguments, varying)
+
+
+def _leave_open(node: fx.Node, arguments: Mapping[str, Any], varying: Sequence[int]) -> None:
+    """Let a view find the size that is a multiple of a size that varies, such as batch * heads, or else the batch."""
+    sizes, source = arguments[_VIEWS[name_of(node)]], arguments["self"].meta["val"].shape
+    source = (1,) * (len(sizes) - len(source)) + tuple(source)
+    computed = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
+    multiples = [place for place in computed if _is_multiple(node.meta["val"].shape[place], varying)]
+    open_places = computed if len(computed) == 1 else multiples
+    if len(open_places) != 1 or -1 in sizes:
+        return
+    place = open_places[0]
+    if name_of(node) != "expand" or source[place] == node.meta["val"].shape[place]:
+        set_argument(node, _VIEWS[name_of(node)], [-1 if at == place else size for at, size in enumerate(sizes)])
+
+
+def _is_multiple(size: int, varying: Sequence[int]) -> bool:
+    for one in varying:
+        while size % one == 0:
+            size //= one
+    return size != 1
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:

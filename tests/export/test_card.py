@@ -67,6 +67,13 @@ def test_says_what_how_and_how_well() -> None:
     assert card == model_card(results())
 
 
+def test_it_says_that_files_were_read_back() -> None:
+    parity = {"masked_vs_slim": 1e-8, "tolerance": 1e-5, "fresh_process": {"slim.onnx": 6e-8, "slim.pt2": 0.0}}
+    assert "read back in a fresh process and compared with its network; they differ by 6.0e-08" in model_card(
+        results(parity=parity)
+    ).replace("\\", "")
+
+
 def test_a_note_on_the_data_is_shown() -> None:
     card = model_card(results(data={"name": "mnist_sample", "note": "a sample of 5,000 digits, not MNIST"}))
     assert "**a sample of 5,000 digits, not MNIST**" in card

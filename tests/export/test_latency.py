@@ -92,9 +92,14 @@ def test_integers_and_fixed_batches(tmp_path: Path) -> None:
         measure(files, batch_sizes=(1,))
 
 
-def test_a_second_dynamic_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.onnx.*'width'"):
-        measure({"a": write(tmp_path / "a.onnx", "batch", "width")})
+def test_a_second_dynamic_size_has_to_be_given(tmp_path: Path) -> None:
+    files = {"a": write(tmp_path / "a.onnx", "batch", "width"), "b": write(tmp_path / "b.onnx", 5, "batch", "width")}
+    with pytest.raises(InputError, match=r"a\.onnx.*'width'.*--sizes width=64"):
+        measure(files)
+    found = measure(files, batch_sizes=(2,), sizes={"width": 7}, seconds=0.0).summary()
+    assert found["a"]["2"].runs == found["b"]["2"].runs == 5
+    with pytest.raises(InputError, match="sizes, width: found 0"):
+        measure(files, sizes={"width": 0})
 
 
 @pytest.mark.parametrize("name", ["missing.onnx", "text.onnx", "empty.onnx"])

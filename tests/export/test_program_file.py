@@ -83,13 +83,8 @@ class FixedBatch(nn.Module):
         return x.reshape(2, -1)
 
 
-class Pair(nn.Module):
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return x, 2 * x
-
-
 class TestTrace:
-    @pytest.mark.parametrize("kind", [Branching, FixedBatch, Pair])
+    @pytest.mark.parametrize("kind", [Branching, FixedBatch])
     def test_what_cannot_be_traced_is_named(self, kind: type[nn.Module], capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(UnsupportedModelError, match=kind.__name__):
             compress.export.trace(kind(), EXAMPLE)

@@ -219,9 +219,14 @@ def _two(forward) -> Callable[[], nn.Module]:
 
 KEPT = [
     ("a", "the network's input", lambda: Net(lambda net, x: net.b(x + net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))),
-    ("0", "aten.layer_norm", lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2))),
+    (
+        "0",
+        "aten.layer_norm.default in '2' takes the mean over nodes that need not be zero",
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.LayerNorm(6), nn.Linear(6, 2)),
+    ),
     ("0", "aten.softmax", lambda: nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 2))),
-    ("a", "aten.mean", _two(lambda net, x: net.b(net.a(x)) * net.a(x).mean(1, keepdim=True))),
+    ("a", "aten.mean", _two(lambda net, x: net.b(net.a(x)) * net.a(x).exp().mean(1, keepdim=True))),
+    ("a", "aten.var", _two(lambda net, x: net.b(net.a(x)) * net.a(x).var(1, keepdim=True))),
     (
         "a",
         "sums over nodes that need not be zero",
@@ -235,7 +240,7 @@ KEPT = [
     ),
     (
         "a",
-        "aten.fft_fft.default in 'the network' has no rule",
+        "aten.fft_fft.default in 'the network' combines all of its positions",
         _two(lambda net, x: net.b(torch.fft.fft(net.a(x)).real)),
     ),
     ("a", "not part of the network's state_dict", _loose_buffer),

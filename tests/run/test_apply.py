@@ -164,6 +164,10 @@ def test_every_file_computes_what_the_masked_network_does(applied: Path, results
     for name, found in outputs.items():
         assert (found - expected).abs().max() <= 1e-5, name
     assert max(results["parity"][key] for key in ("masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2")) <= 1e-5
+    assert results["parity"]["fresh_process"].keys() == {
+        *("slim.onnx", "slim.pt2", "slim.safetensors", "masked.safetensors")
+    }
+    assert max(results["parity"]["fresh_process"].values()) <= 1e-5
     assert json.loads(session.get_modelmeta().custom_metadata_map["recipe"]) == results["recipe"]
 
 
@@ -481,6 +485,40 @@ def test_a_network_and_data_of_ones_own_from_the_working_directory(
     assert [error.message for error in SCHEMA.iter_errors(bare)] == []
     assert "train" not in bare["data"]
     assert "training and" not in Path("l/MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+DRIFTING = """
+
+class Shifted(torch.nn.Sequential):
+    shift = 0.0
+
+    def forward(self, x):
+        return super().forward(x) + self.shift
+
+COUNT = [0.0]
+
+def drifting(hidden):
+    COUNT[0] += 0.1
+    network = Shifted(*build(hidden))
+    network.shift = COUNT[0]
+    return network
+"""
+
+
+def test_a_file_that_a_stranger_cannot_use_fails_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no parameter and no buffer is in no file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    (tmp_path / "drifting_mine.py").write_text(MINE + DRIFTING, encoding="utf-8")
+    text = OWN.replace("MODULE", "drifting_mine").replace(":build", ":drifting")
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    run("train", "own.yaml", "-o", "model.safetensors")
+    result = run("apply", "own.yaml", "model.safetensors", "-o", "out", code=1)
+    assert "slim.safetensors, read back in a fresh process, computes something else" in result.stderr
+    assert "outside of its parameters and buffers" in result.stderr
+    assert not Path("out").exists()
 
 
 def test_a_folder_of_images(run: Run, recipe: Path, tmp_path: Path, trained: Path, npz: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_plain_state_dict(run: Run, recipe: Path, trained: Path, tmp_path: Pat
     assert files.keys() == {"model.onnx", "model.pt2", "model.safetensors"}
     for name, found in files.items():
         assert found["bytes"] == (tmp_path / "out" / name).stat().st_size
-        assert ("difference" in found) == (name != "model.safetensors")
+        assert 0 <= found["difference"] <= 1e-5
     dense = autoencoder(8, (1, 6, 6))
     dense.load_state_dict(torch.load(trained, weights_only=True))
     assert close(outputs(tmp_path / "out"), dense(INPUTS).detach())

@@ -35,14 +35,14 @@ class Skeletonization(Criterion):
         import torch
 
         from compress.graph.flow import layer_of
-        from compress.select.members import writers
+        from compress.select.members import computing
         from compress.select.saliency import skeletonization
 
-        computing = {coupling: writers(scoring.model, coupling) for coupling in coupled}
-        layers = list(dict.fromkeys(layer_of(member.tensor) for found in computing.values() for member in found))
+        members = {coupling: computing(scoring.model, coupling) for coupling in coupled}
+        layers = list(dict.fromkeys(layer_of(member.tensor) for found in members.values() for member in found))
         batches, loss = scoring.batches(self, self.samples), scoring.loss(self)
         found = skeletonization(scoring.model, layers, batches, loss, error=self.error, reduce=self.reduce)
         return {
-            coupling: torch.stack([member.per_node(found[layer_of(member.tensor)]) for member in members]).sum(0)
-            for coupling, members in computing.items()
+            coupling: torch.stack([member.per_node(found[layer_of(member.tensor)]) for member in own]).sum(0)
+            for coupling, own in members.items()
         }

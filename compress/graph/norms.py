@@ -1,0 +1,113 @@
+"""Means over nodes, as in layer normalization: sums over the nodes that are left, divided by how many there were.
+
+A dead node counts in a mean, even if it is zero. Where it is zero, the mean over n nodes of which m are left is the
+sum over the m, divided by n. The number n is noted for every such operator, and for the module whose code calls it.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+from compress.graph.dimensions import Dim, is_kept, keep, leaves, whole
+from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at
+
+NormKind = Literal["layer", "rms"]
+
+_ATEN = torch.ops.aten
+_OPERATORS = {"layer": {_ATEN.layer_norm}, "rms": {_ATEN.rms_norm, _ATEN.mean}}
+
+
+def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """Layer and root-mean-square normalization, over one dimension or several."""
+    dims, source = flow.dims(arguments["input"]), arguments["input"]
+    own = [tensor for name in ("weight", "bias") if (tensor := arguments.get(name)) is not None]
+    for tensor in own:
+        for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
+            flow.align(node, one, other)
+    normalized = dims[len(dims) - len(arguments["normalized_shape"]) :]
+    if len(normalized) == 1:
+        count(flow, node, dims[-1], source)
+    else:
+        keep(normalized, f"{at(node)} takes the mean over its nodes, in several dimensions")
+    scaled = [factor for factor in leaves(dims[-1]) if own and all(factor in flow.zeros(tensor) for tensor in own)]
+    # Without the mean being subtracted, zeros remain zeros.
+    flow.vanishes(node, [*scaled, *(() if "bias" in arguments else flow.zeros(source))])
+    return dims
+
+
+def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    """`node` takes the mean of `source` over `dim`, whose number of nodes must remain the one before the cut.
+
+    Of a variance, the mean of (x - mean)**2, the x must be zero at dead nodes, which then add the mean's square.
+    """
+    if not is_kept(dim):
+        flow.contract(dim, node, [_centred(node) or source], "takes the mean")
+    if not is_kept(dim):
+        flow.numbers[Number("mean", node.name, 0)].append(dim)
+        if (axis := _axis(flow, node, dim)) is not None:
+            flow.numbers[Number("norm", layer_at(node), axis)].append(dim)
+
+
+def norm_kind(module: nn.Module) -> NormKind | None:
+    """What a module normalizes by, going by its parameters and its epsilon; None if it is not known to be a norm."""
+    names = {name for name, _ in module.named_parameters()}
+    if isinstance(module, nn.LayerNorm):
+        return "layer"
+    if names == {"weight"} and epsilon_of(module):
+        return "rms"
+    return "layer" if names == {"weight", "bias"} and epsilon_of(module) else None
+
+
+def epsilon_of(module: nn.Module) -> str | None:
+    """The attribute that holds the epsilon of a norm; None where there is none, or more than one."""
+    names = [name for name, value in vars(module).items() if "eps" in name and isinstance(value, float | None)]
+    return names[0] if len(names) == 1 else None
+
+
+def centre(node: fx.Node) -> fx.Node | None:
+    """The value c of a mean (x - c)**2, with the dimensions of x; None where `node` is another mean."""
+    difference = _squared(node.all_input_nodes[0])
+    if difference is None or difference.target is not _ATEN.sub.Tensor or not arguments_of(node).get("keepdim"):
+        return None
+    return difference.args[1] if isinstance(difference.args[1], fx.Node) else None
+
+
+def _centred(node: fx.Node) -> fx.Node | None:
+    """The x of a mean of (x - mean of x)**2, both over the same dimensions; None where `node` is another mean."""
+    mean = centre(node)
+    if mean is not None and mean.target is _ATEN.mul.Tensor and not isinstance(mean.args[1], fx.Node):
+        mean = mean.all_input_nodes[0]  # which counts the nodes of an earlier cut
+    if mean is None or mean.target is not node.target or mean.args[1:] != node.args[1:] or mean.kwargs != node.kwargs:
+        return None
+    difference = _squared(node.all_input_nodes[0])
+    return mean.all_input_nodes[0] if difference and difference.args[0] is mean.all_input_nodes[0] else None
+
+
+def _squared(node: fx.Node) -> fx.Node | None:
+    """The value that `node` is the square of."""
+    packet = getattr(node.target, "overloadpacket", None)
+    square = (
+        packet is _ATEN.square
+        or (packet is _ATEN.pow and node.args[1] == 2)
+        or (packet is _ATEN.mul and node.args[0] is node.args[1])
+    )
+    return node.all_input_nodes[0] if square else None
+
+
+def _axis(flow: Flow, node: fx.Node, dim: Dim) -> int | None:
+    """Where the module whose code calls `node` has `dim` in its input: 0 if last; None if it is not a norm over it."""
+    path, kind = layer_at(node), norm_kind(flow.module_at(node))
+    operator = _ATEN.layer_norm if centre(node) else getattr(node.target, "overloadpacket", None)
+    if not path or kind is None or operator not in _OPERATORS[kind]:
+        return None
+    source = node
+    while source.op == "call_function" and layer_at(source) == path:
+        source = source.all_input_nodes[0]
+    value = flow.values[source]
+    dims: Iterable[Any] = value if isinstance(value, tuple) else ()
+    found = [place for place, one in enumerate(dims) if whole(one) == whole(dim)]
+    if len(found) != 1:
+        return None
+    return 0 if found[0] == len(flow.dims(source)) - 1 else found[0]

@@ -1,0 +1,217 @@
+"""What a file takes and gives: a named input for each tensor of a call, and a named output for each tensor returned.
+
+Files hold no classes and no plain values. So a network is exported as a module that takes the tensors of the call
+alone, and returns tensors in dicts, lists and tuples, whatever the network's own outputs are made of.
+"""
+
+import dataclasses
+import inspect
+import keyword
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from compress.errors import InputError, UnsupportedModelError
+from compress.graph.trace import Dynamic, dynamic_dims
+from compress.inputs import Inputs, inputs_of
+from compress.options import shown
+from compress.proof.outputs import outputs_of
+
+BATCH = "batch"
+"""The name of the batch's dimension in files."""
+
+_TRACED_BATCH, _LEAST = 2, 3
+"""Sizes in a trace: torch.export takes 1 for a constant, and equal sizes for the same dimension."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The tensors that a network is called with, as the inputs of a file.
+
+    names: `input` for a tensor that is given alone, else the arguments of `forward`; see `Inputs.names`.
+    varying: the names of the dimensions of each tensor that vary.
+    """
+
+    example: Inputs
+    names: Sequence[str]
+    varying: Sequence[Mapping[int, str]]
+
+    @property
+    def by_position(self) -> int:
+        """How many of the tensors are given by position; the others are given by keyword."""
+        return sum(isinstance(leaf, Tensor) for leaf in tree_flatten(tuple(self.example.args))[0])
+
+    def named(self, given: Inputs) -> dict[str, Tensor]:
+        """The tensors of another call by the names of this one's."""
+        return dict(zip(self.names, given.tensors, strict=True))
+
+    def call(self, tensors: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """(args, kwargs) with which the exported module is called."""
+        several = list(tensors.items())
+        return tuple(tensor for _, tensor in several[: self.by_position]), dict(several[self.by_position :])
+
+    def at(self, sizes: Mapping[str, int]) -> Inputs:
+        """The call with other sizes of named dimensions; rows and columns of the example are repeated or left out."""
+        left = iter(self.varying)
+
+        def resized(tensor: Tensor) -> Tensor:
+            for dim, name in next(left).items():
+                size = sizes.get(name, tensor.shape[dim])
+                tensor = tensor.index_select(dim, torch.arange(size, device=tensor.device) % tensor.shape[dim])
+            return tensor
+
+        return self.example.mapped(resized)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The example's sizes of the dimensions that vary, but for the batch."""
+        pairs = zip(self.example.tensors, self.varying, strict=True)
+        found = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
+        return {name: size for name, size in found.items() if name != BATCH}
+
+    def others(self, most: Mapping[str, int]) -> Iterator[Inputs]:
+        """The call at other sizes of the dimensions that vary: half, and twice as large where `most` allows it."""
+        smaller = {name: max(2, size // 2) for name, size in self.sizes.items()}
+        larger = {name: min(2 * size + 1, most.get(name, 2 * size + 1)) for name, size in self.sizes.items()}
+        yield from (self.at(sizes) for sizes in (smaller, larger) if sizes != self.sizes)
+
+    def traced(self) -> Inputs:
+        """The call for a trace: zeros, since a program keeps its inputs."""
+        sizes = {name: max(size, _LEAST) for name, size in self.sizes.items()}
+        return self.at({**sizes, BATCH: _TRACED_BATCH}).mapped(torch.zeros_like)
+
+
+def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None) -> Interface:
+    """Describe how `model` is called.
+
+    Args:
+        example: whatever the network is called with; see `compress.inputs`.
+        dynamic: names of dimensions that vary beside the batch, by argument and dimension: {"ids": {1: "length"}}.
+
+    Raises:
+        InputError: `example` is no call, or `dynamic` names an input or a dimension that it does not have.
+    """
+    given = inputs_of(example)
+    names = [_identifier(name) for name in given.names(model)]
+    if len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs:
+        names = ["input"]
+    further = {} if dynamic is None else dynamic_dims(given, model, _named(dynamic))
+    varying: list[Mapping[int, str]] = []
+    for place, tensor in enumerate(given.tensors):
+        batch = given.batch_dim_of(tensor)
+        varying.append({**({} if batch is None else {batch: BATCH}), **further.get(place, {})})
+    return Interface(given, names, varying)
+
+
+def _identifier(name: str) -> str:
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"input_{name}"
+
+
+def _named(dynamic: object) -> Dynamic:
+    """Raises InputError unless it is names by input and dimension."""
+    dims = list(dynamic.values()) if isinstance(dynamic, Mapping) else [None]
+    names = [item for one in dims if isinstance(one, Mapping) for item in one.items()]
+    words = all(isinstance(word, str) and word.isidentifier() and word != BATCH for _, word in names)
+    if not all(isinstance(one, Mapping) for one in dims) or not words or not all(type(dim) is int for dim, _ in names):
+        found = shown(dynamic) if not isinstance(dynamic, Mapping) else str(dict(dynamic))[:80]
+        raise InputError(f'dynamic: found {found}; expected names by input and dimension: {{"ids": {{1: "length"}}}}')
+    return cast(Dynamic, dynamic)
+
+
+class Exported(nn.Module):
+    """A network under the same names of its parameters, called with the tensors of a call alone.
+
+    It shares the network's modules and tensors, and computes in the mode that the network is in.
+    """
+
+    def __init__(self, model: nn.Module, called: Interface) -> None:
+        super().__init__()
+        shared = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "training")
+        self.__dict__.update({name: vars(model)[name] for name in shared})
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        signature = inspect.Signature([inspect.Parameter(name, kind) for name in called.names])
+        leaves, structure = tree_flatten((tuple(called.example.args), dict(called.example.kwargs)))
+
+        def forward(*tensors: Tensor, **named: Tensor) -> Any:
+            given = list(signature.bind(*tensors, **named).arguments.values())
+            left = iter(given)
+            args, kwargs = tree_unflatten(
+                [next(left) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
+            )
+            return _plain(model(*args, **kwargs), given)
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _plain(output: Any, met: list[Any]) -> Any:
+    """An output as tensors in dicts, lists and tuples; no tensor is an input, or there twice.
+
+    Args:
+        met: the inputs; tensors and objects are added to it, since objects may refer to each other.
+    """
+    if isinstance(output, tuple | list) and not hasattr(output, "_fields"):
+        found = [_plain(value, met) for value in output]
+        return found if isinstance(output, list) else tuple(found)
+    known = any(output is other for other in met)
+    if isinstance(output, Tensor):
+        output = output.clone() if known else output
+        met.append(output)
+        return output
+    parts = {} if known else _parts(output)
+    if parts:
+        met.append(output)
+    inner = {str(key): _plain(value, met) for key, value in parts.items()}
+    return {key: value for key, value in inner.items() if _holds_any(value)} or None
+
+
+def _parts(output: Any) -> Mapping[Any, Any]:
+    """The parts of a dict, a dataclass, a named tuple or any other object by name; a plain value has none."""
+    if isinstance(output, Mapping):
+        return output
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {part.name: getattr(output, part.name) for part in dataclasses.fields(output)}
+    if isinstance(output, tuple):
+        return dict(zip(output._fields, output, strict=True))  # type: ignore[attr-defined]
+    values = isinstance(output, type | nn.Module | torch.SymInt | torch.SymFloat | torch.SymBool)
+    return {} if values else getattr(output, "__dict__", {})
+
+
+def _holds_any(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in tree_flatten(value)[0])
+
+
+def tensors_in(output: object) -> list[Tensor]:
+    """The tensors of an output, of any class, in the order of the file's outputs."""
+    return list(outputs_of(output).tensors.values())
+
+
+def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:
+    """A name for each tensor that a program returns: its keys, joined; `output` for one that has none.
+
+    Args:
+        taken: names that outputs must not have, those of inputs and weights.
+
+    Raises:
+        UnsupportedModelError: it returns no tensor.
+    """
+    spec: TreeSpec = program.call_spec.out_spec
+    outputs = program.graph_signature.user_outputs
+    paths = [path for path, number in tree_flatten_with_path(tree_unflatten(range(len(outputs)), spec))[0]]
+    words = [[str(getattr(key, "key", getattr(key, "idx", ""))) for key in path] for path in paths]
+    found: list[str] = []
+    kept = [word for word, output in zip(words, outputs, strict=True) if output is not None]
+    for word in kept:
+        named = bool(word) and not word[0].isdigit()
+        name = "_".join(word) if named else "output" if len(kept) == 1 else "_".join(["output", *word])
+        while name in {*taken, *found}:
+            name += "_output"
+        found.append(name)
+    if not found:
+        raise UnsupportedModelError("the network returns no tensor, so that a file of it would give nothing")
+    return found

@@ -1,0 +1,168 @@
+"""Reads files back in a fresh process, which has nothing but them, and compares them with their networks."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, treespec_dumps
+
+from compress.errors import ProofError
+from compress.export import stranger
+from compress.export.interface import Interface, interface
+from compress.files.foreign import allowed, limit, reason
+from compress.graph.trace import Dynamic
+from compress.inputs import Inputs
+from compress.proof import prove_file
+
+_SECONDS = 120.0
+"""To start a process and import torch, onnxruntime and this package, even on a busy machine."""
+
+_PATIENCE = 100
+"""How many times as long as the networks take here their files may take."""
+
+
+_OUTSIDE = "; a newly built network lacks what this one keeps outside of its parameters and buffers: register_buffer it"
+
+
+class Network(TypedDict):
+    """A function that builds the network of weights, named as "my_module:build", and its arguments, plain values."""
+
+    factory: str
+    args: Mapping[str, Any]
+
+
+def read_back(
+    files: Mapping[Path, nn.Module],
+    example: object,
+    *,
+    network: Network | None = None,
+    dynamic: Dynamic | None = None,
+    most: Mapping[str, int] | None = None,
+    tolerance: float = 1e-5,
+) -> dict[str, float]:
+    """Load each file in one fresh process and compare what it computes with its network, as `prove_file` does.
+
+    ONNX files are run by onnxruntime alone, `.pt2` programs by torch alone, and `.safetensors` by `compress.load`.
+
+    Args:
+        files: the network of each file, on the CPU.
+        network: how to build the network, dense, that files of weights belong to.
+        dynamic: names of dimensions that vary beside the batch; several of their sizes are tried, `most` at the most.
+
+    Returns:
+        The largest difference of each file, by its name.
+
+    Raises:
+        ProofError: a file cannot be loaded or run there, or computes something else.
+    """
+    called = interface(next(iter(files.values())), example, dynamic)
+    examples = [called.example, *called.others(called.sizes if most is None else most)]
+    start = time.monotonic()
+    asked = _asked(files, examples, tolerance)
+    seconds = _SECONDS + _PATIENCE * (time.monotonic() - start)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_job(folder, list(files), called, asked, network)
+        failed = _answer(folder, list(files), seconds)
+        found: dict[str, float] = {}
+        for number, (path, model) in enumerate(files.items()):
+            what = f"{path.name}, read back in a fresh process,"
+            if path.as_posix() in failed:
+                raise ProofError(f"{what} fails: {reason(RuntimeError(failed[path.as_posix()]))}")
+            run = _looked_up(folder, number, asked)
+            try:
+                found[path.name] = max(prove_file(model, run, one, tolerance, what).difference for one in examples)
+            except ProofError as error:
+                hint = _OUTSIDE if path.suffix == ".safetensors" else ""
+                raise ProofError(f"{error}{hint}") from error
+    return found
+
+
+def _asked(files: Mapping[Path, nn.Module], examples: list[Inputs], tolerance: float) -> list[Inputs]:
+    """All inputs on which the proof compares; they are always the same ones."""
+    asked: list[Inputs] = []
+
+    def recorded(model: nn.Module, given: Inputs) -> object:
+        if not any(_same(given, other) for other in asked):
+            asked.append(given.mapped(torch.clone))
+        return given.call(model)
+
+    for model in {id(model): model for model in files.values()}.values():
+        for example in examples:
+            prove_file(model, partial(recorded, model), example, tolerance, "the network")
+    return asked
+
+
+def _same(call: Inputs, other: Inputs) -> bool:
+    return all(
+        one.dtype == two.dtype and torch.equal(one, two) for one, two in zip(call.tensors, other.tensors, strict=True)
+    )
+
+
+def _write_job(
+    folder: Path, files: list[Path], called: Interface, asked: list[Inputs], network: Network | None
+) -> None:
+    leaves, structure = tree_flatten((tuple(called.example.args), dict(called.example.kwargs)))
+    job = {
+        "files": [path.as_posix() for path in files],
+        "inputs": len(asked),
+        "by_position": called.by_position,
+        "call": treespec_dumps(structure),
+        "leaves": [stranger.TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves],
+        "network": network,
+        "threads": torch.get_num_threads(),
+        "path": [entry or os.getcwd() for entry in sys.path],
+    }
+    (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8")
+    for index, given in enumerate(asked):
+        np.savez(folder / f"inputs-{index}.npz", allow_pickle=False, **stranger.arrays_of(called.named(given)))
+
+
+def _answer(folder: Path, files: list[Path], seconds: float) -> dict[str, str]:
+    """The files that failed, with the reasons. Raises ProofError where the process has not come to its end."""
+    room, more = allowed(sum(path.stat().st_size for path in files))
+    ended = run_stranger(folder, room, seconds + more)
+    if not (folder / stranger.ANSWER).exists():
+        names = ", ".join(path.name for path in files)
+        raise ProofError(f"{names}: the fresh process that reads them back {ended}")
+    found: dict[str, str] = json.loads((folder / stranger.ANSWER).read_text(encoding="utf-8"))
+    return found
+
+
+def run_stranger(folder: Path, room: int, seconds: float) -> str:
+    """Run the job in `folder` in a fresh process of bounded memory and time; how it ended, in words."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", stranger.__file__, folder],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            start_new_session=True,  # Ctrl-C is for this process, which decides what to do
+            preexec_fn=(lambda: limit(room, seconds)) if hasattr(os, "fork") else None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"took longer than {seconds:.0f} s"
+    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    return f"ended with {done.returncode}: {said}"
+
+
+def _looked_up(folder: Path, number: int, asked: list[Inputs]) -> Callable[[Inputs], object]:
+    """The outputs that the fresh process has computed of an input."""
+
+    def run(given: Inputs) -> object:
+        index = next(index for index, other in enumerate(asked) if _same(given, other))
+        with np.load(folder / f"{number}-{index}.npz", allow_pickle=False) as arrays:
+            return list(stranger.tensors_of(arrays).values())
+
+    return run

@@ -1,0 +1,126 @@
+"""Runs files as somebody would who has nothing but them: a script for a fresh process, started by `reading_back`.
+
+`.onnx` files come first, while nothing but onnxruntime is imported, then `.pt2` files, by torch alone, then weights, by
+`compress.load` with a newly built network. Inputs and outputs are arrays in the folder of the job.
+"""
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+"""Tensors by name, and their type where numpy lacks it: "logits:bfloat16" has the bits as integers."""
+
+Runs = Callable[[Arrays], Arrays]
+
+JOB, ANSWER = "job.json", "answer.json"
+
+
+def work(folder: Path) -> None:
+    """Run every file of the job on every input; the answer names the files that fail, with the reason."""
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    sys.path[:] = job["path"]
+    readers = {".onnx": _onnx, ".pt2": _program, ".safetensors": _weights}
+    failed: dict[str, str] = {}
+    for suffix, reader in readers.items():
+        for number, path in enumerate(job["files"]):
+            if Path(path).suffix == suffix:
+                try:
+                    run = reader(path, job)
+                    for index, given in enumerate(_inputs(folder, job)):
+                        np.savez(folder / f"{number}-{index}.npz", allow_pickle=False, **run(given))
+                except Exception as error:  # the file, the network or a library may raise anything
+                    failed[path] = f"{type(error).__name__}: {error}"
+    (folder / ANSWER).write_text(json.dumps(failed), encoding="utf-8")
+
+
+def _inputs(folder: Path, job: Mapping[str, Any]) -> Iterator[Arrays]:
+    for index in range(job["inputs"]):
+        with np.load(folder / f"inputs-{index}.npz", allow_pickle=False) as arrays:
+            yield dict(arrays)
+
+
+def _onnx(path: str, job: Mapping[str, Any]) -> Runs:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = job["threads"], 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda given: {str(place): output for place, output in enumerate(session.run(None, given))}
+
+
+def _program(path: str, job: Mapping[str, Any]) -> Runs:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    torch.set_num_threads(job["threads"])
+    network = torch.export.load(path).module()
+
+    def run(given: Arrays) -> Arrays:
+        tensors = tensors_of(given)
+        several = list(tensors.values())[: job["by_position"]]
+        with torch.no_grad():
+            output = network(*several, **dict(list(tensors.items())[len(several) :]))
+        return arrays_of({str(place): leaf for place, leaf in enumerate(tree_leaves(output)) if leaf is not None})
+
+    return run
+
+
+def _weights(path: str, job: Mapping[str, Any]) -> Runs:
+    import torch
+    from torch.utils._pytree import tree_unflatten, treespec_loads
+
+    from compress.export.interface import tensors_in
+    from compress.files.checkpoint import load
+    from compress.models import from_factory
+
+    torch.set_num_threads(job["threads"])
+    network = load(path, lambda: from_factory(job["network"]["factory"], job["network"]["args"]))
+    structure = treespec_loads(job["call"])
+
+    def run(given: Arrays) -> Arrays:
+        left = iter(tensors_of(given).values())
+        args, kwargs = tree_unflatten([next(left) if leaf == TENSOR else leaf for leaf in job["leaves"]], structure)
+        with torch.no_grad():
+            return arrays_of({str(place): leaf for place, leaf in enumerate(tensors_in(network(*args, **kwargs)))})
+
+    return run
+
+
+TENSOR = {"tensor": True}
+"""Stands for a tensor among the leaves of a call."""
+
+
+def arrays_of(tensors: Mapping[str, Any]) -> Arrays:
+    import torch
+
+    found: Arrays = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+        lacking = plain.dtype == torch.bfloat16
+        found[f"{name}:bfloat16" if lacking else name] = (plain.view(torch.int16) if lacking else plain).numpy()
+    return found
+
+
+def tensors_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {}
+    for key, array in arrays.items():
+        name, _, kind = key.partition(":")
+        tensor = torch.from_numpy(array)
+        found[name] = tensor.view(torch.bfloat16) if kind else tensor
+    return found
+
+
+if __name__ == "__main__":
+    gc.disable()  # importing torch makes millions of objects that stay
+    work(Path(sys.argv[1]))
+    os._exit(0)  # taking all of them down again takes a third of a second

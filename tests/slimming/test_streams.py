@@ -1,0 +1,141 @@
+"""Half of the residual stream of well-known transformers goes, and the class stays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from compress.graph.coupling import Coupling, couplings
+from compress.slimming.edits import apply_edits
+from compress.slimming.norms import CountedLayerNorm
+from compress.slimming.shrink import slim
+
+WIDTH = 32
+IMAGE, TOKENS, SOUND = (2, 3, 16, 16), (2, 9), (2, 8, 20)
+TEXT = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+LAYERS = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+PATCHES = {**LAYERS, "image_size": 16, "patch_size": 4}
+DECODER = {**TEXT, **LAYERS, "num_key_value_heads": 2, "use_cache": False}
+
+# class, its configuration, input
+TRANSFORMERS: list[tuple[str, str, dict[str, Any], tuple[int, ...]]] = [
+    ("BertForSequenceClassification", "BertConfig", {**TEXT, **LAYERS}, TOKENS),
+    ("ViTForImageClassification", "ViTConfig", PATCHES, IMAGE),
+    ("DeiTForImageClassification", "DeiTConfig", PATCHES, IMAGE),
+    ("LlamaForCausalLM", "LlamaConfig", DECODER, TOKENS),
+    ("Qwen2ForCausalLM", "Qwen2Config", DECODER, TOKENS),
+    ("GemmaForCausalLM", "GemmaConfig", {**DECODER, "head_dim": 8}, TOKENS),
+    ("GPT2LMHeadModel", "GPT2Config", {**TEXT, "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "use_cache": False}, TOKENS),
+    (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {**TEXT, "d_model": WIDTH, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "use_cache": False},
+        TOKENS,
+    ),
+    (
+        "WhisperForAudioClassification",
+        "WhisperConfig",
+        {
+            "d_model": WIDTH,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 48,
+            "num_mel_bins": 8,
+            "max_source_positions": 10,
+            "classifier_proj_size": 16,
+        },
+        SOUND,
+    ),
+]
+WRITE_THE_WIDTH_DOWN = {"GPT2LMHeadModel"}  # as a number in their code, which their slim graph corrects
+
+
+class Logits(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = {"decoder_input_ids": x} if self.network.config.is_encoder_decoder and not x.is_floating_point() else {}
+        return self.network(x, **more).logits
+
+
+def trained(build: Callable[[], nn.Module]) -> nn.Module:
+    """With gains and biases that are not the ones and zeros which they begin as."""
+    torch.manual_seed(0)
+    model = build().eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+@torch.no_grad()
+def halve(model: nn.Module, streams: list[Coupling]) -> None:
+    for stream in streams:
+        for name, mask in stream.masks(model, torch.arange(stream.size) % 2 == 0).items():
+            model.get_parameter(name).mul_(mask)
+
+
+def check(build: Callable[[], nn.Module], example: Tensor, widths: list[int], *, own_class: bool) -> nn.Module:
+    """The slim network, whose streams were `widths`."""
+    model = trained(build)
+    streams = [coupling for coupling in couplings(model, example).found if len(coupling.members) > 12]
+    assert [stream.size for stream in streams] == widths
+    halve(model, streams)
+    small = slim(model, example)
+    assert (type(small) is type(model)) is own_class
+    sizes = {name: parameter.numel() for name, parameter in small.named_parameters()}
+    assert sum(sizes.values()) < 0.56 * sum(parameter.numel() for parameter in model.parameters())
+    rebuilt = apply_edits(build().eval(), small.shape_edits)
+    rebuilt.load_state_dict(small.state_dict())
+    for one, other in zip(tree_leaves(rebuilt.eval()(example)), tree_leaves(small(example)), strict=True):
+        assert torch.equal(one, other)
+    return small
+
+
+def example_of(shape: tuple[int, ...]) -> Tensor:
+    return torch.randint(0, 9, shape) if shape == TOKENS else torch.randn(shape)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(("name", "config", "options", "shape"), TRANSFORMERS, ids=[case[0] for case in TRANSFORMERS])
+def test_of_transformers(name, config, options, shape):
+    library = pytest.importorskip("transformers")
+
+    def build() -> nn.Module:
+        return Logits(getattr(library, name)(getattr(library, config)(**options)))
+
+    check(build, example_of(shape), [WIDTH], own_class=name not in WRITE_THE_WIDTH_DOWN)
+
+
+def test_of_a_convnext_each_stage_has_its_own():
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    def build() -> nn.Module:
+        return ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=5)
+
+    small = check(build, torch.randn(2, 3, 32, 32), [8, 16], own_class=True)
+    norms = [module for module in small.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 5
+    assert all(isinstance(norm, CountedLayerNorm) for norm in norms)
+
+
+def test_of_a_vision_transformer_of_timm():
+    timm = pytest.importorskip("timm")
+
+    def build() -> nn.Module:
+        return timm.models.vision_transformer.VisionTransformer(
+            16, 4, num_classes=5, embed_dim=WIDTH, depth=2, num_heads=4
+        )
+
+    check(build, torch.randn(IMAGE), [WIDTH], own_class=True)
+
+
+def test_a_mixer_keeps_its_stream_since_biases_over_positions_write_into_dead_nodes():
+    timm = pytest.importorskip("timm")
+    model = timm.models.mlp_mixer.MlpMixer(5, 16, patch_size=4, num_blocks=1, embed_dim=WIDTH)
+    assert "that need not be zero" in couplings(model, torch.randn(IMAGE)).kept["stem.proj"]
