@@ -16,7 +16,7 @@ from compress.export.program_file import read_program
 from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
-from compress.inputs import Inputs
+from compress.inputs import inputs_of
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
@@ -209,18 +209,19 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         require_classes(dataset, model.classes, model.name)
 
 
-def require_inputs(model: nn.Module, example: Inputs, wanted: schema.Model) -> None:
+def require_inputs(model: nn.Module, example: object, wanted: schema.Model) -> None:
     """Refuse data that the network cannot run on, whatever the reason.
 
     Raises:
         DataError: running it on `example` failed.
     """
+    given = inputs_of(example)
     try:
         with evaluation_mode(model):
-            example.call(model)
+            given.call(model)
     except Exception as error:  # the user's own network may raise anything
         name = wanted.factory if isinstance(wanted, schema.FactoryModel) else wanted.name
-        shapes = " and ".join(times(tensor.shape[1:]) for tensor in example.tensors)
+        shapes = " and ".join(times(tensor.shape[1:]) for tensor in given.tensors)
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{name} does not run on the data, inputs of {shapes}: {reason}") from error
 

@@ -29,10 +29,9 @@ def evaluate(
     samples = 0
     with evaluation_mode(model):
         for given, targets in pairs(batches(), model):
+            output = given.call(model)
             # A mean in float32 would change with the batch size in the seventh digit.
-            output = in_float64(given.call(model))
-            if not isinstance(task, OwnTask):
-                output = prediction(output)
+            output = in_float64(output if isinstance(task, OwnTask) else prediction(output))
             for name, measure in measures.items():
                 totals[name] += float(measure(output, targets)) * given.rows
             samples += given.rows
