@@ -11,6 +11,7 @@ root-mean-square norm as before with another gain. By hand they are plain norms 
 
 import copy
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -80,9 +81,10 @@ def main(
     report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
 ) -> None:
     """Time dense, slim and by hand in turns; print a table and write it as JSON."""
-    machine = {"cpu": cpu_name(), "threads": threads}
     versions = {name: version(name) for name in ("softprune", "torch", "onnxruntime")}
     cases = {name: measured(shape, seconds / (5 if quick else 1), threads) for name, shape in SHAPES.items()}
+    load = round(os.getloadavg()[1], 1)
+    machine = {"cpu": cpu_name(), "threads": threads, "cores": os.cpu_count(), "load": load}
     document = {"machine": machine, "versions": versions, "seconds": seconds, "quick": quick, "cases": cases}
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -106,7 +106,9 @@ def stream() -> str:
         )
         for name, case in found["cases"].items()
     ]
-    return table(("network", *models, *(f"slim / {other}" for other in others)), rows, right=5) + conditions(found)
+    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    titles = ("network", *models, *(f"slim / {other}" for other in others))
+    return table(titles, rows, right=5) + conditions(found, machine)
 
 
 def training_step() -> str:

@@ -59,7 +59,9 @@ class CountedLayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         wide = input.float() if input.dtype in _HALF else input
         result = layer_norm(wide.movedim(self.axis, -1), self.weight, self.bias, self.eps, self.count)
-        return result.movedim(-1, self.axis).to(input.dtype)
+        # In single precision under autocast, as torch's own: the weights are then of another dtype than the input.
+        dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
+        return result.movedim(-1, self.axis).to(dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, count={self.count}"

@@ -217,6 +217,16 @@ def _two(forward) -> Callable[[], nn.Module]:
     return lambda: Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
 
 
+def _mixed_over_positions(bias: bool) -> nn.Module:
+    """Like a Mixer: a layer over another dimension, whose bias is added to dead nodes too."""
+    return Net(
+        lambda net, x: net.b(net.over(net.a(x)[..., None]).sum(1)),
+        a=nn.Linear(4, 6),
+        over=nn.Linear(1, 3, bias=bias),
+        b=nn.Linear(3, 2),
+    )
+
+
 KEPT = [
     ("a", "the network's input", lambda: Net(lambda net, x: net.b(x + net.a(x)), a=nn.Linear(4, 4), b=nn.Linear(4, 2))),
     (
@@ -232,6 +242,12 @@ KEPT = [
         "sums over nodes that need not be zero",
         _two(lambda net, x: net.b(net.a(x)) * net.a(x).exp().sum(1)[:, None]),
     ),
+    (
+        "a",
+        "sums over nodes that need not be zero",
+        _two(lambda net, x: net.b(net.a(x)) * (net.a(x) - net.a(x).mean(1, keepdim=True)).abs().sum(1)[:, None]),
+    ),
+    ("a", "sums over nodes that need not be zero", lambda: _mixed_over_positions(bias=True)),
     ("a", "aten.sort", _two(lambda net, x: net.b(net.a(x).sort(1)[0]))),
     (
         "a",
@@ -256,6 +272,10 @@ def test_what_is_not_understood_is_kept_with_its_reason(layer, reason, build):
     assert reason in known.kept[layer]
     with pytest.raises(UnsupportedModelError, match=f"'{layer}' must keep its width: .*"):
         known.of(layer)
+
+
+def test_what_a_layer_over_another_dimension_makes_of_zeros_is_zero_without_a_bias():
+    assert couplings(_mixed_over_positions(bias=False), torch.zeros(2, 4)).of("a").size == 6
 
 
 def test_a_grouped_convolution_has_groups_and_nodes_of_each():
