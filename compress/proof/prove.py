@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import InputError, ProofError
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
-from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, require_alike, scales_of
+from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, numbers, require_alike, scales_of
 from compress.proof.drawing import Drawn, drawn, inputs_like
 from compress.proof.exact import Exact
 from compress.proof.outputs import Outputs, Path, named
@@ -88,6 +88,11 @@ def prove_file(
     """
     with untouched(model) as network:
         return _Proof(network, None, run, tolerance, what).of(inputs_like(network, inputs_of(example), FILE_BATCHES))
+
+
+def _by_magnitude(output: Tensor) -> Scale:
+    largest = numbers(output)[output.isfinite()].abs().max() if bool(output.isfinite().any()) else torch.ones(())
+    return Scale(float(largest), (), float(largest))
 
 
 class _Proof:
@@ -177,6 +182,8 @@ class _Proof:
                 ConstantOutputsWarning,
                 stacklevel=5,
             )
+        if self._candidate is None:  # a file has no float64 to tell rounding from what hardly varies
+            self._scales = {**self._scales, **{path: _by_magnitude(ran.outputs.tensors[path]) for path in constant}}
         return tuple(named(path) for path in constant)
 
     def _compare(self, given: Inputs, expected: Ran) -> float:
