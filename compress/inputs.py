@@ -38,7 +38,8 @@ class Inputs:
             raise InputError(f"Inputs(args=...): found {shown(self.args)}; expected a tuple of arguments")
         if not isinstance(self.kwargs, Mapping) or not all(isinstance(key, str) for key in self.kwargs):
             raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
-        check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
+        if self.batch_dim != 0 or self.batch_dim is False:  # a check takes as long as all the rest
+            check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
 
     def call(self, model: Callable[..., Any]) -> Any:
         return model(*self.args, **self.kwargs)
@@ -46,6 +47,8 @@ class Inputs:
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in order."""
+        if not self.kwargs and all(isinstance(one, Tensor) for one in self.args):
+            return list(self.args)  # most calls, at each step of a training
         return [leaf for leaf in tree_flatten((tuple(self.args), dict(self.kwargs)))[0] if isinstance(leaf, Tensor)]
 
     @property
