@@ -38,7 +38,7 @@ class Inputs:
             raise InputError(f"Inputs(args=...): found {shown(self.args)}; expected a tuple of arguments")
         if not isinstance(self.kwargs, Mapping) or not all(isinstance(key, str) for key in self.kwargs):
             raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
-        if self.batch_dim != 0 or self.batch_dim is False:  # a check takes as long as all the rest
+        if type(self.batch_dim) is not int or self.batch_dim:  # a check takes as long as all the rest
             check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
 
     def call(self, model: Callable[..., Any]) -> Any:
