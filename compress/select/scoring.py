@@ -98,7 +98,7 @@ def on_data(asker: object) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise InputError(f"batches: {_called(asker)} cannot be computed on them: {_said(error)}") from error
 
 

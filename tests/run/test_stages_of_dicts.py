@@ -152,7 +152,10 @@ def test_a_run(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.M
     plan = json.loads(run("plan", "recipe.yaml", "model.pt", "--json").stdout)
     result = json.loads(run("apply", "recipe.yaml", "model.pt", "-o", "out", "--json").stdout)
     assert result["models"]["slim"]["params"] == plan["stages"][0]["after"]["params"] == 24 + 16 + 15
+    run("export", "model.pt", "--recipe", "recipe.yaml", "--format", "onnx", "-o", "files")
+    dense = onnxruntime.InferenceSession("files/model.onnx")
     session = onnxruntime.InferenceSession("out/slim.onnx")
+    assert {one.name for one in dense.get_inputs()} == {"a", "b"}
     assert {one.name for one in session.get_inputs()} == {"a", "b"}
     program = torch.export.load("out/slim.pt2").module()
     given = {"a": torch.randn(5, 5), "b": torch.randn(5, 3)}

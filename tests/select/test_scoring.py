@@ -155,6 +155,7 @@ def test_large_batches_are_taken_in_parts_whatever_their_form() -> None:
         ([(A, B, Y)], "batches: found a tuple of 3; a batch is a pair"),
         ([{"a": A, "b": B}], "the target of these batches is None"),
         ([{"a": A, "labels": Y}], "missing 1 required positional argument: 'b'"),
+        ([({"a": A, "b": None}, Y)], "batches: the criterion snip cannot be computed on them: "),
         ([((A, B), Y[:7])], r"inputs and targets of \[60, 4\] and \[7\]"),
     ],
 )
