@@ -53,7 +53,14 @@ class Trace:
     read: frozenset[str]
 
 
-def trace(model: nn.Module, example: object, most: int | None = None, dynamic: Dynamic | None = None) -> Trace:
+def trace(
+    model: nn.Module,
+    example: object,
+    most: int | None = None,
+    dynamic: Dynamic | None = None,
+    *,
+    passes: bool = True,
+) -> Trace:
     """Record what `model` does in evaluation mode with a batch of inputs like `example` (see `compress.Inputs`).
 
     The model is left as it was, even if it keeps something from each pass. The values of `example` don't matter, but
@@ -63,6 +70,8 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
         most: operators of the network; one with more is refused, early. 50,000 if absent.
         dynamic: names for dimensions of inputs that vary besides the batch, {"ids": {1: "length"}}; inputs have the
             names that `Inputs.names` gives them, and dimensions with one name have one size.
+        passes: whether a real pass shows before that the network runs, and another one after that it is as it was.
+            Without them nothing is computed, as a network wants that a file of a stranger describes.
 
     Raises:
         InputError: the network does not run on `example`; or `dynamic` does not fit it.
@@ -71,10 +80,11 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
     require_unwrapped(model)
     given = _few_rows(inputs_of(example))
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given)
+        first = RealPass(model, given) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
-    _require_same(first, RealPass(model, given))
-    first.fill_caches()
+    if first:
+        _require_same(first, RealPass(model, given))
+        first.fill_caches()
     return traced
 
 
