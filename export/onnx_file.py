@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from compress.dynamic import Dynamic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
@@ -18,7 +19,6 @@ from compress.export.program_file import largest, prove_sizes, quiet, require_ar
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
-from compress.graph.trace import Dynamic
 from compress.inputs import Inputs
 
 if TYPE_CHECKING:

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from compress.dynamic import BATCH_NAME, Dynamic
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
-from compress.export.interface import BATCH, Exported, Interface, interface, output_names
+from compress.export.interface import Exported, Interface, interface, output_names
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
 from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
-from compress.graph.trace import Dynamic, tensors_of
+from compress.graph.trace import tensors_of
 from compress.graph.trace import trace as traced
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
@@ -73,11 +74,18 @@ def pt2(
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
 
-        def run(given: Inputs) -> object:
-            args, kwargs = called.call(called.named(given))
-            return module(*args, **kwargs)
+        most = largest(called, program)
+        return prove_sizes(model, _runs(module, called), called, most, tolerance, f"the program {path}")
 
-        return prove_sizes(model, run, called, largest(called, program), tolerance, f"the program {path}")
+
+def _runs(program: nn.Module, called: Interface) -> Callable[[Inputs], object]:
+    """Calls a program with the tensors of a call."""
+
+    def run(given: Inputs) -> object:
+        args, kwargs = called.call(called.named(given))
+        return program(*args, **kwargs)
+
+    return run
 
 
 def prove_sizes(
@@ -146,7 +154,7 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
 
 
 def _program(model: nn.Module, called: Interface, dynamic: Dynamic | None) -> ExportedProgram:
-    """What torch.export makes of the network, or else of the graph that this package traces of it.
+    """What torch.export makes of the network, or else of the graph that this package traces of it, if that is proven.
 
     A size that varies is a symbol in torch.export's pass, which cannot be the key of a cache, and a number in ours.
     """
@@ -154,24 +162,27 @@ def _program(model: nn.Module, called: Interface, dynamic: Dynamic | None) -> Ex
         with untouched(model, faked=True) as network:
             return _exported(network, called)
     except Exception as error:  # torch.export has no base class for its errors
-        refused = error
+        why, said = error, f": {reason(error)}"
     try:
         with untouched(model, faked=True) as network:
             graph = traced_module(traced(network, called.example, dynamic=dynamic), tensors_of(network))
-            return _exported(graph, called)
+            program = _exported(graph, called)
+        prove_sizes(model, _runs(program.module(), called), called, largest(called, program), 1e-5, "the program")
+        return program
+    except UnsupportedModelError as error:
+        said = f". {error}"  # it names the line
     except Exception:
-        sizes = " and ".join(["batch size", *called.sizes])
-        raise UnsupportedModelError(
-            f"torch.export cannot trace {type(model).__name__} for any {sizes}: {reason(refused)}"
-        ) from refused
+        pass
+    sizes = " and ".join(["batch size", *called.sizes])
+    raise UnsupportedModelError(f"torch.export cannot trace {type(model).__name__} for any {sizes}{said}") from why
 
 
 def _exported(network: nn.Module, called: Interface) -> ExportedProgram:
     args, kwargs = called.call(called.named(called.traced()))
-    batch = torch.export.Dim(BATCH)
+    batch = torch.export.Dim(BATCH_NAME)
     # A length may have bounds, such as that of a table of positions, which torch finds of a DYNAMIC one.
     dims = {
-        name: {dim: batch if word == BATCH else torch.export.Dim.DYNAMIC for dim, word in varying.items()}
+        name: {dim: batch if word == BATCH_NAME else torch.export.Dim.DYNAMIC for dim, word in varying.items()}
         for name, varying in zip(called.names, called.varying, strict=True)
     }
     with quiet():

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, treespec_dumps
 
+from compress.dynamic import Dynamic
 from compress.errors import ProofError
 from compress.export import stranger
 from compress.export.interface import Interface, interface
 from compress.files.foreign import allowed, limit, reason
-from compress.graph.trace import Dynamic
 from compress.inputs import Inputs
 from compress.proof import prove_file
 

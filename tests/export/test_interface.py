@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import Inputs
-from compress.errors import InputError, UnsupportedModelError
+from compress.errors import UnsupportedModelError
 
 Pair = namedtuple("Pair", ["logits", "scale"])
 
@@ -145,21 +145,6 @@ def test_other_types(dtype: torch.dtype, tmp_path: Path) -> None:
             compress.export.onnx(model, tmp_path / "m.onnx", ids)
     else:
         compress.export.onnx(model, tmp_path / "m.onnx", ids)
-
-
-@pytest.mark.parametrize(
-    ("dynamic", "match"),
-    [
-        ({"word": {1: "length"}}, "no input 'word'; the inputs are ids"),
-        ({"ids": {2: "length"}}, r"dimension 2 of 'ids', whose shape is \[3, 5\]"),
-        ({"ids": {1: "batch"}}, "expected names by input and dimension"),
-        ({"ids": "length"}, "expected names by input and dimension"),
-        ("length", "expected names by input and dimension"),
-    ],
-)
-def test_dimensions_that_do_not_exist(dynamic: Any, match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        compress.export.trace(Words(), {"ids": torch.randint(11, (3, 5))}, dynamic=dynamic)
 
 
 def test_a_length_that_the_network_fixes_is_refused() -> None:
