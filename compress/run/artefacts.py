@@ -13,7 +13,6 @@ import compress.export
 from compress.export import latency
 from compress.export.card import model_card
 from compress.export.reading_back import read_back
-from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
@@ -83,7 +82,7 @@ def write_artefacts(
     described = {name: _measured(network(), setting.example.cpu(), metrics[name]) for name, network in networks.items()}
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
-    write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
+    compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     _export(recipe, source, networks, folder, setting, described, outcome["parity"])
     results: Results = {
         "schema": 1,
