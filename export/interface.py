@@ -162,7 +162,7 @@ def _holds_any(value: Any) -> bool:
 
 def tensors_in(output: object) -> list[Tensor]:
     """The tensors of an output, of any class, in the order of the file's outputs."""
-    return list(outputs_of(output).tensors.values())
+    return list(outputs_of(output).in_files.tensors.values())
 
 
 def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:

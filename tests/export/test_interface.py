@@ -71,6 +71,8 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor, Tensor], Any], list[str]]] = {
     "class of dict": (lambda y, x: Dictionary(logits=y, more=(y, {"a": y * 2})), ["logits", "more_0", "more_1_a"]),
     "named tuple": (lambda y, x: Pair(y, "a word"), ["logits"]),
     "dataclass": (lambda y, x: Record(y, [y * 2, None]), ["logits", "states_0"]),
+    "numbers": (lambda y, x: {"loss": 0.5, "table": np.ones(3), "logits": y}, ["logits"]),
+    "a number first": (lambda y, x: (np.float32(0.5), y, float("inf")), ["output_1"]),
     "inputs passed on": (lambda y, x: {"input": x, "linear.weight": y}, ["input_output", "linear.weight_output"]),
 }  # fmt: skip
 
