@@ -49,7 +49,7 @@ def onnx(
         dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
             {"input_ids": {1: "length"}}; the file is proven at several of their sizes.
         metadata: text by key for the file's `metadata_props`.
-        tolerance: of the outputs, relative to their largest magnitude.
+        tolerance: of each output, relative to how much it varies over the inputs.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:

@@ -51,7 +51,7 @@ def pt2(
             the file; plain values are part of it.
         dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
             {"input_ids": {1: "length"}}; the program is proven at several of their sizes.
-        tolerance: of the outputs, relative to their largest magnitude.
+        tolerance: of each output, relative to how much it varies over the inputs.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:

@@ -72,7 +72,7 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor, Tensor], Any], list[str]]] = {
     "named tuple": (lambda y, x: Pair(y, "a word"), ["logits"]),
     "dataclass": (lambda y, x: Record(y, [y * 2, None]), ["logits", "states_0"]),
     "numbers": (lambda y, x: {"loss": 0.5, "table": np.ones(3), "logits": y}, ["logits"]),
-    "a number first": (lambda y, x: (np.float32(0.5), y, float("inf")), ["output_1"]),
+    "a number first": (lambda y, x: (np.float32(0.5), y, float("inf")), ["output"]),
     "inputs passed on": (lambda y, x: {"input": x, "linear.weight": y}, ["input_output", "linear.weight_output"]),
 }  # fmt: skip
 

@@ -219,6 +219,9 @@ CALLS: dict[str, Callable[[nn.Module, Tensor, Path], object]] = {
 }
 
 
+SLOW = pytest.param(onnx_and_with_weights, marks=pytest.mark.extended)
+
+
 def found_in(model: nn.Module) -> Any:
     """Names, identities, versions and values of all that a network has, and its modes."""
     tensors = {name: (id(tensor), tensor.detach().clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
@@ -286,7 +289,7 @@ def test_the_analysis_leaves_the_network_as_it_was(network: Callable[[], nn.Modu
         assert torch.equal(found, fresh(x))
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("call", [SLOW if name.startswith("onnx") else call for name, call in CALLS.items()], ids=CALLS)
 @pytest.mark.parametrize("network", [InGlobal, CONTAINERS["dict"], InLruCache, MakesHook, Counts, TwoNames])
 def test_public_functions_leave_the_network_as_it_was(network: Any, call: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
