@@ -7,6 +7,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -619,6 +620,17 @@ class TestProveFile:
         model = function(lambda _, x: x * 2)
         with pytest.raises(ProofError, match="at batch size 7"):
             prove_file(model, lambda inputs: inputs.tensors[0][:1] * 2, self.EXAMPLE, 1e-5, "x.pt2")
+
+    def test_numbers_are_not_in_files(self) -> None:
+        model = function(lambda _, x: {"loss": 0.5, "table": np.ones(3), "out": (x * 2, float("inf"))})
+        prove_file(model, lambda inputs: [inputs.tensors[0] * 2], self.EXAMPLE, 1e-5, "x.onnx")
+
+    @pytest.mark.parametrize(("factor", "right"), [(1 + 1e-6, True), (1 + 1e-4, False)])
+    def test_outputs_that_hardly_vary_are_judged_by_their_magnitude(self, factor: float, right: bool) -> None:
+        model = function(lambda _, x: 3.0 + 1e-9 * x)
+        refused = nullcontext() if right else pytest.raises(ProofError, match="computes something else")
+        with pytest.warns(ConstantOutputsWarning), refused:
+            prove_file(model, lambda inputs: (3.0 + 1e-9 * inputs.tensors[0]) * factor, self.EXAMPLE, 1e-5, "x.onnx")
 
     def test_a_file_that_does_not_run(self) -> None:
         def run(inputs: Inputs) -> Tensor:

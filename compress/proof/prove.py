@@ -71,7 +71,8 @@ def prove_file(
 ) -> Proven:
     """Compare what runs a file with the model in evaluation mode, on inputs like the example of `FILE_BATCHES` rows.
 
-    The file's tensors are compared in the order in which the model returns its own, whatever they are nested in.
+    The file's tensors are compared in the order in which the model returns its own, whatever they are nested in. Floats
+    and arrays of numpy among the model's outputs are not in files.
 
     Args:
         run: gives the file's outputs for the arguments of a call.
@@ -129,10 +130,14 @@ class _Proof:
     def _run_reference(self, given: Inputs) -> object:
         return given.call(self._reference)
 
+    def _ran(self, network: Network, given: Inputs) -> Ran:
+        ran = run(network, given)
+        return ran if self._candidate is not None else Ran(ran.outputs.in_files, ran.drew)
+
     def _expected(self, given: Inputs) -> tuple[Inputs, Ran]:
         """What the reference returns, and for which input: `Drawn.instead` where it does not run on drawn values."""
         try:
-            return given, run(self._run_reference, given)
+            return given, self._ran(self._run_reference, given)
         except InputError:
             raise
         except Exception as error:
@@ -143,14 +148,14 @@ class _Proof:
 
     def _scales_of(self, ran: Ran) -> Mapping[Path, Scale]:
         try:
-            other = run(self._run_reference, self._probe[1])
+            other = self._ran(self._run_reference, self._probe[1])
         except Exception:  # it runs on the example's own values only
             self._probe, other = (self._probe[0], self._probe[0]), ran
         return scales_of(ran.outputs, other.outputs)
 
     def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
-        again = run(self._run_reference, self._probe[0])
+        again = self._ran(self._run_reference, self._probe[0])
         scales = scales_of(ran.outputs, again.outputs)
         unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
         if ran.drew or unrepeated:
@@ -210,7 +215,7 @@ class _Proof:
 
     def _found(self, given: Inputs, expected: Outputs) -> Ran:
         try:
-            ran = run(self._run, given)
+            ran = self._ran(self._run, given)
         except Exception as error:
             raise DiffersError("fails", str(error)) from error
         if self._candidate is None and len(ran.outputs.tensors) == len(expected.tensors):

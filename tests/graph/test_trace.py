@@ -255,17 +255,3 @@ def test_several_inputs_of_any_sort(dynamic):
         expected, found = inputs.call(model), inputs.call(module)
         assert torch.equal(expected.one["out"], found.one["out"])
         assert torch.equal(expected.other, found.other)
-
-
-@pytest.mark.parametrize(
-    ("dynamic", "message"),
-    [
-        ({"x": {1: "length"}}, "no input 'x'; the inputs are ids, pair_0, pair_1"),
-        ({"ids": {0: "rows"}}, "not that of the batch"),
-        ({"ids": {2: "length"}}, r"dimension 2 of 'ids', whose shape is \[2, 5\]"),
-    ],
-)
-def test_dynamic_dimensions_must_exist(dynamic, message):
-    pair = [torch.randn(2, 3), torch.randn(2, 3)]
-    with pytest.raises(InputError, match=message):
-        trace(Several(), Inputs((torch.zeros(2, 5, dtype=torch.long), pair)), dynamic=dynamic)
