@@ -7,7 +7,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Trace:
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
     sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
+    repeated: whether two real passes have given the same outputs, bit for bit.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -48,6 +49,7 @@ class Trace:
     inputs: tuple[fx.Node, ...]
     sizes: Mapping[str, int]
     read: frozenset[str]
+    repeated: bool = False
 
 
 def trace(
@@ -66,7 +68,8 @@ def trace(
     Args:
         most: operators of the network; one with more is refused, early. 50,000 if absent.
         dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
-        passes: whether a real pass shows before that the network runs, and another one after that it is as it was.
+        passes: whether a real pass shows before that the network runs, and another one after that it is as it was, if
+            it shares tensors, or anything that has changed, with other networks.
             Without them nothing is computed, as a network wants that a file of a stranger describes.
 
     Raises:
@@ -78,10 +81,14 @@ def trace(
     with shared_state_kept(model) as shared:
         first = RealPass(model, given) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
-    if first:
+    if first is None:
+        return traced
+    # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
+    again = not shared.is_as_before()
+    if again:
         _require_same(first, RealPass(model, given))
-        first.fill_caches()
-    return traced
+    first.fill_caches()
+    return replace(traced, repeated=again)
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:

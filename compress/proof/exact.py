@@ -23,7 +23,7 @@ from compress.proof.comparing import (
 )
 from compress.proof.outputs import Outputs, Path, named
 from compress.proof.precision import InFloat64
-from compress.proof.running import run
+from compress.proof.running import Passes
 
 _OWN_SLACK = 0.02
 """Of an output's variation: how far a network's own precision may be from what float64 has decided."""
@@ -47,17 +47,20 @@ class Exact:
     def __init__(self, reference: nn.Module, candidate: nn.Module | None, probe: tuple[Inputs, Inputs]) -> None:
         self.reference, self._probe = InFloat64(reference), probe
         self.candidate = None if candidate is None else InFloat64(candidate)
+        self._passes = {network: Passes() for network in (self.reference, self.candidate) if network}
         self._changed = self._on_the_probe(self.reference)
         self.scales = scales_of(*self._changed)
 
+    def _ran(self, network: InFloat64, given: Inputs) -> Outputs:
+        return self._passes[network].run(network, given).outputs
+
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:
         one, other = self._probe
-        return run(network, one).outputs, run(network, other).outputs
+        return self._ran(network, one), self._ran(network, other)
 
     def outputs(self, given: Inputs) -> tuple[Outputs, Outputs | None]:
         """Of the reference and of the candidate."""
-        expected = run(self.reference, given).outputs
-        return expected, run(self.candidate, given).outputs if self.candidate else None
+        return self._ran(self.reference, given), self._ran(self.candidate, given) if self.candidate else None
 
     def of_networks(self, own: Outputs, found: Outputs, exact: tuple[Outputs, Outputs], tolerance: float) -> float:
         """The difference in float64; `own` and `found` are the outputs in the networks' own precision."""
