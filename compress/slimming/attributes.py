@@ -9,18 +9,17 @@ last word.
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations, islice, product
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from compress.evaluation_mode import evaluation_mode
 from compress.graph.coupling import Coupling, Couplings
 from compress.graph.layers import CONVOLUTIONS
+from compress.graph.trace import tensors_of
 from compress.inputs import Inputs
+from compress.slimming.trials import Kept, Progress, Trials
 
 _SIZES_OF_TORCH: dict[str, tuple[type[nn.Module], ...]] = {
     "unflattened_size": (nn.Unflatten,),
@@ -32,9 +31,6 @@ _SIZES_OF_TORCH: dict[str, tuple[type[nn.Module], ...]] = {
 
 _MOST_TRIALS = 40
 """Without progress; most of them end in the first layer that does not run."""
-
-_CLOSE = 1e-4
-"""Relative, of a layer's output in a trial, or 20 times the precision of its numbers; the proof is stricter."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -78,28 +74,41 @@ class Integer:
 
 
 def following(
-    model: nn.Module, small: nn.Module, known: Couplings, left: Mapping[Coupling, int], given: Inputs
+    model: nn.Module,
+    small: nn.Module,
+    known: Couplings,
+    left: Mapping[Coupling, Tensor],
+    kept: Mapping[tuple[str, int], Tensor],
+    given: Inputs,
+    *,
+    exact: bool,
 ) -> list[tuple[Integer, int]]:
     """The integers that must change, each with its new value, for `small` to compute on `given` what `model` does.
 
     Args:
         small: a copy of `model` whose tensors are cut, and whose integers are those of `model`; they are again when
             this returns.
-        left: how many nodes of each coupling are left.
+        left: the nodes of each coupling that are left. kept: the positions along dimensions of tensors.
+        exact: whether to compare in float64 (see `Trials`).
 
     Returns:
         As few as possible; none if no choice was found.
     """
-    groups = _groups(model, _integers(model, known, left))
+    groups = _groups(model, _integers(model, known, {coupling: len(nodes) for coupling, nodes in left.items()}))
     if not groups:
         return []
-    trials = _Trials(model, small, given)
-    chosen = trials.search(groups)
-    for integer in list(chosen):  # what need not change keeps its value, since the code may use it for something else
-        fewer = {key: value for key, value in chosen.items() if key.name != integer.name or key.index != integer.index}
-        if len(fewer) < len(chosen) and trials.run(fewer).complete:
-            chosen = fewer
-    return list(chosen.items())
+    return list(_search(Trials(model, small, given, _positions(model, left, kept), exact), groups).items())
+
+
+def _positions(model: nn.Module, left: Mapping[Coupling, Tensor], kept: Mapping[tuple[str, int], Tensor]) -> Kept:
+    """The nodes that are left of couplings, and what is left of dimensions of tensors."""
+    tensors, found = tensors_of(model), defaultdict[tuple[int, int], list[Tensor]](list)
+    cuts = [(tensors[name].shape[dim], positions) for (name, dim), positions in kept.items()]
+    for size, positions in [*cuts, *((coupling.size, nodes) for coupling, nodes in left.items())]:
+        known = found[size, len(positions)]
+        if not any(torch.equal(positions, other) for other in known):
+            known.append(positions)
+    return found
 
 
 def _integers(model: nn.Module, known: Couplings, left: Mapping[Coupling, int]) -> list[Integer]:
@@ -107,14 +116,25 @@ def _integers(model: nn.Module, known: Couplings, left: Mapping[Coupling, int]) 
     and around tensors that shrink."""
     modules = dict(model.named_modules())
     found: dict[tuple[str, str, int], tuple[int, int, list[int]]] = {}
-    for distance, path, before, after in sorted(_changes(modules, known, left), key=lambda change: change[0]):
-        for name in _names(modules[path]):
-            for index, value in enumerate(integers_of(modules[path], name)):
-                if value == before:
-                    options = found.setdefault((path, name, index), (distance, before, []))[2]
-                    options.extend([after] if after not in options else [])
+    changes = dict.fromkeys(sorted(_changes(modules, known, left), key=lambda change: change[0]))
+    sizes: dict[str, list[tuple[str, int, int]]] = {}
+    for distance, path, before, after in changes:
+        if path not in sizes:
+            sizes[path] = list(_sizes(modules[path]))
+        for name, index, value in sizes[path]:
+            if value == before:
+                options = found.setdefault((path, name, index), (distance, before, []))[2]
+                options.extend([after] if after not in options else [])
     ordered = sorted(found.items(), key=lambda item: item[1][0])
     return [Integer(*place, before, tuple(after)) for place, (_, before, after) in ordered]
+
+
+def _sizes(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """(name, index, value) of all integers that an edit may change."""
+    for name in _names(module):
+        for index, value in enumerate(integers_of(module, name)):
+            if value > 1:
+                yield name, index, value
 
 
 def _names(module: nn.Module) -> list[str]:
@@ -167,86 +187,60 @@ def _groups(model: nn.Module, integers: Iterable[Integer]) -> list[Group]:
     return list(groups.values())
 
 
-@dataclass
-class _Progress:
-    """agreeing: how many outputs of modules were those of the network, before one differed or failed to be computed."""
-
-    agreeing: int = 0
-    entered: set[str] = field(default_factory=set)
-    complete: bool = False
-
-
-class _DiffersError(Exception):
-    pass
-
-
-class _Trials:
-    """Runs of the cut network with some integers changed, compared with the network layer by layer."""
-
-    def __init__(self, model: nn.Module, small: nn.Module, given: Inputs) -> None:
-        self._small, self._given = small, given
-        self._expected: list[tuple[str, list[Tensor]]] = []
-        with evaluation_mode(model), ExitStack() as stack:
-            for name, module in model.named_modules():
-                hook = module.register_forward_hook(
-                    lambda _module, _inputs, output, name=name: self._expected.append((name, _tensors(output)))
-                )
-                stack.callback(hook.remove)
-            given.mapped(Tensor.clone).call(model)
-
-    def search(self, groups: Sequence[Group]) -> dict[Integer, int]:
-        """Integers to change, found by the layers in the order in which they run: what makes one right is kept."""
-        chosen: dict[Integer, int] = {}
-        progress = self.run(chosen)
-        while not progress.complete:
-            near = [group for group in groups if any(one.path in progress.entered for one in group)]
-            free = [group for group in near if not any(one in chosen for one in group)]
-            for more in islice(_choices(free), _MOST_TRIALS):
-                further = self.run({**chosen, **more})
-                if further.complete or further.agreeing > progress.agreeing:
-                    chosen, progress = {**chosen, **more}, further
-                    break
-            else:
-                return {}
-        return chosen
-
-    def run(self, chosen: Mapping[Integer, int]) -> _Progress:
-        progress, finished = _Progress(), 0
-
-        def enter(name: str) -> None:
-            progress.entered.add(name)
-
-        def compare(name: str, output: object) -> None:
-            nonlocal finished
-            if finished >= len(self._expected) or self._expected[finished][0] != name:
-                raise _DiffersError
-            progress.agreeing += _agree(self._expected[finished][1], _tensors(output))
-            finished += 1
-
-        self._set(chosen)
-        try:
-            with evaluation_mode(self._small), ExitStack() as stack:
-                for name, module in self._small.named_modules():
-                    before = module.register_forward_pre_hook(lambda _module, _inputs, name=name: enter(name))
-                    after = module.register_forward_hook(
-                        lambda _module, _inputs, output, name=name: compare(name, output)
-                    )
-                    stack.callback(before.remove)
-                    stack.callback(after.remove)
-                self._given.mapped(Tensor.clone).call(self._small)
-            progress.complete = finished == len(self._expected)
-        except Exception:  # a size that does not fit may fail anywhere in the network's code
-            progress.complete = False
-        finally:
-            self._set({integer: integer.before for integer in chosen})
-        return progress
-
-    def _set(self, values: Mapping[Integer, int]) -> None:
-        for integer, value in values.items():
-            set_integer(self._small.get_submodule(integer.path), integer.name, integer.index, value)
+def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int]:
+    """Integers to change, found by the layers in the order in which they run: what makes one right is kept."""
+    chosen: dict[Integer, int] = {}
+    progress = _run(trials, chosen)
+    while not progress.complete:
+        free = [group for group in groups if not any(one in chosen for one in group)]
+        for more in islice(_choices(free, progress), _MOST_TRIALS):
+            further = _run(trials, {**chosen, **more})
+            if further.reached > progress.reached:
+                chosen, progress = _fewest(trials, {**chosen, **more}, further)
+                break
+        else:
+            return {}
+    return chosen
 
 
-def _choices(groups: Sequence[Group]) -> Iterator[dict[Integer, int]]:
+def _fewest(trials: Trials, chosen: dict[Integer, int], progress: Progress) -> tuple[dict[Integer, int], Progress]:
+    """What need not change keeps its value, since the code may use it for something else."""
+    for place in dict.fromkeys((integer.name, integer.index) for integer in chosen):
+        fewer = {integer: value for integer, value in chosen.items() if (integer.name, integer.index) != place}
+        without = _run(trials, fewer)
+        if without.reached >= progress.reached:
+            chosen, progress = fewer, without
+    return chosen, progress
+
+
+def _run(trials: Trials, chosen: Mapping[Integer, int]) -> Progress:
+    _set(trials.small, chosen)
+    try:
+        return trials.run()
+    finally:
+        _set(trials.small, {integer: integer.before for integer in chosen})
+
+
+def _set(small: nn.Module, values: Mapping[Integer, int]) -> None:
+    for integer, value in values.items():
+        set_integer(small.get_submodule(integer.path), integer.name, integer.index, value)
+
+
+def _choices(groups: Sequence[Group], progress: Progress) -> Iterator[dict[Integer, int]]:
+    """Those of the module in which the network stopped come first, then those of all modules that had begun."""
+    seen: list[Group] = []
+    for path in reversed(progress.within):
+        here = [group for group in groups if any(one.path == path for one in group) and group not in seen]
+        seen += here
+        if here:
+            yield from _combinations(here)
+            break
+    near = [group for group in groups if any(one.path in progress.entered for one in group)]
+    if near != seen:
+        yield from _combinations(near)
+
+
+def _combinations(groups: Sequence[Group]) -> Iterator[dict[Integer, int]]:
     """All groups at their likeliest values, then few of them at any, the likeliest first."""
     if len(groups) > 1:
         yield _chosen(groups, [0] * len(groups))
@@ -262,32 +256,3 @@ def _chosen(groups: Sequence[Group], options: Sequence[int]) -> dict[Integer, in
         for group, option in zip(groups, options, strict=True)
         for integer in group
     }
-
-
-def _tensors(output: object) -> list[Tensor]:
-    return [leaf.detach().clone() for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-
-
-def _agree(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-    """Whether a module's output is the network's; False if it is narrower, so that its entries cannot be compared.
-
-    Raises:
-        _DiffersError: it is something else.
-    """
-    if len(expected) != len(found):
-        raise _DiffersError
-    for one, other in zip(expected, found, strict=True):
-        if one.ndim != other.ndim or any(size < now for size, now in zip(one.shape, other.shape, strict=True)):
-            raise _DiffersError
-        if one.shape == other.shape and not _close(one, other):
-            raise _DiffersError
-    return all(one.shape == other.shape for one, other in zip(expected, found, strict=True))
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if not one.is_floating_point() or one.dtype != other.dtype:
-        return torch.equal(one, other)
-    close = max(_CLOSE, 20 * torch.finfo(one.dtype).eps)
-    finite = one[one.isfinite()].abs()
-    scale = float(finite.max()) if len(finite) else 0.0
-    return torch.allclose(one, other, rtol=close, atol=close * scale, equal_nan=True)

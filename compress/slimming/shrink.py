@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -200,22 +200,32 @@ def _copied(model: nn.Module) -> nn.Module:
 
 def _planned(known: Couplings, checks: _Checks) -> "_Cut":
     tensors, dead = _dead(checks.model, known)
-    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
     return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+
+
+def _others(size: int, nodes: Tensor) -> Tensor:
+    mask = torch.ones(size, dtype=torch.bool, device=nodes.device)
+    mask[nodes] = False
+    return mask.nonzero().flatten()
 
 
 @dataclass(frozen=True)
 class _Cut:
     """What is to be cut out of a network.
 
-    left: how many nodes of each coupling. kept: see `_kept_positions`.
+    nodes: those that are left of each coupling. kept: see `_kept_positions`.
     """
 
     known: Couplings
-    left: Mapping[Coupling, int]
+    nodes: Mapping[Coupling, Tensor]
     kept: Positions
     tensors: Mapping[str, Tensor]
     checks: _Checks
+
+    @property
+    def left(self) -> dict[Coupling, int]:
+        return {coupling: len(nodes) for coupling, nodes in self.nodes.items()}
 
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
@@ -227,13 +237,21 @@ class _Cut:
         with suppress(ProofError):
             self.checks.prove(small)
             return small
-        integers = following(self.checks.model, small, self.known, self.left, self.checks.few)
-        if integers:
-            small = change(small, [_following(integer, after) for integer, after in integers])
-            with suppress(ProofError):
-                self.checks.prove(small)
-                self.checks.prove_elsewhere(small)
-                return small
+        return self._with_attributes(small, exact=False) or self._with_attributes(small, exact=True)
+
+    def _with_attributes(self, small: nn.Module, *, exact: bool) -> nn.Module | None:
+        """`small` with the integers that let it compute what the network does, if there are any."""
+        integers: list[tuple[Integer, int]] = []
+        with suppress(Exception) if exact else nullcontext():  # not every network has float64
+            few = self.checks.few
+            integers = following(self.checks.model, small, self.known, self.nodes, self.kept, few, exact=exact)
+        if not integers:
+            return None
+        found = change(_copied(small), [_following(integer, after) for integer, after in integers])
+        with suppress(ProofError):
+            self.checks.prove(found)
+            self.checks.prove_elsewhere(found)
+            return found
         return None
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
