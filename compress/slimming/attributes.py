@@ -8,7 +8,7 @@ last word.
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 
@@ -29,7 +29,7 @@ _SIZES_OF_TORCH: dict[str, tuple[type[nn.Module], ...]] = {
 }
 """The attributes of torch's own layers that an edit may change; `in_features` and others follow the weights."""
 
-_MOST_TRIALS = 40
+_MOST_TRIALS = 16
 """Without progress; most of them end in the first layer that does not run."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -73,50 +73,60 @@ class Integer:
     after: tuple[int, ...]
 
 
-def following(
-    model: nn.Module,
-    small: nn.Module,
-    known: Couplings,
-    left: Mapping[Coupling, Tensor],
-    kept: Mapping[tuple[str, int], Tensor],
-    given: Inputs,
-    *,
-    exact: bool,
-) -> list[tuple[Integer, int]]:
-    """The integers that must change, each with its new value, for `small` to compute on `given` what `model` does.
+@dataclass(frozen=True)
+class Tried:
+    """How the choice of integers is tried.
+
+    left: the nodes of each coupling that are left. kept: the positions that are left along dimensions of tensors.
+    given: what both networks are called with. other: modules within which outputs may differ. exact: in float64.
+    """
+
+    known: Couplings
+    left: Mapping[Coupling, Tensor]
+    kept: Mapping[tuple[str, int], Tensor]
+    given: Inputs
+    other: Set[str]
+    exact: bool
+
+
+def following(model: nn.Module, small: nn.Module, tried: Tried) -> list[tuple[Integer, int]] | None:
+    """The integers that must change, each with its new value, for `small` to compute what `model` does.
 
     Args:
         small: a copy of `model` whose tensors are cut, and whose integers are those of `model`; they are again when
             this returns.
-        left: the nodes of each coupling that are left. kept: the positions along dimensions of tensors.
-        exact: whether to compare in float64 (see `Trials`).
 
     Returns:
-        As few as possible; none if no choice was found.
+        As few as possible; None if no choice was found.
     """
-    groups = _groups(model, _integers(model, known, {coupling: len(nodes) for coupling, nodes in left.items()}))
-    if not groups:
-        return []
-    return list(_search(Trials(model, small, given, _positions(model, left, kept), exact), groups).items())
+    groups = _groups(model, _integers(model, tried))
+    try:
+        trials = Trials(model, small, tried.given, _positions(model, tried), tried.other, tried.exact)
+    except Exception:
+        if tried.exact:  # not every network has float64
+            return None
+        raise
+    chosen = _search(trials, groups)
+    return None if chosen is None else list(chosen.items())
 
 
-def _positions(model: nn.Module, left: Mapping[Coupling, Tensor], kept: Mapping[tuple[str, int], Tensor]) -> Kept:
+def _positions(model: nn.Module, tried: Tried) -> Kept:
     """The nodes that are left of couplings, and what is left of dimensions of tensors."""
     tensors, found = tensors_of(model), defaultdict[tuple[int, int], list[Tensor]](list)
-    cuts = [(tensors[name].shape[dim], positions) for (name, dim), positions in kept.items()]
-    for size, positions in [*cuts, *((coupling.size, nodes) for coupling, nodes in left.items())]:
+    cuts = [(tensors[name].shape[dim], positions) for (name, dim), positions in tried.kept.items()]
+    for size, positions in [*cuts, *((coupling.size, nodes) for coupling, nodes in tried.left.items())]:
         known = found[size, len(positions)]
         if not any(torch.equal(positions, other) for other in known):
             known.append(positions)
     return found
 
 
-def _integers(model: nn.Module, known: Couplings, left: Mapping[Coupling, int]) -> list[Integer]:
+def _integers(model: nn.Module, tried: Tried) -> list[Integer]:
     """Those of the module whose code spells out a size that changes come first, then those of the modules around it
     and around tensors that shrink."""
     modules = dict(model.named_modules())
     found: dict[tuple[str, str, int], tuple[int, int, list[int]]] = {}
-    changes = dict.fromkeys(sorted(_changes(modules, known, left), key=lambda change: change[0]))
+    changes = dict.fromkeys(sorted(_changes(modules, tried, tensors_of(model)), key=lambda change: change[0]))
     sizes: dict[str, list[tuple[str, int, int]]] = {}
     for distance, path, before, after in changes:
         if path not in sizes:
@@ -144,25 +154,21 @@ def _names(module: nn.Module) -> list[str]:
 
 
 def _changes(
-    modules: Mapping[str, nn.Module], known: Couplings, left: Mapping[Coupling, int]
+    modules: Mapping[str, nn.Module], tried: Tried, tensors: Mapping[str, Tensor]
 ) -> Iterator[tuple[int, str, int, int]]:
     """(distance, module, before, after) of every size that changes, for the modules that may have it as an integer."""
-    layers = {node.name: str(node.meta["layer"]) for node in known.trace.graph.nodes if "layer" in node.meta}
-    for number, before, after in known.resized(left, "number"):
+    layers = {node.name: str(node.meta["layer"]) for node in tried.known.trace.graph.nodes if "layer" in node.meta}
+    left = {coupling: len(nodes) for coupling, nodes in tried.left.items()}
+    for number, before, after in tried.known.resized(left, "number"):
         for distance, path in _around(modules, layers[number.name.rpartition(".")[0]]):
             yield distance, path, before, after
-    lengths: dict[tuple[str, int], int] = defaultdict(int)
-    shapes = {alias: known.shapes[name] for name in known.shapes for alias in known.names[name]}
     for coupling, count in left.items():
         for member in coupling.members:
-            cut = (member.size - count) * member.outer * member.inner
-            lengths[member.tensor, member.dim] += cut
             for distance, path in _around(modules, member.tensor.rpartition(".")[0]):
                 yield distance + 1, path, coupling.size, count
-    for (tensor, dim), cut in lengths.items():
-        if tensor in shapes:
-            for distance, path in _around(modules, tensor.rpartition(".")[0]):
-                yield distance + 1, path, shapes[tensor][dim], shapes[tensor][dim] - cut
+    for (tensor, dim), positions in tried.kept.items():
+        for distance, path in _around(modules, tensor.rpartition(".")[0]):
+            yield distance + 1, path, tensors[tensor].shape[dim], len(positions)
 
 
 def _around(modules: Mapping[str, nn.Module], path: str) -> Iterator[tuple[int, str]]:
@@ -187,7 +193,7 @@ def _groups(model: nn.Module, integers: Iterable[Integer]) -> list[Group]:
     return list(groups.values())
 
 
-def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int]:
+def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int] | None:
     """Integers to change, found by the layers in the order in which they run: what makes one right is kept."""
     chosen: dict[Integer, int] = {}
     progress = _run(trials, chosen)
@@ -199,7 +205,7 @@ def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int]:
                 chosen, progress = _fewest(trials, {**chosen, **more}, further)
                 break
         else:
-            return {}
+            return None
     return chosen
 
 

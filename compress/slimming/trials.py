@@ -1,6 +1,6 @@
 """Runs of a cut network with some integers changed, compared with the network layer by layer: what shows which fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -52,13 +52,17 @@ class Trials:
     Args:
         small: the cut network, whose integers are changed for each run.
         kept: positions by which outputs of different sizes are compared; those of sizes that are missing are not.
+        other: modules within which outputs may differ, though not their own.
         exact: whether to compute in float64, where smaller differences show. Any error may be raised then: a network
             need not have it.
     """
 
-    def __init__(self, model: nn.Module, small: nn.Module, given: Inputs, kept: Kept, exact: bool) -> None:
+    def __init__(
+        self, model: nn.Module, small: nn.Module, given: Inputs, kept: Kept, other: Set[str], exact: bool
+    ) -> None:
         self.small = in_float64(small) if exact else small
         self._given, self._kept, self._exact = given, kept, exact
+        self._other = [f"{path}." if path else "" for path in other]
         self._expected: list[tuple[str, list[Tensor]]] = []
         with untouched(in_float64(model) if exact else model) as network, ExitStack() as stack:
             for name, module in network.named_modules():
@@ -79,7 +83,8 @@ class Trials:
             nonlocal finished
             if finished >= len(self._expected) or self._expected[finished][0] != name:
                 raise _DiffersError
-            progress.agreeing += self._agree(self._expected[finished][1], _tensors(output))
+            if not name or not any(name.startswith(path) for path in self._other):
+                progress.agreeing += self._agree(self._expected[finished][1], _tensors(output))
             progress.within.pop()
             finished += 1
 
