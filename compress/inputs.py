@@ -38,7 +38,8 @@ class Inputs:
             raise InputError(f"Inputs(args=...): found {shown(self.args)}; expected a tuple of arguments")
         if not isinstance(self.kwargs, Mapping) or not all(isinstance(key, str) for key in self.kwargs):
             raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
-        check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
+        if type(self.batch_dim) is not int or self.batch_dim:  # a check takes as long as all the rest
+            check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
 
     def call(self, model: Callable[..., Any]) -> Any:
         return model(*self.args, **self.kwargs)
@@ -46,12 +47,18 @@ class Inputs:
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, in order."""
+        if not self.kwargs and all(isinstance(one, Tensor) for one in self.args):
+            return list(self.args)  # most calls, at each step of a training
         return [leaf for leaf in tree_flatten((tuple(self.args), dict(self.kwargs)))[0] if isinstance(leaf, Tensor)]
 
     @property
     def rows(self) -> int:
         """The number of samples."""
         return next(tensor.shape[self.batch_dim] for tensor in self.tensors if tensor.ndim > self.batch_dim)
+
+    def part(self, rows: slice) -> "Inputs":
+        """The same call with these samples alone; a tensor that has no dimension for them is left as it is."""
+        return self.mapped(lambda tensor: sliced(tensor, self.batch_dim_of(tensor), rows))
 
     def batch_dim_of(self, tensor: Tensor) -> int | None:
         """The dimension of one of the tensors that counts the samples; None if it has the same size in every batch.
@@ -113,6 +120,11 @@ class Inputs:
         batch = self.batch_dim_of(leaf)
         sizes = tuple(-1 if place == batch else size for place, size in enumerate(leaf.shape))
         return sizes, leaf.dtype, leaf.device
+
+
+def sliced(tensor: Tensor, dim: int | None, rows: slice) -> Tensor:
+    """`rows` of a tensor along `dim`, without a copy; the whole tensor without one."""
+    return tensor if dim is None else tensor[(slice(None),) * dim + (rows,)]
 
 
 def inputs_of(example: object, what: str = "example") -> Inputs:

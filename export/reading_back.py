@@ -123,7 +123,7 @@ def _write_job(
         "threads": torch.get_num_threads(),
         "path": [entry or os.getcwd() for entry in sys.path],
     }
-    (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8")
+    (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8", newline="\n")
     for index, given in enumerate(asked):
         np.savez(folder / f"inputs-{index}.npz", allow_pickle=False, **stranger.arrays_of(called.named(given)))
 

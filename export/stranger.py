@@ -38,7 +38,7 @@ def work(folder: Path) -> None:
                         np.savez(folder / f"{number}-{index}.npz", allow_pickle=False, **run(given))
                 except Exception as error:  # the file, the network or a library may raise anything
                     failed[path] = f"{type(error).__name__}: {error}"
-    (folder / ANSWER).write_text(json.dumps(failed), encoding="utf-8")
+    (folder / ANSWER).write_text(json.dumps(failed), encoding="utf-8", newline="\n")
 
 
 def _inputs(folder: Path, job: Mapping[str, Any]) -> Iterator[Arrays]:

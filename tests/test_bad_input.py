@@ -438,7 +438,7 @@ def test_no_folder_without_its_proof(
     running_slim = apply.slim
     monkeypatch.setattr(apply, "slim", other)
     text = run("apply", recipe, trained, "-o", tmp_path / "out", code=1).stderr
-    assert "the outputs differ by" in text
+    assert "the output differs by" in text
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "out.partial"}
 
 

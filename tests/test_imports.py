@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports from itself and from parts below it, never from others on its own line.
 ORDER = (
     ("errors",),
-    ("batches", "duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
+    ("duration", "evaluation_mode", "models", "options", "tasks", "typed_json", "worker_signals"),
     ("inputs",),
-    ("dynamic",),
+    ("batches", "dynamic"),
     ("results",),
     ("documents", "sweep_results"),
     ("graph",),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compress.batches import Batches, Subset
 from compress.errors import DataError
+from compress.inputs import Inputs
 from compress.tasks import Task, wants_images
 
 
@@ -32,6 +33,8 @@ class TrainingData(Protocol):
     def sha256(self) -> str | None: ...
     @property
     def note(self) -> str | None: ...  # a note on the data for readers of the results
+    @property
+    def example(self) -> Inputs: ...  # the inputs of the first two training samples, on the CPU, without labels
     def count(self, subset: Subset) -> int | None: ...  # samples
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 
@@ -58,6 +61,11 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train.images.shape[1:])
+
+    @property
+    def example(self) -> Inputs:
+        images = self.train.images[torch.arange(2) % len(self.train.images)]  # two, even of a single image
+        return Inputs((normalised(images, None, self.mean.view(-1, 1, 1), self.std.view(-1, 1, 1))[0],))
 
     def count(self, subset: Subset) -> int:
         return len(self._split(subset).images)

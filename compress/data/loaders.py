@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from compress.batches import Batches, Subset
-from compress.errors import DataError
+from compress.batches import Batches, Subset, pair_of, tensors_of_target, without_labels
+from compress.errors import DataError, InputError
+from compress.inputs import Inputs
 from compress.models import call_factory
 from compress.tasks import Task
 
@@ -25,10 +27,17 @@ class Loaders:
     name: str
     train: Iterable[Any]
     test: Iterable[Any]
-    shape: tuple[int, ...]
+    example: Inputs  # see `TrainingData`
     classes: int | None = None
     sha256: str | None = None
     note: str | None = "These are the user's own loaders: their content is not hashed, and they decide the order."
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, of the first tensor that the network is called with."""
+        first = self.example.tensors[0]
+        along = self.example.batch_dim_of(first)
+        return tuple(size for dim, size in enumerate(first.shape) if dim != along)
 
     def count(self, subset: Subset) -> int | None:
         dataset = getattr(self._loader(subset), "dataset", None)
@@ -54,24 +63,38 @@ class _LoaderBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Any]:
         batches = enumerate(self.loader)
         for _ in islice(batches, skip):
             pass  # a loader can skip its first batches only by reading them
-        return (self._checked(number, *batch) for number, batch in batches)
+        return (self._checked(number, batch) for number, batch in batches)
 
-    def _checked(self, number: int, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        for what, tensor in (("inputs", inputs), ("targets", targets)):
-            if not tensor.isfinite().all():
+    def _checked(self, number: int, batch: object) -> tuple[Inputs, Any]:
+        try:
+            given, target = pair_of(batch)
+        except InputError as error:
+            raise DataError(f"{self.name} batch {number}, {error}") from error
+        for what, tensors in (("inputs", given.tensors), ("targets", tensors_of_target(target))):
+            # Additive masks, beside other inputs, are made of -inf.
+            masks = what == "inputs" and len(tensors) > 1
+            if not all(_finite(tensor, masks) for tensor in tensors):
                 # Raised here: later it would look as if the training had diverged.
                 raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
-        return inputs.to(self.device), targets.to(self.device)
+        return given.mapped(self._moved), tree_map_only(Tensor, self._moved, target)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)
+
+
+def _finite(tensor: Tensor, masks: bool) -> bool:
+    return bool((tensor.isfinite() | tensor.isneginf()).all() if masks else tensor.isfinite().all())
 
 
 def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
-    """Wrap a pair (train_loader, test_loader), each with a length and giving batches (input, target) of tensors.
+    """Wrap a pair (train_loader, test_loader), each with a length and giving batches that `pair_of` takes.
 
-    The first batch of the training loader is read for its shape. Raises DataError for anything else.
+    The first batch of the training loader is read, outside of the order of random numbers: its first samples are the
+    example that the network is traced with. Raises DataError for anything else.
     """
     if not isinstance(loaders, tuple | list) or len(loaders) != 2:
         raise DataError(f"{name} gave {type(loaders).__name__}; it must give the pair (train_loader, test_loader).")
@@ -82,11 +105,19 @@ def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
             raise DataError(f"{name}: {type(loader).__name__} has no length; give a DataLoader or a list.") from error
         if not length:
             raise DataError(f"{name}: a loader has no batch.")
-    match next(iter(loaders[0])):
-        case [Tensor() as inputs, Tensor()]:
-            return Loaders(name, loaders[0], loaders[1], tuple(inputs.shape[1:]))
-        case other:
-            raise DataError(f"{name}: a batch is {type(other).__name__}; it must be a pair of tensors (input, target).")
+    with torch.random.fork_rng([]):
+        first = next(iter(loaders[0]))
+    try:
+        given, _ = pair_of(first, name)
+        example = without_labels(given)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    return Loaders(name, loaders[0], loaders[1], example.part(slice(2)).mapped(_kept))
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """On the CPU, and without the rest of its batch."""
+    return tensor.detach().cpu().clone()
 
 
 def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> Loaders:

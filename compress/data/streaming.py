@@ -23,6 +23,7 @@ from compress.batches import Batches, Subset
 from compress.data.dataset import batch_rows, normalised, times
 from compress.data.image_files import read_image
 from compress.errors import DataError, RunError
+from compress.inputs import Inputs
 from compress.tasks import Task, wants_images
 
 PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
@@ -66,6 +67,13 @@ class Decoder:
     def piece(self) -> int:
         """Images that are decoded at once."""
         return max(1, min(PIECE_IMAGES, PIECE_BYTES // math.prod(self.shape)))
+
+    def read(self, paths: Paths) -> Tensor:
+        """A few images, uint8 [n, C, H, W], read in this process; raises DataError as `decode`."""
+        images = _Images(self.model, self.shape)[paths]
+        if isinstance(images, str):
+            raise DataError(images)
+        return torch.from_numpy(images)
 
     def decode(self, paths: Paths, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """The images uint8 [n, C, H, W] of each batch of rows of `paths`.
@@ -197,6 +205,12 @@ class StreamedDataset:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.decoder.shape
+
+    @property
+    def example(self) -> Inputs:
+        paths = self.train.paths[np.arange(2) % len(self.train.paths)]  # two, even of a single image
+        mean, std = (statistic.view(-1, 1, 1) for statistic in (self.mean, self.std))
+        return Inputs((normalised(self.decoder.read(paths), None, mean, std)[0],))
 
     def count(self, subset: Subset) -> int:
         return len(self._files(subset).labels)

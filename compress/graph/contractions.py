@@ -212,13 +212,15 @@ def distances(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 def grouped_product(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """Of a mixture of experts: rows [t, k], in order of their expert, times weights [experts, k, n]."""
-    rows, weights = arguments["self"], arguments["mat2"]
+    rows, weights = node.args[0], node.args[1]
+    assert isinstance(rows, fx.Node)
+    assert isinstance(weights, fx.Node)
     if len(flow.dims(rows)) != 2 or len(flow.dims(weights)) != 3:
         return "groups its products in a way that has no rule"
     experts = flow.dims(weights)[0]
     result = contraction(flow, node, [(rows, "tk"), (weights, "ekn")], "etn")
     keep(experts, f"{at(node)} sends each row to one of them")
-    add_bias(flow, node, result[1:], 1, arguments["bias"])
+    add_bias(flow, node, result[1:], 1, arguments.get("bias"))
     return result[1:]
 
 

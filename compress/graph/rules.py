@@ -71,6 +71,7 @@ _RULES: dict[str, Rule] = {
     "cosine_similarity": contractions.cosine,
     "cdist": contractions.distances,
     "_grouped_mm": contractions.grouped_product,
+    "transformers::grouped_mm_fallback": contractions.grouped_product,
     "scaled_dot_product_attention": attention.attention,
     "_scaled_dot_product_flash_attention_for_cpu": attention.attention,
     "batch_norm": layers.normalization,
@@ -258,9 +259,9 @@ def note_zeros(flow: Flow, node: fx.Node) -> None:
     elif name in _ZEROS:
         found = flow.factors(node)
     elif name in _ZERO_OF_FIRST:
-        found = zeros[0]
+        found = zeros[0] if zeros else set()
     elif name == "copy":
-        found = zeros[-1]
+        found = zeros[-1] if zeros else set()
     elif name == "mul":
         found = set().union(*zeros)
     elif name in _ZERO_OF_ALL or _is_power(node):

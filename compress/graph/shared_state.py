@@ -185,7 +185,7 @@ def _set_items_back(owner: Any, before: Mapping[Any, Any]) -> None:
 def _content(owner: Any) -> Any:
     """A copy of what is in a place: a dict or list."""
     if isinstance(owner, dict):
-        return dict.copy(owner)
+        return dict(dict.items(owner))  # dict.copy would call the owner's own `__getitem__` where it has one
     if isinstance(owner, type):
         return dict(vars(owner))
     if isinstance(owner, set):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from torch import Tensor, nn
+from torch import nn
 from torch.backends import cudnn, mha, mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.evaluation_mode import evaluation_mode
+from compress.graph.untouched import untouched
+from compress.inputs import inputs_of
 from compress.results import TensorResult
 
 
@@ -29,19 +30,20 @@ class FileBytes(TypedDict):
     gzip: int
 
 
-def measure(model: nn.Module, example: Tensor) -> Stats:
-    """Count `model`, run on `example` [N, ...] (N >= 1) in evaluation mode; neither is changed.
+def measure(model: nn.Module, example: object) -> Stats:
+    """Count `model`, run on `example` in evaluation mode; neither is changed.
 
     Parameters are counted as they are stored, so masks are folded before. Multiply-accumulates are those that
     torch's own counter knows (matrix products, convolutions, attention, recurrent layers), not the elementwise rest.
     """
-    with FlopCounterMode(display=False) as counter, evaluation_mode(model), _plain_operators():
-        model(example)
+    given = inputs_of(example)
+    with FlopCounterMode(display=False) as counter, untouched(model) as network, _plain_operators():
+        given.call(network)
     parameters = list(model.parameters())
     return Stats(
         params=sum(parameter.numel() for parameter in parameters),
         nonzero=sum(int(parameter.count_nonzero()) for parameter in parameters),
-        macs=round(counter.get_total_flops() / 2 / len(example)),
+        macs=round(counter.get_total_flops() / 2 / given.rows),
     )
 
 

@@ -87,10 +87,14 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     for largest in _LARGEST if words else _LARGEST[:1]:
         free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
         sizes = {"batch": BATCH, **{word: next(free) for word in words}}
-        try:
-            return _traced(model, given, most, shared, sizes, places)
-        except UnsupportedModelError as error:
-            refused = refused or error
+        # Libraries avoid branches on values where they are told so, or else what their own export does not support.
+        for exported in (True, False):
+            try:
+                return _traced(model, given, most, shared, sizes, places, exported)
+            except TooManyOperatorsError:
+                raise
+            except UnsupportedModelError as error:
+                refused = refused or error
     assert refused is not None
     raise refused
 
@@ -133,6 +137,7 @@ def _traced(
     shared: SharedState,
     sizes: Mapping[str, int],
     dynamic: Mapping[int, Mapping[int, str]],
+    exported: bool,
 ) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
     recorder = Recorder(most, sizes, shared.watch)
@@ -145,7 +150,7 @@ def _traced(
     entered = {key: recorder.input(name, wanted.argument(key)) for key, name in names.items()}
     call = Inputs([entered[key] for key in range(len(given.args))], {key: entered[key] for key in given.kwargs})
     try:
-        with _as_exported(), recorder.following(network), recorder:
+        with _whole_operators(exported), recorder.following(network), recorder:
             recorder.finish(call.call(network))
     except TooManyOperatorsError:
         raise
@@ -197,13 +202,17 @@ def _identical(one: Tensor, other: Tensor) -> bool:
 
 
 @contextmanager
-def _as_exported() -> Iterator[None]:
-    """Libraries then avoid branches on values; and composite operators arrive whole, `linear` and not its parts."""
+def _whole_operators(exported: bool) -> Iterator[None]:
+    """Composite operators arrive whole, `linear` and not its parts.
+
+    Args:
+        exported: whether the code is told that it runs for `torch.export`.
+    """
     compiler: Any = torch.compiler
     fast = torch.backends.mha.get_fastpath_enabled()
     flags = compiler._is_compiling_flag, compiler._is_exporting_flag
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operators hide the weights
-    compiler._is_compiling_flag = compiler._is_exporting_flag = True
+    compiler._is_compiling_flag = compiler._is_exporting_flag = exported
     try:
         with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
             yield

@@ -16,6 +16,7 @@ from compress.batches import Batches, Subset
 from compress.data.dataset import Dataset, batch_rows
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
+from compress.inputs import Inputs
 from compress.models import Network
 from compress.paper.experiments import Dense, PaperCell
 from compress.paper.networks import keep_trained, load_trained
@@ -152,6 +153,10 @@ class _Features:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.train.shape[1:])
+
+    @property
+    def example(self) -> Inputs:
+        return Inputs((self.train[:2],))
 
     def count(self, subset: Subset) -> int:
         return len(getattr(self, subset))

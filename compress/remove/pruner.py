@@ -59,7 +59,7 @@ class Pruner(Remover):
         macs: float | None = None,
         layers: Mapping[str, float] | None = None,
         keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
-        example: Tensor | None = None,
+        example: object = None,
         criterion: str | Criterion | ScoreFunction = "magnitude",
         batches: BatchSource | None = None,
         loss: Loss | None = None,
@@ -84,12 +84,15 @@ class Pruner(Remover):
             layers: the sparsity of each layer by patterns of names, of which the first that matches counts;
             keep: the masks themselves, bool, True = keep: for weights one of each target's shape, in their order or by
                 name; for nodes [nodes] by layer.
-            example: for nodes, an input [N, ...] to trace the network with.
+            example: for nodes, what the network is called with, to trace it: a tensor, a tuple or list of arguments, a
+                dict of keyword arguments, or `Inputs(args, kwargs)`.
             criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
                 tensor of weights to a score for each entry, larger = keep.
-            batches: scoring data, (input, target) pairs that can be iterated over repeatedly: a loader, a list, or a
-                function from a batch size to such.
-            loss: (output, target) -> mean over the batch.
+            batches: scoring data that can be iterated over repeatedly: a loader, a list, or a function from a batch
+                size to such. A batch is a pair (input, target), its input in any form that `example` takes; a dict of
+                keyword arguments, whose "labels" are the target; or an input alone, for criteria without a target.
+            loss: (output, target) -> mean over the batch. Without it, a network whose forward takes labels or targets
+                is scored by the loss in its own output.
             removal: how they are removed; by default at once.
             scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of
                 each with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.batches import pair_of, without_labels
 from compress.documents import TrainedNetwork
 from compress.errors import DivergedError, InputError
 from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
-from compress.inputs import inputs_of
 from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.page import page
@@ -267,11 +267,11 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     masked.eval()
     small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
     warn_of_graph(small)
-    real, _ = next(iter(setting.data.batches("test", 100, setting.task, setting.device)()))
-    proven = prove_same(masked, small, [inputs_of(setting.example), inputs_of(real)], TOLERANCE)
+    real, _ = pair_of(next(iter(setting.data.batches("test", 100, setting.task, setting.device)())))
+    proven = prove_same(masked, small, [setting.example, without_labels(real)], TOLERANCE)
     return small, {
         "masked_vs_slim": proven.difference,
-        "inputs": len(real) + len(setting.example),
+        "inputs": real.rows + setting.example.rows,
         "tolerance": TOLERANCE,
         "precision": proven.precision,
         "constant": list(proven.constant),
@@ -284,7 +284,7 @@ def _measured(
     """The figures of the three networks on the test images; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)
 
-    def seen(output: Tensor, target: Tensor) -> None:
+    def seen(output: Any, target: Any) -> None:
         looks["slim"](output, target)
         reach(output, target)
 

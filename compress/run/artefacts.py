@@ -13,7 +13,6 @@ import compress.export
 from compress.export import latency
 from compress.export.card import model_card
 from compress.export.reading_back import read_back
-from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
@@ -80,10 +79,13 @@ def write_artefacts(
     Raises:
         ProofError: a file does not compute the same as the slim network.
     """
-    described = {name: _measured(network(), setting.example.cpu(), metrics[name]) for name, network in networks.items()}
+    described = {
+        name: _measured(network(), setting.example.mapped(Tensor.cpu), metrics[name])
+        for name, network in networks.items()
+    }
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
-    write_weights(networks["masked"]().state_dict(), folder / "checkpoint" / "masked.safetensors")
+    compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     _export(recipe, source, networks, folder, setting, described, outcome["parity"])
     results: Results = {
         "schema": 1,
@@ -107,7 +109,7 @@ def write_artefacts(
     return results
 
 
-def _measured(network: nn.Module, example: Tensor, metric: Metric) -> ModelResult:
+def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:
     """The network's entry; its files are measured when they are written."""
     size = stats.measure(network, example)
     return {"params": size.params, "nonzero": size.nonzero, "macs": size.macs, "metric": metric, "bytes": {}}
@@ -132,11 +134,11 @@ def _export(
         files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
         sizes = []
         with setting.clock.phase("export"):
-            for name, kind in _written(recipe, networks, homes, setting.example.cpu(), parity):
+            for name, kind in _written(recipe, networks, homes, setting.example.mapped(Tensor.cpu), parity):
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
-            parity["fresh_process"] = _read_back(recipe, source, networks, folder, setting.example.cpu())
+            parity["fresh_process"] = _read_back(recipe, source, networks, folder, setting.example.mapped(Tensor.cpu))
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
         networks.clear()
@@ -147,7 +149,7 @@ def _export(
 
 
 def _written(
-    recipe: schema.Recipe, networks: Networks, homes: Mapping[ModelName, Path], example: Tensor, parity: Parity
+    recipe: schema.Recipe, networks: Networks, homes: Mapping[ModelName, Path], example: object, parity: Parity
 ) -> Iterator[tuple[ModelName, Format]]:
     """Write the exports of the recipe, `homes[name]`/name.kind, and yield (name, kind) after each that is measured.
 
@@ -174,7 +176,7 @@ def _written(
 
 
 def _read_back(
-    recipe: schema.Recipe, source: Path, networks: Networks, folder: Path, example: Tensor
+    recipe: schema.Recipe, source: Path, networks: Networks, folder: Path, example: object
 ) -> dict[str, float]:
     """Compare what the files of `folder` compute in a fresh process with their networks."""
     written = {folder / f"slim.{kind}": networks["slim"]() for kind in recipe.export}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress import models, tasks
 from compress.data import sources
-from compress.data.dataset import TrainingData, require_classes, require_shape
+from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
@@ -16,6 +16,7 @@ from compress.export.program_file import read_program
 from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
+from compress.inputs import inputs_of
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
@@ -174,12 +175,12 @@ class _OwnMeasure:
     def __init__(self, spec: str) -> None:
         self._spec, self._function = spec, models.function(spec)
 
-    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, output: object, target: object) -> Tensor:
         """Raises InputError if the function fails, or does not return a single number."""
         try:
             value = self._function(output, target)
         except Exception as error:
-            given = " and ".join(f"{value.dtype} {list(value.shape)}" for value in (output, target))
+            given = " and ".join(map(_described, (output, target)))
             raise InputError(
                 f"{self._spec} failed on output and target of {given} ({type(error).__name__}: {error})"
             ) from error
@@ -188,6 +189,10 @@ class _OwnMeasure:
             what = f"a tensor of {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{self._spec} returned {what}; it must return one number, the mean over the batch")
         return torch.as_tensor(value)
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
@@ -204,19 +209,21 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         require_classes(dataset, model.classes, model.name)
 
 
-def require_inputs(model: nn.Module, example: Tensor, wanted: schema.Model) -> None:
+def require_inputs(model: nn.Module, example: object, wanted: schema.Model) -> None:
     """Refuse data that the network cannot run on, whatever the reason.
 
     Raises:
-        DataError: running it on `example` [N, ...] failed.
+        DataError: running it on `example` failed.
     """
+    given = inputs_of(example)
     try:
         with evaluation_mode(model):
-            model(example)
+            given.call(model)
     except Exception as error:  # the user's own network may raise anything
         name = wanted.factory if isinstance(wanted, schema.FactoryModel) else wanted.name
-        shape, reason = "x".join(map(str, example.shape[1:])), str(error).strip().partition("\n")[0]
-        raise DataError(f"{name} does not run on the data, inputs of {shape}: {reason}") from error
+        shapes = " and ".join(times(tensor.shape[1:]) for tensor in given.tensors)
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"{name} does not run on the data, inputs of {shapes}: {reason}") from error
 
 
 def choose_device(wanted: str) -> torch.device:

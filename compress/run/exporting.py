@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import compress.export
+from compress.data.loaders import from_factory
 from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
 from compress.export.reading_back import read_back
@@ -45,7 +46,7 @@ def export(
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
     wanted, model = _network(source, recipe, changes)
-    example = torch.zeros(2, *_input_shape(wanted, model))
+    example = _example(wanted, model)
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
     with whole_folder(out, FILES, "export") as folder:
@@ -83,6 +84,13 @@ def _network(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[
             "name a recipe that you trust with --recipe"
         )
     return found, noted.build(found, weights, str(source), source.stat().st_size)
+
+
+def _example(recipe: schema.Recipe, model: nn.Module) -> object:
+    """What the network is called with; only shapes and types matter, and the range of integers."""
+    if isinstance(recipe.data, schema.FactoryData) and not hasattr(model, "input_shape"):
+        return from_factory(recipe.data.factory).example
+    return torch.zeros(2, *_input_shape(recipe, model))
 
 
 def _input_shape(recipe: schema.Recipe, model: nn.Module) -> tuple[int, ...]:

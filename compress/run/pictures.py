@@ -42,7 +42,11 @@ class Look:
     def __call__(self, output: Tensor, target: Tensor) -> None:
         if self._task == "classify":
             self._count(output.shape[1], output.argmax(1), target)
-        elif self._task == "reconstruct" and _are_images(target):
+        elif self._task == "reconstruct":
+            self._show(output, target)
+
+    def _show(self, output: Tensor, target: Tensor) -> None:
+        if _are_images(target):
             rows = [number for number in self._wanted if self._passed <= number < self._passed + len(target)]
             self.images += [
                 (number, target[number - self._passed].float().cpu(), output[number - self._passed].float().cpu())

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress import tasks
 from compress.data.dataset import TrainingData
 from compress.graph.coupling import Couplings
 from compress.graph.traced_once import TracedOnce
+from compress.inputs import Inputs
 from compress.recipe import schema
 from compress.remove.remover import Remover
 from compress.run.clock import Clock
@@ -129,10 +130,9 @@ class Setting:
     witness: Witness | None = None  # if figures of several networks are compared
 
     @property
-    def example(self) -> Tensor:
-        """Two random inputs."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(2, *self.data.shape, generator=generator).to(self.device)
+    def example(self) -> Inputs:
+        """What the network is called with for the first two training samples."""
+        return self.data.example.mapped(lambda tensor: tensor.to(self.device))
 
     def couplings(self, model: nn.Module) -> Couplings:
         """The couplings of the run's network; all callers share one trace.
@@ -147,7 +147,7 @@ class Setting:
         return len(self.data.batches("train", self.batch_size, self.task))
 
     def evaluate(
-        self, model: nn.Module, seen: Callable[[Tensor, Tensor], None] = lambda output, target: None
+        self, model: nn.Module, seen: Callable[[Any, Any], None] = lambda output, target: None
     ) -> dict[str, float]:
         """Loss and, if the task has one, accuracy on the test images; `seen` is called with each (output, target).
 

@@ -1,7 +1,7 @@
 """Check that compared figures belong together: same data, and equal figures for equal networks."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.batches import Pairs, samples_along, tensors_of_target
 from compress.errors import ProofError, RunError
+from compress.inputs import Inputs, inputs_of
+from compress.proof.outputs import outputs_of
 from compress.results import EvaluatedData
-
-Pairs = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 SIZE = 32
 """Bytes of a digest."""
@@ -28,9 +29,10 @@ class Evaluated:
     samples: int = 0
     digest: int = 0
 
-    def add(self, inputs: Tensor, targets: Tensor) -> None:
-        self.samples += len(inputs)
-        for parts in _samples(inputs, targets):
+    def add(self, inputs: object, targets: object) -> None:
+        given = inputs_of(inputs, "test data")
+        self.samples += given.rows
+        for parts in _samples(given, targets):
             found = hashlib.blake2b(digest_size=SIZE)
             for part in parts:
                 found.update(part)
@@ -51,7 +53,7 @@ class Witness:
         self.first: Evaluated | None = None
 
     @contextmanager
-    def evaluation(self, batches: Pairs) -> Iterator[Pairs]:
+    def evaluation(self, batches: Callable[[], Pairs]) -> Iterator[Callable[[], Pairs]]:
         """`batches`, watched during an evaluation.
 
         Raises:
@@ -59,7 +61,7 @@ class Witness:
         """
         found = Evaluated()
 
-        def watched() -> Iterator[tuple[Tensor, Tensor]]:
+        def watched() -> Iterator[tuple[Any, Any]]:
             for inputs, targets in batches():
                 found.add(inputs, targets)
                 yield inputs, targets
@@ -88,20 +90,27 @@ class Witness:
         self.first = Evaluated(state["samples"], int(state["digest"], 16)) if state else None
 
 
-def _samples(inputs: Tensor, targets: Tensor) -> Iterable[tuple[memoryview, ...]]:
-    """The bytes of each sample's input and target, or of the whole batch if targets do not match samples."""
-    parts = [_rows(tensor) for tensor in (inputs, targets)]
-    if len(parts[0]) == len(parts[1]):
-        return zip(*parts, strict=True)
+def _samples(given: Inputs, targets: object) -> Sequence[tuple[memoryview, ...]]:
+    """The bytes of each sample's inputs and targets, or of the whole batch if targets do not match samples.
+
+    An input that is the same for all samples is a part of each.
+    """
+    parts = []
+    for tensor in given.tensors:
+        along = given.batch_dim_of(tensor)
+        parts.append(_rows(tensor, along) if along is not None else _rows(tensor[None], 0) * given.rows)
+    parts += [_rows(tensor, samples_along(tensor, given) or 0) for tensor in tensors_of_target(targets)]
+    if all(len(part) == given.rows for part in parts):
+        return list(zip(*parts, strict=True))
     return [tuple(row for part in parts for row in part)]
 
 
-def _rows(tensor: Tensor) -> list[memoryview]:
-    found = tensor.detach().cpu().contiguous()
+def _rows(tensor: Tensor, along: int) -> list[memoryview]:
+    found = tensor.detach().cpu()
     if not found.numel():
         return []
-    rows = found.reshape(len(found) if found.dim() else 1, -1)
-    return [memoryview(row) for row in rows.view(torch.uint8).numpy()]
+    rows = found.movedim(along, 0).reshape(found.shape[along], -1) if found.dim() else found.reshape(1, 1)
+    return [memoryview(row) for row in rows.contiguous().view(torch.uint8).numpy()]
 
 
 class Reach:
@@ -116,12 +125,16 @@ class Reach:
         self._scale = 1.0
         self._samples, self._places, self._undecided = 0, 0, 0
 
-    def __call__(self, output: Tensor, target: Tensor) -> None:
-        if not output.numel():
-            return
+    def __call__(self, output: object, target: object) -> None:
+        tensors = [tensor for tensor in outputs_of(output).tensors.values() if tensor.numel()]
+        self._samples += next((len(tensor) for tensor in tensors if tensor.dim()), 0)
+        for tensor in tensors:
+            if tensor.is_floating_point():
+                self._add(tensor)
+
+    def _add(self, output: Tensor) -> None:
         scale = float(output.abs().max())
         self._scale = max(self._scale, scale)
-        self._samples += len(output)
         if output.dim() > 1 and output.shape[1] > 1:
             best, second = output.topk(2, dim=1).values.unbind(1)
             self._places += best.numel()

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from compress.batches import Pair, Pairs, pairs
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
-from compress.select.gradients import Pairs
 from compress.select.saliency import layer_with_nodes, nodes_along
-from compress.tasks import Loss
+from compress.tasks import Loss, in_float64
 
 See = Callable[["Tap", Tensor, int], Tensor]  # (tap, value, axis of its features) -> what takes the value's place
 
@@ -57,9 +57,9 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Pairs) -> dict[
 
     samples = 0
     with evaluation_mode(model), _tapped(model, taps.values(), see):
-        for inputs, _ in batches:
-            model(inputs)
-            samples += len(inputs)
+        for given, _ in pairs(batches, model):
+            given.call(model)
+            samples += given.rows
         if not samples:
             raise InputError("no scoring data for the nodes' variance: `batches` gave none")
     result = {}
@@ -83,7 +83,7 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Pairs
         TargetError: a layer that takes no part in the forward pass.
         InputError: no scoring data.
     """
-    scored = list(batches)
+    scored = list(pairs(batches, model))
     if not scored:
         raise InputError("no scoring data for the loss without a node: `batches` gave none")
     with evaluation_mode(model):
@@ -106,10 +106,10 @@ def _silence(node: int) -> See:
     return see
 
 
-def _mean_loss(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], loss: Loss) -> float:
+def _mean_loss(model: nn.Module, batches: Sequence[Pair], loss: Loss) -> float:
     # In float64, because the rise is a small difference.
-    total = sum(float(loss(model(inputs).double(), target)) * len(inputs) for inputs, target in batches)
-    return total / sum(len(inputs) for inputs, _ in batches)
+    total = sum(float(loss(in_float64(given.call(model)), target)) * given.rows for given, target in batches)
+    return total / sum(given.rows for given, _ in batches)
 
 
 @contextmanager

@@ -5,11 +5,12 @@ the nodes with the weights V then takes V_k + sum_j V_j B_jk, and its bias rises
 least squares is that of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from compress.batches import Pairs
 from compress.select.moments import moments
 
 COMPENSATION_SAMPLES = 5000
@@ -20,12 +21,12 @@ _RIDGE = 1e-6
 
 
 @torch.no_grad()
-def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Pairs) -> None:
     """Fold the prediction of pruned nodes into the layers that read them, in place; pruned columns do not change.
 
     Args:
         readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], True = kept.
-        batches: (input, target) pairs to fit the prediction on.
+        batches: scoring data to fit the prediction on; targets are not looked at.
 
     Raises:
         TargetError: a reader that is neither, or whose inputs are not the nodes one by one.

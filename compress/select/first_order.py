@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from compress.batches import Pairs
 from compress.graph.coupling import Coupling
 from compress.select import gradients
-from compress.select.gradients import Pairs
 from compress.select.members import place_of, readers, writers
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring

@@ -4,18 +4,20 @@ The parameters come as `leaves` that the forward pass computes with, which `effe
 model is scored in evaluation mode.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
+from compress.batches import Pairs, pairs, part_of_target
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.inputs import Inputs
 from compress.tasks import Loss
 
-Pairs = Iterable[tuple[Tensor, Tensor]]
 NamedParameter = tuple[nn.Module, str]
 
 _NO_DATA = "no scoring data for gradients: `batches` gave none"
@@ -28,9 +30,9 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss)
         InputError: no batches.
     """
     count = 0
-    for inputs, target in batches:
+    for given, target in pairs(batches, model):
         count += 1
-        yield _gradient(model, leaves, inputs, target, loss)
+        yield _gradient(model, leaves, given, target, loss)
     if not count:
         raise InputError(_NO_DATA)
 
@@ -38,10 +40,10 @@ def each(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss)
 def mean(model: nn.Module, leaves: Sequence[Tensor], batches: Pairs, loss: Loss) -> list[Tensor]:
     """The gradient of the mean loss over all samples."""
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    for inputs, target in batches:
-        for total, slope in zip(sums, _gradient(model, leaves, inputs, target, loss), strict=True):
-            total += slope * len(inputs)
-        samples += len(inputs)
+    for given, target in pairs(batches, model):
+        for total, slope in zip(sums, _gradient(model, leaves, given, target, loss), strict=True):
+            total += slope * given.rows
+        samples += given.rows
     return _divided(sums, samples)
 
 
@@ -67,13 +69,13 @@ def fisher(
         places: the (module, name) of each leaf.
     """
     sums, samples = [torch.zeros_like(leaf) for leaf in leaves], 0
-    for inputs, target in batches:
-        squares = _squares_of_linear(model, places, inputs, target, loss)
+    for given, target in pairs(batches, model):
+        squares = _squares_of_linear(model, places, given, target, loss)
         if squares is None:
-            squares = _squares_one_by_one(model, leaves, inputs, target, loss)
+            squares = _squares_one_by_one(model, leaves, given, target, loss)
         for total, square in zip(sums, squares, strict=True):
             total += square
-        samples += len(inputs)
+        samples += given.rows
     return _divided(sums, samples)
 
 
@@ -116,12 +118,10 @@ def requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
         parameter.requires_grad_(before)
 
 
-def _gradient(
-    model: nn.Module, leaves: Sequence[Tensor], inputs: Tensor, target: Tensor, loss: Loss
-) -> Sequence[Tensor]:
+def _gradient(model: nn.Module, leaves: Sequence[Tensor], given: Inputs, target: Any, loss: Loss) -> Sequence[Tensor]:
     """Zeros for a leaf that takes no part in the forward pass."""
     with evaluation_mode(model, gradients=True):
-        return torch.autograd.grad(loss(model(inputs), target), list(leaves), materialize_grads=True)
+        return torch.autograd.grad(loss(given.call(model), target), list(leaves), materialize_grads=True)
 
 
 def _mean_of(
@@ -142,18 +142,19 @@ def _divided(sums: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def _squares_one_by_one(
-    model: nn.Module, leaves: Sequence[Tensor], inputs: Tensor, target: Tensor, loss: Loss
+    model: nn.Module, leaves: Sequence[Tensor], given: Inputs, target: Any, loss: Loss
 ) -> list[Tensor]:
     sums = [torch.zeros_like(leaf) for leaf in leaves]
-    for index in range(len(inputs)):
+    for index in range(given.rows):
         one = slice(index, index + 1)
-        for total, slope in zip(sums, _gradient(model, leaves, inputs[one], target[one], loss), strict=True):
+        slopes = _gradient(model, leaves, given.part(one), part_of_target(target, given, one), loss)
+        for total, slope in zip(sums, slopes, strict=True):
             total += slope.square()
     return sums
 
 
 def _squares_of_linear(
-    model: nn.Module, places: Sequence[NamedParameter], inputs: Tensor, target: Tensor, loss: Loss
+    model: nn.Module, places: Sequence[NamedParameter], given: Inputs, target: Any, loss: Loss
 ) -> list[Tensor] | None:
     """Sums over the batch of squared gradients; None where that is not possible for a layer.
 
@@ -174,8 +175,8 @@ def _squares_of_linear(
     with evaluation_mode(model, gradients=True), ExitStack() as stack:
         for module in layers:
             stack.callback(module.register_forward_hook(watch).remove)
-        total = loss(model(inputs), target) * len(inputs)
-        if any(len(call) != 1 or call[0][1].shape[:-1] != inputs.shape[:1] for call in calls.values()):
+        total = loss(given.call(model), target) * given.rows
+        if any(len(call) != 1 or call[0][1].shape[:-1] != (given.rows,) for call in calls.values()):
             return None
         probes = [call[0][1] for call in calls.values()]
         slopes = torch.autograd.grad(total, probes, materialize_grads=True)

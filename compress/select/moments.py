@@ -1,19 +1,18 @@
 """Second moments of the inputs of layers, over scoring data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
+from compress.batches import Pairs, pairs
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 
 
 @torch.no_grad()
-def moments(
-    model: nn.Module, readers: Mapping[str, int], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, Tensor]:
+def moments(model: nn.Module, readers: Mapping[str, int], batches: Pairs) -> dict[str, Tensor]:
     """Sums of products [nodes + 1, nodes + 1], in float64, of what each reader gets and a constant 1, in that order.
 
     Args:
@@ -30,9 +29,9 @@ def moments(
     with ExitStack() as stack, evaluation_mode(model):
         for name, layer in layers.items():
             stack.callback(layer.register_forward_pre_hook(_gather(name, found)).remove)
-        for inputs, _ in batches:
-            model(inputs)
-            samples += len(inputs)
+        for given, _ in pairs(batches, model):
+            given.call(model)
+            samples += given.rows
     if not samples:
         raise InputError("no scoring data to fit the nodes on: `batches` gave none")
     if missing := [name for name in layers if name not in found]:

@@ -36,7 +36,7 @@ class NodeSelection(Selection):
         amount: Amount | None,
         scoring: Scoring,
         earlier: Pruned,
-        example: Tensor,
+        example: object,
         traced: TracedOnce,
         *,
         keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
@@ -47,7 +47,7 @@ class NodeSelection(Selection):
     ) -> None:
         """
         Args:
-            example: an input [N, ...] to trace the network with.
+            example: what the network is called with, to trace it; see `compress.inputs`.
             traced: the owner of the traces.
             keep: instead of an amount, the masks themselves: layer -> bool [nodes], True = keep.
             scope: what competes: "layer" (the default), "isomorphic", or "global"; see `choose_nodes`.

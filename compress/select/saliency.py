@@ -6,17 +6,19 @@ factor of its own for every sample, one forward and one backward pass give all n
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compress.batches import Pairs, pairs
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
-from compress.tasks import Loss
+from compress.inputs import Inputs
+from compress.tasks import Loss, prediction
 
 Error = Literal["loss", "linear"]
 Reduce = Literal["sum", "abs", "square"]
@@ -27,22 +29,23 @@ _TERMS: dict[Reduce, Callable[[Tensor], Tensor]] = {"sum": torch.positive, "abs"
 _NODES_ALONG = {nn.Linear: -1, nn.modules.conv._ConvNd: 1}
 
 
-def linear_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean |target - output|; class labels (integers) are compared with the softmax of the output.
+def linear_error(output: object, target: Tensor) -> Tensor:
+    """Mean |target - prediction|; class labels (integers) are compared with the softmax of the prediction.
 
     Mozer & Smolensky rank by this error while training on the squared one, because at an optimum of the training
     loss its own derivatives sum to nearly zero.
     """
+    said = prediction(output)
     if not target.is_floating_point():
-        target = F.one_hot(target, output.shape[-1]).to(output.dtype)
-        output = output.softmax(dim=-1)
-    return (target - output).abs().mean()
+        target = F.one_hot(target, said.shape[-1]).to(said.dtype)
+        said = said.softmax(dim=-1)
+    return (target - said).abs().mean()
 
 
 def skeletonization(
     model: nn.Module,
     layers: Sequence[str],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Pairs,
     loss: Loss,
     *,
     error: Error = "loss",
@@ -52,7 +55,7 @@ def skeletonization(
 
     Args:
         layers: qualified names of Linear or Conv layers; their outputs are the nodes.
-        batches: (input, target) pairs.
+        batches: (input, target) pairs, or what else `compress.batches.pairs` takes.
         loss: (output, target) -> mean error over the batch.
         error: the error E: the training `loss`, or `linear_error`.
         reduce: with d = dE/da of one sample: "sum" |mean d| (the paper), "abs" mean |d|, "square" mean d**2 (the
@@ -69,19 +72,19 @@ def skeletonization(
     modules = {name: layer_with_nodes(model, name) for name in layers}
     sums: dict[str, Tensor] = {}
     samples = 0
-    for inputs, target in batches:
-        for name, slope in _slopes(model, modules, inputs, target, measure).items():
+    for given, target in pairs(batches, model):
+        for name, slope in _slopes(model, modules, given, target, measure).items():
             term = _TERMS[reduce](slope)
             total = term.sum(0, dtype=torch.promote_types(term.dtype, torch.float32)).double()
             sums[name] = sums[name] + total if name in sums else total
-        samples += len(inputs)
+        samples += given.rows
     if not samples:
         raise InputError("skeletonization was given no scoring data")
     return {name: total.abs() / samples for name, total in sums.items()}
 
 
 def _slopes(
-    model: nn.Module, modules: dict[str, nn.Module], inputs: Tensor, target: Tensor, measure: Loss
+    model: nn.Module, modules: dict[str, nn.Module], given: Inputs, target: Any, measure: Loss
 ) -> dict[str, Tensor]:
     """dE/da for each sample and node, [batch, nodes] per layer; E of a sample as if it were alone.
 
@@ -101,7 +104,7 @@ def _slopes(
     with evaluation_mode(model, gradients=True), ExitStack() as stack:
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
-        total = measure(model(inputs), target) * len(inputs)
+        total = measure(given.call(model), target) * given.rows
         unused = [name for name in modules if not calls[name]]
         if unused:
             raise TargetError(f"layer {unused[0]!r} takes no part in the forward pass: its nodes have no saliency")

@@ -7,14 +7,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from compress.batches import FORMS, Pair, Pairs, has_own_loss, pair_of, part_of_target, samples_along, tensors_of_target
 from compress.errors import CompressError, InputError
 from compress.options import shown
-from compress.select.gradients import Pairs
-from compress.tasks import Loss
+from compress.tasks import Loss, own_loss
 
 BatchSource = Pairs | Callable[[int], Pairs]
-"""Batches of (input, target) that can be iterated over repeatedly, or a function from a batch size to such."""
+"""Batches that can be iterated over repeatedly, or a function from a batch size to such; see `compress.batches`."""
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """A criterion of the user's: a tensor of weights -> a score for each of its entries, larger = keep."""
@@ -42,25 +43,28 @@ class Scoring:
             asker: what reads them, for the error text.
 
         Raises:
-            InputError: no batches were given, or they are not pairs of tensors.
+            InputError: no batches were given, or one of them has no accepted form.
         """
         self.require(asker, loss=False)
         assert self.source is not None
         given = self.source if isinstance(self.source, Iterable) else _given(self.source, size)
-        return _first(_pairs(given, size, _device(self.model)), samples)
+        return _first(_pieces(given, size, _device(self.model)), samples)
 
     def require(self, asker: object, *, data: bool = True, loss: bool = True) -> None:
         """Raises InputError where `asker` looks at data, or at the loss, and none was given."""
         if data and self.source is None:
             raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
-        if loss and self.function is None:
+        if loss and self.function is None and not has_own_loss(self.model):
             raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
 
     def loss(self, asker: object) -> Loss:
-        """(output, target) -> mean over the batch. Raises InputError: none was given."""
+        """(output, target) -> mean over the batch: the caller's loss, or else the network's own, from its output.
+
+        Raises:
+            InputError: there is neither.
+        """
         self.require(asker, data=False)
-        assert self.function is not None
-        return _mean_of(self.function)
+        return _mean_of(self.function or own_loss)
 
 
 def require_source(batches: object, loss: object) -> None:
@@ -76,8 +80,8 @@ def require_source(batches: object, loss: object) -> None:
     is_source = hasattr(batches, "__iter__") or callable(batches)
     if batches is not None and (not is_source or isinstance(batches, type | nn.Module | str | Mapping | Tensor)):
         raise InputError(
-            f"batches: found {shown(batches)}; expected an iterable of (input, target), or a function from a batch "
-            "size to one"
+            f"batches: found {shown(batches)}; expected an iterable of batches, or a function from a batch size "
+            f"to one; a batch is {FORMS}"
         )
     if loss is not None and (not callable(loss) or isinstance(loss, type)):
         raise InputError(f"loss: found {loss!r}; expected a function of (output, target), such as F.cross_entropy")
@@ -94,7 +98,7 @@ def on_data(asker: object) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise InputError(f"batches: {_called(asker)} cannot be computed on them: {_said(error)}") from error
 
 
@@ -112,13 +116,14 @@ def _given(source: Callable[[int], Pairs], size: int) -> Pairs:
 def _mean_of(function: Loss) -> Loss:
     """The user's loss, refused with its own words where it fails or is not a mean."""
 
-    def loss(output: Tensor, target: Tensor) -> Tensor:
+    def loss(output: object, target: object) -> Tensor:
         try:
             found = function(output, target)
         except CompressError:
             raise
         except Exception as error:
-            raise InputError(f"loss: it failed: {_said(error)}") from error
+            what = "" if tensors_of_target(target) else f"; the target of these batches is {shown(target)}"
+            raise InputError(f"loss: it failed: {_said(error)}{what}") from error
         if not isinstance(found, Tensor) or found.numel() != 1:
             what = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(f"loss: it gave {what}; it must give the mean over the batch, a tensor of one number")
@@ -140,34 +145,47 @@ def _device(model: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in model.parameters()), None)
 
 
-def _pairs(batches: Pairs, size: int, device: torch.device | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _pieces(batches: Pairs, size: int, device: torch.device | None) -> Iterator[Pair]:
     """Split larger batches into equal parts, so that squares per batch do not depend on the loader's batch size."""
     for batch in batches:
-        match batch:
-            case [Tensor() as inputs, Tensor() as target] if inputs.shape[:1] == target.shape[:1] != ():
-                if not len(inputs):
-                    continue
-                parts = -(-len(inputs) // size) or 1
-                for some, of in zip(inputs.tensor_split(parts), target.tensor_split(parts), strict=True):
-                    yield some.to(device), of.to(device)
-            case [Tensor() as inputs, Tensor() as target]:
-                shapes = f"{list(inputs.shape)} and {list(target.shape)}"
-                raise InputError(
-                    f"batches: a batch has inputs and targets of {shapes}; the first number must be the same"
-                )
-            case _:
-                raise InputError(
-                    f"batches: a batch is {type(batch).__name__}; expected a pair of tensors (input, target)"
-                )
+        if _is_empty(batch):
+            continue
+        given, target = pair_of(batch)
+        if isinstance(target, Tensor) and samples_along(target, given) is None:
+            shapes = f"{list(given.tensors[0].shape)} and {list(target.shape)}"
+            raise InputError(f"batches: a batch has inputs and targets of {shapes}; the first number must be the same")
+        moved = given.mapped(lambda tensor: tensor.to(device))
+        target = tree_map_only(Tensor, lambda tensor: tensor.to(device), target)
+        for rows in _parts(given.rows, size):
+            yield (moved, target) if rows is None else (moved.part(rows), part_of_target(target, given, rows))
 
 
-def _first(batches: Pairs, samples: int | Literal["all"]) -> Pairs:
+def _is_empty(batch: object) -> bool:
+    return any(tensor.shape[:1] == (0,) for tensor in tensors_of_target(batch))
+
+
+def _parts(samples: int, size: int) -> Iterator[slice | None]:
+    """Parts of at most `size` samples that differ by one at most, the larger ones first; None is the whole."""
+    parts = -(-samples // size)
+    if parts == 1:
+        yield None
+        return
+    least, more = divmod(samples, parts)
+    start = 0
+    for number in range(parts):
+        end = start + least + (number < more)
+        yield slice(start, end)
+        start = end
+
+
+def _first(batches: Iterable[Pair], samples: int | Literal["all"]) -> Iterator[Pair]:
     if samples == "all":
         yield from batches
         return
     left = int(samples)
-    for inputs, target in batches:
-        yield inputs[:left], target[:left]
-        left -= len(inputs)
+    for given, target in batches:
+        rows = slice(left)
+        yield (given, target) if given.rows <= left else (given.part(rows), part_of_target(target, given, rows))
+        left -= given.rows
         if left <= 0:
             return

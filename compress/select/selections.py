@@ -30,7 +30,7 @@ def selection_of(
     macs: float | None = None,
     layers: Mapping[str, float] | None = None,
     keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
-    example: Tensor | None = None,
+    example: object = None,
     criterion: str | Criterion | ScoreFunction = "magnitude",
     batches: BatchSource | None = None,
     loss: Loss | None = None,
@@ -68,7 +68,6 @@ def selection_of(
     if example is not None or isinstance(target, Nodes):
         inputs_of(example)
     if isinstance(target, Nodes):
-        assert example is not None
         if _regrowth(regrow) is not None:
             raise InputError("regrow is for weights, and the target is nodes, which remain chosen")
         return NodeSelection(

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.batches import Batches
+from compress.batches import Batches, Pair, pairs
 from compress.evaluation_mode import evaluation_mode
-from compress.tasks import Loss, Task, loss
+from compress.tasks import Loss, Task, loss, prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +23,24 @@ class Teacher:
 
     def batches(self, batches: Batches) -> Batches:
         """`batches` with the pair (target, the teacher's output) in place of each target."""
-        return _TaughtBatches(batches, self.network)  # type: ignore[return-value]
+        return _TaughtBatches(batches, self.network)
 
     def loss(self, task: Task) -> Loss:
         """(1 - weight) times the task's own loss, and `weight` times the distance from the teacher's output.
 
         For logits the distance is T**2 times the Kullback-Leibler divergence in nats between both networks' softmax
-        at the temperature T; for images, and outputs of a task of the user's own, the mean squared error. Targets are
-        those of `batches`.
+        at the temperature T; for images, and outputs of a task of the user's own, the mean squared error. It is that of
+        the tensors that `prediction` finds in both outputs. Targets are those of `batches`.
         """
         own = loss(task)
 
-        def mixed(output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        def mixed(output: object, target: tuple[Any, Tensor]) -> Tensor:
             truth, taught = target
-            apart = self._divergence(output, taught) if task == "classify" else F.mse_loss(output, taught)
+            said = prediction(output)
+            apart = self._divergence(said, taught) if task == "classify" else F.mse_loss(said, taught)
             return (1 - self.weight) * own(output, truth) + self.weight * apart
 
-        return mixed  # type: ignore[return-value]
+        return mixed
 
     def _divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
         said, wanted = (F.log_softmax(values / self.temperature, dim=1) for values in (logits, taught))
@@ -53,13 +55,11 @@ class _TaughtBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __call__(
-        self, generator: torch.Generator | None = None, skip: int = 0
-    ) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Pair]:
         return self._taught(self.batches(generator, skip))
 
-    def _taught(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]:
-        for inputs, target in batches:
+    def _taught(self, batches: Iterator[tuple[Any, Any]]) -> Iterator[Pair]:
+        for given, target in pairs(batches, self.teacher):
             with evaluation_mode(self.teacher):
-                taught = self.teacher(inputs)
-            yield inputs, (target, taught)
+                taught = prediction(given.call(self.teacher))
+            yield given, (target, taught)

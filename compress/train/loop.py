@@ -9,11 +9,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compress.batches import Batches
+from compress.batches import Batches, pairs
 from compress.errors import DivergedError, TargetError
 from compress.files.spill import Aside
+from compress.inputs import Inputs
 from compress.tasks import Loss
 from compress.train import random_state
 from compress.train.divergence import BATCH, broken_weights, first_broken, listed
@@ -53,7 +54,7 @@ def train(
     """Train all parameters that require a gradient for `steps` optimizer steps.
 
     Args:
-        batches: one epoch of (input, target) pairs per call; the last epoch may end in its middle.
+        batches: one epoch of (input, target) per call; the last epoch may end in its middle.
         loss: (output, target) -> scalar.
         generator: the only source of the order of the samples.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
@@ -107,8 +108,8 @@ class Loop:
         self._model.zero_grad()
         self._model.train()
         while self._losses or done.steps < self._steps:
-            for inputs, target in islice(self._rest_of_epoch(), self._steps - done.steps):
-                loss, lr = self._update(inputs, target)
+            for given, target in islice(pairs(self._rest_of_epoch(), self._model), self._steps - done.steps):
+                loss, lr = self._update(given, target)
                 self._losses.append(loss)
                 done.steps += 1
                 after_step(done.steps)
@@ -144,7 +145,7 @@ class Loop:
         self._epoch_start = self._good = _Weights(step, Aside(good))  # the same one after a step
         random_state.load_state_dict(state["chance"])
 
-    def _rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _rest_of_epoch(self) -> Iterator[tuple[Any, Any]]:
         """The remaining batches of this epoch."""
         if not self._losses:
             self._began = {"order": self._generator.get_state(), "chance": random_state.state_dict()}
@@ -159,20 +160,20 @@ class Loop:
         random_state.load_state_dict(now)
         return batches
 
-    def _update(self, inputs: Tensor, target: Tensor) -> tuple[float, float]:
+    def _update(self, given: Inputs, target: Any) -> tuple[float, float]:
         """One step of the optimizers: (the loss before it, its learning rate)."""
         precision = torch.autocast(
-            inputs.device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
+            given.tensors[0].device.type, torch.bfloat16, enabled=self._optimization.precision == "bfloat16"
         )
-        inputs, target, weight = self._ranks.share(inputs, target)
+        given, target, weight = self._ranks.share(given, target)
         with precision:
-            value = self._loss(self._forward(inputs), target)
+            value = self._loss(given.call(self._forward), target)
         if weight != 1.0:
             value = value * weight
         found = self._ranks.mean(value)
         if not math.isfinite(found):
             with precision:
-                culprit = first_broken(self._model, inputs, target)
+                culprit = first_broken(self._model, given, target)
             raise self._diverged(
                 f"the loss became {found} at step {self.training.steps + 1} of {self._steps}"
                 + (f", where {culprit} not finite" if culprit else ""),

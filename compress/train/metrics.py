@@ -1,36 +1,40 @@
 """Metrics of a network: the mean over a data set of its task's loss, and of other measures."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from compress.batches import Pairs, pairs
 from compress.errors import DataError, TrainingError
 from compress.evaluation_mode import evaluation_mode
-from compress.tasks import Loss, OwnTask, Task, loss
+from compress.tasks import Loss, OwnTask, Task, in_float64, loss, prediction
 
 
 def evaluate(
     model: nn.Module,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    batches: Callable[[], Pairs],
     task: Task,
-    seen: Callable[[Tensor, Tensor], None] = lambda output, target: None,
+    seen: Callable[[Any, Any], None] = lambda output, target: None,
 ) -> dict[str, float]:
     """Mean loss over all samples and, for `classify`, the accuracy in [0, 1]; or the metrics of an own task.
 
     Every sample has the same weight whatever the batch sizes: means over batches are summed in float64. `batches()`
-    gives (input, target) pairs on the model's device; `seen` is called with each (output, target). Raises TrainingError
-    when the loss or a metric is not finite, and DataError without a sample.
+    gives batches on the model's device. `seen` is called with each (output, target), as the measures are: for a
+    built-in task, the output is the tensor that `prediction` finds in it. Raises TrainingError when the loss or a
+    metric is not finite, and DataError without a sample.
     """
     totals = dict.fromkeys(measures := _measures(task), 0.0)
     samples = 0
     with evaluation_mode(model):
-        for inputs, targets in batches():
+        for given, targets in pairs(batches(), model):
+            output = given.call(model)
             # A mean in float32 would change with the batch size in the seventh digit.
-            output = model(inputs).double()
+            output = in_float64(output if isinstance(task, OwnTask) else prediction(output))
             for name, measure in measures.items():
-                totals[name] += float(measure(output, targets)) * len(inputs)
-            samples += len(inputs)
+                totals[name] += float(measure(output, targets)) * given.rows
+            samples += given.rows
             seen(output, targets)
     if not samples:
         raise DataError("No sample to evaluate on: this part of the data set is empty.")

@@ -18,7 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from compress.batches import part_of_target
 from compress.errors import LostProcessError, ProofError
+from compress.inputs import Inputs
 
 Target = TypeVar("Target")
 
@@ -34,18 +36,19 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrapped(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    def wrapped(self, model: nn.Module) -> Callable[..., Any]:
         """The forward pass, whose gradients are averaged over all processes."""
         return model if self.count == 1 else DistributedDataParallel(model)
 
-    def share(self, inputs: Tensor, target: Target) -> tuple[Tensor, Target, float]:
+    def share(self, given: Inputs, target: Target) -> tuple[Inputs, Target, float]:
         """This process's samples of a batch, and the weight of their mean loss in that of the batch."""
         if self.count == 1:
-            return inputs, target, 1.0
-        if self.rank >= len(inputs):  # none is left for this process: it takes any sample, with weight 0
-            return inputs[:1], _rows(target, slice(1)), 0.0
-        mine = slice(self.rank, None, self.count)
-        return inputs[mine], _rows(target, mine), len(inputs[mine]) * self.count / len(inputs)
+            return given, target, 1.0
+        samples = given.rows
+        left = self.rank < samples  # else this process takes any sample, with weight 0
+        mine = slice(self.rank, None, self.count) if left else slice(1)
+        weight = len(range(self.rank, samples, self.count)) * self.count / samples
+        return given.part(mine), part_of_target(target, given, mine), weight
 
     def mean(self, value: Tensor) -> float:
         """The mean of a number over all processes."""
@@ -117,11 +120,6 @@ def _nothing_on_stdout() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def _rows(target: Any, rows: slice) -> Any:
-    """Rows of a tensor, or of all tensors in a tuple, such as a target with a teacher's output."""
-    return target[rows] if isinstance(target, Tensor) else tuple(_rows(part, rows) for part in target)
 
 
 def _digest(model: nn.Module) -> str:

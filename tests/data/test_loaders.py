@@ -36,12 +36,51 @@ def test_a_list_of_batches_will_do_and_has_no_count() -> None:
         (([],), "must give the pair"),
         (([], []), "no batch"),
         ((iter([1]), iter([1])), "no length"),
-        (([torch.zeros(3)], [torch.zeros(3)]), "a batch is Tensor; it must be a pair of tensors"),
+        (([3], [3]), "loaders: found 3; a batch is a pair"),
+        (([(torch.zeros(2, 3),) * 3], [3]), "found a tuple of 3; a batch is a pair"),
     ],
 )
 def test_anything_else_is_refused(loaders: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_loaders(loaders)
+
+
+BATCH = {"ids": torch.arange(12).view(4, 3), "mask": torch.full((4, 3), -torch.inf), "labels": torch.arange(4)}
+
+
+def test_batches_of_dicts() -> None:
+    source = from_loaders(([BATCH], [BATCH, (BATCH, None), (({"x": BATCH["ids"]}, 2.0), BATCH["labels"])]), "mine")
+    assert source.shape == (3,)
+    assert source.example.kwargs.keys() == {"ids", "mask"}
+    assert torch.equal(source.example.kwargs["ids"], BATCH["ids"][:2])
+    labelled, without, nested = list(source.batches("test", 1, "classify")())
+    assert torch.equal(labelled[1], BATCH["labels"])
+    assert without[1] is None
+    assert nested[0].args[1] == 2.0
+    assert all(inputs.rows == 4 for inputs, _ in (labelled, without, nested))
+
+
+def test_the_example_is_read_outside_of_the_order_of_random_numbers() -> None:
+    torch.manual_seed(0)
+    source = from_loaders((loader(shuffle=True), loader()), "mine")
+    found = torch.cat([target for _, target in source.batches("train", 1, "classify")()])
+    torch.manual_seed(0)
+    assert torch.equal(found, torch.cat([target for _, target in loader(shuffle=True)]))
+
+
+def test_a_later_batch_of_another_form_is_told_with_its_place() -> None:
+    source = from_loaders(([(torch.zeros(2, 3), torch.zeros(2)), "words"], [3]), "mine")
+    with pytest.raises(DataError, match="mine: the train loader's batch 1, batches: found 'words'; a batch is a pair"):
+        list(source.batches("train", 1, "reconstruct")())
+
+
+def test_masks_may_be_infinite_beside_other_inputs_and_nothing_else_may() -> None:
+    for name, value in (("mask", torch.inf), ("mask", torch.nan), ("labels", -torch.inf)):
+        wrong = {**BATCH, name: torch.full((4,), value)}
+        source = from_loaders(([BATCH, wrong], [BATCH]), "mine")
+        what = "targets" if name == "labels" else "inputs"
+        with pytest.raises(DataError, match=f"batch 1 has NaN or infinite {what}"):
+            list(source.batches("train", 1, "classify")())
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -32,7 +32,8 @@ def test_how_many_operators_are_followed_pass_and_are_kept() -> None:
 
 
 def test_every_rule_is_of_an_operator_that_torch_has() -> None:
-    assert set(rules._RULES) <= LISTED
+    others = {"transformers::grouped_mm_fallback"}  # of a library that need not be installed
+    assert set(rules._RULES) - others <= LISTED
     assert set(ALIASES) <= LISTED
     assert LISTED | {"getitem"} >= rules._ZERO_OF_ALL | rules._ZERO_OF_FIRST | rules._ZEROS
 

@@ -237,6 +237,18 @@ def test_what_a_pass_without_a_leak_has_changed_stays():
     Net.cache = None
 
 
+def test_a_dict_that_makes_what_it_is_asked_for_is_not_asked():
+    class Classes(OrderedDict):
+        def __getitem__(self, key):
+            raise AssertionError("as the table of activations of transformers builds one")
+
+    SPACE.classes = Classes(gelu=nn.GELU)
+    try:
+        pass_without_data(Net(lambda net, x: SPACE.classes.keys(), in_a_dict))
+    finally:
+        del SPACE.classes
+
+
 def test_flags_go_back_with_the_tensors_that_they_stand_for():
     def once(net, x):
         if not SPACE.calls:

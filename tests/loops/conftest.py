@@ -7,7 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+import compress
 from compress.data import sources
 from compress.remove.pruner import Pruner
 from compress.remove.removals import GradualSoft, GReg, Soft
@@ -109,3 +111,75 @@ def same() -> Callable[[dict[str, Tensor], dict[str, Tensor]], None]:
         assert sum(int((tensor == 0).sum()) for name, tensor in found.items() if "weight" in name) > 1000
 
     return check
+
+
+# --- a network that takes dicts, and returns its loss ---
+
+
+def tiny_bert() -> nn.Module:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        **sizes, intermediate_size=24, max_position_embeddings=8, num_labels=3, hidden_dropout_prob=0.0
+    )
+    config.attention_probs_dropout_prob = 0.0
+    network: nn.Module = transformers.BertForSequenceClassification(config)
+    return network
+
+
+SENTENCES = [
+    {
+        "input_ids": torch.arange(number, number + 6) % 40,
+        "attention_mask": (torch.arange(6) < 3 + number % 4).long(),
+        "labels": torch.tensor(number % 3),
+    }
+    for number in range(8)
+]
+
+
+def half_of_the_nodes(model: nn.Module, loop: object) -> Pruner:
+    """Scored by the network's own loss on batches of dicts."""
+    example = {key: torch.stack([one[key] for one in SENTENCES[:2]]) for key in ("input_ids", "attention_mask")}
+    return Pruner(
+        model,
+        compress.nodes("*intermediate*"),
+        sparsity=0.5,
+        example=example,
+        criterion="taylor_square",
+        batches=DataLoader(SENTENCES, batch_size=4),  # type: ignore[arg-type]
+        removal=Soft(steps=2),
+    )
+
+
+@pytest.fixture
+def bert() -> nn.Module:
+    return tiny_bert()
+
+
+@pytest.fixture
+def sentences() -> list[dict[str, Tensor]]:
+    return SENTENCES
+
+
+@pytest.fixture
+def halved() -> Callable[..., Pruner]:
+    return half_of_the_nodes
+
+
+@pytest.fixture
+def bert_by_hand() -> dict[str, Tensor]:
+    """Its weights after two steps of a loop by hand."""
+    model = tiny_bert()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    pruner = half_of_the_nodes(model, None)
+    model.train()
+    for batch in DataLoader(SENTENCES, batch_size=4):  # type: ignore[arg-type]
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.step()
+    pruner.finalize()
+    weights = model.state_dict()
+    assert int((weights["bert.encoder.layer.0.intermediate.dense.weight"] == 0).all(1).sum()) == 12
+    return weights

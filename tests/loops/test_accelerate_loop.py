@@ -111,3 +111,19 @@ def test_epochs_need_a_length(digits: nn.Module) -> None:
         AcceleratePruning(accelerate.Accelerator(cpu=True), digits, make, batches=8, epochs=1)
     with pytest.raises(InputError, match="'two epochs'; needs a number above 0 and its unit"):
         TrainingLength(8, 8).steps("two epochs")
+
+
+def test_nodes_of_a_network_that_takes_dicts(bert: nn.Module, sentences: Any, halved: Any, bert_by_hand: Any) -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    optimizer = torch.optim.AdamW(bert.parameters(), lr=2e-3, weight_decay=0.01)
+    model, optimizer, loader = accelerator.prepare(bert.train(), optimizer, DataLoader(sentences, batch_size=4))
+    pruning = AcceleratePruning(accelerator, model, halved, batches=len(loader))
+    for batch in loader:
+        accelerator.backward(model(**batch).loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        pruning.step()
+    pruning.finalize()
+    found = bert.state_dict()
+    assert found.keys() == bert_by_hand.keys()
+    assert all(torch.equal(tensor, bert_by_hand[name]) for name, tensor in found.items())

@@ -210,3 +210,39 @@ def test_weights_of_another_checkpoint_are_refused(digits: nn.Module, samples: A
     torch.save(mixed, tmp_path / "mixed.ckpt")
     with pytest.raises(InputError, match=r"does not belong to the weights that were loaded: net\.hidden\.weight"):
         fit(Module(type(digits)()), samples, callbacks(), tmp_path, ckpt_path=tmp_path / "mixed.ckpt")
+
+
+class Sentences(lightning.LightningModule):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, **batch: Tensor) -> Any:
+        return self.net(**batch)
+
+    def training_step(self, batch: dict[str, Tensor], number: int) -> Tensor:
+        loss: Tensor = self(**batch).loss
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=2e-3, weight_decay=0.01)
+
+
+def test_nodes_of_a_network_that_takes_dicts(
+    bert: nn.Module, sentences: Any, halved: Any, bert_by_hand: Any, tmp_path: Path
+) -> None:
+    callback = LightningPruning(lambda model, loop: halved(model.net, loop))
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        callbacks=[callback],
+    )
+    trainer.fit(Sentences(bert.train()), DataLoader(sentences, batch_size=4))
+    found = bert.state_dict()
+    assert found.keys() == bert_by_hand.keys()
+    assert all(torch.equal(tensor, bert_by_hand[name]) for name, tensor in found.items())

@@ -181,3 +181,28 @@ def test_a_removal_that_is_longer_than_the_loop_is_refused(digits: nn.Module, sa
     with pytest.raises(InputError, match="takes 25 steps and the loop has only 24"):
         trainer(digits, samples, pruning, tmp_path).train()
     assert sorted(digits.state_dict()) == sorted(names)
+
+
+def test_nodes_of_a_network_that_takes_dicts(
+    bert: nn.Module, sentences: Any, halved: Any, bert_by_hand: Any, tmp_path: Path
+) -> None:
+    settings = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "max_grad_norm": 0.0, "use_cpu": True}
+    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), **settings, **quiet)
+
+    class Sequential(transformers.Trainer):  # type: ignore[name-defined, misc]
+        def get_train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(self.train_dataset, batch_size=4)
+
+    optimizer = torch.optim.AdamW(bert.parameters(), lr=2e-3, weight_decay=0.01)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    Sequential(
+        bert,
+        arguments,
+        train_dataset=sentences,
+        callbacks=[TrainerPruning(halved)],
+        optimizers=(optimizer, constant),
+    ).train()
+    found = bert.state_dict()
+    assert found.keys() == bert_by_hand.keys()
+    assert all(torch.equal(tensor, bert_by_hand[name]) for name, tensor in found.items())

@@ -80,7 +80,7 @@ class Trial:
             if self.stages
             else dense
         )
-        example = setting.example.cpu()
+        example = setting.example.mapped(Tensor.cpu)
         size = stats.measure(small.cpu(), example)
         came_to: FoundNetwork = {
             "metric": found[-1]["after_removal"] if found else setting.evaluate(small.to(setting.device)),
@@ -104,7 +104,7 @@ def _stage(found: StageResult) -> TrialStage:
     return {"achieved": found["achieved"], "pruned": found["pruned"], "of": found["of"], "steps": found["steps"]}
 
 
-def _latency(dense: nn.Module, small: nn.Module, example: Tensor, wanted: schema.Benchmark) -> TrialLatency:
+def _latency(dense: nn.Module, small: nn.Module, example: object, wanted: schema.Benchmark) -> TrialLatency:
     """p50 of both in ms at the first batch size, timed in turns, and the ratio of slim to dense."""
     batch = wanted.batch_sizes[0]
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,0 +1,219 @@
+"""docs/zoo.md, made of docs/zoo.json (torchvision) and docs/benchmarks/beyond.json (everything else)."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+from processes import Row
+
+DOCS = Path(__file__).parents[1] / "docs"
+TORCHVISION, BEYOND = DOCS / "zoo.json", DOCS / "benchmarks" / "beyond.json"
+KINDS = ("classification", "segmentation", "detection")
+
+
+Results = dict[str, dict[str, Row]]
+
+
+def write() -> None:
+    found = [json.loads(path.read_text(encoding="utf-8")) if path.exists() else {} for path in (TORCHVISION, BEYOND)]
+    DOCS.joinpath("zoo.md").write_text(page(*found), encoding="utf-8")
+
+
+def page(torchvision: Results, others: Results) -> str:
+    """Markdown: how many pass, and a table for each kind of network. Unmeasured networks are left out."""
+    lines = ["# Networks, slimmed", ""]
+    lines += [
+        "Half of every width that can shrink is set to zero and cut out; the result is proven to compute the same."
+    ]
+    return "\n".join([*lines, "", *first_part(torchvision), "", *second_part(others)]).rstrip() + "\n"
+
+
+def first_part(results: Results) -> list[str]:
+    kinds = {kind: of_kind(results, kind) for kind in KINDS}
+    lines = ["## Torchvision's networks", ""]
+    lines += ["Measured by `python benchmarks/zoo.py`, which says at its top what passes and how time is taken."]
+    missing = sum("ours" not in parts for parts in results.values())
+    lines += [f"{missing} of torchvision's {len(results)} networks have not been measured yet."] if missing else []
+    lines += ["", *summary(kinds)]
+    for kind, rows in kinds.items():
+        if rows:
+            lines += ["", f"### {kind.capitalize()}", "", *(detection(rows) if kind == "detection" else table(rows))]
+    return lines
+
+
+def of_kind(results: Results, kind: str) -> Results:
+    return {name: parts for name, parts in results.items() if parts["kind"] == {"is": kind} and "ours" in parts}
+
+
+def second_part(results: Results) -> list[str]:
+    kinds = dict.fromkeys(parts["kind"]["is"] for parts in results.values())
+    lines = ["## Beyond torchvision", ""]
+    lines += [
+        "Networks of other libraries, small where the library has sizes to choose, and common ones written by hand,"
+    ]
+    lines += ["called as their users call them. Measured by `python benchmarks/beyond.py`, which says at its top what"]
+    lines += ["passes; `benchmarks/networks.py` builds them. Batch norms have the statistics of random batches.", ""]
+    lines += totals(results)
+    for kind in kinds:
+        if rows := of_kind(results, kind):
+            lines += ["", f"### {kind.capitalize()}", "", *others_table(rows)]
+    return lines
+
+
+def totals(results: Results) -> list[str]:
+    rows = [parts for parts in results.values() if "ours" in parts]
+    good = [parts["ours"] for parts in rows if parts["ours"]["pass"]]
+    own = sum(not row["traced"] for row in good)
+    lines = [f"- Here {len(good)} of {len(rows)} pass; {own} of them keep their class."]
+    tried = [parts for parts in rows if "peer" in parts]
+    if tried:
+        theirs, mine = (sum(parts[part]["pass"] for parts in tried) for part in ("peer", "ours"))
+        lines += [f"- With torch-pruning {theirs} of {len(tried)} pass, {mine} of which pass here."] if tried else []
+    lengths = [row["length"] for row in good if row["length"] is not None]
+    same = sum(isinstance(length, float) and length <= 1e-4 for length in lengths)
+    wrong = sum(isinstance(length, float) and length > 1e-4 for length in lengths)
+    lines += [
+        f"- Of {len(lengths)} that take other lengths, {same} compute the same at another, {wrong} something else;"
+    ]
+    lines += [f"  {len(lengths) - same - wrong} refuse it with the reason."]
+    lines += [f"- {sum(row['trains'] is True for row in good)} of {len(good)} have a lower loss after one step."]
+    converted = [parts["onnx"] for parts in rows if "onnx" in parts]
+    if converted:
+        same, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
+        lines += [f"- ONNX: {same} of {len(converted)} compute the same in onnxruntime; of {neither} the dense network"]
+        lines += ["  cannot be exported either."]
+    return lines + dependence(rows) + pace(rows)
+
+
+def others_table(results: Results) -> list[str]:
+    heads = ["network", "parameters", "gone", "result", "analysis cold", "warm", "ONNX", "other length", "trains"]
+    heads += ["peer: gone", "peer: cold", "warm", "what holds most of the rest"]
+    lines = [f"| {' | '.join(heads)} |", "|---|--:|--:|---|--:|--:|--:|--:|---|--:|--:|--:|---|"]
+    for name, parts in results.items():
+        mine, other = parts["ours"], parts.get("peer", {})
+        cells = [name, size(mine), gone(mine), result(mine), seconds(mine), seconds(mine, "warm_seconds")]
+        cells += [parity(parts.get("onnx", {})), length(mine), "yes" if mine.get("trains") is True else ""]
+        cells += [gone(other), seconds(other), seconds(other, "warm_seconds"), stays(mine)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def length(row: Row) -> str:
+    """The difference at another length, or "fixed" where the graph holds for one only."""
+    found = row.get("length")
+    return "" if found is None else f"{found:.0e}" if isinstance(found, float) else "fixed"
+
+
+def stays(row: Row) -> str:
+    reason, share = next(iter(row.get("kept", [])), ("", 0.0))
+    return f"{share:.0%}: {reason.replace('|', '/')}" if share >= 0.05 else ""
+
+
+def result(row: Row) -> str:
+    return "" if "traced" not in row else "graph" if row["traced"] else "class"
+
+
+def summary(kinds: dict[str, Results]) -> list[str]:
+    said = {
+        "ours": "{kind}: here {good} of {all} measured networks pass",
+        "peer": "{kind}: with torch-pruning {good} of {all} pass",
+        "backbone": "{kind}, the backbone alone: here {good} of {all} pass",
+    }
+    lines = []
+    for kind, rows in kinds.items():
+        for part, text in said.items():
+            tried = [parts[part]["pass"] for parts in rows.values() if part in parts]
+            if tried:
+                lines.append(f"- {text.format(kind=kind.capitalize(), good=sum(tried), all=len(tried))}.")
+    converted = [parts["onnx"] for rows in kinds.values() for parts in rows.values() if "onnx" in parts]
+    if converted:
+        good, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
+        text = f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime"
+        lines.append(text + (f"; of {neither} the dense network cannot be exported either." if neither else "."))
+    every = [parts for rows in kinds.values() for parts in rows.values()]
+    return lines + dependence(every) + pace(every)
+
+
+def dependence(rows: list[dict[str, Row]]) -> list[str]:
+    """How far the outputs of two inputs are apart, which says what a proof is worth."""
+    found = [parts["ours"]["depends"] for parts in rows if "depends" in parts["ours"]]
+    if not found:
+        return []
+    line = (
+        f"- Outputs of two random inputs differ by {median(found):.0e} of their scale (median of {len(found)} networks;"
+    )
+    return [f"{line} at least {min(found):.0e}), since batch norms have the statistics of random inputs."]
+
+
+def pace(rows: list[dict[str, Row]]) -> list[str]:
+    seconds = [[parts.get(part, {}).get("analysis_seconds") for part in ("ours", "peer")] for parts in rows]
+    ratios = [mine / other for mine, other in seconds if mine and other]
+    if not ratios:
+        return []
+    slowest = max(mine for mine, _ in seconds if mine)
+    quicker = sum(ratio <= 1 for ratio in ratios)
+    line = (
+        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)} "
+        f"networks, {quicker} of which take no longer; at most {max(ratios):.1f} times). Our slowest: {slowest:.2f} s."
+    )
+    return [line]
+
+
+def table(rows: Results) -> list[str]:
+    onnx = any("onnx" in parts for parts in rows.values())
+    heads = ["network", "parameters", "gone", "analysis", "result", *(["ONNX"] if onnx else [])]
+    heads += ["peer: gone", "peer: analysis"]
+    explained = (
+        "`result`: an instance of the network's own class, or, where the class has sizes in its code, the traced graph."
+    )
+    if onnx:
+        explained += " `ONNX`: the largest difference between onnxruntime and torch, or why there is none."
+    lines = [explained, "", f"| {' | '.join(heads)} |", "|---|--:|--:|--:|---|" + "--:|" * (len(heads) - 5)]
+    for name, parts in rows.items():
+        mine, other = parts["ours"], parts.get("peer", {})
+        cells = [name, size(mine), gone(mine), seconds(mine), result(mine)]
+        cells += [parity(parts.get("onnx", {}))] if onnx else []
+        lines.append(f"| {' | '.join([*cells, gone(other), seconds(other)])} |")
+    return lines
+
+
+def detection(rows: Results) -> list[str]:
+    reasons = {parts["ours"].get("error", "").partition(": ")[2] for parts in rows.values()} - {""}
+    lines = [f"As a whole: {reason}." for reason in sorted(reasons)]
+    lines += [
+        "Which parts of a picture reach the next part, such as the boxes that are left, depends on its values, which a",
+        "trace does not have. The backbone is a network from pictures to features, whose outputs are kept, and can be",
+        "slimmed by itself: `model.backbone = compress.slim(model.backbone, pictures)`.",
+        "",
+        "| network | parameters | of its backbone | of those gone | analysis |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, parts in rows.items():
+        mine = parts.get("backbone", {})
+        whole = f"{mine['whole'] / 1e6:.1f} M" if "whole" in mine else ""
+        lines.append(f"| {' | '.join([name, whole, size(mine), gone(mine), seconds(mine)])} |")
+    return lines
+
+
+def size(row: Row) -> str:
+    return f"{row['params'] / 1e6:.1f} M" if "params" in row else ""
+
+
+def seconds(row: Row, key: str = "analysis_seconds") -> str:
+    return f"{row[key]:.2f} s" if key in row else ""
+
+
+def parity(row: Row) -> str:
+    if not row:
+        return ""
+    if row["pass"]:
+        return f"{row['difference']:.0e}"
+    return f"{'neither is the dense one: ' if 'dense_error' in row else ''}{row['error'].replace('|', '/')[:80]}"
+
+
+def gone(row: Row) -> str:
+    if not row:
+        return ""
+    if "gone" not in row:
+        return f"failed: {row['error'].replace('|', '/')[:80]}"
+    return f"{row['gone']:.0%}" + ("" if row["pass"] else " (fails)")
