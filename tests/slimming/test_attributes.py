@@ -200,7 +200,7 @@ class Fused(Derived):
 
 @pytest.mark.parametrize("keep", [half, but_one, whole_heads])
 @pytest.mark.parametrize("attention", [lambda: Scaled(4), Fused], ids=["divided", "fused"])
-def test_larger_queries_make_up_for_a_scale_that_is_the_size_of_a_head(attention, keep):
+def test_smaller_queries_make_up_for_a_scale_that_is_the_size_of_a_head(attention, keep):
     dense, masked = pruned(lambda: Reader(attention), TOKENS, keep)
     small = require_own_class(dense, masked, TOKENS)
     for shape in ((1, 12), (2, 12), (3, 4)):
