@@ -138,7 +138,7 @@ class Trials:
 
 def _selected(tensor: Tensor, choice: Sequence[Any]) -> Tensor:
     for dim, positions in enumerate(choice):
-        tensor = tensor.index_select(dim, positions) if isinstance(positions, Tensor) else tensor
+        tensor = tensor if isinstance(positions, slice) else tensor.index_select(dim, positions.to(tensor.device))
     return tensor
 
 
