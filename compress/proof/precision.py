@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_map
 
 from compress.graph.twin import copied
 from compress.inputs import Inputs
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _EXACT = {
     **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
@@ -34,11 +36,19 @@ class InFloat64:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = copied(model)._apply(_exact)  # type: ignore[no-untyped-call]
+        self.module = in_float64(model)
 
     def __call__(self, inputs: Inputs) -> object:
-        with _default_dtype(torch.float64), _AsFloat64():  # type: ignore[no-untyped-call]
-            return inputs.mapped(_exact).call(self.module)
+        return call_in_float64(self.module, inputs)
+
+
+def in_float64(model: Network) -> Network:
+    return cast(Network, copied(model)._apply(_exact))  # type: ignore[no-untyped-call]
+
+
+def call_in_float64(model: nn.Module, inputs: Inputs) -> object:
+    with _default_dtype(torch.float64), _AsFloat64():  # type: ignore[no-untyped-call]
+        return inputs.mapped(_exact).call(model)
 
 
 class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]

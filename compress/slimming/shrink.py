@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,12 +21,13 @@ from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import Passes, inputs_like, paired, prove_same
-from compress.slimming.attributes import Integer, following
+from compress.slimming.attributes import Integer, Tried, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
+from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.traced import traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -219,41 +220,65 @@ def _copied(model: nn.Module) -> nn.Module:
 def _planned(
     known: Couplings, tensors: Mapping[str, Tensor], dead: Mapping[Coupling, Tensor], checks: _Checks
 ) -> "_Cut":
-    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+    left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
     return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+
+
+def _others(size: int, nodes: Tensor) -> Tensor:
+    mask = torch.ones(size, dtype=torch.bool, device=nodes.device)
+    mask[nodes] = False
+    return mask.nonzero().flatten()
 
 
 @dataclass(frozen=True)
 class _Cut:
     """What is to be cut out of a network.
 
-    left: how many nodes of each coupling. kept: see `_kept_positions`.
+    nodes: those that are left of each coupling. kept: see `_kept_positions`.
     """
 
     known: Couplings
-    left: Mapping[Coupling, int]
+    nodes: Mapping[Coupling, Tensor]
     kept: Positions
     tensors: Mapping[str, Tensor]
     checks: _Checks
 
+    @property
+    def left(self) -> dict[Coupling, int]:
+        return {coupling: len(nodes) for coupling, nodes in self.nodes.items()}
+
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
+        rescaled = with_rescaled_queries(self.known, self.nodes, self.tensors)
+        ways = [(self.tensors, set[str]()), *([rescaled] if rescaled[1] else [])]
+        for tensors, layers in reversed(ways) if scaled_by_size(self.known) else ways:
+            if found := self._of_class(tensors, layers):
+                return found
+        return None
+
+    def _of_class(self, tensors: Mapping[str, Tensor], rescaled: Set[str]) -> nn.Module | None:
+        """rescaled: the modules within which outputs are not those of the network."""
         norms = [*_resized(self.known, self.left, "norm")]
-        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute"), *norms]
+        edits = [*_tensor_edits(self.kept, tensors), *_resized(self.known, self.left, "attribute"), *norms]
         small = change(_copied(self.checks.model), edits)
-        _fill(tensors_of(small), self.tensors, self.kept)
+        _fill(tensors_of(small), tensors, self.kept)
         rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
         with suppress(ProofError):
             self.checks.prove(small, locate=False)
             return small
-        integers = following(self.checks.model, small, self.known, self.left, self.checks.few)
-        if integers:
-            small = change(small, [_following(integer, after) for integer, after in integers])
+        for exact in (False, True):  # float64 tells what the network's own precision takes for right
+            integers = following(self.checks.model, small, self._tried(rescaled, exact))
+            if integers is None:
+                return None
+            found = change(_copied(small), [_following(integer, after) for integer, after in integers])
             with suppress(ProofError):
-                self.checks.prove(small, locate=False)
-                self.checks.prove_elsewhere(small)
-                return small
+                self.checks.prove(found, locate=False)
+                self.checks.prove_elsewhere(found)
+                return found
         return None
+
+    def _tried(self, rescaled: Set[str], exact: bool) -> Tried:
+        return Tried(self.known, self.nodes, self.kept, self.checks.few, rescaled, exact)
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""
