@@ -1,7 +1,7 @@
 """`run`: one call of a network with the seed that all calls of a proof have; `Passes` keeps what it has returned."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -44,5 +44,5 @@ class Passes:
         if key not in self._known:
             ran = run(network, given)
             own = {path: tensor.clone() for path, tensor in ran.outputs.tensors.items()}  # a later pass may write there
-            self._known[key] = given, Ran(Outputs(own, ran.outputs.plain), ran.drew)
+            self._known[key] = given, Ran(replace(ran.outputs, tensors=own), ran.drew)
         return self._known[key][1]
