@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from blocks import Block, blocks, commands, shortened
@@ -69,6 +70,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
     assert {page for page, language in found if language == "python"} == {
         "README.md",
+        "docs/api.md",
         "docs/bring-your-own.md",  # in tests/test_bring_your_own.py
         "docs/extending.md",
         "docs/faq.md",
@@ -147,6 +149,15 @@ def test_the_code_of_the_answers_runs(
         exec(compile(block.text, "faq.md", "exec"), names)
     assert "decoder.3" in capsys.readouterr().out  # whose nodes are the network's output
     assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
+
+
+def test_the_export_of_several_inputs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "docs" / "api.md", "python")
+    exec(compile(block.text, "api.md", "exec"), {})
+    session = onnxruntime.InferenceSession(tmp_path / "twin.onnx")
+    assert [one.name for one in session.get_inputs()] == ["left", "right"]
+    assert [one.name for one in session.get_outputs()] == ["logits"]
 
 
 @pytest.mark.parametrize(

@@ -71,16 +71,35 @@ def setting(sample: None) -> Setting:
     return Setting(data, "classify", 24, torch.device("cpu"), 0, unwatched, Clock())
 
 
+LONGER = []
+
+
 @pytest.mark.parametrize(
     ("kind", "removal", "options"),
     [
-        ("resnet", GRADUAL, {"macs": 0.5, "scope": "global", "criterion": {"kind": "taylor_square", "samples": 24}}),
+        *(pytest.param(*one, marks=pytest.mark.extended) for one in LONGER),
+        pytest.param(
+            "resnet",
+            GRADUAL,
+            {"macs": 0.5, "scope": "global", "criterion": {"kind": "taylor_square", "samples": 24}},
+            marks=pytest.mark.extended,
+        ),
         ("lstm", SOFT, {"params": 0.5, "multiple_of": 2, "criterion": "magnitude"}),
-        ("lstm", GRADUAL, {"sparsity": 0.5, "criterion": {"kind": "taylor", "samples": 24}}),
+        pytest.param(
+            "lstm",
+            GRADUAL,
+            {"sparsity": 0.5, "criterion": {"kind": "taylor", "samples": 24}},
+            marks=pytest.mark.extended,
+        ),
         ("gru", SOFT, {"params": 0.6, "criterion": {"kind": "snip", "samples": 24}}),
         ("gru", GRADUAL, {"sparsity": 0.5, "criterion": "norms"}),
         ("transformer", SOFT, {"params": 0.7, "scope": "isomorphic", "criterion": "norms"}),
-        ("transformer", GRADUAL, {"sparsity": 0.5, "criterion": {"kind": "taylor_square", "samples": 24}}),
+        pytest.param(
+            "transformer",
+            GRADUAL,
+            {"sparsity": 0.5, "criterion": {"kind": "taylor_square", "samples": 24}},
+            marks=pytest.mark.extended,
+        ),
         ("mobile", SOFT, {"macs": 0.5, "criterion": "magnitude"}),
         ("mobile", GRADUAL, {"params": 0.5, "scope": "global", "criterion": {"kind": "taylor", "samples": 24}}),
     ],

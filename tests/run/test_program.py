@@ -65,6 +65,7 @@ def test_a_program_computes_and_is_called_as_the_network_was(network: Network, p
     assert torch.equal(read.train()(images), network(images))  # it stays as it was exported
 
 
+@pytest.mark.extended
 def test_a_program_is_pruned_retrained_and_slimmed(program: Path, apply: Any, tmp_path: Path) -> None:
     results = apply(program, TAYLOR, export="[onnx, safetensors, pt2]")
     dense, slim = results["models"]["dense"], results["models"]["slim"]

@@ -291,6 +291,7 @@ def test_a_program_goes_on_as_a_network_does(make: Callable[..., Run], tmp_path:
     assert run.content("resumed") == run.content("whole")
 
 
+@pytest.mark.extended
 def test_a_folder_of_images_that_streams(make: Callable[..., Run], tmp_path: Path, pictures: Any) -> None:
     from PIL import Image
 
@@ -495,7 +496,7 @@ def test_an_output_folder_that_is_there(
 
 @pytest.mark.parametrize(
     ("export", "size"),
-    [("", 0), ("safetensors", 1000), ("pt2", 100_000), ("onnx", 100_000)],
+    [("", 0), ("safetensors", 1000), ("pt2", 100_000), pytest.param("onnx", 100_000, marks=pytest.mark.extended)],
 )
 def test_a_disk_that_is_full_at_the_end(
     run: Command, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: str, size: int

@@ -299,6 +299,7 @@ def test_a_random_network_stays_itself(plan: Plan) -> None:
     check(plan, onnx=False)
 
 
+@pytest.mark.extended
 @given(PLANS)
 @settings(max_examples=2, derandomize=True, suppress_health_check=NO_HURRY, phases=PHASES)
 def test_a_random_network_stays_itself_in_onnxruntime(plan: Plan) -> None:
