@@ -26,7 +26,7 @@ from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
-from compress.slimming.traced import traced_module
+from compress.slimming.traced import numbers_of, traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
 
@@ -245,7 +245,7 @@ class _Cut:
         own = tensors_of(module)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
         sizes = [*_tensor_edits(kept, own)]
-        sizes += [*_resized(self.known, self.left, "number"), *_resized(self.known, self.left, "mean")]
+        sizes += [*self._numbers(numbers_of(module)), *_resized(self.known, self.left, "mean")]
         module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)
         self.checks.prove(module)
@@ -253,6 +253,13 @@ class _Cut:
             lost = lost_gradients(self.checks.model, module, kept, self.checks.few)
             module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
         return module
+
+
+    def _numbers(self, own: Mapping[str, tuple[int, ...]]) -> Iterator[ShapeEdit]:
+        """Of the graph; an operator that nothing uses is not in it, and some find a size themselves."""
+        for edit in _resized(self.known, self.left, "number"):
+            if edit.name in own and own[edit.name][edit.index] != -1:
+                yield edit
 
 
 def _following(integer: Integer, after: int) -> ShapeEdit:

@@ -77,14 +77,20 @@ def _is_multiple(size: int, varying: Sequence[int]) -> bool:
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number."""
+    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number, and where the operator finds it."""
     found: dict[str, tuple[int, ...]] = {}
     for node in module.graph.nodes:
         for name, value in arguments_of(node).items():
-            several = value if isinstance(value, list | tuple) else [value]
-            if any(type(entry) is int for entry in several):
-                found[f"{node.name}.{name}"] = tuple(entry if type(entry) is int else -1 for entry in several)
+            sizes = [_number(entry) for entry in (value if isinstance(value, list | tuple) else [value])]
+            if any(size is not None for size in sizes):
+                found[f"{node.name}.{name}"] = tuple(-1 if size is None else size for size in sizes)
     return found
+
+
+def _number(entry: object) -> int | None:
+    """A size; of a product with a size that varies, what it was in the trace."""
+    size = entry.meta.get("val") if isinstance(entry, fx.Node) else entry
+    return size if type(size) is int else None
 
 
 def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]]) -> None:
@@ -94,7 +100,21 @@ def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]])
         node_name, _, argument = name.rpartition(".")
         old = arguments_of(nodes[node_name])[argument]
         several = isinstance(old, list | tuple)
+        entry = old[index] if several else old
+        if isinstance(entry, fx.Node):
+            with module.graph.inserting_before(nodes[node_name]):
+                value = _scaled(entry, entry.meta["val"], value)
         set_argument(nodes[node_name], argument, [*old[:index], value, *old[index + 1 :]] if several else value)
+
+
+def _scaled(product: Any, before: int, after: int) -> Any:
+    """A product of sizes that vary and a number, as batch * heads, with another number: `after` in place of `before`."""
+    if isinstance(product, int):
+        return product * after // before
+    made = product.graph.node_copy(product)
+    made.args = (product.args[0], _scaled(product.args[1], before, after))
+    made.meta["val"] = after * product.meta["val"] // before
+    return made
 
 
 def set_argument(node: fx.Node, name: str, value: Any) -> None:
