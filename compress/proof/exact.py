@@ -22,7 +22,7 @@ from compress.proof.comparing import (
     scales_of,
 )
 from compress.proof.outputs import Outputs, Path, named
-from compress.proof.precision import InFloat64
+from compress.proof.precision import InFloat64, in_float64
 from compress.proof.running import run
 
 _OWN_SLACK = 0.02
@@ -52,12 +52,11 @@ class Exact:
 
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:
         one, other = self._probe
-        return run(network, one).outputs, run(network, other).outputs
+        return _outputs(network, one), _outputs(network, other)
 
     def outputs(self, given: Inputs) -> tuple[Outputs, Outputs | None]:
         """Of the reference and of the candidate."""
-        expected = run(self.reference, given).outputs
-        return expected, run(self.candidate, given).outputs if self.candidate else None
+        return _outputs(self.reference, given), _outputs(self.candidate, given) if self.candidate else None
 
     def of_networks(self, own: Outputs, found: Outputs, exact: tuple[Outputs, Outputs], tolerance: float) -> float:
         """The difference in float64; `own` and `found` are the outputs in the networks' own precision."""
@@ -74,6 +73,11 @@ class Exact:
         """The difference in the network's own precision: a file has no other."""
         Noise(own, expected).require_like(found, self.scales, most=2, limit=_LIMIT)
         return compare(own, found, self.scales, math.inf)
+
+
+def _outputs(network: InFloat64, given: Inputs) -> Outputs:
+    found = run(network, given).outputs  # constants among them have a dtype of their own
+    return Outputs({path: in_float64(tensor) for path, tensor in found.tensors.items()}, found.plain)
 
 
 @dataclass(frozen=True)

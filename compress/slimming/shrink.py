@@ -254,7 +254,6 @@ class _Cut:
             module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
         return module
 
-
     def _numbers(self, own: Mapping[str, tuple[int, ...]]) -> Iterator[ShapeEdit]:
         """Of the graph; an operator that nothing uses is not in it, and some find a size themselves."""
         for edit in _resized(self.known, self.left, "number"):

@@ -108,7 +108,7 @@ def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]])
 
 
 def _scaled(product: Any, before: int, after: int) -> Any:
-    """A product of sizes that vary and a number, as batch * heads, with another number: `after` in place of `before`."""
+    """A product of sizes that vary and a number, as batch * heads, whose number shrinks as `before` to `after`."""
     if isinstance(product, int):
         return product * after // before
     made = product.graph.node_copy(product)
