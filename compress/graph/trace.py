@@ -5,8 +5,8 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
+from compress.graph.following_sizes import FollowingSizes
 from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
@@ -85,12 +86,16 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
-        free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
-        sizes = {"batch": BATCH, **{word: next(free) for word in words}}
+        sizes, others = (_sizes(words, most, taken) for most in (largest, largest * 3 // 4))
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
-                return _traced(model, given, most, shared, sizes, places, exported)
+                following = FollowingSizes() if words else None
+                if words:
+                    with suppress(UnsupportedModelError):
+                        _traced(model, given, most, shared, others, places, exported, following)
+                    following = FollowingSizes(following)
+                return _traced(model, given, most, shared, sizes, places, exported, following)
             except TooManyOperatorsError:
                 raise
             except UnsupportedModelError as error:
@@ -126,6 +131,12 @@ def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int,
     return found
 
 
+def _sizes(words: Iterable[str], largest: int, taken: Iterable[int]) -> dict[str, int]:
+    """A prime for each size that varies, that no size of a tensor is a multiple of."""
+    free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
+    return {"batch": BATCH, **{word: next(free) for word in words}}
+
+
 def _is_prime(number: int) -> bool:
     return all(number % factor for factor in range(2, int(number**0.5) + 1))
 
@@ -138,9 +149,10 @@ def _traced(
     sizes: Mapping[str, int],
     dynamic: Mapping[int, Mapping[int, str]],
     exported: bool,
+    following: FollowingSizes | None,
 ) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
-    recorder = Recorder(most, sizes, shared.watch)
+    recorder = Recorder(most, sizes, shared.watch, following)
     tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
     network = twin(model, tensors)
     for module in network.modules():

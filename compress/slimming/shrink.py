@@ -239,14 +239,14 @@ class _Cut:
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""
         traced = self.known.trace
-        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
+        graph = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
         earlier: Any = getattr(self.checks.model, "shape_edits", ())
-        module.shape_edits = earlier
-        own = tensors_of(module)
+        graph.shape_edits = earlier
+        own = tensors_of(graph)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
         sizes = [*_tensor_edits(kept, own)]
-        sizes += [*self._numbers(numbers_of(module)), *_resized(self.known, self.left, "mean")]
-        module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
+        sizes += [*self._numbers(numbers_of(graph)), *_resized(self.known, self.left, "mean")]
+        module = change(graph, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)
         self.checks.prove(module)
         if custom_gradients == "refuse":
