@@ -5,9 +5,12 @@ They are what differs between two runs of the network at different sizes, operat
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 from torch import Tensor, fx
+
+from compress.graph.dimensions import BATCH
 
 
 @dataclass
@@ -27,7 +30,7 @@ class FollowingSizes:
         self._calls: list[_Call] = []
         self._was: _Call | None = None  # the present call in the earlier run
         self._changed: dict[int, int] = {}  # its numbers that differ, and what they were
-        self._places: dict[int, tuple[fx.Node, int]] = {}  # a size that differs, and where it is found
+        self._places: dict[int, tuple[fx.Node, int, int]] = {}  # a size that differs, where it is found, what it was
 
     def call(self, operator: Any, numbers: Iterable[int]) -> None:
         """The network calls an operator, with these numbers among its arguments."""
@@ -36,7 +39,9 @@ class FollowingSizes:
         alike = was is not None and was.operator is operator and len(was.numbers) == len(now.numbers)
         self._was = was if alike else None
         pairs = zip(now.numbers, self._was.numbers, strict=True) if self._was else ()
-        self._changed = {one: other for one, other in pairs if one != other}
+        changed = {one: other for one, other in pairs if one != other}
+        rows = {one // BATCH: other // BATCH for one, other in changed.items() if one % BATCH == other % BATCH == 0}
+        self._changed = changed | rows
         self._calls.append(now)
 
     def _call(self, number: int) -> _Call | None:
@@ -49,25 +54,34 @@ class FollowingSizes:
         shapes = self._calls[-1].shapes
         shapes.append(tuple(result.shape))
         before = self._was.shapes[len(shapes) - 1] if self._was and len(shapes) <= len(self._was.shapes) else ()
-        for dim, (size, was) in enumerate(zip(result.shape, before, strict=False)):
-            if size != was:
-                self._places.setdefault(size, (node, dim))
+        node.meta["varying"] = [
+            dim for dim, (size, was) in enumerate(zip(result.shape, before, strict=False)) if size != was
+        ]
+        for dim in node.meta["varying"]:
+            self._places.setdefault(result.shape[dim], (node, dim, before[dim]))
 
     def follows(self, value: int) -> bool:
-        """Whether this number of the present call is a size of an earlier result, or a multiple of one."""
-        return value in self._changed and self._size_in(value) is not None
+        """Whether this number of the present call follows from sizes of earlier results."""
+        return value in self._changed and self._factors(value) is not None
 
     def found(self, value: int) -> bool:
         """Whether an earlier result has this size."""
         return value in self._places
 
-    def factors(self, value: int) -> tuple[fx.Node, int, int]:
-        """A number that `follows` as the size `dim` of a node times another number: (node, dim, number)."""
-        size = self._size_in(value)
-        assert size is not None
-        return (*self._places[size], value // size)
+    def factors(self, value: int) -> tuple[fx.Node, int, int, int]:
+        """A number that `follows` is the size of a node times one number by another: (node, dim, times, by)."""
+        factors = self._factors(value)
+        assert factors is not None
+        return factors
 
-    def _size_in(self, value: int) -> int | None:
+    def _factors(self, value: int) -> tuple[fx.Node, int, int, int] | None:
         if self.found(value):
-            return value
-        return next((size for size in self._places if size > 1 and value % size == 0), None)
+            return (*self._places[value][:2], 1, 1)
+        for size, (node, dim, was) in self._places.items():
+            if value * was == self._changed.get(value, -1) * size:
+                common = gcd(value, size)
+                return node, dim, value // common, size // common
+        for size, (node, dim, _) in self._places.items():
+            if value % size == 0 and self.found(value // size):
+                return node, dim, value // size, 1
+        return None

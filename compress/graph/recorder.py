@@ -448,11 +448,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _size(self, value: int) -> fx.Node:
         """A number that follows from sizes that vary, as their product."""
         if value not in self._computed and self._following and not self._is_multiple(value):
-            node, dim, rest = self._following.factors(value)
-            size = self._called(_ATEN.sym_size.int, (node, dim), {}, value // rest)
-            self._computed[value] = (
-                size if rest == 1 else self._called(operator.mul, (size, self._factor(rest)), {}, value)
-            )
+            node, dim, times, by = self._following.factors(value)
+            size = self._called(_ATEN.sym_size.int, (node, dim), {}, value * by // times)
+            product = self._called(operator.mul, (size, self._factor(times)), {}, value * by) if times > 1 else size
+            self._computed[value] = self._called(operator.floordiv, (product, by), {}, value) if by > 1 else product
         if value not in self._computed:
             prime = next(prime for prime in self._sizes.values() if value % prime == 0)
             if value == prime:
@@ -463,8 +462,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._computed[value]
 
     def _factor(self, value: int) -> fx.Node | int:
-        varies = self._is_multiple(value) or (self._following and self._following.found(value))
-        return self._size(value) if varies else value
+        return self._size(value) if self._varies(value) or (self._following and self._following.found(value)) else value
 
     def _device(self, args: Any, kwargs: Any) -> torch.device:
         """Of the result: where the code asks for it, or else where the first operand with dimensions is."""

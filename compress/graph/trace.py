@@ -39,7 +39,8 @@ class Trace:
     """graph: `placeholder` is the input, `get_attr` a tensor by its name, `call_function` an operator of torch.
 
     Of an operator's node, `meta["val"]` is the result, without data, and `meta["layer"]` the qualified name of the
-    module whose code calls it. Where its arguments contain the size of the batch, a node computes it.
+    module whose code calls it; `meta["varying"]`, if `dynamic` names sizes, has its dimensions that follow from them.
+    Where its arguments contain the size of the batch, a node computes it.
     constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.

@@ -7,6 +7,7 @@ tensors of the original; it always computes as in evaluation mode (without dropo
 
 import copy
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     if name.removeprefix("unsafe_") in _PIECES:
         place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
-        if all(sum(sizes) % size for size in varying):
+        if not _varies(source, place, varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
     elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
@@ -48,11 +49,18 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
         size = arguments["self"].meta["val"].shape[arguments["dim"]]
         ends = [arguments["start"], arguments["end"]]
-        if all(size % one for one in varying) and any(isinstance(end, int) and end < 0 for end in ends):
+        fixed = not _varies(arguments["self"], arguments["dim"], varying)
+        if fixed and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
     elif name in _VIEWS:
         _leave_open(node, arguments, varying)
+
+
+def _varies(node: Any, dim: int, varying: Sequence[int]) -> bool:
+    """Whether a dimension of a node's result follows from a size that varies."""
+    shape = node.meta["val"].shape
+    return dim % len(shape) in node.meta.get("varying", ()) or not all(shape[dim] % one for one in varying)
 
 
 def _leave_open(node: fx.Node, arguments: Mapping[str, Any], varying: Sequence[int]) -> None:
@@ -112,7 +120,9 @@ def _scaled(product: Any, before: int, after: int) -> Any:
     if isinstance(product, int):
         return product * after // before
     made = product.graph.node_copy(product)
-    made.args = (product.args[0], _scaled(product.args[1], before, after))
+    one, other = product.args
+    by = product.target is operator.floordiv
+    made.args = (_scaled(one, before, after), other) if by else (one, _scaled(other, before, after))
     made.meta["val"] = after * product.meta["val"] // before
     return made
 
