@@ -30,13 +30,15 @@ class FollowingSizes:
         self._calls: list[_Call] = []
         self._was: _Call | None = None  # the present call in the earlier run
         self._changed: dict[int, int] = {}  # its numbers that differ, and what they were
-        self._places: dict[int, tuple[fx.Node, int, int]] = {}  # a size that differs, where it is found, what it was
+        self._places: dict[int, tuple[fx.Node, int, int]] = {}  # a size, where it was last found, what it was
 
     def call(self, operator: Any, numbers: Iterable[int]) -> None:
         """The network calls an operator, with these numbers among its arguments."""
         now = _Call(operator, [*numbers])
         was = self._earlier._call(len(self._calls)) if self._earlier else None
         alike = was is not None and was.operator is operator and len(was.numbers) == len(now.numbers)
+        if not alike:
+            self._earlier = None  # from here on the runs do different things
         self._was = was if alike else None
         pairs = zip(now.numbers, self._was.numbers, strict=True) if self._was else ()
         changed = {one: other for one, other in pairs if one != other}
@@ -58,7 +60,8 @@ class FollowingSizes:
             dim for dim, (size, was) in enumerate(zip(result.shape, before, strict=False)) if size != was
         ]
         for dim in node.meta["varying"]:
-            self._places.setdefault(result.shape[dim], (node, dim, before[dim]))
+            self._places.pop(result.shape[dim], None)
+            self._places[result.shape[dim]] = (node, dim, before[dim])
 
     def follows(self, value: int) -> bool:
         """Whether this number of the present call follows from sizes of earlier results."""
@@ -77,11 +80,12 @@ class FollowingSizes:
     def _factors(self, value: int) -> tuple[fx.Node, int, int, int] | None:
         if self.found(value):
             return (*self._places[value][:2], 1, 1)
-        for size, (node, dim, was) in self._places.items():
+        latest = [*reversed(self._places.items())]
+        for size, (node, dim, _) in latest:
+            if value % size == 0 and self.found(value // size):
+                return node, dim, value // size, 1
+        for size, (node, dim, was) in latest:
             if value * was == self._changed.get(value, -1) * size:
                 common = gcd(value, size)
                 return node, dim, value // common, size // common
-        for size, (node, dim, _) in self._places.items():
-            if value % size == 0 and self.found(value // size):
-                return node, dim, value // size, 1
         return None

@@ -252,8 +252,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (NotImplementedError, RuntimeError):
             if not func._can_decompose():
                 raise
-            with self:  # its parts may do without data where torch's code for the whole does not
-                return func.decompose(*args, **kwargs)
+            following, self._following = self._following, None  # at other sizes it may have other parts
+            with self:  # they may do without data where torch's code for the whole does not
+                result = func.decompose(*args, **kwargs)
+            self._following = following
+            return result
         node = self._called(func, tuple(noted), named, result)
         if func._schema.is_mutable and (written := self._written_entry(result, args, kwargs)) is not None:
             written.node = node
@@ -447,11 +450,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _size(self, value: int) -> fx.Node:
         """A number that follows from sizes that vary, as their product."""
-        if value not in self._computed and self._following and not self._is_multiple(value):
+        if self._following and not self._is_multiple(value):
             node, dim, times, by = self._following.factors(value)
             size = self._called(_ATEN.sym_size.int, (node, dim), {}, value * by // times)
             product = self._called(operator.mul, (size, self._factor(times)), {}, value * by) if times > 1 else size
-            self._computed[value] = self._called(operator.floordiv, (product, by), {}, value) if by > 1 else product
+            return self._called(operator.floordiv, (product, by), {}, value) if by > 1 else product
         if value not in self._computed:
             prime = next(prime for prime in self._sizes.values() if value % prime == 0)
             if value == prime:

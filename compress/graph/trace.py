@@ -29,6 +29,7 @@ from compress.options import shown
 _MOST_OPERATORS = 50_000
 # Sizes for dynamic dimensions are the next primes below; large ones are not taken for a width.
 _LARGEST = (10_010, 2_040, 1_020, 510, 250, 120, 60, 30, 14)
+_REMAINDERS = (64, 16, 4, 1)
 
 Dynamic = Mapping[str, Mapping[int, str]]
 """Names for dimensions of inputs that vary: {"ids": {1: "length"}}."""
@@ -87,7 +88,8 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
-        sizes, others = (_sizes(words, most, taken) for most in (largest, largest * 3 // 4))
+        sizes = _sizes(words, largest, taken)
+        others = _sizes(words, largest * 3 // 4, taken, sizes)
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
@@ -132,10 +134,20 @@ def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int,
     return found
 
 
-def _sizes(words: Iterable[str], largest: int, taken: Iterable[int]) -> dict[str, int]:
-    """A prime for each size that varies, that no size of a tensor is a multiple of."""
-    free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
-    return {"batch": BATCH, **{word: next(free) for word in words}}
+def _sizes(
+    words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """A prime for each size that varies, that no size of a tensor is a multiple of.
+
+    Args:
+        like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
+    """
+    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
+    found = {"batch": BATCH}
+    for word in words:
+        alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
+        found[word] = next(size for size in alike if size not in found.values())
+    return found
 
 
 def _is_prime(number: int) -> bool:

@@ -119,10 +119,11 @@ def _scaled(product: Any, before: int, after: int) -> Any:
     """A product of sizes that vary and a number, as batch * heads, whose number shrinks as `before` to `after`."""
     if isinstance(product, int):
         return product * after // before
-    made = product.graph.node_copy(product)
     one, other = product.args
     by = product.target is operator.floordiv
-    made.args = (_scaled(one, before, after), other) if by else (one, _scaled(other, before, after))
+    args = (_scaled(one, before, after), other) if by else (one, _scaled(other, before, after))
+    made = product.graph.node_copy(product)
+    made.args = args
     made.meta["val"] = after * product.meta["val"] // before
     return made
 
