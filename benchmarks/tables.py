@@ -111,6 +111,20 @@ def stream() -> str:
     return table(titles, rows, right=5) + conditions(found, machine)
 
 
+def analysis() -> str:
+    """Seconds of the analysis and of a whole `slim`, beside those of another commit."""
+    found = measured("analysis")
+    rows = [
+        (name, part, *(f"{seconds:.2f}" for seconds in case["seconds"][part].values()), f"{ratio:.2f}")
+        for name, case in found["cases"].items()
+        for part, ratio in case["ratio"].items()
+    ]
+    titles = ("network", "", *(f"{which}, s" for which in ("before", "now")), "now / before")
+    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    rounds = f"before is {found['commits']['before']}; medians of {found['rounds']} rounds"
+    return table(titles, rows, right=3) + conditions(found, f"{machine}; {rounds}")
+
+
 def training_step() -> str:
     """A step with pruning beside one without, and beside one with torch's hooks."""
     found = measured("training_step")
@@ -420,6 +434,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "stream": stream,
+    "analysis": analysis,
     "recipes": recipes,
     "classifiers": classifiers,
     "structured": structured,

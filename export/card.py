@@ -24,7 +24,8 @@ _LOADING = {
 import onnxruntime
 
 session = onnxruntime.InferenceSession("slim.onnx")
-(output,) = session.run(["output"], {"input": batch})  # batch: numpy array
+inputs = {one.name: batch for one in session.get_inputs()}  # batch: numpy array; of several inputs, each its own
+output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
 ```
 """,
     "pt2": """\
@@ -34,7 +35,7 @@ session = onnxruntime.InferenceSession("slim.onnx")
 import torch
 
 network = torch.export.load("slim.pt2").module()
-output = network(batch)
+output = network(batch)  # several tensors by position or by name, as in training
 ```
 """,
     "safetensors": """\

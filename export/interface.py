@@ -9,21 +9,17 @@ import inspect
 import keyword
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from compress.errors import InputError, UnsupportedModelError
-from compress.graph.trace import Dynamic, dynamic_dims
+from compress.dynamic import BATCH_NAME, Dynamic, resized, varying_dims
+from compress.errors import UnsupportedModelError
 from compress.inputs import Inputs, inputs_of
-from compress.options import shown
 from compress.proof.outputs import outputs_of
-
-BATCH = "batch"
-"""The name of the batch's dimension in files."""
 
 _TRACED_BATCH, _LEAST = 2, 3
 """Sizes in a trace: torch.export takes 1 for a constant, and equal sizes for the same dimension."""
@@ -56,23 +52,15 @@ class Interface:
         return tuple(tensor for _, tensor in several[: self.by_position]), dict(several[self.by_position :])
 
     def at(self, sizes: Mapping[str, int]) -> Inputs:
-        """The call with other sizes of named dimensions; rows and columns of the example are repeated or left out."""
-        left = iter(self.varying)
-
-        def resized(tensor: Tensor) -> Tensor:
-            for dim, name in next(left).items():
-                size = sizes.get(name, tensor.shape[dim])
-                tensor = tensor.index_select(dim, torch.arange(size, device=tensor.device) % tensor.shape[dim])
-            return tensor
-
-        return self.example.mapped(resized)
+        """The call with other sizes of named dimensions, the batch among them."""
+        return resized(self.example, self.varying, sizes)
 
     @property
     def sizes(self) -> dict[str, int]:
         """The example's sizes of the dimensions that vary, but for the batch."""
         pairs = zip(self.example.tensors, self.varying, strict=True)
         found = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
-        return {name: size for name, size in found.items() if name != BATCH}
+        return {name: size for name, size in found.items() if name != BATCH_NAME}
 
     def others(self, most: Mapping[str, int]) -> Iterator[Inputs]:
         """The call at other sizes of the dimensions that vary: half, and twice as large where `most` allows it."""
@@ -83,7 +71,7 @@ class Interface:
     def traced(self) -> Inputs:
         """The call for a trace: zeros, since a program keeps its inputs."""
         sizes = {name: max(size, _LEAST) for name, size in self.sizes.items()}
-        return self.at({**sizes, BATCH: _TRACED_BATCH}).mapped(torch.zeros_like)
+        return self.at({**sizes, BATCH_NAME: _TRACED_BATCH}).mapped(torch.zeros_like)
 
 
 def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None) -> Interface:
@@ -91,36 +79,22 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
 
     Args:
         example: whatever the network is called with; see `compress.inputs`.
-        dynamic: names of dimensions that vary beside the batch, by argument and dimension: {"ids": {1: "length"}}.
+        dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
 
     Raises:
-        InputError: `example` is no call, or `dynamic` names an input or a dimension that it does not have.
+        InputError: `example` is no call, or `dynamic` does not fit it.
     """
     given = inputs_of(example)
     names = [_identifier(name) for name in given.names(model)]
     if len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs:
         names = ["input"]
-    further = {} if dynamic is None else dynamic_dims(given, model, _named(dynamic))
-    varying: list[Mapping[int, str]] = []
-    for place, tensor in enumerate(given.tensors):
-        batch = given.batch_dim_of(tensor)
-        varying.append({**({} if batch is None else {batch: BATCH}), **further.get(place, {})})
-    return Interface(given, names, varying)
+    batches = [given.batch_dim_of(tensor) for tensor in given.tensors]
+    further = zip(batches, varying_dims(model, given, dynamic), strict=True)
+    return Interface(given, names, [{**({} if dim is None else {dim: BATCH_NAME}), **dims} for dim, dims in further])
 
 
 def _identifier(name: str) -> str:
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"input_{name}"
-
-
-def _named(dynamic: object) -> Dynamic:
-    """Raises InputError unless it is names by input and dimension."""
-    dims = list(dynamic.values()) if isinstance(dynamic, Mapping) else [None]
-    names = [item for one in dims if isinstance(one, Mapping) for item in one.items()]
-    words = all(isinstance(word, str) and word.isidentifier() and word != BATCH for _, word in names)
-    if not all(isinstance(one, Mapping) for one in dims) or not words or not all(type(dim) is int for dim, _ in names):
-        found = shown(dynamic) if not isinstance(dynamic, Mapping) else str(dict(dynamic))[:80]
-        raise InputError(f'dynamic: found {found}; expected names by input and dimension: {{"ids": {{1: "length"}}}}')
-    return cast(Dynamic, dynamic)
 
 
 class Exported(nn.Module):
@@ -188,7 +162,7 @@ def _holds_any(value: Any) -> bool:
 
 def tensors_in(output: object) -> list[Tensor]:
     """The tensors of an output, of any class, in the order of the file's outputs."""
-    return list(outputs_of(output).tensors.values())
+    return list(outputs_of(output).in_files.tensors.values())
 
 
 def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.documents import Timed
+from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
-from compress.export.interface import BATCH
 from compress.export.onnx_reading import let_go, onnx_size, read_onnx
 from compress.files.atomic import require_path
 from compress.files.foreign import confined, reading, reason
@@ -212,15 +212,17 @@ def _feed(
     session: Any, batch: int, sizes: Mapping[str, int], path: object, rng: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
     inputs = session.get_inputs()
-    free = any(BATCH in value.shape for value in inputs)  # as in our files; in others, the first dimension is the batch
+    # As in our files; in others, the first dimension is the batch.
+    free = any(BATCH_NAME in value.shape for value in inputs)
     of_any_size = free or any(value.shape and not isinstance(value.shape[0], int) for value in inputs)
     feed: dict[str, NDArray[Any]] = {}
+    named = {**sizes, BATCH_NAME: batch}
     for value in inputs:
         first = value.shape[0] if value.shape else None
         if not of_any_size and isinstance(first, int) and first != batch:
             raise InputError(f"{path}: the input {value.name!r} takes batches of {first} only, not {batch}")
         found = [
-            size if isinstance(size, int) else batch if size == BATCH or (place == 0 and not free) else sizes.get(size)
+            size if isinstance(size, int) else named.get(size if place or free else BATCH_NAME)
             for place, size in enumerate(value.shape)
         ]
         if None in found:

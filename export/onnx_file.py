@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from compress.dynamic import Dynamic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
@@ -18,7 +19,6 @@ from compress.export.program_file import largest, prove_sizes, quiet, require_ar
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
-from compress.graph.trace import Dynamic
 from compress.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def onnx(
         dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
             {"input_ids": {1: "length"}}; the file is proven at several of their sizes.
         metadata: text by key for the file's `metadata_props`.
-        tolerance: of the outputs, relative to their largest magnitude.
+        tolerance: of each output, relative to how much it varies over the inputs.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:

@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from compress.dynamic import BATCH_NAME, Dynamic
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
-from compress.evaluation_mode import evaluation_mode
-from compress.export.interface import BATCH, Exported, Interface, interface, output_names
+from compress.export.interface import Exported, Interface, interface, output_names
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
 from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
-from compress.graph.shared_state import shared_state_kept
-from compress.graph.trace import Dynamic, tensors_of
-from compress.graph.twin import twin
+from compress.graph.trace import tensors_of
+from compress.graph.trace import trace as traced
+from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
 from compress.proof import prove_file
+from compress.slimming.traced import traced_module
 
 
 def pt2(
@@ -50,7 +51,7 @@ def pt2(
             the file; plain values are part of it.
         dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
             {"input_ids": {1: "length"}}; the program is proven at several of their sizes.
-        tolerance: of the outputs, relative to their largest magnitude.
+        tolerance: of each output, relative to how much it varies over the inputs.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:
@@ -73,11 +74,18 @@ def pt2(
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
 
-        def run(given: Inputs) -> object:
-            args, kwargs = called.call(called.named(given))
-            return module(*args, **kwargs)
+        most = largest(called, program)
+        return prove_sizes(model, _runs(module, called), called, most, tolerance, f"the program {path}")
 
-        return prove_sizes(model, run, called, largest(called, program), tolerance, f"the program {path}")
+
+def _runs(program: nn.Module, called: Interface) -> Callable[[Inputs], object]:
+    """Calls a program with the tensors of a call."""
+
+    def run(given: Inputs) -> object:
+        args, kwargs = called.call(called.named(given))
+        return program(*args, **kwargs)
+
+    return run
 
 
 def prove_sizes(
@@ -136,29 +144,49 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
     """
     require_plain(model)
     called = interface(model, example, dynamic)
-    RealPass(model, called.example)  # raises where the network itself does not run
-    args, kwargs = called.call(called.named(called.traced()))
-    batch = torch.export.Dim(BATCH)
-    # A length may have bounds, such as that of a table of positions, which torch finds of a DYNAMIC one.
-    dims = {
-        name: {dim: batch if word == BATCH else torch.export.Dim.DYNAMIC for dim, word in varying.items()}
-        for name, varying in zip(called.names, called.varying, strict=True)
-    }
-    try:
-        # A twin, since a pass may leave tensors without data in caches and attributes.
-        with shared_state_kept(model), quiet():
-            network = twin(model, {tensor: tensor for tensor in tensors_of(model).values()})
-            with evaluation_mode(network):
-                program = torch.export.export(Exported(network, called), args, kwargs, dynamic_shapes=dims)
-    except Exception as error:  # torch.export has no base class for its errors
-        sizes = " and ".join(["batch size", *called.sizes])
-        raise UnsupportedModelError(
-            f"torch.export cannot trace {type(model).__name__} for any {sizes}: {reason(error)}"
-        ) from error
+    with untouched(model) as network:
+        RealPass(network, called.example)  # raises where the network itself does not run
+    program = _program(model, called, dynamic)
     output_names(program, ())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has paths of this machine
     return program
+
+
+def _program(model: nn.Module, called: Interface, dynamic: Dynamic | None) -> ExportedProgram:
+    """What torch.export makes of the network, or else of the graph that this package traces of it, if that is proven.
+
+    A size that varies is a symbol in torch.export's pass, which cannot be the key of a cache, and a number in ours.
+    """
+    try:
+        with untouched(model, faked=True) as network:
+            return _exported(network, called)
+    except Exception as error:  # torch.export has no base class for its errors
+        why, said = error, f": {reason(error)}"
+    try:
+        with untouched(model, faked=True) as network:
+            graph = traced_module(traced(network, called.example, dynamic=dynamic), tensors_of(network))
+            program = _exported(graph, called)
+        prove_sizes(model, _runs(program.module(), called), called, largest(called, program), 1e-5, "the program")
+        return program
+    except UnsupportedModelError as error:
+        said = f". {error}"  # it names the line
+    except Exception:
+        pass
+    sizes = " and ".join(["batch size", *called.sizes])
+    raise UnsupportedModelError(f"torch.export cannot trace {type(model).__name__} for any {sizes}{said}") from why
+
+
+def _exported(network: nn.Module, called: Interface) -> ExportedProgram:
+    args, kwargs = called.call(called.named(called.traced()))
+    batch = torch.export.Dim(BATCH_NAME)
+    # A length may have bounds, such as that of a table of positions, which torch finds of a DYNAMIC one.
+    dims = {
+        name: {dim: batch if word == BATCH_NAME else torch.export.Dim.DYNAMIC for dim, word in varying.items()}
+        for name, varying in zip(called.names, called.varying, strict=True)
+    }
+    with quiet():
+        return torch.export.export(Exported(network, called), args, kwargs, dynamic_shapes=dims)
 
 
 def load_program(path: str | os.PathLike[str]) -> ExportedProgram:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, treespec_dumps
 
+from compress.dynamic import Dynamic
 from compress.errors import ProofError
 from compress.export import stranger
 from compress.export.interface import Interface, interface
 from compress.files.foreign import allowed, limit, reason
-from compress.graph.trace import Dynamic
+from compress.graph.untouched import untouched
 from compress.inputs import Inputs
 from compress.proof import prove_file
 
@@ -98,8 +99,9 @@ def _asked(files: Mapping[Path, nn.Module], examples: list[Inputs], tolerance: f
         return given.call(model)
 
     for model in {id(model): model for model in files.values()}.values():
-        for example in examples:
-            prove_file(model, partial(recorded, model), example, tolerance, "the network")
+        with untouched(model) as network:
+            for example in examples:
+                prove_file(model, partial(recorded, network), example, tolerance, "the network")
     return asked
 
 

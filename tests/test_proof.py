@@ -7,6 +7,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,17 @@ from compress.errors import InputError, ProofError
 from compress.graph.tables import table_rows
 from compress.graph.trace import trace
 from compress.inputs import Inputs, inputs_of
-from compress.proof import FILE_BATCHES, ConstantOutputsWarning, Proven, inputs_like, prove_file, prove_same
+from compress.proof import (
+    FILE_BATCHES,
+    ConstantOutputsWarning,
+    Passes,
+    Proven,
+    inputs_like,
+    paired,
+    prove_file,
+    prove_same,
+    running,
+)
 
 
 def prove(reference: nn.Module, candidate: nn.Module, example: object, tolerance: float = 1e-5) -> Proven:
@@ -620,6 +631,17 @@ class TestProveFile:
         with pytest.raises(ProofError, match="at batch size 7"):
             prove_file(model, lambda inputs: inputs.tensors[0][:1] * 2, self.EXAMPLE, 1e-5, "x.pt2")
 
+    def test_numbers_are_not_in_files(self) -> None:
+        model = function(lambda _, x: {"loss": 0.5, "table": np.ones(3), "out": (x * 2, float("inf"))})
+        prove_file(model, lambda inputs: [inputs.tensors[0] * 2], self.EXAMPLE, 1e-5, "x.onnx")
+
+    @pytest.mark.parametrize(("factor", "right"), [(1 + 1e-6, True), (1 + 1e-4, False)])
+    def test_outputs_that_hardly_vary_are_judged_by_their_magnitude(self, factor: float, right: bool) -> None:
+        model = function(lambda _, x: 3.0 + 1e-9 * x)
+        refused = nullcontext() if right else pytest.raises(ProofError, match="computes something else")
+        with pytest.warns(ConstantOutputsWarning), refused:
+            prove_file(model, lambda inputs: (3.0 + 1e-9 * inputs.tensors[0]) * factor, self.EXAMPLE, 1e-5, "x.onnx")
+
     def test_a_file_that_does_not_run(self) -> None:
         def run(inputs: Inputs) -> Tensor:
             raise RuntimeError("no such operator")
@@ -645,3 +667,40 @@ class TestProveFile:
         assert proven.precision == "float32, by its rounding errors"
         with pytest.raises(ProofError, match="where rounding explains"), torch.no_grad():
             prove_file(model, lambda i: i.call(wrong(other)), torch.randn(4, 32), 1e-6, "x.onnx")
+
+
+def test_the_network_runs_once_for_several_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+
+    def counted(network: running.Network, call: Inputs) -> running.Ran:
+        rows.append(call.rows)
+        return run(network, call)
+
+    run = running.run
+    monkeypatch.setattr(running, "run", counted)
+    network, example = nn.Linear(4, 3), inputs_of(torch.randn(1, 4))
+    inputs, passes = [*inputs_like(network, example, (2, 3)), paired(example)], Passes()
+    plain = copy.deepcopy(network)
+    # The first candidate does not run, so that float64 has nothing to decide.
+    with pytest.raises(ProofError, match=r"^The changed network fails: "):
+        prove_same(network, nn.Linear(5, 3), inputs, 1e-5, passes, locate=False)
+    assert prove_same(network, plain, inputs, 1e-5, passes) == Proven(0.0, "float32")
+    assert rows == [1, 1, 1, 2, 3]
+
+
+def test_outputs_that_later_passes_write_into_are_kept_for_the_next_candidate() -> None:
+    class Reuses(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self.register_buffer("memory", torch.zeros(3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = self.get_buffer("memory")[: len(x)]
+            return found.copy_(super().forward(x))
+
+    network, example = Reuses(), inputs_of(torch.randn(1, 4))
+    inputs, passes = [*inputs_like(network, example, (2, 3)), paired(example)], Passes()
+    plain = nn.Linear(4, 3)
+    plain.load_state_dict({"weight": network.weight, "bias": network.bias})
+    for _ in range(2):
+        assert prove_same(network, plain, inputs, 1e-5, passes).difference == 0.0

@@ -16,11 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from compress.dynamic import Dynamic
 from compress.errors import TargetError, UnsupportedModelError
 from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
 from compress.graph.flow import BY_DESIGN, Flow, Number, layer_of
 from compress.graph.rules import note_zeros, rule_of
-from compress.graph.trace import Dynamic, Trace, trace
+from compress.graph.trace import Trace, trace
 
 Role = Literal["writes", "reads", "follows"]
 

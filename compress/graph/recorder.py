@@ -31,6 +31,12 @@ _LIKE_THEIR_INPUT = {
     *(_ATEN.batch_norm.default, _ATEN.instance_norm.default, _ATEN.group_norm.default),
     *(_ATEN.layer_norm.default, _ATEN.rms_norm.default),
 }
+# On tensors without data, torch runs some of these in Python, part by part.
+_ACTIVATIONS = {
+    *(_ATEN.hardswish.default, _ATEN.hardswish_.default, _ATEN.hardsigmoid.default, _ATEN.hardsigmoid_.default),
+    *(_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu.default, _ATEN.relu_.default),
+    *(_ATEN.silu.default, _ATEN.silu_.default, _ATEN.gelu.default, _ATEN.sigmoid.default, _ATEN.sigmoid_.default),
+}
 # Without data, torch decomposes them into the operators of every step, and a sequence may have any length.
 _RECURRENT = {_ATEN.lstm.input, _ATEN.gru.input, _ATEN.rnn_tanh.input, _ATEN.rnn_relu.input}
 # They give a number or a bool, from the values of a tensor.
@@ -497,6 +503,8 @@ def _result(func: Any, given: Any, named: Any) -> Any:
     """The result of an operator for tensors without data."""
     if func in _LIKE_THEIR_INPUT:
         return torch.empty_like(given[0])
+    if func in _ACTIVATIONS and given[0].is_floating_point():
+        return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
     if func in _PUTTING:  # the number of positions where an index of bools is true does not matter
         return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
     if func is _ATEN._pack_padded_sequence.default:

@@ -92,6 +92,12 @@ class SharedState:
             if cache.cache_info().currsize != before:
                 cache.cache_clear()
 
+    def is_as_before(self) -> bool:
+        """Whether nothing that is shared has changed, and no values could have, as it holds no tensor."""
+        if any(place.holds_tensors() or not place.is_as_before() for place in self._found.places):
+            return False
+        return not any(before or cache.cache_info().currsize for cache, before in self._found.caches)
+
     def require_none(self) -> None:
         """Raise UnsupportedModelError if the network, or what it shares, leads to a watched tensor."""
         alive = self._alive()
@@ -133,6 +139,10 @@ class _Place(NamedTuple):
         if isinstance(self.before, list):
             return len(now) == len(self.before) and all(map(_is, now, self.before))
         return len(now) == len(self.before) and all(self.before.get(key, _ABSENT) is now[key] for key in now)
+
+    def holds_tensors(self) -> bool:
+        values = self.before if isinstance(self.before, list) else self.before.values()
+        return any(isinstance(value, Tensor) for value in values)
 
     def new_values(self) -> list[Any]:
         """What is in it now and was not before, with the keys."""

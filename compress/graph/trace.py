@@ -5,15 +5,16 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from compress.errors import InputError, UnsupportedModelError
+from compress.dynamic import BATCH_NAME, Dynamic, varying_dims
+from compress.errors import UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
 from compress.graph.following_sizes import FollowingSizes
@@ -23,16 +24,12 @@ from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOp
 from compress.graph.shared_state import SharedState, shared_state_kept
 from compress.graph.twin import twin
 from compress.inputs import Inputs, inputs_of
-from compress.options import shown
 
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
 _MOST_OPERATORS = 50_000
 # Sizes for dynamic dimensions are the next primes below; large ones are not taken for a width.
 _LARGEST = (10_010, 2_040, 1_020, 510, 250, 120, 60, 30, 14)
 _REMAINDERS = (64, 16, 4, 1)
-
-Dynamic = Mapping[str, Mapping[int, str]]
-"""Names for dimensions of inputs that vary: {"ids": {1: "length"}}."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Trace:
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
     sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
+    repeated: whether two real passes have given the same outputs, bit for bit.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -54,9 +52,17 @@ class Trace:
     inputs: tuple[fx.Node, ...]
     sizes: Mapping[str, int]
     read: frozenset[str]
+    repeated: bool = False
 
 
-def trace(model: nn.Module, example: object, most: int | None = None, dynamic: Dynamic | None = None) -> Trace:
+def trace(
+    model: nn.Module,
+    example: object,
+    most: int | None = None,
+    dynamic: Dynamic | None = None,
+    *,
+    passes: bool = True,
+) -> Trace:
     """Record what `model` does in evaluation mode with a batch of inputs like `example` (see `compress.Inputs`).
 
     The model is left as it was, even if it keeps something from each pass. The values of `example` don't matter, but
@@ -64,8 +70,10 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
 
     Args:
         most: operators of the network; one with more is refused, early. 50,000 if absent.
-        dynamic: names for dimensions of inputs that vary besides the batch, {"ids": {1: "length"}}; inputs have the
-            names that `Inputs.names` gives them, and dimensions with one name have one size.
+        dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
+        passes: whether a real pass shows before that the network runs, and another one after that it is as it was, if
+            it shares tensors, or anything that has changed, with other networks.
+            Without them nothing is computed, as a network wants that a file of a stranger describes.
 
     Raises:
         InputError: the network does not run on `example`; or `dynamic` does not fit it.
@@ -74,17 +82,22 @@ def trace(model: nn.Module, example: object, most: int | None = None, dynamic: D
     require_unwrapped(model)
     given = _few_rows(inputs_of(example))
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given)
+        first = RealPass(model, given) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
-    _require_same(first, RealPass(model, given))
+    if first is None:
+        return traced
+    # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
+    again = not shared.is_as_before()
+    if again:
+        _require_same(first, RealPass(model, given))
     first.fill_caches()
-    return traced
+    return replace(traced, repeated=again)
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
     """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
-    places = dynamic_dims(given, model, dynamic or {})
-    words = dict.fromkeys(word for dims in places.values() for word in dims.values())
+    varying = varying_dims(model, given, dynamic)
+    words = dict.fromkeys(word for dims in varying for word in dims.values())
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
@@ -96,42 +109,15 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
                 following = FollowingSizes() if words else None
                 if words:
                     with suppress(UnsupportedModelError):
-                        _traced(model, given, most, shared, others, places, exported, following)
+                        _traced(model, given, most, shared, others, varying, exported, following)
                     following = FollowingSizes(following)
-                return _traced(model, given, most, shared, sizes, places, exported, following)
+                return _traced(model, given, most, shared, sizes, varying, exported, following)
             except TooManyOperatorsError:
                 raise
             except UnsupportedModelError as error:
                 refused = refused or error
     assert refused is not None
     raise refused
-
-
-def dynamic_dims(given: Inputs, model: nn.Module, dynamic: Dynamic) -> dict[int, Mapping[int, str]]:
-    """The dynamic dimensions of each tensor of `given`, by its place among them.
-
-    Raises:
-        InputError: there is no such input, or it has no such dimension, or the batch is along it.
-    """
-    names = given.names(model)
-    found: dict[int, Mapping[int, str]] = {}
-    form = 'expected {"name of an input": {dimension: "name of its size"}}'
-    if not isinstance(dynamic, Mapping):
-        raise InputError(f"dynamic: found {shown(dynamic)}; {form}")
-    for name, dims in dynamic.items():
-        if not isinstance(dims, Mapping) or not all(type(dim) is int and type(dims[dim]) is str for dim in dims):
-            raise InputError(f"dynamic: found {shown(dims)} for {name!r}; {form}")
-        if name not in names:
-            raise InputError(f"dynamic: there is no input {name!r}; the inputs are {', '.join(names)}")
-        tensor = given.tensors[names.index(name)]
-        for dim in dims:
-            if not 0 <= dim < tensor.ndim or dim == given.batch_dim_of(tensor):
-                raise InputError(
-                    f"dynamic: dimension {dim} of {name!r}, whose shape is {list(tensor.shape)}: name one of its "
-                    "dimensions, but not that of the batch, which varies anyway"
-                )
-        found[names.index(name)] = dims
-    return found
 
 
 def _sizes(
@@ -143,7 +129,7 @@ def _sizes(
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
     """
     free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
-    found = {"batch": BATCH}
+    found = {BATCH_NAME: BATCH}
     for word in words:
         alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
         found[word] = next(size for size in alike if size not in found.values())
@@ -160,7 +146,7 @@ def _traced(
     most: int,
     shared: SharedState,
     sizes: Mapping[str, int],
-    dynamic: Mapping[int, Mapping[int, str]],
+    varying: Sequence[Mapping[int, str]],
     exported: bool,
     following: FollowingSizes | None,
 ) -> Trace:
@@ -171,7 +157,7 @@ def _traced(
     for module in network.modules():
         module.training = False
     names = given.argument_names(model)
-    wanted = _sized(given, sizes, dynamic)
+    wanted = _sized(given, sizes, varying)
     entered = {key: recorder.input(name, wanted.argument(key)) for key, name in names.items()}
     call = Inputs([entered[key] for key in range(len(given.args))], {key: entered[key] for key in given.kwargs})
     try:
@@ -196,16 +182,16 @@ def _few_rows(given: Inputs) -> Inputs:
     return given.mapped(few)
 
 
-def _sized(given: Inputs, sizes: Mapping[str, int], dynamic: Mapping[int, Mapping[int, str]]) -> Inputs:
+def _sized(given: Inputs, sizes: Mapping[str, int], varying: Sequence[Mapping[int, str]]) -> Inputs:
     """The arguments with the sizes for the trace."""
-    numbers = iter(range(len(given.tensors)))
+    left = iter(varying)
 
     def bare(tensor: Tensor) -> Sized:
-        words, batch = dynamic.get(next(numbers), {}), given.batch_dim_of(tensor)
+        words, batch = next(left), given.batch_dim_of(tensor)
         shape = list(tensor.shape)
         for dim in range(tensor.ndim):
             if dim == batch or dim in words:
-                shape[dim] = sizes[words.get(dim, "batch")]
+                shape[dim] = sizes[words.get(dim, BATCH_NAME)]
         return Sized(tensor, torch.empty(shape, dtype=tensor.dtype, device="meta"))
 
     return given.mapped(bare)

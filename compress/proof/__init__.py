@@ -1,6 +1,16 @@
 """The proof that a changed network, or a file made of one, computes the same: the only place that says so."""
 
-from compress.proof.drawing import inputs_like
+from compress.proof.drawing import inputs_like, paired
 from compress.proof.prove import FILE_BATCHES, ConstantOutputsWarning, Proven, prove_file, prove_same
+from compress.proof.running import Passes
 
-__all__ = ["FILE_BATCHES", "ConstantOutputsWarning", "Proven", "inputs_like", "prove_file", "prove_same"]
+__all__ = [
+    "FILE_BATCHES",
+    "ConstantOutputsWarning",
+    "Passes",
+    "Proven",
+    "inputs_like",
+    "paired",
+    "prove_file",
+    "prove_same",
+]

@@ -69,6 +69,11 @@ def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Draw
     return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
 
 
+def paired(example: Inputs) -> Drawn:
+    """The example itself, with a partner."""
+    return Drawn(example.args, example.kwargs, example.batch_dim, drawn(example, example.rows).partner)
+
+
 def _drawn(
     example: Inputs, kept: Tensor, chance: Generator, tables: Sequence[int | None], *, mixed: bool = False
 ) -> Inputs:

@@ -22,8 +22,8 @@ from compress.proof.comparing import (
     scales_of,
 )
 from compress.proof.outputs import Outputs, Path, named
-from compress.proof.precision import InFloat64, in_float64
-from compress.proof.running import run
+from compress.proof.precision import InFloat64, widened
+from compress.proof.running import Passes
 
 _OWN_SLACK = 0.02
 """Of an output's variation: how far a network's own precision may be from what float64 has decided."""
@@ -47,16 +47,21 @@ class Exact:
     def __init__(self, reference: nn.Module, candidate: nn.Module | None, probe: tuple[Inputs, Inputs]) -> None:
         self.reference, self._probe = InFloat64(reference), probe
         self.candidate = None if candidate is None else InFloat64(candidate)
+        self._passes = {network: Passes() for network in (self.reference, self.candidate) if network}
         self._changed = self._on_the_probe(self.reference)
         self.scales = scales_of(*self._changed)
 
+    def _ran(self, network: InFloat64, given: Inputs) -> Outputs:
+        found = self._passes[network].run(network, given).outputs  # constants among them have a dtype of their own
+        return Outputs({path: widened(tensor) for path, tensor in found.tensors.items()}, found.plain)
+
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:
         one, other = self._probe
-        return _outputs(network, one), _outputs(network, other)
+        return self._ran(network, one), self._ran(network, other)
 
     def outputs(self, given: Inputs) -> tuple[Outputs, Outputs | None]:
         """Of the reference and of the candidate."""
-        return _outputs(self.reference, given), _outputs(self.candidate, given) if self.candidate else None
+        return self._ran(self.reference, given), self._ran(self.candidate, given) if self.candidate else None
 
     def of_networks(self, own: Outputs, found: Outputs, exact: tuple[Outputs, Outputs], tolerance: float) -> float:
         """The difference in float64; `own` and `found` are the outputs in the networks' own precision."""
@@ -73,11 +78,6 @@ class Exact:
         """The difference in the network's own precision: a file has no other."""
         Noise(own, expected).require_like(found, self.scales, most=2, limit=_LIMIT)
         return compare(own, found, self.scales, math.inf)
-
-
-def _outputs(network: InFloat64, given: Inputs) -> Outputs:
-    found = run(network, given).outputs  # constants among them have a dtype of their own
-    return Outputs({path: in_float64(tensor) for path, tensor in found.tensors.items()}, found.plain)
 
 
 @dataclass(frozen=True)

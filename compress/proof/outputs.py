@@ -27,10 +27,19 @@ _PLAIN = (
 
 @dataclass(frozen=True)
 class Outputs:
-    """tensors: dense ones, by path; a float is one too. plain: what is compared by `==`."""
+    """tensors: dense ones, by path; a float is one too. plain: what is compared by `==`.
+
+    values: the paths of those tensors that are floats or arrays of numpy in the output.
+    """
 
     tensors: Mapping[Path, Tensor]
     plain: Mapping[Path, object]
+    values: frozenset[Path] = frozenset()
+
+    @property
+    def in_files(self) -> "Outputs":
+        """What a file gives: it leaves out all values but tensors."""
+        return Outputs({path: one for path, one in self.tensors.items() if path not in self.values}, self.plain)
 
 
 def outputs_of(returned: object) -> Outputs:
@@ -44,14 +53,18 @@ def outputs_of(returned: object) -> Outputs:
     """
     tensors: dict[Path, Tensor] = {}
     plain: dict[Path, object] = {}
+    values: set[Path] = set()
     for path, leaf in _leaves(returned, (), ()):
         if isinstance(leaf, Tensor):
             tensors[path] = leaf.detach()
+        elif _is_number(leaf):
+            tensors[path] = _numbers(leaf, path)
+            values.add(path)
         else:
             plain[path] = leaf
     if not tensors:
         raise InputError("The network returns no tensor, so that there is nothing to compare.")
-    return Outputs(tensors, plain)
+    return Outputs(tensors, plain, frozenset(values))
 
 
 def named(path: Path) -> str:
@@ -65,9 +78,7 @@ def _leaves(value: Any, path: Path, within: tuple[int, ...]) -> Iterator[tuple[P
         return
     if isinstance(value, Tensor):
         yield from _of_tensor(value, path)
-    elif isinstance(value, np.ndarray | np.generic | float) and not isinstance(value, str | bytes):
-        yield path, _numbers(value, path)
-    elif isinstance(value, _PLAIN):
+    elif _is_number(value) or isinstance(value, _PLAIN):
         yield path, value
     elif isinstance(value, set | frozenset):
         if not all(isinstance(item, _PLAIN) for item in value):
@@ -135,7 +146,11 @@ def _of_tensor(tensor: Tensor, path: Path) -> Iterator[tuple[Path, Tensor]]:
         yield path, tensor.dequantize() if tensor.is_quantized else tensor
 
 
-def _numbers(value: Any, path: Path) -> Tensor:
+def _is_number(value: object) -> bool:
+    return isinstance(value, np.ndarray | np.generic | float) and not isinstance(value, str | bytes)
+
+
+def _numbers(value: object, path: Path) -> Tensor:
     try:
         return torch.as_tensor(np.asarray(value))
     except TypeError as error:

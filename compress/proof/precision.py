@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from compress.graph.twin import copied
 from compress.inputs import Inputs
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _EXACT = {
     **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
@@ -42,12 +44,27 @@ class InFloat64:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._own = next((one.dtype for one in model.parameters() if one.dtype in _EXACT), torch.get_default_dtype())
-        self.module = copied(model)._apply(_exact)  # type: ignore[no-untyped-call]
+        self._own = own_dtype(model)
+        self.module = in_float64(model)
 
     def __call__(self, inputs: Inputs) -> object:
-        with _AsFloat64(self._own, torch.get_default_dtype()), _default_dtype(torch.float64):
-            return inputs.mapped(_exact).call(self.module)
+        return call_in_float64(self.module, inputs, self._own)
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """Of the parameters, if they are in floating point."""
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.get_default_dtype())
+
+
+def in_float64(model: Network) -> Network:
+    return cast(Network, copied(model)._apply(_exact))  # type: ignore[no-untyped-call]
+
+
+def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> object:
+    """own: the dtype in which the network computes its constants."""
+    default = torch.float64 if own is torch.float64 else torch.get_default_dtype()
+    with _AsFloat64(own, default), _default_dtype(torch.float64):
+        return inputs.mapped(_exact).call(model)
 
 
 class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -96,13 +113,13 @@ def _rounded(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.dtype is torch.float64 else value
 
 
-def in_float64(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
     return tensor.to(_EXACT[tensor.dtype]) if tensor.dtype in _EXACT else tensor
 
 
 def _exact(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return in_float64(value)
+        return widened(value)
     return _EXACT.get(value, value) if isinstance(value, torch.dtype) else value
 
 

@@ -15,13 +15,13 @@ from compress.errors import InputError, ProofError
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
 from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, numbers, require_alike, scales_of
-from compress.proof.drawing import Drawn, drawn, inputs_like
+from compress.proof.drawing import Drawn, inputs_like, paired
 from compress.proof.exact import Exact
 from compress.proof.outputs import Outputs, Path, named
 from compress.proof.parting import parting
 from compress.proof.precision import COARSE, dtypes_of
 from compress.proof.randomness import Draw, draws_of
-from compress.proof.running import Network, Ran, run
+from compress.proof.running import Network, Passes, Ran, run
 
 FILE_BATCHES = (1, 7)
 """Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
@@ -46,12 +46,23 @@ class Proven:
     draws: tuple[str, ...] = ()
 
 
-def prove_same(reference: nn.Module, candidate: nn.Module, inputs: Iterable[Inputs], tolerance: float) -> Proven:
+def prove_same(
+    reference: nn.Module,
+    candidate: nn.Module,
+    inputs: Iterable[Inputs],
+    tolerance: float,
+    passes: Passes | None = None,
+    *,
+    locate: bool = True,
+) -> Proven:
     """Run both in evaluation mode on every input and compare all outputs.
 
     Args:
         inputs: see `inputs_like`; more batch sizes than one show a size that became a constant.
         tolerance: of each output, relative to how much it varies over the inputs.
+        passes: of the reference, if several candidates are compared with it on the same `Drawn` objects; it runs on
+            each of them only once then.
+        locate: whether an error names the layer, which takes another pass of both.
 
     Raises:
         ProofError: an output differs by more, or the candidate does not run; names the output, and the first layer
@@ -63,7 +74,10 @@ def prove_same(reference: nn.Module, candidate: nn.Module, inputs: Iterable[Inpu
         ConstantOutputsWarning: no output depends on the inputs beyond the tolerance.
     """
     with untouched(reference) as one, untouched(candidate) as other:
-        return _Proof(one, other, lambda given: given.call(other), tolerance, "The changed network").of(inputs)
+        proof = _Proof(
+            one, other, lambda given: given.call(other), tolerance, "The changed network", passes, locate=locate
+        )
+        return proof.of(inputs)
 
 
 def prove_file(
@@ -71,7 +85,8 @@ def prove_file(
 ) -> Proven:
     """Compare what runs a file with the model in evaluation mode, on inputs like the example of `FILE_BATCHES` rows.
 
-    The file's tensors are compared in the order in which the model returns its own, whatever they are nested in.
+    The file's tensors are compared in the order in which the model returns its own, whatever they are nested in. Floats
+    and arrays of numpy among the model's outputs are not in files.
 
     Args:
         run: gives the file's outputs for the arguments of a call.
@@ -101,13 +116,23 @@ class _Proof:
     Args:
         candidate: absent if `run` runs a file.
         what: the candidate, for the error text.
+        passes, locate: see `prove_same`.
     """
 
     def __init__(
-        self, reference: nn.Module, candidate: nn.Module | None, run_candidate: Network, tolerance: float, what: str
+        self,
+        reference: nn.Module,
+        candidate: nn.Module | None,
+        run_candidate: Network,
+        tolerance: float,
+        what: str,
+        passes: Passes | None = None,
+        *,
+        locate: bool = True,
     ) -> None:
         self._reference, self._candidate, self._run = reference, candidate, run_candidate
         self._tolerance, self._what = tolerance, what
+        self._passes, self._locate = passes or Passes(), locate
         self._draws: list[Draw] = []
         self._drawing: tuple[str, ...] = ()  # in words
         self._precision = ""  # of the last decision that was not made in the network's own
@@ -117,7 +142,7 @@ class _Proof:
         given = sorted(inputs, key=lambda one: one.rows)
         first, ran = self._expected(given[0])
         self._dtypes = dtypes_of(self._reference, first)
-        self._probe = first, first.partner if isinstance(first, Drawn) else drawn(first, first.rows).partner
+        self._probe = first, (first if isinstance(first, Drawn) else paired(first)).partner
         self._require_repeatable(ran)
         self._scales = self._scales_of(ran)
         constant = self._constant(ran)
@@ -129,10 +154,14 @@ class _Proof:
     def _run_reference(self, given: Inputs) -> object:
         return given.call(self._reference)
 
+    def _seen(self, ran: Ran) -> Ran:
+        """What is compared of a pass; a file has no more than tensors."""
+        return ran if self._candidate is not None else Ran(ran.outputs.in_files, ran.drew)
+
     def _expected(self, given: Inputs) -> tuple[Inputs, Ran]:
         """What the reference returns, and for which input: `Drawn.instead` where it does not run on drawn values."""
         try:
-            return given, run(self._run_reference, given)
+            return given, self._seen(self._passes.run(self._run_reference, given))
         except InputError:
             raise
         except Exception as error:
@@ -143,14 +172,16 @@ class _Proof:
 
     def _scales_of(self, ran: Ran) -> Mapping[Path, Scale]:
         try:
-            other = run(self._run_reference, self._probe[1])
+            other = self._seen(self._passes.run(self._run_reference, self._probe[1]))
         except Exception:  # it runs on the example's own values only
             self._probe, other = (self._probe[0], self._probe[0]), ran
         return scales_of(ran.outputs, other.outputs)
 
     def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
-        again = run(self._run_reference, self._probe[0])
+        again = ran
+        if not self._passes.repeats:
+            again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
         scales = scales_of(ran.outputs, again.outputs)
         unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
         if ran.drew or unrepeated:
@@ -210,7 +241,7 @@ class _Proof:
 
     def _found(self, given: Inputs, expected: Outputs) -> Ran:
         try:
-            ran = run(self._run, given)
+            ran = self._seen(run(self._run, given))
         except Exception as error:
             raise DiffersError("fails", str(error)) from error
         if self._candidate is None and len(ran.outputs.tensors) == len(expected.tensors):
@@ -266,6 +297,8 @@ class _Proof:
     def _refusal(self, error: DiffersError, given: Inputs) -> str:
         if self._candidate is None:
             return f"{self._what} {error.how} at batch size {given.rows}: {error}"
+        if not self._locate:
+            return f"{self._what} {error.how}: {error} (batch size {given.rows})"
         exact, where = self._exact if error.exact else None, ""
         if exact and exact.candidate:
             where = parting(

@@ -7,15 +7,20 @@ from compress.results import Results, UsedData
 
 def snippets(results: Results) -> Iterator[tuple[str, str, str]]:
     """(file, its requirements, code) for each file that the run has written."""
-    written = results["recipe"]["export"]
+    written, data = results["recipe"]["export"], results["data"]
+    batch, images = _batch(data), "mean" in data  # a user's own loaders may give several inputs
     if "onnx" in written:
-        yield "slim.onnx", "onnxruntime alone", _ONNX.format(batch=_batch(results["data"]))
+        yield "slim.onnx", "onnxruntime alone", _ONNX.format(batch=batch, inputs=_IMAGES if images else _ANY)
     if "pt2" in written:
-        yield "slim.pt2", "torch alone, without the network's code", _PT2.format(batch=_batch(results["data"]))
+        code = _PT2.format(batch=batch, several="" if images else _SEVERAL)
+        yield "slim.pt2", "torch alone, without the network's code", code
     if "safetensors" in written:
         code = _SAFETENSORS.format(build=_build(results["recipe"]["model"]))
         yield "slim.safetensors", "this package, to train on", code
 
+
+_IMAGES, _ANY = '{"input": batch}', "{one.name: batch for one in session.get_inputs()}"
+_SEVERAL = "  # several tensors by position or by name, as in training"
 
 _ONNX = """\
 import numpy as np
@@ -23,7 +28,8 @@ import onnxruntime
 
 {batch}
 session = onnxruntime.InferenceSession("slim.onnx")
-(output,) = session.run(["output"], {{"input": batch}})
+inputs = {inputs}
+output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
 """
 
 _PT2 = """\
@@ -32,7 +38,7 @@ import torch
 
 {batch}
 network = torch.export.load("slim.pt2").module()
-output = network(torch.from_numpy(batch))
+output = network(torch.from_numpy(batch)){several}
 """
 
 _SAFETENSORS = """\
@@ -48,7 +54,7 @@ def _batch(data: UsedData) -> str:
         return "batch = ...  # float32 [N, ...], as in training"
     shape = ", ".join(str(int(size)) for size in data["shape"])
     if "mean" not in data:
-        return f"batch = np.zeros((1, {shape}), np.float32)  # your inputs, as in training"
+        return f"batch = np.zeros((1, {shape}), np.float32)  # your inputs, as in training; of several, each its own"
     mean, std = ([float(f"{value:.7g}") for value in data[key]] for key in ("mean", "std"))
     return (
         f"images = np.zeros((1, {shape}), np.uint8)  # your images, any number of them\n"

@@ -188,7 +188,7 @@ def _traced(model: nn.Module, given: Sequence[ShapeEdit], most: int) -> SlimGrap
     earlier = getattr(model, "shape_edits", ())
     try:
         dynamic = {name: dims for name, dims in zip(call.names(model), varying, strict=True) if dims}
-        module = traced_module(trace(model, call, max(1, most), dynamic), tensors_of(model))
+        module = traced_module(trace(model, call, max(1, most), dynamic, passes=False), tensors_of(model))
     except Exception as error:
         raise CheckpointError(
             f"The shape edits are for a network that takes {_shapes(call)}, and the model does not ({error}); build "

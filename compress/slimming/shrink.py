@@ -1,7 +1,8 @@
 """`slim` cuts nodes that nothing reads out of the tensors, and proves that the result computes the same."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,13 +20,14 @@ from compress.graph.trace import Trace, tensors_of
 from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
 from compress.options import check, shown
-from compress.proof import inputs_like, prove_same
-from compress.slimming.attributes import Integer, following
+from compress.proof import Passes, inputs_like, paired, prove_same
+from compress.slimming.attributes import Integer, Tried, following
 from compress.slimming.constants import fold_constants
 from compress.slimming.dead import all_zero, dead_nodes
 from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_edits
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
+from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.traced import numbers_of, traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
@@ -83,17 +85,20 @@ def slim(
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
+    traced_now = known is None
     known = known or couplings(model, given)
-    if not _dead(model, known)[1]:
+    tensors, dead = _dead(model, known)
+    if not dead:
         small = apply_edits(_copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
-    cut = _planned(known, checks)
+    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance, traced_now)
+    cut = _planned(known, tensors, dead, checks)
     found = cut.by_class()
     if found is None and dynamic:
-        cut = _planned(couplings(model, given, dynamic=dynamic), checks)
+        known = couplings(model, given, dynamic=dynamic)
+        cut = _planned(known, *_dead(model, known), checks)
     small = cut.as_graph(custom_gradients) if found is None else found
     _carry_over(optimizer, model, small, cut.kept)
     return small
@@ -146,7 +151,8 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 class _Checks:
     """What the result is compared with, and on which calls.
 
-    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
+    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network. traced_now: whether
+    that was just done, which has shown that the network repeats itself.
     """
 
     model: nn.Module
@@ -154,11 +160,16 @@ class _Checks:
     given: Inputs
     varying: Sequence[Mapping[int, str]]
     allowed: float
+    traced_now: bool
 
-    def prove(self, small: nn.Module) -> None:
-        """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary."""
-        self._compare(small, self.given)
-        if any(self.varying) and not self._proven_at(small, self.varying):
+    def prove(self, small: nn.Module, *, locate: bool = True) -> None:
+        """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary.
+
+        Args:
+            locate: whether the error names the layer, which takes a pass of both networks.
+        """
+        self._compare(small, self.given, locate)
+        if any(self.varying) and not self._proven_at(small, self.varying, locate):
             names = sorted({name for dims in self.varying for name in dims.values()})
             raise InputError(
                 f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's"
@@ -166,20 +177,28 @@ class _Checks:
 
     def prove_elsewhere(self, small: nn.Module) -> None:
         """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
-        self._proven_at(small, alike(self.given))
+        self._proven_at(small, alike(self.given), locate=False)
 
-    def _proven_at(self, small: nn.Module, varying: Sequence[Mapping[int, str]]) -> int:
+    def _proven_at(self, small: nn.Module, varying: Sequence[Mapping[int, str]], locate: bool) -> int:
         """At how many other sizes the network itself runs; some may be too long for its tables."""
         count = 0
         for call in other_lengths(self.given, varying):
             with suppress(InputError):
-                self._compare(small, call)
+                self._compare(small, call, locate)
                 count += 1
         return count
 
-    def _compare(self, small: nn.Module, call: Inputs) -> None:
-        drawn = inputs_like(self.model, call, (2, 3), self.traced)
-        prove_same(self.model, small, [*drawn, call], self.allowed)
+    def _compare(self, small: nn.Module, call: Inputs, locate: bool) -> None:
+        given, passes = self._own if call is self.given else (self._like(call), Passes())
+        prove_same(self.model, small, given, self.allowed, passes, locate=locate)
+
+    def _like(self, call: Inputs) -> list[Inputs]:
+        return [*inputs_like(self.model, call, (2, 3), self.traced), paired(call)]
+
+    @functools.cached_property
+    def _own(self) -> tuple[list[Inputs], Passes]:
+        """The example and calls like it, and what the network returns for them, which no candidate changes."""
+        return self._like(self.given), Passes(repeats=self.traced_now and self.traced.repeated)
 
     @property
     def few(self) -> Inputs:
@@ -198,43 +217,68 @@ def _copied(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
 
 
-def _planned(known: Couplings, checks: _Checks) -> "_Cut":
-    tensors, dead = _dead(checks.model, known)
-    left = {coupling: coupling.size - len(nodes) for coupling, nodes in dead.items()}
+def _planned(
+    known: Couplings, tensors: Mapping[str, Tensor], dead: Mapping[Coupling, Tensor], checks: _Checks
+) -> "_Cut":
+    left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
     return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+
+
+def _others(size: int, nodes: Tensor) -> Tensor:
+    mask = torch.ones(size, dtype=torch.bool, device=nodes.device)
+    mask[nodes] = False
+    return mask.nonzero().flatten()
 
 
 @dataclass(frozen=True)
 class _Cut:
     """What is to be cut out of a network.
 
-    left: how many nodes of each coupling. kept: see `_kept_positions`.
+    nodes: those that are left of each coupling. kept: see `_kept_positions`.
     """
 
     known: Couplings
-    left: Mapping[Coupling, int]
+    nodes: Mapping[Coupling, Tensor]
     kept: Positions
     tensors: Mapping[str, Tensor]
     checks: _Checks
 
+    @property
+    def left(self) -> dict[Coupling, int]:
+        return {coupling: len(nodes) for coupling, nodes in self.nodes.items()}
+
     def by_class(self) -> nn.Module | None:
         """A network of the model's own class, if its code runs at the new sizes; else None."""
+        rescaled = with_rescaled_queries(self.known, self.nodes, self.tensors)
+        ways = [(self.tensors, set[str]()), *([rescaled] if rescaled[1] else [])]
+        for tensors, layers in reversed(ways) if scaled_by_size(self.known) else ways:
+            if found := self._of_class(tensors, layers):
+                return found
+        return None
+
+    def _of_class(self, tensors: Mapping[str, Tensor], rescaled: Set[str]) -> nn.Module | None:
+        """rescaled: the modules within which outputs are not those of the network."""
         norms = [*_resized(self.known, self.left, "norm")]
-        edits = [*_tensor_edits(self.kept, self.tensors), *_resized(self.known, self.left, "attribute"), *norms]
+        edits = [*_tensor_edits(self.kept, tensors), *_resized(self.known, self.left, "attribute"), *norms]
         small = change(_copied(self.checks.model), edits)
-        _fill(tensors_of(small), self.tensors, self.kept)
+        _fill(tensors_of(small), tensors, self.kept)
         rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
         with suppress(ProofError):
-            self.checks.prove(small)
+            self.checks.prove(small, locate=False)
             return small
-        integers = following(self.checks.model, small, self.known, self.left, self.checks.few)
-        if integers:
-            small = change(small, [_following(integer, after) for integer, after in integers])
+        for exact in (False, True):  # float64 tells what the network's own precision takes for right
+            integers = following(self.checks.model, small, self._tried(rescaled, exact))
+            if integers is None:
+                return None
+            found = change(_copied(small), [_following(integer, after) for integer, after in integers])
             with suppress(ProofError):
-                self.checks.prove(small)
-                self.checks.prove_elsewhere(small)
-                return small
+                self.checks.prove(found, locate=False)
+                self.checks.prove_elsewhere(found)
+                return found
         return None
+
+    def _tried(self, rescaled: Set[str], exact: bool) -> Tried:
+        return Tried(self.known, self.nodes, self.kept, self.checks.few, rescaled, exact)
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import compress.export
 from compress import Inputs
-from compress.errors import InputError, UnsupportedModelError
+from compress.errors import UnsupportedModelError
 
 Pair = namedtuple("Pair", ["logits", "scale"])
 
@@ -71,6 +71,8 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor, Tensor], Any], list[str]]] = {
     "class of dict": (lambda y, x: Dictionary(logits=y, more=(y, {"a": y * 2})), ["logits", "more_0", "more_1_a"]),
     "named tuple": (lambda y, x: Pair(y, "a word"), ["logits"]),
     "dataclass": (lambda y, x: Record(y, [y * 2, None]), ["logits", "states_0"]),
+    "numbers": (lambda y, x: {"loss": 0.5, "table": np.ones(3), "logits": y}, ["logits"]),
+    "a number first": (lambda y, x: (np.float32(0.5), y, float("inf")), ["output"]),
     "inputs passed on": (lambda y, x: {"input": x, "linear.weight": y}, ["input_output", "linear.weight_output"]),
 }  # fmt: skip
 
@@ -145,21 +147,6 @@ def test_other_types(dtype: torch.dtype, tmp_path: Path) -> None:
             compress.export.onnx(model, tmp_path / "m.onnx", ids)
     else:
         compress.export.onnx(model, tmp_path / "m.onnx", ids)
-
-
-@pytest.mark.parametrize(
-    ("dynamic", "match"),
-    [
-        ({"word": {1: "length"}}, "no input 'word'; the inputs are ids"),
-        ({"ids": {2: "length"}}, r"dimension 2 of 'ids', whose shape is \[3, 5\]"),
-        ({"ids": {1: "batch"}}, "expected names by input and dimension"),
-        ({"ids": "length"}, "expected names by input and dimension"),
-        ("length", "expected names by input and dimension"),
-    ],
-)
-def test_dimensions_that_do_not_exist(dynamic: Any, match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        compress.export.trace(Words(), {"ids": torch.randint(11, (3, 5))}, dynamic=dynamic)
 
 
 def test_a_length_that_the_network_fixes_is_refused() -> None:

@@ -83,12 +83,23 @@ class FixedBatch(nn.Module):
         return x.reshape(2, -1)
 
 
+class ByTheBatch(nn.Module):
+    """A factor that a graph takes for a constant, which the proof sees."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * float(x.shape[0] ** 0.5)
+
+
 class TestTrace:
-    @pytest.mark.parametrize("kind", [Branching, FixedBatch])
+    @pytest.mark.parametrize("kind", [Branching, FixedBatch, ByTheBatch])
     def test_what_cannot_be_traced_is_named(self, kind: type[nn.Module], capfd: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(UnsupportedModelError, match=kind.__name__):
             compress.export.trace(kind(), EXAMPLE)
         assert capfd.readouterr() == ("", "")
+
+    def test_a_refusal_names_the_line(self) -> None:
+        with pytest.raises(UnsupportedModelError, match=r"torch\.where.*test_program_file\.py, line \d+: `return x if"):
+            compress.export.trace(Branching(), EXAMPLE)
 
     def test_each_module_keeps_its_mode(self) -> None:
         model = Own()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import compress
+from compress.export.reading_back import read_back
+from compress.graph import stats
 from compress.graph.untouched import untouched
 
 GLOBAL: Tensor | None = None
@@ -197,24 +199,35 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def pruner(model: nn.Module, x: Tensor, folder: Path) -> None:
-    compress.Pruner(model, compress.nodes("*"), sparsity=0.5, example=x, criterion="norms")
+def onnx_and_with_weights(model: nn.Module, x: Tensor, folder: Path) -> None:
+    compress.export.onnx(model, folder / "m.onnx", x)
+    compress.export.with_weights(folder / "m.onnx", model, folder / "n.onnx", x)
+
+
+def pt2_and_read_back(model: nn.Module, x: Tensor, folder: Path) -> None:
+    compress.export.pt2(model, folder / "m.pt2", x)
+    read_back({folder / "m.pt2": model}, x)
 
 
 CALLS: dict[str, Callable[[nn.Module, Tensor, Path], object]] = {
     "couplings": lambda model, x, folder: compress.couplings(model, x),
     "slim": lambda model, x, folder: compress.slim(model, x),
-    "onnx": lambda model, x, folder: compress.export.onnx(model, folder / "m.onnx", x),
-    "pt2": lambda model, x, folder: compress.export.pt2(model, folder / "m.pt2", x),
+    "safetensors": lambda model, x, folder: compress.export.safetensors(model, folder / "m.safetensors"),
+    "onnx and with_weights": onnx_and_with_weights,
+    "pt2 and read_back": pt2_and_read_back,
+    "measure": lambda model, x, folder: stats.measure(model, x),
 }
 
 
+SLOW = pytest.param(onnx_and_with_weights, marks=pytest.mark.extended)
+
+
 def found_in(model: nn.Module) -> Any:
-    """Names, identities, versions and values of all that a network has."""
+    """Names, identities, versions and values of all that a network has, and its modes."""
     tensors = {name: (id(tensor), tensor.detach().clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
     hooks = [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]
     names = [(name, sorted(vars(module))) for name, module in model.named_modules(remove_duplicate=False)]
-    return tensors, hooks, names
+    return tensors, hooks, names, [module.training for module in model.modules()]
 
 
 def reachable(value: Any, depth: int = 6) -> list[Tensor]:
@@ -276,12 +289,31 @@ def test_the_analysis_leaves_the_network_as_it_was(network: Callable[[], nn.Modu
         assert torch.equal(found, fresh(x))
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("call", [SLOW if name.startswith("onnx") else call for name, call in CALLS.items()], ids=CALLS)
 @pytest.mark.parametrize("network", [InGlobal, CONTAINERS["dict"], InLruCache, MakesHook, Counts, TwoNames])
 def test_public_functions_leave_the_network_as_it_was(network: Any, call: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, x = network().eval(), torch.randn(2, 5, 6)
+    model.b.train()
     require_untouched(model, lambda: call(model, x, tmp_path))
+
+
+@pytest.mark.parametrize("network", [InGlobal, CONTAINERS["dict"], InLruCache, MakesHook, Counts])
+def test_a_pruner_changes_what_it_prunes_and_nothing_else(network: Any) -> None:
+    torch.manual_seed(0)
+    model, x = network().eval(), torch.randn(2, 5, 6)
+    model.b.train()
+    before, held = found_in(model), dict(model.state_dict(keep_vars=True))
+    state = torch.random.get_rng_state()
+    compress.Pruner(model, compress.nodes("a"), sparsity=0.5, example=x, criterion="norms").finalize()
+    after = found_in(model)
+    assert after[1:] == before[1:]
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        assert tensor is held[name]
+        kept = tensor != 0 if name in ("a.weight", "a.bias", "b.weight") else torch.ones_like(tensor, dtype=torch.bool)
+        assert torch.equal(tensor[kept], before[0][name][1][kept])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(type(tensor) is Tensor and not tensor.is_meta for tensor in reachable([TABLES, RECENT, GLOBAL]))
 
 
 def test_a_mask_in_a_dict_is_as_after_one_forward_pass() -> None:

@@ -215,6 +215,24 @@ def test_the_snippets_run_where_the_files_are(
     assert abs(onnx["output"] - again.detach().numpy()).max() <= 1e-5
 
 
+def test_the_snippets_are_right_for_several_inputs(
+    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Two(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, left: Any, right: Any) -> Any:
+            return {"sum": left + right, "difference": left - right}
+
+    monkeypatch.chdir(tmp_path)
+    compress.export.onnx(Two(), "slim.onnx", {"left": torch.randn(2, 6), "right": torch.randn(2, 6)})
+    changed["data"] = {"name": "own", "sha256": None, "shape": [6]}
+    code = next(text for text in Reader(page(changed)).code if "onnxruntime" in text)
+    names: dict[str, Any] = {}
+    exec(compile(code, "report.html", "exec"), names)
+    assert [one.shape for one in (names["output"], *names["others"])] == [(1, 6), (1, 6)]
+
+
 def test_a_factory_is_imported_and_what_is_no_name_is_not(changed: dict[str, Any]) -> None:
     changed["recipe"]["model"] = {"factory": "my_module.nets:build", "args": {"width": 3}}
     code = "\n".join(Reader(page(changed)).code)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch import Tensor, nn
+from torch import nn
 from typer.testing import Result
 
 from compress.graph import coupling
@@ -26,9 +27,9 @@ def test_a_network_is_traced_once_unless_its_structure_changes(
     """Rehearsing, choosing, slimming and measuring share it; principal axes put a layer into the network."""
     traced: list[nn.Module] = []
 
-    def counted(model: nn.Module, example: Tensor, trace: Callable[..., object] = coupling.trace) -> object:
+    def counted(model: nn.Module, *how: Any, trace: Callable[..., object] = coupling.trace, **more: Any) -> object:
         traced.append(model)
-        return trace(model, example)
+        return trace(model, *how, **more)
 
     monkeypatch.setattr(coupling, "trace", counted)
     out = ["-o", tmp_path / "out"] if command == "apply" else []

@@ -109,7 +109,9 @@ def test_weights(form: str, criterion: str) -> None:
 
 @pytest.mark.parametrize("criterion", ["taylor_square", "skeletonization", "ablation"])
 @pytest.mark.parametrize(
-    "form", [Output, Pair, lambda x, loss: {"loss": loss, "x": x}, lambda x, loss: (loss, x)], ids=str
+    "form",
+    [Output, Pair, lambda x, loss: {"loss": loss, "x": x}, lambda x, loss: (loss, x)],
+    ids=["object", "named tuple", "dict", "tuple"],
 )
 def test_a_network_that_returns_its_loss_needs_no_other(form: Any, criterion: str) -> None:
     targets = compress.nodes("left")

@@ -182,12 +182,40 @@ class Scaled(Odd):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
-        y = (q @ k.transpose(-1, -2) / self.piece**0.5).softmax(-1) @ v
+        y = (q @ k.transpose(-1, -2) / self.scale_of(self.piece)).softmax(-1) @ v
         return self.o(y.transpose(1, 2).reshape(x.shape[0], x.shape[1], self.whole))
+
+    def scale_of(self, size: int) -> float:
+        return size**0.5
+
+
+class Fused(Derived):
+    """Queries, keys and values of one layer, and an attention that finds its scale in their size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).reshape(*x.shape[:2], 3, self.n, self.inner // self.n).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(*parts.unbind(0))
+        return self.o(y.transpose(1, 2).reshape(*x.shape[:2], self.inner))
+
+
+@pytest.mark.parametrize("keep", [half, but_one, whole_heads])
+@pytest.mark.parametrize("attention", [lambda: Scaled(4), Fused], ids=["divided", "fused"])
+def test_smaller_queries_make_up_for_a_scale_that_is_the_size_of_a_head(attention, keep):
+    dense, masked = pruned(lambda: Reader(attention), TOKENS, keep)
+    small = require_own_class(dense, masked, TOKENS)
+    for shape in ((1, 12), (2, 12), (3, 4)):
+        compare(masked, small, torch.randint(0, 30, shape))
+
+
+class Unscalable(Scaled):
+    """What follows from the size of a head is no power of it."""
+
+    def scale_of(self, size: int) -> float:
+        return size + 3
 
 
 def test_where_no_value_is_right_the_result_is_the_graph():
-    _, masked = pruned(lambda: Reader(lambda: Scaled(4)), TOKENS)
+    _, masked = pruned(lambda: Reader(lambda: Unscalable(4)), TOKENS)
     before = [dict(vars(module)) for module in masked.modules()]
     small = slim(masked, TOKENS)
     assert isinstance(small, fx.GraphModule)

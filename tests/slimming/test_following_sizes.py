@@ -1,4 +1,4 @@
-"""Numbers of a graph that follow a width, the batch, or a size that varies; constants of the code; ties of a maximum."""
+"""Numbers of a graph that follow heads in the batch or a size that varies; constants that the code computes."""
 
 import pytest
 import torch
