@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from compress.errors import UnsupportedModelError
 from compress.graph.callers import guarded
 from compress.graph.dimensions import BATCH
+from compress.graph.following_sizes import FollowingSizes
 from compress.graph.rebuild import Rebuild, outline
 from compress.graph.stand_in import META, StandIn, without_data
 from compress.inputs import Inputs
@@ -64,13 +65,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The graph of what is called inside `with recorder.following(network), recorder:`.
 
     sizes: a prime for each size that may vary, by name; sizes that follow from it are multiples of it.
+    following: what other sizes follow from it, if any but that of the batch may vary.
     constants: those in the graph, by name.
     read: names of the network's own tensors whose values its code has turned into numbers.
     own: stand-ins of the network's own tensors, by the identity of the tensor.
     watch: is called with each stand-in that is made.
     """
 
-    def __init__(self, most: int, sizes: Mapping[str, int], watch: Callable[[Tensor], None]) -> None:
+    def __init__(
+        self,
+        most: int,
+        sizes: Mapping[str, int],
+        watch: Callable[[Tensor], None],
+        following: FollowingSizes | None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
@@ -82,6 +90,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._sizes = dict(sizes)
         self._places: dict[int, tuple[fx.Node, int]] = {}  # a size of an input, and where it is found
         self._computed: dict[int, fx.Node] = {}
+        self._following = following
         self._tensors: dict[str, Tensor] = {}
         self._loose: dict[int, tuple[Tensor, StandIn]] = {}  # with the tensor, so that no other gets its identity
         self._values: dict[fx.Node, Any] = {}
@@ -178,6 +187,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _ATEN.detach.default and not isinstance(args[0], StandIn) and id(args[0]) not in self.own:
             return func(*args)  # `numpy()` is about to read its memory
         entries = [self._entry(tensor) for tensor in _leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+        if self._following:
+            self._following.call(func, (leaf for leaf in _leaves((args, kwargs)) if type(leaf) is int))
         try:
             if self._is_constant(func, entries, args, kwargs):
                 return self._constant(func, args, kwargs)
@@ -247,8 +258,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except (NotImplementedError, RuntimeError):
             if not func._can_decompose():
                 raise
-            with self:  # its parts may do without data where torch's code for the whole does not
-                return func.decompose(*args, **kwargs)
+            following, self._following = self._following, None  # at other sizes it may have other parts
+            with self:  # they may do without data where torch's code for the whole does not
+                result = func.decompose(*args, **kwargs)
+            self._following = following
+            return result
         node = self._called(func, tuple(noted), named, result)
         if func._schema.is_mutable and (written := self._written_entry(result, args, kwargs)) is not None:
             written.node = node
@@ -266,6 +280,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.graph.create_node("call_function", func, args, kwargs, name=name)
         # As it is now: an operator in place may change its sizes.
         node.meta |= {"layer": self._layers[-1], "val": _mapped(_detached, result)}
+        if self._following and isinstance(result, Tensor):
+            self._following.result(node, result)
         return node
 
     def _wrapped(self, node: fx.Node, result: Any, device: torch.device) -> Any:
@@ -433,19 +449,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
     def _varies(self, value: int) -> bool:
+        return self._is_multiple(value) or bool(self._following and self._following.follows(value))
+
+    def _is_multiple(self, value: int) -> bool:
         return value != 0 and any(value % prime == 0 for prime in self._sizes.values())
 
     def _size(self, value: int) -> fx.Node:
         """A number that follows from sizes that vary, as their product."""
+        if self._following and not self._is_multiple(value):
+            node, dim, times, by = self._following.factors(value)
+            size = self._called(_ATEN.sym_size.int, (node, dim), {}, value * by // times)
+            product = self._called(operator.mul, (size, self._factor(times)), {}, value * by) if times > 1 else size
+            return self._called(operator.floordiv, (product, by), {}, value) if by > 1 else product
         if value not in self._computed:
             prime = next(prime for prime in self._sizes.values() if value % prime == 0)
             if value == prime:
                 self._computed[value] = self._called(_ATEN.sym_size.int, self._places[prime], {}, value)
             else:
                 rest = value // prime
-                factors = self._size(prime), self._size(rest) if self._varies(rest) else rest
-                self._computed[value] = self._called(operator.mul, factors, {}, value)
+                self._computed[value] = self._called(operator.mul, (self._size(prime), self._factor(rest)), {}, value)
         return self._computed[value]
+
+    def _factor(self, value: int) -> fx.Node | int:
+        return self._size(value) if self._varies(value) or (self._following and self._following.found(value)) else value
 
     def _device(self, args: Any, kwargs: Any) -> torch.device:
         """Of the result: where the code asks for it, or else where the first operand with dimensions is."""

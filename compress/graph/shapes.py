@@ -67,9 +67,8 @@ def unflatten(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 
 def _spelled_out(sizes: Sequence[Any], dims: Sequence[Dim]) -> list[tuple[int, Dim]]:
-    """Those of `dims` whose size is a number, with their places: neither a batch nor a size that adapts."""
-    places = enumerate(zip(sizes, dims, strict=True))
-    return [(place, dim) for place, (size, dim) in places if isinstance(size, int) and size != -1]
+    """Those of `dims` whose size is a number, or a product of one and the batch, with their places; -1 adapts."""
+    return [(place, dim) for place, (size, dim) in enumerate(zip(sizes, dims, strict=True)) if size != -1]
 
 
 def _regrouped(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim, ...] | str:
@@ -115,7 +114,12 @@ def repeat(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     dims = ((),) * (len(shape) - len(flow.dims(arguments["self"]))) + flow.dims(arguments["self"])
     if 0 in shape:
         return "takes nothing"
-    return tuple((*fresh(size // size_of(dim), EXTENT), *dim) for size, dim in zip(shape, dims, strict=True))
+    times = tuple(fresh(size // size_of(dim)) for size, dim in zip(shape, dims, strict=True))
+    if "repeats" in arguments:
+        flow.number(node, "repeats", _spelled_out(arguments["repeats"], times))
+    else:
+        keep(times, EXTENT)
+    return tuple((*count, *dim) for count, dim in zip(times, dims, strict=True))
 
 
 def repeat_interleave(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -5,8 +5,8 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from compress.dynamic import BATCH_NAME, Dynamic, varying_dims
 from compress.errors import UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
+from compress.graph.following_sizes import FollowingSizes
 from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
@@ -28,6 +29,7 @@ from compress.inputs import Inputs, inputs_of
 _MOST_OPERATORS = 50_000
 # Sizes for dynamic dimensions are the next primes below; large ones are not taken for a width.
 _LARGEST = (10_010, 2_040, 1_020, 510, 250, 120, 60, 30, 14)
+_REMAINDERS = (64, 16, 4, 1)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Trace:
     """graph: `placeholder` is the input, `get_attr` a tensor by its name, `call_function` an operator of torch.
 
     Of an operator's node, `meta["val"]` is the result, without data, and `meta["layer"]` the qualified name of the
-    module whose code calls it. Where its arguments contain the size of the batch, a node computes it.
+    module whose code calls it; `meta["varying"]`, if `dynamic` names sizes, has its dimensions that follow from them.
+    Where its arguments contain the size of the batch, a node computes it.
     constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
@@ -98,18 +101,39 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
-        free = (size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken))
-        sizes = {BATCH_NAME: BATCH, **{word: next(free) for word in words}}
+        sizes = _sizes(words, largest, taken)
+        others = _sizes(words, largest * 3 // 4, taken, sizes)
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
-                return _traced(model, given, most, shared, sizes, varying, exported)
+                following = FollowingSizes() if words else None
+                if words:
+                    with suppress(UnsupportedModelError):
+                        _traced(model, given, most, shared, others, varying, exported, following)
+                    following = FollowingSizes(following)
+                return _traced(model, given, most, shared, sizes, varying, exported, following)
             except TooManyOperatorsError:
                 raise
             except UnsupportedModelError as error:
                 refused = refused or error
     assert refused is not None
     raise refused
+
+
+def _sizes(
+    words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """A prime for each size that varies, that no size of a tensor is a multiple of.
+
+    Args:
+        like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
+    """
+    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
+    found = {BATCH_NAME: BATCH}
+    for word in words:
+        alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
+        found[word] = next(size for size in alike if size not in found.values())
+    return found
 
 
 def _is_prime(number: int) -> bool:
@@ -124,9 +148,10 @@ def _traced(
     sizes: Mapping[str, int],
     varying: Sequence[Mapping[int, str]],
     exported: bool,
+    following: FollowingSizes | None,
 ) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
-    recorder = Recorder(most, sizes, shared.watch)
+    recorder = Recorder(most, sizes, shared.watch, following)
     tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
     network = twin(model, tensors)
     for module in network.modules():

@@ -37,7 +37,8 @@ def resampled(rank: int) -> Rule:
         """Pooling or upsampling over the last `rank` dimensions; with positions of maxima, two results alike."""
         source, results = node.all_input_nodes[0], node.meta["val"]
         before = flow.dims(source)[: len(flow.dims(source)) - rank]
-        for other in node.all_input_nodes[1:]:  # the positions of maxima, on the way back
+        tensors = [other for other in node.all_input_nodes[1:] if isinstance(flow.values[other], tuple)]
+        for other in tensors:  # the positions of maxima, on the way back
             for one, its in zip(before, flow.dims(other), strict=False):
                 flow.align(node, one, its)
             keep(flow.dims(other)[len(before) :], EXTENT)

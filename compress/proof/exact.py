@@ -22,7 +22,7 @@ from compress.proof.comparing import (
     scales_of,
 )
 from compress.proof.outputs import Outputs, Path, named
-from compress.proof.precision import InFloat64
+from compress.proof.precision import InFloat64, widened
 from compress.proof.running import Passes
 
 _OWN_SLACK = 0.02
@@ -52,7 +52,8 @@ class Exact:
         self.scales = scales_of(*self._changed)
 
     def _ran(self, network: InFloat64, given: Inputs) -> Outputs:
-        return self._passes[network].run(network, given).outputs
+        found = self._passes[network].run(network, given).outputs  # constants among them have a dtype of their own
+        return Outputs({path: widened(tensor) for path, tensor in found.tensors.items()}, found.plain)
 
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:
         one, other = self._probe

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from compress.graph.twin import copied
 from compress.inputs import Inputs
@@ -18,6 +18,11 @@ _EXACT = {
     **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
     **dict.fromkeys((torch.complex64, torch.complex32), torch.complex128),
 }
+
+_MADE = {torch.ops.aten.lift_fresh.default}
+"""The first that is seen of what `torch.tensor` makes of numbers."""
+
+_COUNTING = {torch.ops.aten.arange, torch.ops.aten.linspace, torch.ops.aten.logspace}
 
 COARSE = {torch.float16, torch.bfloat16}
 """Two networks that compute the same differ too much in them for a tolerance to tell."""
@@ -32,36 +37,89 @@ def dtypes_of(model: nn.Module, inputs: Inputs) -> set[torch.dtype]:
 class InFloat64:
     """A copy whose parameters, inputs and results are in float64, whatever dtypes its code, or a graph, names.
 
+    Constants that its code computes, as the anchors of a detector, are rounded as the network itself rounds them, as a
+    graph has them as numbers.
+
     Making one and calling it may raise any error: the network cannot be copied, or an operator has no float64.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._own = own_dtype(model)
         self.module = in_float64(model)
 
     def __call__(self, inputs: Inputs) -> object:
-        return call_in_float64(self.module, inputs)
+        return call_in_float64(self.module, inputs, self._own)
+
+
+def own_dtype(model: nn.Module) -> torch.dtype:
+    """Of the parameters, if they are in floating point."""
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.get_default_dtype())
 
 
 def in_float64(model: Network) -> Network:
     return cast(Network, copied(model)._apply(_exact))  # type: ignore[no-untyped-call]
 
 
-def call_in_float64(model: nn.Module, inputs: Inputs) -> object:
-    with _default_dtype(torch.float64), _AsFloat64():  # type: ignore[no-untyped-call]
+def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> object:
+    """own: the dtype in which the network computes its constants."""
+    default = torch.float64 if own is torch.float64 else torch.get_default_dtype()
+    with _AsFloat64(own, default), _default_dtype(torch.float64):
         return inputs.mapped(_exact).call(model)
 
 
 class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Operators get float64 for each smaller tensor, and for each dtype that they are asked for."""
+    """Operators get float64 for each smaller tensor, and for each dtype that they are asked for, unless all that they
+    take are constants.
+
+    own, default: the dtype of the network, and torch's default where it runs.
+    """
+
+    def __init__(self, own: torch.dtype, default: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._own, self._default = own, default
+        self._constants: dict[int, Tensor] = {}  # by identity, which no other tensor gets while they are here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(_exact, (args, kwargs or {}))
+        kwargs = kwargs or {}
+        if self._is_constant(func, (args, kwargs)):
+            return self._constant(func, args, kwargs)
+        if func._schema.is_mutable and id(args[0]) in self._constants and args[0].dtype in _EXACT:
+            return func(*tree_map(lambda value: _rounded(value, args[0].dtype), args), **kwargs)
+        args, kwargs = tree_map(_exact, (args, kwargs))
         return tree_map(_exact, func(*args, **kwargs))
+
+    def _is_constant(self, func: Any, given: Any) -> bool:
+        tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+        if func in _MADE or (func.overloadpacket in _COUNTING and not tensors):
+            return True
+        return bool(tensors) and all(id(one) in self._constants for one in tensors) and _is_certain(func)
+
+    def _constant(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """In the network's own precision."""
+        args, kwargs = tree_map(lambda value: self._own if value is torch.float64 else value, (args, kwargs))
+        with _default_dtype(self._default):
+            result = func(*args, **kwargs)
+        if func in _MADE:
+            result = _rounded(result, self._default)
+        self._constants |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
+        return result
+
+
+def _is_certain(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded not in func.tags
+
+
+def _rounded(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.dtype is torch.float64 else value
+
+
+def widened(tensor: Tensor) -> Tensor:
+    return tensor.to(_EXACT[tensor.dtype]) if tensor.dtype in _EXACT else tensor
 
 
 def _exact(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.to(_EXACT[value.dtype]) if value.dtype in _EXACT else value
+        return widened(value)
     return _EXACT.get(value, value) if isinstance(value, torch.dtype) else value
 
 

@@ -3,6 +3,7 @@ gradients is not, as a straight-through estimator, `no_grad` or `.data` do."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from compress.evaluation_mode import evaluation_mode
 from compress.graph.twin import twin
 from compress.inputs import Inputs
+from compress.proof.precision import InFloat64
 from compress.slimming.slim_graph import SlimGraph
 
 _CLOSE, _NOISE = 0.01, 1e-4
@@ -31,8 +33,8 @@ def lost_gradients(
     """Why `small` must not be trained in place of `model`; None if their gradients agree.
 
     Both run forward in evaluation mode, with the gradients of all parameters. Where autograd has recorded the same
-    operators, the gradients are the same; else both run backward, and the gradients are compared. Hooks that change a
-    gradient are not seen.
+    operators, the gradients are the same; else both run backward, and the gradients are compared, in float64 if need
+    be: of two numbers that differ by rounding, a maximum takes either. Hooks that change a gradient are not seen.
 
     Args:
         kept: the positions that are left of a (tensor, dimension).
@@ -51,19 +53,32 @@ def lost_gradients(
         expected = _gradients(network, own)
     except Exception:
         return None
+    differs = _difference(expected, _gradients(graph, found), kept)
+    if differs:
+        with suppress(Exception):  # it may have no float64
+            one, other = (_gradients(*_in_float64(network, given)) for network in (model, small))
+            differs = _difference(one, other, kept)
+    if not differs:
+        return None
+    functions = sorted(name for name in operators if name.startswith(_CUSTOM))
+    made_by = f", as the autograd function {', '.join(functions)}".replace(_CUSTOM, "") if functions else ""
+    return (
+        f"The slim graph lacks the custom gradients of the network{made_by}: that of {differs!r} is another one. "
+        f"{WAY_OUT}."
+    )
+
+
+def _difference(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], kept: Mapping[tuple[str, int], Tensor]
+) -> str | None:
+    """The first parameter whose gradient in the slim graph is not what is kept of the network's."""
+    expected = dict(expected)
     for (name, dim), positions in kept.items():
         if name in expected:
             expected[name] = expected[name].index_select(dim, positions.to(expected[name].device))
     largest = max((float(gradient.abs().max()) for gradient in expected.values() if gradient.numel()), default=0.0)
-    functions = sorted(name for name in operators if name.startswith(_CUSTOM))
-    for name, gradient in _gradients(graph, found).items():
-        if name in expected and not _agree(expected[name], gradient, largest):
-            made_by = f", as the autograd function {', '.join(functions)}".replace(_CUSTOM, "") if functions else ""
-            return (
-                f"The slim graph lacks the custom gradients of the network{made_by}: that of {name!r} is another one. "
-                f"{WAY_OUT}."
-            )
-    return None
+    names = (name for name in found if name in expected)
+    return next((name for name in names if not _agree(expected[name], found[name], largest)), None)
 
 
 def _agree(one: Tensor, other: Tensor, largest: float) -> bool:
@@ -85,6 +100,18 @@ def _with_gradients(model: nn.Module, given: Inputs) -> tuple[dict[str, Tensor],
             output = given.mapped(Tensor.clone).call(network)
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return stand_ins, [leaf for leaf in leaves if leaf.requires_grad]
+
+
+def _in_float64(model: nn.Module, given: Inputs) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """As `_with_gradients`, in float64."""
+    exact = InFloat64(model)
+    parameters = {
+        name: one.requires_grad_() for name, one in exact.module.named_parameters() if one.is_floating_point()
+    }
+    with evaluation_mode(exact.module, gradients=True):
+        output = exact(given.mapped(Tensor.clone))
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return {**parameters}, [leaf for leaf in leaves if leaf.requires_grad]
 
 
 def _gradients(parameters: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
-from compress.slimming.traced import traced_module
+from compress.slimming.traced import numbers_of, traced_module
 
 Positions = Mapping[tuple[str, int], Tensor]
 
@@ -283,20 +283,26 @@ class _Cut:
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""
         traced = self.known.trace
-        module: nn.Module = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
+        graph = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
         earlier: Any = getattr(self.checks.model, "shape_edits", ())
-        module.shape_edits = earlier
-        own = tensors_of(module)
+        graph.shape_edits = earlier
+        own = tensors_of(graph)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
         sizes = [*_tensor_edits(kept, own)]
-        sizes += [*_resized(self.known, self.left, "number"), *_resized(self.known, self.left, "mean")]
-        module = change(module, [*input_edits(self.checks.given, self.checks.varying), *sizes])
+        sizes += [*self._numbers(numbers_of(graph)), *_resized(self.known, self.left, "mean")]
+        module = change(graph, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)
         self.checks.prove(module)
         if custom_gradients == "refuse":
             lost = lost_gradients(self.checks.model, module, kept, self.checks.few)
             module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
         return module
+
+    def _numbers(self, own: Mapping[str, tuple[int, ...]]) -> Iterator[ShapeEdit]:
+        """Of the graph; an operator that nothing uses is not in it, and some find a size themselves."""
+        for edit in _resized(self.known, self.left, "number"):
+            if edit.name in own and own[edit.name][edit.index] != -1:
+                yield edit
 
 
 def _following(integer: Integer, after: int) -> ShapeEdit:

@@ -7,6 +7,7 @@ tensors of the original; it always computes as in evaluation mode (without dropo
 
 import copy
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     if name.removeprefix("unsafe_") in _PIECES:
         place, source = dim_of_pieces(node), node.args[0]
         sizes = [part.shape[place] for part in node.meta["val"]]
-        if all(sum(sizes) % size for size in varying):
+        if not _varies(source, place, varying):
             node.target, node.args, node.kwargs = torch.ops.aten.split_with_sizes.default, (source, sizes, place), {}
     elif name in _ATTENTION and arguments["scale"] is None:
         size = arguments["query"].meta["val"].shape[-1]
@@ -48,11 +49,18 @@ def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
     elif name == "slice" and arguments["start"] is not None and isinstance(arguments["start"], int):
         size = arguments["self"].meta["val"].shape[arguments["dim"]]
         ends = [arguments["start"], arguments["end"]]
-        if all(size % one for one in varying) and any(isinstance(end, int) and end < 0 for end in ends):
+        fixed = not _varies(arguments["self"], arguments["dim"], varying)
+        if fixed and any(isinstance(end, int) and end < 0 for end in ends):
             for key, end in zip(("start", "end"), ends, strict=True):
                 set_argument(node, key, end + size if isinstance(end, int) and end < 0 else end)
     elif name in _VIEWS:
         _leave_open(node, arguments, varying)
+
+
+def _varies(node: Any, dim: int, varying: Sequence[int]) -> bool:
+    """Whether a dimension of a node's result follows from a size that varies."""
+    shape = node.meta["val"].shape
+    return dim % len(shape) in node.meta.get("varying", ()) or not all(shape[dim] % one for one in varying)
 
 
 def _leave_open(node: fx.Node, arguments: Mapping[str, Any], varying: Sequence[int]) -> None:
@@ -77,14 +85,20 @@ def _is_multiple(size: int, varying: Sequence[int]) -> bool:
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number."""
+    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number, and where the operator finds it."""
     found: dict[str, tuple[int, ...]] = {}
     for node in module.graph.nodes:
         for name, value in arguments_of(node).items():
-            several = value if isinstance(value, list | tuple) else [value]
-            if any(type(entry) is int for entry in several):
-                found[f"{node.name}.{name}"] = tuple(entry if type(entry) is int else -1 for entry in several)
+            sizes = [_number(entry) for entry in (value if isinstance(value, list | tuple) else [value])]
+            if any(size is not None for size in sizes):
+                found[f"{node.name}.{name}"] = tuple(-1 if size is None else size for size in sizes)
     return found
+
+
+def _number(entry: object) -> int | None:
+    """A size; of a product with a size that varies, what it was in the trace."""
+    size = entry.meta.get("val") if isinstance(entry, fx.Node) else entry
+    return size if type(size) is int else None
 
 
 def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]]) -> None:
@@ -94,7 +108,24 @@ def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]])
         node_name, _, argument = name.rpartition(".")
         old = arguments_of(nodes[node_name])[argument]
         several = isinstance(old, list | tuple)
+        entry = old[index] if several else old
+        if isinstance(entry, fx.Node):
+            with module.graph.inserting_before(nodes[node_name]):
+                value = _scaled(entry, entry.meta["val"], value)
         set_argument(nodes[node_name], argument, [*old[:index], value, *old[index + 1 :]] if several else value)
+
+
+def _scaled(product: Any, before: int, after: int) -> Any:
+    """A product of sizes that vary and a number, as batch * heads, whose number shrinks as `before` to `after`."""
+    if isinstance(product, int):
+        return product * after // before
+    one, other = product.args
+    by = product.target is operator.floordiv
+    args = (_scaled(one, before, after), other) if by else (one, _scaled(other, before, after))
+    made = product.graph.node_copy(product)
+    made.args = args
+    made.meta["val"] = after * product.meta["val"] // before
+    return made
 
 
 def set_argument(node: fx.Node, name: str, value: Any) -> None:

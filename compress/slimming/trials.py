@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs
-from compress.proof.precision import call_in_float64, in_float64
+from compress.proof.precision import call_in_float64, in_float64, own_dtype
 
 _CLOSE = 1e-5
 """Relative, of a layer's output in a trial, or 20 times the precision of its numbers; the proof is stricter."""
@@ -60,7 +60,7 @@ class Trials:
     def __init__(
         self, model: nn.Module, small: nn.Module, given: Inputs, kept: Kept, other: Set[str], exact: bool
     ) -> None:
-        self.small = in_float64(small) if exact else small
+        self.small, self._own = in_float64(small) if exact else small, own_dtype(model)
         self._given, self._kept, self._exact = given, kept, exact
         self._other = [f"{path}." if path else "" for path in other]
         self._expected: list[tuple[str, list[Tensor]]] = []
@@ -101,7 +101,7 @@ class Trials:
 
     def _call(self, network: nn.Module) -> object:
         given = self._given.mapped(Tensor.clone)
-        return call_in_float64(network, given) if self._exact else given.call(network)
+        return call_in_float64(network, given, self._own) if self._exact else given.call(network)
 
     def _agree(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
         """Whether a module's output is what is left of the network's; False if that cannot be told.
