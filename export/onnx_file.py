@@ -19,6 +19,7 @@ from compress.export.program_file import largest, prove_sizes, quiet, require_ar
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
+from compress.graph.network import uncompiled
 from compress.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def onnx(
         ProofError: onnxruntime computes something else; the file is not kept.
         OutputError: the file cannot be written.
     """
+    model = uncompiled(model)
     require_arguments(model, path, example, tolerance, program)
     require_metadata(metadata)
     called = interface(model, example, dynamic)
@@ -92,6 +94,7 @@ def with_weights(
     Raises:
         InputError: `source` is not an ONNX file; else as `onnx`.
     """
+    model = uncompiled(model)
     require_arguments(model, path, example, tolerance)
     require_metadata(metadata)
     require_path("source", source)

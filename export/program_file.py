@@ -21,7 +21,7 @@ from compress.export.interface import Exported, Interface, interface, output_nam
 from compress.export.weights_file import require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
-from compress.graph.network import require_unwrapped
+from compress.graph.network import require_unwrapped, uncompiled
 from compress.graph.real_pass import RealPass
 from compress.graph.trace import tensors_of
 from compress.graph.trace import trace as traced
@@ -64,6 +64,7 @@ def pt2(
         ProofError: the file computes something else; it is not kept.
         OutputError: the file cannot be written.
     """
+    model = uncompiled(model)
     require_arguments(model, path, example, tolerance, program)
     called = interface(model, example, dynamic)
     program = program or trace(model, example, dynamic=dynamic)
@@ -142,6 +143,7 @@ def trace(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) 
             `dynamic` names.
         UnsupportedModelError: torch.export cannot trace it, or it returns no tensor.
     """
+    model = uncompiled(model)
     require_plain(model)
     called = interface(model, example, dynamic)
     with untouched(model) as network:

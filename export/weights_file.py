@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 from compress.errors import InputError, OutputError
 from compress.files.atomic import require_path
 from compress.files.checkpoint import write_weights
-from compress.graph.network import require_unwrapped
+from compress.graph.network import require_unwrapped, uncompiled
 from compress.options import shown
 from compress.slimming.edits import edits_to_json
 
@@ -26,6 +26,7 @@ def safetensors(model: nn.Module, path: str | os.PathLike[str], *, metadata: Map
         InputError: the model still has pruning hooks.
         OutputError: `path` does not end in .safetensors, or cannot be written.
     """
+    model = uncompiled(model)
     require_plain(model)
     require_path("path", path)
     require_metadata(metadata)

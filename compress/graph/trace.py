@@ -102,7 +102,9 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
         sizes = _sizes(words, largest, taken)
-        others = _sizes(words, largest * 3 // 4, taken, sizes)
+        others = _sizes(words, largest * 3 // 4, taken, sizes) if sizes else None
+        if sizes is None or others is None:
+            break  # too many names for sizes this small
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
@@ -122,8 +124,8 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
 
 def _sizes(
     words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
-) -> dict[str, int]:
-    """A prime for each size that varies, that no size of a tensor is a multiple of.
+) -> dict[str, int] | None:
+    """A prime for each size that varies, that no size of a tensor is a multiple of; None if there are too few.
 
     Args:
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
@@ -132,7 +134,10 @@ def _sizes(
     found = {BATCH_NAME: BATCH}
     for word in words:
         alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
-        found[word] = next(size for size in alike if size not in found.values())
+        size = next((size for size in alike if size not in found.values()), None)
+        if size is None:
+            return None
+        found[word] = size
     return found
 
 

@@ -94,6 +94,14 @@ def test_names_of_layers_are_those_of_the_network_that_was_compiled(take):
         take(torch.compile(network(), backend="eager"))
 
 
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_exports_write_the_network_that_was_compiled(kind, tmp_path):
+    compiled = torch.compile(network(), backend="eager")
+    assert getattr(compress.export, kind)(compiled, tmp_path / f"m.{kind}", INPUTS) < 1e-5
+    compress.export.safetensors(compiled, tmp_path / "m.safetensors")
+    assert compress.load(tmp_path / "m.safetensors", model=network).state_dict().keys() == network().state_dict().keys()
+
+
 def test_slim_gives_the_network_that_was_compiled():
     model = network()
     small = compress.slim(torch.compile(model, backend="eager"), INPUTS)
