@@ -3,6 +3,8 @@
     pip install --no-deps --target /some/folder timm==1.0.30 diffusers==0.42.1 torch-pruning==1.6.1
     PYTHONPATH=/some/folder python benchmarks/beyond.py --peer --onnx
 
+These are the measured versions; `pip install 'softprune[zoo,transformers]'` brings timm and diffusers without the peer.
+
 Half of the nodes of every coupled width are set to zero on both sides, and the network is slimmed with the arguments
 that its users give it. It passes if it runs, gives the same structure of outputs, has at least 30 % of its parameters
 cut, and computes what the masked network does (1e-4 of the scale of each output, in float32), here and for another

@@ -1,21 +1,31 @@
 """The examples run as they are shown, shortened where that is an argument."""
 
-import importlib.util
 import itertools
 import json
 import re
 import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 
 Executed = Callable[..., str]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LIBRARIES = {"lightning_digits": "lightning", "trainer_digits": "transformers", "accelerate_digits": "accelerate"}
+LIBRARIES = {
+    "lightning_digits": "lightning",
+    "trainer_digits": "transformers",
+    "accelerate_digits": "accelerate",
+    "bert_classifier": "transformers",
+    "latent_diffusion_autoencoder": "diffusers",
+    "yolo_heads": "ultralytics",
+}
+SKIPS = ("latent_diffusion_autoencoder", "yolo_heads")
+DIGITS = ("lightning_digits", "trainer_digits", "accelerate_digits")
 
 
 @pytest.fixture
@@ -40,17 +50,72 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.extended
 @pytest.mark.usefixtures("sample")
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", DIGITS)
 @pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
 def test_an_example_trains_prunes_slims_and_exports(name: str, executed: Executed, tmp_path: Path) -> None:
-    if importlib.util.find_spec(LIBRARIES[name]) is None:
-        pytest.skip(f"{LIBRARIES[name]} is not installed: pip install 'softprune[{LIBRARIES[name]}]'")
-    shown = executed(EXAMPLES / f"{name}.py", "--quick", "--out", str(tmp_path / "out"))
-    parameters = {
-        model: int(count.replace(",", "")) for model, count in re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M)
-    }
-    assert parameters["slim"] < parameters["pruned"] == parameters["dense"]
+    shown = quickly(name, executed, tmp_path)
+    found = parameters(shown)
+    assert found["slim"] < found["pruned"] == found["dense"]
     assert f"small.onnx: {(tmp_path / 'out' / 'small.onnx').stat().st_size:,} bytes" in shown
+
+
+@pytest.mark.extended
+@pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
+def test_a_bert_loses_half_of_its_multiply_adds_and_takes_any_length(executed: Executed, tmp_path: Path) -> None:
+    shown = quickly("bert_classifier", executed, tmp_path)
+    found = parameters(shown)
+    assert found["slim"] < 0.7 * found["dense"]
+    (right,) = re.findall(r"^slim .* ([\d.]+)% of", shown, re.M)
+    assert float(right) > 70
+    assert "still a BertForSequenceClassification, with [3, 3] heads" in shown
+    lengths = re.findall(r"^onnxruntime: \((\d), (\d+)\) word ids in, \((\d), 2\) logits out", shown, re.M)
+    assert len({length for _, length, _ in lengths}) == 2
+    assert [rows for rows, _, _ in lengths] == [rows for _, _, rows in lengths] == ["1", "7"]
+
+
+@pytest.mark.extended
+@pytest.mark.usefixtures("sample")
+@pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
+def test_an_autoencoder_loses_a_latent_channel(executed: Executed, tmp_path: Path) -> None:
+    shown = quickly("latent_diffusion_autoencoder", executed, tmp_path)
+    found = parameters(shown)
+    assert found["slim"] < 0.3 * found["dense"]
+    assert "still a AutoencoderKL, with 3 latent channels" in shown
+    decoder = onnxruntime.InferenceSession(tmp_path / "out" / "decoder.onnx")
+    assert [value.shape[1:] for value in decoder.get_inputs()] == [[3, 7, 7]]
+    assert [value.shape[1:] for value in decoder.get_outputs()] == [[1, 28, 28]]
+
+
+@pytest.mark.extended
+@pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
+def test_the_raw_heads_of_yolo(executed: Executed, tmp_path: Path) -> None:
+    shown = quickly("yolo_heads", executed, tmp_path)
+    dense, slim = (int(count.replace(",", "")) for count in re.findall(r" ([\d,]+) parameters", shown))
+    assert slim < 0.4 * dense
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "yolov8n.onnx")
+    assert [value.name for value in session.get_outputs()] == ["boxes", "scores"]
+
+
+@pytest.mark.extended
+@pytest.mark.usefixtures("sample")
+@pytest.mark.parametrize("name", SKIPS)
+def test_an_example_without_its_library_says_so(
+    name: str, executed: Executed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, LIBRARIES[name], None)
+    shown = executed(EXAMPLES / f"{name}.py", "--out", str(tmp_path / "out"))
+    assert re.fullmatch(rf"Skipped: the package {LIBRARIES[name]} .*is not installed: pip install .*\n", shown)
+    assert not (tmp_path / "out").exists()
+
+
+def quickly(name: str, executed: Executed, folder: Path) -> str:
+    """What the example prints, shortened; its files are in `out`."""
+    pytest.importorskip(LIBRARIES[name])
+    return executed(EXAMPLES / f"{name}.py", "--quick", "--out", str(folder / "out"))
+
+
+def parameters(shown: str) -> dict[str, int]:
+    return {model: int(n.replace(",", "")) for model, n in re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M)}
 
 
 @pytest.mark.extended
