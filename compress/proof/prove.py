@@ -186,9 +186,7 @@ class _Proof:
 
     def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
-        again = ran
-        if not self._passes.repeats:
-            again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
+        again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
         scales = scales_of(ran.outputs, again.outputs)
         unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
         if ran.drew or unrepeated:

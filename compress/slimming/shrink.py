@@ -85,7 +85,6 @@ def slim(
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
-    traced_now = known is None
     known = known or couplings(model, given)
     tensors, dead = _dead(model, known)
     if not dead:
@@ -93,7 +92,7 @@ def slim(
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance, traced_now)
+    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
     cut = _planned(known, tensors, dead, checks)
     found = cut.by_class()
     if found is None and dynamic:
@@ -151,8 +150,7 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 class _Checks:
     """What the result is compared with, and on which calls.
 
-    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network. traced_now: whether
-    that was just done, which has shown that the network repeats itself.
+    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
     """
 
     model: nn.Module
@@ -160,7 +158,6 @@ class _Checks:
     given: Inputs
     varying: Sequence[Mapping[int, str]]
     allowed: float
-    traced_now: bool
 
     def prove(self, small: nn.Module, *, locate: bool = True) -> None:
         """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary.
@@ -198,7 +195,7 @@ class _Checks:
     @functools.cached_property
     def _own(self) -> tuple[list[Inputs], Passes]:
         """The example and calls like it, and what the network returns for them, which no candidate changes."""
-        return self._like(self.given), Passes(repeats=self.traced_now and self.traced.repeated)
+        return self._like(self.given), Passes()
 
     @property
     def few(self) -> Inputs:
