@@ -30,6 +30,9 @@ from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.traced import numbers_of, traced_module
 
+_LARGE = 2**14
+"""Numbers in a sample, as in a picture of 74 x 74: a proof takes most of the time of `slim` then."""
+
 Positions = Mapping[tuple[str, int], Tensor]
 
 
@@ -57,7 +60,7 @@ def slim(
 
     Args:
         example: what the network is called with (see `compress.Inputs`); the proof runs on it and on drawn ones like it
-            with 2 and 3 samples.
+            with 2 and 3 samples (one of these numbers, if a sample has more than 16,384 numbers).
         tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
             model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
@@ -190,7 +193,10 @@ class _Checks:
         prove_same(self.model, small, given, self.allowed, passes, locate=locate)
 
     def _like(self, call: Inputs) -> list[Inputs]:
-        return [*inputs_like(self.model, call, (2, 3), self.traced), paired(call)]
+        """The call, and drawn ones with 2 and 3 samples; with one of these numbers where samples are large."""
+        entries = sum(tensor.numel() for tensor in call.tensors) // call.rows
+        sizes = (2, 3) if entries <= _LARGE else (3 if call.rows == 2 else 2,)
+        return [*inputs_like(self.model, call, sizes, self.traced), paired(call)]
 
     @functools.cached_property
     def _own(self) -> tuple[list[Inputs], Passes]:
