@@ -3,7 +3,7 @@
 They are what differs between two runs of the network at different sizes, operator by operator.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import gcd
 from typing import Any
@@ -23,9 +23,15 @@ class _Call:
 
 
 class FollowingSizes:
-    """Of one run. earlier: those of the run at other sizes, to compare with; nothing is known without it."""
+    """Of one run.
 
-    def __init__(self, earlier: "FollowingSizes | None" = None) -> None:
+    Args:
+        sizes: those that vary, by name, as they are in this run.
+        earlier: of the run at other sizes, to compare with; nothing is known without it.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], earlier: "FollowingSizes | None" = None) -> None:
+        self._sizes = sizes
         self._earlier = earlier
         self._calls: list[_Call] = []
         self._was: _Call | None = None  # the present call in the earlier run
@@ -65,19 +71,26 @@ class FollowingSizes:
 
     def follows(self, value: int) -> bool:
         """Whether this number of the present call follows from sizes of earlier results."""
-        return value in self._changed and self._factors(value) is not None
+        return value in self._changed and (self.factors(value) is not None or self.line(value) is not None)
 
     def found(self, value: int) -> bool:
         """Whether an earlier result has this size."""
         return value in self._places
 
-    def factors(self, value: int) -> tuple[fx.Node, int, int, int]:
-        """A number that `follows` is the size of a node times one number by another: (node, dim, times, by)."""
-        factors = self._factors(value)
-        assert factors is not None
-        return factors
+    def line(self, value: int) -> tuple[int, int, int] | None:
+        """The number as (size, times, plus) for a size that varies, as the end of `arange(1, length + 1)` is."""
+        if self._earlier is None or value not in self._changed:
+            return None
+        for name, size in self._sizes.items():
+            step = size - self._earlier._sizes[name]
+            times, rest = divmod(value - self._changed[value], step) if step else (0, 1)
+            plus = value - times * size
+            if rest == 0 and times > 0 and abs(plus) < size // 4:
+                return size, times, plus
+        return None
 
-    def _factors(self, value: int) -> tuple[fx.Node, int, int, int] | None:
+    def factors(self, value: int) -> tuple[fx.Node, int, int, int] | None:
+        """The number as the size of a node times one number by another: (node, dim, times, by)."""
         if self.found(value):
             return (*self._places[value][:2], 1, 1)
         latest = [*reversed(self._places.items())]

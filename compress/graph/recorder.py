@@ -446,7 +446,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._node(self._entry(value))
         if type(value) is int and self._varies(value):
             return self._size(value)
-        return value
+        # A graph has no generator of its own, and the proof refuses a network that does not repeat itself.
+        return None if isinstance(value, torch.Generator) else value
 
     def _varies(self, value: int) -> bool:
         return self._is_multiple(value) or bool(self._following and self._following.follows(value))
@@ -457,7 +458,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _size(self, value: int) -> fx.Node:
         """A number that follows from sizes that vary, as their product."""
         if self._following and not self._is_multiple(value):
-            node, dim, times, by = self._following.factors(value)
+            factors = self._following.factors(value)
+            if factors is None:
+                return self._on_line(value)
+            node, dim, times, by = factors
             size = self._called(_ATEN.sym_size.int, (node, dim), {}, value * by // times)
             product = self._called(operator.mul, (size, self._factor(times)), {}, value * by) if times > 1 else size
             return self._called(operator.floordiv, (product, by), {}, value) if by > 1 else product
@@ -469,6 +473,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 rest = value // prime
                 self._computed[value] = self._called(operator.mul, (self._size(prime), self._factor(rest)), {}, value)
         return self._computed[value]
+
+    def _on_line(self, value: int) -> fx.Node:
+        line = self._following.line(value) if self._following else None
+        assert line is not None
+        size, times, plus = line
+        return self._called(operator.add, (self._size(size * times), plus), {}, value)
 
     def _factor(self, value: int) -> fx.Node | int:
         return self._size(value) if self._varies(value) or (self._following and self._following.found(value)) else value

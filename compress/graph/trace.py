@@ -7,7 +7,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,7 +43,6 @@ class Trace:
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
     sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
-    repeated: whether two real passes have given the same outputs, bit for bit.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -52,7 +51,6 @@ class Trace:
     inputs: tuple[fx.Node, ...]
     sizes: Mapping[str, int]
     read: frozenset[str]
-    repeated: bool = False
 
 
 def trace(
@@ -87,11 +85,10 @@ def trace(
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
-    again = not shared.is_as_before()
-    if again:
+    if not shared.is_as_before():
         _require_same(first, RealPass(model, given))
     first.fill_caches()
-    return replace(traced, repeated=again)
+    return traced
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
@@ -108,11 +105,11 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
-                following = FollowingSizes() if words else None
+                following = FollowingSizes(others) if words else None
                 if words:
                     with suppress(UnsupportedModelError):
                         _traced(model, given, most, shared, others, varying, exported, following)
-                    following = FollowingSizes(following)
+                    following = FollowingSizes(sizes, following)
                 return _traced(model, given, most, shared, sizes, varying, exported, following)
             except TooManyOperatorsError:
                 raise

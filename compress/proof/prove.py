@@ -6,6 +6,7 @@ both in float64 decide. Networks in bfloat16 and float16 are always decided in f
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from compress.errors import InputError, ProofError
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs, inputs_of
 from compress.proof.comparing import FLOOR, DiffersError, Scale, compare, numbers, require_alike, scales_of
-from compress.proof.drawing import Drawn, inputs_like, paired
+from compress.proof.drawing import Drawn, drawn, inputs_like, paired
 from compress.proof.exact import Exact
 from compress.proof.outputs import Outputs, Path, named
 from compress.proof.parting import parting
@@ -25,6 +26,9 @@ from compress.proof.running import Network, Passes, Ran, run
 
 FILE_BATCHES = (1, 7)
 """Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
+
+_MOST_SAMPLES, _MOST_ENTRIES = 256, 2**18
+"""Of inputs that are drawn where a few don't make the outputs vary."""
 
 
 class ConstantOutputsWarning(UserWarning):
@@ -145,6 +149,9 @@ class _Proof:
         self._probe = first, (first if isinstance(first, Drawn) else paired(first)).partner
         self._require_repeatable(ran)
         self._scales = self._scales_of(ran)
+        if self._hardly_vary(ran) and (more := self._many(first)):
+            given = [first, *given]
+            first, ran = more
         constant = self._constant(ran)
         worst = self._compare(first, ran)
         for one in given[1:]:
@@ -179,9 +186,7 @@ class _Proof:
 
     def _require_repeatable(self, ran: Ran) -> None:
         """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
-        again = ran
-        if not self._passes.repeats:
-            again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
+        again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
         scales = scales_of(ran.outputs, again.outputs)
         unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
         if ran.drew or unrepeated:
@@ -199,14 +204,35 @@ class _Proof:
         steps = [torch.finfo(dtype).eps for dtype in self._dtypes]
         return max([self._tolerance, *(16 * step for step in steps)])
 
+    def _many(self, first: Inputs) -> tuple[Inputs, Ran] | None:
+        """Many small samples, since few of them may reach what varies; None if the samples are large."""
+        entries = sum(tensor.numel() for tensor in first.tensors) // first.rows
+        count = min(_MOST_SAMPLES, _MOST_ENTRIES // max(1, entries))
+        if count <= first.rows:
+            return None
+        more = drawn(first, count)
+        with suppress(InputError):
+            given, ran = self._expected(more)
+            self._probe = given, more.partner
+            self._scales = self._scales_of(ran)
+            return given, ran
+        return None
+
+    def _varying(self, ran: Ran) -> dict[Path, bool]:
+        """Of each output with numbers, whether it varies beyond the tolerance."""
+        scales = {path: scale for path, scale in self._scales.items() if ran.outputs.tensors[path].numel()}
+        return {path: scale.variation > self._tolerance * scale.magnitude for path, scale in scales.items()}
+
+    def _hardly_vary(self, ran: Ran) -> bool:
+        return not any(self._varying(ran).values())
+
     def _constant(self, ran: Ran) -> tuple[str, ...]:
         """Outputs that do not depend on the inputs; warns if that is all of them."""
-        scales = {path: scale for path, scale in self._scales.items() if ran.outputs.tensors[path].numel()}
-        constant = [path for path, scale in scales.items() if scale.variation <= self._tolerance * scale.magnitude]
+        constant = [path for path, varies in self._varying(ran).items() if not varies]
         for path, tensor in ran.outputs.tensors.items():
             if tensor.numel() and bool(tensor.isnan().all()):
                 raise ProofError(f"{named(path)} of the network is NaN for every input, which proves nothing.")
-        if len(constant) == len(scales):
+        if self._hardly_vary(ran):
             warnings.warn(
                 "The outputs do not depend on the inputs beyond the tolerance; this proves nothing. Train the network, "
                 "or let its norms measure their statistics first.",

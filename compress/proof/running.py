@@ -28,14 +28,9 @@ def run(network: Network, given: Inputs) -> Ran:
 
 
 class Passes:
-    """What one network has returned, for proofs of several candidates with the very same inputs.
+    """What one network has returned, for proofs of several candidates with the very same inputs."""
 
-    Args:
-        repeats: whether two passes have just given the same outputs, bit for bit, as in a trace.
-    """
-
-    def __init__(self, repeats: bool = False) -> None:
-        self.repeats = repeats
+    def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[Inputs, Ran]] = {}  # with the inputs, which keep their identity so
 
     def run(self, network: Network, given: Inputs, time: int = 1) -> Ran:

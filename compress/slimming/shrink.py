@@ -30,6 +30,9 @@ from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.traced import numbers_of, traced_module
 
+_LARGE = 2**14
+"""Numbers in a sample, as in a picture of 74 x 74: a proof takes most of the time of `slim` then."""
+
 Positions = Mapping[tuple[str, int], Tensor]
 
 
@@ -57,7 +60,7 @@ def slim(
 
     Args:
         example: what the network is called with (see `compress.Inputs`); the proof runs on it and on drawn ones like it
-            with 2 and 3 samples.
+            with 2 and 3 samples (one of these numbers, if a sample has more than 16,384 numbers).
         tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
             model in float64 must agree to 1e-7 times it.
         optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
@@ -85,7 +88,6 @@ def slim(
     if prune.is_pruned(model):
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
-    traced_now = known is None
     known = known or couplings(model, given)
     tensors, dead = _dead(model, known)
     if not dead:
@@ -93,7 +95,7 @@ def slim(
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance, traced_now)
+    checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
     cut = _planned(known, tensors, dead, checks)
     found = cut.by_class()
     if found is None and dynamic:
@@ -151,8 +153,7 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 class _Checks:
     """What the result is compared with, and on which calls.
 
-    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network. traced_now: whether
-    that was just done, which has shown that the network repeats itself.
+    varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
     """
 
     model: nn.Module
@@ -160,7 +161,6 @@ class _Checks:
     given: Inputs
     varying: Sequence[Mapping[int, str]]
     allowed: float
-    traced_now: bool
 
     def prove(self, small: nn.Module, *, locate: bool = True) -> None:
         """Raises ProofError; InputError if the network runs at no other size of the dimensions that vary.
@@ -193,12 +193,15 @@ class _Checks:
         prove_same(self.model, small, given, self.allowed, passes, locate=locate)
 
     def _like(self, call: Inputs) -> list[Inputs]:
-        return [*inputs_like(self.model, call, (2, 3), self.traced), paired(call)]
+        """The call, and drawn ones with 2 and 3 samples; with one of these numbers where samples are large."""
+        entries = sum(tensor.numel() for tensor in call.tensors) // call.rows
+        sizes = (2, 3) if entries <= _LARGE else (3 if call.rows == 2 else 2,)
+        return [*inputs_like(self.model, call, sizes, self.traced), paired(call)]
 
     @functools.cached_property
     def _own(self) -> tuple[list[Inputs], Passes]:
         """The example and calls like it, and what the network returns for them, which no candidate changes."""
-        return self._like(self.given), Passes(repeats=self.traced_now and self.traced.repeated)
+        return self._like(self.given), Passes()
 
     @property
     def few(self) -> Inputs:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import compress
@@ -369,3 +370,23 @@ def test_passes_of_any_size_through_an_untouched_network_leave_nothing(network: 
     assert not RECENT
     assert InClass.table is None
     assert not cached_mask.cache_info().currsize
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "swin_t"])
+def test_networks_of_torchvision_are_left_as_they_were(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = torchvision.models.get_model(name, weights=None).eval(), torch.randn(1, 3, 224, 224)
+    require_untouched(model, lambda: compress.couplings(model, x))
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "levit_128s", "mixer_s32_224", "efficientformer_l1"])
+def test_networks_of_timm_are_left_as_they_were(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model, x = timm.create_model(name).eval(), torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = model(x)
+    require_untouched(model, lambda: compress.couplings(model, x))
+    with torch.no_grad():
+        assert torch.equal(model(x), expected)

@@ -92,3 +92,30 @@ def test_constants_of_the_code_are_rounded_in_float64_as_in_the_network() -> Non
     torch.testing.assert_close(exact[0], model.layer.double()(x.double()), atol=1e-14, rtol=0)
     assert torch.equal(exact[1].float(), Anchors()(x)[1])
     assert torch.equal(exact[1].double(), Anchors()(x)[1].double())
+
+
+class Means(nn.Module):
+    """The mean of each position and those before it: the length stands in `arange(1, length + 1)`, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        heads = self.a(x).view(x.shape[0], length, 4, 4).transpose(1, 2)
+        weights = torch.ones(length, length).tril() / torch.arange(1, length + 1)[:, None]
+        return self.b((weights @ heads).transpose(1, 2).reshape(x.shape[0], length, 16))
+
+
+def test_a_length_plus_one_follows() -> None:
+    torch.manual_seed(0)
+    model, example = Means().eval(), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        for coupling in compress.couplings(model, example).found:
+            for name, mask in coupling.masks(model, torch.arange(coupling.size) % 2 == 0).items():
+                model.get_parameter(name).mul_(mask)
+    small = compress.slim(model, example, dynamic={"x": {1: "length"}})
+    for length in (1, 3, 9):
+        given = torch.randn(2, length, 8)
+        assert (model(given) - small(given)).abs().max() < 1e-5
