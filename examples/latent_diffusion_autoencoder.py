@@ -1,10 +1,9 @@
 """The autoencoder of latent diffusion, small: of its four latent channels three are kept, and of all other widths half.
 
-A latent diffusion model draws in the latent space of an autoencoder: each latent channel that is removed makes that
-model cheaper, too. The slim autoencoder is of diffusers' own class, and its two halves become two ONNX files.
+A latent diffusion model generates in the latent space of such an autoencoder. The slim autoencoder is of diffusers' own class, and its two halves become two ONNX files.
 
 Install:  pip install 'softprune[zoo,sample]'
-Run:      python examples/latent_diffusion_autoencoder.py          (--quick: a quarter of it)
+Run:      python examples/latent_diffusion_autoencoder.py          (--quick: fewer digits and epochs)
 Expect:   62,173 parameters become 16,035; a squared error of 0.0051 before, and 0.0044 after pruning, which trains on
           for three epochs (0.0031 if the dense network trains on as long). 50 s on one core.
 """
@@ -93,7 +92,7 @@ def fit(model: Drawn, loader: DataLoader, epochs: int, pruner: compress.Pruner |
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a quarter of the digits and of the epochs")
+    parser.add_argument("--quick", action="store_true", help="fewer digits and epochs")
     parser.add_argument("--out", type=Path, default=Path("runs/latent_diffusion_autoencoder"))
     options = parser.parse_args()
     if importlib.util.find_spec("diffusers") is None:

@@ -1,8 +1,9 @@
-"""YOLOv8n and YOLO11n with half of every width, up to their raw heads: the boxes and scores before any decision.
+"""YOLOv8n and YOLO11n with half of every width, up to their raw heads: boxes and scores before decoding.
 
 The library ultralytics is under the AGPL. softprune neither needs nor imports it; this script does, if you have
 installed it, and ends with a sentence otherwise. The networks are built from their configurations, with nothing to
-download; for your own, take `YOLO("best.pt").model`, and retrain while a soft removal lasts.
+download; for your own, take `YOLO("best.pt").model`, and retrain during a soft removal. The slim network is a graph,
+for images of one size in batches of any size.
 
 Install:  pip install softprune ultralytics
 Run:      python examples/yolo_heads.py          (--quick: YOLOv8n only)
