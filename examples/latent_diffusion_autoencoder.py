@@ -1,6 +1,7 @@
 """The autoencoder of latent diffusion, small: of its four latent channels three are kept, and of all other widths half.
 
-A latent diffusion model generates in the latent space of such an autoencoder. The slim autoencoder is of diffusers' own class, and its two halves become two ONNX files.
+A latent diffusion model generates in the latent space of such an autoencoder. The slim autoencoder is of diffusers' own
+class, and its two halves become two ONNX files.
 
 Install:  pip install 'softprune[zoo,sample]'
 Run:      python examples/latent_diffusion_autoencoder.py          (--quick: fewer digits and epochs)
