@@ -49,6 +49,7 @@ _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
 # The same of sequences of several lengths, whose steps lie one after the other: [steps of all sequences, width].
 _PACKED = {_ATEN.lstm.data, _ATEN.gru.data, _ATEN.rnn_tanh.data, _ATEN.rnn_relu.data}
 _STEPS = 1_000_033
+_SIZES = dict.fromkeys((operator.mul, operator.add, operator.floordiv), "size")  # names of what computes them
 _PUTTING = {_ATEN.index_put.default, _ATEN.index_put_.default}
 _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
 
@@ -137,10 +138,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The stand-in of a tensor of the network; a tensor with several names has one."""
         self._tensors[name] = tensor
         if id(tensor) not in self.own:
-            if any(size and size % prime == 0 for size in tensor.shape for prime in self._sizes.values()):
-                prime = next(prime for prime in self._sizes.values() if any(size % prime == 0 for size in tensor.shape))
+            if any(map(self._is_multiple, tensor.shape)):
+                kept = ", ".join(map(str, self._sizes.values()))
                 raise UnsupportedModelError(
-                    f"{name!r} has the shape {list(tensor.shape)}; {prime} is kept for the batch"
+                    f"{name!r} has the shape {list(tensor.shape)}; {kept} is kept for sizes that vary"
                 )
             node = self.graph.create_node("get_attr", name)
             bare = torch.empty_like(tensor, device=META)
@@ -270,13 +271,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._wrapped(node, result, self._device(args, kwargs))
 
     def _called(self, func: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
-        name = (
-            func._schema.name.rpartition("::")[2]
-            if hasattr(func, "_schema")
-            else "size"
-            if func is operator.mul
-            else None
-        )
+        named = isinstance(func, torch._ops.OpOverload)
+        name = func._schema.name.rpartition("::")[2] if named else _SIZES.get(func)
         node = self.graph.create_node("call_function", func, args, kwargs, name=name)
         # As it is now: an operator in place may change its sizes.
         node.meta |= {"layer": self._layers[-1], "val": _mapped(_detached, result)}
