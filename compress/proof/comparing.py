@@ -126,10 +126,14 @@ def compare_changes(
     found: tuple[Outputs, Outputs],
     scales: Mapping[Path, Scale],
     tolerance: float,
+    floor: float,
 ) -> None:
     """Compare how outputs change from one input to another; what is added to all of them does not count.
 
     A constant that was folded into a bias is rounded to the bias' dtype, which shifts the outputs of all inputs alike.
+
+    Args:
+        floor: of each entry: what the networks' own dtype cannot show.
     """
     for path, scale in scales.items():
         outputs = [side.tensors.get(path) for side in (*expected, *found)]
@@ -138,7 +142,7 @@ def compare_changes(
             one, two, other_one, other_two = tensors
             difference = ((other_one - one) - (other_two - two)).abs()
             difference = torch.where(difference.isfinite(), difference, 0.0)
-            allowed = tolerance * scale.of(one) + FLOOR * (_magnitudes(one) + _magnitudes(two))
+            allowed = tolerance * scale.of(one) + floor * (_magnitudes(one) + _magnitudes(two))
             _require_within(difference, allowed, f"from one input to another, {named(path)}")
 
 

@@ -70,7 +70,8 @@ class Exact:
         tolerance = max([tolerance, *(step / 2 for step in steps)])  # folded constants are rounded to the dtype
         difference = compare(*exact, self.scales, tolerance, FLOOR, noise.shifts(self.scales))
         assert self.candidate is not None
-        compare_changes(self._changed, self._on_the_probe(self.candidate), self.scales, tolerance)
+        floor = max([FLOOR, *(step / 64 for step in steps)])
+        compare_changes(self._changed, self._on_the_probe(self.candidate), self.scales, tolerance, floor)
         noise.require_like(found, self.scales, most=16, slack=_OWN_SLACK)
         return difference
 
