@@ -11,7 +11,7 @@ cut, and computes what the masked network does (1e-4 of the scale of each output
 size of the batch. If it becomes a graph, it is slimmed once more with the sizes that vary named, and the outcome is
 compared at another length. One step of gradient descent must lower a loss.
 
-The peer prunes the same networks by magnitude with the same arguments. It is told the layers that give the outputs and
+The peer prunes the same networks by magnitude with the same arguments. It gets the layers that give the outputs and
 the number of heads of each attention; the attributes of attentions are set to the new sizes, as in its examples. It
 passes if it runs, with the same structure of outputs and 30 % of the parameters cut.
 
@@ -64,7 +64,7 @@ def ours(name: str) -> Row:
 
 
 def smaller(model: nn.Module, network: Network, found: Row) -> nn.Module:
-    """The slim network; `found` is told what became of it."""
+    """The slim network; `found` gets its figures."""
     small = slim(model, network.example())
     found["traced"] = isinstance(small, torch.fx.GraphModule)
     if network.other and found["traced"]:

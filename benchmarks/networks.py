@@ -118,7 +118,7 @@ def past_values(rows: int, length: int) -> dict[str, Tensor]:
 
 
 def noisy(channels: int, text: bool = False, words: bool = False) -> Arguments:
-    """A noisy picture, the time step, and what else a denoiser is told."""
+    """A noisy picture, the time step, and the conditions of a denoiser."""
 
     def made(rows: int, length: int) -> dict[str, Any]:
         found = {"sample": torch.randn(rows, channels, length, length), "timestep": torch.full((rows,), 7)}

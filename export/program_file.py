@@ -173,7 +173,7 @@ def _program(model: nn.Module, called: Interface, dynamic: Dynamic | None) -> Ex
         return program
     except UnsupportedModelError as error:
         said = f". {error}"  # it names the line
-    except Exception:
+    except Exception:  # the first reason is raised below
         pass
     sizes = " and ".join(["batch size", *called.sizes])
     raise UnsupportedModelError(f"torch.export cannot trace {type(model).__name__} for any {sizes}{said}") from why

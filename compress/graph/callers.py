@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 import torch
 
 _OWN, _TORCH = (f"{Path(str(module.__file__)).parent}/" for module in (sys.modules["compress"], torch))
-# What lies between an operator and who is told of it.
+# Frames between an operator's call and the recorder.
 _BETWEEN = (f"{_TORCH}utils/_python_dispatch.py", f"{_TORCH}_dynamo/", f"{_TORCH}_compile.py", f"{_TORCH}_tensor.py")
 
 

@@ -22,7 +22,7 @@ from compress.graph.network import require_unwrapped
 from compress.graph.real_pass import RealPass
 from compress.graph.recorder import NeedsValuesError, Recorder, Sized, TooManyOperatorsError
 from compress.graph.shared_state import SharedState, shared_state_kept
-from compress.graph.twin import twin
+from compress.graph.untouched import evaluated_twin
 from compress.inputs import Inputs, inputs_of
 
 # The largest networks have some thousands; a loop over the rows of a batch would never end.
@@ -78,7 +78,7 @@ def trace(
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_unwrapped(model)
-    given = _few_rows(inputs_of(example))
+    given = inputs_of(example).few()
     with shared_state_kept(model) as shared:
         first = RealPass(model, given) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
@@ -155,9 +155,7 @@ def _traced(
     """The trace; nothing holds on to a tensor without data when this returns."""
     recorder = Recorder(most, sizes, shared.watch, following)
     tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
-    network = twin(model, tensors)
-    for module in network.modules():
-        module.training = False
+    network = evaluated_twin(model, tensors)
     names = given.argument_names(model)
     wanted = _sized(given, sizes, varying)
     entered = {key: recorder.input(name, wanted.argument(key)) for key, name in names.items()}
@@ -171,17 +169,6 @@ def _traced(
         traceback.clear_frames(error.__traceback__)
         raise UnsupportedModelError(_refusal(error, recorder)) from error
     return Trace(recorder.graph, recorder.constants, recorder.inputs_in(wanted), sizes, frozenset(recorder.read))
-
-
-def _few_rows(given: Inputs) -> Inputs:
-    """At most two rows of a batch."""
-    places = {id(tensor): given.batch_dim_of(tensor) for tensor in given.tensors}
-
-    def few(tensor: Tensor) -> Tensor:
-        place = places[id(tensor)]
-        return tensor if place is None else tensor.narrow(place, 0, min(2, given.rows))
-
-    return given.mapped(few)
 
 
 def _sized(given: Inputs, sizes: Mapping[str, int], varying: Sequence[Mapping[int, str]]) -> Inputs:
@@ -219,7 +206,7 @@ def _whole_operators(exported: bool) -> Iterator[None]:
     """Composite operators arrive whole, `linear` and not its parts.
 
     Args:
-        exported: whether the code is told that it runs for `torch.export`.
+        exported: whether `torch.compiler.is_exporting()` says that this is an export.
     """
     compiler: Any = torch.compiler
     fast = torch.backends.mha.get_fastpath_enabled()

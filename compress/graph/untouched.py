@@ -1,6 +1,6 @@
 """`untouched`: passes through a network that leave it, and what it shares with others, as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -31,9 +31,9 @@ def untouched(model: Network, *, faked: bool = False) -> Iterator[Network]:
         shared.set_back()
 
 
-def evaluated_twin(model: Network) -> Network:
-    """A twin in evaluation mode with the same parameters, and buffers of its own."""
-    network = twin(model, {parameter: parameter for parameter in model.parameters()})
+def evaluated_twin(model: Network, replaced: Mapping[Tensor, Tensor] | None = None) -> Network:
+    """A twin in evaluation mode; by default with the same parameters, and buffers of its own."""
+    network = twin(model, {one: one for one in model.parameters()} if replaced is None else replaced)
     for module in network.modules():
         module.training = False
     return network

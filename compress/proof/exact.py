@@ -70,7 +70,7 @@ class Exact:
         tolerance = max([tolerance, *(step / 2 for step in steps)])  # folded constants are rounded to the dtype
         difference = compare(*exact, self.scales, tolerance, FLOOR, noise.shifts(self.scales))
         assert self.candidate is not None
-        floor = max([FLOOR, *(step / 64 for step in steps)])
+        floor = max([FLOOR, *(step / 256 for step in steps)])
         compare_changes(self._changed, self._on_the_probe(self.candidate), self.scales, tolerance, floor)
         noise.require_like(found, self.scales, most=16, slack=_OWN_SLACK)
         return difference
@@ -135,7 +135,7 @@ def _usual(exact: Tensor, scale: Scale) -> Tensor:
 def _comparable(
     own: Tensor, exact: Tensor, other: Tensor, scale: Scale, step: float, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries that rounding errors can be told of; others, as the dtype's smallest number, are equal in both."""
+    """The entries with measurable rounding errors; others, as the dtype's smallest number, are equal in both."""
     usual = _usual(exact, scale) & own.isfinite() & other.isfinite()
     rest = ~usual & own.isfinite() & other.isfinite()
     if bool(((own - other).abs() > 16 * step * own.abs())[rest].any()) or bool((own.isnan() != other.isnan()).any()):

@@ -203,17 +203,6 @@ class _Checks:
         """The example and calls like it, and what the network returns for them, which no candidate changes."""
         return self._like(self.given), Passes()
 
-    @property
-    def few(self) -> Inputs:
-        """At most two rows of the batch."""
-        places = {id(tensor): self.given.batch_dim_of(tensor) for tensor in self.given.tensors}
-
-        def few(tensor: Tensor) -> Tensor:
-            place = places[id(tensor)]
-            return tensor if place is None else tensor.narrow(place, 0, min(2, self.given.rows))
-
-        return self.given.mapped(few)
-
 
 def _copied(model: nn.Module) -> nn.Module:
     """A graph has its code in a class of its own, which a twin would share."""
@@ -281,7 +270,7 @@ class _Cut:
         return None
 
     def _tried(self, rescaled: Set[str], exact: bool) -> Tried:
-        return Tried(self.known, self.nodes, self.kept, self.checks.few, rescaled, exact)
+        return Tried(self.known, self.nodes, self.kept, self.checks.given.few(), rescaled, exact)
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The class's own code has sizes in it that no attribute changes."""
@@ -297,7 +286,7 @@ class _Cut:
         _fill(tensors_of(module), self.tensors, kept)
         self.checks.prove(module)
         if custom_gradients == "refuse":
-            lost = lost_gradients(self.checks.model, module, kept, self.checks.few)
+            lost = lost_gradients(self.checks.model, module, kept, self.checks.given.few())
             module = change(module, [ShapeEdit("gradients", lost, 0, 1, 1)] if lost else [])
         return module
 
