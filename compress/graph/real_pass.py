@@ -38,12 +38,10 @@ class RealPass:
     @property
     def tensors(self) -> list[Tensor]:
         """Those in the output, in order."""
-        found: list[Tensor] = []
-        outline(self.output, found.append, lambda rebuild, entries: None)
-        return found
+        return tensors_in(self.output)
 
     def fill_caches(self) -> None:
-        """Leave in the network's own dicts and lists what a forward pass adds to them, such as a mask for a length.
+        """Leave in the network's own dicts and lists the tensors that a forward pass adds, such as a mask for a length.
 
         They are as after one forward pass then, and everything else is as before.
         """
@@ -52,14 +50,21 @@ class RealPass:
                 _fill(vars(module)[name], vars(copied).get(name))
 
 
+def tensors_in(value: Any) -> list[Tensor]:
+    """In order, however nested."""
+    found: list[Tensor] = []
+    outline(value, found.append, lambda rebuild, entries: None)
+    return found
+
+
 def _fill(old: Any, new: Any) -> None:
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in new.items():
             if key in old:
                 _fill(old[key], value)
-            elif _is_data(key) and _is_data(value):
+            elif _is_data(key) and _is_data(value) and tensors_in(value):
                 old[key] = value
-    elif isinstance(old, list) and isinstance(new, list) and not old and _is_data(new):
+    elif isinstance(old, list) and isinstance(new, list) and not old and _is_data(new) and tensors_in(new):
         old += new
 
 

@@ -3,7 +3,7 @@
 import copy
 import functools
 import types
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,6 +322,14 @@ def test_a_mask_in_a_dict_is_as_after_one_forward_pass() -> None:
     compress.couplings(model, x)
     assert torch.equal(model.store[2], mask(5, x))
     compress.slim(model, x)
+
+
+def test_a_count_of_passes_is_as_before() -> None:
+    model, x = Net().eval(), torch.randn(2, 5, 6)
+    model.store = Counter()
+    model.a.register_forward_hook(lambda module, inputs, output: model.store.update(passes=1))
+    compress.couplings(model, x)
+    assert not model.store
 
 
 @pytest.mark.parametrize("name", ["BertModel", "GPT2LMHeadModel", "T5Model", "ViTModel", "LlamaForCausalLM"])
