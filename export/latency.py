@@ -29,7 +29,7 @@ from compress.results import LatencyResult
 _PATIENCE = 10
 """How many times as long as asked for timing may take: a large model runs at least ten times."""
 
-_DTYPES = {
+DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -231,12 +231,12 @@ def _feed(
                 f"{path}: the input {value.name!r} has the shape {value.shape}; give its size {size!r}, such as "
                 f"--sizes {size}=64, in Python sizes={{'{size}': 64}}"
             )
-        if value.type not in _DTYPES:
+        if value.type not in DTYPES:
             raise InputError(f"{path}: the input {value.name!r} is a {value.type}; only numbers can be made up")
         shape = [size for size in found if size is not None]
         # Zeros would be faster than numbers on some processors, but any other integer may be out of range.
         floats = "float" in value.type or "double" in value.type
-        feed[value.name] = (rng.random(shape) if floats else np.zeros(shape)).astype(_DTYPES[value.type])
+        feed[value.name] = (rng.random(shape) if floats else np.zeros(shape)).astype(DTYPES[value.type])
     return feed
 
 
