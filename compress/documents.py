@@ -2,7 +2,7 @@
 
 from typing import Literal, NotRequired, TypedDict
 
-from compress.results import LatencyResult, Metric, RecipeValues, Shape, Size, Taken, UsedData
+from compress.results import LatencyResult, Metric, RecipeValues, Runtime, Shape, Size, Taken, UsedData
 
 # --- train, export, bench ---
 
@@ -28,9 +28,10 @@ class Exported(TypedDict):
 
 
 class Timed(TypedDict):
-    """Latency by model and batch size; ratios are to one of the models."""
+    """Latency by model and batch size; ratios are to one of the models, whatever runs it."""
 
     threads: int
+    runtimes: dict[str, Runtime]
     models: dict[str, dict[str, LatencyResult]]
 
 

@@ -12,6 +12,8 @@ from compress.typed_json import Limits, Schema, also, first_mistake, schema
 
 Format = Literal["safetensors", "onnx", "pt2"]
 ModelName = Literal["dense", "masked", "slim"]
+ChoiceName = Literal["dense", "dense_int8", "slim", "slim_int8", "sparse"]
+Runtime = Literal["onnxruntime", "torch"]
 TargetKind = Literal["nodes", "weights"]
 Measure = Literal["sparsity", "params", "macs"]
 When = Literal["before_removal", "after_removal"]
@@ -210,7 +212,7 @@ BatchSize = Annotated[str, Limits(pattern="^[1-9][0-9]*$")]
 Latencies = Annotated[
     dict[BatchSize, LatencyResult],
     Limits(minProperties=1),
-    "Milliseconds of one run under onnxruntime, by batch size; absent where no ONNX file was asked for.",
+    "Milliseconds of one run, by batch size; absent where no ONNX file was asked for.",
 ]
 
 
@@ -228,6 +230,70 @@ class ModelResult(Size):
 
 
 Models = Annotated[dict[ModelName, ModelResult], Limits(required=["dense", "masked", "slim"])]
+
+
+# --- choices ---
+
+
+class Agreement(TypedDict):
+    """Outputs of an int8 file and of its float file on the test data: they are not equal, and nothing proves them."""
+
+    equal: NotRequired[Annotated[Share, "Samples whose class is the same; for the task classify."]]
+    largest: Annotated[NotNegative, "Absolute difference of any output."]
+    mean: Annotated[NotNegative, "Absolute difference of an output."]
+
+
+class QuantizationTrial(TypedDict):
+    """A kind of quantization that was tried, measured on held-out training data."""
+
+    kind: Text
+    method: NotRequired[Text]
+    metric: NotRequired[Metric]
+    latency_ms: NotRequired[AboveZero]
+    note: NotRequired[Text]
+
+
+class QuantizationResult(TypedDict):
+    kind: NotRequired[Annotated[Text, "static or dynamic; absent where it was refused."]]
+    method: NotRequired[Text]
+    per_channel: NotRequired[bool]
+    excluded: NotRequired[Annotated[list[Text], "Nodes of the graph that stay in float."]]
+    tried: list[QuantizationTrial]
+    why: NotRequired[Text]
+
+
+@also(**{"if": {"required": ["refused"]}, "else": {"required": ["bytes", "metric"]}})
+class Choice(TypedDict):
+    """A file that somebody could deploy. One that was refused has no figures, and the float file stays."""
+
+    runtime: Runtime
+    bytes: NotRequired[Annotated[Positive, "Of the file."]]
+    file: NotRequired[Annotated[Text, "In the folder of results; absent where it was measured only."]]
+    metric: NotRequired[Annotated[Metric, "On the test data, as the runtime computes it for int8 and sparse."]]
+    latency_ms: NotRequired[Latencies]
+    peak_memory: NotRequired[
+        Annotated[
+            Count,
+            "Bytes: the largest resident size of a fresh process while it runs the file at each batch size, without "
+            "what it had after importing the runtime; absent where the system does not tell.",
+        ]
+    ]
+    torch_dense_latency_ms: NotRequired[Annotated[Latencies, "Of the dense network in torch, for sparse."]]
+    agreement: NotRequired[Agreement]
+    quantization: NotRequired[QuantizationResult]
+    refused: NotRequired[Annotated[Text, "Why there is no such file."]]
+
+
+class Best(TypedDict):
+    bound: Annotated[Text, "In words: what the choice is best at, and how far from dense it may be."]
+    choice: ChoiceName
+
+
+class Choices(TypedDict):
+    """The files to choose from; absent where neither ONNX nor safetensors was asked for."""
+
+    choices: NotRequired[dict[ChoiceName, Choice]]
+    best: NotRequired[Best]
 
 
 class TensorResult(TypedDict):
@@ -345,7 +411,7 @@ class Outcome(TypedDict):
     warnings: list[Text]
 
 
-class Results(Origin, Outcome, Pictures):
+class Results(Origin, Outcome, Choices, Pictures):
     """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
 
     models: Models

@@ -1,4 +1,4 @@
-"""Measures latency in onnxruntime, with the same conditions for all models, which run in turns.
+"""Measures latency in onnxruntime and torch, with the same conditions for all models, which run in turns.
 
 A machine does not keep its speed: its clock, its caches and its other users change within seconds. Models that are
 measured one after the other get different machines. Here every round runs every model, in a new random order, and
@@ -8,26 +8,32 @@ models are compared within a round.
 import gc
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from compress.documents import Timed
 from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
-from compress.export.onnx_reading import let_go, onnx_size, read_onnx
+from compress.evaluation_mode import evaluation_mode
+from compress.export.interface import interface
+from compress.export.onnx_reading import let_go, read_onnx
 from compress.files.atomic import require_path
-from compress.files.foreign import confined, reading, reason
+from compress.files.foreign import reading, reason
 from compress.options import check, shown
-from compress.results import LatencyResult
+from compress.results import LatencyResult, Runtime
 
-_PATIENCE = 10
-"""How many times as long as asked for timing may take: a large model runs at least ten times."""
+Timeable = str | os.PathLike[str] | tuple[nn.Module, object]
+"""An ONNX file, which onnxruntime runs, or a network and what it is called with, which torch runs."""
+
+Run = Callable[[], object]
 
 DTYPES = {
     "tensor(float)": np.float32,
@@ -57,6 +63,7 @@ class Timings:
 
     threads: int
     milliseconds: Mapping[tuple[str, int], NDArray[np.float64]]
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
 
     def summary(self) -> dict[str, dict[str, Latency]]:
         """Latency by model's name and batch size, the latter as text, as JSON has it."""
@@ -79,6 +86,7 @@ class Timings:
         """The summary as JSON has it, with quantiles, and each model's `ratio` to the model called `reference`."""
         return {
             "threads": self.threads,
+            "runtimes": dict(self.runtimes),
             "models": {
                 name: {batch: self._entry(name, batch, latency, reference) for batch, latency in batches.items()}
                 for name, batches in self.summary().items()
@@ -98,7 +106,7 @@ class Timings:
 
 
 def measure(
-    files: Mapping[str, str | os.PathLike[str]],
+    files: Mapping[str, Timeable],
     *,
     batch_sizes: Sequence[int] = (1, 32),
     sizes: Mapping[str, int] | None = None,
@@ -107,13 +115,15 @@ def measure(
     seconds: float = 1.0,
     seed: int = 0,
 ) -> Timings:
-    """Time ONNX files on the CPU, interleaved, after a warm-up.
+    """Time ONNX files in onnxruntime and networks in torch, on the CPU, interleaved, after a warm-up.
 
     Args:
-        files: path of each model by its name. Their inputs are made up: floating-point numbers at random, any others 0.
+        files: by the model's name, the path of an ONNX file, or a pair of a network on the CPU and its example. A
+            file's inputs are made up: floating-point numbers at random, any others 0; a network gets its example, with
+            as many samples as asked for.
         batch_sizes: sizes of the dimension `batch`, or of the first one, where none has that name.
-        sizes: those of other dimensions that vary, by name, such as {"length": 128}.
-        threads: of onnxruntime, inside an operation; operations run one after the other.
+        sizes: those of other dimensions of ONNX files that vary, by name, such as {"length": 128}.
+        threads: of the runtime, inside an operation; operations run one after the other.
         rounds: each runs every model at least once. Fast models run several times in a round.
         seconds: the rough total. Where `rounds` rounds take longer there are fewer, but at least 5.
         seed: of the random inputs and of the order.
@@ -121,8 +131,35 @@ def measure(
     Raises:
         InputError: a file is missing, is not an ONNX model, or cannot take such a batch; no files; numbers below 1.
     """
+    _require_arguments(files, batch_sizes, sizes)
+    check("threads", threads, int, ge=1)
+    check("rounds", rounds, int, ge=1)
+    check("seconds", seconds, float, ge=0)
+    check("seed", seed, int, ge=0)
+    runtimes: dict[str, Runtime] = {}
+    for name, model in files.items():
+        runtimes[name] = "torch" if isinstance(model, tuple) else "onnxruntime"
+        if not isinstance(model, tuple):
+            require_path("files", model)
+            require_file(model)
+            let_go(read_onnx(model))  # which other files onnxruntime itself opens depends on its version
+    rng = np.random.default_rng(seed)
+    milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
+    with ExitStack() as stack:
+        called = {name: _called(model, name, sizes or {}, threads, rng, stack) for name, model in files.items()}
+        for batch in batch_sizes:
+            runs = {name: at(batch) for name, at in called.items()}
+            with reading(InputError, f"{_named(files)} cannot run a batch of {batch}"):
+                found = _interleaved(runs, rounds, seconds / len(batch_sizes), rng)
+            milliseconds |= {(name, batch): times for name, times in found.items()}
+    return Timings(threads, milliseconds, runtimes)
+
+
+def _require_arguments(files: object, batch_sizes: object, sizes: object) -> None:
     if not isinstance(files, Mapping) or not files:
         raise InputError(f"files: found {shown(files)}; expected a dict of models' names and paths, with one at least")
+    for name in files:
+        check("files, a name", name, str)
     if not isinstance(batch_sizes, list | tuple) or not batch_sizes:
         raise InputError(f"batch_sizes: found {shown(batch_sizes)}; expected a list of sizes, such as [1, 32]")
     for size in batch_sizes:
@@ -131,54 +168,41 @@ def measure(
         raise InputError(f"sizes: found {shown(sizes)}; expected sizes by name, such as {{'length': 128}}")
     for name, size in (sizes or {}).items():
         check(f"sizes, {name}", size, int, ge=1)
-    check("threads", threads, int, ge=1)
-    check("rounds", rounds, int, ge=1)
-    check("seconds", seconds, float, ge=0)
-    check("seed", seed, int, ge=0)
-    for name, file in files.items():
-        check("files, a name", name, str)
-        require_path("files", file)
-        require_file(file)
-        let_go(read_onnx(file))  # which other files onnxruntime itself opens depends on its version
-    sessions = {name: open_session(path, threads) for name, path in files.items()}
-    rng = np.random.default_rng(seed)
-    milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
-    for batch in batch_sizes:
-        feeds = {name: _feed(session, batch, sizes or {}, files[name], rng) for name, session in sessions.items()}
-        runs = {name: (session, feeds[name]) for name, session in sessions.items()}
-        with reading(InputError, f"{', '.join(map(str, files.values()))}: onnxruntime cannot run a batch of {batch}"):
-            found = _interleaved(runs, rounds, seconds / len(batch_sizes), rng)
-        milliseconds |= {(name, batch): times for name, times in found.items()}
-    return Timings(threads, milliseconds)
 
 
-def bench(
-    files: Sequence[str | os.PathLike[str]],
-    *,
-    batch_sizes: Sequence[int] = (1, 32),
-    sizes: Mapping[str, int] | None = None,
-    threads: int = 1,
-    seconds: float = 1.0,
-) -> Timed:
-    """`measure` untrusted files in a child process of bounded time and memory; the result of `Timings.document`.
+def _named(files: Mapping[str, Timeable]) -> str:
+    """The models and what runs them, for an error's text."""
+    paths = [str(model) for model in files.values() if not isinstance(model, tuple)]
+    networks = [name for name, model in files.items() if isinstance(model, tuple)]
+    parts = ((paths, "onnxruntime"), (networks, "torch"))
+    return " or ".join(f"{', '.join(names)}: {runtime}" for names, runtime in parts if names)
 
-    Raises:
-        InputError: as `measure`, or a model takes too much for its size.
-    """
-    names = {os.fspath(file): file for file in files}
-    for file in files:
-        require_file(file)
-    size = sum(onnx_size(file) for file in names)
-    found: Timed = confined(
-        lambda: measure(names, batch_sizes=batch_sizes, sizes=sizes, threads=threads, seconds=seconds).document(
-            next(iter(names))
-        ),
-        InputError,
-        f"{', '.join(names)}: batches of {', '.join(map(str, batch_sizes))} cannot be timed",
-        size,
-        _PATIENCE * seconds,
-    )
-    return found
+
+def _called(
+    model: Timeable, name: str, sizes: Mapping[str, int], threads: int, rng: np.random.Generator, stack: ExitStack
+) -> Callable[[int], Run]:
+    """What gives one run of the model at a batch size; `stack` gives back what the runs change."""
+    if not isinstance(model, tuple):
+        session = open_session(model, threads)
+
+        def in_onnxruntime(batch: int) -> Run:
+            feed = _feed(session, batch, sizes, model, rng)
+            return lambda: session.run(None, feed)
+
+        return in_onnxruntime
+    network, example = model
+    if not isinstance(network, nn.Module):
+        raise InputError(f"files, {name}: found {shown(network)}; expected a network and its example")
+    taken = interface(network, example)
+    stack.callback(torch.set_num_threads, torch.get_num_threads())
+    torch.set_num_threads(threads)
+    stack.enter_context(evaluation_mode(network))
+
+    def in_torch(batch: int) -> Run:
+        given = taken.at({BATCH_NAME: batch})
+        return lambda: given.call(network)
+
+    return in_torch
 
 
 def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
@@ -241,10 +265,10 @@ def _feed(
 
 
 def _interleaved(
-    runs: Mapping[str, tuple[Any, dict[str, NDArray[Any]]]], rounds: int, seconds: float, rng: np.random.Generator
+    runs: Mapping[str, Run], rounds: int, seconds: float, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
     """Milliseconds as [rounds, runs in a round] by name."""
-    sweep = sum(min(_run(session, feed) for _ in range(2)) for session, feed in runs.values()) / 1e3  # the warm-up, too
+    sweep = sum(min(_time(run) for _ in range(2)) for run in runs.values()) / 1e3  # the warm-up, too
     rounds = min(rounds, max(5, int(seconds / (2 * sweep))))
     repeats = max(1, int(seconds / (rounds * sweep)) - 1)
     times = {name: np.empty((rounds, repeats)) for name in runs}
@@ -252,16 +276,16 @@ def _interleaved(
     with _no_garbage_collection():
         for index in range(rounds):
             for name in rng.permutation(names):
-                session, feed = runs[name]
-                _run(session, feed)  # not counted: the caches still hold the model before
+                run = runs[name]
+                _time(run)  # not counted: the caches still hold the model before
                 for repeat in range(repeats):
-                    times[name][index, repeat] = _run(session, feed)
+                    times[name][index, repeat] = _time(run)
     return times
 
 
-def _run(session: Any, feed: dict[str, NDArray[Any]]) -> float:
+def _time(run: Run) -> float:
     start = time.perf_counter_ns()
-    session.run(None, feed)
+    run()
     return (time.perf_counter_ns() - start) / 1e6
 
 

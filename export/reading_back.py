@@ -1,4 +1,4 @@
-"""Reads files back in a fresh process, which has nothing but them, and compares them with their networks."""
+"""Reads files back in fresh processes, which have nothing but them: their outputs, and the memory they take."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, treespec_dumps
 
-from compress.dynamic import Dynamic
+from compress.dynamic import BATCH_NAME, Dynamic
 from compress.errors import ProofError
 from compress.export import stranger
 from compress.export.interface import Interface, interface
@@ -89,6 +90,43 @@ def read_back(
     return found
 
 
+def peak_memory(
+    files: Mapping[Path, nn.Module],
+    example: object,
+    batch_sizes: Sequence[int],
+    *,
+    network: Network | None = None,
+    threads: int = 1,
+) -> dict[Path, int]:
+    """Bytes that each file takes to run batches of these sizes, in a fresh process of its own.
+
+    It is the largest resident size while it runs, above that of the process after importing the runtime: the weights,
+    as the runtime keeps them, and the largest activations.
+
+    Args:
+        files: the network of each file, for the names of its inputs.
+        threads: of the runtime.
+
+    Returns:
+        A file is missing where the system does not tell, or where its process failed.
+    """
+
+    def measured(path: Path) -> int | None:
+        called = interface(files[path], example)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            batches = [called.at({BATCH_NAME: size}) for size in batch_sizes]
+            _write_job(folder, [path], called, batches, network, stranger.MEMORY, threads)
+            run_stranger(folder, *allowed(path.stat().st_size))
+            answer = folder / stranger.ANSWER
+            found: int | None = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+            return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(files, pool.map(measured, files), strict=True))
+    return {path: size for path, size in found.items() if size is not None}
+
+
 def _asked(files: Mapping[Path, nn.Module], examples: list[Inputs], tolerance: float) -> list[Inputs]:
     """All inputs on which the proof compares; they are always the same ones."""
     asked: list[Inputs] = []
@@ -112,17 +150,24 @@ def _same(call: Inputs, other: Inputs) -> bool:
 
 
 def _write_job(
-    folder: Path, files: list[Path], called: Interface, asked: list[Inputs], network: Network | None
+    folder: Path,
+    files: list[Path],
+    called: Interface,
+    asked: list[Inputs],
+    network: Network | None,
+    wanted: str = stranger.OUTPUTS,
+    threads: int | None = None,
 ) -> None:
     leaves, structure = tree_flatten((tuple(called.example.args), dict(called.example.kwargs)))
     job = {
+        "asked": wanted,
         "files": [path.as_posix() for path in files],
         "inputs": len(asked),
         "by_position": called.by_position,
         "call": treespec_dumps(structure),
         "leaves": [stranger.TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves],
         "network": network,
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "path": [entry or os.getcwd() for entry in sys.path],
     }
     (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8", newline="\n")

@@ -1,7 +1,8 @@
 """Runs files as somebody would who has nothing but them: a script for a fresh process, started by `reading_back`.
 
 `.onnx` files come first, while nothing but onnxruntime is imported, then `.pt2` files, by torch alone, then weights, by
-`compress.load` with a newly built network. Inputs and outputs are arrays in the folder of the job.
+`compress.load` with a newly built network. Inputs and outputs are arrays in the folder of the job. A job may ask for
+the memory that one file takes instead, `MEMORY`.
 """
 
 import gc
@@ -9,6 +10,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,22 @@ Runs = Callable[[Arrays], Arrays]
 
 JOB, ANSWER = "job.json", "answer.json"
 
+OUTPUTS, MEMORY = "outputs", "memory"
+"""What a job asks for: the outputs of all files, or the memory that its only file takes."""
+
 
 def work(folder: Path) -> None:
-    """Run every file of the job on every input; the answer names the files that fail, with the reason."""
+    """Do the job in the folder, and write the answer."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     sys.path[:] = job["path"]
-    readers = {".onnx": _onnx, ".pt2": _program, ".safetensors": _weights}
+    answer = _memory(folder, job) if job["asked"] == MEMORY else _outputs(folder, job)
+    (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8", newline="\n")
+
+
+def _outputs(folder: Path, job: Mapping[str, Any]) -> dict[str, str]:
+    """Run every file of the job on every input; returns the files that fail, with the reason."""
     failed: dict[str, str] = {}
-    for suffix, reader in readers.items():
+    for suffix, reader in READERS.items():
         for number, path in enumerate(job["files"]):
             if Path(path).suffix == suffix:
                 try:
@@ -38,7 +49,41 @@ def work(folder: Path) -> None:
                         np.savez(folder / f"{number}-{index}.npz", allow_pickle=False, **run(given))
                 except Exception as error:  # the file, the network or a library may raise anything
                     failed[path] = f"{type(error).__name__}: {error}"
-    (folder / ANSWER).write_text(json.dumps(failed), encoding="utf-8", newline="\n")
+    return failed
+
+
+def _memory(folder: Path, job: Mapping[str, Any]) -> int | None:
+    """The largest resident size in bytes while the file runs, above that after the imports; None where none is told.
+
+    Reading the file may take more for a moment; memory that it does not give back counts.
+    """
+    (path,) = job["files"]
+    inputs = list(_inputs(folder, job))
+    for name in _IMPORTED[Path(path).suffix]:
+        import_module(name)
+    before = _resident("VmRSS")
+    run = READERS[Path(path).suffix](path, job)
+    for given in inputs:
+        run(given)
+    _forget_peak()
+    for given in inputs:
+        run(given)
+    peak = _resident("VmHWM")
+    return None if before is None or peak is None else max(0, peak - before)
+
+
+def _resident(key: str) -> int | None:
+    """Bytes: VmRSS is the resident size now, VmHWM the largest one so far. Only Linux tells them."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):  # a system that forbids it counts the reading of the file, too
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _inputs(folder: Path, job: Mapping[str, Any]) -> Iterator[Arrays]:
@@ -93,6 +138,19 @@ def _weights(path: str, job: Mapping[str, Any]) -> Runs:
 
     return run
 
+
+READERS: Mapping[str, Callable[[str, Mapping[str, Any]], Runs]] = {
+    ".onnx": _onnx,
+    ".pt2": _program,
+    ".safetensors": _weights,
+}
+
+_IMPORTED = {
+    ".onnx": ("onnxruntime",),
+    ".pt2": ("torch", "torch.export"),
+    ".safetensors": ("compress.files.checkpoint", "compress.models", "compress.export.interface"),
+}
+"""What a process has imported before it reads such a file."""
 
 TENSOR = {"tensor": True}
 """Stands for a tensor among the leaves of a call."""

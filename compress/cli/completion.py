@@ -28,10 +28,6 @@ def models(incomplete: str) -> list[str]:
     return _files(incomplete, MODELS)
 
 
-def onnx(incomplete: str) -> list[str]:
-    return _files(incomplete, (".onnx",))
-
-
 def _files(incomplete: str, suffixes: Sequence[str]) -> list[str]:
     found = _matching(incomplete, suffixes)
     if "complete_bash" in os.environ.values():

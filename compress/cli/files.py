@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compress.cli.completion import models, onnx, shipped_names
+from compress.cli.completion import models, shipped_names
 from compress.cli.completion import recipes as recipe_names
 from compress.cli.console import print_json, reporting, say, show
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
@@ -61,26 +61,54 @@ def export(
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; ratios are to the first.", autocompletion=onnx)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files to time: .onnx, .safetensors, .pt2, or .pt with --recipe; ratios are to the first.",
+            autocompletion=models,
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help="The recipe of the networks whose weights are given; a slim.safetensors contains it.",
+            rich_help_panel=INPUT,
+            autocompletion=recipe_names,
+        ),
+    ] = None,
+    changes: SetOption = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Also time .pt2 programs; loading one can run code from it.")
+    ] = False,
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Samples per call, separated by commas.")] = "1,32",
     sizes: Annotated[
         str, typer.Option("--sizes", help="Other sizes that vary, by name, such as length=128, separated by commas.")
     ] = "",
-    threads: Annotated[int, typer.Option("--threads", help="Threads of onnxruntime.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", help="Threads of the runtime.")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, about.")] = 4.0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Time ONNX files under onnxruntime, in turns.
+    """Time files in turns: ONNX in onnxruntime, weights and programs in torch.
 
     Example: compress bench dense.onnx slim.onnx --batch-sizes 1,32
     """
     with reporting(debug):
-        from compress.export import latency
         from compress.report import tables
+        from compress.run.benching import bench as timed
 
-        found = latency.bench(
-            files, batch_sizes=_numbers(batch_sizes), sizes=_named(sizes), threads=threads, seconds=seconds
+        if recipe is not None:
+            load(recipe, changes, None)  # reports whose code it runs, before it does
+        found = timed(
+            files,
+            recipe=recipe,
+            changes=changes or (),
+            trusted=trust,
+            batch_sizes=_numbers(batch_sizes),
+            sizes=_named(sizes),
+            threads=threads,
+            seconds=seconds,
         )
         if as_json:
             print_json(found)

@@ -139,14 +139,19 @@ def recipes(found: Iterable[tuple[str, str]]) -> Table:
 
 def latencies(found: Timed) -> Table:
     """Latency in milliseconds per model and batch size; the ratio is to the first model, paired by rounds."""
-    table = Table(title=f"onnxruntime, threads: {found['threads']}, milliseconds")
+    several = len(set(found["runtimes"].values())) > 1
+    runtime = "" if several else f"{next(iter(found['runtimes'].values()))}, "
+    table = Table(title=f"{runtime}threads: {found['threads']}, milliseconds")
     table.add_column("model", overflow="fold")
     for title in ("batch", "p50", "p90", "p99", "min", "runs", "ratio"):
         table.add_column(title, justify="right")
+    if several:  # a ratio across runtimes compares these, too
+        table.add_column("runtime")
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
             numbers = [f"{value:.3f}" for value in (figures["p50"], figures["p90"], figures["p99"], figures["min"])]
-            table.add_row(Text(visible(name)), batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}")
+            cells = [batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}"]
+            table.add_row(Text(visible(name)), *cells, *([found["runtimes"][name]] if several else []))
     return table
 
 

@@ -45,8 +45,8 @@ def export(
         raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
-    wanted, model = _network(source, recipe, changes)
-    example = _example(wanted, model)
+    wanted, model = network_of(source, recipe, changes)
+    example = example_of(wanted, model)
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
     with whole_folder(out, FILES, "export") as folder:
@@ -70,7 +70,8 @@ def export(
     return {"files": files}
 
 
-def _network(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[schema.Recipe, nn.Module]:
+def network_of(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[schema.Recipe, nn.Module]:
+    """The network of a file of weights, with the recipe that describes it: the one named, or that in the file."""
     if recipe is not None:
         wanted = load_recipe(recipe, changes)
         return wanted, load(source, model=lambda: build_model(wanted.model, wanted.seed)).eval()
@@ -86,7 +87,7 @@ def _network(source: Path, recipe: str | None, changes: Sequence[str]) -> tuple[
     return found, noted.build(found, weights, str(source), source.stat().st_size)
 
 
-def _example(recipe: schema.Recipe, model: nn.Module) -> object:
+def example_of(recipe: schema.Recipe, model: nn.Module) -> object:
     """What the network is called with; only shapes and types matter, and the range of integers."""
     if isinstance(recipe.data, schema.FactoryData) and not hasattr(model, "input_shape"):
         return from_factory(recipe.data.factory).example

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.export import latency
@@ -50,6 +52,7 @@ def test_percentiles_and_ratio_by_hand() -> None:
     assert timings.ratio("a", "b", 1) == 2.0
     found = timings.document("b")
     assert found["threads"] == timings.threads
+    assert found["runtimes"] == {}
     assert found["models"]["a"]["1"]["ratio"] == 2.0
     assert found["models"]["b"]["1"]["ratio"] == 1.0
     assert found["models"]["a"]["1"]["p50"] == timings.summary()["a"]["1"].p50
@@ -68,13 +71,13 @@ def test_the_ratio_is_paired_by_rounds() -> None:
 
 def test_models_take_turns_without_garbage_collection(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[Any] = []
-    run = latency._run
+    run_once = latency._time
 
-    def recorded(session: Any, feed: dict[str, Any]) -> float:
-        order.append((id(session), gc.isenabled()))
-        return run(session, feed)
+    def recorded(run: latency.Run) -> float:
+        order.append((id(run), gc.isenabled()))
+        return run_once(run)
 
-    monkeypatch.setattr(latency, "_run", recorded)
+    monkeypatch.setattr(latency, "_time", recorded)
     timings = measure(files, batch_sizes=(1,), rounds=10, seconds=0.0)
     assert timings.milliseconds["dense", 1].shape == (5, 1)  # no time: the fewest rounds, one run in each
     assert gc.isenabled()
@@ -83,6 +86,26 @@ def test_models_take_turns_without_garbage_collection(files: dict[str, Path], mo
     rounds = [[model for model, _ in timed[start : start + 4]] for start in range(0, 20, 4)]
     assert all(a == b != c == d for a, b, c, d in rounds)
     assert len({tuple(models) for models in rounds}) == 2  # not always the same one first
+
+
+def test_onnxruntime_and_torch_take_turns(files: dict[str, Path]) -> None:
+    """Batches of any size are made of the example, in evaluation mode; threads and mode are as before."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Seen(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((tuple(x.shape), self.training, torch.is_grad_enabled(), torch.get_num_threads()))
+            return super().forward(x)
+
+    network, threads = Seen(4, 4), torch.get_num_threads()
+    found = measure({**files, "torch": (network, torch.ones(2, 4))}, batch_sizes=(1, 3), threads=2, seconds=0.0)
+    assert found.runtimes == {"dense": "onnxruntime", "slim": "onnxruntime", "torch": "torch"}
+    assert found.document("dense")["runtimes"] == found.runtimes
+    assert set(seen) == {((1, 4), False, False, 2), ((3, 4), False, False, 2)}
+    assert network.training
+    assert torch.get_num_threads() == threads
+    with pytest.raises(InputError, match="files, torch: found None; expected a network and its example"):
+        measure({"torch": (None, torch.ones(2, 4))})  # type: ignore[dict-item]
 
 
 def test_integers_and_fixed_batches(tmp_path: Path) -> None:

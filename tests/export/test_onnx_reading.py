@@ -8,8 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import InputError
 from compress.export.contents import inspect
-from compress.export.latency import bench, measure
+from compress.export.latency import measure
 from compress.export.onnx_reading import read_onnx
+from compress.run.benching import bench
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
