@@ -35,7 +35,7 @@ Timeable = str | os.PathLike[str] | tuple[nn.Module, object]
 
 Run = Callable[[], object]
 
-_DTYPES = {
+DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -255,12 +255,12 @@ def _feed(
                 f"{path}: the input {value.name!r} has the shape {value.shape}; give its size {size!r}, such as "
                 f"--sizes {size}=64, in Python sizes={{'{size}': 64}}"
             )
-        if value.type not in _DTYPES:
+        if value.type not in DTYPES:
             raise InputError(f"{path}: the input {value.name!r} is a {value.type}; only numbers can be made up")
         shape = [size for size in found if size is not None]
         # Zeros would be faster than numbers on some processors, but any other integer may be out of range.
         floats = "float" in value.type or "double" in value.type
-        feed[value.name] = (rng.random(shape) if floats else np.zeros(shape)).astype(_DTYPES[value.type])
+        feed[value.name] = (rng.random(shape) if floats else np.zeros(shape)).astype(DTYPES[value.type])
     return feed
 
 

@@ -27,6 +27,7 @@ ORDER = (
     ("files",),
     ("data", "train"),
     ("export", "report"),
+    ("quantize",),
     ("recipe",),
     ("loops", "run"),
     ("sweep",),

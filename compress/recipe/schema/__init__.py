@@ -23,6 +23,7 @@ from compress.recipe.schema.model import (
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
+from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Stage, Weights
@@ -56,6 +57,7 @@ __all__ = [
     "OwnTask",
     "Part",
     "Program",
+    "Quantization",
     "Recipe",
     "Regrowth",
     "RemovalPart",

@@ -20,6 +20,7 @@ from compress.recipe.schema.model import (
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
+from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
@@ -54,8 +55,12 @@ class Recipe(Part):
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
-    export: Distinct[Literal["onnx", "safetensors", "pt2"]] = Field(
-        default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
+    export: Distinct[Literal["onnx", "safetensors", "pt2", "int8"]] = Field(
+        default=("onnx", "safetensors", "pt2"),
+        description="which files of the slim network are written; int8 is made of the ONNX file, and is not equal to it",
+    )
+    quantize: Quantization | None = Field(
+        default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
     )
     benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
 
@@ -100,6 +105,20 @@ class Recipe(Part):
                         "use magnitude, norms, lamp, taylor, taylor_square, snip or obd"
                     )
         return stages
+
+    @field_validator("export")
+    @classmethod
+    def _int8_has_a_float_file(cls, export: tuple[str, ...]) -> tuple[str, ...]:
+        if "int8" in export and "onnx" not in export:
+            raise ValueError("int8 is made of the ONNX file and compared with it: add onnx")
+        return export
+
+    @field_validator("quantize")
+    @classmethod
+    def _int8_is_written(cls, quantize: Quantization | None, info: ValidationInfo) -> Quantization | None:
+        if quantize is not None and "int8" not in info.data.get("export", ("int8",)):
+            raise ValueError("no int8 file is written; add int8 to `export`, or remove the section")
+        return quantize
 
     @field_validator("task")
     @classmethod
