@@ -54,8 +54,9 @@ class Recipe(Part):
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
-    export: Distinct[Literal["onnx", "safetensors", "pt2"]] = Field(
-        default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
+    export: Distinct[Literal["onnx", "safetensors", "pt2", "sparse"]] = Field(
+        default=("onnx", "safetensors", "pt2"),
+        description="which files of the slim network are written; sparse is slim.sparse.safetensors, without the zeros",
     )
     benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
 
