@@ -61,7 +61,7 @@ def sparse(model: nn.Module, example: object, batch_size: int = 1, *, tolerance:
     given = inputs_of(example)
     network = _plain(model)
     report = _measured(network, _batch(given, batch_size))
-    network = _with_sparse(network, report.converted)
+    network = with_sparse(network, report.converted)
     inputs = [*inputs_like(model, given, sorted({2, 3, batch_size})), paired(given)]
     prove_same(model, network, inputs, tolerance)
     network.sparse_report = report  # type: ignore[assignment]
@@ -85,7 +85,8 @@ def _plain(model: nn.Module) -> nn.Module:
     return holder[0]
 
 
-def _with_sparse(network: nn.Module, names: Collection[str]) -> nn.Module:
+def with_sparse(network: nn.Module, names: Collection[str]) -> nn.Module:
+    """The network with sparse layers in the places of these Linear ones; nothing is measured or proven."""
     layers = [network.get_submodule(name) for name in names]
     holder = nn.ModuleList([network])  # the network itself may be a layer
     swap(holder, {layer: SparseLinear(layer) for layer in layers if isinstance(layer, nn.Linear)})

@@ -60,6 +60,8 @@ class Recipe(Part):
         description="which files of the slim network are written; int8 is made of the ONNX file, and is not equal to "
         "it; sparse is slim.sparse.safetensors, without the zeros",
     )
+    quantize: Quantization | None = Field(
+        default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
     )
     benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
 

@@ -1,0 +1,219 @@
+"""The files to choose from after a run, measured side by side: dense, dense int8, slim, slim int8, sparse."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.batches import pair_of, without_labels
+from compress.evaluation_mode import evaluation_mode
+from compress.export import latency
+from compress.export.onnx_network import Feed, OnnxNetwork
+from compress.export.reading_back import Network, peak_memory
+from compress.inputs import Inputs
+from compress.quantize.agreement import agreement
+from compress.quantize.choosing import quantize
+from compress.quantize.settings import Quantization
+from compress.recipe import schema
+from compress.report.choices import best_of, file_kind
+from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
+from compress.run.setting import Setting
+from compress.select.scoring import EVALUATION_BATCH
+from compress.sparsify.decisions import SparseReport
+from compress.sparsify.sparse import sparse
+from compress.train import metrics
+
+SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
+
+_INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_int8"}
+
+_DENSE_IN_TORCH = "dense in torch"
+
+_HELD_OUT = 2_000
+"""Training samples on which kinds of int8 are compared; calibration uses others, where there are enough."""
+
+
+class RefusedWarning(UserWarning):
+    """A file that was asked for is not worth it; the float file stays."""
+
+
+@dataclass
+class ChoosingRun:
+    """Makes int8 and sparse files where the recipe asks for them, and measures all choices, step by step.
+
+    networks: dense and slim, on the CPU, released before anything is timed.
+    files: what was written of all three networks; dense int8 is made beside dense.
+    described: the entries of results.json, with bytes and metrics.
+    folder: of the slim network's files.
+    fresh: how a fresh process builds the dense network.
+    """
+
+    recipe: schema.Recipe
+    networks: dict[ModelName, nn.Module]
+    files: Mapping[ModelName, Mapping[Format, Path]]
+    described: Models
+    folder: Path
+    setting: Setting
+    fresh: Network
+    choices: dict[ChoiceName, Choice] = field(default_factory=dict)
+    _paths: dict[ChoiceName, Path] = field(default_factory=dict)
+    _in_torch: dict[str, tuple[nn.Module, Inputs]] = field(default_factory=dict)
+    _converted: tuple[str, ...] = ()  # the layers that have become sparse
+
+    def __post_init__(self) -> None:
+        self.setting = replace(self.setting, device=torch.device("cpu"))
+        self.example = self.setting.example
+        kind = file_kind(self.described)
+        if kind is not None:
+            self._add("dense", self.files["dense"][kind], self.described["dense"]["metric"])
+            self._add("slim", self.files["slim"][kind], self.described["slim"]["metric"])
+
+    def _add(self, name: ChoiceName, path: Path, metric: Metric) -> Choice:
+        choice: Choice = {
+            "runtime": "onnxruntime" if path.suffix == ".onnx" else "torch",
+            "bytes": path.stat().st_size,
+            "metric": metric,
+        }
+        if path.parent == self.folder:
+            choice["file"] = path.name
+        self.choices[name], self._paths[name] = choice, path
+        return choice
+
+    # --- int8 ---
+
+    def quantize(self) -> None:
+        """Make int8 of the dense and of the slim ONNX file, and measure it in onnxruntime on the test data.
+
+        Warns:
+            RefusedWarning: the slim float file stays.
+        """
+        wanted = Quantization() if self.recipe.quantize is None else self.recipe.quantize.build()
+        samples = _Samples.of(self.setting, wanted.calibration.samples)
+        for name, choice in _INT8.items():
+            source = self.files[name]["onnx"]
+            out = self.folder / SLIM_INT8 if name == "slim" else source.with_suffix(".int8.onnx")
+            self._quantize(choice, self.networks[name], source, out, wanted, samples)
+
+    def _quantize(
+        self, name: ChoiceName, network: nn.Module, source: Path, out: Path, wanted: Quantization, samples: "_Samples"
+    ) -> None:
+        threads = self.recipe.benchmark.threads
+        with evaluation_mode(network):
+            like = self.example.call(network)
+        found = quantize(
+            source,
+            out,
+            lambda: samples.feeds(source),
+            wanted,
+            lambda path: metrics.evaluate(
+                OnnxNetwork(path, threads, like), lambda: samples.held_out, self.setting.task
+            ),
+            batch_sizes=self.recipe.benchmark.batch_sizes,
+            threads=threads,
+        )
+        if found.path is None:
+            self.choices[name] = {"runtime": "onnxruntime", "quantization": found.entry, "refused": found.why}
+            if name == "slim_int8":
+                warnings.warn(f"{SLIM_INT8} was not written: {found.why}", RefusedWarning, stacklevel=2)
+            return
+        int8 = OnnxNetwork(out, threads, like)
+        choice = self._add(name, out, self.setting.evaluate(int8))
+        choice["quantization"] = found.entry
+        test = self.setting.data.batches("test", EVALUATION_BATCH, self.setting.task)
+        with self.setting.clock.phase("evaluation"):
+            choice["agreement"] = agreement(network, int8, test(), self.setting.task)
+
+    # --- sparse ---
+
+    def sparsify(self) -> None:
+        """Turn layers of the slim network whose zeros pay into sparse ones, and measure it in torch."""
+        with latency.torch_threads(self.recipe.benchmark.threads):
+            network = sparse(self.networks["slim"], self.example, self.recipe.benchmark.batch_sizes[0])
+            report: SparseReport = network.sparse_report  # type: ignore[assignment]
+        self._converted = report.converted
+        self._add("sparse", self.folder / SLIM_SPARSE, self.setting.evaluate(network))
+        self._in_torch = {
+            _DENSE_IN_TORCH: (self.networks["dense"], self.example),
+            "sparse": (network, self.example),
+        }
+
+    # --- memory and time ---
+
+    def weigh(self) -> None:
+        """Measure the memory that each ONNX file and the sparse network take, in fresh processes."""
+        owners: Mapping[ChoiceName, ModelName] = {"dense": "dense", "dense_int8": "dense"}
+        for name, path in self._paths.items():
+            if path.suffix == ".onnx" or name == "sparse":
+                peak = peak_memory(
+                    path,
+                    self.networks[owners.get(name, "slim")],
+                    self.example,
+                    self.recipe.benchmark.batch_sizes,
+                    network=self.fresh,
+                    sparse=self._converted,
+                    threads=self.recipe.benchmark.threads,
+                )
+                if peak is not None:
+                    self.choices[name]["peak_memory"] = peak
+
+    def time(self) -> None:
+        """Time all ONNX files and, beside the sparse network, the dense one in torch; in turns."""
+        onnx: dict[str, Path] = {name: paths["onnx"] for name, paths in self.files.items() if "onnx" in paths}
+        onnx |= {name: self._paths[name] for name in _INT8.values() if name in self._paths}
+        models: dict[str, latency.Timeable] = {**onnx, **self._in_torch}
+        if not models:
+            return
+        wanted, seconds = self.recipe.benchmark, len(models) / 3
+        timings = latency.measure(models, batch_sizes=wanted.batch_sizes, threads=wanted.threads, seconds=seconds)
+        if onnx:
+            timed = timings.document("dense")["models"]
+            for name, described in self.described.items():
+                described["latency_ms"] = timed[name]
+            for choice, path in self._paths.items():
+                if path.suffix == ".onnx":
+                    self.choices[choice]["latency_ms"] = timed[choice]
+        if self._in_torch:
+            in_torch = timings.document(_DENSE_IN_TORCH)["models"]
+            self.choices["sparse"]["latency_ms"] = in_torch["sparse"]
+            self.choices["sparse"]["torch_dense_latency_ms"] = in_torch[_DENSE_IN_TORCH]
+
+    def entries(self) -> Choices:
+        """The entries of results.json."""
+        if "dense" not in self.choices:
+            return {}
+        wanted = self.recipe.quantize
+        max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
+        return {"choices": self.choices, "best": best_of(self.choices, max_drop)}
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Batches of training data, read once: a loader of the user's own may give others each time."""
+
+    calibration: list[object]
+    held_out: list[object]
+
+    @classmethod
+    def of(cls, setting: Setting, calibration: int) -> "_Samples":
+        with torch.random.fork_rng([]):
+            batches = iter(setting.data.batches("train", min(EVALUATION_BATCH, calibration), setting.task)())
+            first = _rows(batches, calibration)
+            return cls(first, _rows(batches, _HELD_OUT) or first)
+
+    def feeds(self, path: Path) -> Iterable[Feed]:
+        file = OnnxNetwork(path)
+        return (file.feed(without_labels(pair_of(batch)[0])) for batch in self.calibration)
+
+
+def _rows(batches: Iterable[object], count: int) -> list[object]:
+    """The first batches, until there are `count` samples."""
+    found, seen = [], 0
+    for batch in batches:
+        found.append(batch)
+        seen += pair_of(batch)[0].rows
+        if seen >= count:
+            break
+    return found
