@@ -94,4 +94,6 @@ def _array(tensor: Tensor, dtype: Any) -> NDArray[Any]:
 
 
 def _listed(names: Any) -> str:
-    return "the input " + ", ".join(map(repr, names)) if len(names) == 1 else "the inputs " + ", ".join(map(repr, names))
+    return (
+        "the input " + ", ".join(map(repr, names)) if len(names) == 1 else "the inputs " + ", ".join(map(repr, names))
+    )

@@ -1,22 +1,17 @@
 """`quantize`: int8 candidates of a file, measured side by side; the fastest that loses little enough is kept."""
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
-from compress.errors import CompressError
-from compress.export import latency
-from compress.export.latency import Timings
 from compress.export.reading_back import require_same_elsewhere
 from compress.files.atomic import atomic
-from compress.quantize import candidates
-from compress.quantize.calibration import Feeds, Samples, samples_of
-from compress.quantize.prepared import Prepared, prepare
-from compress.quantize.settings import METHODS, Kind, Method, Quantization
+from compress.quantize.calibration import Feeds, samples_of
+from compress.quantize.prepared import prepare
+from compress.quantize.settings import Kind, Method, Quantization
 from compress.results import LatencyResult, Metric
 
 _FLOAT = "float"

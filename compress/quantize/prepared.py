@@ -49,7 +49,9 @@ class Prepared:
 
     def quantizable(self, operators: Iterable[str]) -> list[str]:
         """The names of the nodes that int8 of these operators would change."""
-        return [name for name, kind, weighty in self.nodes if weighty and kind in operators and name not in self.excluded]
+        return [
+            name for name, kind, weighty in self.nodes if weighty and kind in operators and name not in self.excluded
+        ]
 
 
 def prepare(path: Path, exclude: Sequence[str], scratch: Path) -> Prepared:
@@ -151,7 +153,9 @@ def _excluded(
     known = {word for node in (*before, *prepared.graph.node) for word in (node.name, node.op_type) if word}
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
-            raise InputError(f"{path}: exclude: no node or operator is called {pattern!r}{did_you_mean(pattern, known)}")
+            raise InputError(
+                f"{path}: exclude: no node or operator is called {pattern!r}{did_you_mean(pattern, known)}"
+            )
 
     def matches(node: "onnx.NodeProto") -> bool:
         return any(fnmatch.fnmatchcase(word, pattern) for word in (node.name, node.op_type) for pattern in patterns)
@@ -163,7 +167,9 @@ def _excluded(
 def _refuse(found: Prepared, path: Path, exclude: Sequence[str]) -> None:
     there = ", ".join(sorted({kind for _, kind, _ in found.nodes})) or "no node"
     weighty = any(weighty and kind in (*STATIC, *DYNAMIC) for _, kind, weighty in found.nodes)
-    way_out = f"exclude ({', '.join(exclude)}) leaves nothing" if weighty else (
-        f"int8 is for {', '.join(sorted({*STATIC, *DYNAMIC}))} with weights in float32"
+    way_out = (
+        f"exclude ({', '.join(exclude)}) leaves nothing"
+        if weighty
+        else (f"int8 is for {', '.join(sorted({*STATIC, *DYNAMIC}))} with weights in float32")
     )
     raise UnsupportedModelError(f"{path} has nothing to quantize: it has {there}; {way_out}")
