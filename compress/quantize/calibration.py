@@ -65,9 +65,7 @@ def rows(feed: Mapping[str, NDArray[Any]], inputs: list[Any]) -> int:
 
 
 def _sizes(feed: Feed, inputs: list[Any]) -> dict[str, int]:
-    named = {
-        size: feed[value.name].shape[place] for value in inputs for place, size in enumerate(value.shape)
-    }
+    named = {size: feed[value.name].shape[place] for value in inputs for place, size in enumerate(value.shape)}
     return {name: size for name, size in named.items() if isinstance(name, str) and name != BATCH_NAME}
 
 
