@@ -236,7 +236,7 @@ Models = Annotated[dict[ModelName, ModelResult], Limits(required=["dense", "mask
 
 
 class Agreement(TypedDict):
-    """Outputs of an int8 file and of its float file on the test data: they are not equal, and nothing proves them."""
+    """Outputs of an int8 file and of its float file on the same data: they are not equal, and nothing proves them."""
 
     equal: NotRequired[Annotated[Share, "Samples whose class is the same; for the task classify."]]
     largest: Annotated[NotNegative, "Absolute difference of any output."]
@@ -244,22 +244,24 @@ class Agreement(TypedDict):
 
 
 class QuantizationTrial(TypedDict):
-    """A kind of quantization that was tried, measured on held-out training data."""
+    """A kind of quantization that was tried. One that failed has a note and no figures."""
 
-    kind: Text
-    method: NotRequired[Text]
-    metric: NotRequired[Metric]
-    latency_ms: NotRequired[AboveZero]
-    note: NotRequired[Text]
+    kind: Literal["static", "dynamic"]
+    method: NotRequired[Annotated[Text, "Of calibration, for static."]]
+    bytes: NotRequired[Positive]
+    metric: NotRequired[Annotated[Metric, "On held-out training data."]]
+    latency_ms: NotRequired[Annotated[dict[BatchSize, LatencyResult], "Its ratio is to the float file."]]
+    note: NotRequired[Annotated[Text, "What failed."]]
 
 
 class QuantizationResult(TypedDict):
-    kind: NotRequired[Annotated[Text, "static or dynamic; absent where it was refused."]]
-    method: NotRequired[Text]
-    per_channel: NotRequired[bool]
-    excluded: NotRequired[Annotated[list[Text], "Nodes of the graph that stay in float."]]
-    tried: list[QuantizationTrial]
-    why: NotRequired[Text]
+    kind: NotRequired[Annotated[Literal["static", "dynamic"], "Absent where it was refused."]]
+    method: NotRequired[Annotated[Text, "Of calibration, for static."]]
+    per_channel: bool
+    excluded: Annotated[list[Text], "Nodes of the graph that stay in float."]
+    float_metric: Annotated[Metric, "Of the float file, on held-out training data."]
+    tried: Annotated[list[QuantizationTrial], Limits(minItems=1)]
+    why: Annotated[Text, "Why this one is kept, or none."]
 
 
 @also(**{"if": {"required": ["refused"]}, "else": {"required": ["bytes", "metric"]}})

@@ -1,7 +1,7 @@
 """`OnnxNetwork`: an ONNX file in the place of a network, wherever one is only called, as metrics do."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,5 @@ def _array(tensor: Tensor, dtype: Any) -> NDArray[Any]:
     return array.astype(dtype, copy=False) if same_sort else array
 
 
-def _listed(names: Any) -> str:
-    return (
-        "the input " + ", ".join(map(repr, names)) if len(names) == 1 else "the inputs " + ", ".join(map(repr, names))
-    )
+def _listed(names: Collection[str]) -> str:
+    return f"the input{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"

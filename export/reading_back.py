@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, treespec_dumps
 
@@ -21,6 +22,7 @@ from compress.dynamic import BATCH_NAME, Dynamic
 from compress.errors import ProofError
 from compress.export import stranger
 from compress.export.interface import Interface, interface
+from compress.export.latency import open_session
 from compress.files.foreign import allowed, limit, reason
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs
@@ -88,6 +90,32 @@ def read_back(
                 hint = _OUTSIDE if path.suffix == ".safetensors" else ""
                 raise ProofError(f"{error}{hint}") from error
     return found
+
+
+def require_same_elsewhere(path: Path, inputs: Sequence[Mapping[str, NDArray[Any]]], name: str) -> None:
+    """Run an ONNX file in a fresh process, by onnxruntime alone, and compare its outputs with those in this process.
+
+    Args:
+        inputs: arrays by the names of the file's inputs.
+        name: what the file is called, for the error text.
+
+    Raises:
+        ProofError: it fails there, or its outputs differ in any bit.
+    """
+    session = open_session(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write(folder, {"asked": stranger.OUTPUTS, "files": [path.as_posix()], "inputs": len(inputs), "threads": 1})
+        for index, given in enumerate(inputs):
+            np.savez(folder / f"inputs-{index}.npz", allow_pickle=False, **given)
+        failed = _answer(folder, [path], _SECONDS)
+        if failed:
+            raise ProofError(f"{name} fails in a fresh process: {reason(RuntimeError(failed[path.as_posix()]))}")
+        for index, given in enumerate(inputs):
+            with np.load(folder / f"0-{index}.npz", allow_pickle=False) as found:
+                here = session.run(None, dict(given))
+                if not all(np.array_equal(one, found[str(place)], equal_nan=True) for place, one in enumerate(here)):
+                    raise ProofError(f"{name} computes something else in a fresh process than in this one")
 
 
 def peak_memory(
@@ -169,12 +197,16 @@ def _write_job(
         "network": network,
         "threads": torch.get_num_threads(),
         "sparse": (),
-        "path": [entry or os.getcwd() for entry in sys.path],
         **more,
     }
-    (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8", newline="\n")
+    _write(folder, job)
     for index, given in enumerate(asked):
         np.savez(folder / f"inputs-{index}.npz", allow_pickle=False, **stranger.arrays_of(called.named(given)))
+
+
+def _write(folder: Path, job: Mapping[str, Any]) -> None:
+    job = {**job, "path": [entry or os.getcwd() for entry in sys.path]}
+    (folder / stranger.JOB).write_text(json.dumps(job), encoding="utf-8", newline="\n")
 
 
 def _answer(folder: Path, files: list[Path], seconds: float) -> dict[str, str]:

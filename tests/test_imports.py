@@ -36,6 +36,9 @@ ORDER = (
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
+# Their names have homes above them, and are imported when they are first used.
+DOORS = {"compress", "compress.export"}
+
 # What report.html may know beside itself: plain results, and how files of text are read and written.
 RESULTS = {"errors", "duration", "results", "documents", "sweep_results"}
 PLAIN = [*([part] for part in sorted(RESULTS)), ["files", "bounded"], ["files", "yaml_text"]]
@@ -93,7 +96,7 @@ def test_no_circle_even_between_modules() -> None:
     assert len(list(TopologicalSorter(OWN).static_order())) == len(MODULES)
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "compress"])
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in DOORS])
 def test_imports_go_down(module: str) -> None:
     others = {other for other in OWN[module] if other == "compress" or part_of(other) != part_of(module)}
     assert not {other for other in others if other == "compress" or LEVEL[part_of(other)] >= LEVEL[part_of(module)]}

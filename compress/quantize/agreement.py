@@ -1,28 +1,19 @@
 """How much two networks agree, such as an int8 file and the float file that it was made of."""
 
-from typing import NotRequired, TypedDict
-
 from torch import Tensor, nn
 
 from compress.batches import LABELS, Pairs, pair_of, takes, without_labels
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs
+from compress.results import Agreement
 from compress.tasks import Task, prediction
-
-
-class Agreement(TypedDict):
-    """equal: the share of samples of the same class, for `classify`. largest, mean: absolute differences."""
-
-    equal: NotRequired[float]
-    largest: float
-    mean: float
 
 
 def agreement(one: nn.Module, other: nn.Module, batches: Pairs, task: Task) -> Agreement:
     """Compare the predictions of two networks (see `compress.tasks.prediction`) on all batches.
 
-    Either may be an `OnnxNetwork`. Raises DataError without a sample.
+    Either may be an `OnnxNetwork`. The share of equal classes is for `classify`. Raises DataError without a sample.
     """
     largest = total = 0.0
     values = equal = samples = 0

@@ -1,18 +1,22 @@
 """`quantize`: int8 candidates of a file, measured side by side; the fastest that loses little enough is kept."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from statistics import fmean
 
+from compress.errors import CompressError
+from compress.export import latency
 from compress.export.reading_back import require_same_elsewhere
-from compress.files.atomic import atomic
-from compress.quantize.calibration import Feeds, samples_of
-from compress.quantize.prepared import prepare
-from compress.quantize.settings import Kind, Method, Quantization
-from compress.results import LatencyResult, Metric
+from compress.files.atomic import atomic, require_replaceable
+from compress.quantize import candidates
+from compress.quantize.calibration import Feeds, Samples, samples_of
+from compress.quantize.prepared import Prepared, prepare
+from compress.quantize.settings import METHODS, Kind, Method, Quantization
+from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
 
 _FLOAT = "float"
 
@@ -29,39 +33,15 @@ Evaluate = Callable[[Path], Metric]
 """The metric of an ONNX file, on held-out training data."""
 
 
-class Tried(TypedDict):
-    """A candidate; one that failed has a note and no figures."""
-
-    kind: Kind
-    method: NotRequired[Method]
-    bytes: NotRequired[int]
-    metric: NotRequired[Metric]
-    latency_ms: NotRequired[dict[str, LatencyResult]]
-    note: NotRequired[str]
-
-
-class Entry(TypedDict):
-    """As results.json has it. kind and method: of what is kept; without them, the float file stays."""
-
-    kind: NotRequired[Kind]
-    method: NotRequired[Method]
-    per_channel: bool
-    excluded: list[str]
-    float_metric: Metric
-    metric: NotRequired[Metric]
-    tried: list[Tried]
-    why: str
-
-
 @dataclass(frozen=True)
 class Quantized:
-    """What has become of a file: `path` is int8, or None where the float file stays; `entry` has all that was measured.
+    """What has become of a file: `path` is int8, or None where the float file stays; `entry` has what was measured.
 
-    Metrics are of held-out training data. int8 is not equal to its float file, and nothing of it is proven.
+    int8 is not equal to its float file, and nothing of it is proven.
     """
 
     path: Path | None
-    entry: Entry = field(repr=False)
+    entry: QuantizationResult = field(repr=False)
 
     @property
     def why(self) -> str:
@@ -71,20 +51,6 @@ class Quantized:
     @property
     def refused(self) -> str | None:
         return self.why if self.path is None else None
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One that onnxruntime has made and run."""
-
-    kind: Kind
-    method: Method | None
-    path: Path
-    metric: Metric
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} ({self.method})" if self.method else self.kind
 
 
 def quantize(
@@ -113,20 +79,163 @@ def quantize(
         ProofError: a fresh process computes something else with the int8 file.
         OutputError: `out` cannot be written.
     """
+    require_replaceable(out)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(source, wanted.exclude, Path(scratch))
         samples = samples_of(feeds, wanted.calibration.samples, prepared.inputs, source)
-        trial = _Trial(prepared, samples, wanted, evaluate, Path(scratch))
-        trial.run()
-        timings = trial.timed(batch_sizes, threads)
-        best, why = trial.choose(timings)
-        entry = trial.entry(best, why, timings)
-        if best is None:
-            return Quantized(None, entry)
-        require_same_elsewhere(best.path, [samples.first], out.name)
-        with atomic(out) as temporary:
-            shutil.copyfile(best.path, temporary)
-    return Quantized(out, entry)
+        trials = _Trials(prepared, samples, wanted, evaluate, Path(scratch))
+        trials.time(batch_sizes, threads)
+        best, why = trials.choice()
+        if best is not None:
+            require_same_elsewhere(best.path, [samples.first], out.name)
+            with atomic(out) as temporary:
+                shutil.copyfile(best.path, temporary)
+        return Quantized(None if best is None else out, trials.entry(best, why))
+
+
+@dataclass
+class _Candidate:
+    """A kind of int8: its file, and what was measured of it; or a note of what failed.
+
+    ratios: of its time to that of the float file, by batch size.
+    """
+
+    kind: Kind
+    method: Method | None
+    path: Path
+    metric: Metric = field(default_factory=dict)
+    latency: Mapping[str, LatencyResult] = field(default_factory=dict)
+    note: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} ({self.method})" if self.method else self.kind
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+    @property
+    def time(self) -> float:
+        """Of the float file's time: the geometric mean over the batch sizes."""
+        return math.exp(fmean(math.log(entry["ratio"]) for entry in self.latency.values()))
+
+    def entry(self) -> QuantizationTrial:
+        found: QuantizationTrial = {"kind": self.kind}
+        if self.method is not None:
+            found["method"] = self.method
+        if self.note is not None:
+            return {**found, "note": self.note}
+        return {**found, "bytes": self.bytes, "metric": self.metric, "latency_ms": dict(self.latency)}
+
+
+class _Trials:
+    """The candidates of one file."""
+
+    def __init__(
+        self, prepared: Prepared, samples: Samples, wanted: Quantization, evaluate: Evaluate, scratch: Path
+    ) -> None:
+        self._prepared, self._samples, self._wanted = prepared, samples, wanted
+        self._evaluate, self._scratch = evaluate, scratch
+        self._before = evaluate(prepared.source)
+        self._tried: list[_Candidate] = []
+        method = wanted.calibration.method
+        if wanted.kind in ("auto", "static"):
+            first = self._try("static", method)
+            # Methods change what is lost, and not the time.
+            if wanted.kind == "auto" and first.note is None and not self._holds(first):
+                for other in METHODS:
+                    if other != method:
+                        self._try("static", other)
+        if wanted.kind in ("auto", "dynamic"):
+            self._try("dynamic", None)
+
+    def _try(self, kind: Kind, method: Method | None) -> _Candidate:
+        """Make a candidate and measure its metric; a failure is noted."""
+        found = _Candidate(kind, method, self._scratch / f"{kind}-{method}.onnx")
+        self._tried.append(found)
+        try:
+            if method is None:
+                candidates.dynamic(self._prepared, found.path, self._wanted.per_channel)
+            else:
+                candidates.static(self._prepared, found.path, self._samples, method, self._wanted.per_channel)
+            found.metric = self._evaluate(found.path)
+        except CompressError as error:
+            found.note = str(error).replace(str(found.path), "its file")
+        return found
+
+    @property
+    def _ran(self) -> list[_Candidate]:
+        return [one for one in self._tried if one.note is None]
+
+    def _drop(self, candidate: _Candidate) -> float:
+        return drop(self._before, candidate.metric)
+
+    def _holds(self, candidate: _Candidate) -> bool:
+        return self._drop(candidate) <= self._wanted.max_drop
+
+    def _is_worth_it(self, candidate: _Candidate) -> bool:
+        smaller = candidate.bytes <= _WORTH * self._prepared.source.stat().st_size
+        slower = candidate.time > _SLOWER and self._wanted.kind == "auto"
+        return (smaller or candidate.time <= _WORTH) and not slower
+
+    def time(self, batch_sizes: Sequence[int], threads: int) -> None:
+        """Time the float file and all candidates in turns."""
+        if not self._ran:
+            return
+        fixed = [value.shape[0] for value in self._prepared.inputs if value.shape]
+        only = fixed[0] if all(isinstance(size, int) for size in fixed) else None
+        files = {_FLOAT: self._prepared.source, **{one.name: one.path for one in self._ran}}
+        timings = latency.measure(
+            files,
+            batch_sizes=list(batch_sizes) if only is None else [only],
+            sizes=self._samples.sizes,
+            threads=threads,
+            seconds=_SECONDS,
+        )
+        timed = timings.document(_FLOAT)["models"]
+        for one in self._ran:
+            one.latency = timed[one.name]
+
+    def choice(self) -> tuple[_Candidate | None, str]:
+        """The candidate that is kept, if any, and why."""
+        bound = f"{self._wanted.max_drop:g} {unit(self._before)}"
+        good = [one for one in self._ran if self._holds(one)]
+        worth = sorted((one for one in good if self._is_worth_it(one)), key=lambda one: one.time)
+        if worth:
+            best, others = worth[0], [one for one in self._tried if one is not worth[0]]
+            first = "the fastest" if len(self._tried) > 1 else "the kind that was asked for, and it stays"
+            rest = f"; {'; '.join(map(self._words, others))}" if others else ""
+            return best, f"{best.name} is {first} within {bound}: {self._figures(best)}{rest}"
+        if not self._ran:
+            why = "no kind of int8 can be made of it"
+        elif not good:
+            why = f"every kind of int8 loses more than {bound}"
+        else:
+            why = f"no kind of int8 within {bound} is faster or smaller"
+        return None, f"the float file stays, because {why}: {'; '.join(map(self._words, self._tried))}"
+
+    def _words(self, candidate: _Candidate) -> str:
+        return f"{candidate.name}: {candidate.note or self._figures(candidate)}"
+
+    def _figures(self, candidate: _Candidate) -> str:
+        lost, of = self._drop(candidate), self._prepared.source.stat().st_size
+        changed = f"{-lost:+.2f} points of accuracy" if "accuracy" in self._before else f"{lost:+.2f} % of the loss"
+        return f"{candidate.time:.2f} of the float file's time, {candidate.bytes / of:.2f} of its bytes, {changed}"
+
+    def entry(self, best: _Candidate | None, why: str) -> QuantizationResult:
+        found: QuantizationResult = {
+            "per_channel": self._wanted.per_channel,
+            "excluded": list(self._prepared.excluded),
+            "float_metric": self._before,
+            "tried": [one.entry() for one in self._tried],
+            "why": why,
+        }
+        if best is not None:
+            found["kind"] = best.kind
+            if best.method is not None:
+                found["method"] = best.method
+        return found
 
 
 def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:

@@ -49,17 +49,16 @@ class Prepared:
 
     def quantizable(self, operators: Iterable[str]) -> list[str]:
         """The names of the nodes that int8 of these operators would change."""
-        return [
-            name for name, kind, weighty in self.nodes if weighty and kind in operators and name not in self.excluded
-        ]
+        left = [node for node in self.nodes if node[0] not in self.excluded]
+        return [name for name, kind, weighty in left if weighty and kind in operators]
 
 
 def prepare(path: Path, exclude: Sequence[str], scratch: Path) -> Prepared:
     """Read `path`, and write the files of `Prepared` into the folder `scratch`.
 
     Raises:
-        InputError: there is no such file, it is damaged, quantized already or too large, or a pattern of `exclude` is of
-            no node.
+        InputError: there is no such file, it is damaged, quantized already or too large, or a pattern of `exclude`
+            matches nothing.
         UnsupportedModelError: nothing in it can be quantized, or its opset is too old and cannot be raised.
     """
     import onnx
@@ -111,7 +110,7 @@ def _raised(model: "onnx.ModelProto", path: Path) -> "onnx.ModelProto":
     version = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), OPSET)
     if version >= OPSET:
         return model
-    what = f"{path} has opset {version}, int8 needs {OPSET}, and onnx cannot convert it; export it again with {OPSET} or later"
+    what = f"{path} has opset {version}, and onnx cannot raise it to {OPSET}, which int8 needs; export it again in that"
     with reading(UnsupportedModelError, what), quiet():
         return version_converter.convert_version(model, OPSET)
 
@@ -152,10 +151,9 @@ def _excluded(
     """The names of the prepared nodes that a pattern is of: itself, or a node of the file that it has come from."""
     known = {word for node in (*before, *prepared.graph.node) for word in (node.name, node.op_type) if word}
     for pattern in patterns:
-        if not fnmatch.filter(known, pattern):
-            raise InputError(
-                f"{path}: exclude: no node or operator is called {pattern!r}{did_you_mean(pattern, known)}"
-            )
+        if not any(fnmatch.fnmatchcase(word, pattern) for word in known):
+            hint = did_you_mean(pattern, known)
+            raise InputError(f"{path}: exclude: no node or operator is called {pattern!r}{hint}")
 
     def matches(node: "onnx.NodeProto") -> bool:
         return any(fnmatch.fnmatchcase(word, pattern) for word in (node.name, node.op_type) for pattern in patterns)

@@ -1,39 +1,30 @@
 """The files to choose from after a run, measured side by side: dense, dense int8, slim, slim int8, sparse."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from compress.batches import pair_of, without_labels
-from compress.evaluation_mode import evaluation_mode
 from compress.export import latency
-from compress.export.onnx_network import Feed, OnnxNetwork
 from compress.export.reading_back import Network, peak_memory
 from compress.inputs import Inputs
-from compress.quantize.agreement import agreement
-from compress.quantize.choosing import quantize
 from compress.quantize.settings import Quantization
 from compress.recipe import schema
 from compress.report.choices import best_of, file_kind
 from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
+from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
 from compress.run.setting import Setting
-from compress.select.scoring import EVALUATION_BATCH
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
-from compress.train import metrics
 
 SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
 
 _INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_int8"}
 
 _DENSE_IN_TORCH = "dense in torch"
-
-_HELD_OUT = 2_000
-"""Training samples on which kinds of int8 are compared; calibration uses others, where there are enough."""
 
 
 class RefusedWarning(UserWarning):
@@ -90,41 +81,18 @@ class ChoosingRun:
         Warns:
             RefusedWarning: the slim float file stays.
         """
-        wanted = Quantization() if self.recipe.quantize is None else self.recipe.quantize.build()
-        samples = _Samples.of(self.setting, wanted.calibration.samples)
         for name, choice in _INT8.items():
             source = self.files[name]["onnx"]
             out = self.folder / SLIM_INT8 if name == "slim" else source.with_suffix(".int8.onnx")
-            self._quantize(choice, self.networks[name], source, out, wanted, samples)
-
-    def _quantize(
-        self, name: ChoiceName, network: nn.Module, source: Path, out: Path, wanted: Quantization, samples: "_Samples"
-    ) -> None:
-        threads = self.recipe.benchmark.threads
-        with evaluation_mode(network):
-            like = self.example.call(network)
-        found = quantize(
-            source,
-            out,
-            lambda: samples.feeds(source),
-            wanted,
-            lambda path: metrics.evaluate(
-                OnnxNetwork(path, threads, like), lambda: samples.held_out, self.setting.task
-            ),
-            batch_sizes=self.recipe.benchmark.batch_sizes,
-            threads=threads,
-        )
-        if found.path is None:
-            self.choices[name] = {"runtime": "onnxruntime", "quantization": found.entry, "refused": found.why}
-            if name == "slim_int8":
-                warnings.warn(f"{SLIM_INT8} was not written: {found.why}", RefusedWarning, stacklevel=2)
-            return
-        int8 = OnnxNetwork(out, threads, like)
-        choice = self._add(name, out, self.setting.evaluate(int8))
-        choice["quantization"] = found.entry
-        test = self.setting.data.batches("test", EVALUATION_BATCH, self.setting.task)
-        with self.setting.clock.phase("evaluation"):
-            choice["agreement"] = agreement(network, int8, test(), self.setting.task)
+            found = quantized(self.recipe, self.setting, self.networks[name], source, out)
+            if found.refused is None:
+                entry = self._add(choice, out, metric_of_file(self.setting, self.networks[name], out))
+                entry["agreement"] = agreement_of_files(self.setting, out, source)
+                entry["quantization"] = found.entry
+                continue
+            self.choices[choice] = {"runtime": "onnxruntime", "quantization": found.entry, "refused": found.refused}
+            if name == "slim":
+                warnings.warn(f"{SLIM_INT8} was not written: {found.refused}", RefusedWarning, stacklevel=2)
 
     # --- sparse ---
 
@@ -187,33 +155,3 @@ class ChoosingRun:
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
         return {"choices": self.choices, "best": best_of(self.choices, max_drop)}
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Batches of training data, read once: a loader of the user's own may give others each time."""
-
-    calibration: list[object]
-    held_out: list[object]
-
-    @classmethod
-    def of(cls, setting: Setting, calibration: int) -> "_Samples":
-        with torch.random.fork_rng([]):
-            batches = iter(setting.data.batches("train", min(EVALUATION_BATCH, calibration), setting.task)())
-            first = _rows(batches, calibration)
-            return cls(first, _rows(batches, _HELD_OUT) or first)
-
-    def feeds(self, path: Path) -> Iterable[Feed]:
-        file = OnnxNetwork(path)
-        return (file.feed(without_labels(pair_of(batch)[0])) for batch in self.calibration)
-
-
-def _rows(batches: Iterable[object], count: int) -> list[object]:
-    """The first batches, until there are `count` samples."""
-    found, seen = [], 0
-    for batch in batches:
-        found.append(batch)
-        seen += pair_of(batch)[0].rows
-        if seen >= count:
-            break
-    return found

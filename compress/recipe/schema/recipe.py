@@ -57,8 +57,8 @@ class Recipe(Part):
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
     export: Distinct[Literal["onnx", "safetensors", "pt2", "int8", "sparse"]] = Field(
         default=("onnx", "safetensors", "pt2"),
-        description="which files of the slim network are written; int8 is made of the ONNX file, and is not equal to "
-        "it; sparse is slim.sparse.safetensors, without the zeros",
+        description="which files of the slim network are written; int8 is made of the ONNX file and not equal to it; "
+        "sparse is slim.sparse.safetensors, without the zeros",
     )
     quantize: Quantization | None = Field(
         default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"

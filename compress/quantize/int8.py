@@ -1,0 +1,92 @@
+"""`int8`: int8 of a network or of any ONNX file, from batches of its training data."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from compress.batches import Pairs
+from compress.dynamic import Dynamic
+from compress.errors import InputError
+from compress.evaluation_mode import evaluation_mode
+from compress.export.latency import require_file
+from compress.export.onnx_file import onnx
+from compress.files.atomic import require_path
+from compress.inputs import inputs_of
+from compress.options import shown
+from compress.quantize.choosing import Quantized, quantize
+from compress.quantize.settings import Calibration, Method, Quantization
+from compress.quantize.training_data import Split
+from compress.results import Metric
+from compress.tasks import Task
+
+
+def int8(
+    source: nn.Module | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    example: object = None,
+    batches: Pairs = (),
+    *,
+    task: Task | None = None,
+    kind: Literal["auto", "static", "dynamic"] = "auto",
+    samples: int = 512,
+    method: Method = "minmax",
+    per_channel: bool = True,
+    exclude: Sequence[str] = (),
+    max_drop: float = 0.5,
+    batch_sizes: Sequence[int] = (1, 32),
+    threads: int = 1,
+    dynamic: Dynamic | None = None,
+) -> Quantized:
+    """Write int8 of a network, or of any ONNX file, if that is faster or smaller and loses at most `max_drop`.
+
+    The file is not equal to the network, and nothing of it is proven; it is measured.
+
+    Args:
+        source: a network, or the path of an ONNX file of float32.
+        path: the int8 file.
+        example: what the network is called with; for an ONNX file it is not needed.
+        batches: training data that can be read several times, such as a list or a DataLoader, with inputs as the
+            network gets them: the first `samples` calibrate, and up to 5,000 others decide.
+        task: what decides: "classify", "reconstruct", or an `OwnTask`; the batches then have targets. Without it, the
+            mean squared difference from the float file's outputs, relative to their variance.
+        kind, samples, method, per_channel, exclude, max_drop: see `compress.quantize.settings`.
+        batch_sizes, threads: what is timed, in onnxruntime.
+        dynamic: names of dimensions that vary beside the batch, as for `compress.export.onnx`.
+
+    Returns:
+        `path` (None where the float file stays), `why`, and `entry` with all measurements.
+
+    Raises:
+        InputError: an argument, a batch or the file is wrong, or there is nothing to quantize.
+        ProofError: a fresh process computes something else with the int8 file.
+        OutputError: the file cannot be written.
+    """
+    require_path("path", path)
+    wanted = Quantization(kind, per_channel, max_drop, Calibration(samples, method), exclude)
+    if iter(batches) is batches:
+        raise InputError(f"batches: found {shown(batches)}, which can be read only once; give a list or a DataLoader")
+    with ExitStack() as stack:
+        if isinstance(source, nn.Module):
+            file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "float.onnx"
+            onnx(source, file, example, dynamic=dynamic)
+        else:
+            require_path("source", source)
+            file = Path(source)
+        require_file(file)
+        data = Split(lambda: batches, samples)
+        like = _output(source, example) if isinstance(source, nn.Module) else None
+
+        def evaluate(candidate: Path) -> Metric:
+            return data.difference(candidate, file) if task is None else data.metric(candidate, task, like)
+
+        return quantize(file, Path(path), data.feeds(file), wanted, evaluate, batch_sizes=batch_sizes, threads=threads)
+
+
+def _output(model: nn.Module, example: object) -> object:
+    with evaluation_mode(model):
+        return inputs_of(example).call(model)
