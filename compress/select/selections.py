@@ -70,7 +70,7 @@ def selection_of(
         raise InputError(
             f"the pattern {pattern} is for weights, and the target is nodes; use layer, isomorphic or global"
         )
-    if pattern is not None and sparsity is params is macs is layers is None:
+    if pattern is not None and all(amount is None for amount in (sparsity, params, macs, layers)):
         sparsity = pattern.share
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
     if example is not None or isinstance(target, Nodes):
