@@ -22,7 +22,7 @@ from compress.recipe.schema.model import (
 from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
-from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
@@ -154,6 +154,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     **CRITERIA,
     **REMOVALS,
     "word": None,
+    "pattern": Pattern,
     "patterns": None,
     "count": None,
     "share": None,
