@@ -21,11 +21,12 @@ LABELS: Mapping[ChoiceName, str] = {
     "dense_int8": "dense int8",
     "slim": "slim",
     "slim_int8": "slim int8",
-    "sparse": "sparse",
+    "sparse": "sparse in torch",
 }
+"""Of the rows of tables. All run in onnxruntime unless they say otherwise: runtimes are never compared silently."""
 
 TORCH_DENSE = "dense in torch"
-"""The row that sparse is compared with: two runtimes are never compared silently."""
+"""The row that sparse is compared with."""
 
 FORMATS: tuple[Format, ...] = ("onnx", "safetensors")
 """The files whose size stands for the network's size; the first one that was written counts."""
@@ -72,8 +73,8 @@ def best_sentence(results: Results) -> str | None:
     if "best" not in results or "choices" not in results:
         return None
     bound, name = results["best"]["bound"], results["best"]["choice"]
-    words = against_dense(results["choices"], name)
-    return f"{bound[:1].upper()}{bound[1:]}: {LABELS[name]}" + (f", {', '.join(words)}" if words else "")
+    label = "dense itself" if name == "dense" else LABELS[name]
+    return f"{bound}: {', '.join([label, *against_dense(results['choices'], name)])}"
 
 
 def against_dense(choices: Mapping[ChoiceName, Choice], name: ChoiceName) -> list[str]:
@@ -83,13 +84,20 @@ def against_dense(choices: Mapping[ChoiceName, Choice], name: ChoiceName) -> lis
         return []
     found = [smaller(dense["bytes"], choice["bytes"])]
     for batch, figures in list(choice.get("latency_ms", {}).items())[:1]:
-        runtime = "" if choice["runtime"] == dense["runtime"] else f" in {choice['runtime']}"
-        found.append(f"{faster(dense['latency_ms'][batch]['p50'], figures['p50'])}{runtime}")
+        other = "" if choice["runtime"] == dense["runtime"] else f" than in {dense['runtime']}"
+        found.append(faster(dense["latency_ms"][batch]["p50"], figures["p50"]) + other)
     for key, value in shown_metrics(choice):
         was = dense["metric"].get(key)
         if was is not None:
             found.append(f"test {key} {points(was, value) if key == 'accuracy' else percent(was, value)}")
     return found
+
+
+def refusals(choices: Mapping[ChoiceName, Choice]) -> Iterator[str]:
+    """Which files were refused, and why."""
+    for name, choice in choices.items():
+        if "refused" in choice:
+            yield f"{LABELS[name]} was refused: {choice['refused']}"
 
 
 def agreements(results: Results) -> Iterator[str]:
@@ -163,9 +171,10 @@ def choice_table(results: Results) -> ChoiceTable:
     if "sparse" in choices and "torch_dense_latency_ms" in choices["sparse"]:
         beside: Choice = {"runtime": "torch", "latency_ms": choices["sparse"]["torch_dense_latency_ms"]}
         shown.insert(-1, ("dense", TORCH_DENSE, beside))
-    several = len({choice["runtime"] for _, _, choice in shown}) > 1
-    found = {label: dict(_cells(choice, choices["dense"], several)) for _, label, choice in shown}
-    order = ["KB", *_latencies(choices.values()), *_metrics(choices.values()), "memory, MB", "runtime"]
+    found = {
+        label: dict(_cells(choice, choice if label == TORCH_DENSE else choices["dense"])) for _, label, choice in shown
+    }
+    order = ["KB", *_latencies(choices.values()), *_metrics(choices.values()), "memory, MB"]
     columns = tuple(key for key in order if any(key in cells for cells in found.values()))
     rows = (
         Row(
@@ -179,8 +188,8 @@ def choice_table(results: Results) -> ChoiceTable:
     return ChoiceTable(columns, tuple(rows))
 
 
-def _cells(choice: Choice, dense: Choice, several: bool) -> Iterator[tuple[str, Cell]]:
-    """Figures by column; runtimes have a column where there are `several`."""
+def _cells(choice: Choice, dense: Choice) -> Iterator[tuple[str, Cell]]:
+    """Figures by column."""
     other = choice is not dense
     if "bytes" in choice:
         words = smaller(dense["bytes"], choice["bytes"]) if other and "bytes" in dense else None
@@ -195,8 +204,6 @@ def _cells(choice: Choice, dense: Choice, several: bool) -> Iterator[tuple[str, 
         yield _metric(name), Cell(f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4g}", words)
     if "peak_memory" in choice:
         yield "memory, MB", Cell(f"{choice['peak_memory'] / 1e6:.1f}")
-    if several and "refused" not in choice:
-        yield "runtime", Cell(choice["runtime"])
 
 
 def shown_metrics(choice: Choice) -> Iterable[tuple[str, float]]:

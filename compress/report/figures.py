@@ -134,7 +134,7 @@ def scores(name: str, found: Histogram, what: str) -> str:
 
 
 def latency(name: str, batch: str, choices: Mapping[str, LatencyResult]) -> str:
-    """A row for each choice: a line from 5 to 95 % of the runs, a box for the middle half, a mark for the median, in ms.
+    """Rows of choices: a line from 5 to 95 % of the runs, a box for the middle half, a mark for the median, in ms.
 
     Args:
         choices: the latency at this batch size, by label; only those with quantiles are drawn.

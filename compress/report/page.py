@@ -12,7 +12,16 @@ from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.report import content, figures
 from compress.report.bounds import bounded
-from compress.report.choices import LABELS, TORCH_DENSE, agreements, best_sentence, choice_table, choices_of, file_kind
+from compress.report.choices import (
+    LABELS,
+    TORCH_DENSE,
+    agreements,
+    best_sentence,
+    choice_table,
+    choices_of,
+    file_kind,
+    refusals,
+)
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
@@ -151,13 +160,16 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
 
 
 def headline(results: Results) -> str:
-    """The outcome in one sentence, good news or not."""
-    stages, models = results["stages"], results["models"]
+    """The outcome in one sentence, good news or not: what was pruned, and which choice is best within which bound."""
+    stages = results["stages"]
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
-    text = f"{text}: {', '.join([_size(models), *_speed(models), _quality(models)])}"
     best = best_sentence(results)
-    return text if best is None else f"{text}. {best}"
+    return f"{text}: {_slim_words(results['models'])}" if best is None else f"{text}; {best}"
+
+
+def _slim_words(models: Models) -> str:
+    return ", ".join([_size(models), *_speed(models), _quality(models)])
 
 
 def _what_was_pruned(stage: StageResult) -> str:
@@ -215,7 +227,8 @@ def _deck(results: Results) -> str:
     """How it was done, in a line below the headline."""
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
-    return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+    text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+    return f"{text} Slim against dense: {_slim_words(results['models'])}." if "best" in results else text
 
 
 def _way(stage: StageResult) -> str:
@@ -356,10 +369,9 @@ def _facts(results: Results) -> Iterator[str]:
     if "best" in results:
         yield f"Best: {LABELS[results['best']['choice']]}, the {results['best']['bound']}, and the smallest of equals."
     for name, choice in choices.items():
-        if "refused" in choice:
-            yield f"{LABELS[name]} was refused, and the float file stays: {choice['refused']}."
-        elif "quantization" in choice and "why" in choice["quantization"]:
+        if "quantization" in choice and "refused" not in choice:
             yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    yield from (f"{text}." for text in refusals(choices_of(results)))
     yield from (f"{text}." for text in agreements(results))
     if "sparse" in choices:
         yield "sparse runs in torch, and is compared with dense in torch; all other rows are of onnxruntime."

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.documents import Timed
-from compress.report.choices import agreements, best_sentence, choice_table
+from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.measures import fewer
 from compress.report.visible import visible
 from compress.results import Measure, RemovalEntry, Results
@@ -168,6 +168,7 @@ def closing(results: Results) -> Iterable[str]:
     if "latency_ms" in slim:
         threads = results["recipe"]["benchmark"]["threads"]
         yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
+    yield from refusals(choices_of(results))
     yield from agreements(results)
     parity = results["parity"]
     checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]

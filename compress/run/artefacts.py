@@ -10,12 +10,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import compress.export
-from compress.export.card import model_card
 from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
+from compress.report.card import model_card
+from compress.report.choices import refusals
 from compress.results import (
     ZIPPED,
     Choices,
@@ -104,7 +105,7 @@ def write_artefacts(
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": outcome["warnings"],
+        "warnings": [*outcome["warnings"], *refusals(choices.get("choices", {}))],
         "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))

@@ -1,6 +1,5 @@
 """The files to choose from after a run, measured side by side: dense, dense int8, slim, slim int8, sparse."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compress.errors import InputError
 from compress.export import latency
 from compress.export.reading_back import Network, peak_memory
 from compress.inputs import Inputs
 from compress.quantize.settings import Quantization
 from compress.recipe import schema
-from compress.report.choices import best_of, file_kind
+from compress.report.choices import LABELS, best_of, file_kind
 from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
 from compress.run.setting import Setting
@@ -76,23 +76,25 @@ class ChoosingRun:
     # --- int8 ---
 
     def quantize(self) -> None:
-        """Make int8 of the dense and of the slim ONNX file, and measure it in onnxruntime on the test data.
-
-        Warns:
-            RefusedWarning: the slim float file stays.
-        """
+        """Make int8 of the dense and of the slim ONNX file, and measure it in onnxruntime on the test data."""
         for name, choice in _INT8.items():
-            source = self.files[name]["onnx"]
+            network, source = self.networks[name], self.files[name]["onnx"]
             out = self.folder / SLIM_INT8 if name == "slim" else source.with_suffix(".int8.onnx")
-            found = quantized(self.recipe, self.setting, self.networks[name], source, out)
-            if found.refused is None:
-                entry = self._add(choice, out, metric_of_file(self.setting, self.networks[name], out))
-                entry["agreement"] = agreement_of_files(self.setting, out, source)
-                entry["quantization"] = found.entry
+            try:
+                found = quantized(self.recipe, self.setting, network, source, out)
+            except InputError as error:  # the float file is good, and hours of training are behind it
+                self.choices[choice] = {"runtime": "onnxruntime", "refused": str(error)}
                 continue
-            self.choices[choice] = {"runtime": "onnxruntime", "quantization": found.entry, "refused": found.refused}
-            if name == "slim":
-                warnings.warn(f"{SLIM_INT8} was not written: {found.refused}", RefusedWarning, stacklevel=2)
+            if found.refused is not None:
+                self.choices[choice] = {
+                    "runtime": "onnxruntime",
+                    "quantization": found.entry,
+                    "refused": found.refused,
+                }
+                continue
+            entry = self._add(choice, out, metric_of_file(self.setting, network, out))
+            entry["agreement"] = agreement_of_files(self.setting, out, source)
+            entry["quantization"] = found.entry
 
     # --- sparse ---
 
@@ -154,4 +156,5 @@ class ChoosingRun:
             return {}
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
-        return {"choices": self.choices, "best": best_of(self.choices, max_drop)}
+        in_order: dict[ChoiceName, Choice] = {name: self.choices[name] for name in LABELS if name in self.choices}
+        return {"choices": in_order, "best": best_of(in_order, max_drop)}

@@ -1,7 +1,6 @@
 from typing import Any
 
 import pytest
-
 from compress.export.card import model_card
 
 
