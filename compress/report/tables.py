@@ -18,7 +18,7 @@ def choices(results: Results) -> Table:
     """The files to choose from, side by side: size, latency, quality and memory. The best one is bold."""
     found = choice_table(results)
     table = Table(title=f"{results['recipe']['name']}: what you can deploy")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in found.columns:
         table.add_column(Text(visible(column)), justify="right")
     for row in found.rows:

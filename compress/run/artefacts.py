@@ -105,7 +105,7 @@ def write_artefacts(
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": [*outcome["warnings"], *refusals(choices.get("choices", {}))],
+        "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
         "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))
@@ -149,7 +149,8 @@ def _export(
                 described[name]["bytes"] |= _bytes(kind, found.result())
         compared: dict[ModelName, nn.Module] = {"dense": networks["dense"](), "slim": networks["slim"]()}
         networks.clear()
-        choosing = ChoosingRun(recipe, compared, files, described, folder, setting, fresh_network(recipe, source))
+        fresh = fresh_network(recipe, source)
+        choosing = ChoosingRun(recipe, compared, files, described, folder, Path(scratch), setting, fresh)
         if "int8" in recipe.export:
             with clock.phase("quantize"):
                 choosing.quantize()

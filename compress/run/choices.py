@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import compress.export
 from compress.errors import InputError
 from compress.export import latency
 from compress.export.reading_back import Network, peak_memory
@@ -22,6 +23,7 @@ from compress.sparsify.sparse import sparse
 
 SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
 
+_FLOAT: Mapping[ModelName, ChoiceName] = {"dense": "dense", "slim": "slim"}
 _INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_int8"}
 
 _DENSE_IN_TORCH = "dense in torch"
@@ -36,9 +38,9 @@ class ChoosingRun:
     """Makes int8 and sparse files where the recipe asks for them, and measures all choices, step by step.
 
     networks: dense and slim, on the CPU, released before anything is timed.
-    files: what was written of all three networks; dense int8 is made beside dense.
+    files: what was written of all three networks.
     described: the entries of results.json, with bytes and metrics.
-    folder: of the slim network's files.
+    folder: of the slim network's files. scratch: for files that are only measured.
     fresh: how a fresh process builds the dense network.
     """
 
@@ -47,6 +49,7 @@ class ChoosingRun:
     files: Mapping[ModelName, Mapping[Format, Path]]
     described: Models
     folder: Path
+    scratch: Path
     setting: Setting
     fresh: Network
     choices: dict[ChoiceName, Choice] = field(default_factory=dict)
@@ -58,9 +61,11 @@ class ChoosingRun:
         self.setting = replace(self.setting, device=torch.device("cpu"))
         self.example = self.setting.example
         kind = file_kind(self.described)
-        if kind is not None:
-            self._add("dense", self.files["dense"][kind], self.described["dense"]["metric"])
-            self._add("slim", self.files["slim"][kind], self.described["slim"]["metric"])
+        for name, choice in _FLOAT.items():
+            path = self.scratch / f"{name}.safetensors" if kind is None else self.files[name][kind]
+            if kind is None:  # for its size
+                compress.export.safetensors(self.networks[name], path)
+            self._add(choice, path, self.described[name]["metric"])
 
     def _add(self, name: ChoiceName, path: Path, metric: Metric) -> Choice:
         choice: Choice = {
@@ -79,7 +84,7 @@ class ChoosingRun:
         """Make int8 of the dense and of the slim ONNX file, and measure it in onnxruntime on the test data."""
         for name, choice in _INT8.items():
             network, source = self.networks[name], self.files[name]["onnx"]
-            out = self.folder / SLIM_INT8 if name == "slim" else source.with_suffix(".int8.onnx")
+            out = self.folder / SLIM_INT8 if name == "slim" else self.scratch / "dense.int8.onnx"
             try:
                 found = quantized(self.recipe, self.setting, network, source, out)
             except InputError as error:  # the float file is good, and hours of training are behind it
@@ -152,8 +157,6 @@ class ChoosingRun:
 
     def entries(self) -> Choices:
         """The entries of results.json."""
-        if "dense" not in self.choices:
-            return {}
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
         in_order: dict[ChoiceName, Choice] = {name: self.choices[name] for name in LABELS if name in self.choices}
