@@ -13,7 +13,7 @@ from compress.export import latency
 from compress.export.reading_back import require_same_elsewhere
 from compress.files.atomic import atomic, require_replaceable
 from compress.quantize import candidates
-from compress.quantize.calibration import Feeds, Samples, samples_of
+from compress.quantize.calibration import Feeds, Samples, fixed_batch, samples_of
 from compress.quantize.prepared import Prepared, prepare
 from compress.quantize.settings import METHODS, Kind, Method, Quantization
 from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
@@ -183,8 +183,7 @@ class _Trials:
         """Time the float file and all candidates in turns."""
         if not self._ran:
             return
-        fixed = [value.shape[0] for value in self._prepared.inputs if value.shape]
-        only = fixed[0] if all(isinstance(size, int) for size in fixed) else None
+        only = fixed_batch(self._prepared.inputs)
         files = {_FLOAT: self._prepared.source, **{one.name: one.path for one in self._ran}}
         timings = latency.measure(
             files,
