@@ -219,7 +219,8 @@ class _Trials:
 
     def _figures(self, candidate: _Candidate) -> str:
         lost, of = self._drop(candidate), self._prepared.source.stat().st_size
-        changed = f"{-lost:+.2f} points of accuracy" if "accuracy" in self._before else f"{lost:+.2f} % of the loss"
+        change = round(-lost if "accuracy" in self._before else lost, 2) + 0.0  # -0.0 is 0
+        changed = f"{change:+.2f} {unit(self._before)}"
         return f"{candidate.time:.2f} of the float file's time, {candidate.bytes / of:.2f} of its bytes, {changed}"
 
     def entry(self, best: _Candidate | None, why: str) -> QuantizationResult:

@@ -1,6 +1,6 @@
 """What `compress quantize` prints: every kind of int8 that was tried, and what was kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
@@ -8,7 +8,7 @@ from rich.text import Text
 from compress.documents import QuantizedFile
 from compress.report.tables import metric_text
 from compress.report.visible import visible
-from compress.results import QuantizationTrial
+from compress.results import Agreement, QuantizationTrial
 
 
 def tried(found: QuantizedFile) -> Table:
@@ -21,9 +21,8 @@ def tried(found: QuantizedFile) -> Table:
     table.add_row("float", f"{found['source_bytes']:,}", metric_text(entry["float_metric"]), *("1.00" for _ in sizes))
     for trial in entry["tried"]:
         kept = (trial["kind"], trial.get("method")) == (entry.get("kind"), entry.get("method"))
-        cells = (
-            _figures(trial, sizes) if "bytes" in trial else ["-", visible(trial.get("note", "")), *("-" for _ in sizes)]
-        )
+        failed = ["-", visible(trial.get("note", "")), *("-" for _ in sizes)]
+        cells = _figures(trial, sizes) if "bytes" in trial else failed
         table.add_row(*(Text(cell, style="bold" if kept else "") for cell in (name(trial), *cells)))
     return table
 
@@ -38,13 +37,13 @@ def _figures(trial: QuantizationTrial, sizes: Iterable[str]) -> list[str]:
 
 
 def lines(found: QuantizedFile) -> Iterable[str]:
-    """The file that was written, why it is that one, and how far it is from the float file; nothing if it was refused."""
+    """The file that was written, why it is that one, and how far it is from the float file; or nothing."""
     if "file" in found:
         yield f"{found['file']}: {found['bytes']:,} bytes, {found['source_bytes'] / found['bytes']:.1f} times fewer"
         yield found["quantization"]["why"]
         yield f"It is not equal to the float file: {agreement(found['agreement'])}"
 
 
-def agreement(found: Mapping[str, float]) -> str:
+def agreement(found: Agreement) -> str:
     same = f"the same class for {found['equal']:.2%} of the samples, and " if "equal" in found else ""
     return f"{same}outputs that differ by {found['mean']:.2g} on average and by {found['largest']:.2g} at most"

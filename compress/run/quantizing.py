@@ -168,7 +168,7 @@ class _Arrays:
     def __call__(self) -> Iterator[Pair]:
         count = len(next(iter(self.inputs.values())))
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # files are often sorted by class
-        for rows in order.split(self.size):
+        for rows in torch.split(order, self.size):
             if len(rows) == self.size or not self.whole:
                 labels = None if self.labels is None else self.labels[rows]
                 yield Inputs((), {name: tensor[rows] for name, tensor in self.inputs.items()}), labels
