@@ -203,7 +203,7 @@ class _Trials:
         worth = sorted((one for one in good if self._is_worth_it(one)), key=lambda one: one.time)
         if worth:
             best, others = worth[0], [one for one in self._tried if one is not worth[0]]
-            first = "the fastest" if len(self._tried) > 1 else "the kind that was asked for, and it stays"
+            first = "the fastest" if len(self._tried) > 1 else "the kind that was asked for, and"
             rest = f"; {'; '.join(map(self._words, others))}" if others else ""
             return best, f"{best.name} is {first} within {bound}: {self._figures(best)}{rest}"
         if not self._ran:
