@@ -2,7 +2,18 @@
 
 from typing import Literal, NotRequired, TypedDict
 
-from compress.results import LatencyResult, Metric, RecipeValues, Runtime, Shape, Size, Taken, UsedData
+from compress.results import (
+    Agreement,
+    LatencyResult,
+    Metric,
+    QuantizationResult,
+    RecipeValues,
+    Runtime,
+    Shape,
+    Size,
+    Taken,
+    UsedData,
+)
 
 # --- train, export, bench ---
 
@@ -33,6 +44,18 @@ class Timed(TypedDict):
     threads: int
     runtimes: dict[str, Runtime]
     models: dict[str, dict[str, LatencyResult]]
+
+
+class QuantizedFile(TypedDict):
+    """What `quantize` has made of an ONNX file. Where the float file stays, `refused` says why."""
+
+    source: str
+    source_bytes: int
+    file: NotRequired[str]
+    bytes: NotRequired[int]
+    agreement: NotRequired[Agreement]
+    quantization: QuantizationResult
+    refused: NotRequired[str]
 
 
 # --- plan ---

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
-from compress.export.onnx_reading import onnx_size, read_onnx
+from compress.export.onnx_reading import onnx_size, quantizes, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_weights
 from compress.files.checkpoint import WeightsFile, read_weights
@@ -252,6 +252,12 @@ _SILENT = ("LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention")
 """Operators that multiply matrices and are not counted here; integer matrix products are others."""
 
 
+_INT8 = (
+    "it is quantized, and not equal to the float file that it was made of; prune the network, not this file, and "
+    "quantize the result"
+)
+
+
 def _text(found: str | bytes) -> str:
     """Text, which protobuf gives as bytes where it is not UTF-8."""
     return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
@@ -266,6 +272,8 @@ def _onnx(path: Path) -> FileContents:
         total, known["per_layer"] = _onnx_macs(graph)
         if total is not None:
             known["found"]["macs"] = total
+        if any(quantizes(node.op_type) for node in graph.graph.all_nodes()):
+            known["found"]["note"] = _INT8
     except Exception as error:  # an untrusted graph may be anything
         known["found"]["note"] = f"its multiply-adds do not follow from its graph: {reason(error)}"
     return _found(path, described, metadata, known)

@@ -23,6 +23,8 @@ Feed = dict[str, NDArray[Any]]
 class OnnxNetwork(nn.Module):
     """Called like the network that the file was made of; onnxruntime computes, on the CPU, without gradients.
 
+    `inputs` is onnxruntime's description of what the file takes.
+
     Tensors given by keyword are the inputs of that name, all others the remaining inputs, in the file's order. Labels
     are left out where the file does not take them.
 
@@ -39,7 +41,8 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self._path, self._like = os.fspath(path), like
         self._session = open_session(path, threads)
-        self._takes = {value.name: DTYPES.get(value.type) for value in self._session.get_inputs()}
+        self.inputs: list[Any] = self._session.get_inputs()
+        self._takes = {value.name: DTYPES.get(value.type) for value in self.inputs}
         self._gives = [value.name for value in self._session.get_outputs()]
 
     def feed(self, given: Inputs) -> Feed:

@@ -66,6 +66,13 @@ def let_go(model: "onnx_ir.Model") -> None:
         value.const_value = None
 
 
+def quantizes(operator: str) -> bool:
+    """Whether an operator is one of a quantized model."""
+    return (
+        "Quantize" in operator or operator.endswith(("Integer", "NBits")) or operator.startswith(("QLinear", "QGemm"))
+    )
+
+
 def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
     """Refuse functions whose calls make millions of nodes, or never end, in a small file."""
     functions = {key: list(function.all_nodes()) for key, function in model.functions.items()}

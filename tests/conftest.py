@@ -60,6 +60,7 @@ DOCUMENTS: dict[object, type] = {
     "inspect": documents.FileContents,
     "export": documents.Exported,
     "bench": documents.Timed,
+    "quantize": documents.QuantizedFile,
     "compare": sweep_results.Comparison,
     "sensitivity": sweep_results.Sensitivity,
     "search": sweep_results.Search,

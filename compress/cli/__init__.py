@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compress import __version__
-from compress.cli import exploring, files, planning, run, sweeps
+from compress.cli import exploring, files, planning, quantizing, run, sweeps
 from compress.cli.console import say
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     planning.plan,
     run.apply,
     files.export,
+    quantizing.quantize,
     files.bench,
     files.report,
     files.inspect,

@@ -28,6 +28,11 @@ def models(incomplete: str) -> list[str]:
     return _files(incomplete, MODELS)
 
 
+def training_data(incomplete: str) -> list[str]:
+    """Recipes, for their data, and arrays."""
+    return [*recipes(incomplete), *_files(incomplete, (".npz",))]
+
+
 def _files(incomplete: str, suffixes: Sequence[str]) -> list[str]:
     found = _matching(incomplete, suffixes)
     if "complete_bash" in os.environ.values():

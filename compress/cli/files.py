@@ -11,7 +11,17 @@ from compress.cli.completion import models, shipped_names
 from compress.cli.completion import recipes as recipe_names
 from compress.cli.console import print_json, reporting, say, show
 from compress.cli.next_steps import after_bench, after_export, after_inspect, after_recipes
-from compress.cli.options import INPUT, OUTPUT, DebugOption, ForceOption, JsonOption, ModelArgument, SetOption, load
+from compress.cli.options import (
+    INPUT,
+    OUTPUT,
+    DebugOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    SetOption,
+    batch_sizes_of,
+    load,
+)
 from compress.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,7 +115,7 @@ def bench(
             recipe=recipe,
             changes=changes or (),
             trusted=trust,
-            batch_sizes=_numbers(batch_sizes),
+            batch_sizes=batch_sizes_of(batch_sizes),
             sizes=_named(sizes),
             threads=threads,
             seconds=seconds,
@@ -207,13 +217,6 @@ def recipes(
 
 def _difference(found: "ExportedFile") -> str:
     return f", differs from torch by {found['difference']:.1e} at most" if "difference" in found else ""
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--batch-sizes {text}: give numbers separated by commas, such as 1,32") from None
 
 
 def _named(text: str) -> dict[str, int]:

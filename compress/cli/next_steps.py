@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compress.run.output import free
 
 if TYPE_CHECKING:
-    from compress.documents import FileContents, Timed
+    from compress.documents import FileContents, QuantizedFile, Timed
     from compress.sweep_results import Comparison
 
 
@@ -50,6 +50,11 @@ def after_bench(found: "Timed") -> str:
     """Inspect the fastest model at the first batch size."""
     fastest = min(found["models"].items(), key=lambda entry: next(iter(entry[1].values()))["p50"])
     return _line("inspect", fastest[0])
+
+
+def after_quantize(found: "QuantizedFile") -> list[str]:
+    """Time the int8 file beside the float file, if there is one."""
+    return [_line("bench", found["source"], found["file"])] if "file" in found else []
 
 
 def after_inspect(found: "FileContents") -> list[str]:

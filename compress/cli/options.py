@@ -96,6 +96,14 @@ def tell_factories(recipe: "Recipe") -> None:
         tell(line)
 
 
+def batch_sizes_of(text: str) -> list[int]:
+    """The numbers of `--batch-sizes`. Raises InputError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--batch-sizes {text}: give numbers separated by commas, such as 1,32") from None
+
+
 def levels_of(text: str | None) -> tuple[float, ...]:
     """The sparsities of `--levels`. Raises InputError for anything else."""
     try:

@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,26 +38,39 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         DataError: it is not such an archive, is damaged, or unpacks to far more than its size.
     """
     with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
-        images, labels = (_member(archive, name, path) for name in ("images", "labels"))
-        size, stored = images.file_size + labels.file_size, os.fstat(file.fileno()).st_size
-        if images.compress_size + labels.compress_size > stored:
-            raise DataError(f"{path} is not a readable .npz file (its entries overlap).")
-        most = min(LARGEST_BYTES, max(SMALL_BYTES, LARGEST_FACTOR * stored))
-        if size > most:
-            raise DataError(
-                f"{path} has {stored:,} bytes and unpacks to {size:,}; the most is {most:,}. Save it uncompressed "
-                f"(np.savez) or, beyond {LARGEST_BYTES:,}, use {{factory: ...}}."
-            )
-        return _array(archive, images, path), _array(archive, labels, path)
+        images, labels = _arrays(archive, ("images", "labels"), path, os.fstat(file.fileno()).st_size)
+        return images, labels
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an .npz file by name, as `read_npz`. Raises DataError."""
+    with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
+        names = list(dict.fromkeys(name.removesuffix(".npy") for name in archive.namelist()))
+        return dict(zip(names, _arrays(archive, names, path, os.fstat(file.fileno()).st_size), strict=True))
+
+
+def _arrays(archive: zipfile.ZipFile, names: Sequence[str], path: Path, stored: int) -> list[NDArray[Any]]:
+    """The arrays of these names, of an archive of `stored` bytes."""
+    members = [_member(archive, name, names, path) for name in names]
+    if sum(member.compress_size for member in members) > stored:
+        raise DataError(f"{path} is not a readable .npz file (its entries overlap).")
+    size = sum(member.file_size for member in members)
+    most = min(LARGEST_BYTES, max(SMALL_BYTES, LARGEST_FACTOR * stored))
+    if size > most:
+        raise DataError(
+            f"{path} has {stored:,} bytes and unpacks to {size:,}; the most is {most:,}. Save it uncompressed "
+            f"(np.savez) or, beyond {LARGEST_BYTES:,}, use {{factory: ...}}."
+        )
+    return [_array(archive, member, path) for member in members]
+
+
+def _member(archive: zipfile.ZipFile, name: str, names: Sequence[str], path: Path) -> zipfile.ZipInfo:
     """The one entry of that name. Raises DataError for none, several, or one that NumPy would not write."""
     found = [member for member in archive.infolist() if member.filename == f"{name}.npy"]
     if len(found) > 1:
         raise DataError(f"{path} has the array {name} {len(found)} times; keep one of them.")
     if not found:
-        _refuse_absent(archive, path)
+        _refuse_absent(archive, names, path)
     (member,) = found
     if member.flag_bits & ENCRYPTED:
         raise DataError(f"{path}: {name} is encrypted; save it without a password.")
@@ -68,9 +82,9 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> zipfile.ZipInfo:
     return member
 
 
-def _refuse_absent(archive: zipfile.ZipFile, path: Path) -> None:
+def _refuse_absent(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> None:
     there = [name.removesuffix(".npy") for name in archive.namelist()]
-    absent = " nor ".join(sorted({"images", "labels"}.difference(there)))
+    absent = " nor ".join(sorted(set(names).difference(there)))
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
     raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}.")
 
@@ -107,7 +121,7 @@ def _header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], 
     if dtype.hasobject:
         raise DataError(f"{path}: {name} holds Python objects, which are never loaded (allow_pickle=False).")
     if dtype.kind not in "biufc":
-        raise DataError(f"{path}: {name} holds {dtype}; images and labels are arrays of numbers.")
+        raise DataError(f"{path}: {name} holds {dtype}; it must be an array of numbers.")
     if len(shape) > 4 or any(type(length) is not int or length < 0 for length in shape):
         raise DataError(f"{path}: {name} has the shape {shape!r:.100}; it needs at most four lengths, 0 or more.")
     return shape, fortran, dtype

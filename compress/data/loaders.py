@@ -48,14 +48,16 @@ class Loaders:
 
         A batch with NaN or infinities raises DataError when it is reached.
         """
-        return _LoaderBatches(self._loader(subset), torch.device(device), f"{self.name}: the {subset} loader's")
+        return LoaderBatches(self._loader(subset), torch.device(device), f"{self.name}: the {subset} loader's")
 
     def _loader(self, subset: Subset) -> Iterable[Any]:
         return self.train if subset == "train" else self.test
 
 
 @dataclass(frozen=True, eq=False)
-class _LoaderBatches:
+class LoaderBatches:
+    """Batches of any accepted form, on a device; `name` is whose they are, for error texts."""
+
     loader: Any
     device: torch.device
     name: str

@@ -82,6 +82,8 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
         raise CheckpointError(f"{path} is {'a folder, not a file of weights' if path.exists() else 'not a file'}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file, which only runs: give the weights that it was made of")
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_torch(path), {})
     return WeightsFile({key: _fold(tensors) for key, tensors in weights.sets.items()}, weights.metadata)
 

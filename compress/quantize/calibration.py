@@ -64,6 +64,13 @@ def rows(feed: Mapping[str, NDArray[Any]], inputs: list[Any]) -> int:
     return feed[name].shape[place] if name else 1
 
 
+def fixed_batch(inputs: list[Any]) -> int | None:
+    """The number of samples that a file takes, if it takes no other."""
+    first = [value.shape[0] for value in inputs if value.shape]
+    named = any(BATCH_NAME in value.shape for value in inputs)
+    return None if named or not all(isinstance(size, int) for size in first) else next(iter(first), None)
+
+
 def _sizes(feed: Feed, inputs: list[Any]) -> dict[str, int]:
     named = {size: feed[value.name].shape[place] for value in inputs for place, size in enumerate(value.shape)}
     return {name: size for name, size in named.items() if isinstance(name, str) and name != BATCH_NAME}

@@ -13,7 +13,7 @@ from compress.export import latency
 from compress.export.reading_back import require_same_elsewhere
 from compress.files.atomic import atomic, require_replaceable
 from compress.quantize import candidates
-from compress.quantize.calibration import Feeds, Samples, samples_of
+from compress.quantize.calibration import Feeds, Samples, fixed_batch, samples_of
 from compress.quantize.prepared import Prepared, prepare
 from compress.quantize.settings import METHODS, Kind, Method, Quantization
 from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
@@ -183,8 +183,7 @@ class _Trials:
         """Time the float file and all candidates in turns."""
         if not self._ran:
             return
-        fixed = [value.shape[0] for value in self._prepared.inputs if value.shape]
-        only = fixed[0] if all(isinstance(size, int) for size in fixed) else None
+        only = fixed_batch(self._prepared.inputs)
         files = {_FLOAT: self._prepared.source, **{one.name: one.path for one in self._ran}}
         timings = latency.measure(
             files,
@@ -204,7 +203,7 @@ class _Trials:
         worth = sorted((one for one in good if self._is_worth_it(one)), key=lambda one: one.time)
         if worth:
             best, others = worth[0], [one for one in self._tried if one is not worth[0]]
-            first = "the fastest" if len(self._tried) > 1 else "the kind that was asked for, and it stays"
+            first = "the fastest" if len(self._tried) > 1 else "the kind that was asked for, and"
             rest = f"; {'; '.join(map(self._words, others))}" if others else ""
             return best, f"{best.name} is {first} within {bound}: {self._figures(best)}{rest}"
         if not self._ran:
@@ -220,7 +219,8 @@ class _Trials:
 
     def _figures(self, candidate: _Candidate) -> str:
         lost, of = self._drop(candidate), self._prepared.source.stat().st_size
-        changed = f"{-lost:+.2f} points of accuracy" if "accuracy" in self._before else f"{lost:+.2f} % of the loss"
+        change = round(-lost if "accuracy" in self._before else lost, 2) + 0.0  # -0.0 is 0
+        changed = f"{change:+.2f} {unit(self._before)}"
         return f"{candidate.time:.2f} of the float file's time, {candidate.bytes / of:.2f} of its bytes, {changed}"
 
     def entry(self, best: _Candidate | None, why: str) -> QuantizationResult:

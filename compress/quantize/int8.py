@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import nn
 
 from compress.batches import Pairs
+from compress.data.loaders import LoaderBatches
 from compress.dynamic import Dynamic
 from compress.errors import InputError
 from compress.evaluation_mode import evaluation_mode
@@ -78,7 +80,7 @@ def int8(
             require_path("source", source)
             file = Path(source)
         require_file(file)
-        data = Split(lambda: batches, samples)
+        data = Split(LoaderBatches(batches, torch.device("cpu"), "batches:"), samples)
         like = _output(source, example) if isinstance(source, nn.Module) else None
 
         def evaluate(candidate: Path) -> Metric:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.export.latency import open_session, require_file
-from compress.export.onnx_reading import let_go, read_onnx
+from compress.export.onnx_reading import let_go, quantizes, read_onnx
 from compress.export.program_file import quiet
 from compress.files.foreign import reading
 from compress.options import did_you_mean
@@ -90,9 +90,8 @@ def prepare(path: Path, exclude: Sequence[str], scratch: Path) -> Prepared:
 
 def _require_float(model: "onnx.ModelProto", path: Path) -> None:
     for node in model.graph.node:
-        kind = node.op_type
-        if "Quantize" in kind or kind.endswith(("Integer", "NBits")) or kind.startswith(("QLinear", "QGemm")):
-            raise InputError(f"{path} is quantized already ({kind}); give the float file that it was made of")
+        if quantizes(node.op_type):
+            raise InputError(f"{path} is quantized already ({node.op_type}); give the float file that it was made of")
 
 
 def _name_dimensions(model: "onnx.ModelProto") -> None:

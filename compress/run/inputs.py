@@ -24,6 +24,8 @@ def require_model(path: Path, way_out: str = "name a file of weights") -> None:
         raise CheckpointError(f"{path} is a folder, not a file of weights: {way_out}")
     if path.suffix in RECIPES or (not path.exists() and str(path) in shipped_files()):
         raise CheckpointError(f"{path} is a recipe, not a file of weights: {way_out}")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file, not a file of weights: {way_out}")
     if not path.exists():
         raise CheckpointError(f"{path} is not a file: {way_out}")
 
