@@ -55,5 +55,6 @@ class SparseReport:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        times = f"dense {self.dense_ms:.4f} ms, with {len(self.converted)} sparse layers {self.sparse_ms:.4f} ms"
+        sparse = "1 sparse layer" if len(self.converted) == 1 else f"{len(self.converted)} sparse layers"
+        times = f"dense {self.dense_ms:.4f} ms, with {sparse} {self.sparse_ms:.4f} ms"
         return "\n".join([*lines, f"the network at batch size {self.batch_size}, {threads} of torch: {times}"])

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 from statistics import median
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -77,12 +78,28 @@ def _require_cpu(model: nn.Module) -> None:
 def _plain(model: nn.Module) -> nn.Module:
     """A copy of which all Linear layers are dense, with plain weights."""
     holder = nn.ModuleList([fold(copied(model))])
-    swap(holder, {module: module.dense() for module in holder.modules() if isinstance(module, SparseLinear)})
-    for module in list(holder.modules()):
-        if isinstance(module, nn.Linear) and parametrize.is_parametrized(module, "weight"):
-            with evaluation_mode(module):  # spectral_norm takes a step at each look during training
-                parametrize.remove_parametrizations(module, "weight")
+    modules = list(holder.modules())
+    swap(holder, {module: module.dense() for module in modules if isinstance(module, SparseLinear)})
+    swap(holder, {module: _unparametrized(module) for module in modules if _is_parametrized(module)})
     return holder[0]
+
+
+def _is_parametrized(module: nn.Module) -> TypeGuard[nn.Linear]:
+    linear = type(module).__bases__ == (nn.Linear,) and parametrize.is_parametrized(module, "weight")
+    return linear and not _has_hooks(module)
+
+
+def _unparametrized(module: nn.Linear) -> nn.Linear:
+    """A new layer: removing its parametrizations would remove them from its class, which the user's network shares."""
+    with evaluation_mode(module):  # spectral_norm takes a step at each look during training
+        weight, bias = module.weight, module.bias
+    linear = nn.Linear(module.in_features, module.out_features, bias is not None, dtype=weight.dtype)
+    linear.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    return linear.train(module.training)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_pre_hooks or module._forward_hooks or module._backward_hooks)
 
 
 def with_sparse(network: nn.Module, names: Collection[str]) -> nn.Module:
@@ -135,7 +152,6 @@ def _seen(name: str, module: nn.Module) -> SparseLayer:
     """What is known of a layer before it is measured; `why` where it stays dense anyway."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     zeros = 1.0 - int(weight.count_nonzero()) / max(1, weight.numel())
-    own_hooks = module._forward_pre_hooks or module._forward_hooks or module._backward_hooks
     why = ""
     if not isinstance(module, nn.Linear):
         why = "convolution"
@@ -143,7 +159,7 @@ def _seen(name: str, module: nn.Module) -> SparseLayer:
         why = f"less than {_LEAST_ZEROS:.0%} zeros"
     elif type(module) is not nn.Linear:
         why = f"its class is {type(module).__name__}"
-    elif own_hooks or parametrize.is_parametrized(module):
+    elif _has_hooks(module):
         why = "it has hooks"
     elif weight.dtype not in DTYPES:
         why = f"torch has no CSR kernels for {str(weight.dtype).removeprefix('torch.')}"

@@ -86,8 +86,7 @@ def test_metric_and_agreement_of_int8_are_those_of_its_file(
     run("apply", *classifier, "-o", tmp_path / "out", "--set", "export=[onnx, int8]")
     results = read(tmp_path / "out")
     found, data = results["choices"]["slim_int8"], np.load(npz)
-    images = data["test_images"] if "test_images" in data else data["images"][-results["data"]["test"] :]
-    labels = data["test_labels"] if "test_labels" in data else data["labels"][-results["data"]["test"] :]
+    images, labels = (data[key][-results["data"]["test"] :] for key in ("images", "labels"))
     mean, std = (np.reshape(results["data"][key], (-1, 1, 1)) for key in ("mean", "std"))
     batch = ((images.reshape(-1, 1, 6, 6) / 255 - mean) / std).astype(np.float32)
     int8, plain = (
