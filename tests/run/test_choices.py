@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import Result
 
-import compress
+from compress.models import classifier as new_classifier
 from compress.quantize import choosing
 from compress.sparsify import timing
 
@@ -25,7 +25,7 @@ task: classify
 stages:
   - {target: {weights: ["dense.*"]}, criterion: magnitude, sparsity: 0.9, removal: hard}
 export: [onnx, int8, sparse]
-quantize: {max_drop: 100, calibration: {samples: 20}}
+quantize: {kind: static, max_drop: 100, calibration: {samples: 20}}
 benchmark: {batch_sizes: [2, 5]}
 """
 
@@ -42,7 +42,7 @@ def classifier(npz: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A recipe, and a network whose weights are large enough for int8 to be smaller."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(CLASSIFIER.replace("NPZ", json.dumps(str(npz))), encoding="utf-8")
-    torch.save(compress.models.classifier((1, 6, 6), 3).state_dict(), tmp_path / "model.pt")
+    torch.save(new_classifier((1, 6, 6), 3).state_dict(), tmp_path / "model.pt")
     return recipe, tmp_path / "model.pt"
 
 
@@ -51,7 +51,7 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_every_choice_is_made_and_measured(run: Run, classifier: tuple[Path, Path], tmp_path: Path) -> None:
+def test_every_choice_is_made_and_measured(run: Run, classifier: tuple[Path, Path], npz: Path, tmp_path: Path) -> None:
     run("apply", *classifier, "-o", tmp_path / "out", "--strict")
     results = read(tmp_path / "out")
     choices = results["choices"]
@@ -77,23 +77,43 @@ def test_every_choice_is_made_and_measured(run: Run, classifier: tuple[Path, Pat
     assert "slim.sparse.safetensors" in results["parity"]["fresh_process"]
     assert "slim.int8.onnx" not in results["parity"]["fresh_process"]  # it is not equal to its network
     assert results["warnings"] == []
+    _require_figures_of_its_file(tmp_path / "out", results, npz)
 
 
-def test_metric_and_agreement_of_int8_are_those_of_its_file(
-    run: Run, classifier: tuple[Path, Path], npz: Path, tmp_path: Path
-) -> None:
-    """Computed again with onnxruntime and numpy alone."""
-    run("apply", *classifier, "-o", tmp_path / "out", "--set", "export=[onnx, int8]")
-    results = read(tmp_path / "out")
+def _require_figures_of_its_file(out: Path, results: dict[str, Any], npz: Path) -> None:
+    """Metric and agreement of int8 are computed again with onnxruntime and numpy alone."""
     found, data = results["choices"]["slim_int8"], np.load(npz)
     images, labels = (data[key][-results["data"]["test"] :] for key in ("images", "labels"))
     mean, std = (np.reshape(results["data"][key], (-1, 1, 1)) for key in ("mean", "std"))
     batch = ((images.reshape(-1, 1, 6, 6) / 255 - mean) / std).astype(np.float32)
     int8, plain = (
-        onnxruntime.InferenceSession(tmp_path / "out" / name).run(None, {"input": batch})[0]
+        onnxruntime.InferenceSession(out / name).run(None, {"input": batch})[0]
         for name in ("slim.int8.onnx", "slim.onnx")
     )
     assert found["metric"]["accuracy"] == pytest.approx((int8.argmax(1) == labels).mean())
     assert found["agreement"]["equal"] == pytest.approx((int8.argmax(1) == plain.argmax(1)).mean())
     assert found["agreement"]["largest"] == pytest.approx(np.abs(int8 - plain).max(), rel=1e-3)
     assert found["agreement"]["mean"] == pytest.approx(np.abs(int8 - plain).mean(), rel=1e-3)
+
+
+REFUSED = ("--set", "export=[onnx, int8]", "--set", "quantize.exclude=['*nowhere*']")
+
+
+def test_a_refusal_is_told_and_the_float_file_stays(run: Run, classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    shown = run("apply", *classifier, "-o", tmp_path / "out", *REFUSED)
+    results = read(tmp_path / "out")
+    refused = results["choices"]["slim_int8"]["refused"]
+    assert "nowhere" in refused
+    assert f"slim int8 was refused: {refused}" in results["warnings"]
+    assert "warning: slim int8 was refused: " in shown.stderr
+    assert "refused" in shown.stdout
+    assert "slim int8 was refused" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / "slim.onnx").exists()
+    assert not (tmp_path / "out" / "slim.int8.onnx").exists()
+    assert results["best"]["choice"] in ("dense", "slim")
+
+
+@pytest.mark.extended
+def test_strict_ends_with_1_after_all_is_written(run: Run, classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    run("apply", *classifier, "-o", tmp_path / "out", "--strict", *REFUSED, code=1)
+    assert (tmp_path / "out" / "report.html").exists()
