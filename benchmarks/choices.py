@@ -47,12 +47,13 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--data-root", default=os.environ.get("COMPRESS_DATA", "data"))
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("COMPRESS_DATA", "data"))
     parser.add_argument("--models", type=Path, default=Path("runs/models"), help="dense networks, as mnist_ae.pt")
     parser.add_argument("--work", type=Path, default=Path("runs/choices"), help="folder for the results")
     parser.add_argument("--again", action="store_true", help="run those, too, whose figures are there")
     parser.add_argument("--seed", default="0")
     arguments = parser.parse_args()
+    arguments.models, arguments.work = arguments.models.resolve(), arguments.work.resolve()
     for key in arguments.only:
         title, recipe, changes = CASES[key]
         words = ["apply", recipe, "model.pt", *(word for change in [EXPORT, *changes] for word in ("--set", change))]
@@ -80,7 +81,7 @@ def dense(recipe: str, arguments: argparse.Namespace) -> Path:
 
 
 def data(arguments: argparse.Namespace) -> list[str]:
-    return ["--data-root", arguments.data_root]
+    return ["--data-root", str(arguments.data_root.resolve())]
 
 
 def entry(results: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def run(*words: str) -> dict[str, Any]:
 
 
 def bert() -> Any:
-    from bert_classifier import CONFIG
+    from bert_classifier import CONFIG  # type: ignore[import-not-found]
     from transformers import BertForSequenceClassification
 
     return BertForSequenceClassification(CONFIG)
