@@ -484,6 +484,30 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "tolerance": TOLERANCES,
         },
     ),
+    "export.int8": (
+        compress.export.int8,
+        {
+            "source": Made(lambda folder, files: files / "model.onnx"),
+            "path": Made(lambda folder, files: folder / "x.onnx"),
+            "batches": LOADER,
+        },
+        {
+            "source": [None, 3, [], {}, EXAMPLE, nn.Linear, "missing.onnx"],
+            "path": PATHS,
+            "example": [],  # those of export.onnx, of a network
+            "dynamic": [],
+            "batches": [3, True, iter(LOADER), [], [3], ["x"], "loader", {"x": EXAMPLE}, network(), lambda: LOADER],
+            "task": ["clasify", "", 3, True, [], nn.CrossEntropyLoss(), F.cross_entropy],
+            "kind": words(("auto", "static", "dynamic")),
+            "method": words(("minmax", "percentile", "entropy")),
+            "samples": [*COUNTS, None],
+            "per_channel": FLAGS,
+            "exclude": [None, 3, "Gemm", {}, [3], ["Gem"], ["nothing*"]],
+            "max_drop": [*NUMBERLESS, None, -0.1],
+            "batch_sizes": [None, 3, [], "1", [0], [1.5], [True], [-1], [None], {}],
+            "threads": [*COUNTS, None],
+        },
+    ),
     "export.measure": (
         compress.export.measure,
         {"files": Made(lambda folder, files: {"model": files / "model.onnx"}), "rounds": 1, "seconds": 0.01},

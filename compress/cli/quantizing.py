@@ -52,9 +52,9 @@ def quantize(
         list[str] | None,
         typer.Option("--exclude", help="A node or operator that stays float, such as Gemm or '*head*'; repeatable."),
     ] = None,
-    per_channel: Annotated[
-        bool, typer.Option("--per-channel/--per-tensor", help="A scale for each channel of a weight, or one for all.")
-    ] = True,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One scale for a whole weight, or else one for each channel.")
+    ] = False,
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="What is timed, separated by commas.")] = "1,32",
     threads: Annotated[int, typer.Option("--threads", help="Threads of onnxruntime.")] = 1,
     changes: SetOption = None,
@@ -71,7 +71,7 @@ def quantize(
     with reporting(debug):
         from compress.quantize.settings import Calibration, Quantization
 
-        wanted = Quantization(kind, per_channel, max_drop, Calibration(samples, method), exclude or ())  # type: ignore[arg-type]
+        wanted = Quantization(kind, not per_tensor, max_drop, Calibration(samples, method), exclude or ())  # type: ignore[arg-type]
         sizes = batch_sizes_of(batch_sizes)
         npz = source.endswith(".npz")
         if npz and changes:

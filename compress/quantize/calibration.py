@@ -53,7 +53,7 @@ def samples_of(feeds: Feeds, count: int, inputs: list[Any], path: object) -> Sam
         if seen >= count:
             break
     if first is None or not seen:
-        raise DataError(f"{path}: the calibration data have no sample; give a few hundred of the training data")
+        raise DataError(f"{path}: the batches of calibration data have no sample; give a few hundred training samples")
     return Samples(feeds, batches, _sizes(first, inputs), first)
 
 

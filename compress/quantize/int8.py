@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from compress.batches import Pairs
+from compress.batches import FORMS, Pairs
 from compress.data.loaders import LoaderBatches
 from compress.dynamic import Dynamic
 from compress.errors import InputError
@@ -19,12 +19,12 @@ from compress.export.latency import require_file
 from compress.export.onnx_file import onnx
 from compress.files.atomic import require_path
 from compress.inputs import inputs_of
-from compress.options import shown
+from compress.options import check, require_word, shown
 from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Calibration, Method, Quantization
 from compress.quantize.training_data import Split
 from compress.results import Metric
-from compress.tasks import Task
+from compress.tasks import OwnTask, Task
 
 
 def int8(
@@ -70,16 +70,13 @@ def int8(
     """
     require_path("path", path)
     wanted = Quantization(kind, per_channel, max_drop, Calibration(samples, method), exclude)
-    if iter(batches) is batches:
-        raise InputError(f"batches: found {shown(batches)}, which can be read only once; give a list or a DataLoader")
+    _require_arguments(source, batches, task, batch_sizes, threads)
     with ExitStack() as stack:
         if isinstance(source, nn.Module):
             file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "float.onnx"
             onnx(source, file, example, dynamic=dynamic)
         else:
-            require_path("source", source)
             file = Path(source)
-        require_file(file)
         data = Split(LoaderBatches(batches, torch.device("cpu"), "batches:"), samples)
         like = _output(source, example) if isinstance(source, nn.Module) else None
 
@@ -87,6 +84,23 @@ def int8(
             return data.difference(candidate, file) if task is None else data.metric(candidate, task, like)
 
         return quantize(file, Path(path), data.feeds(file), wanted, evaluate, batch_sizes=batch_sizes, threads=threads)
+
+
+def _require_arguments(source: object, batches: object, task: object, batch_sizes: object, threads: object) -> None:
+    if not isinstance(source, nn.Module):
+        require_path("source", source)
+        require_file(os.fspath(source))  # type: ignore[call-overload]
+    if not isinstance(batches, Iterable) or isinstance(batches, type):
+        raise InputError(f"batches: found {shown(batches)}; expected a list or a DataLoader of {FORMS}")
+    if iter(batches) is batches:
+        raise InputError(f"batches: found {shown(batches)}, which can be read only once; give a list or a DataLoader")
+    if task is not None and not isinstance(task, OwnTask):
+        require_word("task", task, ("classify", "reconstruct"))
+    if not isinstance(batch_sizes, list | tuple) or not batch_sizes:
+        raise InputError(f"batch_sizes: found {shown(batch_sizes)}; expected a list of sizes, such as [1, 32]")
+    for size in batch_sizes:
+        check("batch_sizes", size, int, ge=1)
+    check("threads", threads, int, ge=1)
 
 
 def _output(model: nn.Module, example: object) -> object:

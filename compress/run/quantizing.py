@@ -159,6 +159,8 @@ class _Arrays:
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise DataError(f"{path}: the arrays have different numbers of samples ({told}).")
+        if not all(counts.values()):
+            raise DataError(f"{path} has no sample; give a few hundred of the training data.")
         for name, array in arrays.items():
             _require_finite(array, f"{path}: {name}", masks=len(arrays) > 1)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
