@@ -18,6 +18,8 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
+from compress.report.choices import LABELS, choice_table
+from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison
 
@@ -109,6 +111,52 @@ def stream() -> str:
     machine = shared(found)
     titles = ("network", *models, *(f"slim / {other}" for other in others))
     return table(titles, rows, right=5) + conditions(found, machine)
+
+
+def choices() -> str:
+    """What can be deployed after each recipe, with its command."""
+    parts = []
+    for case in measured("choices").values():
+        found = choice_table(as_results(case))
+        rows = [
+            [emphasised(row.label, row.best), *(["refused"] if row.refused else [cell.text for cell in row.cells])]
+            for row in found.rows
+        ]
+        rows = [row + [""] * (1 + len(found.columns) - len(row)) for row in rows]
+        figures = table(("", *found.columns), rows, right=len(found.columns))
+        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case)}")
+    return "\n\n".join(parts)
+
+
+def choices_in_brief() -> str:
+    """A row for each recipe: kilobytes, milliseconds at batch 1 and metric of each choice."""
+    cases = measured("choices").values()
+    names = [name for name in LABELS if any(name in case["choices"] for case in cases)]
+    rows = [
+        [case["title"], *(in_brief(case["choices"].get(name), name == case["best"]["choice"]) for name in names)]
+        for case in cases
+    ]
+    return table(("", *(LABELS[name] for name in names)), rows, right=len(names))
+
+
+def in_brief(choice: Choice | None, best: bool) -> str:
+    if choice is None or "refused" in choice:
+        return "" if choice is None else "refused"
+    milliseconds = f"{choice['latency_ms']['1']['p50']:.3f} ms"
+    if "torch_dense_latency_ms" in choice:
+        milliseconds += f" (dense {choice['torch_dense_latency_ms']['1']['p50']:.3f})"
+    metric = choice["metric"]
+    quality = percent(metric) if "accuracy" in metric else f"loss {thousandths(metric)}e-3"
+    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {milliseconds}, {quality}", best)
+
+
+def emphasised(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def as_results(case: dict[str, Any]) -> Results:
+    """The part of the results that the table of choices takes."""
+    return cast(Results, {"choices": case["choices"], "best": case["best"]})
 
 
 def analysis() -> str:
@@ -476,6 +524,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "stream": stream,
     "analysis": analysis,
+    "choices": choices,
+    "choices_in_brief": choices_in_brief,
     "recipes": recipes,
     "classifiers": classifiers,
     "structured": structured,
