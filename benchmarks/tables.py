@@ -18,6 +18,8 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
+from compress.report.choices import LABELS, choice_table
+from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison
 
@@ -106,9 +108,55 @@ def stream() -> str:
         )
         for name, case in found["cases"].items()
     ]
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     titles = ("network", *models, *(f"slim / {other}" for other in others))
     return table(titles, rows, right=5) + conditions(found, machine)
+
+
+def choices() -> str:
+    """What can be deployed after each recipe, with its command."""
+    parts = []
+    for case in measured("choices").values():
+        found = choice_table(as_results(case))
+        rows = [
+            [emphasised(row.label, row.best), *(["refused"] if row.refused else [cell.text for cell in row.cells])]
+            for row in found.rows
+        ]
+        rows = [row + [""] * (1 + len(found.columns) - len(row)) for row in rows]
+        figures = table(("", *found.columns), rows, right=len(found.columns))
+        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case)}")
+    return "\n\n".join(parts)
+
+
+def choices_in_brief() -> str:
+    """A row for each recipe: kilobytes, milliseconds at batch 1 and metric of each choice."""
+    cases = measured("choices").values()
+    names = [name for name in LABELS if any(name in case["choices"] for case in cases)]
+    rows = [
+        [case["title"], *(in_brief(case["choices"].get(name), name == case["best"]["choice"]) for name in names)]
+        for case in cases
+    ]
+    return table(("", *(LABELS[name] for name in names)), rows, right=len(names))
+
+
+def in_brief(choice: Choice | None, best: bool) -> str:
+    if choice is None or "refused" in choice:
+        return "" if choice is None else "refused"
+    milliseconds = f"{choice['latency_ms']['1']['p50']:.3f} ms"
+    if "torch_dense_latency_ms" in choice:
+        milliseconds += f" (dense {choice['torch_dense_latency_ms']['1']['p50']:.3f})"
+    metric = choice["metric"]
+    quality = percent(metric) if "accuracy" in metric else f"loss {thousandths(metric)}e-3"
+    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {milliseconds}, {quality}", best)
+
+
+def emphasised(text: str, best: bool) -> str:
+    return f"**{text}**" if best else text
+
+
+def as_results(case: dict[str, Any]) -> Results:
+    """The part of the results that the table of choices takes."""
+    return cast(Results, {"choices": case["choices"], "best": case["best"]})
 
 
 def analysis() -> str:
@@ -120,7 +168,7 @@ def analysis() -> str:
         for part, ratio in case["ratio"].items()
     ]
     titles = ("network", "", *(f"{which}, s" for which in ("before", "now")), "now / before")
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     rounds = f"before is {found['commits']['before']}; medians of {found['rounds']} rounds"
     return table(titles, rows, right=3) + conditions(found, f"{machine}; {rounds}")
 
@@ -140,7 +188,7 @@ def training_step() -> str:
         for name, of in cases.items()
     ]
     titles = ("", "ms without pruning", hooks, *ways)
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     growth = f"Pruner.step over the number of weights: exponent {found['growth']['exponent']:.2f}"
     return table(titles, rows, right=len(titles) - 1) + conditions(found, f"{machine}; {growth}")
 
@@ -164,6 +212,47 @@ def selection() -> str:
 
 def gigabytes(row: dict[str, Any]) -> str:
     return f"{(row['peak_bytes'] - row['mask_bytes']) / 1e9:.1f}"
+
+
+def sparse() -> str:
+    """Networks with zeros in torch, dense and sparse, and their files."""
+    found = measured("sparse")
+    rows = []
+    for name, case in found["networks"].items():
+        size = case["bytes"]
+        smaller = f"{size['dense'] / 1e3:,.0f}", f"{size['sparse'] / 1e3:,.0f}", f"{size['dense'] / size['sparse']:.1f}"
+        for batch, times in case["batches"].items():
+            layers = f"{times['sparse']} of {times['layers']}"
+            measures = (f"{times['dense_ms']:.3f}", f"{times['sparse_ms']:.3f}", f"{times['times_as_fast']:.2f}")
+            rows.append((name, batch, layers, *measures, *smaller))
+    titles = ("network", "batch", "sparse layers", "dense, ms", "sparse, ms", "times as fast")
+    text = table((*titles, "dense, KB", "sparse, KB", "times as small"), rows, right=8)
+    return text + conditions(found, f"{shared(found)}; {found['rounds']} rounds, data {found['data']}")
+
+
+def sparse_layers() -> str:
+    """How many times as fast as dense one Linear layer is, by width, batch size and share of zeros."""
+    found = measured("sparse")["layers"]
+    shares = list(dict.fromkeys(row["zeros"] for row in found))
+    speed = {(row["batch"], row["width"], row["zeros"]): f"{row['times_as_fast']:.2f}" for row in found}
+    kinds = sorted({key[:2] for key in speed})
+    rows = [
+        (f"{width} x {width}", str(batch), *(speed[batch, width, share] for share in shares)) for batch, width in kinds
+    ]
+    return table(("layer", "batch", *(f"{share:.0%}" for share in shares)), rows, right=len(shares) + 1)
+
+
+def patterns() -> str:
+    """Accuracy with N:M patterns by removal: mean and spread over the seeds."""
+    cells = measured("patterns")["cells"]
+    rows = []
+    for network in dict.fromkeys(key.partition(",")[0] for key in cells):
+        seeds = [cell for key, cell in cells.items() if key.startswith(f"{network},")]
+        dense = f"{100 * mean(cell['dense'] for cell in seeds):.1f}"
+        for pattern in (key for key in seeds[0] if key != "dense"):
+            ways = {way: [100 * cell[pattern][way] for cell in seeds] for way in seeds[0][pattern]}
+            rows.append((network, dense, pattern, *(f"{mean(each):.2f} ± {stdev(each):.2f}" for each in ways.values())))
+    return table(("network", "dense", "pattern", *ways), rows, right=len(ways) + 2)
 
 
 def skeletonization() -> str:
@@ -435,6 +524,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "latency": latency,
     "stream": stream,
     "analysis": analysis,
+    "choices": choices,
+    "choices_in_brief": choices_in_brief,
     "recipes": recipes,
     "classifiers": classifiers,
     "structured": structured,
@@ -442,6 +533,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "training_step": training_step,
     "selection": selection,
     "skeletonization": skeletonization,
+    "sparse": sparse,
+    "sparse_layers": sparse_layers,
+    "patterns": patterns,
     "data": data,
     "whole_run": whole_run,
     "sweeps": sweeps,
@@ -460,6 +554,10 @@ TABLES: dict[str, Callable[[], str]] = {
 def measured(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
     return found
+
+
+def shared(found: dict[str, Any]) -> str:
+    return f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
 
 
 def conditions(found: dict[str, Any], more: str = "") -> str:

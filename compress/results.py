@@ -269,7 +269,7 @@ class Choice(TypedDict):
     """A file that somebody could deploy. One that was refused has no figures, and the float file stays."""
 
     runtime: Runtime
-    bytes: NotRequired[Annotated[Positive, "Of the file."]]
+    bytes: NotRequired[Annotated[Positive, "Of the ONNX file, or else of the weights as safetensors."]]
     file: NotRequired[Annotated[Text, "In the folder of results; absent where it was measured only."]]
     metric: NotRequired[Annotated[Metric, "On the test data, as the runtime computes it for int8 and sparse."]]
     latency_ms: NotRequired[Latencies]
@@ -292,7 +292,7 @@ class Best(TypedDict):
 
 
 class Choices(TypedDict):
-    """The files to choose from; absent where neither ONNX nor safetensors was asked for."""
+    """The files to choose from, and the best of them; absent in results of older versions."""
 
     choices: NotRequired[dict[ChoiceName, Choice]]
     best: NotRequired[Best]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from compress.export.latency import measure
 from compress.export.onnx_file import onnx, with_weights
 from compress.export.program_file import pt2, read_program, trace
-from compress.export.weights_file import safetensors
+from compress.export.weights_file import safetensors, sparse
 
 if TYPE_CHECKING:
     from compress.quantize.int8 import int8 as int8
 
-__all__ = ["int8", "measure", "onnx", "pt2", "read_program", "safetensors", "trace", "with_weights"]
+__all__ = ["int8", "measure", "onnx", "pt2", "read_program", "safetensors", "sparse", "trace", "with_weights"]
 
 
 def __getattr__(name: str) -> Any:

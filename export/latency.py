@@ -194,8 +194,7 @@ def _called(
     if not isinstance(network, nn.Module):
         raise InputError(f"files, {name}: found {shown(network)}; expected a network and its example")
     taken = interface(network, example)
-    stack.callback(torch.set_num_threads, torch.get_num_threads())
-    torch.set_num_threads(threads)
+    stack.enter_context(torch_threads(threads))
     stack.enter_context(evaluation_mode(network))
 
     def in_torch(batch: int) -> Run:
@@ -203,6 +202,17 @@ def _called(
         return lambda: given.call(network)
 
     return in_torch
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use this many threads inside an operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:

@@ -7,9 +7,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -119,40 +119,41 @@ def require_same_elsewhere(path: Path, inputs: Sequence[Mapping[str, NDArray[Any
 
 
 def peak_memory(
-    files: Mapping[Path, nn.Module],
+    path: Path,
+    model: nn.Module,
     example: object,
     batch_sizes: Sequence[int],
     *,
     network: Network | None = None,
+    sparse: Sequence[str] = (),
     threads: int = 1,
-) -> dict[Path, int]:
-    """Bytes that each file takes to run batches of these sizes, in a fresh process of its own.
+) -> int | None:
+    """Bytes that a file takes to run batches of these sizes, in a fresh process of its own.
 
     It is the largest resident size while it runs, above that of the process after importing the runtime: the weights,
-    as the runtime keeps them, and the largest activations.
+    as the runtime keeps them, the largest activations, and what the runtime itself needs, some 10 MB for onnxruntime.
 
     Args:
-        files: the network of each file, for the names of its inputs.
+        model: the file's network, for the names of its inputs.
+        network: how to build the network, dense, that a file of weights belongs to.
+        sparse: the names of its layers that become sparse.
         threads: of the runtime.
 
     Returns:
-        A file is missing where the system does not tell, or where its process failed.
+        None where the system does not tell, or where the process failed.
     """
-
-    def measured(path: Path) -> int | None:
-        called = interface(files[path], example)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            batches = [called.at({BATCH_NAME: size}) for size in batch_sizes]
-            _write_job(folder, [path], called, batches, network, stranger.MEMORY, threads)
-            run_stranger(folder, *allowed(path.stat().st_size))
-            answer = folder / stranger.ANSWER
-            found: int | None = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
-            return found
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(files, pool.map(measured, files), strict=True))
-    return {path: size for path, size in found.items() if size is not None}
+    called = interface(model, example)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        batches = [called.at({BATCH_NAME: size}) for size in batch_sizes]
+        _write_job(
+            folder, [path], called, batches, network, {"asked": stranger.MEMORY, "sparse": sparse, "threads": threads}
+        )
+        room, seconds = allowed(path.stat().st_size)
+        run_stranger(folder, room, _SECONDS + seconds)
+        answer = folder / stranger.ANSWER
+        found: int | None = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+        return found
 
 
 def _asked(files: Mapping[Path, nn.Module], examples: list[Inputs], tolerance: float) -> list[Inputs]:
@@ -183,19 +184,20 @@ def _write_job(
     called: Interface,
     asked: list[Inputs],
     network: Network | None,
-    wanted: str = stranger.OUTPUTS,
-    threads: int | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     leaves, structure = tree_flatten((tuple(called.example.args), dict(called.example.kwargs)))
     job = {
-        "asked": wanted,
+        "asked": stranger.OUTPUTS,
         "files": [path.as_posix() for path in files],
         "inputs": len(asked),
         "by_position": called.by_position,
         "call": treespec_dumps(structure),
         "leaves": [stranger.TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves],
         "network": network,
-        "threads": threads or torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
+        "sparse": (),
+        **more,
     }
     _write(folder, job)
     for index, given in enumerate(asked):

@@ -128,6 +128,10 @@ def _weights(path: str, job: Mapping[str, Any]) -> Runs:
 
     torch.set_num_threads(job["threads"])
     network = load(path, lambda: from_factory(job["network"]["factory"], job["network"]["args"]))
+    if job["sparse"]:
+        from compress.sparsify.sparse import with_sparse
+
+        network = with_sparse(network, job["sparse"])
     structure = treespec_loads(job["call"])
 
     def run(given: Arrays) -> Arrays:

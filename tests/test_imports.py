@@ -25,7 +25,7 @@ ORDER = (
     ("select",),
     ("remove",),
     ("files",),
-    ("data", "train"),
+    ("data", "sparsify", "train"),
     ("export", "report"),
     ("quantize",),
     ("recipe",),

@@ -133,7 +133,7 @@ TYPED = (
     *sorted((ROOT / "compress" / "sweep" / "explore").glob("*.py")),
     *sorted((ROOT / "compress" / "cli").glob("*.py")),
     *(ROOT / "compress" / name for name in ("results.py", "documents.py", "sweep_results.py", "graph/stats.py")),
-    *(ROOT / "export" / name for name in ("card.py", "contents.py", "latency.py")),
+    *(ROOT / "export" / name for name in ("contents.py", "latency.py")),
     *(
         ROOT / "compress" / "run" / f"{name}.py"
         for name in (

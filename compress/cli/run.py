@@ -103,6 +103,9 @@ def apply(
     quiet: QuietOption = False,
     log: LogOption = None,
     force: ForceOption = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a file was refused, such as an int8 one.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Prune, retrain, slim, prove, export and time.
@@ -153,6 +156,8 @@ def apply(
             _show_results(results, out, quiet)
             if not quiet:
                 say(after_apply(out))
+        if strict and any("refused" in choice for choice in results.get("choices", {}).values()):
+            raise typer.Exit(1)
 
 
 def demo(
@@ -197,7 +202,7 @@ def _show_results(results: "Results", out: Path, quiet: bool) -> None:
     if not quiet:
         note(results["data"])
     show(tables.stages(results))
-    show(tables.models(results))
+    show(tables.choices(results))
     for line in tables.closing(results):
         say(line)
     for path in sorted(out.iterdir()):

@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from markupsafe import Markup
 
+from compress.report.choices import ChoiceTable
 from compress.report.measures import Measure
 from compress.results import ImageResult
 
@@ -75,6 +76,8 @@ class Content(TypedDict):
     tiles: list[tuple[str, str, str, str]]
     note: str | None
     warnings: list[str]
+    choices: ChoiceTable
+    facts: list[str]
     measures: list[Measure]
     stages: list[tuple[str, list[str]]]
     training: TrainingFigure | None

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from compress.report.drawing import Drawing, Scale, short, spanning
-from compress.report.measures import MODELS, REMOVAL
-from compress.results import Histogram, LatencyResult, ModelName, StageResult
+from compress.report.measures import REMOVAL
+from compress.results import Histogram, LatencyResult, StageResult
 
 CLASSES = 50
 """The most classes drawn of a confusion matrix."""
@@ -133,35 +133,37 @@ def scores(name: str, found: Histogram, what: str) -> str:
     return str(drawing)
 
 
-def latency(name: str, batch: str, models: Mapping[ModelName, LatencyResult]) -> str:
-    """A row for each model: a line from 5 to 95 % of the runs, a box for the middle half, a mark for the median, in ms.
+def latency(name: str, batch: str, choices: Mapping[str, LatencyResult]) -> str:
+    """Rows of choices: a line from 5 to 95 % of the runs, a box for the middle half, a mark for the median, in ms.
 
     Args:
-        models: the latency at this batch size, by model; only models with quantiles are drawn.
+        choices: the latency at this batch size, by label; only those with quantiles are drawn.
     """
-    drawn = {model: models[model] for model in MODELS if "quantiles" in models.get(model, {})}
+    drawn = {label: found for label, found in choices.items() if "quantiles" in found}
     width, row = 400.0, 34.0
     floor = 12 + row * len(drawn)
+    left = max(62.0, 12 + 6.6 * max(map(len, drawn)))
     # One slow run in twenty must not squeeze all others against the axis.
     longest = max(found["quantiles"][19] for found in drawn.values())
     longest = min(longest, max(1.6 * found["quantiles"][15] for found in drawn.values()))
-    x = Scale(0, 1.04 * longest, 62, width - 14)
+    x = Scale(0, 1.04 * longest, left, width - 14)
     text = "; ".join(
-        f"{model} median {found['p50']:.4g} ms, middle half {found['quantiles'][5]:.4g} to {found['quantiles'][15]:.4g}"
-        for model, found in drawn.items()
+        f"{label} median {found['p50']:.4g} ms, middle half {found['quantiles'][5]:.4g} to {found['quantiles'][15]:.4g}"
+        for label, found in drawn.items()
     )
     drawing = Drawing(name, (width, floor + 38), f"Latency at batch size {batch}", f"{text}.")
     for tick in x.ticks(5):
         drawing.line((x(tick), 8), (x(tick), floor), "grid")
         drawing.text(x(tick), floor + 16, short(tick), "tick", "middle")
     drawing.text(width - 14, floor + 33, "milliseconds", "tick", "end")
-    for index, (model, found) in enumerate(drawn.items()):
+    for index, (label, found) in enumerate(drawn.items()):
         quantiles, middle = found["quantiles"], 12 + row * (index + 0.5)
-        drawing.text(54, middle + 4, model, "", "end")
-        drawing.line((x(quantiles[1]), middle), (min(x(quantiles[19]), x.end), middle), f"{model}-line whisker")
+        kind = label.split()[0]  # dense int8 has the colour of dense
+        drawing.text(left - 8, middle + 4, label, "", "end")
+        drawing.line((x(quantiles[1]), middle), (min(x(quantiles[19]), x.end), middle), f"{kind}-line whisker")
         if x(quantiles[19]) > x.end:
             drawing.text(x.end, middle - 5, f"to {quantiles[19]:.3g}", "tick", "end")
-        drawing.box(x(quantiles[5]), middle - 8, max(2.0, x(quantiles[15]) - x(quantiles[5])), 16, f"{model}-box")
+        drawing.box(x(quantiles[5]), middle - 8, max(2.0, x(quantiles[15]) - x(quantiles[5])), 16, f"{kind}-box")
         drawing.line((x(quantiles[10]), middle - 11), (x(quantiles[10]), middle + 11), "median")
     return str(drawing)
 

@@ -12,14 +12,24 @@ from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.report import content, figures
 from compress.report.bounds import bounded
+from compress.report.choices import (
+    LABELS,
+    TORCH_DENSE,
+    agreements,
+    best_sentence,
+    choice_table,
+    choices_of,
+    file_kind,
+    refusals,
+)
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal
 from compress.results import (
     ZIPPED,
     Confusion,
-    Format,
     Histogram,
+    LatencyResult,
     Measure,
     Models,
     Parity,
@@ -33,9 +43,6 @@ MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
-
-FILES: Mapping[Format, str] = {"onnx": "slim.onnx", "safetensors": "slim.safetensors"}
-"""The files whose size stands for the network's size; the first one that was written counts."""
 
 
 def page(results: Results) -> str:
@@ -110,6 +117,8 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "tiles": list(_tiles(models)),
         "note": results["data"].get("note"),
         "warnings": [*results.get("warnings", []), *cut],
+        "choices": choice_table(results),
+        "facts": list(_facts(results)),
         "measures": list(measures(models)),
         "stages": list(_stages(results["stages"])),
         "training": _training(results),
@@ -118,7 +127,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "images": results.get("images", []),
         "confusion": list(_confusion(results.get("confusion"))),
         "most_classes": figures.CLASSES,
-        "latency": _latency(models),
+        "latency": _latency(results),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
         "snippets": list(snippets(results)),
@@ -130,6 +139,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
 def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
     """(anchor, title) of each section of the page, in order."""
     for key, title, there in (
+        ("choices", "Choices", True),
         ("figures", "Figures", True),
         ("stages", "Stages", True),
         ("scores", "Scores", filled["scores"]),
@@ -150,11 +160,16 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
 
 
 def headline(results: Results) -> str:
-    """The outcome in one sentence, good news or not."""
-    stages, models = results["stages"], results["models"]
+    """The outcome in one sentence, good news or not: what was pruned, and which choice is best within which bound."""
+    stages = results["stages"]
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
-    return f"{text}: {', '.join([_size(models), *_speed(models), _quality(models)])}"
+    best = best_sentence(results)
+    return f"{text}: {_slim_words(results['models'])}" if best is None else f"{text}; {best}"
+
+
+def _slim_words(models: Models) -> str:
+    return ", ".join([_size(models), *_speed(models), _quality(models)])
 
 
 def _what_was_pruned(stage: StageResult) -> str:
@@ -174,19 +189,13 @@ _BUDGETS: Mapping[Measure, str] = {"params": "parameters", "macs": "multiply-add
 
 def _size(models: Models) -> str:
     dense, slim = models["dense"], models["slim"]
-    kind = _file_kind(models)
+    kind = file_kind(models)
     if kind is None:
         return _hardly(dense["params"], slim["params"])
     sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, ZIPPED[kind])]
     plain, zipped = (before / after for before, after in sizes)
     # Pruning single weights leaves the file as large, but zeros compress.
     return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
-
-
-def _file_kind(models: Models) -> Format | None:
-    """The kind of the file whose size stands for the network's size, if one was written."""
-    written = [models["dense"]["bytes"], models["slim"]["bytes"]]
-    return next((kind for kind in FILES if all(kind in sizes for sizes in written)), None)
 
 
 def _hardly(before: float, after: float) -> str:
@@ -218,7 +227,8 @@ def _deck(results: Results) -> str:
     """How it was done, in a line below the headline."""
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
-    return f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+    text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+    return f"{text} Slim against dense: {_slim_words(results['models'])}." if "best" in results else text
 
 
 def _way(stage: StageResult) -> str:
@@ -235,9 +245,9 @@ def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
     yield "multiply-adds", _compact(dense["macs"]), _compact(slim["macs"]), fewer(dense["macs"], slim["macs"])
-    if (kind := _file_kind(models)) is not None:
+    if (kind := file_kind(models)) is not None:
         before, after = dense["bytes"][kind], slim["bytes"][kind]
-        yield f"size of {FILES[kind]}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
+        yield f"size of slim.{kind}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
     for batch, timed in slim.get("latency_ms", {}).items():
         earlier = dense.get("latency_ms", {}).get(batch)
         if earlier is not None and "ratio" in timed:
@@ -353,16 +363,34 @@ def _confusion(found: Confusion | None) -> Iterator[content.ConfusionFigure]:
             yield {"model": model, "svg": svg, "classes": len(counts)}
 
 
-def _latency(models: Models) -> list[content.LatencyFigure]:
+def _facts(results: Results) -> Iterator[str]:
+    """What to know about the table of choices."""
+    choices = choices_of(results)
+    if "best" in results:
+        yield f"Best: {LABELS[results['best']['choice']]}, the {results['best']['bound']}, and the smallest of equals."
+    for name, choice in choices.items():
+        if "quantization" in choice and "refused" not in choice:
+            yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    yield from (f"{text}." for text in refusals(choices_of(results)))
+    yield from (f"{text}." for text in agreements(results))
+    if "sparse" in choices:
+        yield "sparse runs in torch, and is compared with dense in torch; all other rows are of onnxruntime."
+
+
+def _latency(results: Results) -> list[content.LatencyFigure]:
     """A figure for each batch size; old files without quantiles have none."""
-    batches = dict.fromkeys(batch for model in models.values() for batch in model.get("latency_ms", {}))
+    timed: dict[str, Mapping[str, LatencyResult]] = {}
+    for name, choice in choices_of(results).items():
+        if "torch_dense_latency_ms" in choice:
+            timed[TORCH_DENSE] = choice["torch_dense_latency_ms"]
+        timed[LABELS[name]] = choice.get("latency_ms", {})
+    batches = dict.fromkeys(batch for found in timed.values() for batch in found)
     drawn: list[content.LatencyFigure] = []
     for number, batch in enumerate(batches):
-        every = {name: model.get("latency_ms", {}) for name, model in models.items()}
-        timed = {name: found[batch] for name, found in every.items() if batch in found}
-        if any("quantiles" in found for found in timed.values()):
-            svg = Markup(figures.latency(f"latency-{number}", batch, timed))
-            drawn.append({"batch": batch, "runs": min(found["runs"] for found in timed.values()), "svg": svg})
+        known = {label: found[batch] for label, found in timed.items() if batch in found}
+        if any("quantiles" in found for found in known.values()):
+            svg = Markup(figures.latency(f"latency-{number}", batch, known))
+            drawn.append({"batch": batch, "runs": min(found["runs"] for found in known.values()), "svg": svg})
     return drawn
 
 

@@ -30,6 +30,9 @@ WORDS: Mapping[str, str] = {
     "evaluation": "evaluating",
     "slim": "slimming",
     "export": "exporting",
+    "quantize": "quantizing",
+    "sparse": "making layers sparse",
+    "memory": "measuring memory",
     "benchmark": "timing",
 }
 """The displayed words for the phases of a run's clock; the other phases are too short to show."""

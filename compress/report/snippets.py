@@ -9,14 +9,18 @@ def snippets(results: Results) -> Iterator[tuple[str, str, str]]:
     """(file, its requirements, code) for each file that the run has written."""
     written, data = results["recipe"]["export"], results["data"]
     batch, images = _batch(data), "mean" in data  # a user's own loaders may give several inputs
-    if "onnx" in written:
-        yield "slim.onnx", "onnxruntime alone", _ONNX.format(batch=batch, inputs=_IMAGES if images else _ANY)
+    int8 = "file" in results.get("choices", {}).get("slim_int8", {})  # it may have been refused
+    for file in [*(["slim.onnx"] if "onnx" in written else []), *(["slim.int8.onnx"] if int8 else [])]:
+        yield file, "onnxruntime alone", _ONNX.format(batch=batch, file=file, inputs=_IMAGES if images else _ANY)
     if "pt2" in written:
         code = _PT2.format(batch=batch, several="" if images else _SEVERAL)
         yield "slim.pt2", "torch alone, without the network's code", code
     if "safetensors" in written:
         code = _SAFETENSORS.format(build=_build(results["recipe"]["model"]))
         yield "slim.safetensors", "this package, to train on", code
+    if "sparse" in written:
+        code = _SPARSE.format(build=_build(results["recipe"]["model"]), batch=batch, several="" if images else _SEVERAL)
+        yield "slim.sparse.safetensors", "this package; layers become sparse where that is faster on your machine", code
 
 
 _IMAGES, _ANY = '{"input": batch}', "{one.name: batch for one in session.get_inputs()}"
@@ -27,7 +31,7 @@ import numpy as np
 import onnxruntime
 
 {batch}
-session = onnxruntime.InferenceSession("slim.onnx")
+session = onnxruntime.InferenceSession("{file}")
 inputs = {inputs}
 output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
 """
@@ -45,6 +49,18 @@ _SAFETENSORS = """\
 import compress  # from the package softprune
 {build}
 network = compress.load("slim.safetensors", model=build)  # build() makes it in its original size
+"""
+
+_SPARSE = """\
+import numpy as np
+import torch
+
+import compress  # from the package softprune
+{build}
+{batch}
+network = compress.load("slim.sparse.safetensors", model=build)
+network = compress.sparse(network.eval(), torch.from_numpy(batch), batch_size=1)
+output = network(torch.from_numpy(batch)){several}
 """
 
 

@@ -7,20 +7,23 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.documents import Timed
-from compress.report.measures import MODELS, measures
+from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
+from compress.report.measures import fewer
 from compress.report.visible import visible
 from compress.results import Measure, RemovalEntry, Results
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
-def models(results: Results) -> Table:
-    """Dense, masked and slim side by side: size, quality, latency. Unmeasured figures are left out."""
-    table = Table(title=f"{results['recipe']['name']}: the network before and after")
-    table.add_column("")
-    for name in MODELS:
-        table.add_column(name, justify="right")
-    for measure in measures(results["models"]):
-        table.add_row(Text(measure.label), *measure.cells)
+def choices(results: Results) -> Table:
+    """The files to choose from, side by side: size, latency, quality and memory. The best one is bold."""
+    found = choice_table(results)
+    table = Table(title=f"{results['recipe']['name']}: what you can deploy")
+    table.add_column("", no_wrap=True)
+    for column in found.columns:
+        table.add_column(Text(visible(column)), justify="right")
+    for row in found.rows:
+        figures = [cell.text for cell in row.cells]
+        table.add_row(row.label, *(["refused"] if row.refused else figures), style="bold" if row.best else None)
     return table
 
 
@@ -156,15 +159,17 @@ def latencies(found: Timed) -> Table:
 
 
 def closing(results: Results) -> Iterable[str]:
-    """The summary of a run: how much smaller, how much faster, how exact, and how its time was spent."""
+    """The summary of a run: the best choice, how much smaller, how exact, and how its time was spent."""
     dense, slim = results["models"]["dense"], results["models"]["slim"]
-    yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {dense['params'] / slim['params']:.2f} times fewer"
-    threads = results["recipe"]["benchmark"]["threads"]
-    for batch, figures in slim.get("latency_ms", {}).items():
-        yield (
-            f"latency at batch {batch}: {figures['ratio']:.2f} of the dense network's "
-            f"(onnxruntime, {threads} thread{'s' if threads > 1 else ''}, in turns)"
-        )
+    if (sentence := best_sentence(results)) is not None:
+        yield sentence
+    yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {fewer(dense['params'], slim['params'])}"
+    yield f"multiply-adds: {dense['macs']:,} -> {slim['macs']:,}, {fewer(dense['macs'], slim['macs'])}"
+    if "latency_ms" in slim:
+        threads = results["recipe"]["benchmark"]["threads"]
+        yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
+    yield from refusals(choices_of(results))
+    yield from agreements(results)
     parity = results["parity"]
     checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]
     checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in PROOFS.items() if key in parity]

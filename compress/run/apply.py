@@ -1,6 +1,7 @@
 """Run a recipe from beginning to end: train the dense network; prune it stage by stage, slim, prove, write, time."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from compress.files.checkpoint import write_weights
 from compress.files.spill import Shelved
 from compress.proof import prove_same
 from compress.recipe import schema
+from compress.report.choices import refusals
 from compress.report.page import page
 from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
 from compress.run import rehearse
@@ -30,6 +32,7 @@ from compress.run.building import (
     require_inputs,
     trained_model,
 )
+from compress.run.choices import RefusedWarning
 from compress.run.clock import Clock
 from compress.run.journal import Journal
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
@@ -172,6 +175,9 @@ def apply(
         ProofError: slim differs from masked in outputs or figures, or a file differs from slim; nothing is written.
         RunError: the test data change between two evaluations; nothing is written.
         Interrupted: by a signal.
+
+    Warns:
+        RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
     clock, journal, before = setting.clock, setting.journal, seen(out)
@@ -212,6 +218,8 @@ def apply(
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
+    for text in refusals(results.get("choices", {})):
+        warnings.warn(text, RefusedWarning, stacklevel=2)
     return results
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import compress.export
-from compress.export import latency
-from compress.export.card import model_card
 from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
 from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
+from compress.report.card import model_card
+from compress.report.choices import refusals
 from compress.results import (
     ZIPPED,
+    Choices,
     FileSizes,
     Format,
     Metric,
@@ -31,6 +32,7 @@ from compress.results import (
     Results,
 )
 from compress.run.building import fresh_network
+from compress.run.choices import SLIM_INT8, SLIM_SPARSE, ChoosingRun
 from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
@@ -43,6 +45,8 @@ FILES = (
     "slim.safetensors",
     "slim.onnx",
     "slim.pt2",
+    SLIM_INT8,
+    SLIM_SPARSE,
 )
 """All files that `write_artefacts` may write."""
 
@@ -86,7 +90,7 @@ def write_artefacts(
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
-    _export(recipe, source, networks, folder, setting, described, outcome["parity"])
+    choices = _export(recipe, source, networks, folder, setting, described, outcome["parity"])
     results: Results = {
         "schema": 1,
         "recipe": recipe_values(recipe),
@@ -95,12 +99,13 @@ def write_artefacts(
         "machine": machine(setting),
         "data": describe_data(setting),
         "models": described,
+        **choices,
         "tensors": tensors,
         "stages": outcome["stages"],
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": outcome["warnings"],
+        "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
         "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))
@@ -127,25 +132,38 @@ def _export(
     setting: Setting,
     described: Models,
     parity: Parity,
-) -> None:
-    """Write the slim network's files; measure size and latency of all three networks, which are released for that."""
+) -> Choices:
+    """Write the slim network's files; measure all three networks, which are released for that, and the choices."""
+    example, clock = setting.example.mapped(Tensor.cpu), setting.clock
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
         files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
         sizes = []
-        with setting.clock.phase("export"):
-            for name, kind in _written(recipe, networks, homes, setting.example.mapped(Tensor.cpu), parity):
+        with clock.phase("export"):
+            for name, kind in _written(recipe, networks, homes, example, parity):
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
-            parity["fresh_process"] = _read_back(recipe, source, networks, folder, setting.example.mapped(Tensor.cpu))
+            parity["fresh_process"] = _read_back(recipe, source, networks, folder, example)
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
+        compared: dict[ModelName, nn.Module] = {"dense": networks["dense"](), "slim": networks["slim"]()}
         networks.clear()
+        fresh = fresh_network(recipe, source)
+        choosing = ChoosingRun(recipe, compared, files, described, folder, Path(scratch), setting, fresh)
+        if "int8" in recipe.export:
+            with clock.phase("quantize"):
+                choosing.quantize()
+        if "sparse" in recipe.export:
+            with clock.phase("sparse"):
+                choosing.sparsify()
+        with clock.phase("memory"):
+            choosing.weigh()
+        compared.clear()
         gc.collect()  # traced networks contain reference cycles
-        if "onnx" in recipe.export:
-            with setting.clock.phase("benchmark"):
-                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
+        with clock.phase("benchmark"):
+            choosing.time()
+        return choosing.entries()
 
 
 def _written(
@@ -161,6 +179,8 @@ def _written(
         for name, network in networks.items():
             compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
             yield name, "safetensors"
+    if "sparse" in recipe.export:
+        compress.export.sparse(slim, homes["slim"] / SLIM_SPARSE, metadata=note)
     if "pt2" in recipe.export:
         parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
     if "onnx" in recipe.export:
@@ -179,18 +199,12 @@ def _read_back(
     recipe: schema.Recipe, source: Path, networks: Networks, folder: Path, example: object
 ) -> dict[str, float]:
     """Compare what the files of `folder` compute in a fresh process with their networks."""
-    written = {folder / f"slim.{kind}": networks["slim"]() for kind in recipe.export}
+    names = {"sparse": SLIM_SPARSE}
+    # int8 is compared with itself elsewhere, when it is made: it is not equal to its network.
+    exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.export if kind != "int8"]
+    written = {path: networks["slim"]() for path in exact}
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
     return read_back({**written, **masked}, example, network=fresh_network(recipe, source))
-
-
-def _time(wanted: schema.Benchmark, files: Mapping[ModelName, Path], described: Models) -> None:
-    timings = latency.measure(
-        {str(name): path for name, path in files.items()}, batch_sizes=wanted.batch_sizes, threads=wanted.threads
-    )
-    timed = timings.document("dense")["models"]
-    for name in files:
-        described[name]["latency_ms"] = timed[name]
 
 
 def _bytes(kind: Format, found: stats.FileBytes) -> FileSizes:

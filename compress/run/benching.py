@@ -13,6 +13,7 @@ from compress.files.foreign import confined
 from compress.inputs import Inputs
 from compress.run.exporting import example_of, network_of
 from compress.run.output import SUFFIXES
+from compress.sparsify.sparse import sparse
 
 _PATIENCE = 10
 """How many times as long as asked for timing may take: a large model runs at least ten times."""
@@ -50,7 +51,7 @@ def bench(
     size = sum(onnx_size(path) if path.suffix == ".onnx" else path.stat().st_size for path in names.values())
     found: Timed = confined(
         lambda: latency.measure(
-            {name: _model(path, recipe, changes) for name, path in names.items()},
+            {name: _model(path, recipe, changes, batch_sizes[0], threads) for name, path in names.items()},
             batch_sizes=batch_sizes,
             sizes=sizes,
             threads=threads,
@@ -74,7 +75,8 @@ def _require_kind(name: str, path: Path, trusted: bool) -> None:
         )
 
 
-def _model(path: Path, recipe: str | None, changes: Sequence[str]) -> latency.Timeable:
+def _model(path: Path, recipe: str | None, changes: Sequence[str], batch_size: int, threads: int) -> latency.Timeable:
+    """What is timed of a file; layers of a `.sparse.safetensors` file become sparse where they are faster so."""
     if path.suffix == ".onnx":
         return path
     if path.suffix == ".pt2":
@@ -82,4 +84,8 @@ def _model(path: Path, recipe: str | None, changes: Sequence[str]) -> latency.Ti
         args, kwargs = program.example_inputs
         return runnable(program), Inputs(args, kwargs)
     found, network = network_of(path, recipe, changes)
-    return network.eval(), example_of(found, network)
+    example = example_of(found, network)
+    if path.name.endswith(".sparse.safetensors"):
+        with latency.torch_threads(threads):
+            network = sparse(network.eval(), example, batch_size)
+    return network, example

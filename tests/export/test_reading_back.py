@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 import compress.export
 from compress.errors import ProofError
 from compress.export import reading_back, stranger
-from compress.export.reading_back import Network, read_back
+from compress.export.reading_back import Network, peak_memory, read_back
 
 CODE = """\
 import functools
@@ -191,3 +191,18 @@ def test_what_a_file_gave_is_compared_for_each_input(tmp_path: Path) -> None:
     compress.export.onnx(Shifting(), tmp_path / "m.onnx", torch.randn(2, 4))
     with pytest.raises(ProofError, match="batch size 1"):
         read_back({tmp_path / "m.onnx": nn.Identity()}, torch.randn(2, 4))
+
+
+@pytest.mark.fresh_process
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the memory of a process")
+def test_a_file_takes_the_memory_of_its_weights_more_than_a_small_one(tmp_path: Path) -> None:
+    """onnxruntime itself takes the same for both; weights that fill pages appear to the megabyte."""
+    found = {}
+    for width in (8, 2048):
+        model, path = nn.Linear(width, width).eval(), tmp_path / f"{width}.onnx"
+        compress.export.onnx(model, path, torch.zeros(2, width))
+        found[width] = peak_memory(path, model, torch.zeros(2, width), [1, 2])
+    small, large = found[8], found[2048]
+    assert small is not None
+    assert large is not None
+    assert 4 * 2048**2 - 2e6 < large - small < 2.5 * 4 * 2048**2

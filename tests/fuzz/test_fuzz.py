@@ -34,12 +34,12 @@ from torch import nn
 
 from compress.data.sources import from_folder, from_npz
 from compress.errors import CompressError, InputError
-from compress.export.card import model_card
 from compress.export.contents import inspect
 from compress.files.checkpoint import load
 from compress.recipe.loading import load_recipe, resolved_yaml
 from compress.recipe.shipped import shipped, shipped_text
 from compress.report import files, page, tables
+from compress.report.card import model_card
 from compress.slimming.edits import ShapeEdit, apply_edits, edits_to_json
 from compress.slimming.shrink import slim
 from compress.sweep.cell_store import Cells, checksum

@@ -48,3 +48,51 @@ def changed(results: dict[str, Any]) -> dict[str, Any]:
     """`results`, to be changed at will."""
     copy: dict[str, Any] = json.loads(json.dumps(results))
     return copy
+
+
+@pytest.fixture
+def every_choice(classes: dict[str, Any]) -> dict[str, Any]:
+    """`classes` with made-up figures of all choices; int8 of the slim network was refused, and dense int8 is best."""
+
+    def timed(first: float, second: float, ratio: float) -> dict[str, Any]:
+        return {
+            batch: {"p50": p50, "p90": p50, "p99": p50, "min": p50, "runs": 9, "ratio": ratio, "quantiles": [p50] * 21}
+            for batch, p50 in (("1", first), ("4", second))
+        }
+
+    def choice(runtime: str, size: int, accuracy: float, **more: Any) -> dict[str, Any]:
+        return {"runtime": runtime, "bytes": size, "metric": {"loss": 1.0, "accuracy": accuracy}, **more}
+
+    tried = [{"kind": "static", "method": "minmax", "note": "none"}]
+    quantization = {
+        "per_channel": True,
+        "excluded": [],
+        "float_metric": {"loss": 1.0},
+        "tried": tried,
+        "why": "static is the fastest",
+    }
+    classes["choices"] = {
+        "dense": choice("onnxruntime", 4000, 0.9, latency_ms=timed(1.0, 2.0, 1.0), peak_memory=12_300_000),
+        "dense_int8": choice(
+            "onnxruntime",
+            1000,
+            0.898,
+            latency_ms=timed(0.4, 0.8, 0.4),
+            peak_memory=11_000_000,
+            agreement={"equal": 0.995, "largest": 0.5, "mean": 0.01},
+            quantization={**quantization, "kind": "static", "method": "minmax"},
+        ),
+        "slim": choice("onnxruntime", 2000, 0.88, latency_ms=timed(0.3, 0.6, 0.3), file="slim.onnx"),
+        "slim_int8": {"runtime": "onnxruntime", "quantization": quantization, "refused": "it loses 3 points"},
+        "sparse": choice(
+            "torch",
+            1000,
+            0.88,
+            latency_ms=timed(0.5, 0.25, 0.25),
+            torch_dense_latency_ms=timed(2.0, 4.0, 1.0),
+            file="slim.sparse.safetensors",
+        ),
+    }
+    classes["best"] = {"bound": "fastest at batch 1 within 0.5 points of dense's accuracy", "choice": "dense_int8"}
+    classes["recipe"]["export"] = ["onnx", "safetensors", "int8", "sparse"]
+    return classes

@@ -67,7 +67,7 @@ def either(request: pytest.FixtureRequest, changed: dict[str, Any], classes: dic
 
 
 def test_every_section_is_there(changed: dict[str, Any], classes: dict[str, Any]) -> None:
-    common = {"figures", "stages", "scores", "layers", "latency", "proofs", "reload", "recipe", "origin"}
+    common = {"choices", "figures", "stages", "scores", "layers", "latency", "proofs", "reload", "recipe", "origin"}
     assert common | {"images", "main"} <= set(Reader(page(changed)).all("id"))
     assert common | {"confusion", "main"} <= set(Reader(page(classes)).all("id"))
 
@@ -115,7 +115,7 @@ def test_no_text_of_the_results_becomes_markup(either: dict[str, Any]) -> None:
     plain = Reader(page(either))
     shown = 0
     for way in strings(either):
-        if way[-1] in ("scale", "measure", "kind") or way[:2] == ("recipe", "export"):
+        if way[-1] in ("scale", "measure", "kind", "choice", "runtime") or way[:2] == ("recipe", "export"):
             continue
         evil = copy.deepcopy(either)
         inner = evil
@@ -145,7 +145,7 @@ NEW = {"stages": ("curve", "scores"), "data": ("shape",), "latency": ("quantiles
 
 
 def test_older_results_have_a_page_too(either: dict[str, Any]) -> None:
-    for key in ("tensors", "images", "confusion"):
+    for key in ("tensors", "images", "confusion", "choices", "best"):
         either.pop(key, None)
     for stage in either["stages"]:
         for key in NEW["stages"]:
@@ -156,7 +156,8 @@ def test_older_results_have_a_page_too(either: dict[str, Any]) -> None:
             del figures["quantiles"]
     read = Reader(page(either))
     assert not set(read.all("id")) & {"scores", "layers", "images", "confusion", "latency"}
-    assert {"figures", "stages", "proofs", "recipe"} <= set(read.all("id"))
+    assert {"choices", "figures", "stages", "proofs", "recipe"} <= set(read.all("id"))
+    assert {"best", "facts"}.isdisjoint(read.all("class"))
     assert "svg" not in {tag for tag, _ in read.tags}
 
 
@@ -164,6 +165,10 @@ def test_what_was_not_measured_is_absent(changed: dict[str, Any]) -> None:
     for model in changed["models"].values():
         del model["latency_ms"]
         model["bytes"] = {}
+    for choice in changed["choices"].values():
+        choice.pop("latency_ms")
+        choice.pop("peak_memory", None)
+    changed["best"]["bound"] = "smallest within 0.5 % of dense's loss"
     changed["recipe"]["export"] = []
     del changed["parity"]["slim_vs_onnx"], changed["parity"]["slim_vs_pt2"]
     read = Reader(page(changed))

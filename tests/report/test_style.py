@@ -21,7 +21,7 @@ TEXT = [
     ("on", "dense"),
     ("on", "slim"),
 ]
-SHAPES = [(shape, ground) for shape in ("dense", "masked", "slim", "soft", "ink") for ground in ("page", "decay")]
+SHAPES = [(shape, ground) for shape in ("dense", "sparse", "slim", "soft", "ink") for ground in ("page", "decay")]
 
 
 def luminance(colour: str) -> float:

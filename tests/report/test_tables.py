@@ -20,27 +20,43 @@ def row(table: Table, label: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
-def test_the_models_side_by_side(results: dict[str, Any]) -> None:
-    table = tables.models(results)
-    found = [results["models"][name] for name in ("dense", "masked", "slim")]
-    assert "tiny: the network before and after" in text(table)
-    assert row(table, "parameters") == ["parameters", *(f"{model['params']:,}" for model in found)]
-    assert row(table, "of them nonzero")[1:] == [f"{model['nonzero']:,}" for model in found]
-    assert row(table, "test loss")[1:] == [f"{model['metric']['loss']:.4g}" for model in found]
-    assert row(table, "onnx, gzip, KB")[1:] == [f"{model['bytes']['onnx_gzip'] / 1000:,.1f}" for model in found]
-    assert row(table, "latency p50, batch 4, ms")[1:] == [f"{model['latency_ms']['4']['p50']:.3f}" for model in found]
+def test_the_choices_side_by_side(results: dict[str, Any]) -> None:
+    table = tables.choices(results)
+    assert "tiny: what you can deploy" in text(table)
+    for name in ("dense", "slim"):
+        choice = results["choices"][name]
+        kilobytes, batch_1, batch_4, loss, *_ = row(table, f"{name} ")[1:]
+        assert kilobytes == f"{choice['bytes'] / 1000:,.1f}"
+        assert batch_1 == f"{choice['latency_ms']['1']['p50']:.3f}"
+        assert batch_4 == f"{choice['latency_ms']['4']['p50']:.3f}"
+        assert loss == f"{choice['metric']['loss']:.4g}"
 
 
-def test_what_was_not_measured_has_no_row(changed: dict[str, Any]) -> None:
+def test_what_was_not_measured_has_no_column(changed: dict[str, Any]) -> None:
+    for choice in changed["choices"].values():
+        del choice["latency_ms"]
+        choice.pop("peak_memory", None)
+    del changed["parity"]["slim_vs_onnx"], changed["parity"]["slim_vs_pt2"]
+    shown = text(tables.choices(changed))
+    assert "KB" in shown
+    assert "ms" not in shown
+    assert "MB" not in shown
     for model in changed["models"].values():
         del model["latency_ms"]
-        model["bytes"] = {}
-    del changed["parity"]["slim_vs_onnx"], changed["parity"]["slim_vs_pt2"]
-    shown = text(tables.models(changed))
-    assert "latency" not in shown
-    assert "KB" not in shown
     lines = list(tables.closing(changed))
     assert not [line for line in lines if "latency" in line or "onnx" in line]
+
+
+def test_every_choice_fits_and_a_refused_one_has_no_figures(every_choice: dict[str, Any]) -> None:
+    table = tables.choices(every_choice)
+    assert row(table, "slim int8") == ["slim int8", "refused", *[""] * 4]
+    assert row(table, "sparse in torch")[1:3] == ["1.0", "0.500"]
+    assert row(table, "dense in torch") == ["dense in torch", "-", "2.000", "4.000", "-", "-"]
+    lines = list(tables.closing(every_choice))
+    assert "slim int8 was refused: it loses 3 points" in lines
+    (agreed,) = [line for line in lines if line.startswith("dense int8 against its float file, test data: ")]
+    assert "the same class for 99.50 %" in agreed
+    assert "not proven equal" in agreed
 
 
 def test_the_stages(results: dict[str, Any], changed: dict[str, Any]) -> None:
@@ -58,11 +74,11 @@ def test_the_stages(results: dict[str, Any], changed: dict[str, Any]) -> None:
 
 def shown_by(results: dict[str, Any]) -> Iterable[str]:
     yield text(tables.stages(results))
-    yield text(tables.models(results))
+    yield text(tables.choices(results))
 
 
-def test_nothing_is_cut_off_in_eighty_columns(results: dict[str, Any]) -> None:
-    for shown in shown_by(results):
+def test_nothing_is_cut_off_in_eighty_columns(results: dict[str, Any], every_choice: dict[str, Any]) -> None:
+    for shown in (*shown_by(results), *shown_by(every_choice)):
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= 80
 
@@ -72,15 +88,25 @@ def test_names_with_brackets_are_no_markup(changed: dict[str, Any]) -> None:
     assert row(tables.stages(changed), "target")[1] == "nodes of decoder.[bold]*, [/x]"
     assert "my.[red]recipe" in text(tables.recipes([("my.[red]recipe", "does [/nothing]")]))
     figures = dict.fromkeys(("p50", "p90", "p99", "min", "ratio"), 1.0) | {"runs": 5}
-    found = {"threads": 1, "models": {"out[a]/x.onnx": {"1": figures}}}
-    assert "out[a]/x.onnx" in text(tables.latencies(found))
+    found: Any = {"threads": 1, "runtimes": {"[a]/x.onnx": "onnxruntime"}, "models": {"[a]/x.onnx": {"1": figures}}}
+    assert "[a]/x.onnx" in text(tables.latencies(found))
+
+
+def test_runtimes_are_told_apart() -> None:
+    figures = dict.fromkeys(("p50", "p90", "p99", "min", "ratio"), 1.0) | {"runs": 5}
+    runtimes = {"a.onnx": "onnxruntime", "b.onnx": "onnxruntime"}
+    found: Any = {"threads": 1, "runtimes": runtimes, "models": {name: {"1": figures} for name in runtimes}}
+    assert "onnxruntime, threads: 1" in text(tables.latencies(found))
+    found["runtimes"]["b.onnx"] = "torch"
+    assert row(tables.latencies(found), "a.onnx")[-1] == "onnxruntime"
+    assert row(tables.latencies(found), "b.onnx")[-1] == "torch"
 
 
 def test_the_closing_lines(results: dict[str, Any]) -> None:
     lines = list(tables.closing(results))
     dense, slim = (results["models"][name]["params"] for name in ("dense", "slim"))
-    assert lines[0] == f"parameters: {dense:,} -> {slim:,}, {dense / slim:.2f} times fewer"
-    assert [line for line in lines if line.startswith("latency at batch 4: ")]
+    assert lines[0].startswith("fastest at batch 1 within 0.5 % of dense's loss: ")
+    assert f"parameters: {dense:,} -> {slim:,}, as many" in lines
     (proof,) = [line for line in lines if line.startswith("largest differences: masked - slim ")]
     assert "slim - onnxruntime" in proof
     assert "slim - .pt2" in proof

@@ -22,7 +22,7 @@ from compress.recipe.schema.model import (
 from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
-from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
@@ -55,9 +55,10 @@ class Recipe(Part):
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
-    export: Distinct[Literal["onnx", "safetensors", "pt2", "int8"]] = Field(
+    export: Distinct[Literal["onnx", "safetensors", "pt2", "int8", "sparse"]] = Field(
         default=("onnx", "safetensors", "pt2"),
-        description="which files of the slim network are written; int8 is made of the ONNX file and not equal to it",
+        description="which files of the slim network are written; int8 is made of the ONNX file and not equal to it; "
+        "sparse is slim.sparse.safetensors, without the zeros",
     )
     quantize: Quantization | None = Field(
         default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
@@ -153,6 +154,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     **CRITERIA,
     **REMOVALS,
     "word": None,
+    "pattern": Pattern,
     "patterns": None,
     "count": None,
     "share": None,

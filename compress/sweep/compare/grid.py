@@ -28,7 +28,7 @@ class Rival:
     @property
     def parts(self) -> tuple[str, str, str]:
         """Removal, criterion and scope as people write them; the scope may be empty."""
-        return _written(self.template.removal), _written(self.template.criterion), self.template.scope or ""
+        return _written(self.template.removal), _written(self.template.criterion), str(self.template.scope or "")
 
     @property
     def name(self) -> str:

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from compress.results import Metric, ModelName, ModelResult, OwnTaskValues, Results, StageResult
-
-MODELS: tuple[ModelName, ...] = ("dense", "masked", "slim")
+from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
+from compress.results import Metric, OwnTaskValues, Results, StageResult
 
 _LOSS = {"reconstruct": "mean squared error per pixel", "classify": "cross-entropy"}
 
@@ -16,18 +15,21 @@ _PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] 
     "slim_vs_pt2": "slim - .pt2",
 }
 
-_LOADING = {
-    "onnx": """\
-`slim.onnx`, with onnxruntime alone; any batch size:
+_ONNX = """\
+`{file}`, with onnxruntime alone; any batch size:
 
 ```python
 import onnxruntime
 
-session = onnxruntime.InferenceSession("slim.onnx")
-inputs = {one.name: batch for one in session.get_inputs()}  # batch: numpy array; of several inputs, each its own
+session = onnxruntime.InferenceSession("{file}")
+inputs = {{one.name: batch for one in session.get_inputs()}}  # batch: numpy array; of several inputs, each its own
 output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
 ```
-""",
+"""
+
+_LOADING = {
+    "onnx": _ONNX.format(file="slim.onnx"),
+    "int8": _ONNX.format(file="slim.int8.onnx"),
     "pt2": """\
 `slim.pt2`, with torch alone, without the network's source code; any batch size:
 
@@ -47,6 +49,17 @@ import compress  # from the package softprune
 network = compress.load("slim.safetensors", model=build)
 ```
 """,
+    "sparse": """\
+`slim.sparse.safetensors`, the same weights without their zeros; layers become sparse where that is faster on your
+machine:
+
+```python
+import compress  # from the package softprune
+
+network = compress.load("slim.sparse.safetensors", model=build)
+network = compress.sparse(network.eval(), batch, batch_size=1)  # batch: a tensor, or what else the network takes
+```
+""",
 }
 
 
@@ -57,7 +70,8 @@ def model_card(results: Results) -> str:
         results: the content of results.json.
     """
     recipe = results["recipe"]
-    loading = [text for kind, text in _LOADING.items() if kind in recipe["export"]]
+    refused = {"int8"} if "refused" in results.get("choices", {}).get("slim_int8", {}) else set()
+    loading = [text for kind, text in _LOADING.items() if kind in set(recipe["export"]) - refused]
     sections = {
         f"# {_plain(recipe['name'])}, slim": _what(results),
         "## How it was made": _listed(_stage(stage) for stage in results["stages"]),
@@ -91,36 +105,41 @@ def _stage(stage: StageResult) -> str:
 
 
 def _figures(results: Results) -> str:
-    rows: dict[str, list[str]] = {}
-    for column, name in enumerate(MODELS):
-        for label, value in _rows(results["models"][name], results["recipe"]["task"]):
-            rows.setdefault(label, ["-"] * len(MODELS))[column] = value
-    lines = ["", *MODELS], ["---", *["---:"] * len(MODELS)], *([label, *values] for label, values in rows.items())
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    return f"{table}\nMasked is the pruned network before its zeros were cut out.\n"
+    table, task = choice_table(results), results["recipe"]["task"]
+    columns = [_heading(column, task) for column in table.columns]
+    rows = [[row.label, *("-" if row.refused else cell.text for cell in row.cells)] for row in table.rows]
+    lines = ["", *columns], ["---", *["---:"] * len(columns)], *rows
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    best = best_sentence(results)
+    dense, slim = results["models"]["dense"], results["models"]["slim"]
+    more = [
+        *([] if best is None else [f"Best is the {_plain(best)}."]),
+        *(_plain(text) for text in refusals(choices_of(results))),
+        f"Parameters: {dense['params']:,} dense, {slim['params']:,} slim, {slim['nonzero']:,} of them nonzero.",
+        f"Multiply-accumulates: {dense['macs']:,} dense, {slim['macs']:,} slim.",
+    ]
+    return f"{text}\n{_listed(more)}"
 
 
-def _rows(figures: ModelResult, task: str | OwnTaskValues) -> Iterator[tuple[str, str]]:
+def _heading(column: str, task: str | OwnTaskValues) -> str:
+    """The heading of a column; what a metric means is in brackets."""
     means = {"loss": _LOSS.get(task)} if isinstance(task, str) else {"loss": task["loss"], **task["metrics"]}
-    yield "parameters", f"{figures['params']:,}"
-    yield "of them nonzero", f"{figures['nonzero']:,}"
-    yield "multiply-accumulates", f"{figures['macs']:,}"
-    for name, value in figures["metric"].items():
-        meaning = f" ({_plain(means[name])})" if means.get(name) else ""
-        yield f"test {_plain(name)}{meaning}", f"{value:.4g}"
-    for kind, size in figures["bytes"].items():
-        yield f"{_plain(kind.replace('_', ', '))}, bytes", f"{size:,}"
-    for batch, latency in figures.get("latency_ms", {}).items():
-        yield f"latency at batch size {_plain(batch)}, ms (median)", f"{latency['p50']:.3f}"
+    meaning = means.get(column.removeprefix("test "))
+    return _plain(column) + (f" ({_plain(meaning)})" if meaning else "")
 
 
 def _limits(results: Results) -> Iterator[str]:
     parity, machine = results["parity"], results["machine"]
     yield "The figures are of one run, with one seed, on one test set; nothing else was tested."
-    if any("latency_ms" in figures for figures in results["models"].values()):
+    choices = choices_of(results).values()
+    if any("latency_ms" in choice for choice in choices):
         threads = results["recipe"]["benchmark"]["threads"]
         where = f"on {_plain(machine['cpu'])}, {threads} thread{'s' if threads > 1 else ''}"
-        yield f"Latency is that of onnxruntime {where}; another machine gives other figures."
+        torch = ", and of torch where a row says so" if any(choice["runtime"] == "torch" for choice in choices) else ""
+        yield f"Latency (ms, median) is that of onnxruntime{torch}, {where}; another machine gives other figures."
+    if any("peak_memory" in choice for choice in choices):
+        yield "Memory is what a fresh process takes to run the file, beyond the imported runtime."
+    yield from (f"{text}." for text in agreements(results))
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
     yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."
     if "fresh_process" in parity:
