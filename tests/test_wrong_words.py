@@ -502,7 +502,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "batches": LOADER,
         },
         {
-            "source": [None, 3, [], {}, EXAMPLE, nn.Linear, "missing.onnx"],
+            "source": [None, 3, [], {}, EXAMPLE, nn.Linear],
             "path": PATHS,
             "example": [],  # those of export.onnx, of a network
             "dynamic": [],

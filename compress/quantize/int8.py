@@ -90,7 +90,7 @@ def _require_arguments(source: object, batches: object, task: object, batch_size
     if not isinstance(source, nn.Module):
         require_path("source", source)
         require_file(os.fspath(source))  # type: ignore[call-overload]
-    if not isinstance(batches, Iterable) or isinstance(batches, type):
+    if not isinstance(batches, Iterable) or isinstance(batches, str | type):
         raise InputError(f"batches: found {shown(batches)}; expected a list or a DataLoader of {FORMS}")
     if iter(batches) is batches:
         raise InputError(f"batches: found {shown(batches)}, which can be read only once; give a list or a DataLoader")
