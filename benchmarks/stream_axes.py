@@ -59,29 +59,26 @@ def main(
     runs = [measured(seed, text, steps, retraining) for seed in range(seeds)]
     machine = {"cpu": cpu_name(), "threads": threads, "cores": os.cpu_count(), "load": round(os.getloadavg()[1], 1)}
     versions = {name: version(name) for name in ("softprune", "torch", "transformers")}
+    ways = {way: figures_of([run["ways"][way] for run in runs]) for way in WAYS}
+    dense = figures([run["dense"] for run in runs])
     document = {
         "machine": machine,
         "versions": {**versions, "python": platform.python_version()},
         "text": {"characters": len(text.train) + len(text.test), "sha256": text.sha256},
         "network": {"width": WIDTH, "layers": LAYERS, "params": runs[0]["params"]},
+        "seeds": seeds,
         "steps": steps,
         "retraining": retraining,
         "seconds": round(time.monotonic() - start),
-        "dense": figures([run["dense"] for run in runs]),
-        "ways": {
-            way: {
-                f"{share:g}": {when: figures([run["ways"][way][f"{share:g}"][when] for run in runs]) for when in WHEN}
-                for share in SHARES
-            }
-            for way in WAYS
-        },
+        "dense": dense,
+        "ways": ways,
     }
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    print(f"perplexity per character, at once / retrained; dense {document['dense']['mean']:.2f}")
-    for way, found in document["ways"].items():
-        cells = (" / ".join(f"{found[share][when]['mean']:8.2f}" for when in WHEN) for share in found)
+    print(f"perplexity per character, at once / retrained; dense {dense['mean']:.2f}")
+    for way, found in ways.items():
+        cells = (" / ".join(f"{each[when]['mean']:6.2f}" for when in WHEN) for each in found.values())
         print(f"{way:<28}" + "   ".join(cells))
 
 
@@ -90,6 +87,11 @@ WHEN = ("at once", "retrained")
 
 def figures(values: list[float]) -> dict[str, float]:
     return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else 0.0}
+
+
+def figures_of(runs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By share and moment, over the seeds."""
+    return {share: {when: figures([run[share][when] for run in runs]) for when in WHEN} for share in runs[0]}
 
 
 class Text:
@@ -113,7 +115,7 @@ class Text:
     @property
     def held_out(self) -> list[dict[str, Tensor]]:
         pieces = self.test[: len(self.test) // LENGTH * LENGTH].view(-1, LENGTH)
-        return [self._batch(part) for part in pieces.split(BATCH)]
+        return [self._batch(part) for part in torch.split(pieces, BATCH)]
 
     def _batch(self, ids: Tensor) -> dict[str, Tensor]:
         return {"input_ids": ids, "labels": ids}

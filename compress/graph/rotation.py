@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
@@ -52,8 +51,10 @@ class Gain:
 class Rotation:
     """What rotates the nodes of a coupling.
 
-    size: number of nodes. turned: the parameters, with the dimension along which each row is multiplied by Q. folded: those of them that
-    take over a gain, which becomes 1. signals: for each distinct value that is read, a Linear or Conv that reads it.
+    size: number of nodes.
+    turned: the parameters, with the dimension along which each row is multiplied by Q.
+    folded: those of them that take over a gain, which becomes 1.
+    signals: for each distinct value that is read, a Linear or Conv that reads it.
     """
 
     size: int
@@ -136,13 +137,19 @@ class _Walk:
         for tensor, uses in self._uses.items():
             if tensor in self._gains:
                 self.refuse(f"{tensor!r} scales them and adds to them")
-            gains = [gain for gain in uses if gain is not None]
-            if len(uses) > 1:
-                self._refuse_shared(tensor, gains[0])
-            folded |= {tensor: gain for gain in gains}
+            gain = next((gain for gain in uses if gain is not None), None)
+            if gain is not None:
+                folded[tensor] = gain
+                if len(uses) > 1:
+                    self._refuse_shared(tensor, gain)
         if not self._signals:
             self.refuse("no Linear or Conv layer reads them, so that their values cannot be seen")
-        return Rotation(self._factor.size, {tensor: self._dim(tensor) for tensor in self._uses}, folded, tuple(self._signals.values()))
+        return Rotation(
+            self._factor.size,
+            {tensor: self._dim(tensor) for tensor in self._uses},
+            folded,
+            tuple(self._signals.values()),
+        )
 
     def refuse(self, why: str) -> NoReturn:
         raise TargetError(
@@ -152,15 +159,13 @@ class _Walk:
         )
 
     def _refuse_shared(self, tensor: str, gain: Gain) -> NoReturn:
+        """A tensor is used behind a gain, and elsewhere behind none or another."""
         names = self._flow.names[tensor]
-        last = names[-1]
-        path, _, name = last.rpartition(".")
-        out = f"model.{last} = torch.nn.Parameter(model.{path}.{name}.detach().clone())"
-        self.refuse(
-            f"{' and '.join(map(repr, names))} {'are one tensor, which' if len(names) > 1 else ''} would have to take "
-            f"over the gain {gain.tensor!r} in one place and not in another"
-            + (f"; untie them before: {out}" if len(names) > 1 else "; give each place a tensor of its own")
-        )
+        what, out = f"{tensor!r}", "give each place a tensor of its own"
+        if len(names) > 1:
+            what = f"{' and '.join(map(repr, names))} are one tensor, which"
+            out = f"untie them before: model.{names[-1]} = torch.nn.Parameter(model.{names[-1]}.detach().clone())"
+        self.refuse(f"{what} would have to take over the gain {gain.tensor!r} in one place and not in another; {out}")
 
     # --- what values are ---
 
@@ -217,7 +222,8 @@ class _Walk:
         factors, bias = _factors(node)
         found = [(factor, self._states[factor]) for factor in factors if factor in self._states]
         if len(found) == 2 and not self._holds(node):
-            return self._read(node, *found)
+            self._read(node, *found)
+            return None
         if len(found) != 1 or not self._holds(node):
             self.refuse(f"{at(node)} multiplies them with each other, or sums over them")
         result = self._turned(node, found[0][0])

@@ -1,4 +1,4 @@
-"""A width rotated by an orthogonal matrix, so that directions of a residual stream can be cut out; see `graph.rotation`."""
+"""A width rotated by an orthogonal matrix, so that directions of it can be cut out; see `graph.rotation`."""
 
 import torch
 from torch import Tensor, nn

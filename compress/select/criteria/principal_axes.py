@@ -64,7 +64,8 @@ def axes_of(moments: Tensor) -> Tensor:
     """
     from torch import linalg
 
-    return linalg.eigh(moments.double())[1].flip(1)
+    vectors: Tensor = linalg.eigh(moments.double())[1]
+    return vectors.flip(1)
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ class PrincipalAxes(Criterion):
         restore: bool = False,
     ) -> list[str]:
         from compress.graph.rotation import rotation_of
+        from compress.select.targets import Weights, resolve
 
         model = scoring.model
         readers = {coupling: _single_reader(model, coupling) for coupling in coupled}
         if restore:  # the weights, rotated, are loaded later
             return [_restored(model, readers[coupling], coupling) for coupling in coupled]
         rotations = {found: rotation_of(model, known, found) for found, reader in readers.items() if reader is None}
+        resolve(model, Weights(tuple(name for rotation in rotations.values() for name in rotation.turned)))
         for rotation in rotations.values():
             self._rotate(rotation, scoring, earlier)
         return [
@@ -111,12 +114,15 @@ class PrincipalAxes(Criterion):
 
     def _take_apart(self, reader: str, coupling: Coupling, scoring: Scoring) -> str:
         """Take apart the layer that reads these nodes; the name of the layer whose nodes are the axes."""
+        from torch import nn
+
         from compress.select.moments import moments
         from compress.slimming.edits import insert_bottleneck
 
         model = scoring.model
         found = moments(model, {reader: coupling.size}, scoring.batches(self, self.samples))[reader]
         linear = model.get_submodule(reader)
+        assert isinstance(linear, nn.Linear)
         return insert_bottleneck(model, reader, *principal_axes(linear.weight, linear.bias, found))
 
     def _rotate(self, rotation: Rotation, scoring: Scoring, earlier: Pruned) -> None:
@@ -138,7 +144,7 @@ class PrincipalAxes(Criterion):
         turned = copied(dense)
         fold_gains(turned, rotation)
         found = moments(turned, dict.fromkeys(rotation.signals, rotation.size), batches)
-        rotate(turned, rotation, axes_of(sum(found.values())[:-1, :-1]))
+        rotate(turned, rotation, axes_of(torch.stack([*found.values()]).sum(0)[:-1, :-1]))
         _require_still_pruned(turned, earlier)
         given, _ = next(_precise(model, scoring.batches(self, 2))[1])
         prove_same(dense, turned, inputs_like(dense, given, (2,)), _ALLOWED)
@@ -187,6 +193,6 @@ def _require_still_pruned(turned: nn.Module, earlier: Pruned) -> None:
     for name, keep in earlier.keep.items():
         if bool(turned.get_parameter(name).detach()[~keep].any()):
             raise TargetError(
-                f"{name!r} has pruned entries, which would come back where principal_axes mixes the nodes of a residual "
-                "stream; prune the stream in the first stage"
+                f"{name!r} has pruned entries, which principal_axes would bring back, since it mixes the nodes of a "
+                "residual stream; prune the stream in the first stage"
             )
