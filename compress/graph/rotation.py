@@ -23,6 +23,7 @@ from compress.graph.flow import Flow, arguments_of, at, layer_at
 from compress.graph.layers import CONVOLUTIONS
 from compress.graph.names import name_of
 from compress.graph.rebuild import Rebuild
+from compress.graph.rules import is_pointwise
 
 _ADDING = {"addmm", "addmv", "baddbmm"}  # the bias comes first
 _PRODUCTS = {
@@ -130,7 +131,7 @@ class _Walk:
             found = self._result(node, name_of(node), arguments_of(node))
             if self._holds(node):
                 self._require_whole(node)
-                self._states[node] = found or self.refuse(f"{at(node)} acts on each of them by itself")
+                self._states[node] = found or self.refuse(f"{at(node)} makes them of something else")
 
     def rotation(self) -> Rotation:
         folded: dict[str, Gain] = {}
@@ -216,7 +217,8 @@ class _Walk:
             return _Nodes()
         if name in _MEANS:
             return self.refuse(f"{at(node)} subtracts a mean, which a rotation changes; nn.RMSNorm does not")
-        return self.refuse(f"{at(node)} acts on each of them by itself")
+        known = "acts on each of them by itself" if is_pointwise(name) else "is not known to let a rotation pass"
+        return self.refuse(f"{at(node)} {known}")
 
     def _product(self, node: fx.Node) -> _State | None:
         factors, bias = _factors(node)

@@ -134,6 +134,7 @@ class GainTwice(Stream):
     [
         (Stream(nn.LayerNorm), r"aten.layer_norm.default in 'norm' subtracts a mean.*nn.RMSNorm does not"),
         (Stream(last=nn.ReLU()), r"aten.relu.default in 'last' acts on each of them by itself"),
+        (Stream(last=nn.Softmax(-2)), r"aten.softmax.int in 'last' is not known to let a rotation pass"),
         (PostNorm(), r"adds nodes that 'norm.weight' scales, one by one, to nodes that it does not scale"),
         (Gated(), r"aten.sigmoid.default in 'the network' acts on each"),
         (Shifted(last=nn.Identity()), "adds a number to each of them"),
