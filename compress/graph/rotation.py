@@ -117,7 +117,7 @@ class _Walk:
     def __init__(self, flow: Flow, factor: Factor, name: str) -> None:
         self._flow, self._factor, self._name = flow, factor, name
         self._states: dict[fx.Node, _State] = {}
-        self._uses: dict[str, dict[Gain | None, fx.Node]] = defaultdict(dict)
+        self._uses: dict[str, list[Gain | None]] = defaultdict(list)
         self._gains: dict[str, Gain] = {}
         self._signals: dict[fx.Node, str] = {}
 
@@ -145,12 +145,8 @@ class _Walk:
                     self._refuse_shared(tensor, gain)
         if not self._signals:
             self.refuse("no Linear or Conv layer reads them, so that their values cannot be seen")
-        return Rotation(
-            self._factor.size,
-            {tensor: self._dim(tensor) for tensor in self._uses},
-            folded,
-            tuple(self._signals.values()),
-        )
+        turned = {tensor: self._dim(tensor) for tensor in self._uses}
+        return Rotation(self._factor.size, turned, folded, tuple(self._signals.values()))
 
     def refuse(self, why: str) -> NoReturn:
         raise TargetError(
@@ -321,7 +317,8 @@ class _Walk:
     def _use(self, node: fx.Node, own: _Own, gain: Gain | None) -> None:
         if own.offset:
             self.refuse(f"{at(node)} adds {own.offset:g} to each entry of {own.tensor!r}")
-        self._uses[own.tensor].setdefault(gain, node)
+        if gain not in self._uses[own.tensor]:
+            self._uses[own.tensor].append(gain)
 
     def _gained(self, node: fx.Node, value: _Nodes, own: _Own) -> _Nodes:
         """`value` with a gain; one that is the same for all nodes passes a rotation."""
