@@ -3,7 +3,7 @@
     python benchmarks/stream_axes.py
     python benchmarks/stream_axes.py --quick
 
-A Llama of some 200,000 parameters learns the characters of Python's own documentation (`pydoc_data.topics`); the last
+A Llama of some 170,000 parameters learns the characters of Python's own documentation (`pydoc_data.topics`); the last
 tenth of the text is held out. The stream is cut to 75, 50 and 25 % of its width: by nodes (`norms`, `taylor_square`,
 the latter also with readers that make up for the pruned nodes) and by axes. The perplexity is that of the slim network,
 per character, without retraining and after the same short one for all.

@@ -115,7 +115,7 @@ def stream_axes() -> str:
     """Perplexity of a small language model by how its stream is cut, at once and retrained."""
     found = measured("stream_axes")
     rows = [
-        (f"{float(share):.0%}", way, *(f"{each['mean']:.2f} ± {each['sd']:.2f}" for each in of[share].values()))
+        (f"{100 * float(share):.0f} %", way, *(f"{each['mean']:.2f} ± {each['sd']:.2f}" for each in of[share].values()))
         for share in next(iter(found["ways"].values()))
         for way, of in found["ways"].items()
     ]
