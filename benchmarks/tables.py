@@ -159,6 +159,23 @@ def as_results(case: dict[str, Any]) -> Results:
     return cast(Results, {"choices": case["choices"], "best": case["best"]})
 
 
+def stream_axes() -> str:
+    """Perplexity of a small language model by how its stream is cut, at once and retrained."""
+    found = measured("stream_axes")
+    rows = [
+        (f"{100 * float(share):.0f} %", way, *(f"{each['mean']:.2f} ± {each['sd']:.2f}" for each in of[share].values()))
+        for share in next(iter(found["ways"].values()))
+        for way, of in found["ways"].items()
+    ]
+    titles = ("width left", "pruned by", "at once", "retrained")
+    dense = (
+        f"dense {found['dense']['mean']:.2f} ± {found['dense']['sd']:.2f}, {found['network']['params']:,} parameters"
+    )
+    text = f"{found['text']['characters']:,} characters of Python {found['versions']['python']}"
+    steps = f"{found['steps']:,} steps of training, {found['retraining']} of retraining, {found['seeds']} seeds"
+    return table(titles, rows, right=2) + f"\n\n{dense}; {text}; {steps}."
+
+
 def analysis() -> str:
     """Seconds of the analysis and of a whole `slim`, beside those of another commit."""
     found = measured("analysis")
@@ -523,6 +540,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "stream": stream,
+    "stream_axes": stream_axes,
     "analysis": analysis,
     "choices": choices,
     "choices_in_brief": choices_in_brief,
