@@ -18,7 +18,7 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
-from compress.report.choices import LABELS, choice_table
+from compress.report.choices import LABELS, choice_table, milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison
@@ -123,8 +123,9 @@ def choices() -> str:
             for row in found.rows
         ]
         rows = [row + [""] * (1 + len(found.columns) - len(row)) for row in rows]
+        load = f"a load of {case['load']:g} on {case['cores']} cores"
         figures = table(("", *found.columns), rows, right=len(found.columns))
-        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case)}")
+        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case, load)}")
     return "\n\n".join(parts)
 
 
@@ -142,12 +143,12 @@ def choices_in_brief() -> str:
 def in_brief(choice: Choice | None, best: bool) -> str:
     if choice is None or "refused" in choice:
         return "" if choice is None else "refused"
-    milliseconds = f"{choice['latency_ms']['1']['p50']:.3f} ms"
+    time = f"{milliseconds(choice['latency_ms']['1']['p50'])} ms"
     if "torch_dense_latency_ms" in choice:
-        milliseconds += f" (dense {choice['torch_dense_latency_ms']['1']['p50']:.3f})"
+        time += f" (dense {milliseconds(choice['torch_dense_latency_ms']['1']['p50'])})"
     metric = choice["metric"]
     quality = percent(metric) if "accuracy" in metric else f"loss {thousandths(metric)}e-3"
-    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {milliseconds}, {quality}", best)
+    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {time}, {quality}", best)
 
 
 def emphasised(text: str, best: bool) -> str:
