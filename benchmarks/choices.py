@@ -89,6 +89,8 @@ def entry(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "threads": results["recipe"]["benchmark"]["threads"],
         "machine": results["machine"],
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "versions": results["versions"],
         "best": results["best"],
         "sizes": {

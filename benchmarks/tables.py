@@ -18,7 +18,7 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
-from compress.report.choices import LABELS, choice_table
+from compress.report.choices import LABELS, choice_table, milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison
@@ -123,8 +123,9 @@ def choices() -> str:
             for row in found.rows
         ]
         rows = [row + [""] * (1 + len(found.columns) - len(row)) for row in rows]
+        load = f"a load of {case['load']:g} on {case['cores']} cores"
         figures = table(("", *found.columns), rows, right=len(found.columns))
-        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case)}")
+        parts.append(f"**{case['title']}**\n\n```\n{case['command']}\n```\n\n{figures}{conditions(case, load)}")
     return "\n\n".join(parts)
 
 
@@ -142,12 +143,12 @@ def choices_in_brief() -> str:
 def in_brief(choice: Choice | None, best: bool) -> str:
     if choice is None or "refused" in choice:
         return "" if choice is None else "refused"
-    milliseconds = f"{choice['latency_ms']['1']['p50']:.3f} ms"
+    time = f"{milliseconds(choice['latency_ms']['1']['p50'])} ms"
     if "torch_dense_latency_ms" in choice:
-        milliseconds += f" (dense {choice['torch_dense_latency_ms']['1']['p50']:.3f})"
+        time += f" (dense {milliseconds(choice['torch_dense_latency_ms']['1']['p50'])})"
     metric = choice["metric"]
     quality = percent(metric) if "accuracy" in metric else f"loss {thousandths(metric)}e-3"
-    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {milliseconds}, {quality}", best)
+    return emphasised(f"{choice['bytes'] / 1000:,.0f} KB, {time}, {quality}", best)
 
 
 def emphasised(text: str, best: bool) -> str:
@@ -157,6 +158,23 @@ def emphasised(text: str, best: bool) -> str:
 def as_results(case: dict[str, Any]) -> Results:
     """The part of the results that the table of choices takes."""
     return cast(Results, {"choices": case["choices"], "best": case["best"]})
+
+
+def stream_axes() -> str:
+    """Perplexity of a small language model by how its stream is cut, at once and retrained."""
+    found = measured("stream_axes")
+    rows = [
+        (f"{100 * float(share):.0f} %", way, *(f"{each['mean']:.2f} ± {each['sd']:.2f}" for each in of[share].values()))
+        for share in next(iter(found["ways"].values()))
+        for way, of in found["ways"].items()
+    ]
+    titles = ("width left", "pruned by", "at once", "retrained")
+    dense = (
+        f"dense {found['dense']['mean']:.2f} ± {found['dense']['sd']:.2f}, {found['network']['params']:,} parameters"
+    )
+    text = f"{found['text']['characters']:,} characters of Python {found['versions']['python']}"
+    steps = f"{found['steps']:,} steps of training, {found['retraining']} of retraining, {found['seeds']} seeds"
+    return table(titles, rows, right=2) + f"\n\n{dense}; {text}; {steps}."
 
 
 def analysis() -> str:
@@ -523,6 +541,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "stream": stream,
+    "stream_axes": stream_axes,
     "analysis": analysis,
     "choices": choices,
     "choices_in_brief": choices_in_brief,

@@ -61,6 +61,8 @@ def _memory(folder: Path, job: Mapping[str, Any]) -> int | None:
     inputs = list(_inputs(folder, job))
     for name in _IMPORTED[Path(path).suffix]:
         import_module(name)
+    if Path(path).suffix == ".safetensors":
+        _built(job)  # the network's code imports what it needs
     before = _resident("VmRSS")
     run = READERS[Path(path).suffix](path, job)
     for given in inputs:
@@ -124,10 +126,9 @@ def _weights(path: str, job: Mapping[str, Any]) -> Runs:
 
     from compress.export.interface import tensors_in
     from compress.files.checkpoint import load
-    from compress.models import from_factory
 
     torch.set_num_threads(job["threads"])
-    network = load(path, lambda: from_factory(job["network"]["factory"], job["network"]["args"]))
+    network = load(path, lambda: _built(job))
     if job["sparse"]:
         from compress.sparsify.sparse import with_sparse
 
@@ -141,6 +142,12 @@ def _weights(path: str, job: Mapping[str, Any]) -> Runs:
             return arrays_of({str(place): leaf for place, leaf in enumerate(tensors_in(network(*args, **kwargs)))})
 
     return run
+
+
+def _built(job: Mapping[str, Any]) -> Any:
+    from compress.models import from_factory
+
+    return from_factory(job["network"]["factory"], job["network"]["args"])
 
 
 READERS: Mapping[str, Callable[[str, Mapping[str, Any]], Runs]] = {

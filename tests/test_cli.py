@@ -114,7 +114,7 @@ def test_train_says_what_comes_next(run: Run, recipe: Path, tmp_path: Path) -> N
 def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:
     text = (applied.parent / "terminal.txt").read_text(encoding="utf-8")
     assert text.isprintable() or "\x1b" not in text
-    for part in ("what was pruned", "tiny: the network before and after", "parameters: ", "largest differences: "):
+    for part in ("what was pruned", "tiny: what you can deploy", "parameters: ", "largest differences: "):
         assert part in text
     *_, last = text.splitlines()
     assert last == f"next: compress inspect {applied / 'slim.safetensors'}"
@@ -272,7 +272,7 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
     assert (tmp_path / "demo" / "mnist_ae" / "results.json").exists()
     if mnist:
         shown = run("demo", "-o", tmp_path / "demo", "--force").stdout
-        assert "mnist_ae: the network before and after" in shown
+        assert "mnist_ae: what you can deploy" in shown
         assert shown.splitlines()[-1] == "next: compress recipes mnist_ae > mine.yaml"
         quiet = run("demo", "-o", tmp_path / "demo", "--force", "--quiet").stderr
         assert [line for line in quiet.splitlines() if not line.startswith("warning: ")] == []

@@ -84,8 +84,11 @@ def against_dense(choices: Mapping[ChoiceName, Choice], name: ChoiceName) -> lis
         return []
     found = [smaller(dense["bytes"], choice["bytes"])]
     for batch, figures in list(choice.get("latency_ms", {}).items())[:1]:
-        other = "" if choice["runtime"] == dense["runtime"] else f" than in {dense['runtime']}"
-        found.append(faster(dense["latency_ms"][batch]["p50"], figures["p50"]) + other)
+        if choice["runtime"] == dense["runtime"]:
+            found.append(faster(1.0, figures["ratio"]))
+        else:
+            quotient = faster(dense["latency_ms"][batch]["p50"], figures["p50"])
+            found.append(f"{quotient} than in {dense['runtime']}")
     for key, value in shown_metrics(choice):
         was = dense["metric"].get(key)
         if was is not None:
@@ -197,13 +200,18 @@ def _cells(choice: Choice, dense: Choice) -> Iterator[tuple[str, Cell]]:
     for batch, figures in choice.get("latency_ms", {}).items():
         # The ratio is paired by rounds, and so is better than a ratio of medians.
         words = faster(1.0, figures["ratio"]) if other and "ratio" in figures else None
-        yield _latency(batch), Cell(f"{figures['p50']:.3f}", words)
+        yield _latency(batch), Cell(milliseconds(figures["p50"]), words)
     for name, value in shown_metrics(choice):
         was = dense["metric"].get(name) if other else None
         words = None if was is None else points(was, value) if name == "accuracy" else percent(was, value)
         yield _metric(name), Cell(f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4g}", words)
     if "peak_memory" in choice:
         yield "memory, MB", Cell(f"{choice['peak_memory'] / 1e6:.1f}")
+
+
+def milliseconds(value: float) -> str:
+    """In three digits: small networks take microseconds."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def shown_metrics(choice: Choice) -> Iterable[tuple[str, float]]:

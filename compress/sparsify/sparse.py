@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from compress.errors import InputError
 from compress.evaluation_mode import evaluation_mode
-from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.network import require_unwrapped, uncompiled
 from compress.graph.shared_state import SharedState
 from compress.graph.twin import copied
 from compress.graph.untouched import evaluated_twin
@@ -55,7 +55,6 @@ def sparse(model: nn.Module, example: object, batch_size: int = 1, *, tolerance:
     """
     model = uncompiled(model)
     require_unwrapped(model)
-    require_parameters(model)
     check("batch_size", batch_size, int, ge=1)
     check("tolerance", tolerance, float, ge=0)
     _require_cpu(model)

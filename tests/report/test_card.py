@@ -55,8 +55,8 @@ def test_says_what_how_and_how_well() -> None:
         "; loss 0.0141 before removal; loss 0.0143 after removal",
         "Parameters: 1,000 dense, 800 slim, 795 of them nonzero.",
         "|  | KB | ms, batch 1 | ms, batch 32 | test loss (mean squared error per pixel) |",
-        "| dense | 4.0 | 0.070 | 0.800 | 0.0054 |",
-        "| slim | 3.2 | 0.070 | 0.800 | 0.0143 |",
+        "| dense | 4.0 | 0.07 | 0.8 | 0.0054 |",
+        "| slim | 3.2 | 0.07 | 0.8 | 0.0143 |",
         "slim - onnxruntime 6.0e-08",
         "onnxruntime, on Some CPU, 1 thread;",
         'InferenceSession("slim.onnx")',
@@ -70,9 +70,9 @@ def test_says_what_how_and_how_well() -> None:
 def test_every_choice_is_there_and_int8_is_not_called_equal(every_choice: dict[str, Any]) -> None:
     card = model_card(every_choice)  # type: ignore[arg-type]
     for text in (
-        "| dense int8 | 1.0 | 0.400 | 0.800 | 89.80 % | 11.0 |",
+        "| dense int8 | 1.0 | 0.4 | 0.8 | 89.80 % | 11.0 |",
         "| slim int8 | - | - | - | - | - |",
-        "| sparse in torch | 1.0 | 0.500 | 0.250 | 88.00 % | - |",
+        "| sparse in torch | 1.0 | 0.5 | 0.25 | 88.00 % | - |",
         "Best is the fastest at batch 1 within 0.5 points of dense's accuracy: dense int8",
         "slim int8 was refused: it loses 3 points",
         "int8 is not proven equal.",

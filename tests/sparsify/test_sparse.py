@@ -204,6 +204,10 @@ def test_again_at_another_batch_size() -> None:
     assert torch.equal(again(torch.ones(2, 30)), once(torch.ones(2, 30)))
 
 
+def test_a_network_without_layers() -> None:
+    assert compress.sparse(nn.ReLU(), torch.randn(2, 3)).sparse_report.layers == ()
+
+
 @pytest.mark.usefixtures("always")
 def test_modes_and_other_forms_of_input() -> None:
     model = zeroed(nn.Sequential(nn.Linear(6, 6), nn.Dropout(), nn.Linear(6, 6)))
@@ -225,7 +229,7 @@ def test_a_sparse_layer_that_computes_something_else_is_refused(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("how", "error", "said"),
     [
-        ({"model": nn.ReLU()}, InputError, "has no parameters"),
+        ({"model": nn.ReLU}, InputError, "expected a network"),
         ({"batch_size": 0}, InputError, "batch_size: found 0"),
         ({"example": torch.randn(2, 31)}, InputError, "does not run on 1 samples of it"),
         ({"model": network().to("meta")}, InputError, "is on meta; sparse layers are for model.cpu"),

@@ -173,7 +173,7 @@ class Stage(Part):
     @classmethod
     def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
         others = ("layers", "params", "macs")
-        if not info.data.keys() >= {*others}:
+        if not info.data.keys() >= {*others, "scope"}:
             return sparsity  # one of them is wrong and is reported by its own validator
         budgets = [name for name in others if info.data[name] is not None]
         if isinstance(scope := info.data.get("scope"), PatternPart):
