@@ -121,7 +121,7 @@ def _header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], 
     if dtype.hasobject:
         raise DataError(f"{path}: {name} holds Python objects, which are never loaded (allow_pickle=False).")
     if dtype.kind not in "biufc":
-        raise DataError(f"{path}: {name} holds {dtype}; it must be an array of numbers.")
+        raise DataError(f"{path}: {name} holds {dtype}; only arrays of numbers are read.")
     if len(shape) > 4 or any(type(length) is not int or length < 0 for length in shape):
         raise DataError(f"{path}: {name} has the shape {shape!r:.100}; it needs at most four lengths, 0 or more.")
     return shape, fortran, dtype

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from compress.quantize.settings import Calibration, Quantization
 from compress.recipe.schema import (
     CRITERIA,
     FORMS,
@@ -299,3 +300,17 @@ def test_layers_may_have_sparsities_of_their_own() -> None:
         stage(nodes, layers={"latent": 0.5}, criterion="principal_axes")
     with pytest.raises(ValidationError, match="found together with layers and macs"):
         stage(NODES, layers={"latent": 0.5}, macs=0.5)
+
+
+def test_int8_is_made_of_an_onnx_file_and_its_section_needs_it() -> None:
+    wanted = {"kind": "static", "calibration": {"samples": 64, "method": "entropy"}, "exclude": ["Gemm"], "max_drop": 1}
+    recipe = Recipe.model_validate({**RECIPE, "export": ["onnx", "int8"], "quantize": wanted})
+    assert recipe.quantize is not None
+    assert recipe.quantize.build() == Quantization("static", True, 1, Calibration(64, "entropy"), ("Gemm",))
+    for changes, said in (
+        ({"export": ["int8"]}, "int8 is made of the ONNX file"),
+        ({"quantize": {}}, "no int8 file is written"),
+        ({"export": ["onnx", "int8"], "quantize": {"kind": "qat"}}, "'auto', 'static' or 'dynamic'"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            Recipe.model_validate({**RECIPE, **changes})
