@@ -34,6 +34,21 @@ Metric = Annotated[
     Limits(required=["loss"], properties={"accuracy": {"type": "number", "minimum": 0, "maximum": 1}}),
 ]
 
+
+def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """What the metric `after` has lost: points of accuracy, or percent of the loss; below 0 where it has gained.
+
+    Where the loss was 0, as of a file compared with itself, it is percent of 1.
+    """
+    if "accuracy" in before:
+        return 100 * (before["accuracy"] - after["accuracy"])
+    return 100 * (after["loss"] - before["loss"]) / (abs(before["loss"]) or 1.0)
+
+
+def unit_of_drop(metric: Mapping[str, float]) -> str:
+    return "points of accuracy" if "accuracy" in metric else "% of the loss"
+
+
 Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "torch", "onnx", "onnxruntime"])]
 
 

@@ -16,7 +16,7 @@ from compress.quantize import candidates
 from compress.quantize.calibration import Feeds, Samples, fixed_batch, samples_of
 from compress.quantize.prepared import Prepared, prepare
 from compress.quantize.settings import METHODS, Kind, Method, Quantization
-from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
+from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial, drop, unit_of_drop
 
 _FLOAT = "float"
 
@@ -198,7 +198,7 @@ class _Trials:
 
     def choice(self) -> tuple[_Candidate | None, str]:
         """The candidate that is kept, if any, and why."""
-        bound = f"{self._wanted.max_drop:g} {unit(self._before)}"
+        bound = f"{self._wanted.max_drop:g} {unit_of_drop(self._before)}"
         good = [one for one in self._ran if self._holds(one)]
         worth = sorted((one for one in good if self._is_worth_it(one)), key=lambda one: one.time)
         if worth:
@@ -220,7 +220,7 @@ class _Trials:
     def _figures(self, candidate: _Candidate) -> str:
         lost, of = self._drop(candidate), self._prepared.source.stat().st_size
         change = round(-lost if "accuracy" in self._before else lost, 2) + 0.0  # -0.0 is 0
-        changed = f"{change:+.2f} {unit(self._before)}"
+        changed = f"{change:+.2f} {unit_of_drop(self._before)}"
         return f"{candidate.time:.2f} of the float file's time, {candidate.bytes / of:.2f} of its bytes, {changed}"
 
     def entry(self, best: _Candidate | None, why: str) -> QuantizationResult:
@@ -236,17 +236,3 @@ class _Trials:
             if best.method is not None:
                 found["method"] = best.method
         return found
-
-
-def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """What `after` has lost: points of accuracy, or percent of the loss; below 0 where it has gained.
-
-    Where the loss was 0, as of a file compared with itself, it is percent of 1.
-    """
-    if "accuracy" in before:
-        return 100 * (before["accuracy"] - after["accuracy"])
-    return 100 * (after["loss"] - before["loss"]) / (abs(before["loss"]) or 1.0)
-
-
-def unit(metric: Mapping[str, float]) -> str:
-    return "points of accuracy" if "accuracy" in metric else "% of the loss"

@@ -3,6 +3,7 @@
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def _pre_process(model: "onnx.ModelProto", ready: Path, scratch: Path, path: Pat
     raised = scratch / "raised.onnx"
     onnx.save(model, raised)
     try:
-        with quiet():
+        with quiet(), chdir(scratch):  # where it fails, it leaves a file in the current folder
             quant_pre_process(raised, ready)
     except Exception:  # its symbolic shapes do not know every operator, and onnx's are enough for most
         with reading(UnsupportedModelError, f"{path}: onnxruntime cannot prepare it for int8"), quiet():

@@ -10,10 +10,10 @@ from compress.results import (
     ChoiceName,
     FileSizes,
     Format,
-    Metric,
     ModelName,
     Models,
     Results,
+    drop,
 )
 
 LABELS: Mapping[ChoiceName, str] = {
@@ -48,7 +48,7 @@ def best_of(choices: Mapping[ChoiceName, Choice], max_drop: float) -> Best:
     """
     dense = choices["dense"]
     found = {name: one for name, one in choices.items() if "refused" not in one}
-    within = {name: one for name, one in found.items() if lost(dense["metric"], one["metric"]) <= max_drop + 1e-9}
+    within = {name: one for name, one in found.items() if drop(dense["metric"], one["metric"]) <= max_drop + 1e-9}
     unit = "points of dense's accuracy" if "accuracy" in dense["metric"] else "% of dense's loss"
     bound = f"within {max_drop:g} {unit}"
     batch = next(iter(dense.get("latency_ms", {})), None)
@@ -57,15 +57,6 @@ def best_of(choices: Mapping[ChoiceName, Choice], max_drop: float) -> Best:
     times = {name: one["latency_ms"][batch]["p50"] for name, one in within.items() if "latency_ms" in one}
     quick = [name for name, time in times.items() if time <= NOISE * min(times.values())]
     return {"bound": f"fastest at batch {batch} {bound}", "choice": min(quick, key=lambda name: within[name]["bytes"])}
-
-
-def lost(dense: Metric, other: Metric) -> float:
-    """How much worse `other` is: points of accuracy, or percent of the loss; below 0 where it is better."""
-    if "accuracy" in dense and "accuracy" in other:
-        return 100 * (dense["accuracy"] - other["accuracy"])
-    if dense["loss"] == other["loss"]:
-        return 0.0
-    return 100 * (other["loss"] - dense["loss"]) / abs(dense["loss"]) if dense["loss"] else float("inf")
 
 
 def best_sentence(results: Results) -> str | None:

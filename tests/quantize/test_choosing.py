@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ProofError, UnsupportedModelError
 from compress.export.latency import Timings
 from compress.quantize import candidates, choosing
-from compress.quantize.choosing import Quantized, drop, quantize
+from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Quantization
+from compress.results import drop
 
 FEED = {"x": np.zeros((4, 8), np.float32)}
 

@@ -1,9 +1,8 @@
 from typing import Any
 
-import pytest
 from jsonschema import Draft202012Validator
 
-from compress.report.choices import agreements, best_of, best_sentence, choice_table, choices_of, lost, refusals
+from compress.report.choices import agreements, best_of, best_sentence, choice_table, choices_of, refusals
 from compress.results import Choice, ChoiceName, json_schema
 
 
@@ -44,20 +43,6 @@ def test_a_refused_file_is_never_best() -> None:
     refused: Choice = {"runtime": "onnxruntime", "refused": "it loses 3 points"}
     assert best_of(accurate(slim_int8=refused), 100)["choice"] == "dense"
     assert list(refusals(accurate(slim_int8=refused))) == ["slim int8 was refused: it loses 3 points"]
-
-
-@pytest.mark.parametrize(
-    ("dense", "other", "drop"),
-    [
-        ({"loss": 1.0, "accuracy": 0.9}, {"loss": 9.0, "accuracy": 0.895}, 0.5),
-        ({"loss": 0.5}, {"loss": 0.6}, 20.0),
-        ({"loss": 0.0}, {"loss": 0.1}, float("inf")),
-        ({"loss": 0.0}, {"loss": 0.0}, 0.0),
-        ({"loss": -2.0}, {"loss": -1.0}, 50.0),
-    ],
-)
-def test_what_is_lost(dense: dict[str, float], other: dict[str, float], drop: float) -> None:
-    assert lost(dense, other) == pytest.approx(drop)
 
 
 def test_every_choice_has_a_row(every_choice: Any) -> None:
