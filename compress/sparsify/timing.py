@@ -5,12 +5,13 @@ out of them. So the whole network runs, and hooks note how long each layer takes
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
@@ -28,13 +29,16 @@ _MARGIN = 1.1
 WHOLE = "the network"
 """Its name among those of its layers."""
 
+_EXACT = 1e-6
+"""Seconds that a clock must be able to tell apart."""
+
 Swaps = Mapping[nn.Module, nn.Module]
 Times = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Milliseconds in each round."""
+    """Milliseconds in each round, as `clock` counts them."""
 
     dense: tuple[float, ...]
     sparse: tuple[float, ...]
@@ -85,6 +89,12 @@ def in_turns(holder: nn.ModuleList, batch: Inputs, swaps: Swaps, names: Mapping[
     }
 
 
+def clock() -> Callable[[], float]:
+    """With one thread its own time, so that other processes do not count; else the time that passes."""
+    alone = torch.get_num_threads() == 1 and time.get_clock_info("thread_time").resolution <= _EXACT
+    return time.thread_time if alone else time.perf_counter
+
+
 def swap(holder: nn.Module, swaps: Swaps) -> None:
     """Put other modules in the places of some, wherever these are."""
     for module in list(holder.modules()):
@@ -95,12 +105,13 @@ def swap(holder: nn.Module, swaps: Swaps) -> None:
 
 def _milliseconds(network: nn.Module, batch: Inputs) -> float:
     given = batch.mapped(Tensor.clone)  # a layer may write into its input
-    start = time.perf_counter()
+    now = clock()
+    start = now()
     try:
         given.call(network)
     except Exception as error:
         raise InputError(f"example: the network does not run on {batch.rows} samples of it: {error}") from error
-    return 1e3 * (time.perf_counter() - start)
+    return 1e3 * (now() - start)
 
 
 @contextmanager
@@ -108,14 +119,14 @@ def _timed(layers: Iterable[tuple[str, nn.Module]]) -> Iterator[dict[str, float]
     """Milliseconds of the calls of each layer, by name; only of those that are called."""
     found: dict[str, float] = {}
     started: dict[str, float] = {}
-    handles = []
+    handles, now = [], clock()
     for name, layer in layers:
 
         def start(*_: Any, name: str = name) -> None:
-            started[name] = time.perf_counter()
+            started[name] = now()
 
         def end(*_: Any, name: str = name) -> None:
-            found[name] = found.get(name, 0.0) + 1e3 * (time.perf_counter() - started[name])
+            found[name] = found.get(name, 0.0) + 1e3 * (now() - started[name])
 
         handles += [layer.register_forward_pre_hook(start), layer.register_forward_hook(end)]
     try:
