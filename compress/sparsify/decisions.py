@@ -36,7 +36,8 @@ class SparseReport:
     """What `compress.sparse` has decided and measured; `print` shows a table.
 
     layers: every Linear and convolutional layer. batch_size, threads: of the measurement.
-    dense_ms, sparse_ms: median milliseconds of a pass through the network as it was, and as it is.
+    dense_ms, sparse_ms: median milliseconds of a pass through the network as it was, and as it is; with one thread its
+        processor time, with several the time that passes.
     """
 
     layers: tuple[SparseLayer, ...]

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from statistics import median
 from typing import TypeGuard
 
 import torch
@@ -21,7 +20,7 @@ from compress.proof import inputs_like, paired, prove_same
 from compress.remove.masks import fold
 from compress.sparsify.decisions import SparseLayer, SparseReport
 from compress.sparsify.layer import DTYPES, SparseLinear
-from compress.sparsify.timing import WHOLE, Pair, in_turns, swap
+from compress.sparsify.timing import LAYER_MARGIN, NETWORK_MARGIN, WHOLE, Pair, in_turns, swap
 
 _LEAST_ZEROS = 0.5
 """With fewer zeros a CSR matrix takes more memory than the dense one, and cannot be faster."""
@@ -35,7 +34,7 @@ def sparse(model: nn.Module, example: object, batch_size: int = 1, *, tolerance:
     A Linear layer becomes a `SparseLinear`, with torch's own CSR kernels, where it is measured to be at least a tenth
     faster so: on this machine, within the network, at this batch size, with torch's present number of threads, dense
     and sparse in turns. All others stay dense. Convolutions do, since torch has no sparse kernels for them. If the
-    network as a whole is not faster, all layers stay dense.
+    network as a whole is not a twentieth faster, all layers stay dense.
 
     Masks of pruning, and parametrizations of Linear layers, are folded into the weights of the copy. Its attribute
     `sparse_report` (a `SparseReport`) says what was decided on each layer, and why.
@@ -136,8 +135,8 @@ def _measured(network: nn.Module, batch: Inputs) -> SparseReport:
     finally:
         shared.set_back()
     dense_ms, sparse_ms = whole.medians
-    if median(whole.ratios) < 1.0:
-        layers |= {module: replace(layers[module], why="the network as a whole is not faster") for module in faster}
+    if not whole.gains(NETWORK_MARGIN):
+        layers |= {module: replace(layers[module], why="the network gains too little") for module in faster}
     if all(layer.why for layer in layers.values()):
         sparse_ms = dense_ms
     return SparseReport(tuple(layers.values()), batch.rows, torch.get_num_threads(), dense_ms, sparse_ms)
@@ -170,4 +169,6 @@ def _decided(layer: SparseLayer, pairs: dict[str, Pair]) -> SparseLayer:
     if pair is None:
         return replace(layer, why="it is not called")
     dense_ms, sparse_ms = pair.medians
-    return replace(layer, dense_ms=dense_ms, sparse_ms=sparse_ms, why="" if pair.gains else "sparse is not faster")
+    return replace(
+        layer, dense_ms=dense_ms, sparse_ms=sparse_ms, why="" if pair.gains(LAYER_MARGIN) else "sparse is not faster"
+    )

@@ -33,8 +33,7 @@ def network() -> nn.Sequential:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every layer that may become sparse does, without waiting for its times."""
-    monkeypatch.setattr(Pair, "gains", True)
-    monkeypatch.setattr(Pair, "ratios", [2.0])
+    monkeypatch.setattr(Pair, "gains", lambda pair, margin: True)
     monkeypatch.setattr(timing, "_SECONDS", 0.0)
 
 
@@ -88,15 +87,14 @@ def test_layers_that_lose_stay_dense() -> None:
     ],
 )
 def test_a_gain_is_a_tenth_and_lasts(dense: list[float], sparse: list[float], gains: bool) -> None:
-    assert Pair(tuple(dense), tuple(sparse)).gains is gains
+    assert Pair(tuple(dense), tuple(sparse)).gains(1.1) is gains
 
 
 def test_a_network_that_is_not_faster_stays_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pair, "gains", True)
-    monkeypatch.setattr(Pair, "ratios", [0.9])
+    monkeypatch.setattr(Pair, "gains", lambda pair, margin: margin == timing.LAYER_MARGIN)
     report = compress.sparse(zeroed(network()), torch.randn(2, 30)).sparse_report
     assert not report.converted
-    assert {layer.why for layer in report.layers} == {"the network as a whole is not faster"}
+    assert {layer.why for layer in report.layers} == {"the network gains too little"}
 
 
 class Mixed(nn.Module):
