@@ -62,9 +62,9 @@ def test_the_shape_from_scratch(changed: dict[str, Any]) -> None:
     assert not list(tables.scratch(changed))
     changed["rivals"] = {"scratch": {"total": run, "retraining": diverged, "missing": "the reason"}}
     lines = list(tables.scratch(changed))
+    length = "17 epochs, as many as the dense training and the retraining"
     assert lines == [
-        "from scratch, 17 epochs, as many as the dense training and the retraining: "
-        "loss 1.2, accuracy 0.57; better than the pruned network",
+        f"from scratch, {length}: loss 1.2, accuracy 0.57; better than the pruned network",
         "from scratch, 1 epoch, as many as the retraining: the loss became nan at step 2 of 10",
         "from scratch: the reason",
     ]

@@ -41,6 +41,7 @@ class StageCell:
                 "seed": self.seed,
                 "number": self.number,
                 "stage": None if self.stage is None else self.stage.model_dump(mode="json", exclude_defaults=True),
+                **({"recalibrates": True} if self.stage is not None and self.stage.recalibrates else {}),
             }
         )
 
