@@ -340,14 +340,9 @@ class EvaluatedData(TypedDict):
 # --- rivals ---
 
 
-class ScratchRun(TypedDict):
-    """The slim network's shape, trained from random weights and evaluated like the slim network."""
+class Advantage(TypedDict):
+    """Absent where there are fewer than three test samples, or batches of a task of the user's own."""
 
-    epochs: Positive
-    steps: Positive
-    seconds: Annotated[NotNegative, "Of the training."]
-    metric: NotRequired[Metric]
-    diverged: NotRequired[Annotated[Text, "Instead of the metric, how its training diverged."]]
     ahead: NotRequired[
         Annotated[float, "The slim network's mean advantage per test sample, in accuracy or loss; negative: it loses."]
     ]
@@ -357,6 +352,16 @@ class ScratchRun(TypedDict):
     better: NotRequired[
         Annotated[Literal["slim", "scratch", "neither"], "Which is ahead by more than the noise of the test samples."]
     ]
+
+
+class ScratchRun(Advantage):
+    """The slim network's shape, trained from random weights and evaluated like the slim network."""
+
+    epochs: Positive
+    steps: Annotated[Count, "That were done."]
+    seconds: Annotated[NotNegative, "Of the training."]
+    metric: NotRequired[Metric]
+    diverged: NotRequired[Annotated[Text, "Instead of the metric, how its training diverged."]]
 
 
 class ScratchResult(TypedDict):
