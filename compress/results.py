@@ -340,6 +340,9 @@ class EvaluatedData(TypedDict):
 # --- rivals ---
 
 
+ScratchLength = Literal["total", "retraining"]
+
+
 class Advantage(TypedDict):
     """Absent where there are fewer than three test samples, or batches of a task of the user's own."""
 

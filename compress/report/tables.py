@@ -9,7 +9,7 @@ from rich.text import Text
 from compress.documents import Timed
 from compress.report.measures import MODELS, measures
 from compress.report.visible import visible
-from compress.results import Measure, RemovalEntry, Results
+from compress.results import Measure, RemovalEntry, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
@@ -155,7 +155,7 @@ def scratch(results: Results) -> Iterable[str]:
     found = results.get("rivals", {}).get("scratch", {})
     for kind, length in SCRATCH.items():
         if run := found.get(kind):
-            about = f"from scratch, {run['epochs']} epoch{'s'[: run['epochs'] > 1]}, {length}"
+            about = f"from scratch, {run['epochs']} epoch{'s'[: run['epochs'] > 1]}, as many {length}"
             if "metric" in run:
                 yield f"{about}: {metric_text(run['metric'])}; {VERDICTS[run.get('better', 'neither')]}"
             else:
@@ -164,9 +164,9 @@ def scratch(results: Results) -> Iterable[str]:
         yield f"from scratch: {found['missing']}"
 
 
-SCRATCH: Mapping[Literal["total", "retraining"], str] = {
-    "total": "as many as the dense training and the retraining",
-    "retraining": "as many as the retraining",
+SCRATCH: Mapping[ScratchLength, str] = {
+    "total": "as the dense training and the retraining",
+    "retraining": "as the retraining",
 }
 VERDICTS: Mapping[Literal["slim", "scratch", "neither"], str] = {
     "slim": "the pruned network is better",

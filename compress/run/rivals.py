@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.errors import TrainingError, UnsupportedModelError
 from compress.graph.trace import tensors_of
 from compress.recipe import schema
-from compress.results import Advantage, Metric, ScratchResult, ScratchRun
+from compress.results import Advantage, Metric, ScratchLength, ScratchResult, ScratchRun
 from compress.run.building import build_model
 from compress.run.pruning import in_batches_of
 from compress.run.setting import Setting, optimization
@@ -26,8 +26,6 @@ from compress.train.ranks import ALONE
 
 NOISE = 2.0
 """Standard errors up to which a difference is noise."""
-
-Length = Literal["total", "retraining"]
 
 
 class RivalWarning(UserWarning):
@@ -43,7 +41,7 @@ class Part:
     stage: schema.Stage | None = None
 
 
-def parts_of(recipe: schema.Recipe, length: Length) -> list[Part]:
+def parts_of(recipe: schema.Recipe, length: ScratchLength) -> list[Part]:
     """What a network trains that is trained for as long; empty if that is not known, or nothing."""
     stages = [
         Part(f"as in stage {number}", stage.retrain, stage)
@@ -75,15 +73,14 @@ def against_scratch(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, 
         result["missing"] = "; ".join(reasons)
     ours = _Scores(setting.task)
     metric = setting.evaluate(small, ours)
-    lengths: tuple[Length, ...] = ("total", "retraining")
-    for length in lengths:
-        if parts := parts_of(recipe, length):
-            try:
-                result[length] = setting.journal.chapter(
-                    f"scratch, {length}", partial(_run, recipe, length, parts, small, ours, setting)
-                )
-            except UnsupportedModelError as error:
-                return {"missing": f"not trained: {error}"}
+    lengths: tuple[ScratchLength, ...] = get_args(ScratchLength)
+    try:
+        for length in lengths:
+            if parts_of(recipe, length):
+                write = partial(_run, recipe, length, small, ours, setting)
+                result[length] = setting.journal.chapter(f"scratch, {length}", write)
+    except UnsupportedModelError as error:
+        return {"missing": f"not trained: {error}"}
     _warn(result, metric)
     return result
 
@@ -100,8 +97,9 @@ def _missing(recipe: schema.Recipe) -> Iterator[str]:
 
 
 def _run(
-    recipe: schema.Recipe, length: Length, parts: Sequence[Part], small: nn.Module, ours: "_Scores", setting: Setting
+    recipe: schema.Recipe, length: ScratchLength, small: nn.Module, ours: "_Scores", setting: Setting
 ) -> ScratchRun:
+    parts = parts_of(recipe, length)
     epochs = sum(part.settings.epochs for part in parts)
     setting.watcher.begin(f"scratch_{length}", f"from scratch, {epochs} epochs")
     network = from_scratch(recipe, small, setting)
