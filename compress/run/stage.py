@@ -97,8 +97,8 @@ def _recalibrate(model: nn.Module, stage: schema.Stage, setting: Setting) -> Non
     """Estimate the statistics of norms for what reaches them now, where the stage wants it."""
     if stage.recalibrates and calibrated(model):
         with setting.clock.phase("recalibration"):
-            batches = setting.data.batches("train", setting.batch_size, setting.task, setting.device)
-            recalibrate(model, batches(torch.Generator().manual_seed(setting.seed)))
+            chance = torch.Generator().manual_seed(setting.seed)
+            recalibrate(model, lambda size: setting.data.batches("train", size, setting.task, setting.device)(chance))
 
 
 def _pruner(

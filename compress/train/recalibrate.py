@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from compress.batches import Pairs, pairs
+from compress.batches import pairs
 from compress.errors import InputError
 from compress.graph.network import require_parameters
 from compress.inputs import Inputs
 from compress.options import check
+from compress.select.scoring import BatchSource, Scoring, on_data, require_source
 from compress.train import random_state
 
 SAMPLES = 2000
 """More change the accuracy by less than another draw of as many does (docs/decisions.md)."""
 
 
-def recalibrate(model: nn.Module, batches: Pairs, *, samples: int = SAMPLES) -> None:
+def recalibrate(model: nn.Module, batches: BatchSource, *, samples: int = SAMPLES) -> None:
     """Replace the running statistics of all norms of `model` by their means over training samples, without training.
 
     Norms are batch norms, synchronized ones included, and instance norms that track statistics. Each takes the mean
@@ -30,7 +31,8 @@ def recalibrate(model: nn.Module, batches: Pairs, *, samples: int = SAMPLES) -> 
     Call it on the pruned network before `slim`, so that both have the same statistics.
 
     Args:
-        batches: training samples in random order, such as a loader; targets are ignored.
+        batches: training samples in random order: a loader, a list, or a function from a batch size to such; targets
+            are ignored.
         samples: how many are used, at least 2; fewer if there are no more.
 
     Raises:
@@ -38,6 +40,7 @@ def recalibrate(model: nn.Module, batches: Pairs, *, samples: int = SAMPLES) -> 
             infinite. The statistics are then as before.
     """
     require_parameters(model)
+    require_source(batches, None)
     check("samples", samples, int, ge=2)
     norms = calibrated(model)
     if not norms:
@@ -90,22 +93,21 @@ def _only_training(model: nn.Module, norms: list[_NormBase]) -> Iterator[None]:
             vars(norm).pop("forward", None)
 
 
-def _estimate(model: nn.Module, norms: list[_NormBase], batches: Pairs, samples: int) -> None:
+def _estimate(model: nn.Module, norms: list[_NormBase], batches: BatchSource, samples: int) -> None:
     """One forward pass for every batch; the momentum is the batch's share of the samples so far."""
     for norm in norms:
         norm.reset_running_stats()
-    device, seen = next(model.parameters()).device, 0
-    for number, (whole, _) in enumerate(pairs(batches, model), 1):
-        given = whole.part(slice(samples - seen)) if whole.rows > samples - seen else whole
-        if given.rows == 1:  # it has no variance, and where batches are whole it is what is left of the data
+    source = Scoring(model, torch.Generator(), batches).batches("recalibrate", samples)
+    seen = 0
+    for number, (given, _) in enumerate(pairs(source, model), 1):
+        if given.rows == 1:  # it has no variance; mostly it is what is left of the data
             continue
         _require_numbers(given, number)
         seen += given.rows
         for norm in norms:
             norm.momentum = given.rows / seen
-        given.mapped(lambda tensor: tensor.to(device)).call(model)
-        if seen >= samples - 1:
-            break
+        with on_data("recalibrate"):
+            given.call(model)
     if not seen:
         raise InputError("recalibrate: batches: there is no batch with two samples, and one sample has no variance")
 

@@ -65,7 +65,7 @@ def test_only_so_many_samples_are_used() -> None:
             yield batch
 
     whole, part = network(), network()
-    compress.recalibrate(whole, source(), samples=6)
+    compress.recalibrate(whole, lambda size: source(), samples=6)
     compress.recalibrate(part, [batches(4, 4)[0], (batches(4, 4)[1][0][:2], None)])
     assert len(taken) == 2
     assert torch.equal(whole[1].running_mean, part[1].running_mean)
