@@ -11,10 +11,12 @@ from compress.errors import DivergedError, RecipeError
 from compress.models import autoencoder
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Recipe
+from compress.results import ScratchResult
 from compress.run import rivals
 from compress.run.clock import Clock
 from compress.run.rivals import RivalWarning, against_scratch, from_scratch
 from compress.run.setting import Setting, unwatched
+from compress.typed_json import first_mistake
 
 TRAIN = {"epochs": 2, "optimizer": "adamw", "lr": 1e-3}
 STAGE = {"target": {"nodes": "latent"}, "criterion": "norms", "sparsity": 0.5, "removal": "hard"}
@@ -51,6 +53,7 @@ def test_both_lengths(npz: Path, setting: Setting) -> None:
     assert (found["total"]["epochs"], found["retraining"]["epochs"]) == (3, 1)
     assert (found["total"]["steps"], found["retraining"]["steps"]) == (15, 5)
     assert "missing" not in found
+    assert first_mistake(found, ScratchResult) is None
 
 
 @pytest.mark.parametrize(
