@@ -33,6 +33,7 @@ class Number:
     mean: the number of nodes that the operator `name` of the trace takes a mean over.
     norm: the same, of the module `name`, whose code calls that operator; `index` is 0 where the nodes are the last
         dimension of its input, and the dimension itself where they are another.
+    weights: dimension `index` of the parameter `name`, whose own layer takes means over it.
     """
 
     kind: str
@@ -100,6 +101,12 @@ class Flow:
 
     def is_parameter(self, node: fx.Node) -> bool:
         return self.tensors.get(node) in self.parameters
+
+    def holds_zeros(self, node: fx.Node, dim: Dim) -> bool:
+        """Whether `node` is a weight with zeros where its parameter has them, for the nodes `dim`."""
+        return self.is_parameter(node) and self.zeros(node).issuperset(
+            factor for factor in leaves(dim) if not factor.reason
+        )
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Of one of the network's own tensors."""
