@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from compress.graph.dimensions import Dim, is_kept, keep, leaves, regroup, size_of, whole
+from compress.graph.dimensions import BATCH, Dim, is_kept, keep, leaves, regroup, size_of, whole
 from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, layer_of
 from compress.graph.weights import origin
 
@@ -34,6 +34,8 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
         for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
             flow.align(node, one, other)
     normalized = dims[len(dims) - len(arguments["normalized_shape"]) :]
+    if len(normalized) > 1 and "bias" not in arguments:
+        keep(normalized, f"{at(node)} takes the mean over its nodes, in several dimensions")
     if joined := not_kept(normalized):
         count(flow, node, joined, source)
     scaled = [factor for factor in leaves(joined) if own and all(factor in flow.zeros(tensor) for tensor in own)]
@@ -80,6 +82,15 @@ def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
                 flow.numbers[Number("weights", name, place)].append(own)
         elif (axis := _axis(flow, node, dim)) is not None:
             flow.numbers[Number("norm", layer_at(node), axis)].append(dim)
+
+
+def variance(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    """As `count`, for variances and standard deviations; one that is divided by n - 1 of n over a batch is kept."""
+    results = node.meta["val"]
+    result = results[0] if isinstance(results, tuple | list) else results
+    if source.meta["val"].numel() // result.numel() % BATCH == 0:
+        keep(dim, f"{at(node)} combines all of its nodes, and the batch")
+    count(flow, node, dim, source)
 
 
 def not_kept(dims: Iterable[Dim]) -> Dim:

@@ -179,7 +179,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weights.weight_norm),
     **dict.fromkeys(_PERMUTING, shapes.permute),
     **dict.fromkeys(_MIXING, reductions.along),
-    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), reductions.reduction(norms.count)),
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), reductions.reduction(norms.variance)),
     **dict.fromkeys(_REDUCING, reductions.reduction(reductions.combined)),
     **dict.fromkeys(_FILLED, shapes.filled),
     **dict.fromkeys(_SPECTRA, windows.spectrum),

@@ -251,7 +251,9 @@ class _Cut:
     def _of_class(self, tensors: Mapping[str, Tensor], rescaled: Set[str]) -> nn.Module | None:
         """rescaled: the modules within which outputs are not those of the network."""
         norms = [*_resized(self.known, self.left, "norm")]
-        edits = [*_tensor_edits(self.kept, tensors), *_resized(self.known, self.left, "attribute"), *norms]
+        kinds: tuple[Kind, ...] = ("attribute", "weights")
+        numbers = [edit for kind in kinds for edit in _resized(self.known, self.left, kind)]
+        edits = [*_tensor_edits(self.kept, tensors), *numbers, *norms]
         small = change(_copied(self.checks.model), edits)
         _fill(tensors_of(small), tensors, self.kept)
         rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))
