@@ -73,6 +73,8 @@ class Flow:
             self.values[node] = fresh_value(node.meta["val"], INPUT)
         elif node.op == "get_attr":
             self.values[node] = self._own(node)
+        elif node.op == "call_function" and not node.users and not is_mutable(node):
+            self.values[node] = fresh_value(node.meta.get("val"), "nothing uses it")  # such as `weight[0].numel()`
         elif node.op == "call_function" and not isinstance(node.target, Rebuild):
             result = rule(self, node, arguments_of(node))
             if not isinstance(result, str) and not _fits(result, node.meta.get("val")):
@@ -135,10 +137,11 @@ class Flow:
 
     def write_through(self, node: fx.Node) -> None:
         """Where an operator in place writes what need not vanish, other views of the same memory need not either."""
-        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        if not is_mutable(node):
             return
         lost = self.factors(node) - self.zeros(node)
-        for argument, given in zip(node.target._schema.arguments, node.args, strict=False):
+        operator: Any = node.target
+        for argument, given in zip(operator._schema.arguments, node.args, strict=False):
             if argument.is_write and isinstance(given, fx.Node):
                 memory = self._memory.get(given, given)
                 for other in [other for other in self._zero if self._memory.get(other, other) is memory]:
@@ -217,6 +220,11 @@ def layer_at(node: fx.Node) -> str:
 
 def at(node: fx.Node) -> str:
     return f"{node.target} in {layer_at(node) or 'the network'!r}"
+
+
+def is_mutable(node: fx.Node) -> bool:
+    """Whether the operator writes into one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def places_of(wanted: int | Sequence[int] | None, rank: int) -> list[int]:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from compress.graph.dimensions import BATCH, Dim, is_kept, keep, leaves, regroup, size_of, whole
+from compress.graph.dimensions import BATCH, Dim, is_kept, joint, keep, leaves, regroup, size_of, whole
 from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, layer_of
-from compress.graph.weights import origin
+from compress.graph.names import name_of
+from compress.graph.weights import VIEWS, origin
 
 NormKind = Literal["layer", "rms", "group"]
 
@@ -38,9 +39,11 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
         keep(normalized, f"{at(node)} takes the mean over its nodes, in several dimensions")
     if joined := not_kept(normalized):
         count(flow, node, joined, source)
+    zeros = flow.zeros(source)
+    if "bias" in arguments:  # Where the mean is subtracted, zeros remain zeros in whole rows of them only.
+        zeros = zeros.intersection(leaves(joint(dims[: len(dims) - len(normalized)]))) if not own else set()
     scaled = [factor for factor in leaves(joined) if own and all(factor in flow.zeros(tensor) for tensor in own)]
-    # Without the mean being subtracted, zeros remain zeros.
-    flow.vanishes(node, [*scaled, *(() if "bias" in arguments else flow.zeros(source))])
+    flow.vanishes(node, [*scaled, *zeros])
     return dims
 
 
@@ -90,12 +93,14 @@ def variance(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
     result = results[0] if isinstance(results, tuple | list) else results
     if source.meta["val"].numel() // result.numel() % BATCH == 0:
         keep(dim, f"{at(node)} combines all of its nodes, and the batch")
-    count(flow, node, dim, source)
+    both = shifted(node)
+    alike = both and set(leaves(dim)).isdisjoint(leaves(joint(flow.dims(both[1]))))  # what it subtracts from all nodes
+    count(flow, node, dim, both[0] if both and alike else source)
 
 
 def not_kept(dims: Iterable[Dim]) -> Dim:
     """The product of those of `dims` that need not keep their size."""
-    return tuple(factor for dim in dims if not is_kept(dim) for factor in dim)
+    return joint(dim for dim in dims if not is_kept(dim))
 
 
 def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple[str, int, Dim]]:
@@ -132,6 +137,18 @@ def centre(node: fx.Node) -> fx.Node | None:
     if difference is None or difference.target is not _ATEN.sub.Tensor or not arguments_of(node).get("keepdim"):
         return None
     return difference.args[1] if isinstance(difference.args[1], fx.Node) else None
+
+
+def shifted(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Of a variance of x - c, or of a view of it, x and c, where c has an entry for each of its results."""
+    given, results = node.all_input_nodes[0], node.meta["val"]
+    while name_of(given) in VIEWS and isinstance(given.args[0], fx.Node):
+        given = given.args[0]
+    if given.target is not _ATEN.sub.Tensor or not all(isinstance(operand, fx.Node) for operand in given.args):
+        return None
+    x, shift = given.all_input_nodes
+    result = results[0] if isinstance(results, tuple | list) else results
+    return (x, shift) if shift.meta["val"].numel() == result.numel() else None
 
 
 def _centred(node: fx.Node) -> fx.Node | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from compress.graph.dimensions import leaves, whole
+from compress.graph.dimensions import joint, leaves, whole
 from compress.graph.flow import Flow, Value
 from compress.graph.names import name_of
 from compress.graph.reductions import reduction, summed
@@ -13,8 +13,8 @@ from compress.graph.reductions import reduction, summed
 _SCALING = {"mul", "div", "neg", "clone", "detach", "alias", "contiguous", "to", "_to_copy", "type_as", "dropout"}
 
 # The result has an entry for each of the first argument's, in the same order, and depends on others in means only.
-_VIEWS = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "squeeze", "unsqueeze"}
-_STANDARDIZING = {*_SCALING, *_VIEWS, "_weight_norm", "sub", "batch_norm", "layer_norm", "pow", "square"}
+VIEWS = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "squeeze", "unsqueeze"}
+_STANDARDIZING = {*_SCALING, *VIEWS, "_weight_norm", "sub", "batch_norm", "layer_norm", "pow", "square"}
 _PADDING = {"pad", "constant_pad_nd", "slice", "narrow"}
 
 
@@ -22,7 +22,7 @@ def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value |
     """g * v / |v|: the magnitudes g write nodes; a direction v without length is no number, so it only follows."""
     direction, magnitude = arguments["v"], arguments["g"]
     dims, lengths = flow.dims(direction), flow.dims(magnitude)
-    zeros = flow.zeros(direction).difference(leaves(factor for dim in lengths for factor in dim))
+    zeros = flow.zeros(direction).difference(leaves(joint(lengths)))
     for place, (dim, length) in enumerate(zip(dims, lengths, strict=False)):
         if length:
             flow.align(node, dim, length)

@@ -23,17 +23,22 @@ from torch.func import functional_call
 
 from compress.graph.flow import arguments_of, places_of
 from compress.graph.names import name_of
-from compress.graph.norms import VARIANCES, centre, epsilon_of, norm_kind
+from compress.graph.norms import VARIANCES, centre, epsilon_of, norm_kind, shifted
 
 _ATEN = torch.ops.aten
 _MEANS = {_ATEN.layer_norm, _ATEN.rms_norm, _ATEN.mean, _ATEN.group_norm, _ATEN.batch_norm, *VARIANCES}
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def moments(x: Tensor, dims: list[int], share: float, keepdim: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean and variance of x over `dims`, where only this share of all entries is left, the others having been zero."""
-    mean = x.mean(dims, keepdim=keepdim) * share
-    return mean, (x * x).mean(dims, keepdim=keepdim) * share - mean * mean
+def moments(
+    x: Tensor, dims: list[int], share: float, keepdim: bool = True, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance over `dims` of all entries, of which this share is left in x; the others are minus `shift`."""
+    mean, square = (entries.mean(dims, keepdim=keepdim) * share for entries in (x, x * x))
+    if shift is not None:
+        shift = shift.reshape_as(mean)
+        mean, square = mean - shift * (1 - share), square + shift * shift * (1 - share)
+    return mean, square - mean * mean
 
 
 def normalized(x: Tensor, dims: list[int], share: float, eps: float) -> Tensor:
@@ -198,7 +203,8 @@ def _variance(node: fx.Node, arguments: Any, share: float) -> list[Any]:
     """Of one of `VARIANCES`, what it gives: a variance or its root, and the mean."""
     x, name = node.all_input_nodes[0], name_of(node)
     shape, dims = x.meta["val"].shape, places_of(arguments.get("dim"), x.meta["val"].ndim)
-    mean, variance = moments(arguments["self"], dims, share, arguments.get("keepdim", False))
+    middle: Any = fx.Proxy(both[1]) if (both := shifted(node)) else None
+    mean, variance = moments(arguments["self"], dims, share, arguments.get("keepdim", False), middle)
     count, correction = math.prod(shape[dim] for dim in dims), arguments.get("correction")
     correction = arguments.get("unbiased", True) if correction is None else correction
     variance = variance * (count / max(0, count - correction)) if correction else variance
