@@ -41,12 +41,25 @@ class Number:
     index: int
 
 
+@dataclass(frozen=True)
+class Shift:
+    """The layer `layer`, with one bias for each position, adds the same at every dead node of `factor`.
+
+    place: the dimension of its output, beside that of the batch and that of the positions, which holds the nodes.
+    """
+
+    layer: str
+    place: int
+    factor: Factor
+
+
 class Flow:
     """The state of the walk.
 
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     follows: those of a parameter that cannot be zero at a node, which another parameter makes zero.
     summed: dimensions over which a computation sums without weights, as attention does.
+    shifts: by the operator that adds it, what is added to all nodes alike (see `shifts`).
     """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
@@ -57,6 +70,7 @@ class Flow:
         self.writes: set[tuple[str, int]] = set()
         self.follows: set[tuple[str, int]] = set()
         self.summed: list[Dim] = []
+        self.shifts: dict[fx.Node, Shift] = {}
         self._zero: dict[fx.Node, Dim] = {}
         self._memory: dict[fx.Node, fx.Node] = {}  # the value that another one is, or may be, a view of
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)

@@ -14,6 +14,7 @@ from torch import fx, nn
 from compress.graph.dimensions import BATCH, Dim, is_kept, joint, keep, leaves, regroup, size_of, whole
 from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, layer_of
 from compress.graph.names import name_of
+from compress.graph.shifts import without_shifts
 from compress.graph.weights import VIEWS, origin
 
 NormKind = Literal["layer", "rms", "group"]
@@ -38,6 +39,9 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
     if len(normalized) > 1 and "bias" not in arguments:
         keep(normalized, f"{at(node)} takes the mean over its nodes, in several dimensions")
     if joined := not_kept(normalized):
+        if len(normalized) == 1 and "bias" in arguments:
+            for factor in set(leaves(joined)) - flow.zeros(source):
+                without_shifts(flow, source, factor)
         count(flow, node, joined, source)
     zeros = flow.zeros(source)
     if "bias" in arguments:  # Where the mean is subtracted, zeros remain zeros in whole rows of them only.

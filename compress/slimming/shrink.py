@@ -28,6 +28,7 @@ from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
+from compress.slimming.shifts import with_shifts_removed
 from compress.slimming.traced import numbers_of, traced_module
 
 _LARGE = 2**14
@@ -213,6 +214,7 @@ def _planned(
     known: Couplings, tensors: Mapping[str, Tensor], dead: Mapping[Coupling, Tensor], checks: _Checks
 ) -> "_Cut":
     left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
+    tensors = with_shifts_removed(checks.model, checks.given, known.shifts, dead, tensors)
     return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
 
 

@@ -177,7 +177,7 @@ FOLLOWED = {
     "std": along_steps("std mul", lambda y: 2 * y / (y.std(2, keepdim=True) + 0.1)),
     "var_mean": along_steps("var_mean", lambda y: y * sum(torch.var_mean(y, (1, 2), keepdim=True, correction=0))),
     "std_mean": along_steps("std_mean", lambda y: y * sum(torch.std_mean(y, 2))[..., None]),
-    "layer norm over two dimensions": along_steps("layer_norm", lambda y: y * F.layer_norm(y, y.shape[1:]).mean()),
+    "layer norm over two dimensions": along_steps("layer_norm", lambda y: y * F.layer_norm(y, y.shape[1:])),
     "a single group": Case("group_norm", IMAGE, [8], lambda net, x: net.b(net.norm(net.a(x))), one_group),
     "nodes beside others": along_steps("pad narrow", lambda y: F.pad(y, (2, 3)).narrow(2, 2, 8)),
     # elementwise, under every name
