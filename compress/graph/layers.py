@@ -5,7 +5,7 @@ from typing import Any
 from torch import fx, nn
 
 from compress.graph.contractions import add_bias, contraction, count_positions, letters_of
-from compress.graph.dimensions import Dim, fresh, keep, leaves, regroup, size_of
+from compress.graph.dimensions import Dim, fresh, joint, keep, leaves, regroup, size_of
 from compress.graph.flow import EXTENT, TABLE, Flow, Rule, Value, at, fresh_value
 from compress.graph.norms import count, not_kept
 from compress.graph.windows import new_extents
@@ -59,7 +59,7 @@ def _windowed(
     keep(flow.dims(weight)[2:], EXTENT)
     *rest, nodes = flow.dims(source)[: len(flow.dims(source)) - rank]
     flow.align(node, nodes, (*groups, *summed))
-    extents = new_extents(flow, source, node.meta["val"], rank)
+    extents = _extents(flow, node, arguments, rank)
     if weight in flow.tensors:
         flow.reads.add((flow.tensors[weight], column))
         flow.writes.add((flow.tensors[weight], 1 - column))
@@ -67,10 +67,33 @@ def _windowed(
     if not flow.holds_zeros(weight, summed):
         flow.contract(summed, node, (source, weight))
     result = (*rest, writes, *extents)
-    alone = flow.zeros(source).intersection(leaves(groups))  # a group's result depends on its own nodes only
+    # A group's result depends on its own nodes only, and a position's on its own values where windows are single.
+    alone = flow.zeros(source).intersection(leaves(joint((groups, *extents))))
     flow.vanishes(node, alone | flow.zeros(weight).intersection(leaves(writes)))
     add_bias(flow, node, result, len(rest), bias)
     return result
+
+
+def _extents(flow: Flow, node: fx.Node, arguments: dict[str, Any], rank: int) -> tuple[Dim, ...]:
+    """The last dimensions of the result: those of the input where each window is a single position, as in a 1 x 1."""
+    single = all(
+        size == 1 and stride == 1 and not padding
+        for size, stride, padding in zip(
+            arguments["weight"].meta["val"].shape[2:],
+            *(_for_each(arguments.get(name, 2), rank) for name in ("stride", "padding")),
+            strict=True,
+        )
+    )
+    if single:
+        dims = flow.dims(arguments["input"])
+        return dims[len(dims) - rank :]
+    return new_extents(flow, arguments["input"], node.meta["val"], rank)
+
+
+def _for_each(value: Any, rank: int) -> list[Any]:
+    """An argument for each dimension; of a padding by name, whether it may add anything."""
+    several = value if isinstance(value, list | tuple) else [value if value != "valid" else 0]
+    return [*several] * (rank // len(several))
 
 
 def any_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:

@@ -179,6 +179,7 @@ FOLLOWED = {
     "std_mean": along_steps("std_mean", lambda y: y * sum(torch.std_mean(y, 2))[..., None]),
     "layer norm over two dimensions": along_steps("layer_norm", lambda y: y * F.layer_norm(y, y.shape[1:])),
     "a single group": Case("group_norm", IMAGE, [8], lambda net, x: net.b(net.norm(net.a(x))), one_group),
+    "single windows": along_steps("conv1d", lambda y: F.conv1d(y, torch.ones(5, 5, 1, dtype=y.dtype)).relu()),
     "nodes beside others": along_steps("pad narrow", lambda y: F.pad(y, (2, 3)).narrow(2, 2, 8)),
     # elementwise, under every name
     "and": both("__and__", lambda a, c: ((a > 0) & (c > 0)).double()),
