@@ -16,24 +16,41 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 
 
 class RealPass:
-    """What `model` computes in evaluation mode from `given`, with the same random numbers each time.
+    """What `model` computes in evaluation mode from at most two samples of `example`, with the same random numbers.
 
     Raises:
         InputError: it does not run.
     """
 
-    def __init__(self, model: nn.Module, given: Inputs) -> None:
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
         self._model = model
         self._twin = evaluated_twin(model)
-        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        given = example.few()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(model):
-                torch.manual_seed(0)
-                self.output = given.mapped(torch.clone).call(self._twin)
+            self.output = self._called(given)
         except Exception as error:
-            shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
-            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
+            places = "; ".join(filter(None, [f"inputs of the shape {_shapes(given)}", place_of(error.__traceback__)]))
+            if _shapes(given) != _shapes(example) and self._runs(example):
+                raise InputError(
+                    f"The network runs on the example, and not on its first two samples: {error} ({places}). The "
+                    f"samples must be counted along dimension {example.batch_dim} of the tensors: for another, give "
+                    "compress.Inputs(args, kwargs, batch_dim=...). A detector that takes a list of pictures is slimmed "
+                    "as its backbone and heads (docs/bring-your-own.md)"
+                ) from error
             raise InputError(f"The network does not run on the example: {error} ({places})") from error
+
+    def _called(self, given: Inputs) -> Any:
+        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(self._model):
+            torch.manual_seed(0)
+            return given.mapped(torch.clone).call(self._twin)
+
+    def _runs(self, given: Inputs) -> bool:
+        try:
+            self._called(given)
+        except Exception:
+            return False
+        return True
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -48,6 +65,10 @@ class RealPass:
         for (_, module), copied in zip(self._model.named_modules(), self._twin.modules(), strict=False):
             for name in vars(module).keys() - vars(nn.Module()).keys():
                 _fill(vars(module)[name], vars(copied).get(name))
+
+
+def _shapes(given: Inputs) -> str:
+    return ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

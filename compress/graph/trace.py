@@ -78,15 +78,16 @@ def trace(
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_unwrapped(model)
-    given = inputs_of(example).few()
+    whole = inputs_of(example)
+    given = whole.few()
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given) if passes else None
+        first = RealPass(model, whole) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
     if not shared.is_as_before():
-        _require_same(first, RealPass(model, given))
+        _require_same(first, RealPass(model, whole))
     first.fill_caches()
     return traced
 
