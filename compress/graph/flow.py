@@ -227,6 +227,12 @@ def layer_of(tensor: str) -> str:
     return path if path and ("weight" in leaf or "bias" in leaf) else tensor
 
 
+def owner_of(tensor: str) -> str:
+    """Qualified name of the module whose code uses a parameter of this name."""
+    owner, parametrized, _ = tensor.partition(".parametrizations.")
+    return owner if parametrized else tensor.rpartition(".")[0]
+
+
 def layer_at(node: fx.Node) -> str:
     """Qualified name of the innermost module whose code made `node`; "" for the network itself."""
     return str(node.meta["layer"])

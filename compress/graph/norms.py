@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from compress.graph.dimensions import BATCH, Dim, is_kept, joint, keep, leaves, regroup, size_of, whole
-from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, layer_of
+from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, owner_of
 from compress.graph.names import name_of
 from compress.graph.shifts import without_shifts
 from compress.graph.weights import VIEWS, origin
@@ -110,7 +110,7 @@ def not_kept(dims: Iterable[Dim]) -> Dim:
 def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple[str, int, Dim]]:
     """Where a layer takes the mean of its own weight: (parameter, dimension, nodes) of what is in `dim`."""
     weight = origin(flow, source)
-    if weight is None or layer_of(flow.tensors[weight]) != layer_at(node).partition(".parametrizations.")[0]:
+    if weight is None or owner_of(flow.tensors[weight]) != layer_at(node).partition(".parametrizations.")[0]:
         return []
     counted = set(leaves(dim))
     places = enumerate(flow.dims(weight))

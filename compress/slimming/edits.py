@@ -234,7 +234,8 @@ def _sizes(
 ) -> tuple[int, ...]:
     """The sizes that the model has where `edit` applies."""
     path, _, attribute = edit.name.rpartition(".")
-    if edit.kind in ("tensor", "weights") and edit.name in tensors:
+    trained = isinstance(tensors.get(edit.name), nn.Parameter)
+    if (edit.kind == "tensor" and edit.name in tensors) or (edit.kind == "weights" and trained):
         return tuple(tensors[edit.name].shape)
     if edit.kind == "attribute" and path in modules and (integers := integers_of(modules[path], attribute)):
         return integers

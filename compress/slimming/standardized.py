@@ -9,11 +9,12 @@ weight that acts is the one of before, and it trains as that of the masked layer
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compress.graph.flow import layer_of
+from compress.graph.flow import owner_of
 
 _APPLYING = {
     *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
@@ -23,7 +24,7 @@ _APPLYING = {
 
 def count_weights(model: nn.Module, name: str, dim: int, before: int) -> None:
     """Let the layer of the parameter `name` compute as if dimension `dim` still had the size `before`."""
-    path = layer_of(name)
+    path = owner_of(name)
     layer: Any = model.get_submodule(path)
     if not isinstance(layer, _Counting):
         layer.__class__ = _counting(type(layer))
@@ -38,14 +39,17 @@ class _Counting(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         held: list[tuple[nn.Module, str]] = []
+        left: dict[torch.Size, torch.Size] = {}
         try:
             for name, sizes in self.counted.items():
                 path, _, leaf = name.rpartition(".")
                 holder = self.get_submodule(path)
-                narrow = holder.get_parameter(leaf)
-                vars(holder)[leaf] = _widened(narrow, sizes)  # found before the parameter of this name
+                parameter = holder.get_parameter(leaf)
+                wide = _widened(parameter, sizes)
+                left[wide.shape] = parameter.shape
+                vars(holder)[leaf] = wide  # found before the parameter of this name
                 held.append((holder, leaf))
-            with _Narrowed(narrow.shape):
+            with _Narrowed(left):
                 return super().forward(*args, **kwargs)
         finally:
             for holder, leaf in held:
@@ -59,18 +63,18 @@ class _Counting(nn.Module):
 
 
 class _Narrowed(TorchFunctionMode):
-    """Gives the operator that applies a weight the part of it that is left."""
+    """Gives the operator that applies a weight the part of it that is left.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    Args:
+        left: the shapes of that part, by the whole shape.
+    """
+
+    def __init__(self, left: Mapping[torch.Size, torch.Size]) -> None:
         super().__init__()
-        self._shape = shape
+        self._left = left
 
     def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         if function in _APPLYING:
@@ -81,7 +85,7 @@ class _Narrowed(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _part(self, weight: Tensor) -> Tensor:
-        for dim, size in enumerate(self._shape):
+        for dim, size in enumerate(self._left.get(weight.shape, ())):
             weight = weight.narrow(dim, 0, size)
         return weight
 

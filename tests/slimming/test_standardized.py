@@ -68,6 +68,24 @@ class WholeNormed(nn.Conv2d):
         return F.conv2d(x, F.layer_norm(self.weight, self.weight.shape[1:]), self.bias)
 
 
+class OwnNames(nn.Module):
+    """Several weights of one module, under names of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.randn(12, 8, 2, 2))
+        self.third = nn.Parameter(torch.randn(3, 12, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.standardized(self.first)).relu()
+        x = F.conv2d(x, self.standardized(self.second)).relu()
+        return F.conv2d(x, self.standardized(self.third)).mean((2, 3))
+
+    def standardized(self, weight: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(weight, (1, 2, 3), keepdim=True)
+        return (weight - mean) * (variance + 1e-5).rsqrt()
+
+
 class StandardizedWeight(nn.Module):
     """As a parametrization of torch."""
 
@@ -98,6 +116,7 @@ def images(conv: type[nn.Conv2d], **options: int) -> nn.Module:
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     **{kind.__name__: (lambda kind=kind: images(kind), IMAGE) for kind in (Published, Transfer, ByBatchNorm, FanIn)},
     **{kind.__name__: (lambda kind=kind: images(kind), IMAGE) for kind in (WholeNormed, ByParametrization)},
+    "own names": (OwnNames, IMAGE),
     "in groups": (lambda: images(ByBatchNorm, groups=4), IMAGE),
     "linear": (
         lambda: nn.Sequential(
@@ -136,7 +155,8 @@ def test_widths_are_cut_twice_exactly(build, shape):
         rebuilt.load_state_dict(small.state_dict())
         assert torch.equal(rebuilt(given), small(given))
         model = small
-    assert [small[place].weight.shape[0] for place in (0, 2)] in ([2, 3], [1, 1])  # in groups, half of both
+    widths = [len(entry) for name, entry in small.named_parameters() if entry.ndim == len(shape) and "gain" not in name]
+    assert widths[:2] in ([2, 3], [1, 1])  # in groups, half of both
 
 
 def pickled(network: nn.Module) -> nn.Module:
