@@ -59,7 +59,7 @@ def origin(flow: Flow, node: fx.Node) -> fx.Node | None:
     name = name_of(node)
     if name == "getitem" and node.args[1] == 0 and name_of(node.all_input_nodes[0]) == "_weight_norm_interface":
         node = node.all_input_nodes[0]
-    elif name not in _STANDARDIZING | _PADDING:
+    elif name not in _STANDARDIZING | _PADDING or (name == "sub" and _size(node.args[1]) == _size(node)):
         return None
     for given in node.args[: 2 if name == "mul" else 1]:
         same = name in _PADDING or not isinstance(node.meta["val"], Tensor) or _size(given) == _size(node)

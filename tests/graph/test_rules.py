@@ -124,6 +124,10 @@ def standardized(net: Any, x: Tensor) -> Tensor:
     return net.b(F.conv2d(x, (weight - mean) / deviation, net.a.bias).relu())
 
 
+def difference(net: Any, x: Tensor) -> Tensor:
+    return net.b(F.linear(x, net.a.weight - net.c.weight).relu())
+
+
 def standardized_by_batch_norm(net: Any, x: Tensor) -> Tensor:
     weight = net.a.weight
     flat = F.batch_norm(weight.reshape(1, len(weight), -1), None, None, weight=net.gain, training=True)
@@ -322,6 +326,7 @@ FOLLOWED = {
     # weights that are computed
     "weight standardization": Case("mean std", IMAGE, [8], standardized, images()),
     "weight standardization by batch_norm": Case("batch_norm", IMAGE, [8], standardized_by_batch_norm, with_gain),
+    "difference of weights": Case("sub linear", ROWS, [8], difference, three()),
     "weight_norm": Case(
         "_weight_norm",
         ROWS,
