@@ -59,6 +59,7 @@ class Flow:
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     follows: those of a parameter that cannot be zero at a node, which another parameter makes zero.
     summed: dimensions over which a computation sums without weights, as attention does.
+    origins: the parameters of values that are computed from one of them, entry by entry (see `weights`).
     shifts: by the operator that adds it, what is added to all nodes alike (see `shifts`).
     """
 
@@ -71,6 +72,7 @@ class Flow:
         self.follows: set[tuple[str, int]] = set()
         self.summed: list[Dim] = []
         self.shifts: dict[fx.Node, Shift] = {}
+        self.origins: dict[fx.Node, fx.Node] = {}
         self._zero: dict[fx.Node, Dim] = {}
         self._memory: dict[fx.Node, fx.Node] = {}  # the value that another one is, or may be, a view of
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)

@@ -33,7 +33,7 @@ def checked(flow: Flow) -> Iterator[Shift]:
     """The shifts, at the end of the walk; nodes of which anything but a layer norm would notice one are kept."""
     for node, shift in flow.shifts.items():
         factor, *others = whole((shift.factor,))
-        reader = _other_reader(flow, node, factor, set())
+        reader = _other_reader(flow, node, factor)
         if others or reader is not None:
             what = at(reader) if reader is not None else "something"
             keep((factor, *others), f"{what} reads what {shift.layer!r} adds to nodes whose weights are zero")
@@ -44,6 +44,8 @@ def _shifts(flow: Flow, node: fx.Node, factor: Factor) -> dict[fx.Node, Shift] |
     """The layers whose biases make `node` differ from zero along `factor`; None if anything else does."""
     if factor in flow.zeros(node):
         return {}
+    if node.op != "call_function":
+        return None
     name, operands = name_of(node), [given for given in node.args[:2] if isinstance(given, fx.Node)]
     if name in _PASSING:
         return _shifts(flow, operands[0], factor)
@@ -64,33 +66,35 @@ def _of_bias(flow: Flow, node: fx.Node, factor: Factor) -> Shift | None:
     others = [dim for dim in dims if dim != (factor,)]
     if size_of(batch) % BATCH or len(places) != 1 or others != [whole(flow.dims(bias)[0])]:
         return None
-    return Shift(layer, places[0], factor) if _is_fixed(flow, node, factor, {}) else None
+    return Shift(layer, places[0], factor) if _is_fixed(flow, node, factor) else None
 
 
-def _is_fixed(flow: Flow, node: fx.Node, factor: Factor, known: dict[fx.Node, bool]) -> bool:
-    """Whether `node` has the same value at all dead nodes, or is the same for all nodes, whatever the input is."""
-    if node not in known:
-        known[node] = factor in flow.zeros(node) or (
-            node.op == "get_attr" and factor not in flow.factors(node)
-            if node.op != "call_function"
-            else all(_is_fixed(flow, source, factor, known) for source in node.all_input_nodes)
-        )
-    return known[node]
-
-
-def _other_reader(flow: Flow, node: fx.Node, factor: Factor, seen: set[fx.Node]) -> fx.Node | None:
-    """An operator after `node`, other than a layer norm over the nodes, that does not just hand its values on."""
-    for user in node.users:
-        if user in seen:
+def _is_fixed(flow: Flow, node: fx.Node, factor: Factor) -> bool:
+    """Whether `node` has the same value at all dead nodes, whatever the input is."""
+    seen, pending = {node}, [node]
+    while pending:
+        node = pending.pop()
+        if factor in flow.zeros(node):
             continue
-        seen.add(user)
-        name = name_of(user)
-        if name in _PASSING or (name == "add" and arguments_of(user)["alpha"] == 1):
-            found = _other_reader(flow, user, factor, seen)
-        else:
-            found = None if name == "layer_norm" and _is_over(flow, user, node, factor) else user
-        if found is not None:
-            return found
+        if node.op != "call_function" and (node.op != "get_attr" or factor in flow.factors(node)):
+            return False
+        new = [source for source in node.all_input_nodes if source not in seen]
+        seen.update(new)
+        pending += new
+    return True
+
+
+def _other_reader(flow: Flow, node: fx.Node, factor: Factor) -> fx.Node | None:
+    """An operator after `node`, other than a layer norm over the nodes, that does not just hand its values on."""
+    seen, pending = {node}, [node]
+    while pending:
+        node = pending.pop()
+        for user in node.users:
+            if name_of(user) in _PASSING or (name_of(user) == "add" and arguments_of(user)["alpha"] == 1):
+                pending += [] if user in seen else [user]
+                seen.add(user)
+            elif name_of(user) != "layer_norm" or not _is_over(flow, user, node, factor):
+                return user
     return None
 
 

@@ -14,7 +14,17 @@ _SCALING = {"mul", "div", "neg", "clone", "detach", "alias", "contiguous", "to",
 
 # The result has an entry for each of the first argument's, in the same order, and depends on others in means only.
 VIEWS = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "squeeze", "unsqueeze"}
-_STANDARDIZING = {*_SCALING, *VIEWS, "_weight_norm", "sub", "batch_norm", "layer_norm", "pow", "square"}
+_STANDARDIZING = {
+    *_SCALING,
+    *VIEWS,
+    "_weight_norm",
+    "_weight_norm_interface",
+    "sub",
+    "batch_norm",
+    "layer_norm",
+    "pow",
+    "square",
+}
 _PADDING = {"pad", "constant_pad_nd", "slice", "narrow"}
 
 
@@ -44,7 +54,11 @@ def lengths(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
 
 def note_acting(flow: Flow, node: fx.Node) -> None:
     """Whether the result of `node` acts for a parameter: with its dimensions, and the roles that it has there."""
-    if not isinstance(node.meta.get("val"), Tensor) or (source := origin(flow, node)) is None:
+    source = _source(flow, node)
+    if source is None:
+        return
+    flow.origins[node] = source
+    if not isinstance(node.meta["val"], Tensor):
         return
     if name_of(node) == "div" and isinstance(node.args[1], fx.Node):
         _divided(flow, source, node.args[1])
@@ -54,15 +68,18 @@ def note_acting(flow: Flow, node: fx.Node) -> None:
 
 def origin(flow: Flow, node: fx.Node) -> fx.Node | None:
     """The parameter, or what acts for it, whose entries `node` has in their order, scaled or standardized."""
-    if flow.is_parameter(node):
-        return node
-    name = name_of(node)
-    if name == "getitem" and node.args[1] == 0 and name_of(node.all_input_nodes[0]) == "_weight_norm_interface":
-        node = node.all_input_nodes[0]
-    elif name not in _STANDARDIZING | _PADDING or (name == "sub" and _size(node.args[1]) == _size(node)):
-        return None
+    return node if flow.is_parameter(node) else flow.origins.get(node)
+
+
+def _source(flow: Flow, node: fx.Node) -> fx.Node | None:
+    """The `origin` of a new node."""
+    name, first = name_of(node), node.args[0] if node.args else None
+    if name == "getitem" and isinstance(first, fx.Node):
+        return origin(flow, first) if node.args[1] == 0 and name_of(first) == "_weight_norm_interface" else None
+    if name not in _STANDARDIZING | _PADDING or (name == "sub" and _size(node.args[1]) == _size(node)):
+        return None  # among others, the difference of two weights
     for given in node.args[: 2 if name == "mul" else 1]:
-        same = name in _PADDING or not isinstance(node.meta["val"], Tensor) or _size(given) == _size(node)
+        same = name in {*_PADDING, "_weight_norm_interface"} or _size(given) == _size(node)
         if isinstance(given, fx.Node) and same and (found := origin(flow, given)) is not None:
             return found
     return None
