@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from compress.sparsify.decisions import SparseReport as SparseReport
     from compress.sparsify.layer import SparseLinear as SparseLinear
     from compress.sparsify.sparse import sparse as sparse
+    from compress.train.recalibrate import recalibrate as recalibrate
 
 __version__ = "0.1.0"
 
@@ -101,6 +102,7 @@ _HOMES = {
     "sparse": "compress.sparsify.sparse",
     "SparseLinear": "compress.sparsify.layer",
     "SparseReport": "compress.sparsify.decisions",
+    "recalibrate": "compress.train.recalibrate",
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",

@@ -85,7 +85,7 @@ def _resident(key: str) -> int | None:
 
 def _forget_peak() -> None:
     with suppress(OSError):  # a system that forbids it counts the reading of the file, too
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")
 
 
 def _inputs(folder: Path, job: Mapping[str, Any]) -> Iterator[Arrays]:

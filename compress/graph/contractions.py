@@ -27,8 +27,7 @@ def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str
             if dim:
                 holders.setdefault(letter, []).append(operand)
     for letter, sources in holders.items():
-        own = [source for source in sources if flow.is_parameter(source)]
-        if letter not in result and not own:
+        if letter not in result and not any(flow.holds_zeros(source, dims[letter]) for source in sources):
             flow.contract(dims[letter], node, sources)
     for operand, letters in operands:
         for index, letter in enumerate(letters):

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from compress.dynamic import Dynamic
 from compress.errors import TargetError, UnsupportedModelError
 from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
-from compress.graph.flow import BY_DESIGN, Flow, Number, layer_of
+from compress.graph.flow import BY_DESIGN, Flow, Number, Shift, layer_of
 from compress.graph.rules import note_zeros, rule_of
+from compress.graph.shifts import checked
 from compress.graph.trace import Trace, trace
 
 Role = Literal["writes", "reads", "follows"]
@@ -106,6 +107,7 @@ class Couplings:
         rather than because they are its input, its output or the size of a picture.
     names: all names of every tensor of the network; more than one if it is tied.
     shapes: of the network's parameters; a shared one has one of its names.
+    shifts: what layers add to all nodes alike, dead ones included, and slimming takes out of their biases.
     positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
     """
 
@@ -115,6 +117,7 @@ class Couplings:
     names: Mapping[str, tuple[str, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     positions: Mapping[str, int]
+    shifts: tuple[Shift, ...] = field(repr=False)
     numbers: Mapping[Number, tuple[Dim, ...]] = field(repr=False)
     trace: Trace = field(repr=False)
 
@@ -207,6 +210,7 @@ def follow(model: nn.Module, traced: Trace) -> Flow:
 
 def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
     """A factor that a layer writes, another reads or a computation sums over, and nothing keeps, is a coupling."""
+    shifts = tuple(checked(flow))
     found: list[Coupling] = []
     stuck: list[tuple[Coupling, str]] = []
     summed = {factor for dim in flow.summed for factor, _ in places(dim)}
@@ -224,7 +228,8 @@ def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -
         elif factor.reason not in BY_DESIGN:
             stuck.append((coupling, factor.reason))
     numbers = {number: tuple(dims) for number, dims in flow.numbers.items()}
-    return Couplings(tuple(found), _reasons(flow), tuple(stuck), flow.names, shapes, flow.positions, numbers, traced)
+    reasons = _reasons(flow)
+    return Couplings(tuple(found), reasons, tuple(stuck), flow.names, shapes, flow.positions, shifts, numbers, traced)
 
 
 def _members(flow: Flow) -> dict[Factor, list[Member]]:

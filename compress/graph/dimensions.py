@@ -47,6 +47,11 @@ def size_of(dim: Dim) -> int:
     return math.prod(factor.size for factor in dim)
 
 
+def joint(dims: Iterable[Dim]) -> Dim:
+    """The product of several dimensions."""
+    return tuple(factor for dim in dims for factor in dim)
+
+
 def whole(dim: Iterable[Factor]) -> Dim:
     """The product `dim` in factors that are not known to be products; the terms of sums likewise, sums spliced."""
     leaves: list[Factor] = []
@@ -211,7 +216,7 @@ def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
 
 def regroup(dims: Iterable[Dim], sizes: Iterable[int]) -> tuple[Dim, ...] | None:
     """The factors of `dims`, in order, as dimensions of the given sizes; None where the borders do not meet."""
-    pending = whole(factor for dim in dims for factor in dim)
+    pending = whole(joint(dims))
     result: list[Dim] = []
     for size in sizes:
         dim: Dim = ()

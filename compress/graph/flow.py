@@ -33,11 +33,24 @@ class Number:
     mean: the number of nodes that the operator `name` of the trace takes a mean over.
     norm: the same, of the module `name`, whose code calls that operator; `index` is 0 where the nodes are the last
         dimension of its input, and the dimension itself where they are another.
+    weights: dimension `index` of the parameter `name`, whose own layer takes means over it.
     """
 
     kind: str
     name: str
     index: int
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The layer `layer`, with one bias for each position, adds the same at every dead node of `factor`.
+
+    place: the dimension of its output, beside that of the batch and that of the positions, which holds the nodes.
+    """
+
+    layer: str
+    place: int
+    factor: Factor
 
 
 class Flow:
@@ -46,6 +59,8 @@ class Flow:
     reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
     follows: those of a parameter that cannot be zero at a node, which another parameter makes zero.
     summed: dimensions over which a computation sums without weights, as attention does.
+    origins: the parameters of values that are computed from one of them, entry by entry (see `weights`).
+    shifts: by the operator that adds it, what is added to all nodes alike (see `shifts`).
     """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
@@ -56,6 +71,8 @@ class Flow:
         self.writes: set[tuple[str, int]] = set()
         self.follows: set[tuple[str, int]] = set()
         self.summed: list[Dim] = []
+        self.shifts: dict[fx.Node, Shift] = {}
+        self.origins: dict[fx.Node, fx.Node] = {}
         self._zero: dict[fx.Node, Dim] = {}
         self._memory: dict[fx.Node, fx.Node] = {}  # the value that another one is, or may be, a view of
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)
@@ -72,6 +89,8 @@ class Flow:
             self.values[node] = fresh_value(node.meta["val"], INPUT)
         elif node.op == "get_attr":
             self.values[node] = self._own(node)
+        elif node.op == "call_function" and not node.users and not is_mutable(node):
+            self.values[node] = fresh_value(node.meta.get("val"), "nothing uses it")  # such as `weight[0].numel()`
         elif node.op == "call_function" and not isinstance(node.target, Rebuild):
             result = rule(self, node, arguments_of(node))
             if not isinstance(result, str) and not _fits(result, node.meta.get("val")):
@@ -101,6 +120,12 @@ class Flow:
     def is_parameter(self, node: fx.Node) -> bool:
         return self.tensors.get(node) in self.parameters
 
+    def holds_zeros(self, node: fx.Node, dim: Dim) -> bool:
+        """Whether `node` is a weight with zeros where its parameter has them, for the nodes `dim`."""
+        return self.is_parameter(node) and self.zeros(node).issuperset(
+            factor for factor in leaves(dim) if not factor.reason
+        )
+
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Of one of the network's own tensors."""
         return self._shapes[name]
@@ -128,10 +153,11 @@ class Flow:
 
     def write_through(self, node: fx.Node) -> None:
         """Where an operator in place writes what need not vanish, other views of the same memory need not either."""
-        if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        if not is_mutable(node):
             return
         lost = self.factors(node) - self.zeros(node)
-        for argument, given in zip(node.target._schema.arguments, node.args, strict=False):
+        operator: Any = node.target
+        for argument, given in zip(operator._schema.arguments, node.args, strict=False):
             if argument.is_write and isinstance(given, fx.Node):
                 memory = self._memory.get(given, given)
                 for other in [other for other in self._zero if self._memory.get(other, other) is memory]:
@@ -203,6 +229,12 @@ def layer_of(tensor: str) -> str:
     return path if path and ("weight" in leaf or "bias" in leaf) else tensor
 
 
+def owner_of(tensor: str) -> str:
+    """Qualified name of the module whose code uses a parameter of this name."""
+    owner, parametrized, _ = tensor.partition(".parametrizations.")
+    return owner if parametrized else tensor.rpartition(".")[0]
+
+
 def layer_at(node: fx.Node) -> str:
     """Qualified name of the innermost module whose code made `node`; "" for the network itself."""
     return str(node.meta["layer"])
@@ -210,6 +242,11 @@ def layer_at(node: fx.Node) -> str:
 
 def at(node: fx.Node) -> str:
     return f"{node.target} in {layer_at(node) or 'the network'!r}"
+
+
+def is_mutable(node: fx.Node) -> bool:
+    """Whether the operator writes into one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def places_of(wanted: int | Sequence[int] | None, rank: int) -> list[int]:

@@ -5,8 +5,9 @@ from typing import Any
 from torch import fx, nn
 
 from compress.graph.contractions import add_bias, contraction, count_positions, letters_of
-from compress.graph.dimensions import Dim, fresh, keep, leaves, regroup, size_of
+from compress.graph.dimensions import Dim, fresh, joint, keep, leaves, regroup, size_of
 from compress.graph.flow import EXTENT, TABLE, Flow, Rule, Value, at, fresh_value
+from compress.graph.norms import count, not_kept
 from compress.graph.windows import new_extents
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -58,18 +59,41 @@ def _windowed(
     keep(flow.dims(weight)[2:], EXTENT)
     *rest, nodes = flow.dims(source)[: len(flow.dims(source)) - rank]
     flow.align(node, nodes, (*groups, *summed))
-    extents = new_extents(flow, source, node.meta["val"], rank)
+    extents = _extents(flow, node, arguments, rank)
     if weight in flow.tensors:
         flow.reads.add((flow.tensors[weight], column))
         flow.writes.add((flow.tensors[weight], 1 - column))
         count_positions(flow, weight, extents if column else flow.dims(source)[len(flow.dims(source)) - rank :])
-    if not flow.is_parameter(weight):
+    if not flow.holds_zeros(weight, summed):
         flow.contract(summed, node, (source, weight))
     result = (*rest, writes, *extents)
-    alone = flow.zeros(source).intersection(leaves(groups))  # a group's result depends on its own nodes only
+    # A group's result depends on its own nodes only, and a position's on its own values where windows are single.
+    alone = flow.zeros(source).intersection(leaves(joint((groups, *extents))))
     flow.vanishes(node, alone | flow.zeros(weight).intersection(leaves(writes)))
     add_bias(flow, node, result, len(rest), bias)
     return result
+
+
+def _extents(flow: Flow, node: fx.Node, arguments: dict[str, Any], rank: int) -> tuple[Dim, ...]:
+    """The last dimensions of the result: those of the input where each window is a single position, as in a 1 x 1."""
+    single = all(
+        size == 1 and stride == 1 and not padding
+        for size, stride, padding in zip(
+            arguments["weight"].meta["val"].shape[2:],
+            *(_for_each(arguments.get(name, 2), rank) for name in ("stride", "padding")),
+            strict=True,
+        )
+    )
+    if single:
+        dims = flow.dims(arguments["input"])
+        return dims[len(dims) - rank :]
+    return new_extents(flow, arguments["input"], node.meta["val"], rank)
+
+
+def _for_each(value: Any, rank: int) -> list[Any]:
+    """An argument for each dimension; of a padding by name, whether it may add anything."""
+    several = value if isinstance(value, list | tuple) else [value if value != "valid" else 0]
+    return [*several] * (rank // len(several))
 
 
 def any_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -100,7 +124,8 @@ def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
             flow.align(node, flow.dims(tensor)[0], dims[1])
     measured = bool(arguments.get("use_input_stats") or arguments.get("training") or own[2] is None)
     if measured and "use_input_stats" not in arguments:
-        keep((dims[0], dims[2:]), f"{at(node)} takes the mean over its positions")
+        if joined := not_kept((dims[0], *dims[2:])):  # of a weight, as in weight standardization
+            count(flow, node, joined, arguments["input"])
     elif "use_input_stats" in arguments:
         keep(dims[2:], EXTENT)
     scale, shift = own[:2]
@@ -128,27 +153,6 @@ def decomposed_layer_normalization(flow: Flow, node: fx.Node, arguments: dict[st
             for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
                 flow.align(node, one, other)
     keep(dims[len(dims) - len(arguments["normalized_shape"]) :], f"{at(node)} takes the mean over its nodes")
-    return dims
-
-
-def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Whole groups can be cut; within a group, the mean is over all of its nodes."""
-    dims, name_of_count = flow.dims(arguments["input"]), "num_groups" if "num_groups" in arguments else "group"
-    count = arguments[name_of_count]
-    pieces = regroup([dims[1]], [count, size_of(dims[1]) // count])
-    if pieces is None:
-        return "has groups whose borders do not meet those of its nodes"
-    keep((pieces[1], dims[2:]), f"{at(node)} takes the mean over its nodes")
-    for name in ("weight", "bias"):
-        if arguments[name] is not None:
-            flow.align(node, flow.dims(arguments[name])[0], dims[1])
-    flow.number(node, name_of_count, [(0, pieces[0])])
-    if "C" in arguments:  # the native operator's own statement of its sizes
-        flow.number(node, "C", [(0, dims[1])])
-    flow.attribute(node, (nn.GroupNorm,), "num_groups", [(0, pieces[0])])
-    flow.attribute(node, (nn.GroupNorm,), "num_channels", [(0, dims[1])])
-    if arguments["weight"] is not None and arguments["bias"] is not None:
-        flow.vanishes(node, flow.zeros(arguments["weight"]) & flow.zeros(arguments["bias"]))
     return dims
 
 

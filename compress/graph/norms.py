@@ -1,7 +1,8 @@
 """Means over nodes, as in layer normalization: sums over the nodes that are left, divided by how many there were.
 
 A dead node counts in a mean, even if it is zero. Where it is zero, the mean over n nodes of which m are left is the
-sum over the m, divided by n. The number n is noted for every such operator, and for the module whose code calls it.
+sum over the m, divided by n. The number n is noted for every such operator, and for the module whose code calls it, or
+for the tensor of a layer that takes means of its own weights.
 """
 
 from collections.abc import Iterable
@@ -10,13 +11,21 @@ from typing import Any, Literal
 import torch
 from torch import fx, nn
 
-from compress.graph.dimensions import Dim, is_kept, keep, leaves, whole
-from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at
+from compress.graph.dimensions import BATCH, Dim, is_kept, joint, keep, leaves, regroup, size_of, whole
+from compress.graph.flow import Flow, Number, Value, arguments_of, at, layer_at, owner_of
+from compress.graph.names import name_of
+from compress.graph.shifts import without_shifts
+from compress.graph.weights import VIEWS, origin
 
-NormKind = Literal["layer", "rms"]
+NormKind = Literal["layer", "rms", "group"]
 
 _ATEN = torch.ops.aten
-_OPERATORS = {"layer": {_ATEN.layer_norm}, "rms": {_ATEN.rms_norm, _ATEN.mean}}
+VARIANCES = {_ATEN.var, _ATEN.std, _ATEN.var_mean, _ATEN.std_mean}
+_OPERATORS = {
+    "layer": {_ATEN.layer_norm, *VARIANCES},
+    "rms": {_ATEN.rms_norm, _ATEN.mean},
+    "group": {_ATEN.group_norm},
+}
 
 
 def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
@@ -27,13 +36,42 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
         for one, other in zip(flow.dims(tensor)[::-1], dims[::-1], strict=False):
             flow.align(node, one, other)
     normalized = dims[len(dims) - len(arguments["normalized_shape"]) :]
-    if len(normalized) == 1:
-        count(flow, node, dims[-1], source)
-    else:
+    if len(normalized) > 1 and "bias" not in arguments:
         keep(normalized, f"{at(node)} takes the mean over its nodes, in several dimensions")
-    scaled = [factor for factor in leaves(dims[-1]) if own and all(factor in flow.zeros(tensor) for tensor in own)]
-    # Without the mean being subtracted, zeros remain zeros.
-    flow.vanishes(node, [*scaled, *(() if "bias" in arguments else flow.zeros(source))])
+    if joined := not_kept(normalized):
+        if len(normalized) == 1 and "bias" in arguments:
+            for factor in set(leaves(joined)) - flow.zeros(source):
+                without_shifts(flow, source, factor)
+        count(flow, node, joined, source)
+    zeros = flow.zeros(source)
+    if "bias" in arguments:  # Where the mean is subtracted, zeros remain zeros in whole rows of them only.
+        zeros = zeros.intersection(leaves(joint(dims[: len(dims) - len(normalized)]))) if not own else set()
+    scaled = [factor for factor in leaves(joined) if own and all(factor in flow.zeros(tensor) for tensor in own)]
+    flow.vanishes(node, [*scaled, *zeros])
+    return dims
+
+
+def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
+    """Whole groups can be cut; of a single group, nodes, over which its mean is."""
+    dims, name_of_count = flow.dims(arguments["input"]), "num_groups" if "num_groups" in arguments else "group"
+    groups = arguments[name_of_count]
+    pieces = regroup([dims[1]], [groups, size_of(dims[1]) // groups])
+    if pieces is None:
+        return "has groups whose borders do not meet those of its nodes"
+    if groups > 1 or "C" in arguments:
+        keep((pieces[1], dims[2:]), f"{at(node)} takes the mean over its nodes")
+    elif joined := not_kept(dims[1:]):
+        count(flow, node, joined, arguments["input"])
+    own = [arguments[name] for name in ("weight", "bias") if arguments[name] is not None]
+    for tensor in own:
+        flow.align(node, flow.dims(tensor)[0], dims[1])
+    flow.number(node, name_of_count, [(0, pieces[0])])
+    if "C" in arguments:  # the native operator's own statement of its sizes
+        flow.number(node, "C", [(0, dims[1])])
+    flow.attribute(node, (nn.GroupNorm,), "num_groups", [(0, pieces[0])])
+    flow.attribute(node, (nn.GroupNorm,), "num_channels", [(0, dims[1])])
+    if len(own) == 2:
+        flow.vanishes(node, set.intersection(*map(flow.zeros, own)))
     return dims
 
 
@@ -46,8 +84,37 @@ def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
         flow.contract(dim, node, [_centred(node) or source], "takes the mean")
     if not is_kept(dim):
         flow.numbers[Number("mean", node.name, 0)].append(dim)
-        if (axis := _axis(flow, node, dim)) is not None:
+        if weights := _weights(flow, node, dim, source):
+            for name, place, own in weights:
+                flow.numbers[Number("weights", name, place)].append(own)
+        elif (axis := _axis(flow, node, dim)) is not None:
             flow.numbers[Number("norm", layer_at(node), axis)].append(dim)
+
+
+def variance(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
+    """As `count`, for variances and standard deviations; one that is divided by n - 1 of n over a batch is kept."""
+    results = node.meta["val"]
+    result = results[0] if isinstance(results, tuple | list) else results
+    if source.meta["val"].numel() // result.numel() % BATCH == 0:
+        keep(dim, f"{at(node)} combines all of its nodes, and the batch")
+    both = shifted(node)
+    alike = both and set(leaves(dim)).isdisjoint(leaves(joint(flow.dims(both[1]))))  # what it subtracts from all nodes
+    count(flow, node, dim, both[0] if both and alike else source)
+
+
+def not_kept(dims: Iterable[Dim]) -> Dim:
+    """The product of those of `dims` that need not keep their size."""
+    return joint(dim for dim in dims if not is_kept(dim))
+
+
+def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple[str, int, Dim]]:
+    """Where a layer takes the mean of its own weight: (parameter, dimension, nodes) of what is in `dim`."""
+    weight = origin(flow, source)
+    if weight is None or owner_of(flow.tensors[weight]) != layer_at(node).partition(".parametrizations.")[0]:
+        return []
+    counted = set(leaves(dim))
+    places = enumerate(flow.dims(weight))
+    return [(flow.tensors[weight], place, own) for place, own in places if counted.intersection(leaves(own))]
 
 
 def norm_kind(module: nn.Module) -> NormKind | None:
@@ -55,6 +122,8 @@ def norm_kind(module: nn.Module) -> NormKind | None:
     names = {name for name, _ in module.named_parameters()}
     if isinstance(module, nn.LayerNorm):
         return "layer"
+    if isinstance(module, nn.GroupNorm):
+        return "group" if module.num_groups == 1 else None
     if names == {"weight"} and epsilon_of(module):
         return "rms"
     return "layer" if names == {"weight", "bias"} and epsilon_of(module) else None
@@ -72,6 +141,18 @@ def centre(node: fx.Node) -> fx.Node | None:
     if difference is None or difference.target is not _ATEN.sub.Tensor or not arguments_of(node).get("keepdim"):
         return None
     return difference.args[1] if isinstance(difference.args[1], fx.Node) else None
+
+
+def shifted(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Of a variance of x - c, or of a view of it, x and c, where c has an entry for each of its results."""
+    given, results = node.all_input_nodes[0], node.meta["val"]
+    while name_of(given) in VIEWS and isinstance(given.args[0], fx.Node):
+        given = given.args[0]
+    if given.target is not _ATEN.sub.Tensor or not all(isinstance(operand, fx.Node) for operand in given.args):
+        return None
+    x, shift = given.all_input_nodes
+    result = results[0] if isinstance(results, tuple | list) else results
+    return (x, shift) if shift.meta["val"].numel() == result.numel() else None
 
 
 def _centred(node: fx.Node) -> fx.Node | None:
@@ -107,7 +188,7 @@ def _axis(flow: Flow, node: fx.Node, dim: Dim) -> int | None:
         source = source.all_input_nodes[0]
     value = flow.values[source]
     dims: Iterable[Any] = value if isinstance(value, tuple) else ()
-    found = [place for place, one in enumerate(dims) if whole(one) == whole(dim)]
+    found = [place for place, one in enumerate(dims) if one and whole(one) == whole(dim)]
     if len(found) != 1:
         return None
     return 0 if found[0] == len(flow.dims(source)) - 1 else found[0]

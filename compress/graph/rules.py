@@ -42,7 +42,7 @@ _MIXING = (
     *("cummin", "logcumsumexp", "roll", "flip", "sort", "argsort", "msort"),
 )
 _REDUCING = (
-    *("amax", "amin", "aminmax", "var", "std", "var_mean", "std_mean", "any", "all", "argmax"),
+    *("amax", "amin", "aminmax", "any", "all", "argmax"),
     *("argmin", "logsumexp", "median", "nanmedian", "nanmean", "mode", "kthvalue", "prod", "quantile", "nanquantile"),
 )
 _PADDING = ("pad", "constant_pad_nd", "_pad_circular", "_pad_enum", "reflection_pad{}d", "replication_pad{}d")
@@ -80,8 +80,8 @@ _RULES: dict[str, Rule] = {
     "rms_norm": norms.layer_normalization,
     "native_layer_norm": layers.with_statistics(layers.decomposed_layer_normalization),
     "_fused_rms_norm": layers.with_statistics(layers.decomposed_layer_normalization),
-    "group_norm": layers.group_normalization,
-    "native_group_norm": layers.with_statistics(layers.group_normalization),
+    "group_norm": norms.group_normalization,
+    "native_group_norm": layers.with_statistics(norms.group_normalization),
     "embedding": layers.embedding,
     "embedding_bag": layers.embedding_bag,
     "torchvision::deform_conv2d": layers.deformable_convolution,
@@ -179,6 +179,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weights.weight_norm),
     **dict.fromkeys(_PERMUTING, shapes.permute),
     **dict.fromkeys(_MIXING, reductions.along),
+    **dict.fromkeys(("var", "std", "var_mean", "std_mean"), reductions.reduction(norms.variance)),
     **dict.fromkeys(_REDUCING, reductions.reduction(reductions.combined)),
     **dict.fromkeys(_FILLED, shapes.filled),
     **dict.fromkeys(_SPECTRA, windows.spectrum),
@@ -202,14 +203,14 @@ _ZERO_OF_ALL = {
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "roll", "flip", "rot90", "repeat", "diagonal"),
     *("repeat_interleave", "slice_scatter", "select_scatter", "real", "imag", "conj", "resolve_conj", "view_as_real"),
     *("view_as_complex", "unfold", "im2col", "col2im", *_SPECTRA, "tril", "triu", "cumsum", "glu", "sum", "nansum"),
-    *("mean", "norm", "linalg_vector_norm", "norm_except_dim"),
+    *("mean", "norm", "linalg_vector_norm", "norm_except_dim", "var", "std", "var_mean", "std_mean"),
     *("relu", "gelu", "silu", "tanh", "hardswish", "leaky_relu", "elu", "selu", "celu", "mish", "relu6", "neg", "abs"),
     *("sqrt", "square", "sin", "tan", "asin", "atan", "sinh", "erf", "expm1", "log1p", "sign", "round", "trunc"),
     *("floor", "ceil", "softshrink", "hardshrink", "expand", "expand_as", "broadcast_tensors"),
     *(name.format(rank) for rank in (1, 2, 3) for name in _RESAMPLING),
     *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
 }
-_ZERO_OF_FIRST = {"div", "index", "index_select", "gather"}
+_ZERO_OF_FIRST = {"div", "index", "index_select", "gather", "type_as"}
 _ZEROS = {"zeros", "new_zeros", "zeros_like", "zero"}
 
 

@@ -1,30 +1,45 @@
 """Weights that are computed: which parameter acts through them, so that it is known who reads and writes nodes."""
 
-import operator
 from typing import Any
 
 from torch import Tensor, fx
 
-from compress.graph.dimensions import leaves
+from compress.graph.dimensions import joint, leaves, whole
 from compress.graph.flow import Flow, Value
 from compress.graph.names import name_of
 from compress.graph.reductions import reduction, summed
 
-# Of a tensor as their first argument they change no zero, whatever the others are; `mul` in either order.
+# What scales its first argument, whatever the others are; `mul` either of both.
 _SCALING = {"mul", "div", "neg", "clone", "detach", "alias", "contiguous", "to", "_to_copy", "type_as", "dropout"}
+
+# The result has an entry for each of the first argument's, in the same order, and depends on others in means only.
+VIEWS = {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "reshape_as", "view_as", "squeeze", "unsqueeze"}
+_STANDARDIZING = {
+    *_SCALING,
+    *VIEWS,
+    "_weight_norm",
+    "_weight_norm_interface",
+    "sub",
+    "batch_norm",
+    "layer_norm",
+    "pow",
+    "square",
+}
+_PADDING = {"pad", "constant_pad_nd", "slice", "narrow"}
 
 
 def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """g * v / |v|: the magnitudes g write nodes; a direction v without length is no number, so it only follows."""
     direction, magnitude = arguments["v"], arguments["g"]
     dims, lengths = flow.dims(direction), flow.dims(magnitude)
+    zeros = flow.zeros(direction).difference(leaves(joint(lengths)))
     for place, (dim, length) in enumerate(zip(dims, lengths, strict=False)):
         if length:
             flow.align(node, dim, length)
             _only_follows(flow, direction, place)
         elif not flow.is_parameter(direction):
             flow.contract(dim, node, [direction])
-    flow.vanishes(node, flow.zeros(magnitude))
+    flow.vanishes(node, flow.zeros(magnitude) | zeros)
     return [dims, lengths] if isinstance(node.meta["val"], list | tuple) else dims
 
 
@@ -38,26 +53,47 @@ def lengths(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
 
 
 def note_acting(flow: Flow, node: fx.Node) -> None:
-    """Whether the result of `node` acts for a parameter: with its dimensions, and zero where it is zero."""
-    if not isinstance(node.meta.get("val"), Tensor):
+    """Whether the result of `node` acts for a parameter: with its dimensions, and the roles that it has there."""
+    source = _source(flow, node)
+    if source is None:
         return
-    name, given = name_of(node), [argument for argument in node.args[:2] if isinstance(argument, fx.Node)]
-    if node.target is operator.getitem and node.args[1] == 0 and name_of(given[0]) == "_weight_norm_interface":
-        given = [argument for argument in given[0].args[:1] if isinstance(argument, fx.Node)]
-    elif name not in (*_SCALING, "_weight_norm"):
+    flow.origins[node] = source
+    if not isinstance(node.meta["val"], Tensor):
         return
-    for source in given[: 2 if name == "mul" else 1]:
-        if flow.is_parameter(source) and source.meta["val"].shape == node.meta["val"].shape:
-            flow.tensors[node] = flow.tensors[source]
-            if name == "div" and len(given) == 2:
-                _divided(flow, source, given[1])
-            return
+    if name_of(node) == "div" and isinstance(node.args[1], fx.Node):
+        _divided(flow, source, node.args[1])
+    if list(map(whole, flow.dims(source))) == list(map(whole, flow.dims(node))):
+        flow.tensors[node] = flow.tensors[source]
+
+
+def origin(flow: Flow, node: fx.Node) -> fx.Node | None:
+    """The parameter, or what acts for it, whose entries `node` has in their order, scaled or standardized."""
+    return node if flow.is_parameter(node) else flow.origins.get(node)
+
+
+def _source(flow: Flow, node: fx.Node) -> fx.Node | None:
+    """The `origin` of a new node."""
+    name, first = name_of(node), node.args[0] if node.args else None
+    if name == "getitem" and isinstance(first, fx.Node):
+        return origin(flow, first) if node.args[1] == 0 and name_of(first) == "_weight_norm_interface" else None
+    if name not in _STANDARDIZING | _PADDING or (name == "sub" and _size(node.args[1]) == _size(node)):
+        return None  # among others, the difference of two weights
+    for given in node.args[: 2 if name == "mul" else 1]:
+        same = name in {*_PADDING, "_weight_norm_interface"} or _size(given) == _size(node)
+        if isinstance(given, fx.Node) and same and (found := origin(flow, given)) is not None:
+            return found
+    return None
+
+
+def _size(value: object) -> int:
+    example = value.meta.get("val") if isinstance(value, fx.Node) else None
+    return example.numel() if isinstance(example, Tensor) else 0
 
 
 def _divided(flow: Flow, source: fx.Node, divisor: fx.Node) -> None:
     """By what is zero where it is zero itself, such as its length: zero by zero is no number."""
-    dims, zeros = flow.dims(divisor), flow.zeros(divisor)
-    for place, dim in enumerate(dims, len(flow.dims(source)) - len(dims)):
+    zeros = flow.zeros(divisor)
+    for place, dim in enumerate(flow.dims(source)):
         if zeros.intersection(leaves(dim)):
             _only_follows(flow, source, place)
 

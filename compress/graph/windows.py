@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compress.graph.dimensions import Dim, fresh, keep, regroup, size_of
+from compress.graph.dimensions import Dim, fresh, is_kept, keep, regroup, size_of, total
 from compress.graph.flow import BORDERS, EXTENT, Flow, Rule, Value, at, fresh_value, places_of
+from compress.graph.names import name_of
 
 
 def new_extents(flow: Flow, source: fx.Node, example: Tensor, count: int) -> tuple[Dim, ...]:
@@ -22,12 +23,18 @@ def pad(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     source, shape = arguments["self"], node.meta["val"].shape
     dims = list(flow.dims(source))
     amounts = arguments["pad"] if "pad" in arguments else arguments["padding"]
+    constant = name_of(node) in ("pad", "constant_pad_nd") and arguments.get("mode", "constant") == "constant"
     for number in range(len(amounts) // 2):
-        if any(amounts[2 * number : 2 * number + 2]):
-            keep(dims[-1 - number], EXTENT)
+        before, after = amounts[2 * number : 2 * number + 2]
+        dim = dims[-1 - number]
+        if constant and not is_kept(dim) and min(before, after) >= 0 < before + after:  # other nodes beside them
+            beside = [[fresh(size, EXTENT)] if size else [] for size in (before, after)]
+            dims[-1 - number] = total([*beside[0], dim, *beside[1]])
+        elif before or after:
+            keep(dim, EXTENT)
             dims[-1 - number] = fresh(shape[-1 - number], EXTENT)
     # Padding repeats what is there, or it has a value.
-    if not (arguments.get("mode", "constant") == "constant" and arguments.get("value")):
+    if not (constant and arguments.get("value")):
         flow.vanishes(node, flow.zeros(source))
     return tuple(dims)
 

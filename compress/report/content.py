@@ -79,6 +79,7 @@ class Content(TypedDict):
     choices: ChoiceTable
     facts: list[str]
     measures: list[Measure]
+    rivals: list[str]
     stages: list[tuple[str, list[str]]]
     training: TrainingFigure | None
     scores: list[StageScores]

@@ -24,7 +24,7 @@ from compress.report.choices import (
 )
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
-from compress.report.tables import MEASURES, PROOFS, metric_text, removal
+from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
 from compress.results import (
     ZIPPED,
     Confusion,
@@ -120,6 +120,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "choices": choice_table(results),
         "facts": list(_facts(results)),
         "measures": list(measures(models)),
+        "rivals": list(scratch(results)),
         "stages": list(_stages(results["stages"])),
         "training": _training(results),
         "scores": list(_scores(results["stages"])),

@@ -10,7 +10,7 @@ from compress.documents import Timed
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.measures import fewer
 from compress.report.visible import visible
-from compress.results import Measure, RemovalEntry, Results
+from compress.results import Measure, RemovalEntry, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
@@ -158,6 +158,31 @@ def latencies(found: Timed) -> Table:
     return table
 
 
+def scratch(results: Results) -> Iterable[str]:
+    """The slim network's shape, trained from random weights: how good it is, and which of the two is better."""
+    found = results.get("rivals", {}).get("scratch", {})
+    for kind, length in SCRATCH.items():
+        if run := found.get(kind):
+            about = f"from scratch, {run['epochs']} epoch{'s'[: run['epochs'] > 1]}, as many {length}"
+            if "metric" in run:
+                yield f"{about}: {metric_text(run['metric'])}; {VERDICTS[run.get('better', 'neither')]}"
+            else:
+                yield f"{about}: {run.get('diverged', 'not measured')}"
+    if "missing" in found:
+        yield f"from scratch: {found['missing']}"
+
+
+SCRATCH: Mapping[ScratchLength, str] = {
+    "total": "as the dense training and the retraining",
+    "retraining": "as the retraining",
+}
+VERDICTS: Mapping[Literal["slim", "scratch", "neither"], str] = {
+    "slim": "the pruned network is better",
+    "scratch": "better than the pruned network",
+    "neither": "no difference beyond the noise of the test samples",
+}
+
+
 def closing(results: Results) -> Iterable[str]:
     """The summary of a run: the best choice, how much smaller, how exact, and how its time was spent."""
     dense, slim = results["models"]["dense"], results["models"]["slim"]
@@ -168,6 +193,7 @@ def closing(results: Results) -> Iterable[str]:
     if "latency_ms" in slim:
         threads = results["recipe"]["benchmark"]["threads"]
         yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
+    yield from scratch(results)
     yield from refusals(choices_of(results))
     yield from agreements(results)
     parity = results["parity"]

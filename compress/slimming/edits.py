@@ -17,10 +17,11 @@ from compress.slimming.attributes import integers_of, set_integer
 from compress.slimming.bottleneck import Affine, take_apart
 from compress.slimming.norms import count_on, count_on_in_graph, means_of, nodes_of
 from compress.slimming.slim_graph import Size, SlimGraph, refuse_gradients
+from compress.slimming.standardized import count_weights
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 from compress.slimming.traced_call import call_of, entries_of
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "gradients"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "weights", "gradients"]
 
 _MOST_ROUNDS = 64
 """Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
@@ -49,6 +50,8 @@ class ShapeEdit:
     norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the number
         of nodes that there were, of which `after` are left (see `norms`).
     mean: the same, of the operator `name` of that graph, `index` 0.
+    weights: the layer of the parameter `name` standardizes it as if dimension `index` still had the size `before` (see
+        `standardized`).
 
     Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
     """
@@ -103,6 +106,8 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
             refuse_gradients(model, edit.name)
         elif edit.kind == "norm":
             count_on(model, edit.name, edit.index, edit.before, edit.after)
+        elif edit.kind == "weights":
+            count_weights(model, edit.name, edit.index, edit.before)
     if isinstance(model, fx.GraphModule):
         set_numbers(model, numbers)
         count_on_in_graph(model, [(edit.name, edit.before, edit.after) for edit in edits if edit.kind == "mean"])
@@ -112,7 +117,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
         setattr(model.get_submodule(path), leaf, new_tensor)
     for module in {name.rpartition(".")[0].partition(".parametrizations.")[0] for name in shapes}:
-        _state_widths(model.get_submodule(module))
+        state_widths(model.get_submodule(module))
     if isinstance(model, fx.GraphModule):
         model.recompile()
     model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
@@ -229,7 +234,8 @@ def _sizes(
 ) -> tuple[int, ...]:
     """The sizes that the model has where `edit` applies."""
     path, _, attribute = edit.name.rpartition(".")
-    if edit.kind == "tensor" and edit.name in tensors:
+    trained = isinstance(tensors.get(edit.name), nn.Parameter)
+    if (edit.kind == "tensor" and edit.name in tensors) or (edit.kind == "weights" and trained):
         return tuple(tensors[edit.name].shape)
     if edit.kind == "attribute" and path in modules and (integers := integers_of(modules[path], attribute)):
         return integers
@@ -242,7 +248,8 @@ def _sizes(
     if edit.kind == "norm" and 0 <= edit.index < _MOST_DIMENSIONS and (count := nodes_of(modules.get(edit.name))):
         return (count,) * (edit.index + 1)
     if edit.kind == "mean" and (mean := means_of(modules[""]).get(edit.name)):
-        return tuple(arguments_of(mean).get("normalized_shape", (edit.before,)))
+        shape = arguments_of(mean).get("normalized_shape", ())
+        return tuple(shape) if len(shape) == 1 else (edit.before,)
     if edit.kind == "input":
         return (edit.before,) * (edit.index + 1)
     raise CheckpointError(f"A shape edit names the {edit.kind} {edit.name!r}, which the model does not have.")
@@ -253,7 +260,7 @@ def _resized(old: Tensor, shape: Sequence[int]) -> Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _state_widths(module: nn.Module) -> None:
+def state_widths(module: nn.Module) -> None:
     """Update the numbers that a layer states about its weights."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape

@@ -21,21 +21,30 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from compress.graph.flow import arguments_of
-from compress.graph.norms import centre, epsilon_of, norm_kind
+from compress.graph.flow import arguments_of, places_of
+from compress.graph.names import name_of
+from compress.graph.norms import VARIANCES, centre, epsilon_of, norm_kind, shifted
 
 _ATEN = torch.ops.aten
-_MEANS = {_ATEN.layer_norm, _ATEN.rms_norm, _ATEN.mean}
+_MEANS = {_ATEN.layer_norm, _ATEN.rms_norm, _ATEN.mean, _ATEN.group_norm, _ATEN.batch_norm, *VARIANCES}
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, count: int) -> Tensor:
-    """Layer normalization of x [..., m], the nodes left of `count`; weight and bias [m]."""
-    mean = x.sum(-1, keepdim=True) * (1 / count)
-    variance = (x * x).sum(-1, keepdim=True) * (1 / count) - mean * mean
-    result = (x - mean) * (variance + eps).rsqrt()
-    result = result if weight is None else result * weight
-    return result if bias is None else result + bias
+def moments(
+    x: Tensor, dims: list[int], share: float, keepdim: bool = True, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance over `dims` of all entries, of which this share is left in x; the others are minus `shift`."""
+    mean, square = (entries.mean(dims, keepdim=keepdim) * share for entries in (x, x * x))
+    if shift is not None:
+        shift = shift.reshape_as(mean)
+        mean, square = mean - shift * (1 - share), square + shift * shift * (1 - share)
+    return mean, square - mean * mean
+
+
+def normalized(x: Tensor, dims: list[int], share: float, eps: float) -> Tensor:
+    """x less its mean, divided by its standard deviation; see `moments`."""
+    mean, variance = moments(x, dims, share)
+    return (x - mean) * (variance + eps).rsqrt()
 
 
 class CountedLayerNorm(nn.LayerNorm):
@@ -57,20 +66,54 @@ class CountedLayerNorm(nn.LayerNorm):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        wide = input.float() if input.dtype in _HALF else input
-        result = layer_norm(wide.movedim(self.axis, -1), self.weight, self.bias, self.eps, self.count)
-        # In single precision under autocast, as torch's own: the weights are then of another dtype than the input.
-        dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
-        return result.movedim(-1, self.axis).to(dtype)
+        share = input.shape[self.axis] / self.count
+        result = normalized(_wide(input).movedim(self.axis, -1), [-1], share, self.eps)
+        result = result if self.weight is None else result * self.weight
+        result = result if self.bias is None else result + self.bias
+        return result.movedim(-1, self.axis).to(_dtype(input, self.weight))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, count={self.count}"
 
 
+class CountedGroupNorm(nn.GroupNorm):
+    """Normalization over all channels and positions, of the channels that are left of `count`; arguments as above."""
+
+    def __init__(self, norm: nn.GroupNorm, count: int, left: int) -> None:
+        super().__init__(1, left, norm.eps, affine=False)
+        self.count, self.affine, self.weight, self.bias = count, norm.affine, norm.weight, norm.bias
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        share = input.shape[1] / self.count
+        result = normalized(_wide(input), [*range(1, input.ndim)], share, self.eps)
+        result = result if self.weight is None else result * _along_channels(self.weight, input)
+        result = result if self.bias is None else result + _along_channels(self.bias, input)
+        return result.to(_dtype(input, self.weight))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, count={self.count}"
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in _HALF else x
+
+
+def _dtype(x: Tensor, weight: Tensor | None) -> torch.dtype:
+    """In single precision under autocast, as torch's own: the weights are then of another dtype than the input."""
+    return x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
+
+
+def _along_channels(entries: Tensor, x: Tensor) -> Tensor:
+    return entries.reshape(-1, *[1] * (x.ndim - 2))
+
+
 def nodes_of(module: nn.Module | None) -> int | None:
     """Number of nodes that a norm takes the mean over; None for other modules, and where it counts others already."""
-    if module is None or norm_kind(module) is None or isinstance(module, CountedLayerNorm):
+    if module is None or norm_kind(module) is None or isinstance(module, CountedLayerNorm | CountedGroupNorm):
         return None
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
     shape: Any = getattr(module, "normalized_shape", None) or module.get_parameter("weight").shape
     return shape[0] if len(shape) == 1 else None
 
@@ -85,7 +128,11 @@ def count_on(model: nn.Module, name: str, axis: int, before: int, after: int) ->
         smallest = torch.finfo(norm.get_parameter("weight").dtype).eps  # what torch takes for None
         setattr(norm, epsilon, (smallest if old is None else old) * before / after)
         return
-    counted = CountedLayerNorm(norm, before, after, axis)
+    counted = (
+        CountedGroupNorm(norm, before, after)
+        if isinstance(norm, nn.GroupNorm)
+        else CountedLayerNorm(norm, before, after, axis)
+    )
     for module in list(model.modules()):
         for child, found in module._modules.items():  # named_children leaves out a second name
             if found is norm:
@@ -121,28 +168,47 @@ def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, in
     """As `count_on`, of operators (name, nodes before, after) of a graph, in plain operators; weights need nothing."""
     known = means_of(module)
     for name, before, after in means:
-        node, arguments = known[name], arguments_of(known[name])
-        if node.target is _ATEN.layer_norm.default:
-            _replace(node, _layer_norm(node, arguments, before))
-        elif node.target is _ATEN.rms_norm.default:
+        node, arguments, share = known[name], arguments_of(known[name]), after / before
+        operator: Any = node.target
+        if operator is _ATEN.rms_norm.default:
             smallest = torch.finfo(node.meta["val"].dtype).eps
             eps = (smallest if arguments["eps"] is None else arguments["eps"]) * before / after
             node.args, node.kwargs = (arguments["input"], [after], arguments["weight"], eps), {}
             _scale(node, math.sqrt(before / after))
-        elif middle := centre(node):
-            _scale(node, after / before, middle)
+        elif operator.overloadpacket is _ATEN.mean:
+            _scale(node, share, centre(node))
         else:
-            _scale(node, after / before)
+            with node.graph.inserting_before(node):
+                written_out = _variance if operator.overloadpacket in VARIANCES else _normalization
+                results = written_out(node, fx.map_arg(arguments, cast(Any, fx.Proxy)), share)
+            _replace(node, results)
 
 
-def _layer_norm(node: fx.Node, arguments: dict[str, Any], count: int) -> fx.Node:
-    dtype = node.meta["val"].dtype
-    with node.graph.inserting_before(node):
-        operands = [arguments[name] and fx.Proxy(arguments[name]) for name in ("input", "weight", "bias")]
-        x, weight, bias = cast(Sequence[Any], operands)
-        wide = x.float() if dtype in _HALF else x
-        result: Any = layer_norm(wide, weight, bias, arguments["eps"], count)
-        return cast(fx.Proxy, result.to(dtype) if dtype in _HALF else result).node
+def _normalization(node: fx.Node, arguments: Any, share: float) -> list[Any]:
+    """Layer and group normalization, and batch normalization by the statistics of its own input."""
+    x, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
+    dtype, rank = node.meta["val"].dtype, node.meta["val"].ndim
+    channels, kind = [-1, *[1] * (rank - 2)], node.target.overloadpacket  # type: ignore[union-attr]
+    if kind is _ATEN.layer_norm:
+        dims, shape = list(range(rank - len(arguments["normalized_shape"]), rank)), None
+    else:
+        dims, shape = [dim for dim in range(rank) if dim != (0 if kind is _ATEN.group_norm else 1)], channels
+    result = normalized(x.float() if dtype in _HALF else x, dims, share, arguments["eps"])
+    result = result if weight is None else result * (weight.reshape(shape) if shape else weight)
+    result = result if bias is None else result + (bias.reshape(shape) if shape else bias)
+    return [result.to(dtype) if dtype in _HALF else result]
+
+
+def _variance(node: fx.Node, arguments: Any, share: float) -> list[Any]:
+    """Of one of `VARIANCES`, what it gives: a variance or its root, and the mean."""
+    x, name = node.all_input_nodes[0], name_of(node)
+    shape, dims = x.meta["val"].shape, places_of(arguments.get("dim"), x.meta["val"].ndim)
+    middle: Any = fx.Proxy(both[1]) if (both := shifted(node)) else None
+    mean, variance = moments(arguments["self"], dims, share, arguments.get("keepdim", False), middle)
+    count, correction = math.prod(shape[dim] for dim in dims), arguments.get("correction")
+    correction = arguments.get("unbiased", True) if correction is None else correction
+    variance = variance * (count / max(0, count - correction)) if correction else variance
+    return [variance.sqrt() if name.startswith("std") else variance, *([mean] if name.endswith("mean") else [])]
 
 
 def _scale(node: fx.Node, factor: float, middle: fx.Node | None = None) -> None:
@@ -155,6 +221,12 @@ def _scale(node: fx.Node, factor: float, middle: fx.Node | None = None) -> None:
     node.replace_all_uses_with(result.node, delete_user_cb=lambda user: user is not scaled)
 
 
-def _replace(node: fx.Node, other: fx.Node) -> None:
-    node.replace_all_uses_with(other)
+def _replace(node: fx.Node, results: Sequence[fx.Proxy]) -> None:
+    """Put `results` in the place of the one result of `node`, or of each of several."""
+    if isinstance(node.meta["val"], tuple | list):
+        for user in list(node.users):
+            user.replace_all_uses_with(results[cast(int, user.args[1])].node)
+            node.graph.erase_node(user)
+    else:
+        node.replace_all_uses_with(results[0].node)
     node.graph.erase_node(node)

@@ -15,7 +15,7 @@ from compress.graph.dimensions import Dim, Factor, leaves
 from compress.graph.flow import arguments_of
 from compress.graph.names import name_of
 
-_NORMS = ("norm", "mean")
+_NORMS = ("norm", "mean", "weights")
 """Numbers of nodes that are summed, but by no attention."""
 
 

@@ -28,6 +28,7 @@ from compress.slimming.edits import Kind, ShapeEdit, apply_edits, change, input_
 from compress.slimming.gradients import lost_gradients
 from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
+from compress.slimming.shifts import with_shifts_removed
 from compress.slimming.traced import numbers_of, traced_module
 
 _LARGE = 2**14
@@ -213,6 +214,7 @@ def _planned(
     known: Couplings, tensors: Mapping[str, Tensor], dead: Mapping[Coupling, Tensor], checks: _Checks
 ) -> "_Cut":
     left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
+    tensors = with_shifts_removed(checks.model, checks.given, known.shifts, dead, tensors)
     return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
 
 
@@ -251,7 +253,9 @@ class _Cut:
     def _of_class(self, tensors: Mapping[str, Tensor], rescaled: Set[str]) -> nn.Module | None:
         """rescaled: the modules within which outputs are not those of the network."""
         norms = [*_resized(self.known, self.left, "norm")]
-        edits = [*_tensor_edits(self.kept, tensors), *_resized(self.known, self.left, "attribute"), *norms]
+        kinds: tuple[Kind, ...] = ("attribute", "weights")
+        numbers = [edit for kind in kinds for edit in _resized(self.known, self.left, kind)]
+        edits = [*_tensor_edits(self.kept, tensors), *numbers, *norms]
         small = change(_copied(self.checks.model), edits)
         _fill(tensors_of(small), tensors, self.kept)
         rescale(small, ((edit.name, edit.before, edit.after) for edit in norms))

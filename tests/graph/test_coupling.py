@@ -236,7 +236,7 @@ KEPT = [
     ),
     ("0", "aten.softmax", lambda: nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 2))),
     ("a", "aten.mean", _two(lambda net, x: net.b(net.a(x)) * net.a(x).exp().mean(1, keepdim=True))),
-    ("a", "aten.var", _two(lambda net, x: net.b(net.a(x)) * net.a(x).var(1, keepdim=True))),
+    ("a", "aten.var", _two(lambda net, x: net.b(net.a(x)) * net.a(x).exp().var(1, keepdim=True))),
     (
         "a",
         "sums over nodes that need not be zero",

@@ -124,6 +124,10 @@ def standardized(net: Any, x: Tensor) -> Tensor:
     return net.b(F.conv2d(x, (weight - mean) / deviation, net.a.bias).relu())
 
 
+def difference(net: Any, x: Tensor) -> Tensor:
+    return net.b(F.linear(x, net.a.weight - net.c.weight).relu())
+
+
 def standardized_by_batch_norm(net: Any, x: Tensor) -> Tensor:
     weight = net.a.weight
     flat = F.batch_norm(weight.reshape(1, len(weight), -1), None, None, weight=net.gain, training=True)
@@ -132,6 +136,10 @@ def standardized_by_batch_norm(net: Any, x: Tensor) -> Tensor:
 
 def with_gain() -> dict[str, Any]:
     return {**images()(), "gain": nn.Parameter(torch.ones(8))}
+
+
+def one_group() -> dict[str, Any]:
+    return {**images()(), "norm": nn.GroupNorm(1, 8)}
 
 
 def attention_of_groups(net: Any, x: Tensor) -> Tensor:
@@ -168,6 +176,15 @@ def copies(net: Any, x: Tensor) -> Tensor:
 
 
 FOLLOWED = {
+    # means over nodes that are zero
+    "var": along_steps("var", lambda y: y / (y.var(2, keepdim=True) + 0.1)),
+    "std": along_steps("std mul", lambda y: 2 * y / (y.std(2, keepdim=True) + 0.1)),
+    "var_mean": along_steps("var_mean", lambda y: y * sum(torch.var_mean(y, (1, 2), keepdim=True, correction=0))),
+    "std_mean": along_steps("std_mean", lambda y: y * sum(torch.std_mean(y, 2))[..., None]),
+    "layer norm over two dimensions": along_steps("layer_norm", lambda y: y * F.layer_norm(y, y.shape[1:])),
+    "a single group": Case("group_norm", IMAGE, [8], lambda net, x: net.b(net.norm(net.a(x))), one_group),
+    "single windows": along_steps("conv1d", lambda y: F.conv1d(y, torch.ones(5, 5, 1, dtype=y.dtype)).relu()),
+    "nodes beside others": along_steps("pad narrow", lambda y: F.pad(y, (2, 3)).narrow(2, 2, 8)),
     # elementwise, under every name
     "and": both("__and__", lambda a, c: ((a > 0) & (c > 0)).double()),
     "or": both("__or__", lambda a, c: ((a > 0) | (c > 0)).double()),
@@ -309,6 +326,7 @@ FOLLOWED = {
     # weights that are computed
     "weight standardization": Case("mean std", IMAGE, [8], standardized, images()),
     "weight standardization by batch_norm": Case("batch_norm", IMAGE, [8], standardized_by_batch_norm, with_gain),
+    "difference of weights": Case("sub linear", ROWS, [8], difference, three()),
     "weight_norm": Case(
         "_weight_norm",
         ROWS,
@@ -690,7 +708,8 @@ KEPT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "fft": (lambda y: torch.fft.fft(y).real, "fft_fft.default in 'the network' combines"),
     "half fft": (lambda y: y * torch.fft.rfft(y).abs().sum(1)[:, None], "fft_rfft.default in 'the network'"),
     "shift": (lambda y: torch.fft.fftshift(y, dim=1), "fft_fftshift.default in 'the network' combines"),
-    "std": (lambda y: y / y.std(1, keepdim=True), "std.dim in 'the network' combines"),
+    "std": (lambda y: y / y.exp().std(1, keepdim=True), "std.dim in 'the network' takes the mean over nodes that need"),
+    "std of a batch": (lambda y: y / y.std(), "in 'the network' combines all of its nodes, and the batch"),
     "max": (lambda y: y - y.abs().neg().amax(1, keepdim=True), "amax.default in 'the network' combines"),
     "aminmax": (lambda y: y - y.exp().aminmax(dim=1, keepdim=True)[0], "aminmax.default in 'the network' combines"),
     "least entry": (

@@ -53,9 +53,12 @@ def masked(folder: Path) -> nn.Module:
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in every run: all but times."""
+    """What must be the same in every run: all but times, memory, and what is best by them."""
     timeless = json.loads(json.dumps(results))
-    del timeless["timing"]
+    del timeless["timing"], timeless["best"]
+    for choice in timeless["choices"].values():
+        choice.pop("latency_ms", None)
+        choice.pop("peak_memory", None)
     for stage in timeless["stages"]:
         del stage["seconds"]
     for model in timeless["models"].values():

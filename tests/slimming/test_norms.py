@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from compress.errors import CheckpointError
 from compress.graph.coupling import couplings
 from compress.slimming.edits import ShapeEdit, apply_edits, edits_from_json, edits_to_json
-from compress.slimming.norms import CountedLayerNorm, layer_norm
+from compress.slimming.norms import CountedGroupNorm, CountedLayerNorm, normalized
 from compress.slimming.shrink import slim
 
 ROWS, IMAGE = (2, 4, 5), (2, 3, 9, 9)
@@ -73,6 +73,20 @@ class Variance(HandWrittenLayer):
         return (x - mean) / torch.sqrt(variance + getattr(self, "eps", 1e-5)) * self.weight + self.bias
 
 
+class ByVar(HandWrittenLayer):
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, -1, keepdim=True, correction=0)
+        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class ByDeviation(HandWrittenLayer):
+    """As in the Annotated Transformer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, deviation = x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+        return self.weight * (x - mean) / (deviation + self.eps) + self.bias
+
+
 class ChannelsFirst(nn.LayerNorm):
     """As in torchvision's and timm's ConvNeXt."""
 
@@ -93,6 +107,23 @@ class ConvNeXt(nn.Module):
         x = self.first(self.stem(x))
         x = x + self.scale * self.inside(self.spatial(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.head(self.last(F.adaptive_avg_pool2d(x, 1)).flatten(1))
+
+
+class PoolFormer(nn.Module):
+    """Around a stream of channels, over all of which, and all positions, its norms take their means."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 3), nn.Linear(12, 3)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, 12, **options) for _ in range(2))
+        self.inside = nn.Sequential(nn.Conv2d(12, 20, 1), nn.GELU(), nn.Conv2d(20, 12, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inside = self.norms[0](x)
+        x = x + F.avg_pool2d(inside, 3, stride=1, padding=1, count_include_pad=False) - inside
+        x = x + self.inside(self.norms[1](x))
+        return self.head(x.mean((2, 3)))
 
 
 def sequential(norm: nn.Module) -> nn.Module:
@@ -121,6 +152,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "epsilon in the code": (lambda: Stream(lambda width: HandWrittenLayer(width, fixed=True)), ROWS, False),
     "variance": (lambda: Stream(Variance), ROWS, True),
     "variance, epsilon in the code": (lambda: Stream(lambda width: Variance(width, fixed=True)), ROWS, False),
+    "variance by var": (lambda: Stream(ByVar), ROWS, True),
+    "deviation": (lambda: Stream(ByDeviation), ROWS, False),
+    "single group": (PoolFormer, IMAGE, True),
     "rms norm": (lambda: Stream(nn.RMSNorm), ROWS, True),
     "rms norm with epsilon": (lambda: Stream(lambda width: nn.RMSNorm(width, eps=1e-2)), ROWS, True),
     "rms norm without gain": (lambda: Stream(lambda width: nn.RMSNorm(width, elementwise_affine=False)), ROWS, False),
@@ -176,8 +210,21 @@ def test_the_variance_loses_no_digits(mean, left):
     whole = torch.cat([x, torch.zeros(16, 768 - left)], 1)
     exact = F.layer_norm(whole.double(), [768])[:, :left]
     torchs = (F.layer_norm(whole, [768])[:, :left] - exact).abs().max()
-    ours = (layer_norm(x, None, None, 1e-5, 768) - exact).abs().max()
+    ours = (normalized(x, [-1], left / 768, 1e-5) - exact).abs().max()
     assert ours <= max(4 * float(torchs), 2e-6 * float(exact.abs().max()))
+
+
+def test_a_single_group_counts_channels_at_other_sizes_of_the_picture_too():
+    model, given = built(PoolFormer), torch.randn(IMAGE, dtype=torch.float64)
+    mask(model, IMAGE)
+    small, other = slim(model, given), torch.randn(3, 3, 12, 7, dtype=torch.float64)
+    assert isinstance(small.norms[0], CountedGroupNorm)
+    assert "count=12" in repr(small.norms[0])
+    assert torch.allclose(small.train()(other), model(other), rtol=1e-10)
+    for network in (model, small):
+        network(given).square().mean().backward()
+    kept = torch.arange(12) % 2 == 0
+    assert torch.allclose(model.norms[0].weight.grad[kept], small.norms[0].weight.grad, rtol=1e-10)
 
 
 def test_half_precision_is_summed_in_single_precision():

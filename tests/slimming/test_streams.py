@@ -145,7 +145,53 @@ def test_of_a_vision_transformer_of_timm():
     check(build, torch.randn(IMAGE), [WIDTH])
 
 
-def test_a_mixer_keeps_its_stream_since_biases_over_positions_write_into_dead_nodes():
-    timm = pytest.importorskip("timm")
-    model = timm.models.mlp_mixer.MlpMixer(5, 16, patch_size=4, num_blocks=1, embed_dim=WIDTH)
-    assert "that need not be zero" in couplings(model, torch.randn(IMAGE)).kept["stem.proj"]
+class Mixer(nn.Module):
+    """Token mixing across positions, by linear layers or convolutions, with its biases at every channel."""
+
+    def __init__(self, mix: Callable[[int, int], nn.Module], transposed: bool) -> None:
+        super().__init__()
+        self.embed, self.head, self.transposed = nn.Linear(5, WIDTH), nn.Linear(WIDTH, 3), transposed
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(5))
+        self.tokens = nn.ModuleList(nn.Sequential(mix(6, 8), nn.GELU(), mix(8, 6)) for _ in range(2))
+        channels = [(nn.Linear(WIDTH, 16), nn.GELU(), nn.Linear(16, WIDTH)) for _ in range(2)]
+        self.channels = nn.ModuleList(nn.Sequential(*parts) for parts in channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        for block in range(2):
+            inside = self.norms[2 * block](x)
+            inside = inside.transpose(1, 2) if self.transposed else inside
+            mixed = self.tokens[block](inside)
+            x = x + (mixed.transpose(1, 2) if self.transposed else mixed)
+            x = x + self.channels[block](self.norms[2 * block + 1](x))
+        return self.head(self.norms[4](x).mean(1))
+
+
+MIXERS = {
+    "linear": lambda: Mixer(nn.Linear, transposed=True),
+    "convolutions": lambda: Mixer(lambda inputs, outputs: nn.Conv1d(inputs, outputs, 1), transposed=False),
+}
+
+
+@pytest.mark.parametrize("build", MIXERS.values(), ids=MIXERS)
+def test_of_a_mixer_whose_biases_write_into_dead_nodes(build):
+    model, example = trained(build).double(), torch.randn(2, 6, 5, dtype=torch.float64)
+    stream = couplings(model, example).of("embed")
+    halve(model, [stream])
+    small = slim(model, example)
+    assert isinstance(small, Mixer)
+    assert small.embed.weight.shape == (WIDTH // 2, 5)
+    other = torch.randn(3, 6, 5, dtype=torch.float64)
+    assert torch.allclose(small(other), model(other), rtol=1e-11)
+    assert torch.allclose(small.train()(other), model(other), rtol=1e-11)
+
+
+def test_a_stream_that_something_else_reads_keeps_what_its_mixing_adds():
+    class Reading(Mixer):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            x = x + self.tokens[0](self.norms[0](x).transpose(1, 2)).transpose(1, 2)
+            return self.head(self.norms[1](x).mean(1) + x.relu().mean(1))
+
+    known = couplings(trained(lambda: Reading(nn.Linear, transposed=True)), torch.randn(2, 6, 5))
+    assert "reads what 'tokens.0.2' adds to nodes whose weights are zero" in known.kept["embed"]

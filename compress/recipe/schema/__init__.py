@@ -24,7 +24,7 @@ from compress.recipe.schema.model import (
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
 from compress.recipe.schema.quantization import Quantization
-from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
+from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import OwnTask, has_accuracy
@@ -64,6 +64,7 @@ __all__ = [
     "RemovalPart",
     "ResNet20",
     "Retraining",
+    "Rivals",
     "RowLSTM",
     "Stage",
     "Task",
