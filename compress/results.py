@@ -80,11 +80,11 @@ class RecipeStage(TypedDict):
     retrain: NotRequired[dict[str, object] | None]
 
 
-@also(additionalProperties=True)
 class RivalValues(TypedDict):
     scratch: bool
 
 
+@also(additionalProperties=True)
 class RecipeValues(TypedDict):
     """The recipe with its defaults; recipe.schema.json describes it."""
 
@@ -97,6 +97,7 @@ class RecipeValues(TypedDict):
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
     export: list[str]
+    quantize: NotRequired[dict[str, object] | None]
     benchmark: BenchmarkValues
 
 

@@ -436,4 +436,4 @@ def test_the_shape_from_scratch_is_beside_the_figures(changed: dict[str, Any]) -
     changed["warnings"] = ["the slim network's shape is better trained from scratch"]
     shown = page(changed)
     line = "from scratch, 17 epochs, as many as the dense training and the retraining: loss 1.25; better than"
-    assert shown.index("better trained from scratch") < shown.index('id="figures"') < shown.index(line)
+    assert shown.index("better trained from scratch") < shown.index('id="choices"') < shown.index(line)
