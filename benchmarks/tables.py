@@ -106,7 +106,7 @@ def stream() -> str:
         )
         for name, case in found["cases"].items()
     ]
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     titles = ("network", *models, *(f"slim / {other}" for other in others))
     return table(titles, rows, right=5) + conditions(found, machine)
 
@@ -137,7 +137,7 @@ def analysis() -> str:
         for part, ratio in case["ratio"].items()
     ]
     titles = ("network", "", *(f"{which}, s" for which in ("before", "now")), "now / before")
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     rounds = f"before is {found['commits']['before']}; medians of {found['rounds']} rounds"
     return table(titles, rows, right=3) + conditions(found, f"{machine}; {rounds}")
 
@@ -157,7 +157,7 @@ def training_step() -> str:
         for name, of in cases.items()
     ]
     titles = ("", "ms without pruning", hooks, *ways)
-    machine = f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
+    machine = shared(found)
     growth = f"Pruner.step over the number of weights: exponent {found['growth']['exponent']:.2f}"
     return table(titles, rows, right=len(titles) - 1) + conditions(found, f"{machine}; {growth}")
 
@@ -181,6 +181,47 @@ def selection() -> str:
 
 def gigabytes(row: dict[str, Any]) -> str:
     return f"{(row['peak_bytes'] - row['mask_bytes']) / 1e9:.1f}"
+
+
+def sparse() -> str:
+    """Networks with zeros in torch, dense and sparse, and their files."""
+    found = measured("sparse")
+    rows = []
+    for name, case in found["networks"].items():
+        size = case["bytes"]
+        smaller = f"{size['dense'] / 1e3:,.0f}", f"{size['sparse'] / 1e3:,.0f}", f"{size['dense'] / size['sparse']:.1f}"
+        for batch, times in case["batches"].items():
+            layers = f"{times['sparse']} of {times['layers']}"
+            measures = (f"{times['dense_ms']:.3f}", f"{times['sparse_ms']:.3f}", f"{times['times_as_fast']:.2f}")
+            rows.append((name, batch, layers, *measures, *smaller))
+    titles = ("network", "batch", "sparse layers", "dense, ms", "sparse, ms", "times as fast")
+    text = table((*titles, "dense, KB", "sparse, KB", "times as small"), rows, right=8)
+    return text + conditions(found, f"{shared(found)}; {found['rounds']} rounds, data {found['data']}")
+
+
+def sparse_layers() -> str:
+    """How many times as fast as dense one Linear layer is, by width, batch size and share of zeros."""
+    found = measured("sparse")["layers"]
+    shares = list(dict.fromkeys(row["zeros"] for row in found))
+    speed = {(row["batch"], row["width"], row["zeros"]): f"{row['times_as_fast']:.2f}" for row in found}
+    kinds = sorted({key[:2] for key in speed})
+    rows = [
+        (f"{width} x {width}", str(batch), *(speed[batch, width, share] for share in shares)) for batch, width in kinds
+    ]
+    return table(("layer", "batch", *(f"{share:.0%}" for share in shares)), rows, right=len(shares) + 1)
+
+
+def patterns() -> str:
+    """Accuracy with N:M patterns by removal: mean and spread over the seeds."""
+    cells = measured("patterns")["cells"]
+    rows = []
+    for network in dict.fromkeys(key.partition(",")[0] for key in cells):
+        seeds = [cell for key, cell in cells.items() if key.startswith(f"{network},")]
+        dense = f"{100 * mean(cell['dense'] for cell in seeds):.1f}"
+        for pattern in (key for key in seeds[0] if key != "dense"):
+            ways = {way: [100 * cell[pattern][way] for cell in seeds] for way in seeds[0][pattern]}
+            rows.append((network, dense, pattern, *(f"{mean(each):.2f} ± {stdev(each):.2f}" for each in ways.values())))
+    return table(("network", "dense", "pattern", *ways), rows, right=len(ways) + 2)
 
 
 def skeletonization() -> str:
@@ -487,6 +528,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "training_step": training_step,
     "selection": selection,
     "skeletonization": skeletonization,
+    "sparse": sparse,
+    "sparse_layers": sparse_layers,
+    "patterns": patterns,
     "data": data,
     "whole_run": whole_run,
     "sweeps": sweeps,
@@ -505,6 +549,10 @@ TABLES: dict[str, Callable[[], str]] = {
 def measured(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
     return found
+
+
+def shared(found: dict[str, Any]) -> str:
+    return f"{found['machine']['cores']} cores shared by a load of {found['machine']['load']:g}"
 
 
 def conditions(found: dict[str, Any], more: str = "") -> str:

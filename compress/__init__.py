@@ -70,6 +70,9 @@ if TYPE_CHECKING:
     from compress.slimming.shrink import slim as slim
     from compress.slimming.slim_graph import SlimGraph as SlimGraph
     from compress.slimming.slim_graph import SlimGraphWarning as SlimGraphWarning
+    from compress.sparsify.decisions import SparseReport as SparseReport
+    from compress.sparsify.layer import SparseLinear as SparseLinear
+    from compress.sparsify.sparse import sparse as sparse
     from compress.train.recalibrate import recalibrate as recalibrate
 
 __version__ = "0.1.0"
@@ -97,6 +100,9 @@ _HOMES = {
     "SlimGraph": "compress.slimming.slim_graph",
     "SlimGraphWarning": "compress.slimming.slim_graph",
     "recalibrate": "compress.train.recalibrate",
+    "sparse": "compress.sparsify.sparse",
+    "SparseLinear": "compress.sparsify.layer",
+    "SparseReport": "compress.sparsify.decisions",
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",

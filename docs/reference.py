@@ -144,13 +144,17 @@ def choices(value: dict[str, Any]) -> list[Any]:
 
 def shown_value(value: dict[str, Any], headings: dict[str, str]) -> str:
     """What a key may hold, in words."""
+    options = [option for option in value.get("anyOf") or value.get("oneOf") or [] if option.get("type") != "null"]
+    if len(options) == 1:
+        return shown_value(options[0], headings)
     links = dict.fromkeys(headings[name] for name in references(value))
     if links:
         listed = "list of " if value.get("type") == "array" else ""
-        return listed + ", ".join(f"[{heading}](#{anchor(heading)})" for heading in links)
-    options = value.get("anyOf") or value.get("oneOf")
+        words = "".join(f"{shown_value(option, headings)}, " for option in options if "enum" in option)
+        named = ", ".join(f"[{heading}](#{anchor(heading)})" for heading in links)
+        return listed + (words if any("$ref" in option for option in options) else "") + named
     if options:
-        return " or ".join(shown_value(option, headings) for option in options if option.get("type") != "null")
+        return " or ".join(shown_value(option, headings) for option in options)
     if "const" in value or "enum" in value:
         return ", ".join(f"`{choice}`" for choice in choices(value))
     match value["type"]:

@@ -3,6 +3,6 @@
 from compress.export.latency import measure
 from compress.export.onnx_file import onnx, with_weights
 from compress.export.program_file import pt2, read_program, trace
-from compress.export.weights_file import safetensors
+from compress.export.weights_file import safetensors, sparse
 
-__all__ = ["measure", "onnx", "pt2", "read_program", "safetensors", "trace", "with_weights"]
+__all__ = ["measure", "onnx", "pt2", "read_program", "safetensors", "sparse", "trace", "with_weights"]

@@ -26,7 +26,7 @@ ORDER = (
     ("remove",),
     ("files",),
     ("data", "train"),
-    ("export", "report"),
+    ("export", "report", "sparsify"),
     ("recipe",),
     ("loops", "run"),
     ("sweep",),

@@ -33,13 +33,15 @@ def export(
     changes: SetOption = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx, safetensors or pt2; all of them if absent.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--format", help="onnx, safetensors, pt2 or sparse; all but sparse if absent.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write ONNX, safetensors and .pt2, masks folded.
+    """Write ONNX, safetensors (sparse: without zeros) and .pt2, masks folded.
 
     Example: compress export model.pt --recipe mnist_ae -o files
     """
@@ -51,7 +53,7 @@ def export(
         if recipe is not None:
             load(recipe, changes, None)  # reports whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
-            written = exporting.export(model, recipe, out, formats or exporting.FORMATS, changes or ())
+            written = exporting.export(model, recipe, out, formats or exporting.USUAL, changes or ())
         if as_json:
             print_json(written)
         else:

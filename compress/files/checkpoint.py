@@ -21,6 +21,8 @@ from compress.errors import CheckpointError, CompressError, InputError, OutputEr
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reading
 from compress.files.layouts import fitting, only, sets_of_weights, way_out
+from compress.files.packing import KEY as PACKING
+from compress.files.packing import packed, unpacked
 from compress.files.pickled import StrangePickleError, require_cheap
 from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
@@ -88,17 +90,26 @@ def write_weights(
     tensors: Mapping[str, Tensor],
     path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
+    *,
+    sparse: bool = False,
 ) -> None:
     """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
 
     Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
     that any reader can load the file strictly.
 
+    Args:
+        sparse: of `.safetensors`, whether zeros are packed; see `compress.files.packing`.
+
     Raises:
-        OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata.
+        OutputError: the file cannot be written, its suffix is none of the three, or a `.pt` is to hold metadata or to
+            be packed.
     """
     path = Path(path)
     own = _each_its_own(tensors)
+    if sparse:
+        own, packing = packed(own)
+        metadata = {**(metadata or {}), PACKING: packing}
     if path.suffix == ".safetensors":
         with atomic(path) as temporary:
             _write_safetensors(own, temporary, metadata or {})
@@ -298,6 +309,9 @@ def _read_safetensors(path: Path) -> WeightsFile:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
         metadata = file.metadata() or {}
     require_plain_tensors(tensors, path)
+    packing = metadata.pop(PACKING, None)
+    if packing is not None:
+        tensors = unpacked(tensors, packing, path.stat().st_size, damaged)
     return WeightsFile({"": tensors}, metadata)
 
 

@@ -21,6 +21,7 @@ from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
 from compress.select.criteria import Criterion
 from compress.select.node_selection import NodeSelection
+from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction
@@ -64,7 +65,7 @@ class Pruner(Remover):
         batches: BatchSource | None = None,
         loss: Loss | None = None,
         removal: str | Removal = Hard(),
-        scope: str | None = None,
+        scope: str | Pattern | Mapping[str, int] | None = None,
         multiple_of: int = 1,
         min_keep: int | float | None = None,
         compensate: bool = False,
@@ -95,7 +96,8 @@ class Pruner(Remover):
                 is scored by the loss in its own output.
             removal: how they are removed; by default at once.
             scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of
-                each with a share by its shape ("erk"); nodes of each width ("layer", the default), of widths that are
+                each with a share by its shape ("erk"), or of m consecutive inputs, n of which are kept ({"n": 2,
+                "m": 4}, which sets the sparsity); nodes of each width ("layer", the default), of widths that are
                 alike ("isomorphic"), or of all ("global").
             multiple_of: for nodes, widths are rounded up to a multiple of it.
             min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1).

@@ -18,12 +18,15 @@ from compress.run import noted
 from compress.run.building import build_model, fresh_network
 from compress.run.output import whole_folder
 
-FORMATS = ("onnx", "safetensors", "pt2")
-FILES = tuple(f"model.{kind}" for kind in FORMATS)
+USUAL = ("onnx", "safetensors", "pt2")
+FORMATS = {**{kind: f"model.{kind}" for kind in USUAL}, "sparse": "model.sparse.safetensors"}
+"""The file of each format."""
+
+FILES = tuple(FORMATS.values())
 
 
 def export(
-    source: Path, recipe: str | None, out: Path, formats: Sequence[str] = FORMATS, changes: Sequence[str] = ()
+    source: Path, recipe: str | None, out: Path, formats: Sequence[str] = USUAL, changes: Sequence[str] = ()
 ) -> Exported:
     """Write `source` in the given formats into the folder `out`, as `model.onnx` and so on.
 
@@ -59,8 +62,10 @@ def export(
             differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
+        if "sparse" in formats:
+            compress.export.sparse(model, folder / FORMATS["sparse"], metadata=note)
         back = read_back(
-            {folder / f"model.{kind}": model for kind in formats}, example, network=fresh_network(wanted, source)
+            {folder / FORMATS[kind]: model for kind in formats}, example, network=fresh_network(wanted, source)
         )
         files: dict[str, ExportedFile] = {
             name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()

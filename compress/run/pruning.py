@@ -117,7 +117,7 @@ def _words(stage: schema.Stage, number: int, setting: Setting) -> dict[str, Any]
         "example": setting.example,
         "batches": lambda size: data.batches("train", size, task, device)(),
         "loss": loss(task),
-        "scope": stage.scope,
+        "scope": stage.scope.build() if isinstance(stage.scope, schema.Pattern) else stage.scope,
         "multiple_of": stage.multiple_of,
         "min_keep": stage.min_keep,
         "regrow": None if stage.regrow is None else stage.regrow.build(),

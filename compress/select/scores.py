@@ -65,6 +65,10 @@ class Scores:
             place = slice(start, start + PIECE)
             yield place, self._compute(*(source[place] for source in flat))
 
+    def whole(self) -> Tensor:
+        """All of them at once, in the tensor's shape."""
+        return torch.cat([piece for _, piece in self.pieces()]).view(self.shape)
+
 
 def removed_first(score: Tensor, removed: Tensor) -> Tensor:
     """The score, below all others where the entry is removed already."""

@@ -12,6 +12,7 @@ from compress.options import check, shown
 from compress.select.amount import Amount
 from compress.select.criteria import Criterion, criterion_of
 from compress.select.node_selection import NodeSelection
+from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction, Scoring, require_source
@@ -34,7 +35,7 @@ def selection_of(
     criterion: str | Criterion | ScoreFunction = "magnitude",
     batches: BatchSource | None = None,
     loss: Loss | None = None,
-    scope: str | None = None,
+    scope: str | Pattern | Mapping[str, int] | None = None,
     multiple_of: int = 1,
     min_keep: int | float | None = None,
     regrow: Regrowth | float | None = None,
@@ -64,6 +65,13 @@ def selection_of(
         if given := [name for name, is_given in chosen.items() if is_given]:
             raise InputError(f"found keep and {' and '.join(given)}; keep is the choice itself, so leave them out")
     scoring = Scoring(model, generator_of(seed), batches, loss)
+    pattern = Pattern.of(scope)
+    if pattern is not None and isinstance(target, Nodes):
+        raise InputError(
+            f"the pattern {pattern} is for weights, and the target is nodes; use layer, isomorphic or global"
+        )
+    if pattern is not None and all(amount is None for amount in (sparsity, params, macs, layers)):
+        sparsity = pattern.share
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
     if example is not None or isinstance(target, Nodes):
         inputs_of(example)
@@ -79,7 +87,7 @@ def selection_of(
             example,
             traced or TracedOnce(),
             keep=keep,
-            scope=scope,
+            scope=scope,  # type: ignore[arg-type]  # no pattern
             multiple_of=multiple_of,
             min_keep=min_keep,
             restore=restore,
@@ -93,7 +101,7 @@ def selection_of(
         scoring,
         before,
         keep=keep,
-        scope=scope,
+        scope=pattern or scope,  # type: ignore[arg-type]  # a mapping is a pattern
         min_keep=min_keep,
         regrow=_regrowth(regrow),
     )

@@ -1,17 +1,19 @@
 """`WeightSelection`: which weights are pruned, those with the lowest scores."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.errors import InputError, TargetError
 from compress.options import require_word, shown
 from compress.select import gradients
 from compress.select.amount import BUDGETS, Amount, WeightScope, shares_of
-from compress.select.choose import choose, require_min_keep
+from compress.select.choose import choose, lowest, require_min_keep
 from compress.select.criteria import Criterion
+from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned, with_earlier
 from compress.select.ramp import progress_at
 from compress.select.regrow import Regrowth, returning, share_at
@@ -37,14 +39,15 @@ class WeightSelection(Selection):
         earlier: Pruned,
         *,
         keep: MaskList | None = None,
-        scope: str | None = None,
+        scope: str | Pattern | None = None,
         min_keep: int | float | None = None,
         regrow: Regrowth | None = None,
     ) -> None:
         """
         Args:
             keep: instead of an amount, the masks themselves: bool, True = keep, in the targets' order or by name.
-            scope: what is ranked together: "global" (the default), "layer", or "erk".
+            scope: what is ranked together: "global" (the default), "layer", "erk", or the groups of a pattern, which
+                has its own share.
             regrow: which removed entries come back at each choice.
 
         Raises:
@@ -61,7 +64,10 @@ class WeightSelection(Selection):
             raise InputError(f"{amount.measure} is for nodes, and the target is weights; use sparsity")
         self._targets, self._min_keep, self._regrow = targets, min_keep, regrow
         require_min_keep(min_keep)
-        self._scope = _scope(scope, amount)
+        self._pattern = scope if isinstance(scope, Pattern) else None
+        self._scope = "layer" if isinstance(scope, Pattern) else _scope(scope, amount)
+        if self._pattern is not None:
+            _require_fitting(self._pattern, targets, amount, min_keep)
         self.adjacent = []
         self.own_paths = [target.path for target in targets]
         self.paths = list(dict.fromkeys([*self.own_paths, *earlier.keep]))
@@ -88,6 +94,9 @@ class WeightSelection(Selection):
         if self._amount.layers is not None:
             shares = shares_of(self._amount.layers, self.names)
             return sum(round(shares[path] * size) for path, size in sizes.items())
+        if self._pattern is not None:
+            shapes = [(tuple(target.parameter.shape), input_dim(target)) for target in self._targets]
+            return sum(self._pattern.count(*each) for each in shapes)
         pools = list(sizes.values()) if self._scope == "layer" else [sum(sizes.values())]
         return sum(round(self.target_share * size) for size in pools)
 
@@ -123,10 +132,22 @@ class WeightSelection(Selection):
         if self._amount.layers is not None:
             shares = shares_of(self._amount.layers, self.names, share / self.target_share)
             chosen = self._in_each(scores, shares)
+        elif self._pattern is not None:
+            chosen = self._in_groups(self._pattern, scores, share / self.target_share)
         else:
             chosen = choose(scores, share, scope=self._scope, min_keep=self._min_keep, names=names)
         apart = [(name, [score], [keep]) for name, score, keep in zip(names, ranked, chosen, strict=True)]
         self._note_scores([(None, ranked, chosen)] if self._scope == "global" else apart, share)
+        return chosen
+
+    def _in_groups(self, pattern: Pattern, scores: Sequence[Scores], part: float) -> list[Tensor]:
+        """Of what the pattern prunes by these scores, the part with the lowest ones, in each tensor."""
+        chosen = []
+        for target, score in zip(self._targets, scores, strict=True):
+            mark = pattern.pruned(score.whole(), input_dim(target)).contiguous()
+            if part < 1.0:
+                mark = lowest([score], round(part * int(mark.count_nonzero())), [target.path], spare=[mark])[0]
+            chosen.append(mark.logical_not())
         return chosen
 
     def _scores(self, removed: Mapping[str, Tensor]) -> list[Scores]:
@@ -161,6 +182,28 @@ class WeightSelection(Selection):
         batches, loss = self._scoring.batches(asker, asker.samples), self._scoring.loss(asker)
         with on_data(asker), gradients.effective([(target.module, target.name) for target in self._targets]) as leaves:
             return gradients.mean(self._scoring.model, leaves, batches, loss)
+
+
+def input_dim(target: Target) -> int:
+    """The dimension of a weight that counts the inputs."""
+    return 0 if isinstance(target.module, nn.modules.conv._ConvTransposeNd) else 1
+
+
+def _require_fitting(pattern: Pattern, targets: Sequence[Target], amount: Amount | None, min_keep: object) -> None:
+    if amount is not None and amount.layers is not None:
+        raise InputError(
+            f"the pattern {pattern} sets the share of each layer, and so does `layers`; keep one of the two"
+        )
+    if amount is not None and not math.isclose(amount.value, pattern.share):
+        raise InputError(
+            f"the pattern {pattern} prunes {pattern.share:g} of its weights, and sparsity is {amount.value:g}; leave "
+            "sparsity out"
+        )
+    if min_keep is not None:
+        raise InputError(f"the pattern {pattern} says how many weights are kept; leave min_keep out")
+    flat = [target.path for target in targets if target.parameter.dim() < 2]
+    if flat:
+        raise TargetError(f"{', '.join(flat)}: no input dimension, which the pattern {pattern} needs; exclude them")
 
 
 def _scope(wanted: str | None, amount: Amount | None) -> WeightScope:

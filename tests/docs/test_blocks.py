@@ -75,6 +75,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/extending.md",
         "docs/faq.md",
         "docs/python.md",
+        "docs/sparse.md",
         "docs/terminal.md",  # in tests/test_docs.py
     }
     assert {page for page, language in found if language == "diff"} == {"docs/extending.md"}
@@ -238,3 +239,19 @@ def test_recipes_can_name_them_once_the_page_is_followed(tmp_path: Path, trained
     (stage,) = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["stages"]
     assert (stage["criterion"]["kind"], stage["removal"]["kind"]) == ("relative_importance", "rounds")
     assert stage["achieved"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_page_about_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    files, faster, patterns = blocks(ROOT / "docs" / "sparse.md", "python")
+    exec(compile(files.text, "sparse.md", "exec"), names)
+    dense, again = names["model"].state_dict(), names["again"].state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(dense[name], tensor) for name, tensor in again.items())
+    size = (tmp_path / "slim.sparse.safetensors").stat().st_size
+    assert 10 * size < sum(tensor.nbytes for tensor in dense.values())
+    exec(compile(faster.text, "sparse.md", "exec"), names)
+    exec(compile(patterns.text, "sparse.md", "exec"), names)
+    weight = names["model"][0].weight  # type: ignore[index]
+    assert int((weight.view(512, -1, 4) != 0).sum(dim=-1).max()) == 2

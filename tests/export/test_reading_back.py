@@ -84,16 +84,19 @@ DYNAMIC = {"ids": {1: "length"}, "mask": {1: "length"}}
 def test_each_kind_of_file_at_several_sizes(
     words: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given = words().eval(), example()
+    model, given = words(width=80).eval(), example()
+    nn.init.sparse_(model.words.weight, 0.8)
     compress.export.onnx(model, tmp_path / "m.onnx", given, dynamic=DYNAMIC)
     compress.export.pt2(model, tmp_path / "m.pt2", given, dynamic=DYNAMIC)
     compress.export.safetensors(model, tmp_path / "m.safetensors")
-    files = {tmp_path / f"m.{kind}": model for kind in ("onnx", "pt2", "safetensors")}
+    compress.export.sparse(model, tmp_path / "m.sparse.safetensors")
+    assert b"words.weight:places" in (tmp_path / "m.sparse.safetensors").read_bytes()
+    files = {tmp_path / f"m.{kind}": model for kind in ("onnx", "pt2", "safetensors", "sparse.safetensors")}
     started: list[list[Any]] = []
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: started.append(command) or run(command, **kwargs))  # type: ignore[func-returns-value]
-    found = read_back(files, given, network=network(), dynamic=DYNAMIC)
-    assert found.keys() == {"m.onnx", "m.pt2", "m.safetensors"}
+    found = read_back(files, given, network=network(width=80), dynamic=DYNAMIC)
+    assert found.keys() == {"m.onnx", "m.pt2", "m.safetensors", "m.sparse.safetensors"}
     assert max(found.values()) <= 1e-5
     assert len(started) == 1
     assert not list(Path(started[0][-1]).parent.glob(Path(started[0][-1]).name))  # nothing is left

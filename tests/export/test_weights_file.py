@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,27 @@ def test_pruning_hooks_are_refused(tmp_path: Path) -> None:
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="must end in"):
         compress.export.safetensors(network(), tmp_path / "w.pt")
+
+
+def test_without_zeros(tmp_path: Path) -> None:
+    """The slim network's edits go with it; masks of torch leave zeros with a sign, which are zeros here."""
+    model = nn.Sequential(nn.Linear(40, 60), nn.Conv1d(1, 8, 9), nn.Flatten(), nn.Linear(8 * 52, 30))
+    for layer in (model[0], model[1], model[3]):
+        prune.l1_unstructured(layer, "weight", 0.95)
+        prune.remove(layer, "weight")
+    compress.export.safetensors(model, tmp_path / "dense.safetensors")
+    compress.export.sparse(model, tmp_path / "slim.sparse.safetensors", metadata={"note": "mine"})
+    dense, sparse = ((tmp_path / name).stat().st_size for name in ("dense.safetensors", "slim.sparse.safetensors"))
+    assert dense > 8 * sparse
+    assert (model[0].weight == 0).logical_and(model[0].weight.signbit()).any()
+    found = compress.load(tmp_path / "slim.sparse.safetensors", model=lambda: make(model))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+    with pytest.raises(OutputError, match="must end in"):
+        compress.export.sparse(model, tmp_path / "w.pt")
+    compress.export.sparse(slim_network(), tmp_path / "slim.safetensors")
+    assert compress.load(tmp_path / "slim.safetensors", model=network)[0].weight.shape == (27, 6)
+
+
+def make(model: nn.Sequential) -> nn.Module:
+    return nn.Sequential(*(copy.deepcopy(layer) for layer in model))

@@ -36,7 +36,8 @@ from compress.data.sources import from_folder, from_npz
 from compress.errors import CompressError, InputError
 from compress.export.card import model_card
 from compress.export.contents import inspect
-from compress.files.checkpoint import load
+from compress.files.checkpoint import load, read_weights
+from compress.files.packing import KEY, packed
 from compress.recipe.loading import load_recipe, resolved_yaml
 from compress.recipe.shipped import shipped, shipped_text
 from compress.report import files, page, tables
@@ -47,7 +48,7 @@ from compress.sweep.cell_store import Cells, checksum
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
-LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000}
+LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -204,6 +205,25 @@ def safetensors_file(chance: Random, folder: Path) -> None:
         content = damaged(content, chance)
     (folder / "w.safetensors").write_bytes(content)
     read_whole(folder / "w.safetensors", chance)
+
+
+def packed_file(chance: Random, folder: Path) -> None:
+    """Without zeros; what its metadata say of the places is disturbed as well."""
+    content = chance.choice(SEEDS["packed"])
+    if chance.random() < 0.7:
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        if chance.random() < 0.8:
+            metadata = header["__metadata__"]
+            metadata[KEY] = json.dumps(disturbed(json.loads(metadata[KEY]), chance))
+        else:
+            header = disturbed(header, chance)
+        text = json.dumps(header).encode()
+        content = len(text).to_bytes(8, "little") + text + content[end:]
+    else:
+        content = damaged(content, chance)
+    (folder / "w.safetensors").write_bytes(content)
+    read_weights(folder / "w.safetensors")
 
 
 def read_whole(path: Path, chance: Random) -> None:
@@ -545,6 +565,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "functions": functions_file,
     "listing": listing_file,
     "safetensors": safetensors_file,
+    "packed": packed_file,
     "program": program_file,
     "onnx": onnx_file,
     "edits": edits_text,
@@ -582,6 +603,7 @@ def seeds() -> None:
         for state, text in zip(states, (own, edits_to_json(inputs), edits_to_json(taken)), strict=True)
     )
     SEEDS["safetensors"] = (*SEEDS["edits"], safetensors.torch.save(Net().state_dict(), {"recipe": "{}"}))
+    SEEDS["packed"] = packed_seeds()
     program = BytesIO()
     torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.zeros(2, 3),)), program)
     SEEDS["program"] = (program.getvalue(),)
@@ -593,6 +615,12 @@ def seeds() -> None:
     real = Path(__file__).with_name("results.json")  # as `compress apply` has left it
     SEEDS["results"] = SEEDS["page"] = (real.read_bytes(),)
     GOOD.update(elements(page.render(page.read(real), real)))
+
+
+def packed_seeds() -> tuple[bytes, ...]:
+    tensors = {str(share): torch.randn(60, 40) * (torch.rand(60, 40) > share) + 0.0 for share in (0.3, 0.7, 0.98)}
+    entries, text = packed(tensors)
+    return (safetensors.torch.save(entries, {KEY: text}),)
 
 
 def npz_seeds() -> tuple[bytes, ...]:

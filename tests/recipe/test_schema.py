@@ -23,6 +23,7 @@ from compress.recipe.schema import (
 )
 from compress.remove import removals
 from compress.select import criteria
+from compress.select.pattern import Pattern
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "recipe.schema.json"
 
@@ -186,6 +187,36 @@ def test_regrowth_is_for_weights_that_go_gradually(removal: str) -> None:
 def test_regrowth_where_there_is_none(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         stage(GRADUAL_WEIGHTS, **changes)
+
+
+PATTERN = {key: value for key, value in WEIGHTS.items() if key != "sparsity"} | {"scope": {"n": 2, "m": 4}}
+
+
+def test_a_pattern_sets_the_sparsity() -> None:
+    found = stage(PATTERN)
+    assert str(found.scope) == "2:4"
+    assert (found.level, found.goes, found.sparsity) == (("sparsity", 0.5), 0.5, 0.5)
+    assert stage(PATTERN, sparsity=0.5) == found
+    assert Stage.model_validate(found.model_dump(mode="json")) == found
+    assert found.scope.build() == Pattern(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 0.6}, "found 0.6, and the pattern 2:4 of `scope` prunes 0.5; remove the key"),
+        ({"min_keep": 2}, "says how many weights are kept"),
+        ({"layers": {"*": 0.5}}, "2:4 and `layers` both set the share"),
+        ({"scope": {"n": 4, "m": 4}}, "keep fewer than there are"),
+        ({"scope": {"n": 2}}, "m"),
+        ({"scope": {"n": 2, "m": 4, "k": 1}}, "Extra inputs"),
+        ({"target": {"nodes": "latent"}}, "for weights, and the target is nodes"),
+        ({"target": {"weights": "*", "bias": True}}, "the target is biases as well"),
+    ],
+)
+def test_a_pattern_where_it_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stage(PATTERN, **changes)
 
 
 def test_every_criterion_has_a_name() -> None:

@@ -14,7 +14,7 @@ from typer.testing import Result
 
 import compress
 from compress.errors import InputError
-from compress.files.checkpoint import write_weights
+from compress.files.checkpoint import read_weights, write_weights
 from compress.models import autoencoder
 from compress.run.exporting import export
 
@@ -83,6 +83,15 @@ def test_only_the_formats_that_are_asked_for(run: Run, applied: Path, recipe: Pa
     # With the network's recipe named, its shape edits still count.
     run("export", applied / "slim.safetensors", "--recipe", recipe, "-o", tmp_path / "two", "--format", "safetensors")
     assert load_file(tmp_path / "two" / "model.safetensors")["latent.weight"].shape == (2, 128)
+
+
+def test_without_zeros(run: Run, applied: Path, tmp_path: Path) -> None:
+    run("export", applied / "slim.safetensors", "-o", tmp_path / "out", "--format", "sparse")
+    file = tmp_path / "out" / "model.sparse.safetensors"
+    assert [path.name for path in (tmp_path / "out").glob("model*")] == [file.name]
+    one, other = (read_weights(path) for path in (file, applied / "slim.safetensors"))
+    assert one.metadata == other.metadata
+    assert all(torch.equal(one.sets[""][name], tensor) for name, tensor in other.sets[""].items())
 
 
 def test_changes_are_of_a_recipe_that_is_named(run: Run, applied: Path, recipe: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from compress.recipe.schema.model import (
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
-from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.training import Retraining, Training
 
@@ -55,6 +55,7 @@ __all__ = [
     "NpzData",
     "OwnTask",
     "Part",
+    "Pattern",
     "Program",
     "Recipe",
     "Regrowth",

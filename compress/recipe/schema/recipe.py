@@ -21,7 +21,7 @@ from compress.recipe.schema.model import (
 )
 from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
 from compress.recipe.schema.removal import REMOVALS
-from compress.recipe.schema.stage import Nodes, Stage, Weights
+from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
@@ -65,8 +65,9 @@ class Recipe(Part):
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
     rivals: Rivals = Field(default=Rivals(), validate_default=True, description="what the pruned network has to beat")
-    export: Distinct[Literal["onnx", "safetensors", "pt2"]] = Field(
-        default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
+    export: Distinct[Literal["onnx", "safetensors", "pt2", "sparse"]] = Field(
+        default=("onnx", "safetensors", "pt2"),
+        description="which files of the slim network are written; sparse is slim.sparse.safetensors, without the zeros",
     )
     benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
 
@@ -157,6 +158,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     **CRITERIA,
     **REMOVALS,
     "word": None,
+    "pattern": Pattern,
     "patterns": None,
     "count": None,
     "share": None,

@@ -1,14 +1,18 @@
 """One step of a recipe's plan: what to prune, how much of it, and how to remove it."""
 
-from typing import Annotated, Any, get_args
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from compress.recipe.schema.criterion import AnyCriterion, Criterion
+from compress.recipe.schema.described import Described, part_of
 from compress.recipe.schema.parts import Count, Distinct, Names, Part, Text, listed, told_by
 from compress.recipe.schema.removal import AnyRemoval, Regrowth, Removal
 from compress.recipe.schema.training import Retraining
+from compress.select import pattern
 from compress.select.amount import Measure, Scope
 
 Excluded = Annotated[Distinct[Text], BeforeValidator(listed, json_schema_input_type=Text | Distinct[Text])]
@@ -49,6 +53,28 @@ MinKeep = Annotated[
 ]
 
 
+class PatternPart(Described):
+    def build(self) -> pattern.Pattern:
+        return pattern.Pattern(**self.options())
+
+    def __str__(self) -> str:
+        return str(self.build())
+
+
+def _scope_form(value: object) -> str:
+    return "pattern" if isinstance(value, Mapping | PatternPart) else "word"
+
+
+if TYPE_CHECKING:
+    Pattern = PatternPart
+else:
+    Pattern = part_of(PatternPart, pattern.Pattern)
+
+AnyScope = Annotated[
+    Annotated[Scope, Tag("word")] | Annotated[Pattern, Tag("pattern")],
+    Discriminator(_scope_form),
+]
+
 Layers = Annotated[dict[str, Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 Budget = Annotated[float | None, Field(gt=0, lt=1)]
 
@@ -62,12 +88,12 @@ class Stage(Part):
         default=None,
         description="instead of sparsity: the share of each layer to prune, by patterns of names; the first match wins",
     )
-    scope: Scope | None = Field(
+    scope: AnyScope | None = Field(
         default=None,
         validate_default=True,
         description="weights are ranked over all targeted tensors together (global, the default), in each (layer), or "
-        "in each with a share by its shape (erk); nodes in their coupling (layer, the default), among couplings of the "
-        "same structure (isomorphic), or all together (global)",
+        "in each with a share by its shape (erk), or {n: 2, m: 4} keeps 2 of every 4 along the inputs; nodes in their "
+        "coupling (layer, the default), among couplings of the same structure (isomorphic), or all together (global)",
     )
     params: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all parameters to keep")
     macs: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all multiply-adds to keep")
@@ -123,8 +149,13 @@ class Stage(Part):
 
     @field_validator("scope")
     @classmethod
-    def _scope_fits_the_target(cls, scope: Scope | None, info: ValidationInfo) -> Scope | None:
+    def _scope_fits_the_target(cls, scope: AnyScope | None, info: ValidationInfo) -> AnyScope | None:
         target = info.data.get("target")
+        if isinstance(scope, PatternPart) and (isinstance(target, Nodes) or getattr(target, "bias", False)):
+            which = "nodes" if isinstance(target, Nodes) else "biases as well"
+            raise ValueError(
+                f"the pattern {scope} is for weights, and the target is {which}; use a word, such as layer"
+            )
         if info.data.get("layers") is not None:
             if scope not in (None, "layer"):
                 raise ValueError(f"{scope} and `layers` both set the share of each layer; remove one of the two")
@@ -148,14 +179,23 @@ class Stage(Part):
     @classmethod
     def _there_is_one_level(cls, sparsity: float | None, info: ValidationInfo) -> float | None:
         others = ("layers", "params", "macs")
-        if not info.data.keys() >= {*others}:
+        if not info.data.keys() >= {*others, "scope"}:
             return sparsity  # one of them is wrong and is reported by its own validator
         budgets = [name for name in others if info.data[name] is not None]
+        if isinstance(scope := info.data.get("scope"), PatternPart):
+            return _pattern_share(scope.build(), sparsity, budgets)
         if sparsity is None and not budgets:
             raise PydanticCustomError("missing", "missing")
         if len(budgets) + (sparsity is not None) > 1:
             raise ValueError(f"found together with {' and '.join(budgets)}; both set the amount; keep one of them")
         return sparsity
+
+    @field_validator("min_keep")
+    @classmethod
+    def _a_pattern_says_how_many_are_kept(cls, min_keep: Any, info: ValidationInfo) -> Any:
+        if min_keep is not None and isinstance(scope := info.data.get("scope"), PatternPart):
+            raise ValueError(f"the pattern {scope} of `scope` says how many weights are kept; remove the key")
+        return min_keep
 
     @field_validator("removal")
     @classmethod
@@ -221,6 +261,19 @@ class Stage(Part):
         """The share to prune, of the target's entries or of the budget's measure."""
         measure, value = self.level
         return value if measure == "sparsity" else 1.0 - value
+
+
+def _pattern_share(wanted: pattern.Pattern, sparsity: float | None, budgets: list[str]) -> float:
+    """The sparsity that the pattern sets."""
+    if budgets:
+        raise ValueError(
+            f"found {' and '.join(budgets)}, and the pattern {wanted} also sets the amount; keep one of them"
+        )
+    if sparsity is not None and not math.isclose(sparsity, wanted.share):
+        raise ValueError(
+            f"found {sparsity:g}, and the pattern {wanted} of `scope` prunes {wanted.share:g}; remove the key"
+        )
+    return wanted.share
 
 
 def _check_removal_has_time(removal: Any, retrain: Retraining | None) -> None:

@@ -44,7 +44,7 @@ class Rival:
         removal = _written(self.template.removal)
         if self.scratch:
             removal = f"from scratch, {self.epochs} epochs"
-        return removal, _written(self.template.criterion), self.template.scope or ""
+        return removal, _written(self.template.criterion), str(self.template.scope or "")
 
     @property
     def name(self) -> str:

@@ -1,0 +1,61 @@
+"""What `compress.sparse` has decided on each layer, as plain values and as a table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """The decision on one layer.
+
+    zeros: share of zero weights. dense_ms, sparse_ms: median time of its calls in a pass; None where not measured.
+    why: the reason why it stays dense; "" of a sparse one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    zeros: float
+    dense_ms: float | None = None
+    sparse_ms: float | None = None
+    why: str = ""
+
+    @property
+    def form(self) -> str:
+        """The word "csr" or "dense"."""
+        return "dense" if self.why else "csr"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its line of the table."""
+        times = ("-" if ms is None else f"{ms:.4f}" for ms in (self.dense_ms, self.sparse_ms))
+        form = f"{self.form}: {self.why}" if self.why else self.form
+        return self.name or "(the network)", "x".join(map(str, self.shape)), f"{self.zeros:.1%}", *times, form
+
+
+@dataclass(frozen=True)
+class SparseReport:
+    """What `compress.sparse` has decided and measured; `print` shows a table.
+
+    layers: every Linear and convolutional layer. batch_size, threads: of the measurement.
+    dense_ms, sparse_ms: median milliseconds of a pass through the network as it was, and as it is; with one thread its
+        processor time, with several the time that passes.
+    """
+
+    layers: tuple[SparseLayer, ...]
+    batch_size: int
+    threads: int
+    dense_ms: float
+    sparse_ms: float
+
+    @property
+    def converted(self) -> tuple[str, ...]:
+        """The names of the layers that became sparse."""
+        return tuple(layer.name for layer in self.layers if layer.form == "csr")
+
+    def __str__(self) -> str:
+        rows = [("layer", "shape", "zeros", "dense ms", "sparse ms", "form"), *(layer.row for layer in self.layers)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        sparse = "1 sparse layer" if len(self.converted) == 1 else f"{len(self.converted)} sparse layers"
+        times = f"dense {self.dense_ms:.4f} ms, with {sparse} {self.sparse_ms:.4f} ms"
+        return "\n".join([*lines, f"the network at batch size {self.batch_size}, {threads} of torch: {times}"])
