@@ -104,12 +104,13 @@ class Run:
 
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(results))
-    del found["timing"]
+    del found["timing"], found["best"]
     scratch = found.get("rivals", {}).get("scratch", {})
     for timed in [*found["stages"], *(scratch[length] for length in ("total", "retraining") if length in scratch)]:
         del timed["seconds"]
-    for model in found["models"].values():
-        model.pop("latency_ms", None)
+    for timed in [*found["models"].values(), *found["choices"].values()]:
+        timed.pop("latency_ms", None)
+        timed.pop("peak_memory", None)
     return found
 
 

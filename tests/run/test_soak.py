@@ -45,11 +45,12 @@ def command(*words: object) -> list[str]:
 def content(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Figures without times, and the bytes of all weights."""
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    del results["timing"]
+    del results["timing"], results["best"]
     for stage in results["stages"]:
         del stage["seconds"]
-    for model in results["models"].values():
-        model.pop("latency_ms", None)
+    for timed in [*results["models"].values(), *results["choices"].values()]:
+        timed.pop("latency_ms", None)
+        timed.pop("peak_memory", None)
     files = [out / "slim.safetensors", out / "checkpoint" / "masked.safetensors"]
     return results, {path.name: path.read_bytes() for path in files}
 
