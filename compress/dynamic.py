@@ -77,6 +77,12 @@ def other_lengths(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterat
         yield resized(given, varying, others)
 
 
+def fixed(varying: Sequence[Mapping[int, str]]) -> InputError:
+    """The error of a network that runs at none of `other_lengths`."""
+    names = sorted({name for dims in varying for name in dims.values()})
+    return InputError(f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's")
+
+
 def alike(given: Inputs) -> list[dict[int, str]]:
     """All dimensions but the batch as if they varied, those of one size together."""
     return [

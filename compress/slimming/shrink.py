@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import prune
 
-from compress.dynamic import Dynamic, alike, other_lengths, varying_dims
+from compress.dynamic import Dynamic, alike, fixed, other_lengths, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
@@ -170,10 +170,7 @@ class _Checks:
         """
         self._compare(small, self.given, locate)
         if any(self.varying) and not self._proven_at(small, self.varying, locate):
-            names = sorted({name for dims in self.varying for name in dims.values()})
-            raise InputError(
-                f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's"
-            )
+            raise fixed(self.varying)
 
     def prove_elsewhere(self, small: nn.Module) -> None:
         """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
