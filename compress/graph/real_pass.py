@@ -1,6 +1,7 @@
 """An ordinary forward pass that leaves the network as it was, by a twin of it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.graph.callers import place_of
 from compress.graph.rebuild import outline
-from compress.graph.untouched import WritesUndone, evaluated_twin
+from compress.graph.untouched import WritesUndone, evaluated_twin, untouched
 from compress.inputs import Inputs
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -48,6 +49,14 @@ class RealPass:
         for (_, module), copied in zip(self._model.named_modules(), self._twin.modules(), strict=False):
             for name in vars(module).keys() - vars(nn.Module()).keys():
                 _fill(vars(module)[name], vars(copied).get(name))
+
+
+def runs(model: nn.Module, given: Inputs) -> bool:
+    """Whether the network takes a call; it is as it was before."""
+    with suppress(InputError), untouched(model) as network:
+        RealPass(network, given)
+        return True
+    return False
 
 
 def tensors_in(value: Any) -> list[Tensor]:

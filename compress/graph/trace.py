@@ -5,7 +5,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.dynamic import BATCH_NAME, Dynamic, varying_dims
+from compress.dynamic import BATCH_NAME, Dynamic, resized, sizes_of, steps_of, varying_dims
 from compress.errors import UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
@@ -97,11 +97,20 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     words = dict.fromkeys(word for dims in varying for word in dims.values())
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
     refused: UnsupportedModelError | None = None
-    for largest in _LARGEST if words else _LARGEST[:1]:
-        sizes = _sizes(words, largest, taken)
-        others = _sizes(words, largest * 3 // 4, taken, sizes) if sizes else None
+
+    def runs(others: Mapping[str, int]) -> bool:
+        with suppress(UnsupportedModelError):
+            _traced(
+                model, resized(given, varying, others), most, shared, {BATCH_NAME: BATCH}, [{}] * len(varying), True
+            )
+            return True
+        return False
+
+    for steps, largest in _tries(sizes_of(given, varying), runs):
+        sizes = _sizes(words, largest, taken, steps)
+        others = _sizes(words, largest * 3 // 4, taken, steps, sizes) if sizes else None
         if sizes is None or others is None:
-            break  # too many names for sizes this small
+            continue  # too many names for sizes this small
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
@@ -119,18 +128,41 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     raise refused
 
 
+def _tries(
+    example: Mapping[str, int], runs: Callable[[Mapping[str, int]], bool]
+) -> Iterator[tuple[Mapping[str, tuple[int, int]], int]]:
+    """(step and rest of each size that varies, the largest size) for one trace after the other, until one succeeds.
+
+    Args:
+        example: the sizes in the example, by name.
+        runs: whether the network takes other sizes.
+    """
+    yield {}, _LARGEST[0]
+    if example:
+        steps = steps_of(example, runs)
+        found = {name: (step, example[name] % step) for name, step in steps.items()}
+        yield from ((found, largest) for largest in _LARGEST)
+
+
 def _sizes(
-    words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
+    words: Iterable[str],
+    largest: int,
+    taken: Iterable[int],
+    steps: Mapping[str, tuple[int, int]],
+    like: Mapping[str, int] | None = None,
 ) -> dict[str, int] | None:
     """A prime for each size that varies, that no size of a tensor is a multiple of; None if there are too few.
 
     Args:
+        steps: what a size is a multiple of, and the rest, where the network does not take a prime.
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
     """
     free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     found = {BATCH_NAME: BATCH}
     for word in words:
-        alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
+        step, rest = steps.get(word, (1, 0))
+        own = [step * prime + rest for prime in free if step * prime <= largest]
+        alike = (size for by in _REMAINDERS for size in own if like is None or (like[word] - size) % by == 0)
         size = next((size for size in alike if size not in found.values()), None)
         if size is None:
             return None
@@ -150,7 +182,7 @@ def _traced(
     sizes: Mapping[str, int],
     varying: Sequence[Mapping[int, str]],
     exported: bool,
-    following: FollowingSizes | None,
+    following: FollowingSizes | None = None,
 ) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
     recorder = Recorder(most, sizes, shared.watch, following)

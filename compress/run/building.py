@@ -1,7 +1,6 @@
 """Build what a recipe names: the data set and the network; check that they fit."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,7 +17,8 @@ from compress.export.program_file import read_program
 from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
-from compress.inputs import Inputs, inputs_of
+from compress.graph.real_pass import runs
+from compress.inputs import inputs_of
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
@@ -228,15 +228,8 @@ def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> 
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{name} does not run on the data, inputs of {shapes}: {reason}") from error
     varying = varying_dims(model, given, recipe.dynamic)
-    if recipe.dynamic and not any(_runs(model, other) for other in other_lengths(given, varying)):
+    if recipe.dynamic and not any(runs(model, other) for other in other_lengths(given, varying)):
         raise fixed(varying)
-
-
-def _runs(model: nn.Module, given: Inputs) -> bool:
-    with suppress(Exception), evaluation_mode(model):
-        given.call(model)
-        return True
-    return False
 
 
 def choose_device(wanted: str) -> torch.device:
