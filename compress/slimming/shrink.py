@@ -102,9 +102,21 @@ def slim(
     if found is None and dynamic:
         known = couplings(model, given, dynamic=dynamic)
         cut = _planned(known, *_dead(model, known), checks)
-    small = cut.as_graph(custom_gradients) if found is None else found
+    small = _as_graph(cut, custom_gradients, dynamic) if found is None else found
     _carry_over(optimizer, model, small, cut.kept)
     return small
+
+
+def _as_graph(cut: "_Cut", custom_gradients: str, dynamic: Dynamic | None) -> nn.Module:
+    try:
+        return cut.as_graph(custom_gradients)
+    except ProofError as error:
+        if not dynamic:
+            raise
+        raise ProofError(
+            f"{error}; sizes in the network's code may not follow those that vary: slim without dynamic, which holds "
+            "for the example's sizes"
+        ) from error
 
 
 def _require_arguments(

@@ -85,6 +85,26 @@ def depthwise() -> nn.Module:
     )
 
 
+def group_for_each_sample() -> nn.Module:
+    """A convolution whose weights are computed for each sample, as StyleGAN 2 and dynamic convolutions have it."""
+
+    def forward(net, x):
+        scale = net.style(x.mean((2, 3)))
+        x = F.relu(net.a(x))
+        batch, channels, height, width = x.shape
+        weight = (net.mixed.weight * scale[:, None, :, None, None]).view(-1, channels, 3, 3)
+        x = F.conv2d(x.view(1, batch * channels, height, width), weight, padding=1, groups=batch)
+        return net.out(F.relu(x.view(batch, -1, height, width)))
+
+    return Net(
+        forward,
+        style=nn.Linear(3, 8),
+        a=nn.Conv2d(3, 8, 3, padding=1),
+        mixed=nn.Conv2d(8, 6, 3, bias=False),
+        out=nn.Conv2d(6, 2, 1),
+    )
+
+
 def squeeze_and_excite() -> nn.Module:
     gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Sigmoid())
     return Net(
@@ -269,6 +289,7 @@ CASES: list[tuple[Callable[[], nn.Module], tuple[int, ...], int, bool]] = [
     (shuffle_units, (2, 3, 32, 32), 12, True),
     (grouped, IMAGE, 4, True),
     (depthwise, IMAGE, 2, True),
+    (group_for_each_sample, IMAGE, 2, True),
     (squeeze_and_excite, IMAGE, 2, True),
     (residual, IMAGE, 2, True),
     (densenet, (2, 3, 32, 32), 10, True),

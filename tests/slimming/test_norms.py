@@ -73,6 +73,14 @@ class Variance(HandWrittenLayer):
         return (x - mean) / torch.sqrt(variance + getattr(self, "eps", 1e-5)) * self.weight + self.bias
 
 
+class OneNumber(Variance):
+    """As in transformers' I-BERT."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.normalized_shape = width
+
+
 class ChannelsFirst(nn.LayerNorm):
     """As in torchvision's and timm's ConvNeXt."""
 
@@ -121,6 +129,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "epsilon in the code": (lambda: Stream(lambda width: HandWrittenLayer(width, fixed=True)), ROWS, False),
     "variance": (lambda: Stream(Variance), ROWS, True),
     "variance, epsilon in the code": (lambda: Stream(lambda width: Variance(width, fixed=True)), ROWS, False),
+    "variance, the shape as one number": (lambda: Stream(OneNumber), ROWS, True),
     "rms norm": (lambda: Stream(nn.RMSNorm), ROWS, True),
     "rms norm with epsilon": (lambda: Stream(lambda width: nn.RMSNorm(width, eps=1e-2)), ROWS, True),
     "rms norm without gain": (lambda: Stream(lambda width: nn.RMSNorm(width, elementwise_affine=False)), ROWS, False),
