@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import keyword
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -95,6 +95,8 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
         names = ["input"]
     batches = [given.batch_dim_of(tensor) for tensor in given.tensors]
     further = varying_dims(model, given, dynamic)
+    if given.rows > 2 and not runs(model, given.few()):
+        given = replace(given, whole=True)
     few = given.few()
     steps = steps_of(sizes_of(few, further), lambda sizes: runs(model, resized(few, further, sizes)))
     varying = [

@@ -7,14 +7,14 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compress.dynamic import BATCH_NAME, Dynamic, resized, sizes_of, steps_of, varying_dims
-from compress.errors import UnsupportedModelError
+from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
 from compress.graph.following_sizes import FollowingSizes
@@ -43,6 +43,7 @@ class Trace:
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
     sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
+    whole: whether the network takes all samples of the example only; see `Inputs`.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -50,6 +51,7 @@ class Trace:
     constants: Mapping[str, Tensor]
     inputs: tuple[fx.Node, ...]
     sizes: Mapping[str, int]
+    whole: bool
     read: frozenset[str]
 
 
@@ -78,9 +80,9 @@ def trace(
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_unwrapped(model)
-    given = inputs_of(example).few()
+    given = inputs_of(example)
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given) if passes else None
+        first, given = _first_pass(model, given) if passes else (None, given.few())
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
     if first is None:
         return traced
@@ -89,6 +91,18 @@ def trace(
         _require_same(first, RealPass(model, given))
     first.fill_caches()
     return traced
+
+
+def _first_pass(model: nn.Module, given: Inputs) -> tuple[RealPass, Inputs]:
+    """(the pass, what the network was called with): few samples or, where others refer to them by number, all."""
+    try:
+        return RealPass(model, few := given.few()), few
+    except InputError:
+        if given.whole or given.rows <= 2:
+            raise
+        with suppress(InputError):
+            return RealPass(model, whole := replace(given, whole=True)), whole
+        raise
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
@@ -200,7 +214,8 @@ def _traced(
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         raise UnsupportedModelError(_refusal(error, recorder)) from error
-    return Trace(recorder.graph, recorder.constants, recorder.inputs_in(wanted), sizes, frozenset(recorder.read))
+    inputs, read = recorder.inputs_in(wanted), frozenset(recorder.read)
+    return Trace(recorder.graph, recorder.constants, inputs, sizes, given.whole, read)
 
 
 def _sized(given: Inputs, sizes: Mapping[str, int], varying: Sequence[Mapping[int, str]]) -> Inputs:

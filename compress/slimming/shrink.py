@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -90,6 +90,7 @@ def slim(
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
     known = known or couplings(model, given)
+    given = replace(given, whole=known.trace.whole)
     tensors, dead = _dead(model, known)
     if not dead:
         small = apply_edits(_copied(model), ())
