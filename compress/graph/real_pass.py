@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,24 +18,45 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 
 
 class RealPass:
-    """What `model` computes in evaluation mode from `given`, with the same random numbers each time.
+    """What `model` computes in evaluation mode from at most two samples of `example`, with the same random numbers.
+
+    given: what it was called with: all samples if it runs on them alone, as where edges refer to nodes by number.
+    refusal: why it did not run on two samples; empty if it did.
 
     Raises:
         InputError: it does not run.
     """
 
-    def __init__(self, model: nn.Module, given: Inputs) -> None:
+    def __init__(self, model: nn.Module, example: Inputs) -> None:
         self._model = model
         self._twin = evaluated_twin(model)
-        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        self.given, self.refusal = example.few(), ""
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(model):
-                torch.manual_seed(0)
-                self.output = given.mapped(torch.clone).call(self._twin)
+            self.output = self._called(self.given)
         except Exception as error:
-            shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
-            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
-            raise InputError(f"The network does not run on the example: {error} ({places})") from error
+            shapes = _shapes(self.given)
+            said = (
+                f"{error} ({'; '.join(filter(None, [f'inputs of the shape {shapes}', place_of(error.__traceback__)]))})"
+            )
+            self.given = replace(example, whole=True)
+            try:
+                if shapes == _shapes(example):
+                    raise
+                self.output = self._called(self.given)
+            except Exception:
+                raise InputError(f"The network does not run on the example: {said}") from error
+            self.refusal = (
+                f"The network runs on the example, and not on its first two samples: {said}. The samples must be "
+                f"counted along dimension {example.batch_dim} of the tensors: for another, give "
+                "compress.Inputs(args, kwargs, batch_dim=...). A detector that takes a list of pictures is slimmed "
+                "as its backbone and heads (docs/bring-your-own.md)"
+            )
+
+    def _called(self, given: Inputs) -> Any:
+        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(self._model):
+            torch.manual_seed(0)
+            return given.mapped(torch.clone).call(self._twin)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -57,6 +79,10 @@ def runs(model: nn.Module, given: Inputs) -> bool:
         RealPass(network, given)
         return True
     return False
+
+
+def _shapes(given: Inputs) -> str:
+    return ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

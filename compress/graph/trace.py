@@ -7,7 +7,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,8 +82,14 @@ def trace(
     require_unwrapped(model)
     given = inputs_of(example)
     with shared_state_kept(model) as shared:
-        first, given = _first_pass(model, given) if passes else (None, given.few())
-        traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        first = RealPass(model, given) if passes else None
+        given = first.given if first else given.few()
+        try:
+            traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        except UnsupportedModelError as error:
+            if first and first.refusal:
+                raise InputError(first.refusal) from error
+            raise
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
@@ -91,18 +97,6 @@ def trace(
         _require_same(first, RealPass(model, given))
     first.fill_caches()
     return traced
-
-
-def _first_pass(model: nn.Module, given: Inputs) -> tuple[RealPass, Inputs]:
-    """(the pass, what the network was called with): few samples or, where others refer to them by number, all."""
-    try:
-        return RealPass(model, few := given.few()), few
-    except InputError:
-        if given.whole or given.rows <= 2:
-            raise
-        with suppress(InputError):
-            return RealPass(model, whole := replace(given, whole=True)), whole
-        raise
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
