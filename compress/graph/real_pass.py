@@ -35,9 +35,8 @@ class RealPass:
             self.output = self._called(self.given)
         except Exception as error:
             shapes = _shapes(self.given)
-            said = (
-                f"{error} ({'; '.join(filter(None, [f'inputs of the shape {shapes}', place_of(error.__traceback__)]))})"
-            )
+            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
+            said = f"{error} ({places})"
             self.given = replace(example, whole=True)
             try:
                 if shapes == _shapes(example):

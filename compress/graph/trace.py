@@ -88,7 +88,7 @@ def trace(
             traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
         except UnsupportedModelError as error:
             if first and first.refusal:
-                raise InputError(first.refusal) from error
+                raise InputError(f"{first.refusal}. Called with all samples: {error}") from error
             raise
     if first is None:
         return traced
