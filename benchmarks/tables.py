@@ -301,6 +301,32 @@ def structured() -> str:
     return table(("way", "accuracy after 2 epochs"), rows, right=1)
 
 
+def scratch() -> str:
+    """Pruned networks beside their shapes trained from scratch, with the better one where it is beyond the noise."""
+    rows = []
+    for name, entry in measured("scratch").items():
+        for macs, runs in entry["runs"].items():
+            for found in runs:
+                rivals = found["scratch"]
+                total, short = (rivals[length] for length in ("total", "retraining"))
+                figures = [percent(found["dense"]), percent(found["slim"])]
+                figures += [f"{percent(run['metric'])} ({run['epochs']})" for run in (total, short)]
+                verdict = {"slim": "pruned", "scratch": "from scratch", "neither": "no difference"}[total["better"]]
+                params = f"{found['params']['dense']:,} to {found['params']['slim']:,}"
+                rows.append((name, f"{float(macs):.0%}", params, *figures, verdict))
+    titles = (
+        "recipe",
+        "multiply-adds",
+        "parameters",
+        "dense",
+        "pruned",
+        "scratch (epochs)",
+        "scratch, short",
+        "better",
+    )
+    return table(titles, rows, right=5)
+
+
 def spread(found: dict[str, float]) -> tuple[str]:
     return (f"{found['mean']:.2f} ± {found['sd']:.2f}",)
 
@@ -456,6 +482,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "classifiers": classifiers,
     "structured": structured,
+    "scratch": scratch,
     "split": split,
     "training_step": training_step,
     "selection": selection,

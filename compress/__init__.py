@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from compress.slimming.shrink import slim as slim
     from compress.slimming.slim_graph import SlimGraph as SlimGraph
     from compress.slimming.slim_graph import SlimGraphWarning as SlimGraphWarning
+    from compress.train.recalibrate import recalibrate as recalibrate
 
 __version__ = "0.1.0"
 
@@ -95,6 +96,7 @@ _HOMES = {
     "slim": "compress.slimming.shrink",
     "SlimGraph": "compress.slimming.slim_graph",
     "SlimGraphWarning": "compress.slimming.slim_graph",
+    "recalibrate": "compress.train.recalibrate",
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",

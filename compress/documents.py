@@ -90,7 +90,10 @@ class PlannedStage(RehearsedStage):
 
 
 class PlanSeconds(TypedDict):
+    """rivals: what the recipe's rivals take at most; absent where there are none, or no training was timed."""
+
     stages: float
+    rivals: NotRequired[float]
     closing: float
     total: float
     without: str

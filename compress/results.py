@@ -64,6 +64,10 @@ class RecipeStage(TypedDict):
 
 
 @also(additionalProperties=True)
+class RivalValues(TypedDict):
+    scratch: bool
+
+
 class RecipeValues(TypedDict):
     """The recipe with its defaults; recipe.schema.json describes it."""
 
@@ -75,6 +79,7 @@ class RecipeValues(TypedDict):
     task: str | OwnTaskValues
     train: dict[str, object] | None
     stages: list[RecipeStage]
+    rivals: NotRequired[RivalValues]
     export: list[str]
     benchmark: BenchmarkValues
 
@@ -333,7 +338,53 @@ class EvaluatedData(TypedDict):
     ]
 
 
-class Outcome(TypedDict):
+# --- rivals ---
+
+
+ScratchLength = Literal["total", "retraining"]
+
+
+class Advantage(TypedDict):
+    """Absent where there are fewer than three test samples, or batches of a task of the user's own."""
+
+    ahead: NotRequired[
+        Annotated[float, "The slim network's mean advantage per test sample, in accuracy or loss; negative: it loses."]
+    ]
+    noise: NotRequired[
+        Annotated[NotNegative, "Twice the standard error of `ahead`, which is paired over the test samples."]
+    ]
+    better: NotRequired[
+        Annotated[Literal["slim", "scratch", "neither"], "Which is ahead by more than the noise of the test samples."]
+    ]
+
+
+class ScratchRun(Advantage):
+    """The slim network's shape, trained from random weights and evaluated like the slim network."""
+
+    epochs: Positive
+    steps: Annotated[Count, "That were done."]
+    seconds: Annotated[NotNegative, "Of the training."]
+    metric: NotRequired[Metric]
+    diverged: NotRequired[Annotated[Text, "Instead of the metric, how its training diverged."]]
+
+
+class ScratchResult(TypedDict):
+    total: NotRequired[Annotated[ScratchRun, "As many epochs as the dense training and the retraining together."]]
+    retraining: NotRequired[Annotated[ScratchRun, "As many epochs as the retraining."]]
+    missing: NotRequired[Annotated[Text, "Why one of the two runs, or both, are absent."]]
+
+
+class RivalResults(TypedDict):
+    """What the pruned network has to beat."""
+
+    scratch: ScratchResult
+
+
+class RivalsOutcome(TypedDict):
+    rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+
+
+class Outcome(RivalsOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]

@@ -2,7 +2,7 @@
 
 from typing import Literal, NotRequired, TypedDict, final
 
-from compress.results import KindEntry, Machine, Measure, Metric, Size, TargetKind
+from compress.results import KindEntry, Machine, Measure, Metric, ScratchLength, Size, TargetKind
 
 
 class SweptRecipe(TypedDict):
@@ -79,10 +79,13 @@ Way = Literal["removal", "criterion", "scope"]
 
 
 class RivalNames(TypedDict):
+    """scratch: of a rival that prunes nothing, how long its shape is trained from random weights."""
+
     name: str
     removal: str
     criterion: str
     scope: str
+    scratch: NotRequired[ScratchLength]
 
 
 class RivalFigures(TypedDict):

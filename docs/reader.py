@@ -38,6 +38,7 @@ def given() -> dict[str, Any]:
         "torch": torch,
         "Tensor": Tensor,
         "model": model,
+        "normed": nn.Sequential(nn.BatchNorm1d(6), model),
         "build": Example,
         "loader": [(rows, rows) for rows in data.view(6, 10, 6)],
         "example": data[:2],

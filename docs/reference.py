@@ -186,7 +186,7 @@ def shown_default(value: Any) -> str:
     if isinstance(value, dict):
         if value.keys() == {"amount", "unit"}:
             return f"`{value['amount']} {value['unit']}`"
-        return f"`{{{', '.join(f'{key}: {inner}' for key, inner in value.items())}}}`"
+        return f"`{{{', '.join(f'{key}: {json.dumps(inner)}' for key, inner in value.items())}}}`"
     if isinstance(value, list):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

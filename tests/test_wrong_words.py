@@ -387,6 +387,15 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
         {"model": Made(lambda folder, files: network()), "example": EXAMPLE},
         {"model": MODELS, "example": EXAMPLES, "dynamic": DYNAMIC},
     ),
+    "recalibrate": (
+        compress.recalibrate,
+        {"model": Made(lambda folder, files: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))), "batches": LOADER},
+        {
+            "model": MODELS,
+            "batches": [3, True, [], [3], ["x"], [EXAMPLE[:1]], None, "loader"],
+            "samples": [1, 0, -3, 0.5, "all", None, True],
+        },
+    ),
     "load": (
         compress.load,
         {"path": Made(lambda folder, files: files / "model.safetensors"), "model": network},

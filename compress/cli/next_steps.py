@@ -65,10 +65,11 @@ def after_inspect(found: "FileContents") -> list[str]:
 
 
 def after_compare(results: "Comparison", recipe: str, model: Path, repeated: Sequence[str]) -> list[str]:
-    """Apply the recipe with the best rival at the last level, whether or not it was beyond the noise."""
+    """Apply the recipe with the best rival that prunes, at the last level, whether or not it was beyond the noise."""
     better = max if results["metric"]["name"] == "accuracy" else min
     level = results["levels"][-1]
-    means = {name: found["mean"] for name, found in level["rivals"].items() if found["mean"] is not None}
+    pruned = [rival["name"] for rival in results["rivals"] if "scratch" not in rival]
+    means = {name: mean for name in pruned if (mean := level["rivals"][name]["mean"]) is not None}
     if not means:
         return []
     winner = better(means, key=lambda name: means[name])

@@ -60,6 +60,15 @@ def compare(
             rich_help_panel=AXES,
         ),
     ] = None,
+    rival: Annotated[
+        str | None,
+        typer.Option(
+            "--rival",
+            metavar="LIST",
+            help="scratch: also train the shape that the first combination leaves, from random weights.",
+            rich_help_panel=AXES,
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=1000, help="Number of seeds; 5, or one per model, if absent.")
     ] = None,
@@ -92,6 +101,7 @@ def compare(
             scopes=grid.split(scope),
             sparsities=grid.split(sparsity),
             rates=grid.split(rates),
+            rivals=grid.split(rival),
             seeds=seeds,
             number=stage,
             changes=changes or (),

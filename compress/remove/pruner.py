@@ -109,8 +109,8 @@ class Pruner(Remover):
 
         Raises:
             InputError: options that do not exist, contradict each other, or are missing.
-            TargetError: targets that do not exist, are shared, are computed from other parameters (weight_norm), or are
-                pruned already.
+            TargetError: targets that do not exist, are computed from other parameters (weight_norm), or are pruned
+                already.
             UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
         """
         require_parameters(model)

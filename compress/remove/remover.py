@@ -54,7 +54,7 @@ class Remover:
             start: whether to choose. False where `load_state_dict` follows: the choice is in the model's state.
 
         Raises:
-            TargetError: parameters that do not exist, are shared, or are pruned already.
+            TargetError: parameters that do not exist, or are pruned already.
         """
         self._model, self.removal = model, removal
         self.targets = resolve(model, Weights(tuple(paths))) if paths else []

@@ -76,6 +76,7 @@ class Content(TypedDict):
     note: str | None
     warnings: list[str]
     measures: list[Measure]
+    rivals: list[str]
     stages: list[tuple[str, list[str]]]
     training: TrainingFigure | None
     scores: list[StageScores]

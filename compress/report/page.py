@@ -14,7 +14,7 @@ from compress.report import content, figures
 from compress.report.bounds import bounded
 from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
 from compress.report.snippets import snippets
-from compress.report.tables import MEASURES, PROOFS, metric_text, removal
+from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
 from compress.results import (
     ZIPPED,
     Confusion,
@@ -111,6 +111,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "note": results["data"].get("note"),
         "warnings": [*results.get("warnings", []), *cut],
         "measures": list(measures(models)),
+        "rivals": list(scratch(results)),
         "stages": list(_stages(results["stages"])),
         "training": _training(results),
         "scores": list(_scores(results["stages"])),

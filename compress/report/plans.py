@@ -105,7 +105,8 @@ def _time(plan: Plan) -> str:
     seconds, stages = plan["seconds"], plan["stages"]
     parts = {part: sum(stage["seconds"][part] for stage in stages) for part in PARTS}
     timed = sum(stage["seconds"]["timed_steps"] for stage in stages)
-    split = ", ".join(f"{part} {duration(value)}" for part, value in parts.items() if value)
+    named = [*parts.items(), ("training from scratch", seconds.get("rivals", 0.0))]
+    split = ", ".join(f"{part} {duration(value)}" for part, value in named if value)
     return (
         f"estimated time of the run: {duration(seconds['total'])} ({split}), from {timed} training steps timed on this "
         f"machine at its current load; {seconds['without']} are extra"

@@ -9,7 +9,7 @@ from rich.text import Text
 from compress.documents import Timed
 from compress.report.measures import MODELS, measures
 from compress.report.visible import visible
-from compress.results import Measure, RemovalEntry, Results
+from compress.results import Measure, RemovalEntry, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
 
 
@@ -150,6 +150,31 @@ def latencies(found: Timed) -> Table:
     return table
 
 
+def scratch(results: Results) -> Iterable[str]:
+    """The slim network's shape, trained from random weights: how good it is, and which of the two is better."""
+    found = results.get("rivals", {}).get("scratch", {})
+    for kind, length in SCRATCH.items():
+        if run := found.get(kind):
+            about = f"from scratch, {run['epochs']} epoch{'s'[: run['epochs'] > 1]}, as many {length}"
+            if "metric" in run:
+                yield f"{about}: {metric_text(run['metric'])}; {VERDICTS[run.get('better', 'neither')]}"
+            else:
+                yield f"{about}: {run.get('diverged', 'not measured')}"
+    if "missing" in found:
+        yield f"from scratch: {found['missing']}"
+
+
+SCRATCH: Mapping[ScratchLength, str] = {
+    "total": "as the dense training and the retraining",
+    "retraining": "as the retraining",
+}
+VERDICTS: Mapping[Literal["slim", "scratch", "neither"], str] = {
+    "slim": "the pruned network is better",
+    "scratch": "better than the pruned network",
+    "neither": "no difference beyond the noise of the test samples",
+}
+
+
 def closing(results: Results) -> Iterable[str]:
     """The summary of a run: how much smaller, how much faster, how exact, and how its time was spent."""
     dense, slim = results["models"]["dense"], results["models"]["slim"]
@@ -160,6 +185,7 @@ def closing(results: Results) -> Iterable[str]:
             f"latency at batch {batch}: {figures['ratio']:.2f} of the dense network's "
             f"(onnxruntime, {threads} thread{'s' if threads > 1 else ''}, in turns)"
         )
+    yield from scratch(results)
     parity = results["parity"]
     checks = [f"masked - slim {parity['masked_vs_slim']:.1e}"]
     checks += [f"slim - {kind} {parity[key]:.1e}" for kind, key in PROOFS.items() if key in parity]

@@ -18,7 +18,7 @@ from compress.files.spill import Shelved
 from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalsOutcome, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
@@ -35,6 +35,7 @@ from compress.run.journal import Journal
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
+from compress.run.rivals import against_scratch
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
 from compress.run.witness import Reach, Witness
@@ -210,6 +211,7 @@ def apply(
     with clock.phase("slim"):
         small, parity = _slim(model, setting)
         masked = Shelved(model)
+    rivals = _rivals(recipe, small, model, setting)
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
@@ -217,7 +219,7 @@ def apply(
     networks = three_networks(dense, masked, small)
     del small
     evaluated = witness.document()
-    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    outcome: Outcome = {"stages": stages, **rivals, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
     # The results are already in place: a page that fails can be made again, hours of training cannot.
@@ -288,6 +290,14 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
         "precision": proven.precision,
         "constant": list(proven.constant),
     }
+
+
+def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalsOutcome:
+    if not recipe.rivals.scratch:
+        return {}
+    found = against_scratch(recipe, small, masked, setting)
+    setting.watcher.begin("files", "results")
+    return {"rivals": {"scratch": found}}
 
 
 def _measured(

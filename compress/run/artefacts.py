@@ -30,6 +30,7 @@ from compress.results import (
     Parity,
     Pictures,
     Results,
+    RivalsOutcome,
 )
 from compress.run.building import fresh_network
 from compress.run.entries import recipe_values
@@ -102,12 +103,17 @@ def write_artefacts(
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": outcome["warnings"],
+        **_rivals(outcome),
         "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))
     _text(folder / "MODEL_CARD.md", model_card(results))
     _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
+
+
+def _rivals(outcome: Outcome) -> RivalsOutcome:
+    return {"rivals": outcome["rivals"]} if "rivals" in outcome else {}
 
 
 def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:

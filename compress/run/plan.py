@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 
-from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, RehearsedStage, StageSeconds
+from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, PlanSeconds, RehearsedStage, StageSeconds
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
 from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
+from compress.results import ScratchLength
 from compress.run import rehearse
 from compress.run.apply import load_dense
 from compress.run.clock import Clock
@@ -25,6 +27,7 @@ from compress.run.entries import taken
 from compress.run.provenance import describe_data
 from compress.run.pruning import in_batches_of, masks_gradients
 from compress.run.rehearse import LocationOf, Matched, Rehearsed
+from compress.run.rivals import parts_of
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import describe_target, teacher_of
 from compress.select.choose import LayerCollapseWarning
@@ -86,6 +89,16 @@ def plan(
         slimming = now() - start
         stages.append({**_described(found), "after": after, "seconds": seconds})
     closing = slimming + 2 * evaluation  # of the dense network and of the slim one
+    rivals = _seconds_of_rivals(recipe, stages, evaluation)
+    own = sum(stage["seconds"]["total"] for stage in stages)
+    planned: PlanSeconds = {
+        "stages": own,
+        "closing": closing,
+        "total": own + rivals + closing,
+        "without": "export and benchmark",
+    }
+    if rivals:
+        planned["rivals"] = rivals
     return {
         "recipe": recipe.name,
         "model": None if source is None else str(source),
@@ -94,12 +107,7 @@ def plan(
         "now": size,
         "stages": stages,
         "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(kept.items())],
-        "seconds": {
-            "stages": sum(stage["seconds"]["total"] for stage in stages),
-            "closing": closing,
-            "total": sum(stage["seconds"]["total"] for stage in stages) + closing,
-            "without": "export and benchmark",
-        },
+        "seconds": planned,
         "warnings": list(warned),
     }
 
@@ -243,6 +251,17 @@ def _seconds_of_selection(found: Rehearsed, per_image: float, setting: Setting, 
     if regrow is not None and isinstance(regrow.samples, int):
         choice += step * regrow.samples / setting.batch_size
     return once + choices * choice
+
+
+def _seconds_of_rivals(recipe: schema.Recipe, stages: Sequence[PlannedStage], evaluation: float) -> float:
+    """As if the small networks were as slow as the one with masks."""
+    timed = [stage for stage in stages if stage["steps"]]
+    if not (recipe.rivals.scratch and timed):
+        return 0.0
+    epoch = max(stage["seconds"]["training"] / stage["steps"] * stage["steps_per_epoch"] for stage in timed)
+    lengths: tuple[ScratchLength, ...] = get_args(ScratchLength)
+    parts = [parts_of(recipe, length) for length in lengths]
+    return sum(part.settings.epochs * epoch for found in parts for part in found) + (len(parts) + 1) * evaluation
 
 
 def _seconds_of_evaluation(network: nn.Module, setting: Setting, now: Now) -> float:

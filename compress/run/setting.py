@@ -51,7 +51,7 @@ class Watcher(Protocol):
     """An observer of a run, which shows or logs its progress."""
 
     def begin(self, part: str, title: str) -> None:
-        """A part of the run begins: "train", "stage_1", "slim"; `title` is for people."""
+        """A part of the run begins: "train", "stage_1", "slim", "scratch_total", "files"; `title` is for people."""
 
     def phase(self, name: str) -> None:
         """A phase begins, by its name in `Clock.phase`."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from compress.errors import InputError, RunError
@@ -20,6 +21,7 @@ from compress.select.selection import Selection
 from compress.select.targets import describe
 from compress.train.distill import Teacher
 from compress.train.loop import TrainingRecord, only_trainable
+from compress.train.recalibrate import calibrated, recalibrate
 
 
 def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
@@ -71,6 +73,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     chosen, earlier_ones = pruner.selection, bool(pruned.keep)
     chosen.add_to(pruned)
     _require_as_asked(model, stage, chosen, earlier_ones)
+    _recalibrate(model, stage, setting)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
     figures: StageFigures = {}
@@ -88,6 +91,14 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         **figures,
         "seconds": setting.clock.spent("training") - earlier,
     }
+
+
+def _recalibrate(model: nn.Module, stage: schema.Stage, setting: Setting) -> None:
+    """Estimate the statistics of norms for what reaches them now, where the stage wants it."""
+    if stage.recalibrates and calibrated(model):
+        with setting.clock.phase("recalibration"):
+            chance = torch.Generator().manual_seed(setting.seed)
+            recalibrate(model, lambda size: setting.data.batches("train", size, setting.task, setting.device)(chance))
 
 
 def _pruner(
@@ -157,6 +168,9 @@ def check_stage(
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
+    if stage.recalibrate and not calibrated(model):
+        why = "the network has no norm with running statistics that is not frozen; remove the key"
+        raise InputError(f"{place(f'stages.{number}.recalibrate')}: {why}")
     return count
 
 

@@ -93,23 +93,29 @@ class Target:
 def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     """The targeted parameters, in the order of `wanted.wanted` (a pattern's in the model's own), each once.
 
+    A parameter that several modules share (tied embeddings) is one target, by the first name that was chosen: a mask
+    writes into the parameter itself. Excluded by one of its names, it is left out.
+
     Raises:
-        TargetError: something matches nothing, is not a parameter of the model, is shared between two modules, or is
-            spread over several processes, is pruned already, is parametrized (by weight_norm, say), or holds other
-            things than floating-point numbers; or nothing is left.
+        TargetError: something matches nothing, is not a parameter of the model, is spread over several processes, is
+            pruned already, is parametrized (by weight_norm, say), or holds other things than floating-point numbers;
+            or nothing is left.
     """
     everything = _parameters(model)
     excluded = _all_excluded(model, wanted, everything)
     _refuse_parametrized(model, wanted, everything, excluded)
     by_path = {target.path: target for target in everything}
     chosen = dict.fromkeys(path for item in wanted.wanted for path in _matches(model, item, everything, wanted.bias))
-    targets = [by_path[path] for path in chosen if path not in excluded]
+    owners = _owners(everything)
+    shared = {id(by_path[path].parameter): by_path[path] for path in reversed(chosen)}  # the first name of each is left
+    targets = [by_path[path] for path in chosen if shared[id(by_path[path].parameter)].path == path]
+    targets = [one for one in targets if not any(owner.path in excluded for owner in owners[id(one.parameter)])]
     if chosen and not targets:
         raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
-    _refuse_shared(targets, everything)
     _refuse_sharded(targets)
     for target in targets:
-        _refuse_unfit(target)
+        for owner in owners[id(target.parameter)]:
+            _refuse_unfit(owner)
     return targets
 
 
@@ -195,6 +201,14 @@ def _parameters(model: nn.Module) -> list[Target]:
         for name, parameter in module._parameters.items()
         if parameter is not None
     ]
+
+
+def _owners(everything: Sequence[Target]) -> dict[int, list[Target]]:
+    """All names of each parameter, by its id."""
+    owners: dict[int, list[Target]] = {}
+    for target in everything:
+        owners.setdefault(id(target.parameter), []).append(target)
+    return owners
 
 
 def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], bias: bool) -> list[str]:
@@ -299,19 +313,6 @@ def _excluded_layers(model: nn.Module, item: TargetLike) -> set[str]:
 
 
 # --- what cannot be pruned ---
-
-
-def _refuse_shared(targets: Sequence[Target], everything: Sequence[Target]) -> None:
-    owners: dict[int, list[str]] = {}
-    for target in everything:
-        owners.setdefault(id(target.parameter), []).append(target.path)
-    for target in targets:
-        paths = owners[id(target.parameter)]
-        if len(paths) > 1:
-            raise TargetError(
-                f"{' and '.join(paths)} are one shared parameter: a mask on one of them would leave the other "
-                "unpruned; leave it out of the targets or untie it"
-            )
 
 
 def _refuse_parametrized(

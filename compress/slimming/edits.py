@@ -112,7 +112,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
         new_tensor = made.setdefault(id(tensors[name]), _resized(tensors[name], shape))
         setattr(model.get_submodule(path), leaf, new_tensor)
     for module in {name.rpartition(".")[0].partition(".parametrizations.")[0] for name in shapes}:
-        _state_widths(model.get_submodule(module))
+        state_widths(model.get_submodule(module))
     if isinstance(model, fx.GraphModule):
         model.recompile()
     model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
@@ -253,7 +253,7 @@ def _resized(old: Tensor, shape: Sequence[int]) -> Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _state_widths(module: nn.Module) -> None:
+def state_widths(module: nn.Module) -> None:
     """Update the numbers that a layer states about its weights."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape

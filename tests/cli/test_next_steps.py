@@ -69,12 +69,14 @@ def test_what_won_a_comparison_can_be_applied(
 @pytest.mark.parametrize(("metric", "winner"), [("loss", "hard"), ("accuracy", "soft")])
 def test_the_winner_is_the_best_that_did_not_diverge(metric: str, winner: str) -> None:
     means = {"hard": 1.0, "soft": 2.0, "greg": None}
+    best = {"from scratch": {"mean": 0.0 if metric == "loss" else 3.0}}
     results: dict[str, Any] = {
         "recipe": {"name": "tiny"},
         "stage": 1,
         "measure": "macs",
         "metric": {"name": metric},
-        "levels": [{"sparsity": 0.5, "rivals": {name: {"mean": mean} for name, mean in means.items()}}],
+        "rivals": [*({"name": name} for name in means), {"name": "from scratch", "scratch": "total"}],
+        "levels": [{"sparsity": 0.5, "rivals": best | {name: {"mean": mean} for name, mean in means.items()}}],
         "cells": [
             {"rival": name, "sparsity": 0.5, "lr": None, "stage": {"removal": {"kind": name, "over": None}}}
             | {"stage": {"removal": {"kind": name, "over": None}, "criterion": "norms", "scope": None, "macs": 0.5}}
@@ -86,7 +88,7 @@ def test_the_winner_is_the_best_that_did_not_diverge(metric: str, winner: str) -
         f'next: compress apply r.yaml m.pt --set \'stages.1.removal={{"kind": "{winner}"}}\' '
         "--set stages.1.criterion=norms --set stages.1.macs=0.5 -o tiny"
     )
-    results["levels"][0]["rivals"] = {"greg": {"mean": None}}
+    results["levels"][0]["rivals"] = best | {name: {"mean": None} for name in means}
     assert after_compare(results, "r.yaml", Path("m.pt"), []) == []
 
 

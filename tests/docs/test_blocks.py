@@ -122,7 +122,7 @@ def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     names = given()
     model, data, dense = names["model"], names["example"], names["build"]()
-    weights, nodes, at_once, saving = blocks(ROOT / "docs" / "python.md", "python")
+    weights, nodes, at_once, statistics, saving = blocks(ROOT / "docs" / "python.md", "python")
     assert weights.text == blocks(ROOT / "README.md", "python")[0].text
     total = model.fc.weight.numel()
     for block in (weights, nodes, at_once, saving):
@@ -138,6 +138,8 @@ def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         elif block is at_once:
             assert int((model.fc.weight == 0).sum()) == round(0.97 * total)
     assert torch.equal(names["again"](data), small(data))
+    exec(compile(statistics.text, "python.md", "exec"), names)
+    assert names["normed"][0].num_batches_tracked == len(names["loader"])
 
 
 def test_the_code_of_the_answers_runs(

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
 from compress.errors import InputError, TargetError
 from compress.remove.pruner import Pruner
+from compress.remove.removals.soft import Soft
+from compress.select.targets import Weights, nodes, weights
+from compress.slimming.shrink import slim
 
 
 def network():
@@ -30,3 +34,45 @@ def test_masks_that_do_not_fit_are_named():
         TargetError, match=r"the mask for 0\.weight is torch.float32 \(8, 6\); it must be bool \(8, 6\)"
     ):
         Pruner(network(), ["0.weight"], keep=[torch.ones(8, 6)])
+
+
+class Tied(nn.Module):
+    """A language model whose head is its embedding; the stream between them is written twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 12)
+        self.expand, self.back = nn.Linear(12, 16), nn.Linear(16, 12)
+        self.head = nn.Linear(12, 20, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        stream = self.embed(tokens)
+        return self.head(stream + self.back(self.expand(stream).relu()))
+
+
+@pytest.mark.parametrize("target", [nodes("*"), nodes("embed"), weights("head.weight")])
+def test_tied_embeddings_decay_as_the_one_parameter_that_they_are(target):
+    torch.manual_seed(0)
+    model, tokens = Tied(), torch.randint(0, 20, (4, 6))
+    pruner = Pruner(model, target, sparsity=0.5, removal=Soft(steps=4), example=tokens)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    start = model.embed.weight.detach().clone()
+    owner = model.head if target == weights("head.weight") else model.embed
+    pruned = owner.weight_pruned.clone()
+    for step in range(1, 5):
+        optimizer.zero_grad()
+        F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).backward()
+        optimizer.step()
+        pruner.step()
+        assert model.head.weight is model.embed.weight
+        if step < 4:
+            ratio = model.head.weight[pruned] / start[pruned]
+            assert torch.allclose(ratio, ratio[:1])
+            assert 0 < ratio[0] < 1
+    pruner.finalize()
+    assert model.head.weight is model.embed.weight
+    assert torch.equal(model.embed.weight == 0, pruned)
+    small = slim(model, tokens)
+    assert small.head.weight is small.embed.weight
+    assert small.embed.weight.shape == (20, 12 if isinstance(target, Weights) else 6)

@@ -422,3 +422,13 @@ def test_the_page_is_made_without_torch_onnx_and_matplotlib(applied: Path, tmp_p
     subprocess.run([sys.executable, "-c", code, str(applied)], cwd=tmp_path, check=True)
     assert (tmp_path / "page.html").stat().st_size > 10_000
     assert compress.__version__ in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_shape_from_scratch_is_beside_the_figures(changed: dict[str, Any]) -> None:
+    assert "without pruning, trained from random weights" not in page(changed)
+    run = {"epochs": 17, "steps": 170, "seconds": 9.0, "metric": {"loss": 1.25}, "better": "scratch"}
+    changed["rivals"] = {"scratch": {"total": run}}
+    changed["warnings"] = ["the slim network's shape is better trained from scratch"]
+    shown = page(changed)
+    line = "from scratch, 17 epochs, as many as the dense training and the retraining: loss 1.25; better than"
+    assert shown.index("better trained from scratch") < shown.index('id="figures"') < shown.index(line)

@@ -56,6 +56,21 @@ def test_the_stages(results: dict[str, Any], changed: dict[str, Any]) -> None:
     assert row(tables.stages(changed), "removal")[1:] == ["soft, exponential over 5 steps", "hard"]
 
 
+def test_the_shape_from_scratch(changed: dict[str, Any]) -> None:
+    run = {"epochs": 17, "steps": 170, "seconds": 9.0, "metric": {"loss": 1.2, "accuracy": 0.57}, "better": "scratch"}
+    diverged = {"epochs": 1, "steps": 10, "seconds": 1.0, "diverged": "the loss became nan at step 2 of 10"}
+    assert not list(tables.scratch(changed))
+    changed["rivals"] = {"scratch": {"total": run, "retraining": diverged, "missing": "the reason"}}
+    lines = list(tables.scratch(changed))
+    length = "17 epochs, as many as the dense training and the retraining"
+    assert lines == [
+        f"from scratch, {length}: loss 1.2, accuracy 0.57; better than the pruned network",
+        "from scratch, 1 epoch, as many as the retraining: the loss became nan at step 2 of 10",
+        "from scratch: the reason",
+    ]
+    assert set(lines) <= set(tables.closing(changed))
+
+
 def shown_by(results: dict[str, Any]) -> Iterable[str]:
     yield text(tables.stages(results))
     yield text(tables.models(results))

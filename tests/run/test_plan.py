@@ -279,6 +279,13 @@ def test_the_estimate_is_steps_times_the_time_of_a_step(recipe: Path, trained: P
     assert found["seconds"] == {"stages": 14.0, "closing": 3.0, "total": 17.0, "without": "export and benchmark"}
 
 
+def test_rivals_take_as_long_as_their_epochs_and_three_evaluations(recipe: Path, trained: Path) -> None:
+    found = ticking("rivals.scratch=true", recipe=recipe, trained=trained)
+    epochs = load_recipe(recipe).train.epochs  # type: ignore[union-attr]
+    assert found["seconds"]["rivals"] == 5.0 * (epochs + 2 + 2) + 3
+    assert found["seconds"]["total"] == 17.0 + found["seconds"]["rivals"]
+
+
 def test_choices_that_are_made_again_and_on_more_images_take_longer(
     monkeypatch: pytest.MonkeyPatch, recipe: Path, trained: Path
 ) -> None:

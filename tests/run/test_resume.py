@@ -105,8 +105,9 @@ class Run:
 def timeless(results: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(results))
     del found["timing"]
-    for stage in found["stages"]:
-        del stage["seconds"]
+    scratch = found.get("rivals", {}).get("scratch", {})
+    for timed in [*found["stages"], *(scratch[length] for length in ("total", "retraining") if length in scratch)]:
+        del timed["seconds"]
     for model in found["models"].values():
         model.pop("latency_ms", None)
     return found
@@ -203,6 +204,18 @@ def test_killed_again_and_again_in_several_stages(make: Callable[..., Run], stag
     assert times >= 2
     assert timeless(resumed) == timeless(whole)
     assert run.content("resumed") == run.content("whole")
+
+
+@pytest.mark.filterwarnings("ignore::compress.run.rivals.RivalWarning")
+def test_killed_again_and_again_while_the_same_shape_trains_from_scratch(make: Callable[..., Run]) -> None:
+    train = {"epochs": 1, "optimizer": "adamw", "lr": 1e-3}
+    pruned = stage("hard", **NODES, retrain={"epochs": 1, "distill": {"weight": 0.5}, "batch_size": 30})
+    run = make(pruned, train=train, rivals={"scratch": True})
+    whole = run("whole")
+    assert {"total", "retraining"} == whole["rivals"]["scratch"].keys()
+    resumed, times = run.killed_again_and_again("resumed", after=7)
+    assert times >= 3
+    assert timeless(resumed) == timeless(whole)
 
 
 @pytest.mark.slow

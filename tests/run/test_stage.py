@@ -413,6 +413,32 @@ def test_a_retraining_may_have_batches_of_its_own(setting: Setting) -> None:
 # --- what the results say is so ---
 
 
+@pytest.mark.parametrize(
+    ("changes", "estimated"),
+    [
+        ({}, True),
+        ({"retrain": {**RETRAIN, "epochs": 0}}, True),
+        ({"recalibrate": False}, False),
+        ({"retrain": RETRAIN}, False),
+        ({"retrain": RETRAIN, "recalibrate": True}, True),
+    ],
+)
+def test_norms_get_the_statistics_of_the_pruned_network(
+    setting: Setting, changes: dict[str, Any], estimated: bool
+) -> None:
+    model = nn.Sequential(*network(), nn.Flatten(), nn.BatchNorm1d(36), nn.Unflatten(1, (1, 6, 6)))
+    run_stage(model, stage(**changes), 0, Pruned(), setting)
+    (images, _) = next(setting.data.batches("train", 200, "reconstruct")())
+    model.eval()
+    apart = (model[:6](images).mean(0) - model[6].running_mean).abs().max()
+    assert (apart < 1e-3) == estimated
+
+
+def test_norms_that_are_not_there_cannot_be_recalibrated(setting: Setting) -> None:
+    with pytest.raises(InputError, match=r"at stages\.0\.recalibrate: the network has no norm with running statistics"):
+        check_stage(network(), stage(recalibrate=True), 0, setting, "at {}".format)
+
+
 def test_what_is_not_gone_is_told_as_such(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     finalize = Pruner.finalize
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from compress.errors import TargetError
 from compress.select.targets import resolve, weights
@@ -61,12 +62,15 @@ def test_what_matches_nothing(model, wanted, says):
         resolve(model, weights(wanted))
 
 
-def test_a_shared_parameter_is_refused(model):
+def test_a_shared_parameter_is_one_target(model):
     model.tied = nn.Linear(4, 4, bias=False)
     model.tied.weight = model.head.weight
-    with pytest.raises(TargetError, match=r"head\.weight and tied\.weight are one shared parameter"):
-        resolve(model, weights("*"))
-    assert paths(resolve(model, weights("encoder.*"))) == ["encoder.0.weight", "encoder.3.weight"]
+    assert [path for path in paths(resolve(model, weights("*"))) if "encoder" not in path] == ["head.weight"]
+    assert paths(resolve(model, weights("tied.weight", "head.weight"))) == ["tied.weight"]
+    assert "head.weight" not in paths(resolve(model, weights("*", exclude="tied.weight")))
+    prune.identity(model.tied, "weight")
+    with pytest.raises(TargetError, match=r"tied\.weight is pruned already"):
+        resolve(model, weights("head.weight"))
 
 
 def test_a_sharded_parameter_is_refused() -> None:

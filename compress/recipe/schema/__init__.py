@@ -23,7 +23,7 @@ from compress.recipe.schema.model import (
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
-from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, json_schema
+from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Stage, Weights
 from compress.recipe.schema.task import OwnTask, has_accuracy
@@ -61,6 +61,7 @@ __all__ = [
     "RemovalPart",
     "ResNet20",
     "Retraining",
+    "Rivals",
     "RowLSTM",
     "Stage",
     "Task",

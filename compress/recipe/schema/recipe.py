@@ -36,6 +36,16 @@ class Benchmark(Part):
     threads: Count = Field(default=1, description="threads of onnxruntime")
 
 
+class Rivals(Part):
+    """What the pruned network is compared with, at the end of `compress apply`."""
+
+    scratch: bool = Field(
+        default=False,
+        description="train the slim network's shape from random weights, for as many epochs as the dense training and "
+        "the retraining together, and for as many as the retraining",
+    )
+
+
 class Recipe(Part):
     """Which parameters to prune, how to remove them, and which files to write."""
 
@@ -60,6 +70,7 @@ class Recipe(Part):
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
+    rivals: Rivals = Field(default=Rivals(), validate_default=True, description="what the pruned network has to beat")
     export: Distinct[Literal["onnx", "safetensors", "pt2"]] = Field(
         default=("onnx", "safetensors", "pt2"), description="which files of the slim network are written"
     )
@@ -106,6 +117,18 @@ class Recipe(Part):
                         "use magnitude, norms, lamp, taylor, taylor_square, snip or obd"
                     )
         return stages
+
+    @field_validator("rivals")
+    @classmethod
+    def _something_can_train_from_the_start(cls, rivals: Rivals, info: ValidationInfo) -> Rivals:
+        if not rivals.scratch or not info.data.keys() >= {"model", "train", "stages"}:
+            return rivals
+        if isinstance(info.data["model"], Program):
+            raise ValueError("scratch needs random weights, and a program has only its own; remove the key")
+        trains = any(stage.retrain is not None and stage.retrain.epochs for stage in info.data["stages"])
+        if info.data["train"] is None and not trains:
+            raise ValueError("scratch trains as `train` and `retrain` say, and the recipe has neither; add one of them")
+        return rivals
 
     @field_validator("task")
     @classmethod

@@ -94,6 +94,12 @@ class Stage(Part):
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
     )
 
+    recalibrate: bool | None = Field(
+        default=None,
+        description="estimate the statistics of batch norms from training images after the removal; if absent, only "
+        "where nothing is retrained",
+    )
+
     @field_validator("criterion")
     @classmethod
     def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
@@ -202,6 +208,13 @@ class Stage(Part):
             if value is not None:
                 return measure, value
         raise AssertionError("the schema demands one")
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether statistics of norms are estimated after the removal."""
+        if self.recalibrate is None:
+            return self.retrain is None or self.retrain.epochs == 0
+        return self.recalibrate
 
     @property
     def goes(self) -> float:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from compress.report import plots, tables
+from compress.report.tables import SCRATCH
 from compress.run.output import whole_folder
 from compress.sweep.compare import figures
-from compress.sweep.compare.summary import NOISE, mean
+from compress.sweep.compare.summary import NOISE, mean, scratch_wins
 from compress.sweep_results import Comparison
 from compress.train.metrics import headline
 
@@ -99,7 +100,20 @@ def closing(results: Comparison) -> Iterable[str]:
             f"{100 * level['sparsity']:.10g} %: " + ("-" if level["p"] is None else f"{level['p']:.2g}")
             for level in results["levels"]
         )
+    yield from _better_from_scratch(results)
     yield from _at_the_edge(results)
+
+
+def _better_from_scratch(results: Comparison) -> Iterable[str]:
+    """At which levels the best way to prune loses against training its shape, beyond the noise."""
+    for length in SCRATCH:
+        lost = [level["sparsity"] for level in results["levels"] if scratch_wins(results, level, length)]
+        if lost:
+            levels = ", ".join(tables.level(results, one) for one in lost)
+            yield (
+                f"warning: at {levels} the same shape from scratch, as many epochs {SCRATCH[length]}, beats pruning "
+                "beyond the noise: train the small network instead, prune less, or retrain for longer"
+            )
 
 
 def _at_the_edge(results: Comparison) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """The grid of a comparison: rivals, sparsities, learning rates and seeds, checked by the recipe's own schema."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError, RecipeError
+from compress.options import require_word
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
+from compress.results import ScratchLength
 from compress.run.inputs import making, require_model
 from compress.sweep.trained import Trained
 
@@ -19,16 +21,30 @@ RATES = (0.5, 1.0, 2.0, 4.0)
 SEEDS = 5
 
 
+RIVALS = ("scratch",)
+"""Rivals that prune nothing, by name."""
+
+
 @dataclass(frozen=True)
 class Rival:
-    """One combination of criterion and removal: a stage whose sparsity and learning rate are free."""
+    """One combination of criterion and removal: a stage whose sparsity and learning rate are free.
+
+    scratch: instead of pruning, train the shape that this stage leaves from random weights: for the total of the dense
+        training's epochs and the retraining's, or for the retraining's.
+    epochs: of the training from scratch.
+    """
 
     template: schema.Stage
+    scratch: ScratchLength | None = None
+    epochs: int = 0
 
     @property
     def parts(self) -> tuple[str, str, str]:
         """Removal, criterion and scope as people write them; the scope may be empty."""
-        return _written(self.template.removal), _written(self.template.criterion), self.template.scope or ""
+        removal = _written(self.template.removal)
+        if self.scratch:
+            removal = f"from scratch, {self.epochs} epochs"
+        return removal, _written(self.template.criterion), self.template.scope or ""
 
     @property
     def name(self) -> str:
@@ -64,6 +80,10 @@ class Grid:
     models: tuple[Trained, ...]
     seeds: tuple[int, ...]
 
+    def tuned_like(self, rival: Rival) -> Rival:
+        """The rival whose learning rate is taken: the long training from scratch has that of the retraining."""
+        return self.rivals[0] if rival.scratch == "total" else rival
+
     def model(self, seed: int) -> Trained:
         return self.models[self.seeds.index(seed) % len(self.models)]
 
@@ -77,6 +97,7 @@ def plan(
     scopes: Sequence[str] = (),
     sparsities: Sequence[str] = (),
     rates: Sequence[str] = (),
+    rivals: Sequence[str] = (),
     seeds: int | None = None,
     number: int = 0,
     changes: Sequence[str] = (),
@@ -88,6 +109,7 @@ def plan(
         criteria: values of `criterion`.
         scopes: values of `scope`.
         sparsities: values of `sparsity`.
+        rivals: "scratch" adds the shape that the first combination leaves, trained from random weights.
         rates: learning rates; if empty, the recipe's own times `RATES`.
         seeds: the number of seeds, from the recipe's seed on; if None, the number of models, or 5 for a single one.
         changes: arguments of `--set`.
@@ -110,12 +132,28 @@ def plan(
     return Grid(
         base,
         number,
-        tuple(Rival(stage) for stage in stages[::each]),
+        (*(Rival(stage) for stage in stages[::each]), *_from_scratch(base, stages[0], rivals)),
         tuple(dict.fromkeys(stage.level[1] for stage in stages)),
         tuple(dict.fromkeys(None if stage.retrain is None else stage.retrain.lr for stage in stages)),
         tuple(_trained(model, making(model, base, recipe, changes)) for model in models),
         _seeds(base.seed, seeds, len(models)),
     )
+
+
+def _from_scratch(recipe: schema.Recipe, stage: schema.Stage, names: Sequence[str]) -> Iterator[Rival]:
+    for name in names:
+        require_word("--rival", name, RIVALS)
+    if not names:
+        return
+    if isinstance(recipe.model, schema.Program):
+        raise InputError("--rival scratch needs random weights, and a program has only its own")
+    retrained = 0 if stage.retrain is None else stage.retrain.epochs
+    if recipe.train is None and not retrained:
+        raise InputError("--rival scratch trains as `train` and `retrain` say, and the recipe has neither; add one")
+    if recipe.train is not None:
+        yield Rival(stage, "total", recipe.train.epochs + retrained)
+    if retrained:
+        yield Rival(stage, "retraining", retrained)
 
 
 def split(text: str | None) -> list[str]:

@@ -9,16 +9,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from compress.errors import InputError, SweepError
+from compress.graph.twin import copied
 from compress.recipe import schema
+from compress.remove.removals import Hard
+from compress.remove.remover import Remover
+from compress.run.pruning import stage_selection
+from compress.run.setting import Setting
 from compress.run.stage import check_stage
+from compress.select.pruned import Pruned
 from compress.sweep.cell_store import Cells
 from compress.sweep.cells import HELD_OUT, Bar, Basis, compute, described, prepare, require_network, silent
 from compress.sweep.compare import summary
-from compress.sweep.compare.cells import StageCell
+from compress.sweep.compare.cells import ScratchCell, StageCell, require_cut
 from compress.sweep.compare.grid import Grid, Rival
 from compress.sweep.engines import ONE, Workers
-from compress.sweep_results import ComparedCell, ComparedDense, ComparedGrid, ComparedRun, ComparedRuns, Comparison
+from compress.sweep_results import (
+    ComparedCell,
+    ComparedDense,
+    ComparedGrid,
+    ComparedRun,
+    ComparedRuns,
+    Comparison,
+    RivalNames,
+)
 from compress.train.metrics import headline
 
 
@@ -30,7 +46,7 @@ class _Run:
     sparsity: float
     rate: float | None
     seed: int
-    cell: StageCell
+    cell: StageCell | ScratchCell
 
     @property
     def title(self) -> str:
@@ -59,7 +75,7 @@ def compare(
         _run(grid, rival, sparsity, rate, grid.seeds[0], tuning=True)
         for rival in grid.rivals
         for sparsity in grid.sparsities
-        for rate in (grid.rates if rival.trains and len(grid.rates) > 1 else ())
+        for rate in (grid.rates if rival.trains and grid.tuned_like(rival) is rival and len(grid.rates) > 1 else ())
     ]
     with Cells(cache) as cells:
         return _compared(grid, basis, tries, cells, workers, bar)
@@ -75,7 +91,8 @@ def _compared(grid: Grid, basis: Basis, tries: Sequence[_Run], cells: Cells, wor
         for seed in grid.seeds
     ]
     dense = [StageCell(model, None, grid.seeds[0]) for model in grid.models]
-    jobs = [(f"dense, {found.trained.path.name}", found) for found in dense] + [(run.title, run.cell) for run in finals]
+    jobs: list[tuple[str, StageCell | ScratchCell]] = [(run.title, run.cell) for run in finals]
+    jobs = [*((f"dense, {found.trained.path.name}", found) for found in dense), *jobs]
     with bar("comparing") as on_progress:
         done = compute(jobs, basis, cells, workers, on_progress)
     results: ComparedRuns = {
@@ -104,11 +121,21 @@ def check(grid: Grid, basis: Basis) -> None:
             except InputError as error:
                 where = f" on {1 - HELD_OUT:.0%} of the training images, to choose learning rates" if tuning else ""
                 raise type(error)(f"{rival.name}{where}: {error}") from error
+    if any(rival.scratch for rival in grid.rivals):
+        for sparsity in grid.sparsities:
+            _require_cut(copied(network), grid.rivals[0].stage(sparsity, None), grid.number, setting)
+
+
+def _require_cut(network: nn.Module, stage: schema.Stage, number: int, setting: Setting) -> None:
+    """Check with what the stage would prune at once, as a rehearsal does."""
+    chosen = stage_selection(network, stage, number, Pruned(), setting)
+    Remover(network, chosen.paths, chosen, chosen.target_share, Hard()).finalize()
+    require_cut(network.eval(), setting)
 
 
 def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: int, *, tuning: bool = False) -> _Run:
     cell = StageCell(grid.model(seed), rival.stage(sparsity, rate), seed, tuning, grid.number)
-    return _Run(rival, sparsity, rate, seed, cell)
+    return _Run(rival, sparsity, rate, seed, ScratchCell(cell, rival.scratch) if rival.scratch else cell)
 
 
 def _chosen(
@@ -118,7 +145,7 @@ def _chosen(
     here = [
         (_badness(result), run.rate)
         for run, result in zip(tries, tried, strict=True)
-        if (run.rival, run.sparsity) == (rival, sparsity)
+        if (run.rival, run.sparsity) == (grid.tuned_like(rival), sparsity)
     ]
     if not here:
         return grid.rates[0] if rival.trains else None
@@ -147,12 +174,14 @@ def _described(grid: Grid) -> ComparedGrid:
         "measure": grid.rivals[0].template.level[0],
         "sparsities": sorted(grid.sparsities),
         "rates": list(grid.rates),
-        "rivals": [
-            {"name": rival.name, "removal": removal, "criterion": criterion, "scope": scope}
-            for rival in grid.rivals
-            for removal, criterion, scope in [rival.parts]
-        ],
+        "rivals": [_names(rival) for rival in grid.rivals],
     }
+
+
+def _names(rival: Rival) -> RivalNames:
+    removal, criterion, scope = rival.parts
+    found: RivalNames = {"name": rival.name, "removal": removal, "criterion": criterion, "scope": scope}
+    return {**found, "scratch": rival.scratch} if rival.scratch else found
 
 
 def _dense_entry(cell: StageCell, result: ComparedCell) -> ComparedDense:

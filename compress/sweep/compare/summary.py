@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from compress.results import ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRun, ComparedRuns, RivalFigures
 
 NOISE = 0.05
@@ -61,6 +62,22 @@ def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | 
         return None, None
     p = paired_p(rivals[ranked[0]], rivals[ranked[1]])
     return (ranked[0] if p is not None and p < NOISE else None), p
+
+
+def scratch_wins(results: ComparedRuns, level: ComparedLevel, length: ScratchLength) -> bool:
+    """Whether the shape trained from scratch for so long beats the best way to prune beyond the noise."""
+    larger = results["metric"]["name"] == "accuracy"
+    here = [cell for cell in results["cells"] if cell["sparsity"] == level["sparsity"]]
+    values: dict[ScratchLength | None, list[list[float]]] = {}
+    for rival in results["rivals"]:
+        found = [cell["value"] for cell in here if cell["rival"] == rival["name"]]
+        whole = [value for value in found if value is not None]
+        if whole and len(whole) == len(found):
+            values.setdefault(rival.get("scratch"), []).append(whole)
+    if not values.get(None) or not values.get(length):
+        return False
+    pruned = (max if larger else min)(values[None], key=mean)
+    return best({"pruned": pruned, "scratch": values[length][0]}, larger=larger)[0] == "scratch"
 
 
 def levels(results: ComparedRuns) -> list[ComparedLevel]:

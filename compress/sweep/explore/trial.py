@@ -52,6 +52,7 @@ class Trial:
                 "stages": [stage.model_dump(mode="json", exclude_defaults=True) for stage in self.stages],
                 "seed": self.seed,
                 "timing": timing,
+                **({"recalibrates": True} if any(stage.recalibrates for stage in self.stages) else {}),
             }
         )
 

@@ -115,3 +115,26 @@ def test_nothing_trains_without_retraining(recipe: Path, trained: Path) -> None:
     assert found.rates == (None,)
     assert not found.rivals[0].trains
     assert found.rivals[0].stage(0.5, None).sparsity == 0.5
+
+
+def test_the_same_shape_from_scratch_is_a_rival(recipe: Path, trained: Path) -> None:
+    found = plan(recipe, [trained], removals=["hard", "soft"], rivals=["scratch"], sparsities=[".5", ".75"])
+    first, _, total, retraining = found.rivals
+    epochs = found.recipe.train.epochs if found.recipe.train else 0
+    assert total.name == f"from scratch, {epochs + 2} epochs, skeletonization"
+    assert retraining.name == "from scratch, 2 epochs, skeletonization"
+    assert total.stage(0.5, 0.1) == retraining.stage(0.5, 0.1) == first.stage(0.5, 0.1)
+    assert [found.tuned_like(rival) for rival in (total, retraining)] == [first, retraining]
+
+
+def test_only_what_is_known_is_trained_from_scratch(recipe: Path, trained: Path) -> None:
+    hard, never = ["stages.0.removal=hard", "stages.0.retrain=null"], "train=null"
+    lengths = [
+        [rival.scratch for rival in plan(recipe, [trained], rivals=["scratch"], changes=changes).rivals]
+        for changes in ([never], hard)
+    ]
+    assert lengths == [[None, "retraining"], [None, "total"]]
+    with pytest.raises(InputError, match="the recipe has neither"):
+        plan(recipe, [trained], rivals=["scratch"], changes=[never, *hard])
+    with pytest.raises(InputError, match="--rival: found 'scrach'; there is scratch; did you mean scratch"):
+        plan(recipe, [trained], rivals=["scrach"])

@@ -184,3 +184,31 @@ def test_more_workers_come_to_the_same(compared: Path, found: dict[str, Any], tr
     )
     assert [cell["value"] for cell in alone["cells"]] == [cell["value"] for cell in together["cells"]]
     assert [cell["key"] for cell in alone["cells"]] == [cell["key"] for cell in together["cells"]]
+
+
+def test_the_same_shape_from_scratch(recipe: Path, trained: Path, tmp_path: Path, run: Run) -> None:
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--json")
+    names = ("--removal", "hard", "--rival", "scratch", "--lr", "1e-3,2e-3", "--seeds", 1)
+    result = run("compare", recipe, trained, *names, *where)
+    found = json.loads(result.stdout)
+    assert [rival.get("scratch") for rival in found["rivals"]] == [None, "total", "retraining"]
+    pruned, total, retraining = found["cells"]
+    assert retraining["steps"] == pruned["steps"] == 10
+    assert total["steps"] > 10
+    assert total["lr"] == pruned["lr"], "the long training has the rate of the retraining"
+    assert {cell["rival"] for cell in found["tuning"]} == {pruned["rival"], retraining["rival"]}
+    assert total["value"] == 1000 * total["after_removal"]["loss"] != retraining["value"]
+    assert "before_removal" not in total
+    cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
+    again = json.loads(run("compare", recipe, trained, *names, *where).stdout)
+    assert again == found
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")} == cells
+
+
+def test_a_shape_that_stays_as_it_was_has_no_rival(recipe: Path, trained: Path, tmp_path: Path, run: Run) -> None:
+    changes = ("stages.0.target={weights: decoder.*}", "stages.0.criterion=magnitude", "stages.0.retrain.trainable=all")
+    settings = [word for change in (*changes, "stages.0.sparsity=0.1") for word in ("--set", change)]
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
+    result = run("compare", recipe, trained, "--rival", "scratch", *settings, *where, code=2)
+    assert "--rival scratch: nothing can be cut out of the pruned network" in result.stderr
+    assert not (tmp_path / "cells").exists()

@@ -3,12 +3,13 @@
 import itertools
 import math
 import statistics
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.sweep.compare.summary import best, levels, paired_p, spread, student_p
+from compress.sweep.compare.summary import best, levels, paired_p, scratch_wins, spread, student_p
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,23 @@ def test_who_diverged_once_has_no_mean_and_wins_nothing() -> None:
     assert level["best"] == "b"
     assert level["rivals"]["c"] == {"lr": 0.1, "diverged": 1, "mean": None, "sd": None}
     assert level["rivals"]["a"]["mean"] == pytest.approx(5.1)
+
+
+@pytest.mark.parametrize(
+    ("scratch", "wins"),
+    [([60.0, 61.0, 62.0], True), ([50.0, 52.0, 53.0], False), ([52.0, 50.0, 54.0], False), ([60.0, None, 62.0], False)],
+)
+def test_the_shape_from_scratch_beats_the_best_way_to_prune_or_not(scratch: list[float | None], wins: bool) -> None:
+    values = {"hard": [40.0, 41.0, 42.0], "soft": [51.0, 51.5, 53.0], "from scratch": scratch}
+    results: Any = {
+        "metric": {"name": "accuracy"},
+        "rivals": [{"name": "hard"}, {"name": "soft"}, {"name": "from scratch", "scratch": "total"}],
+        "cells": [
+            {"rival": name, "sparsity": 0.5, "value": value} for name, found in values.items() for value in found
+        ],
+    }
+    level: Any = {"sparsity": 0.5}
+    assert scratch_wins(results, level, "total") == wins
+    assert not scratch_wins(results, level, "retraining")
+    results["metric"]["name"] = "loss"
+    assert not scratch_wins(results, level, "total")
