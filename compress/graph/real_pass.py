@@ -1,6 +1,8 @@
 """An ordinary forward pass that leaves the network as it was, by a twin of it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.graph.callers import place_of
 from compress.graph.rebuild import outline
-from compress.graph.untouched import WritesUndone, evaluated_twin
+from compress.graph.untouched import WritesUndone, evaluated_twin, untouched
 from compress.inputs import Inputs
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -18,6 +20,9 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 class RealPass:
     """What `model` computes in evaluation mode from at most two samples of `example`, with the same random numbers.
 
+    given: what it was called with: all samples if it runs on them alone, as where edges refer to nodes by number.
+    refusal: why it did not run on two samples; empty if it did.
+
     Raises:
         InputError: it does not run.
     """
@@ -25,32 +30,32 @@ class RealPass:
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         self._model = model
         self._twin = evaluated_twin(model)
-        given = example.few()
+        self.given, self.refusal = example.few(), ""
         try:
-            self.output = self._called(given)
+            self.output = self._called(self.given)
         except Exception as error:
-            places = "; ".join(filter(None, [f"inputs of the shape {_shapes(given)}", place_of(error.__traceback__)]))
-            if _shapes(given) != _shapes(example) and self._runs(example):
-                raise InputError(
-                    f"The network runs on the example, and not on its first two samples: {error} ({places}). The "
-                    f"samples must be counted along dimension {example.batch_dim} of the tensors: for another, give "
-                    "compress.Inputs(args, kwargs, batch_dim=...). A detector that takes a list of pictures is slimmed "
-                    "as its backbone and heads (docs/bring-your-own.md)"
-                ) from error
-            raise InputError(f"The network does not run on the example: {error} ({places})") from error
+            shapes = _shapes(self.given)
+            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
+            said = f"{error} ({places})"
+            self.given = replace(example, whole=True)
+            try:
+                if shapes == _shapes(example):
+                    raise
+                self.output = self._called(self.given)
+            except Exception:
+                raise InputError(f"The network does not run on the example: {said}") from error
+            self.refusal = (
+                f"The network runs on the example, and not on its first two samples: {said}. The samples must be "
+                f"counted along dimension {example.batch_dim} of the tensors: for another, give "
+                "compress.Inputs(args, kwargs, batch_dim=...). A detector that takes a list of pictures is slimmed "
+                "as its backbone and heads (docs/bring-your-own.md)"
+            )
 
     def _called(self, given: Inputs) -> Any:
         devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
         with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(self._model):
             torch.manual_seed(0)
             return given.mapped(torch.clone).call(self._twin)
-
-    def _runs(self, given: Inputs) -> bool:
-        try:
-            self._called(given)
-        except Exception:
-            return False
-        return True
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -65,6 +70,14 @@ class RealPass:
         for (_, module), copied in zip(self._model.named_modules(), self._twin.modules(), strict=False):
             for name in vars(module).keys() - vars(nn.Module()).keys():
                 _fill(vars(module)[name], vars(copied).get(name))
+
+
+def runs(model: nn.Module, given: Inputs) -> bool:
+    """Whether the network takes a call; it is as it was before."""
+    with suppress(InputError), untouched(model) as network:
+        RealPass(network, given)
+        return True
+    return False
 
 
 def _shapes(given: Inputs) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import compress.export
 from compress.export import latency
 from compress.export.card import model_card
+from compress.export.interface import interface
 from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
@@ -147,11 +148,12 @@ def _export(
             parity["fresh_process"] = _read_back(recipe, source, networks, folder, setting.example.mapped(Tensor.cpu))
             for name, kind, found in sizes:
                 described[name]["bytes"] |= _bytes(kind, found.result())
+        sizes_timed = interface(networks["slim"](), setting.example, recipe.dynamic).sizes
         networks.clear()
         gc.collect()  # traced networks contain reference cycles
         if "onnx" in recipe.export:
             with setting.clock.phase("benchmark"):
-                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, described)
+                _time(recipe.benchmark, {name: paths["onnx"] for name, paths in files.items()}, sizes_timed, described)
 
 
 def _written(
@@ -162,22 +164,26 @@ def _written(
     Only the slim network gets a `.pt2`.
     """
     note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
-    program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
+    dynamic = recipe.dynamic
+    program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & set(recipe.export) else None
     if "safetensors" in recipe.export:
         for name, network in networks.items():
             compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
             yield name, "safetensors"
     if "pt2" in recipe.export:
-        parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
+        path = homes["slim"] / "slim.pt2"
+        parity["slim_vs_pt2"] = compress.export.pt2(slim, path, example, dynamic=dynamic, program=program)
     if "onnx" in recipe.export:
         paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
-        parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
+        parity["slim_vs_onnx"] = compress.export.onnx(
+            slim, paths["slim"], example, dynamic=dynamic, metadata=note, program=program
+        )
         del slim, program
         yield "slim", "onnx"
         # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
         for name in others:
-            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
+            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example, dynamic=dynamic)
             yield name, "onnx"
 
 
@@ -187,12 +193,17 @@ def _read_back(
     """Compare what the files of `folder` compute in a fresh process with their networks."""
     written = {folder / f"slim.{kind}": networks["slim"]() for kind in recipe.export}
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
-    return read_back({**written, **masked}, example, network=fresh_network(recipe, source))
+    return read_back({**written, **masked}, example, network=fresh_network(recipe, source), dynamic=recipe.dynamic)
 
 
-def _time(wanted: schema.Benchmark, files: Mapping[ModelName, Path], described: Models) -> None:
+def _time(
+    wanted: schema.Benchmark, files: Mapping[ModelName, Path], sizes: Mapping[str, int], described: Models
+) -> None:
     timings = latency.measure(
-        {str(name): path for name, path in files.items()}, batch_sizes=wanted.batch_sizes, threads=wanted.threads
+        {str(name): path for name, path in files.items()},
+        batch_sizes=wanted.batch_sizes,
+        sizes=sizes,
+        threads=wanted.threads,
     )
     timed = timings.document("dense")["models"]
     for name in files:
