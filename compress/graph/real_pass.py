@@ -1,6 +1,7 @@
 """An ordinary forward pass that leaves the network as it was, by a twin of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from compress.graph.rebuild import outline
 from compress.graph.untouched import WritesUndone, evaluated_twin
 from compress.inputs import Inputs
 
+_OF_MODULES = frozenset(vars(nn.Module()))
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
@@ -23,31 +25,56 @@ class RealPass:
     """
 
     def __init__(self, model: nn.Module, given: Inputs) -> None:
-        self._model = model
+        self._model, self._given = model, given
         self._twin = evaluated_twin(model)
         devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
         try:
             with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(model):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)  # torch.manual_seed also prepares devices that are not in use
+                if devices:
+                    torch.cuda.manual_seed_all(0)
                 self.output = given.mapped(torch.clone).call(self._twin)
         except Exception as error:
             shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
             places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
             raise InputError(f"The network does not run on the example: {error} ({places})") from error
 
+    @classmethod
+    def on_few(cls, model: nn.Module, given: Inputs) -> "RealPass":
+        """On one sample, or on all where it does not run on one."""
+        if given.rows > 1:
+            with suppress(InputError):
+                return cls(model, given.few(1))
+        return cls(model, given)
+
+    def again(self) -> "RealPass":
+        """Another pass with the same samples."""
+        return RealPass(self._model, self._given)
+
     @property
     def tensors(self) -> list[Tensor]:
         """Those in the output, in order."""
         return tensors_in(self.output)
 
-    def fill_caches(self) -> None:
+    def fill_caches(self, given: Inputs) -> None:
         """Leave in the network's own dicts and lists the tensors that a forward pass adds, such as a mask for a length.
 
-        They are as after one forward pass then, and everything else is as before.
+        They are as after one forward pass on `given` then, and everything else is as before.
         """
-        for (_, module), copied in zip(self._model.named_modules(), self._twin.modules(), strict=False):
-            for name in vars(module).keys() - vars(nn.Module()).keys():
-                _fill(vars(module)[name], vars(copied).get(name))
+        added = self._added()
+        if added and given.rows != self._given.rows:
+            added = RealPass(self._model, given)._added()
+        for old, new in added:
+            old.update(new) if isinstance(old, dict) else old.extend(new)
+
+    def _added(self) -> list[tuple[Any, Any]]:
+        """The network's containers to which the pass adds tensors, each with what it adds."""
+        found: list[tuple[Any, Any]] = []
+        for module, copied in zip(self._model.modules(), self._twin.modules(), strict=False):
+            for name, value in vars(module).items():
+                if isinstance(value, dict | list) and name not in _OF_MODULES:
+                    found += _additions(value, vars(copied).get(name))
+        return found
 
 
 def tensors_in(value: Any) -> list[Tensor]:
@@ -57,15 +84,15 @@ def tensors_in(value: Any) -> list[Tensor]:
     return found
 
 
-def _fill(old: Any, new: Any) -> None:
+def _additions(old: Any, new: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in new.items():
             if key in old:
-                _fill(old[key], value)
+                yield from _additions(old[key], value)
             elif _is_data(key) and _is_data(value) and tensors_in(value):
-                old[key] = value
+                yield old, {key: value}
     elif isinstance(old, list) and isinstance(new, list) and not old and _is_data(new) and tensors_in(new):
-        old += new
+        yield old, new
 
 
 def _is_data(value: Any) -> bool:

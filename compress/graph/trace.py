@@ -5,7 +5,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -80,14 +80,14 @@ def trace(
     require_unwrapped(model)
     given = inputs_of(example).few()
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given) if passes else None
+        first = RealPass.on_few(model, given) if passes else None
         traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
     if not shared.is_as_before():
-        _require_same(first, RealPass(model, given))
-    first.fill_caches()
+        _require_same(first, first.again())
+    first.fill_caches(given)
     return traced
 
 
@@ -95,7 +95,7 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
     varying = varying_dims(model, given, dynamic)
     words = dict.fromkeys(word for dims in varying for word in dims.values())
-    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
+    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape} if words else set()
     refused: UnsupportedModelError | None = None
     for largest in _LARGEST if words else _LARGEST[:1]:
         sizes = _sizes(words, largest, taken)
@@ -120,15 +120,17 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
 
 
 def _sizes(
-    words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
+    words: Collection[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
 ) -> dict[str, int] | None:
     """A prime for each size that varies, that no size of a tensor is a multiple of; None if there are too few.
 
     Args:
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
     """
-    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     found = {BATCH_NAME: BATCH}
+    if not words:  # primes take longer than all the rest of a small network
+        return found
+    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     for word in words:
         alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
         size = next((size for size in alike if size not in found.values()), None)
