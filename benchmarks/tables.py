@@ -111,6 +111,23 @@ def stream() -> str:
     return table(titles, rows, right=5) + conditions(found, machine)
 
 
+def stream_axes() -> str:
+    """Perplexity of a small language model by how its stream is cut, at once and retrained."""
+    found = measured("stream_axes")
+    rows = [
+        (f"{100 * float(share):.0f} %", way, *(f"{each['mean']:.2f} ± {each['sd']:.2f}" for each in of[share].values()))
+        for share in next(iter(found["ways"].values()))
+        for way, of in found["ways"].items()
+    ]
+    titles = ("width left", "pruned by", "at once", "retrained")
+    dense = (
+        f"dense {found['dense']['mean']:.2f} ± {found['dense']['sd']:.2f}, {found['network']['params']:,} parameters"
+    )
+    text = f"{found['text']['characters']:,} characters of Python {found['versions']['python']}"
+    steps = f"{found['steps']:,} steps of training, {found['retraining']} of retraining, {found['seeds']} seeds"
+    return table(titles, rows, right=2) + f"\n\n{dense}; {text}; {steps}."
+
+
 def analysis() -> str:
     """Seconds of the analysis and of a whole `slim`, beside those of another commit."""
     found = measured("analysis")
@@ -434,6 +451,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent": latent,
     "latency": latency,
     "stream": stream,
+    "stream_axes": stream_axes,
     "analysis": analysis,
     "recipes": recipes,
     "classifiers": classifiers,

@@ -191,13 +191,18 @@ def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = No
         UnsupportedModelError: it cannot be traced.
     """
     traced = trace(model, example, dynamic=dynamic)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return _collect(follow(model, traced), traced, shapes)
+
+
+def follow(model: nn.Module, traced: Trace) -> Flow:
+    """The dimensions of every value of a trace of `model`."""
     flow = Flow(model, traced.graph)
     for node in traced.graph.nodes:
         flow.visit(node, rule_of(node))
         if node.op == "call_function":
             note_zeros(flow, node)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return _collect(flow, traced, shapes)
+    return flow
 
 
 def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:

@@ -18,52 +18,71 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 
 
 class RealPass:
-    """What `model` computes in evaluation mode from `given`, with the same random numbers each time.
+    """What `model` computes in evaluation mode from the first samples of `example`, with the same random numbers.
+
+    Args:
+        most: how many samples.
 
     Raises:
         InputError: it does not run.
     """
 
-    def __init__(self, model: nn.Module, given: Inputs) -> None:
-        self._model, self._given = model, given
+    def __init__(self, model: nn.Module, example: Inputs, most: int = 2) -> None:
+        self._model, self._example, self._most = model, example, most
         self._twin = evaluated_twin(model)
-        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        given = example.few(most)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(model):
-                torch.default_generator.manual_seed(0)  # torch.manual_seed also prepares devices that are not in use
-                if devices:
-                    torch.cuda.manual_seed_all(0)
-                self.output = given.mapped(torch.clone).call(self._twin)
+            self.output = self._called(given)
         except Exception as error:
-            shapes = ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
-            places = "; ".join(filter(None, [f"inputs of the shape {shapes}", place_of(error.__traceback__)]))
+            places = "; ".join(filter(None, [f"inputs of the shape {_shapes(given)}", place_of(error.__traceback__)]))
+            if _shapes(given) != _shapes(example) and self._runs(example):
+                raise InputError(
+                    f"The network runs on the example, and not on its first two samples: {error} ({places}). The "
+                    f"samples must be counted along dimension {example.batch_dim} of the tensors: for another, give "
+                    "compress.Inputs(args, kwargs, batch_dim=...). A detector that takes a list of pictures is slimmed "
+                    "as its backbone and heads (docs/bring-your-own.md)"
+                ) from error
             raise InputError(f"The network does not run on the example: {error} ({places})") from error
 
     @classmethod
-    def on_few(cls, model: nn.Module, given: Inputs) -> "RealPass":
-        """On one sample, or on all where it does not run on one."""
-        if given.rows > 1:
-            with suppress(InputError):
-                return cls(model, given.few(1))
-        return cls(model, given)
+    def on_one(cls, model: nn.Module, example: Inputs) -> "RealPass":
+        """On one sample, or on two where it does not run on one."""
+        with suppress(InputError):
+            return cls(model, example, 1)
+        return cls(model, example)
 
     def again(self) -> "RealPass":
         """Another pass with the same samples."""
-        return RealPass(self._model, self._given)
+        return RealPass(self._model, self._example, self._most)
+
+    def _called(self, given: Inputs) -> Any:
+        devices = sorted({tensor.device.index or 0 for tensor in given.tensors if tensor.is_cuda})
+        with torch.no_grad(), torch.random.fork_rng(devices), WritesUndone(self._model):
+            torch.default_generator.manual_seed(0)  # torch.manual_seed also prepares devices that are not in use
+            if devices:
+                torch.cuda.manual_seed_all(0)
+            return given.mapped(torch.clone).call(self._twin)
+
+    def _runs(self, given: Inputs) -> bool:
+        try:
+            self._called(given)
+        except Exception:
+            return False
+        return True
 
     @property
     def tensors(self) -> list[Tensor]:
         """Those in the output, in order."""
         return tensors_in(self.output)
 
-    def fill_caches(self, given: Inputs) -> None:
+    def fill_caches(self) -> None:
         """Leave in the network's own dicts and lists the tensors that a forward pass adds, such as a mask for a length.
 
-        They are as after one forward pass on `given` then, and everything else is as before.
+        They are as after one forward pass on two samples then, and everything else is as before.
         """
         added = self._added()
-        if added and given.rows != self._given.rows:
-            added = RealPass(self._model, given)._added()
+        if added and self._most == 1 < self._example.rows:
+            added = RealPass(self._model, self._example)._added()
         for old, new in added:
             old.update(new) if isinstance(old, dict) else old.extend(new)
 
@@ -75,6 +94,10 @@ class RealPass:
                 if isinstance(value, dict | list) and name not in _OF_MODULES:
                     found += _additions(value, vars(copied).get(name))
         return found
+
+
+def _shapes(given: Inputs) -> str:
+    return ", ".join(str(list(tensor.shape)) for tensor in given.tensors)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

@@ -78,16 +78,22 @@ def trace(
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_unwrapped(model)
-    given = inputs_of(example).few()
+    whole = inputs_of(example)
+    given = whole.few()
     with shared_state_kept(model) as shared:
-        first = RealPass.on_few(model, given) if passes else None
-        traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        first = RealPass.on_one(model, whole) if passes else None
+        try:
+            traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        except UnsupportedModelError:
+            if first is not None:
+                RealPass(model, whole)  # the reason may be that it runs on one sample only
+            raise
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
     if not shared.is_as_before():
         _require_same(first, first.again())
-    first.fill_caches(given)
+    first.fill_caches()
     return traced
 
 

@@ -71,7 +71,7 @@ class NodeSelection(Selection):
         self.known = traced.couplings(model, example)
         self._coupled = couplings_of(model, target, self.known)
         with self._looking():
-            layers = criterion.restructure(self._coupled, scoring, restore=restore)
+            layers = criterion.restructure(self._coupled, scoring, self.known, earlier, restore=restore)
         if layers is not None:
             self.known = traced.couplings(model, example)
             self._coupled = self.known.matching(layers)

@@ -255,3 +255,18 @@ def test_several_inputs_of_any_sort(dynamic):
         expected, found = inputs.call(model), inputs.call(module)
         assert torch.equal(expected.one["out"], found.one["out"])
         assert torch.equal(expected.other, found.other)
+
+
+def test_an_example_whose_samples_are_elsewhere_is_no_network_that_fails() -> None:
+    """Detectors take lists of pictures of [3, height, width], in which no dimension counts samples."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, pictures: list[Tensor]) -> list[Tensor]:
+            return [self.body(picture - torch.zeros(3, 1, 1)) for picture in pictures]
+
+    with pytest.raises(InputError, match=r"not on its first two samples: .*dimension 0 .*batch_dim"):
+        trace(Detector(), [[torch.rand(3, 8, 8)]])

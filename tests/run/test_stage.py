@@ -20,7 +20,9 @@ from compress.run.stage import check_stage, run_stage
 from compress.select import node_selection, weight_selection
 from compress.select.budgets import choose_nodes
 from compress.select.choose import choose
+from compress.select.criteria import PrincipalAxes
 from compress.select.pruned import Pruned
+from compress.select.targets import Nodes
 from compress.slimming.shrink import slim
 
 RETRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.01}
@@ -360,6 +362,42 @@ def test_principal_axes_cut_directions_that_vary_least(setting: Setting) -> None
     torch.testing.assert_close(model(inputs).flatten(1).double(), expected, rtol=1e-4, atol=1e-4)
     small = slim(model, setting.example)
     assert small.get_submodule("3.axes").weight.shape == (2, 8)
+
+
+class Stream(nn.Module):
+    """Pictures through a residual stream with root-mean-square norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(36, 12), nn.RMSNorm(12)
+        self.expand, self.reduce = nn.Linear(12, 6), nn.Linear(6, 12)
+        self.head = nn.Linear(12, 36)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.first(x.flatten(1))
+        stream = stream + self.reduce(self.expand(self.norm(stream)).relu())
+        return self.head(self.norm(stream)).view(x.shape)
+
+
+def test_principal_axes_of_a_stream(setting: Setting) -> None:
+    torch.manual_seed(0)
+    model = Stream()
+    by_hand = copy.deepcopy(model)
+    wanted = stage(target={"nodes": "first"}, criterion={"kind": "principal_axes", "samples": 50}, sparsity=0.75)
+    assert check_stage(model, wanted, 0, setting) == 9
+    entry = run_stage(model, wanted, 0, Pruned(), setting)
+    assert (entry["pruned"], entry["of"]) == (9, 12)
+    batches = list(setting.data.batches("train", 250, "reconstruct")())
+    Pruner(
+        by_hand,
+        Nodes(("first",)),
+        sparsity=0.75,
+        example=setting.example,
+        criterion=PrincipalAxes(samples=50),
+        batches=batches,
+    ).finalize()
+    assert all(torch.equal(value, by_hand.state_dict()[name]) for name, value in model.state_dict().items())
+    assert slim(model, setting.example).get_submodule("expand").weight.shape == (6, 3)
 
 
 def test_a_retraining_may_have_batches_of_its_own(setting: Setting) -> None:

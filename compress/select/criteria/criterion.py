@@ -14,7 +14,8 @@ from compress.options import check_options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compress.graph.coupling import Coupling
+    from compress.graph.coupling import Coupling, Couplings
+    from compress.select.pruned import Pruned
     from compress.select.scores import Scores
     from compress.select.scoring import Scoring
     from compress.select.targets import Target
@@ -68,10 +69,20 @@ class Criterion:
             f"the criterion {self.word} ranks weights, and the target is nodes; use norms, or target weights"
         )
 
-    def restructure(self, coupled: Sequence[Coupling], scoring: Scoring, *, restore: bool = False) -> list[str] | None:
+    def restructure(
+        self,
+        coupled: Sequence[Coupling],
+        scoring: Scoring,
+        known: Couplings,
+        earlier: Pruned,
+        *,
+        restore: bool = False,
+    ) -> list[str] | None:
         """Change the network before anything is chosen.
 
         Args:
+            known: the couplings of the network, of which `coupled` are the target.
+            earlier: what is pruned already, and stays so.
             restore: its structure alone, into which weights will be loaded.
 
         Returns:
