@@ -79,15 +79,15 @@ class Inputs:
         args, kwargs = tree_map_only(Tensor, function, (tuple(self.args), dict(self.kwargs)))
         return Inputs(args, kwargs, self.batch_dim, self.whole)
 
-    def few(self) -> "Inputs":
-        """The same call with at most two samples, or with all if it is `whole`."""
+    def few(self, most: int = 2) -> "Inputs":
+        """The same call with at most so many samples, or with all if it is `whole`."""
         if self.whole:
             return self
         places = {id(tensor): self.batch_dim_of(tensor) for tensor in self.tensors}
 
         def few(tensor: Tensor) -> Tensor:
             place = places[id(tensor)]
-            return tensor if place is None else tensor.narrow(place, 0, min(2, self.rows))
+            return tensor if place is None else tensor.narrow(place, 0, min(most, self.rows))
 
         return self.mapped(few)
 

@@ -5,7 +5,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -80,21 +80,23 @@ def trace(
         UnsupportedModelError: its operators depend on values, or on the size of the batch.
     """
     require_unwrapped(model)
-    given = inputs_of(example)
+    whole = inputs_of(example)
     with shared_state_kept(model) as shared:
-        first = RealPass(model, given) if passes else None
-        given = first.given if first else given.few()
+        first = RealPass.on_one(model, whole) if passes else None
+        given = first.given if first is not None and first.given.whole else whole.few()
         try:
             traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
         except UnsupportedModelError as error:
-            if first and first.refusal:
-                raise InputError(f"{first.refusal}. Called with all samples: {error}") from error
+            if first is not None and not first.refusal:
+                first = RealPass(model, whole)  # the reason may be that it runs on one sample only
+            if first is not None and first.refusal:
+                raise InputError(f"{first.refusal}. Besides, it cannot be traced: {error}") from error
             raise
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
     if not shared.is_as_before():
-        _require_same(first, RealPass(model, given))
+        _require_same(first, first.again())
     first.fill_caches()
     return traced
 
@@ -103,7 +105,7 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
     varying = varying_dims(model, given, dynamic)
     words = dict.fromkeys(word for dims in varying for word in dims.values())
-    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
+    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape} if words else set()
     refused: UnsupportedModelError | None = None
 
     def runs(others: Mapping[str, int]) -> bool:
@@ -153,7 +155,7 @@ def _tries(
 
 
 def _sizes(
-    words: Iterable[str],
+    words: Collection[str],
     largest: int,
     taken: Iterable[int],
     steps: Mapping[str, tuple[int, int]],
@@ -165,8 +167,10 @@ def _sizes(
         steps: what a size is a multiple of, and the rest, where the network does not take a prime.
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
     """
-    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     found = {BATCH_NAME: BATCH}
+    if not words:  # primes take longer than all the rest of a small network
+        return found
+    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     for word in words:
         step, rest = steps.get(word, (1, 0))
         own = [step * prime + rest for prime in free if step * prime <= largest]
