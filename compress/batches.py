@@ -89,7 +89,9 @@ def pair_of(batch: object, what: str = "batches") -> Pair:
 def without_labels(given: Inputs) -> Inputs:
     if LABELS not in given.kwargs:
         return given
-    return Inputs(given.args, {key: value for key, value in given.kwargs.items() if key != LABELS}, given.batch_dim)
+    return Inputs(
+        given.args, {key: value for key, value in given.kwargs.items() if key != LABELS}, given.batch_dim, given.whole
+    )
 
 
 def takes(model: nn.Module, keyword: str) -> bool:

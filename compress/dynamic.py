@@ -4,7 +4,7 @@
 torch.onnx does. Dimensions of the same name have the same size in every call.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ Dynamic = Mapping[str, Mapping[int, str]]
 
 BATCH_NAME = "batch"
 """What the batch's dimension is called; it varies anyway."""
+
+_HALVINGS = {2, 4, 8, 16, 32, 64}
 
 _EXPECTED = 'expected names by input and dimension, such as {"ids": {1: "length"}}'
 
@@ -68,13 +70,46 @@ def resized(given: Inputs, varying: Sequence[Mapping[int, str]], sizes: Mapping[
     return given.mapped(one)
 
 
-def other_lengths(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterator[Inputs]:
-    """Calls at other sizes of the dimensions that vary: smaller and larger ones, odd and even ones."""
+def sizes_of(given: Inputs, varying: Sequence[Mapping[int, str]]) -> dict[str, int]:
+    """The sizes in the call of the dimensions that vary, by name."""
     pairs = zip(given.tensors, varying, strict=True)
-    sizes = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
+    return {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
+
+
+def steps_of(sizes: Mapping[str, int], runs: Callable[[Mapping[str, int]], bool]) -> dict[str, int]:
+    """What each size can grow by: 32 in a network that halves pictures five times and adds them up again; mostly 1.
+
+    Args:
+        runs: whether the network takes other sizes, by name.
+    """
+    found: dict[str, int] = {}
+    for name, size in sizes.items():
+        steps = sorted({step for step in range(1, size + 1) if size % step == 0} | _HALVINGS)
+        found[name] = next((step for step in steps if runs({**sizes, name: size + step})), 1)
+    return found
+
+
+def other_lengths(
+    given: Inputs, varying: Sequence[Mapping[int, str]], steps: Mapping[str, int] | None = None
+) -> Iterator[Inputs]:
+    """Calls at other sizes of the dimensions that vary: smaller and larger ones, odd and even ones.
+
+    Args:
+        steps: of each size, by name; see `steps_of`.
+    """
+    sizes = sizes_of(given, varying)
     for change in range(3 if sizes else 0):
-        others = {name: (size + 1, 2 * size, max(1, size // 2))[change] for name, size in sizes.items()}
+        others = {}
+        for name, size in sizes.items():
+            step = (steps or {}).get(name, 1)
+            others[name] = (size + step, 2 * size, max(1, size - (size - size // 2) // step * step))[change]
         yield resized(given, varying, others)
+
+
+def fixed(varying: Sequence[Mapping[int, str]]) -> InputError:
+    """The error of a network that runs at none of `other_lengths`."""
+    names = sorted({name for dims in varying for name in dims.values()})
+    return InputError(f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's")
 
 
 def alike(given: Inputs) -> list[dict[int, str]]:

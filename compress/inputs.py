@@ -24,6 +24,8 @@ class Inputs:
     """The arguments of one call, `model(*args, **kwargs)`.
 
     batch_dim: the dimension of the tensors that counts the samples; 1 for networks that take the length first.
+    whole: whether no sample can be left out, since others refer to it by number, as edges refer to the nodes of a
+        graph. A network that runs on all samples and not on two is taken for such a one.
 
     Raises:
         InputError: `args` is not a tuple or list, `kwargs` not a dict with words as keys, or `batch_dim` below 0.
@@ -32,6 +34,7 @@ class Inputs:
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     batch_dim: int = 0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.args, tuple | list):
@@ -40,6 +43,8 @@ class Inputs:
             raise InputError(f"Inputs(kwargs=...): found {shown(self.kwargs)}; expected a dict of keyword arguments")
         if type(self.batch_dim) is not int or self.batch_dim:  # a check takes as long as all the rest
             check("Inputs(batch_dim=...)", self.batch_dim, int, ge=0)
+        if self.whole not in (False, True):
+            check("Inputs(whole=...)", self.whole, bool)
 
     def call(self, model: Callable[..., Any]) -> Any:
         return model(*self.args, **self.kwargs)
@@ -72,15 +77,17 @@ class Inputs:
     def mapped(self, function: Callable[[Tensor], Any]) -> "Inputs":
         """The same call with `function` of each tensor."""
         args, kwargs = tree_map_only(Tensor, function, (tuple(self.args), dict(self.kwargs)))
-        return Inputs(args, kwargs, self.batch_dim)
+        return Inputs(args, kwargs, self.batch_dim, self.whole)
 
-    def few(self) -> "Inputs":
-        """The same call with at most two samples."""
+    def few(self, most: int = 2) -> "Inputs":
+        """The same call with at most so many samples, or with all if it is `whole`."""
+        if self.whole:
+            return self
         places = {id(tensor): self.batch_dim_of(tensor) for tensor in self.tensors}
 
         def few(tensor: Tensor) -> Tensor:
             place = places[id(tensor)]
-            return tensor if place is None else tensor.narrow(place, 0, min(2, self.rows))
+            return tensor if place is None else tensor.narrow(place, 0, min(most, self.rows))
 
         return self.mapped(few)
 

@@ -92,6 +92,7 @@ class RecipeValues(TypedDict):
     seed: int
     model: dict[str, object]
     data: dict[str, object]
+    dynamic: NotRequired[dict[str, dict[str, str]] | None]
     task: str | OwnTaskValues
     train: dict[str, object] | None
     stages: list[RecipeStage]

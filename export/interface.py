@@ -8,7 +8,7 @@ import dataclasses
 import inspect
 import keyword
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from compress.dynamic import BATCH_NAME, Dynamic, resized, varying_dims
+from compress.dynamic import BATCH_NAME, Dynamic, resized, sizes_of, steps_of, varying_dims
 from compress.errors import UnsupportedModelError
+from compress.graph.real_pass import runs
 from compress.inputs import Inputs, inputs_of
 from compress.proof.outputs import outputs_of
 
@@ -31,11 +32,13 @@ class Interface:
 
     names: `input` for a tensor that is given alone, else the arguments of `forward`; see `Inputs.names`.
     varying: the names of the dimensions of each tensor that vary.
+    steps: what sizes that vary can grow by, by name; see `steps_of`.
     """
 
     example: Inputs
     names: Sequence[str]
     varying: Sequence[Mapping[int, str]]
+    steps: Mapping[str, int]
 
     @property
     def by_position(self) -> int:
@@ -58,19 +61,21 @@ class Interface:
     @property
     def sizes(self) -> dict[str, int]:
         """The example's sizes of the dimensions that vary, but for the batch."""
-        pairs = zip(self.example.tensors, self.varying, strict=True)
-        found = {name: tensor.shape[dim] for tensor, names in pairs for dim, name in names.items()}
+        found = sizes_of(self.example, self.varying)
         return {name: size for name, size in found.items() if name != BATCH_NAME}
 
     def others(self, most: Mapping[str, int]) -> Iterator[Inputs]:
         """The call at other sizes of the dimensions that vary: half, and twice as large where `most` allows it."""
-        smaller = {name: max(2, size // 2) for name, size in self.sizes.items()}
-        larger = {name: min(2 * size + 1, most.get(name, 2 * size + 1)) for name, size in self.sizes.items()}
+        smaller, larger = {}, {}
+        for name, size in self.sizes.items():
+            step = self.steps[name]
+            smaller[name] = max(min(size, 2 * step), size - (size - size // 2) // step * step)
+            larger[name] = size + max(0, min(size + step, most.get(name, 2 * size + step) - size)) // step * step
         yield from (self.at(sizes) for sizes in (smaller, larger) if sizes != self.sizes)
 
     def traced(self) -> Inputs:
         """The call for a trace: zeros, since a program keeps its inputs."""
-        sizes = {name: max(size, _LEAST) for name, size in self.sizes.items()}
+        sizes = {name: size + max(0, _LEAST * self.steps[name] - size) for name, size in self.sizes.items()}
         return self.at({**sizes, BATCH_NAME: _TRACED_BATCH}).mapped(torch.zeros_like)
 
 
@@ -89,8 +94,15 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
     if len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs:
         names = ["input"]
     batches = [given.batch_dim_of(tensor) for tensor in given.tensors]
-    further = zip(batches, varying_dims(model, given, dynamic), strict=True)
-    return Interface(given, names, [{**({} if dim is None else {dim: BATCH_NAME}), **dims} for dim, dims in further])
+    further = varying_dims(model, given, dynamic)
+    if given.rows > 2 and not runs(model, given.few()):
+        given = replace(given, whole=True)
+    few = given.few()
+    steps = steps_of(sizes_of(few, further), lambda sizes: runs(model, resized(few, further, sizes)))
+    varying = [
+        {**({} if dim is None else {dim: BATCH_NAME}), **dims} for dim, dims in zip(batches, further, strict=True)
+    ]
+    return Interface(given, names, varying, steps)
 
 
 def _identifier(name: str) -> str:

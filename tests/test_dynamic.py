@@ -1,6 +1,6 @@
 """Names of dimensions that vary: one rule and the same errors, whoever takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import compress
 from compress import Inputs
+from compress.dynamic import steps_of
 from compress.export.reading_back import read_back
 from compress.graph.trace import trace
 
@@ -63,3 +64,11 @@ def test_inputs_have_the_names_of_the_arguments_everywhere(call: str, tmp_path: 
     torch.manual_seed(0)
     model, ids = Net().eval(), torch.randint(9, (2, 5))
     CALLS[call](model, ids, {"ids": {1: "length"}}, tmp_path)
+
+
+def test_the_step_of_a_size_is_the_least_that_it_can_grow_by() -> None:
+    def runs(sizes: Mapping[str, int]) -> bool:
+        return sizes["side"] % 32 == 0 and sizes["patches"] % 14 == 0 and sizes["fixed"] == 5
+
+    sizes = {"length": 7, "side": 64, "patches": 28, "fixed": 5}
+    assert steps_of(sizes, runs) == {"length": 1, "side": 32, "patches": 14, "fixed": 1}

@@ -68,6 +68,13 @@ def test_rows_are_counted_along_the_dimension_of_the_batch() -> None:
     assert [length_first.batch_dim_of(tensor) for tensor in length_first.tensors] == [1, 0]
 
 
+def test_a_whole_call_keeps_all_of_its_samples() -> None:
+    nodes, edges = torch.randn(5, 3), torch.tensor([[0, 4], [1, 2]])
+    assert [tensor.shape for tensor in Inputs((nodes, edges)).few().tensors] == [(2, 3), (2, 2)]
+    whole = Inputs((nodes, edges), whole=True).mapped(torch.clone)
+    assert [tensor.shape for tensor in whole.few().tensors] == [(5, 3), (2, 2)]
+
+
 def test_a_signature_ignores_values_and_rows_only() -> None:
     one = Inputs((A, 3), {"b": B})
     assert one.signature() == Inputs((A[:1] * 2, 3), {"b": B[:1]}).signature()

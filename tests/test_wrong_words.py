@@ -384,6 +384,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "args": [EXAMPLE, 3, "x", None, {"x": EXAMPLE}],
             "kwargs": [EXAMPLE, 3, "x", None, [EXAMPLE], {3: EXAMPLE}],
             "batch_dim": [-1, 0.5, "0", None, True, EXAMPLE],
+            "whole": [2, "no", None, [True]],
         },
     ),
     "couplings": (

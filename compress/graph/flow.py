@@ -2,7 +2,7 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,8 @@ class Flow:
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         self.values: dict[fx.Node, Value] = {}
         self.tensors: dict[fx.Node, str] = {}
-        self.names = _names(model)
+        state = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+        self.names = _names(state)
         self.reads: set[tuple[str, int]] = set()
         self.writes: set[tuple[str, int]] = set()
         self.follows: set[tuple[str, int]] = set()
@@ -82,7 +83,7 @@ class Flow:
         self._model = model
         self._used = {str(node.target) for node in graph.nodes if node.op == "get_attr" and node.users}
         self._shared: dict[str, Value] = {}
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
     def visit(self, node: fx.Node, rule: "Rule") -> None:
         if node.op == "placeholder":
@@ -295,10 +296,9 @@ def _flat(value: Iterable[Any] | None) -> Iterator[Factor]:
             yield from _flat(item)
 
 
-def _names(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """For every tensor of the state_dict, the names of all that begin at its address; more than one if it is tied."""
+def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """For every tensor of a state_dict, the names of all that begin at its address; more than one if it is tied."""
     names: dict[object, list[str]] = defaultdict(list)
-    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}
     for name, begin in begins.items():
         names[begin].append(name)

@@ -39,12 +39,16 @@ def transposed_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any])
 
 def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim | None, Dim | None]:
     """The first dimension of the weight as groups and nodes of one group."""
-    count, width = arguments["groups"], flow.dims(arguments["weight"])[0]
+    groups, width = arguments["groups"], flow.dims(arguments["weight"])[0]
+    computed = isinstance(groups, fx.Node)  # a group for each sample, whose weights were computed for it
+    count = groups.meta["val"] if computed else groups
     if count == 1:
         return (), width
     pieces = regroup([width], [count, size_of(width) // count])
     if pieces is None:
         return None, None
+    if computed:
+        return pieces[0], pieces[1]
     flow.number(node, "groups", [(0, pieces[0])])
     flow.attribute(node, CONVOLUTIONS, "groups", [(0, pieces[0])])
     return pieces[0], pieces[1]

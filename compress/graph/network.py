@@ -41,18 +41,18 @@ def require_network(model: object, what: str = "model") -> None:
         raise InputError(
             f"{what}: found {shown(model)}; expected a network, an object of torch.nn.Module{_hint(model)}"
         )
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if any(issubclass(kind, torch.jit.ScriptModule) for kind in _kinds(model)):
         raise UnsupportedModelError(
             f"{what}: found a scripted network (torch.jit); give the one that it was made from, or one that its class "
             "builds, with load_state_dict(scripted.state_dict())"
         )
-    for name, module in model.named_modules():
-        if "quantized" in type(module).__module__.split("."):
+    for kind, name in _kinds(model).items():
+        if "quantized" in kind.__module__.split("."):
             raise UnsupportedModelError(
-                f"{what}: {_part(name)} is quantized ({type(module).__module__}.{type(module).__name__}), and its "
+                f"{what}: {_part(name)} is quantized ({kind.__module__}.{kind.__name__}), and its "
                 "weights are not parameters; give the network from before it was quantized, and quantize the result"
             )
-        if _SHARDED & _classes(module):
+        if _SHARDED & _bases(kind):
             raise UnsupportedModelError(
                 f"{what}: {_part(name)} is sharded over several processes (FSDP), each of which has a part of the "
                 "weights; give the whole network, before or after sharded training"
@@ -77,6 +77,8 @@ def require_unwrapped(model: object, what: str = "model") -> None:
             f"{what}: found {_called(wrapper)} around {_article(type(getattr(model, _WRAPPERS[wrapper])).__name__)}; "
             f"give the network in it, {what}.{_WRAPPERS[wrapper]}, which has the same weights"
         )
+    if not any("DataParallel" in _bases(kind) for kind in _kinds(model)):
+        return
     for name, module in model.named_modules():
         # Without devices, as on a machine without any, it calls the network in it and nothing else.
         if "DataParallel" in _classes(module) and getattr(module, "device_ids", None):
@@ -111,8 +113,20 @@ def _wrapper(model: nn.Module) -> str | None:
     return found[0] if found else None
 
 
+def _kinds(model: nn.Module) -> dict[type, str]:
+    """The classes of its modules, each with the name of the first one; a network has few."""
+    kinds: dict[type, str] = {}
+    for name, module in model.named_modules():
+        kinds.setdefault(type(module), name)
+    return kinds
+
+
 def _classes(module: object) -> set[str]:
-    return {base.__name__ for base in type(module).__mro__}
+    return _bases(type(module))
+
+
+def _bases(kind: type) -> set[str]:
+    return {base.__name__ for base in kind.__mro__}
 
 
 def _called(wrapper: str) -> str:

@@ -21,24 +21,12 @@ from compress.errors import UnsupportedModelError
 from compress.graph.callers import guarded
 from compress.graph.dimensions import BATCH
 from compress.graph.following_sizes import FollowingSizes
+from compress.graph.meta_results import result_of
 from compress.graph.rebuild import Rebuild, outline
 from compress.graph.stand_in import META, StandIn, without_data
 from compress.inputs import Inputs
 
 _ATEN = torch.ops.aten
-# Finding out that a norm's result is like its input takes torch longer than all the rest of some networks.
-_LIKE_THEIR_INPUT = {
-    *(_ATEN.batch_norm.default, _ATEN.instance_norm.default, _ATEN.group_norm.default),
-    *(_ATEN.layer_norm.default, _ATEN.rms_norm.default),
-}
-# On tensors without data, torch runs some of these in Python, part by part.
-_ACTIVATIONS = {
-    *(_ATEN.hardswish.default, _ATEN.hardswish_.default, _ATEN.hardsigmoid.default, _ATEN.hardsigmoid_.default),
-    *(_ATEN.hardtanh.default, _ATEN.hardtanh_.default, _ATEN.relu.default, _ATEN.relu_.default),
-    *(_ATEN.silu.default, _ATEN.silu_.default, _ATEN.gelu.default, _ATEN.sigmoid.default, _ATEN.sigmoid_.default),
-}
-# Without data, torch decomposes them into the operators of every step, and a sequence may have any length.
-_RECURRENT = {_ATEN.lstm.input, _ATEN.gru.input, _ATEN.rnn_tanh.input, _ATEN.rnn_relu.input}
 # They give a number or a bool, from the values of a tensor.
 _READ_VALUES = {
     *(_ATEN._local_scalar_dense.default, _ATEN.item.default, _ATEN.is_nonzero.default),
@@ -46,11 +34,7 @@ _READ_VALUES = {
 }
 # The first that is seen of a tensor that `torch.tensor` makes.
 _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
-# The same of sequences of several lengths, whose steps lie one after the other: [steps of all sequences, width].
-_PACKED = {_ATEN.lstm.data, _ATEN.gru.data, _ATEN.rnn_tanh.data, _ATEN.rnn_relu.data}
-_STEPS = 1_000_033
 _SIZES = dict.fromkeys((operator.mul, operator.add, operator.floordiv), "size")  # names of what computes them
-_PUTTING = {_ATEN.index_put.default, _ATEN.index_put_.default}
 _ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
 
 
@@ -144,7 +128,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     f"{name!r} has the shape {list(tensor.shape)}; {kept} is kept for sizes that vary"
                 )
             node = self.graph.create_node("get_attr", name)
-            bare = torch.empty_like(tensor, device=META)
+            bare = without_data(tensor)
             node.meta |= {"layer": "", "val": bare.detach()}
             self.own[id(tensor)] = self._stand_in(bare, tensor.device, node)
             self.own[id(tensor)]._is_param = isinstance(tensor, nn.Parameter)
@@ -255,7 +239,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._check(func, args)
         given, bare = _mapped(_without_data, args), _mapped(_without_data, kwargs)
         try:
-            result = _result(func, given, bare)
+            result = result_of(func, given, bare)
         except (NotImplementedError, RuntimeError):
             if not func._can_decompose():
                 raise
@@ -389,7 +373,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for leaf in _leaves((args, kwargs)):
             if isinstance(leaf, Tensor):
                 self._replay(self._entry(leaf))
-        bare = _result(func, _mapped(_without_data, args), _mapped(_without_data, kwargs))
+        bare = result_of(func, _mapped(_without_data, args), _mapped(_without_data, kwargs))
         entry.node = self._called(func, tuple(_mapped(self._noted, args)), _mapped(self._noted, kwargs), bare)
         entry.bare = bare
 
@@ -503,28 +487,6 @@ def _without_data(value: Any) -> Any:
     if isinstance(value, Tensor):
         return without_data(value)
     return META if isinstance(value, torch.device) else value
-
-
-def _result(func: Any, given: Any, named: Any) -> Any:
-    """The result of an operator for tensors without data."""
-    if func in _LIKE_THEIR_INPUT:
-        return torch.empty_like(given[0])
-    if func in _ACTIVATIONS and given[0].is_floating_point():
-        return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
-    if func in _PUTTING:  # the number of positions where an index of bools is true does not matter
-        return given[0] if func._schema.is_mutable else torch.empty_like(given[0])
-    if func is _ATEN._pack_padded_sequence.default:
-        steps = given[0].shape[1 if given[2] else 0]
-        return given[0].new_empty(_STEPS, *given[0].shape[2:]), torch.empty(steps, dtype=torch.long, device=META)
-    if func is _ATEN._pad_packed_sequence.default:
-        shape = (BATCH, len(given[1])) if given[2] else (len(given[1]), BATCH)
-        return given[0].new_empty(*shape, *given[0].shape[1:]), torch.empty(BATCH, dtype=torch.long, device=META)
-    if func in _RECURRENT | _PACKED:
-        inputs, state, bidirectional = given[0], given[2 if func in _PACKED else 1], given[8 if func in _PACKED else 7]
-        last = state[0] if isinstance(state, list) else state
-        outputs = inputs.new_empty(*inputs.shape[:-1], last.shape[-1] * (2 if bidirectional else 1))
-        return outputs, *map(torch.empty_like, state if isinstance(state, list) else [state])
-    return func(*given, **named)
 
 
 def _is_first_of_packed(node: fx.Node) -> bool:

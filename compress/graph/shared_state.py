@@ -9,6 +9,7 @@ afterwards, only if a tensor that the pass was made on is still alive.
 
 import functools
 import gc
+import operator
 import sys
 import types
 import weakref
@@ -26,8 +27,9 @@ _LIBRARIES = sys.stdlib_module_names | {
     *("torch", "compress", "numpy", "functorch", "torchgen", "typing_extensions"),
     *("huggingface_hub", "httpx", "httpx2", "safetensors", "filelock", "packaging", "psutil", "tqdm", "PIL"),
 }
-_STATEFUL = {"collections", "types", "weakref", "argparse", "_thread"}  # in spite of being one
+_STATEFUL = {"builtins", "collections", "functools", "types", "weakref", "argparse", "_thread"}  # in spite of being one
 _STATELESS = frozenset({type(None), bool, int, float, complex, str, bytes, object, types.BuiltinFunctionType})
+_COPIED = (dict, OrderedDict, list, set)  # a twin has its own, wherever it finds them
 _CACHED = type(functools.lru_cache(str))
 _ABSENT = object()
 # Larger containers, such as vocabularies, are noted without what is in their items.
@@ -89,14 +91,15 @@ class SharedState:
             if not place.is_as_before():
                 place.set_back()
         for cache, before in self._found.caches:
-            if cache.cache_info().currsize != before:
+            if _has_changed(cache, before):
                 cache.cache_clear()
 
     def is_as_before(self) -> bool:
         """Whether nothing that is shared has changed, and no values could have, as it holds no tensor."""
-        if any(place.holds_tensors() or not place.is_as_before() for place in self._found.places):
+        shared = (place for place in self._found.places if id(place.owner) not in self._found.copied)
+        if any(place.holds_tensors() for place in shared) or not all(one.is_as_before() for one in self._found.places):
             return False
-        return not any(before or cache.cache_info().currsize for cache, before in self._found.caches)
+        return not any(_has_changed(cache, before) or _may_hold_tensors(cache) for cache, before in self._found.caches)
 
     def require_none(self) -> None:
         """Raise UnsupportedModelError if the network, or what it shares, leads to a watched tensor."""
@@ -135,14 +138,18 @@ class _Place(NamedTuple):
     name: str
 
     def is_as_before(self) -> bool:
+        if type(self.owner) is dict and len(self.owner) == len(self.before):  # most are, and their order stays
+            before = cast(dict[Any, Any], self.before)
+            if all(map(operator.is_, self.owner, before)):
+                return all(map(operator.is_, self.owner.values(), before.values()))
         now = _content(self.owner)
         if isinstance(self.before, list):
-            return len(now) == len(self.before) and all(map(_is, now, self.before))
+            return len(now) == len(self.before) and all(map(operator.is_, now, self.before))
         return len(now) == len(self.before) and all(self.before.get(key, _ABSENT) is now[key] for key in now)
 
     def holds_tensors(self) -> bool:
         values = self.before if isinstance(self.before, list) else self.before.values()
-        return any(isinstance(value, Tensor) for value in values)
+        return any(issubclass(kind, Tensor) for kind in {*map(type, values)})
 
     def new_values(self) -> list[Any]:
         """What is in it now and was not before, with the keys."""
@@ -172,8 +179,28 @@ class _Place(NamedTuple):
             _set_items_back(owner, before)
 
 
-def _is(one: object, other: object) -> bool:
-    return one is other
+def _has_changed(cache: Any, before: Any) -> bool:
+    now = cache.cache_info()
+    return (now.misses, now.currsize) != (before.misses, before.currsize)
+
+
+def _may_hold_tensors(cache: Any) -> bool:
+    """Whether a result of a cached function is or holds a tensor, or is too large to tell."""
+    pending, seen = gc.get_referents(cache) if cache.cache_info().currsize else [], set[int]()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Tensor) or len(seen) > _MOST_ITEMS:
+            return True
+        if type(value) not in _STATELESS and id(value) not in seen and not _is_of_a_library(type(value)):
+            seen.add(id(value))
+            pending += _inside(value)
+    return False
+
+
+def _is_of_a_library(kind: type) -> bool:
+    """Whether an object of this class, such as a logger, keeps nothing of a network's."""
+    module = kind.__module__.partition(".")[0]
+    return module in _LIBRARIES and module not in _STATEFUL
 
 
 def _set_items_back(owner: Any, before: Mapping[Any, Any]) -> None:
@@ -214,12 +241,17 @@ def _values(owner: Any) -> Iterable[Any]:
 
 
 class _Search:
-    """The places and caches that the code of a network names."""
+    """The places and caches that the code of a network names.
+
+    copied: the identities of containers that only the network's own attributes lead to, so that a twin has copies.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.places: list[_Place] = []
-        self.caches: list[tuple[Any, int]] = []  # and how many results each holds
+        self.caches: list[tuple[Any, Any]] = []  # and what each says of itself
+        self.copied: set[int] = set()
         self._seen: set[int] = set()
+        self._in_attributes = False
         self._names: set[str] = {"forward"}
         self._waiting: dict[str, list[tuple[Any, str]]] = {}  # attributes of classes, until code has their name
         self._functions: list[types.FunctionType] = []
@@ -234,14 +266,20 @@ class _Search:
             self._class(kind)
             self._value(kind.forward, f"{kind.__qualname__}.forward")  # of an fx.GraphModule, it is no library's
         for name, value in vars(module).items():
-            if type(value) in (dict, OrderedDict) and (not value or name in ("_parameters", "_buffers", "_modules")):
+            if (type(value) in _COPIED and not value) or name in ("_parameters", "_buffers", "_modules"):
                 continue
             if type(value) not in _STATELESS:
+                self._in_attributes = type(value) in _COPIED
                 self._value(value, f"{kind.__qualname__}.{name}")
+                self._in_attributes = False
 
     def _value(self, value: Any, name: str, depth: int = 0) -> None:
         kind = type(value)
-        if kind in _STATELESS or id(value) in self._seen:
+        if kind in _STATELESS:
+            return
+        if id(value) in self._seen:
+            if not self._in_attributes:
+                self.copied.discard(id(value))
             return
         if kind is types.FunctionType:
             self._functions.append(value)
@@ -254,7 +292,7 @@ class _Search:
             for function in (value.fget, value.fset):
                 self._value(function, name, depth)
         elif kind is _CACHED:
-            self.caches.append((value, value.cache_info().currsize))
+            self.caches.append((value, value.cache_info()))
             self._value(value.__wrapped__, name)
         elif isinstance(value, functools.partial | functools.cached_property):
             for one in (value.func, *getattr(value, "args", ()), *getattr(value, "keywords", {}).values()):
@@ -269,6 +307,8 @@ class _Search:
         self._seen.add(id(value))
         if not isinstance(value, tuple | frozenset):
             self._note(value, name)
+            if self._in_attributes and type(value) in _COPIED:
+                self.copied.add(id(value))
         if len(value) <= _MOST_ITEMS and depth < _DEPTH:
             for item in list(dict.values(value) if isinstance(value, dict) else value):
                 if type(item) not in _STATELESS:
@@ -276,11 +316,11 @@ class _Search:
 
     def _object(self, value: Any, name: str, depth: int) -> None:
         self._seen.add(id(value))
+        self._in_attributes = False  # twins share some objects
         kind = type(value)
-        module = kind.__module__.partition(".")[0]
         if isinstance(value, nn.Module):
             depth = 0
-        elif module in _LIBRARIES and module not in _STATEFUL:
+        elif _is_of_a_library(kind):
             return
         self._class(kind)
         attributes = getattr(value, "__dict__", None)
@@ -324,7 +364,10 @@ class _Search:
         self._note_globals(function.__globals__)
         for defaults in (function.__defaults__, function.__kwdefaults__):
             self._value(defaults, f"the default arguments of {where}")
-        self._value(function.__dict__, f"the attributes of {where}")
+        if function.__dict__:
+            self._value(function.__dict__, f"the attributes of {where}")
+        else:  # of most
+            self.places.append(_Place(function.__dict__, {}, f"the attributes of {where}"))
         self._code(function)
 
     def _note_globals(self, names: dict[str, Any]) -> None:
@@ -335,19 +378,19 @@ class _Search:
     def _code(self, function: types.FunctionType) -> None:
         names, scope = _names_in(function.__code__), function.__globals__
         scopes = [scope]
-        for name in names:
+        for name in (scope.keys() & names) | (sys.modules.keys() & names):
             value = scope.get(name, sys.modules.get(name))
             if type(value) is types.ModuleType and not _is_library(value.__name__):
                 self._note_globals(vars(value))
                 scopes.append(vars(value))
         for scope in scopes:
-            for name in names:
-                value = scope.get(name)
-                if type(value) not in _STATELESS and id(value) not in self._seen:
+            for name in scope.keys() & names:
+                value = scope[name]
+                if type(value) not in _STATELESS and (id(value) not in self._seen or id(value) in self.copied):
                     self._value(value, f"{scope.get('__name__')}.{name}")
-        for name in names - self._names:
-            self._names.add(name)
-            for value, where in self._waiting.pop(name, ()):
+        self._names |= names
+        for name in self._waiting.keys() & names:
+            for value, where in self._waiting.pop(name):
                 self._value(value, where, 1)
 
     def _note(self, owner: Any, name: str) -> None:

@@ -5,7 +5,7 @@ prime too large for a width: a size that is a multiple of it follows from the ba
 """
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compress.dynamic import BATCH_NAME, Dynamic, varying_dims
-from compress.errors import UnsupportedModelError
+from compress.dynamic import BATCH_NAME, Dynamic, resized, sizes_of, steps_of, varying_dims
+from compress.errors import InputError, UnsupportedModelError
 from compress.graph.callers import place_of
 from compress.graph.dimensions import BATCH
 from compress.graph.following_sizes import FollowingSizes
@@ -43,6 +43,7 @@ class Trace:
         that a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
     sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
+    whole: whether the network takes all samples of the example only; see `Inputs`.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -50,6 +51,7 @@ class Trace:
     constants: Mapping[str, Tensor]
     inputs: tuple[fx.Node, ...]
     sizes: Mapping[str, int]
+    whole: bool
     read: frozenset[str]
 
 
@@ -79,15 +81,22 @@ def trace(
     """
     require_unwrapped(model)
     whole = inputs_of(example)
-    given = whole.few()
     with shared_state_kept(model) as shared:
-        first = RealPass(model, whole) if passes else None
-        traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        first = RealPass.on_one(model, whole) if passes else None
+        given = first.given if first is not None and first.given.whole else whole.few()
+        try:
+            traced = _traced_at_any(model, given, most or _MOST_OPERATORS, shared, dynamic)
+        except UnsupportedModelError as error:
+            if first is not None and not first.refusal:
+                first = RealPass(model, whole)  # the reason may be that it runs on one sample only
+            if first is not None and first.refusal:
+                raise InputError(f"{first.refusal}. Besides, it cannot be traced: {error}") from error
+            raise
     if first is None:
         return traced
     # A twin cannot change the network; what they share could have changed, or hold tensors with other values.
     if not shared.is_as_before():
-        _require_same(first, RealPass(model, whole))
+        _require_same(first, first.again())
     first.fill_caches()
     return traced
 
@@ -96,13 +105,22 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
     varying = varying_dims(model, given, dynamic)
     words = dict.fromkeys(word for dims in varying for word in dims.values())
-    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape}
+    taken = {size for tensor in tensors_of(model).values() for size in tensor.shape} if words else set()
     refused: UnsupportedModelError | None = None
-    for largest in _LARGEST if words else _LARGEST[:1]:
-        sizes = _sizes(words, largest, taken)
-        others = _sizes(words, largest * 3 // 4, taken, sizes) if sizes else None
+
+    def runs(others: Mapping[str, int]) -> bool:
+        with suppress(UnsupportedModelError):
+            _traced(
+                model, resized(given, varying, others), most, shared, {BATCH_NAME: BATCH}, [{}] * len(varying), True
+            )
+            return True
+        return False
+
+    for steps, largest in _tries(sizes_of(given, varying), runs):
+        sizes = _sizes(words, largest, taken, steps)
+        others = _sizes(words, largest * 3 // 4, taken, steps, sizes) if sizes else None
         if sizes is None or others is None:
-            break  # too many names for sizes this small
+            continue  # too many names for sizes this small
         # Libraries avoid branches on values where they are told so, or else what their own export does not support.
         for exported in (True, False):
             try:
@@ -120,18 +138,43 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
     raise refused
 
 
+def _tries(
+    example: Mapping[str, int], runs: Callable[[Mapping[str, int]], bool]
+) -> Iterator[tuple[Mapping[str, tuple[int, int]], int]]:
+    """(step and rest of each size that varies, the largest size) for one trace after the other, until one succeeds.
+
+    Args:
+        example: the sizes in the example, by name.
+        runs: whether the network takes other sizes.
+    """
+    yield {}, _LARGEST[0]
+    if example:
+        steps = steps_of(example, runs)
+        found = {name: (step, example[name] % step) for name, step in steps.items()}
+        yield from ((found, largest) for largest in _LARGEST)
+
+
 def _sizes(
-    words: Iterable[str], largest: int, taken: Iterable[int], like: Mapping[str, int] | None = None
+    words: Collection[str],
+    largest: int,
+    taken: Iterable[int],
+    steps: Mapping[str, tuple[int, int]],
+    like: Mapping[str, int] | None = None,
 ) -> dict[str, int] | None:
     """A prime for each size that varies, that no size of a tensor is a multiple of; None if there are too few.
 
     Args:
+        steps: what a size is a multiple of, and the rest, where the network does not take a prime.
         like: other such sizes; with the same remainder as theirs, pictures are padded or resampled in the same places.
     """
-    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     found = {BATCH_NAME: BATCH}
+    if not words:  # primes take longer than all the rest of a small network
+        return found
+    free = [size for size in range(largest, 2, -1) if _is_prime(size) and not any(one % size == 0 for one in taken)]
     for word in words:
-        alike = (size for by in _REMAINDERS for size in free if like is None or (like[word] - size) % by == 0)
+        step, rest = steps.get(word, (1, 0))
+        own = [step * prime + rest for prime in free if step * prime <= largest]
+        alike = (size for by in _REMAINDERS for size in own if like is None or (like[word] - size) % by == 0)
         size = next((size for size in alike if size not in found.values()), None)
         if size is None:
             return None
@@ -151,7 +194,7 @@ def _traced(
     sizes: Mapping[str, int],
     varying: Sequence[Mapping[int, str]],
     exported: bool,
-    following: FollowingSizes | None,
+    following: FollowingSizes | None = None,
 ) -> Trace:
     """The trace; nothing holds on to a tensor without data when this returns."""
     recorder = Recorder(most, sizes, shared.watch, following)
@@ -169,7 +212,8 @@ def _traced(
     except Exception as error:
         traceback.clear_frames(error.__traceback__)
         raise UnsupportedModelError(_refusal(error, recorder)) from error
-    return Trace(recorder.graph, recorder.constants, recorder.inputs_in(wanted), sizes, frozenset(recorder.read))
+    inputs, read = recorder.inputs_in(wanted), frozenset(recorder.read)
+    return Trace(recorder.graph, recorder.constants, inputs, sizes, given.whole, read)
 
 
 def _sized(given: Inputs, sizes: Mapping[str, int], varying: Sequence[Mapping[int, str]]) -> Inputs:

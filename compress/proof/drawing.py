@@ -57,21 +57,27 @@ def _to_cover(example: Inputs, tables: Sequence[int | None]) -> int:
 
 
 def drawn(example: Inputs, size: int, tables: Sequence[int | None] = ()) -> Drawn:
-    """A call with `size` samples; `tables` has the rows of the table that each tensor looks up."""
+    """A call with `size` samples, or all if it is `whole`.
+
+    Args:
+        tables: the rows of the table that each tensor looks up.
+    """
     chance = torch.Generator().manual_seed(size)
     kept = torch.randint(example.rows, (size,), generator=chance).sort().values  # sorted, as lengths may have to be
+    if example.whole:
+        kept = torch.arange(size := example.rows)
     first = _drawn(example, kept, chance, tables)
     # The partner has other samples, so that its outputs differ even where all inputs are masks or lengths.
     second = _drawn(example, (kept + 1) % example.rows, chance, tables, mixed=example.rows == 1)
     whole = torch.arange(size) % example.rows
     own, others = (_sampled(example, places) for places in (whole, (whole + 1) % example.rows))
-    instead = Drawn(own.args, own.kwargs, own.batch_dim, others)
-    return Drawn(first.args, first.kwargs, first.batch_dim, second, instead)
+    instead = Drawn(own.args, own.kwargs, own.batch_dim, own.whole, others)
+    return Drawn(first.args, first.kwargs, first.batch_dim, first.whole, second, instead)
 
 
 def paired(example: Inputs) -> Drawn:
     """The example itself, with a partner."""
-    return Drawn(example.args, example.kwargs, example.batch_dim, drawn(example, example.rows).partner)
+    return Drawn(example.args, example.kwargs, example.batch_dim, example.whole, drawn(example, example.rows).partner)
 
 
 def _drawn(

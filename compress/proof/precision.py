@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from compress.graph.twin import copied
+from compress.graph.twin import copied, twin
 from compress.inputs import Inputs
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -57,7 +57,15 @@ def own_dtype(model: nn.Module) -> torch.dtype:
 
 
 def in_float64(model: Network) -> Network:
-    return cast(Network, copied(model)._apply(_exact))  # type: ignore[no-untyped-call]
+    tensors = {*model.parameters(), *model.buffers()}
+    if any(type(one) not in (nn.Parameter, Tensor) for one in tensors):
+        return cast(Network, copied(model)._apply(_exact))  # type: ignore[no-untyped-call]
+    return twin(model, {one: _copy(one) for one in tensors})  # without a copy in the own dtype first
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    exact = tensor.detach().to(_EXACT.get(tensor.dtype, tensor.dtype), copy=True)
+    return nn.Parameter(exact, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else exact
 
 
 def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> object:

@@ -319,6 +319,7 @@ def _part_in(annotation: Any) -> type[Part] | None:
 
 _NEEDS = {
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",

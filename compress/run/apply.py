@@ -78,7 +78,18 @@ def prepare(
         dataset = build_data(recipe.data, data_root)
     require_fit(recipe, dataset)
     journal = journal or Journal()
-    return Setting(dataset, task, recipe.data.batch_size, chosen, recipe.seed, watcher, clock, journal, ranks)
+    return Setting(
+        dataset,
+        task,
+        recipe.data.batch_size,
+        chosen,
+        recipe.seed,
+        watcher,
+        clock,
+        journal,
+        ranks,
+        dynamic=recipe.dynamic,
+    )
 
 
 def train_dense(
@@ -103,7 +114,7 @@ def train_dense(
     torch.manual_seed(recipe.seed)
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
-    require_inputs(model, setting.example, recipe.model)
+    require_inputs(model, setting.example, recipe)
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
     journal.open(fingerprint(recipe, None, setting), setting.clock)
@@ -147,7 +158,7 @@ def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> 
     else:
         model = trained_model(recipe.model, recipe.seed, source)
     model.to(setting.device)
-    require_inputs(model, setting.example, recipe.model)
+    require_inputs(model, setting.example, recipe)
     return model
 
 
@@ -275,7 +286,8 @@ class _Shapes:
 def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     """Cut out the zeros, and prove the result on random and on real inputs."""
     masked.eval()
-    small = slim(masked, setting.example, tolerance=TOLERANCE, known=setting.couplings(masked))
+    known, dynamic = setting.couplings(masked), setting.dynamic
+    small = slim(masked, setting.example, tolerance=TOLERANCE, known=known, dynamic=dynamic)
     warn_of_graph(small)
     real, _ = pair_of(next(iter(setting.data.batches("test", 100, setting.task, setting.device)())))
     proven = prove_same(masked, small, [setting.example, without_labels(real)], TOLERANCE)

@@ -180,7 +180,8 @@ def _written(
     Only the slim network gets a `.pt2`.
     """
     note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
-    program = compress.export.trace(slim, example) if {"onnx", "pt2"} & set(recipe.export) else None
+    dynamic = recipe.dynamic
+    program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & set(recipe.export) else None
     if "safetensors" in recipe.export:
         for name, network in networks.items():
             compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
@@ -188,16 +189,19 @@ def _written(
     if "sparse" in recipe.export:
         compress.export.sparse(slim, homes["slim"] / SLIM_SPARSE, metadata=note)
     if "pt2" in recipe.export:
-        parity["slim_vs_pt2"] = compress.export.pt2(slim, homes["slim"] / "slim.pt2", example, program=program)
+        path = homes["slim"] / "slim.pt2"
+        parity["slim_vs_pt2"] = compress.export.pt2(slim, path, example, dynamic=dynamic, program=program)
     if "onnx" in recipe.export:
         paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
-        parity["slim_vs_onnx"] = compress.export.onnx(slim, paths["slim"], example, metadata=note, program=program)
+        parity["slim_vs_onnx"] = compress.export.onnx(
+            slim, paths["slim"], example, dynamic=dynamic, metadata=note, program=program
+        )
         del slim, program
         yield "slim", "onnx"
         # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
         for name in others:
-            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example)
+            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example, dynamic=dynamic)
             yield name, "onnx"
 
 
@@ -210,7 +214,7 @@ def _read_back(
     exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.export if kind != "int8"]
     written = {path: networks["slim"]() for path in exact}
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
-    return read_back({**written, **masked}, example, network=fresh_network(recipe, source))
+    return read_back({**written, **masked}, example, network=fresh_network(recipe, source), dynamic=recipe.dynamic)
 
 
 def _bytes(kind: Format, found: stats.FileBytes) -> FileSizes:

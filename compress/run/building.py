@@ -10,12 +10,14 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
+from compress.dynamic import fixed, other_lengths, varying_dims
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.program_file import read_program
 from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
+from compress.graph.real_pass import runs
 from compress.inputs import inputs_of
 from compress.recipe import schema
 
@@ -209,13 +211,14 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         require_classes(dataset, model.classes, model.name)
 
 
-def require_inputs(model: nn.Module, example: object, wanted: schema.Model) -> None:
+def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> None:
     """Refuse data that the network cannot run on, whatever the reason.
 
     Raises:
         DataError: running it on `example` failed.
+        InputError: the recipe's `dynamic` does not fit `example`, or the network runs at no other sizes.
     """
-    given = inputs_of(example)
+    given, wanted = inputs_of(example), recipe.model
     try:
         with evaluation_mode(model):
             given.call(model)
@@ -224,6 +227,9 @@ def require_inputs(model: nn.Module, example: object, wanted: schema.Model) -> N
         shapes = " and ".join(times(tensor.shape[1:]) for tensor in given.tensors)
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{name} does not run on the data, inputs of {shapes}: {reason}") from error
+    varying = varying_dims(model, given, recipe.dynamic)
+    if recipe.dynamic and not any(runs(model, other) for other in other_lengths(given, varying)):
+        raise fixed(varying)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -10,6 +10,7 @@ from torch import nn
 import compress.export
 from compress.errors import InputError
 from compress.export import latency
+from compress.export.interface import interface
 from compress.export.reading_back import Network, peak_memory
 from compress.inputs import Inputs
 from compress.quantize.settings import Quantization
@@ -55,11 +56,13 @@ class ChoosingRun:
     choices: dict[ChoiceName, Choice] = field(default_factory=dict)
     _paths: dict[ChoiceName, Path] = field(default_factory=dict)
     _in_torch: dict[str, tuple[nn.Module, Inputs]] = field(default_factory=dict)
+    _sizes: Mapping[str, int] = field(default_factory=dict)  # of dimensions that vary beside the batch
     _converted: tuple[str, ...] = ()  # the layers that have become sparse
 
     def __post_init__(self) -> None:
         self.setting = replace(self.setting, device=torch.device("cpu"))
         self.example = self.setting.example
+        self._sizes = interface(self.networks["slim"], self.example, self.recipe.dynamic).sizes
         kind = file_kind(self.described)
         for name, choice in _FLOAT.items():
             path = self.scratch / f"{name}.safetensors" if kind is None else self.files[name][kind]
@@ -142,7 +145,9 @@ class ChoosingRun:
         if not models:
             return
         wanted, seconds = self.recipe.benchmark, len(models) / 3
-        timings = latency.measure(models, batch_sizes=wanted.batch_sizes, threads=wanted.threads, seconds=seconds)
+        timings = latency.measure(
+            models, batch_sizes=wanted.batch_sizes, sizes=self._sizes, threads=wanted.threads, seconds=seconds
+        )
         if onnx:
             timed = timings.document("dense")["models"]
             for name, described in self.described.items():

@@ -49,24 +49,25 @@ def export(
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
     wanted, model = network_of(source, recipe, changes)
-    example = example_of(wanted, model)
+    example, dynamic = example_of(wanted, model), wanted.dynamic
     note = {"recipe": wanted.model_dump_json()}
     differences: dict[str, float] = {}
     with whole_folder(out, FILES, "export") as folder:
-        program = compress.export.trace(model, example) if {"onnx", "pt2"} & set(formats) else None
+        program = compress.export.trace(model, example, dynamic=dynamic) if {"onnx", "pt2"} & set(formats) else None
         if "onnx" in formats:
             differences["model.onnx"] = compress.export.onnx(
-                model, folder / "model.onnx", example, metadata=note, program=program
+                model, folder / "model.onnx", example, dynamic=dynamic, metadata=note, program=program
             )
         if "pt2" in formats:
-            differences["model.pt2"] = compress.export.pt2(model, folder / "model.pt2", example, program=program)
+            differences["model.pt2"] = compress.export.pt2(
+                model, folder / "model.pt2", example, dynamic=dynamic, program=program
+            )
         if "safetensors" in formats:
             compress.export.safetensors(model, folder / "model.safetensors", metadata=note)
         if "sparse" in formats:
             compress.export.sparse(model, folder / FORMATS["sparse"], metadata=note)
-        back = read_back(
-            {folder / FORMATS[kind]: model for kind in formats}, example, network=fresh_network(wanted, source)
-        )
+        written = {folder / FORMATS[kind]: model for kind in formats}
+        back = read_back(written, example, network=fresh_network(wanted, source), dynamic=dynamic)
         files: dict[str, ExportedFile] = {
             name: {"bytes": (folder / name).stat().st_size} for name in sorted(FILES) if (folder / name).exists()
         }

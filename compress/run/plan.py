@@ -159,7 +159,7 @@ def _slim_size(network: nn.Module, setting: Setting) -> NetworkSize:
     """The size of the slim network; if nothing can be cut out (`rehearse` warns of it), with its zeros."""
     network.eval()
     try:
-        small = slim(network, setting.example, known=setting.couplings(network))
+        small = slim(network, setting.example, known=setting.couplings(network), dynamic=setting.dynamic)
         warn_of_graph(small)
         return _size(small, setting)
     except UnsupportedModelError:

@@ -10,6 +10,7 @@ from torch import nn
 
 from compress import tasks
 from compress.data.dataset import TrainingData
+from compress.dynamic import Dynamic
 from compress.graph.coupling import Couplings
 from compress.graph.traced_once import TracedOnce
 from compress.inputs import Inputs
@@ -128,6 +129,7 @@ class Setting:
     """Returns the network before all stages, for distillation; without it, a stage copies its own network."""
     traced: TracedOnce = field(default_factory=TracedOnce)
     witness: Witness | None = None  # if figures of several networks are compared
+    dynamic: Dynamic | None = None
 
     @property
     def example(self) -> Inputs:

@@ -115,6 +115,8 @@ def nodes_of(module: nn.Module | None) -> int | None:
     if isinstance(module, nn.GroupNorm):
         return module.num_channels
     shape: Any = getattr(module, "normalized_shape", None) or module.get_parameter("weight").shape
+    if isinstance(shape, int):  # a norm of somebody's own
+        return shape
     return shape[0] if len(shape) == 1 else None
 
 

@@ -4,18 +4,19 @@ import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import prune
 
-from compress.dynamic import Dynamic, alike, other_lengths, varying_dims
+from compress.dynamic import Dynamic, alike, fixed, other_lengths, resized, sizes_of, steps_of, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.graph.coupling import Coupling, Couplings, couplings
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.parametrized import parametrized
+from compress.graph.real_pass import runs
 from compress.graph.trace import Trace, tensors_of
 from compress.graph.twin import copied
 from compress.inputs import Inputs, inputs_of
@@ -90,6 +91,7 @@ def slim(
         raise InputError("The model still carries pruning masks; fold them first with finalize() or prune.remove().")
     varying = varying_dims(model, given, dynamic)
     known = known or couplings(model, given)
+    given = replace(given, whole=known.trace.whole)
     tensors, dead = _dead(model, known)
     if not dead:
         small = apply_edits(_copied(model), ())
@@ -102,9 +104,21 @@ def slim(
     if found is None and dynamic:
         known = couplings(model, given, dynamic=dynamic)
         cut = _planned(known, *_dead(model, known), checks)
-    small = cut.as_graph(custom_gradients) if found is None else found
+    small = _as_graph(cut, custom_gradients, dynamic) if found is None else found
     _carry_over(optimizer, model, small, cut.kept)
     return small
+
+
+def _as_graph(cut: "_Cut", custom_gradients: str, dynamic: Dynamic | None) -> nn.Module:
+    try:
+        return cut.as_graph(custom_gradients)
+    except ProofError as error:
+        if not dynamic:
+            raise
+        raise ProofError(
+            f"{error}; sizes in the network's code may not follow those that vary: slim without dynamic, which holds "
+            "for the example's sizes"
+        ) from error
 
 
 def _require_arguments(
@@ -170,20 +184,23 @@ class _Checks:
             locate: whether the error names the layer, which takes a pass of both networks.
         """
         self._compare(small, self.given, locate)
-        if any(self.varying) and not self._proven_at(small, self.varying, locate):
-            names = sorted({name for dims in self.varying for name in dims.values()})
-            raise InputError(
-                f"dynamic: the network does not run at other sizes of {', '.join(names)} than the example's"
-            )
+        if any(self.varying) and not self._proven_at(small, self.varying, locate, self._steps):
+            raise fixed(self.varying)
 
     def prove_elsewhere(self, small: nn.Module) -> None:
         """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
         self._proven_at(small, alike(self.given), locate=False)
 
-    def _proven_at(self, small: nn.Module, varying: Sequence[Mapping[int, str]], locate: bool) -> int:
+    def _proven_at(
+        self,
+        small: nn.Module,
+        varying: Sequence[Mapping[int, str]],
+        locate: bool,
+        steps: Mapping[str, int] | None = None,
+    ) -> int:
         """At how many other sizes the network itself runs; some may be too long for its tables."""
         count = 0
-        for call in other_lengths(self.given, varying):
+        for call in other_lengths(self.given, varying, steps):
             with suppress(InputError):
                 self._compare(small, call, locate)
                 count += 1
@@ -198,6 +215,12 @@ class _Checks:
         entries = sum(tensor.numel() for tensor in call.tensors) // call.rows
         sizes = (2, 3) if entries <= _LARGE else (3 if call.rows == 2 else 2,)
         return [*inputs_like(self.model, call, sizes, self.traced), paired(call)]
+
+    @functools.cached_property
+    def _steps(self) -> dict[str, int]:
+        few = self.given.few()
+        sizes = sizes_of(few, self.varying)
+        return steps_of(sizes, lambda sizes: runs(self.model, resized(few, self.varying, sizes)))
 
     @functools.cached_property
     def _own(self) -> tuple[list[Inputs], Passes]:

@@ -160,7 +160,7 @@ def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     """
     require_fit(basis.recipe, load(basis.recipe.data, basis.data_root, False))
     model = network(trained, basis, seed)
-    require_inputs(model, prepare(basis, seed, tuning=False).example, basis.recipe.model)
+    require_inputs(model, prepare(basis, seed, tuning=False).example, basis.recipe)
     return model
 
 

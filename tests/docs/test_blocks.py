@@ -169,9 +169,10 @@ def test_the_export_of_several_inputs_runs(tmp_path: Path, monkeypatch: pytest.M
     ids=lambda block: name(block.page),
 )
 def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
-    """A whole recipe, or stages to be put into one."""
+    """A whole recipe, or stages or another key to be put into one."""
     rest = "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
-    head = "" if block.text.startswith("name:") else rest
+    stages = "stages: [{target: {nodes: '*'}, criterion: norms, sparsity: 0.5, removal: hard}]\n"
+    head = "" if block.text.startswith("name:") else rest + ("" if "stages:" in block.text else stages)
     (tmp_path / "recipe.yaml").write_text(head + block.text, encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").stages
 

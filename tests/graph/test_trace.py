@@ -12,7 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from compress.errors import InputError, UnsupportedModelError
 from compress.graph.coupling import couplings
-from compress.graph.recorder import _ACTIVATIONS
 from compress.graph.trace import tensors_of, trace
 from compress.inputs import Inputs
 from compress.slimming.traced import traced_module
@@ -256,18 +255,6 @@ def test_several_inputs_of_any_sort(dynamic):
         expected, found = inputs.call(model), inputs.call(module)
         assert torch.equal(expected.one["out"], found.one["out"])
         assert torch.equal(expected.other, found.other)
-
-
-@pytest.mark.parametrize("operator", sorted(_ACTIVATIONS, key=str), ids=str)
-@pytest.mark.parametrize("turned", [False, True])
-def test_activations_are_recorded_like_their_input(operator, turned):
-    """What is recorded without running torch's code is what torch gives, sizes, strides and type."""
-    example = torch.randn(2, 3, 4, dtype=torch.float64)
-    network = Net(lambda _, x: operator((x.transpose(1, 2) if turned else x) * 1))
-    (result,) = trace(network, example).graph.output_node().all_input_nodes
-    found, expected = result.meta["val"], network(example)
-    assert (found.shape[1:], found.dtype) == (expected.shape[1:], expected.dtype)
-    assert found.stride()[1:] == expected.stride()[1:]
 
 
 def test_an_example_whose_samples_are_elsewhere_is_no_network_that_fails() -> None:

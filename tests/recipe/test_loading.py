@@ -72,7 +72,11 @@ ONE_MISTAKE = [
     ("name: good", "name: 7", "1: name: found 7; needs text (in quotes, if it looks like something else) (letters"),
     ("name: good\n", "", "1: name: missing; add it (letters, digits, _ and -, such as mnist_ae)"),
     ("seed: 0", "sed: 0", "2: sed: unknown key; did you mean seed?"),
-    ("seed: 0", "verbosity: 0", "2: verbosity: unknown key; known here are name, seed, model, data, task, train, "),
+    (
+        "seed: 0",
+        "verbosity: 0",
+        "2: verbosity: unknown key; known here are name, seed, model, data, dynamic, task, ",
+    ),
     ("seed: 0", "seed: -1", "2: seed: found -1; needs at least 0"),
     ("seed: 0", "seed: 4294967296", "2: seed: found 4294967296; needs a number below 4294967296"),
     ("seed: 0", "seed: yes", "2: seed: found 'yes'; needs a whole number"),
@@ -221,6 +225,15 @@ ONE_MISTAKE = [
     ("export: [onnx]", "export: [onnx, onnx]", "18: export: onnx is listed twice; name it once"),
     ("batch_sizes: [1, 32]", "batch_sizes: [0]", "19: benchmark.batch_sizes.0: found 0; needs at least 1"),
     ("benchmark: {batch_sizes: [1, 32]}", "benchmark: 3", "19: benchmark: found 3; needs a mapping"),
+    (
+        "seed: 0",
+        "dynamic: {x: length}",
+        "2: dynamic.x: found 'length'; needs a mapping, `key: value` (names of the s",
+    ),
+    ("seed: 0", "dynamic: {x: {rows: n}}", "2: dynamic.x.rows: found 'rows'; needs a whole number (names of the s"),
+    ("seed: 0", "dynamic: {x: {-1: n}}", "2: dynamic.x.-1: found '-1'; needs at least 0 (names of the s"),
+    ("seed: 0", "dynamic: {x: {1: a b}}", "2: dynamic.x.1: found 'a b'; needs names of the sizes that vary besides"),
+    ("seed: 0", "dynamic: {x: {}}", "2: dynamic.x: found an empty mapping; needs at least 1 entry"),
 ]
 
 

@@ -133,12 +133,27 @@ class Fussy(nn.Module):
 
 
 def test_a_network_of_ones_own_says_itself_what_it_takes() -> None:
-    wanted = schema.FactoryModel(factory="mine:build")
+    wanted = load_recipe("mnist_ae", ["model={factory: 'mine:build'}"])
     model = Fussy()
     require_inputs(model, torch.zeros(2, 1, 6, 6), wanted)
     with pytest.raises(DataError, match=r"^mine:build does not run on the data, inputs of 1x8x8: too large$"):
         require_inputs(model, torch.zeros(2, 1, 8, 8), wanted)
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "match"),
+    [
+        ("{images: {2: height}}", "the network has no input 'images'; its inputs are inputs"),
+        ("{inputs: {0: rows}}", "inputs: dimension 0 counts the samples, and varies anyway"),
+        ("{inputs: {4: depth}}", r"inputs: its shape is \[2, 1, 6, 6\]; found the dimension 4"),
+        ("{inputs: {2: side, 3: side}}", "the network does not run at other sizes of side than the example's"),
+    ],
+)
+def test_sizes_that_vary_must_fit_the_network(dynamic: str, match: str) -> None:
+    wanted = load_recipe("mnist_ae", ["model={factory: 'mine:build'}", f"dynamic={dynamic}"])
+    with pytest.raises(InputError, match=f"^dynamic: {match}"):
+        require_inputs(Fussy(), torch.zeros(2, 1, 6, 6), wanted)
 
 
 def test_devices() -> None:

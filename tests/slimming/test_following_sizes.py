@@ -1,5 +1,8 @@
 """Numbers of a graph that follow heads in the batch or a size that varies; constants that the code computes."""
 
+from pathlib import Path
+
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -119,3 +122,39 @@ def test_a_length_plus_one_follows() -> None:
     for length in (1, 3, 9):
         given = torch.randn(2, length, 8)
         assert (model(given) - small(given)).abs().max() < 1e-5
+
+
+class Neck(nn.Module):
+    """Halves a picture three times and adds it up again, so that it takes multiples of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 3, 2, 1) for a, b in ((3, 8), (8, 12), (12, 16))])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(a, b, 2, 2) for a, b in ((16, 12), (12, 8))])
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = []
+        for layer in self.down:
+            x = layer(x).relu()
+            levels.append(x)
+        x = x.view(x.shape[0], 16, -1).view(x.shape[0], 16, x.shape[2], x.shape[3])  # only a graph follows
+        for layer, level in zip(self.up, levels[-2::-1], strict=True):
+            x = layer(x) + level
+        result: Tensor = self.head(x)
+        return result
+
+
+def test_pictures_of_any_multiple_of_eight(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    example, dynamic = torch.randn(2, 3, 32, 48), {"x": {2: "height", 3: "width"}}
+    model = halved(Neck().eval(), example)
+    small = compress.slim(model, example, dynamic=dynamic)
+    assert isinstance(small, compress.SlimGraph)
+    compress.export.onnx(small, tmp_path / "neck.onnx", example, dynamic=dynamic)
+    session = onnxruntime.InferenceSession(tmp_path / "neck.onnx")
+    for shape in ((1, 3, 8, 24), (3, 3, 72, 40)):
+        other = torch.randn(shape)
+        (found,) = session.run(None, {"input": other.numpy()})
+        for output in (small(other), torch.from_numpy(found)):
+            torch.testing.assert_close(output, model(other), atol=1e-5, rtol=1e-5)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torchvision.models.segmentation import LRASPP
 from torchvision.models.swin_transformer import SwinTransformer, SwinTransformerBlockV2
 from torchvision.models.vision_transformer import VisionTransformer
 
+import compress
+from compress.errors import InputError
 from compress.graph.coupling import Couplings, couplings
 from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
@@ -82,6 +85,26 @@ def depthwise() -> nn.Module:
     return nn.Sequential(
         *(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8)),
         *(nn.Hardswish(), nn.Conv2d(8, 16, 3, groups=8), nn.PReLU(16), nn.Conv2d(16, 2, 1)),
+    )
+
+
+def group_for_each_sample() -> nn.Module:
+    """A convolution whose weights are computed for each sample, as StyleGAN 2 and dynamic convolutions have it."""
+
+    def forward(net, x):
+        scale = net.style(x.mean((2, 3)))
+        x = F.relu(net.a(x))
+        batch, channels, height, width = x.shape
+        weight = (net.mixed.weight * scale[:, None, :, None, None]).view(-1, channels, 3, 3)
+        x = F.conv2d(x.view(1, batch * channels, height, width), weight, padding=1, groups=batch)
+        return net.out(F.relu(x.view(batch, -1, height, width)))
+
+    return Net(
+        forward,
+        style=nn.Linear(3, 8),
+        a=nn.Conv2d(3, 8, 3, padding=1),
+        mixed=nn.Conv2d(8, 6, 3, bias=False),
+        out=nn.Conv2d(6, 2, 1),
     )
 
 
@@ -269,6 +292,7 @@ CASES: list[tuple[Callable[[], nn.Module], tuple[int, ...], int, bool]] = [
     (shuffle_units, (2, 3, 32, 32), 12, True),
     (grouped, IMAGE, 4, True),
     (depthwise, IMAGE, 2, True),
+    (group_for_each_sample, IMAGE, 2, True),
     (squeeze_and_excite, IMAGE, 2, True),
     (residual, IMAGE, 2, True),
     (densenet, (2, 3, 32, 32), 10, True),
@@ -354,3 +378,47 @@ def test_tied_tensors_stay_one():
     assert small.out.weight is small.embed.weight
     assert small.out.weight.shape == (9, 3)
     assert known.of("out") == known.of("embed")
+
+
+class Edges(nn.Module):
+    """A graph as PyTorch Geometric has it: edges refer to nodes by number, so that no node can be left out."""
+
+    def __init__(self, own_class: bool) -> None:
+        super().__init__()
+        self.own_class = own_class
+        self.embed, self.gate, self.out = nn.Linear(4, 8), nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        nodes = self.embed(x).relu()
+        width = nodes.shape[1] if self.own_class else 8
+        source, target = edge_index
+        sent = nodes[source] * self.gate(edge_attr)
+        into = target.unsqueeze(1).expand(-1, width)
+        return self.out(torch.zeros_like(nodes).scatter_add(0, into, sent).relu())
+
+
+def example_of_edges(nodes: int, edges: int) -> tuple[Tensor, ...]:
+    return torch.randn(nodes, 4), torch.randint(nodes, (2, edges)), torch.randn(edges, 2)
+
+
+@pytest.mark.parametrize("own_class", [True, False])
+def test_nodes_that_edges_refer_to(own_class, tmp_path):
+    torch.manual_seed(0)
+    model, example = Edges(own_class).eval(), example_of_edges(7, 9)
+    dynamic = {"edge_index": {1: "edges"}, "edge_attr": {0: "edges"}}
+    halve(model, couplings(model, example))
+    small = slim(model, example, dynamic=dynamic)
+    assert isinstance(small, fx.GraphModule) is not own_class
+    assert small.embed.weight.shape == (4, 4)
+    compress.export.onnx(small, tmp_path / "edges.onnx", example, dynamic=dynamic)
+    session = onnxruntime.InferenceSession(tmp_path / "edges.onnx")
+    other = example_of_edges(11, 30)
+    names = [one.name for one in session.get_inputs()]
+    (found,) = session.run(None, {name: one.numpy() for name, one in zip(names, other, strict=True)})
+    for output in (small(*other), torch.from_numpy(found)):
+        torch.testing.assert_close(output, model(*other), atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_that_fails_on_all_samples_too_says_so_of_few():
+    with pytest.raises(InputError, match=r"inputs of the shape \[2, 4\]"):
+        couplings(nn.Linear(5, 3), torch.randn(6, 4))

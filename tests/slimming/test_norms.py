@@ -87,6 +87,14 @@ class ByDeviation(HandWrittenLayer):
         return self.weight * (x - mean) / (deviation + self.eps) + self.bias
 
 
+class OneNumber(Variance):
+    """As in transformers' I-BERT."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.normalized_shape = width
+
+
 class ChannelsFirst(nn.LayerNorm):
     """As in torchvision's and timm's ConvNeXt."""
 
@@ -155,6 +163,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], bool]] = {
     "variance by var": (lambda: Stream(ByVar), ROWS, True),
     "deviation": (lambda: Stream(ByDeviation), ROWS, False),
     "single group": (PoolFormer, IMAGE, True),
+    "variance, the shape as one number": (lambda: Stream(OneNumber), ROWS, True),
     "rms norm": (lambda: Stream(nn.RMSNorm), ROWS, True),
     "rms norm with epsilon": (lambda: Stream(lambda width: nn.RMSNorm(width, eps=1e-2)), ROWS, True),
     "rms norm without gain": (lambda: Stream(lambda width: nn.RMSNorm(width, elementwise_affine=False)), ROWS, False),

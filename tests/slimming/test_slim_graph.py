@@ -262,6 +262,6 @@ def test_a_file_of_a_graph_is_inspected_as_one(graph, tmp_path):
 
 
 def test_a_plan_warns_of_a_graph(masked):
-    setting: Any = SimpleNamespace(example=TOKENS, couplings=lambda network: couplings(network, TOKENS))
+    setting: Any = SimpleNamespace(example=TOKENS, dynamic=None, couplings=lambda network: couplings(network, TOKENS))
     with pytest.warns(SlimGraphWarning, match=r"tokens \[N, 6\]"):
         _slim_size(masked, setting)

@@ -56,6 +56,8 @@ Distinct = Annotated[Listed[T], AfterValidator(_without_repeats)]
 SomeDistinct = Annotated[Listed[T], Field(min_length=1), AfterValidator(_without_repeats)]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
+Dimension = Annotated[int, Strict(False), Field(ge=0)]  # a key of a mapping, which is text in a recipe
 Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 Classes = Annotated[int, Field(ge=2), AfterValidator(_countable)]
 Image = Annotated[tuple[Count, Count, Count], Strict(False)]

@@ -19,7 +19,7 @@ from compress.recipe.schema.model import (
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import Count, Distinct, Listed, Part, SomeDistinct
+from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
@@ -59,6 +59,12 @@ class Recipe(Part):
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
         description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
+    )
+    dynamic: (
+        Annotated[dict[Text, Annotated[dict[Dimension, Word], Field(min_length=1)]], Field(min_length=1)] | None
+    ) = Field(
+        default=None,
+        description="names of the sizes that vary besides the batch, by input and dimension, such as ids: {1: length}",
     )
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     train: Training | None = Field(
@@ -184,6 +190,8 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     # of JsonValue
     "dict": None,
     "list": None,
+    # of the keys of a mapping
+    "[key]": None,
 }
 
 
