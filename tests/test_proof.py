@@ -389,6 +389,30 @@ def test_rounding_of_deep_networks_is_told_from_mistakes() -> None:
     refused(model, wrong(other, 1.0001), x, "in float64")
 
 
+class Placed(nn.Module):
+    """Positions that the code makes in float32 pass a convolution and attention, as in XCiT of timm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.deep = nn.Conv1d(2, 32, 1), deep()
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.arange(x.shape[1], dtype=torch.float32)
+        places = self.place(torch.stack([steps.sin(), steps.cos()])[None]).transpose(1, 2)
+        attended = nn.functional.scaled_dot_product_attention(
+            x + places, x, steps[None, :, None].expand_as(x[:1]).expand_as(x)
+        )
+        return self.deep(x + attended)
+
+
+def test_constants_in_float32_do_not_keep_float64_from_deciding() -> None:
+    torch.manual_seed(0)
+    model, x = Placed(), torch.randn(4, 5, 32)
+    other = in_halves(model)
+    assert prove(model, other, x).precision == "float64"
+    refused(model, wrong(other, 1.0001), x, "in float64")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_coarse_dtypes_are_decided_in_float64(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -6,8 +6,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from compress.graph.twin import copied, twin
 from compress.inputs import Inputs
@@ -71,7 +72,7 @@ def _copy(tensor: Tensor) -> Tensor:
 def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> object:
     """own: the dtype in which the network computes its constants."""
     default = torch.float64 if own is torch.float64 else torch.get_default_dtype()
-    with _AsFloat64(own, default), _default_dtype(torch.float64):
+    with _AsFloat64(own, default), _Alike(), _default_dtype(torch.float64):
         return inputs.mapped(_exact).call(model)
 
 
@@ -111,6 +112,23 @@ class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = _rounded(result, self._default)
         self._constants |= {id(leaf): leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
         return result
+
+
+class _Alike(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """Functions that take float64 get it for the constants beside it, too.
+
+    Some refuse what is not alike before they call an operator: convolutions, scaled dot-product attention.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # In place (add_, __setitem__) a constant is written to, which must be that tensor and not a copy.
+        if not func.__name__.endswith("_") and "out" not in kwargs:
+            dtypes = {leaf.dtype for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+            if torch.float64 in dtypes and not dtypes.isdisjoint(_EXACT):
+                with _disable_current_modes():  # for which a widened constant would be a constant, and not be widened
+                    args, kwargs = tree_map_only(Tensor, widened, (args, kwargs))
+        return func(*args, **kwargs)
 
 
 def _is_certain(func: Any) -> bool:
