@@ -114,7 +114,7 @@ class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-class _Alike(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _Alike(TorchFunctionMode):
     """Functions that take float64 get it for the constants beside it, too.
 
     Some refuse what is not alike before they call an operator: convolutions, scaled dot-product attention.

@@ -211,7 +211,7 @@ class _Trials:
         elif not good:
             why = f"every kind of int8 loses more than {bound}"
         else:
-            why = f"no kind of int8 within {bound} is faster or smaller"
+            why = f"every kind of int8 within {bound} is slower, or hardly faster or smaller"
         return None, f"the float file stays, because {why}: {'; '.join(map(self._words, self._tried))}"
 
     def _words(self, candidate: _Candidate) -> str:

@@ -164,7 +164,7 @@ def pickled(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network) if parametrized else pickle.loads(pickle.dumps(network))
 
 
-@pytest.mark.parametrize("name", CASES.keys() - {"in groups"})
+@pytest.mark.parametrize("name", [name for name in CASES if name != "in groups"])
 def test_it_trains_as_the_masked_network(name):
     build, shape = CASES[name]
     model, given = built(build), torch.randn(shape, dtype=torch.float64)
