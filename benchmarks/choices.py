@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "classifier_weights": ("MNIST classifier, 97 % of the weights pruned", "mnist_classifier", []),
     "autoencoder": ("MNIST autoencoder, 16 of 64 latent nodes", "mnist_ae", []),
     "autoencoder_weights": ("MNIST autoencoder, 95 % of the weights pruned", "mnist_ae", [WEIGHTS_OF_THE_AUTOENCODER]),
-    "resnet": ("ResNet-20 for CIFAR-10, half of the multiply-adds", "cifar10_resnet", []),
+    "resnet": ("ResNet-20 for CIFAR-10, half of the multiply-adds", "cifar10_resnet", ["stages.0.multiple_of=8"]),
     "lstm": ("LSTM that reads MNIST by rows, half of the parameters", "mnist_lstm", []),
     "vit": ("ViT for FashionMNIST, half of the heads and hidden nodes", "fashion_mnist_vit", []),
     "bert": ("BERT for sentences, half of the multiply-adds", "benchmarks/bert.yaml", []),
