@@ -1,6 +1,7 @@
 """Workers end with their process and by its word, whoever else signals them; here each is a real one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,11 +88,22 @@ def wait_for_the_end(process: int) -> None:
     raise AssertionError(f"{process} goes on without its parent")
 
 
+def wait_until_taken(number: int, process: int) -> None:
+    """While a signal is pending, another of the same number is lost, whoever sends it."""
+    until = time.monotonic() + 60
+    pending = 1
+    while pending and time.monotonic() < until:
+        (line,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(encoding="utf-8"))
+        pending = int(line, 16) >> (number - 1) & 1
+    assert not pending
+
+
 def test_a_worker_ends_by_the_word_of_its_parent_alone(parent: Parent) -> None:
     """That it ends where its parent is killed is what the fixture sees to."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
         os.kill(parent.worker, number)
         assert parent.asked(f"still there after {number}") == f"still there after {number}"
+        wait_until_taken(signal.SIGTERM, parent.worker)
     assert parent.asked("end") == "0"
 
 

@@ -33,6 +33,7 @@ NOT_RUN = {
     "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
+    "docs/int8.md": "run in tests/quantize/test_page.py",
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/terminal.md": "run in tests/test_docs.py",
