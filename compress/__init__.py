@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from compress.slimming.shrink import slim as slim
     from compress.slimming.slim_graph import SlimGraph as SlimGraph
     from compress.slimming.slim_graph import SlimGraphWarning as SlimGraphWarning
+    from compress.slimming.training import TrainingOnlyWarning as TrainingOnlyWarning
     from compress.sparsify.decisions import SparseReport as SparseReport
     from compress.sparsify.layer import SparseLinear as SparseLinear
     from compress.sparsify.sparse import sparse as sparse
@@ -99,6 +100,7 @@ _HOMES = {
     "slim": "compress.slimming.shrink",
     "SlimGraph": "compress.slimming.slim_graph",
     "SlimGraphWarning": "compress.slimming.slim_graph",
+    "TrainingOnlyWarning": "compress.slimming.training",
     "sparse": "compress.sparsify.sparse",
     "SparseLinear": "compress.sparsify.layer",
     "SparseReport": "compress.sparsify.decisions",

@@ -21,6 +21,7 @@ EXTENT = "it is a length that does not count nodes, such as a picture's height"
 TABLE = "it is the number of entries of a table"
 GATES = "it counts the gates of a recurrent layer"
 BORDERS = "regroups dimensions whose borders do not meet"
+UNUSED = "the forward pass does not use it"
 BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
 
 
@@ -198,7 +199,7 @@ class Flow:
         if names[0] in self.parameters:
             self.vanishes(node, _flat(value))
         if self._used.isdisjoint(names):
-            self._hold(value, "the forward pass does not use it", names)
+            self._hold(value, UNUSED, names)
         elif len(names) > 1 and len({self._shapes[name] for name in names}) > 1:
             self._hold(value, f"it shares its memory with {', '.join(map(repr, names))} of another shape", names)
         return value

@@ -31,6 +31,7 @@ from compress.slimming.norms import rescale
 from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.shifts import with_shifts_removed
 from compress.slimming.traced import numbers_of, traced_module
+from compress.slimming.training import warn_where_training_fails
 
 _LARGE = 2**14
 """Numbers in a sample, as in a picture of 74 x 74: a proof takes most of the time of `slim` then."""
@@ -83,6 +84,8 @@ def slim(
 
     Warns:
         ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
+        TrainingOnlyWarning: training reads tensors that evaluation does not use, such as the heads of GoogLeNet
+            beside its last one, and the copy does not run in training mode.
     """
     model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known, custom_gradients)
@@ -104,7 +107,11 @@ def slim(
     if found is None and dynamic:
         known = couplings(model, given, dynamic=dynamic)
         cut = _planned(known, *_dead(model, known), checks)
-    small = _as_graph(cut, custom_gradients, dynamic) if found is None else found
+    if found is None:
+        small = _as_graph(cut, custom_gradients, dynamic)
+    else:
+        small = found
+        warn_where_training_fails(model, small, given, known)
     _carry_over(optimizer, model, small, cut.kept)
     return small
 

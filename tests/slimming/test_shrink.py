@@ -2,6 +2,7 @@ import contextlib
 import copy
 import functools
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.graph.coupling import Coupling, couplings
 from compress.slimming.edits import ShapeEdit, apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
+from compress.slimming.training import TrainingOnlyWarning
 
 
 def dense() -> nn.Sequential:
@@ -467,3 +469,32 @@ def test_edits_that_would_trace_or_grow_without_end():
     for edits in (inputs * 100, layers):
         with pytest.raises(CheckpointError, match=r"are of 10[01] slimmings; 64 is the most"):
             apply_edits(nn.Sequential(nn.Linear(6, 6)), edits)
+
+
+class Auxiliary(nn.Module):
+    """A second head in training alone, as GoogLeNet has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.head, self.second = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> object:
+        features = self.trunk(x).relu()
+        return (self.head(features), self.second(features)) if self.training else self.head(features)
+
+
+def test_what_training_alone_reads_is_named() -> None:
+    torch.manual_seed(0)
+    model, x = Auxiliary().eval(), torch.randn(4, 6)
+    with torch.no_grad():
+        model.trunk.weight[:4] = model.trunk.bias[:4] = 0
+    before = copy.deepcopy(model.state_dict())
+    with pytest.warns(TrainingOnlyWarning, match=r"does not run in training mode.*does not use second"):
+        small = slim(model, x)
+    assert small.trunk.weight.shape == (4, 6)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    del model.second
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        slim(model, x)  # the network itself does not run in training mode
