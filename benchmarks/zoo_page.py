@@ -159,7 +159,8 @@ def pace(rows: list[dict[str, Row]]) -> list[str]:
     quicker = sum(ratio <= 1 for ratio in ratios)
     line = (
         f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)} "
-        f"networks, {quicker} of which take no longer; at most {max(ratios):.1f} times). Our slowest: {slowest:.2f} s."
+        f"networks, {quicker} of which take no longer; at most {max(ratios):.1f} times). Our slowest: {slowest:.2f} s. "
+        "The clock of processor time may tick in milliseconds, which matters for small networks."
     )
     return [line]
 
