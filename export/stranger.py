@@ -53,7 +53,7 @@ def _outputs(folder: Path, job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _memory(folder: Path, job: Mapping[str, Any]) -> int | None:
-    """The largest resident size in bytes while the file runs, above that after the imports; None where none is told.
+    """The largest resident size in bytes while the file runs, less that after the imports; None if it is not known.
 
     Reading the file may take more for a moment; memory that it does not give back counts.
     """

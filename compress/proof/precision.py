@@ -123,7 +123,7 @@ class _Alike(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # In place (add_, __setitem__) a constant is written to, which must be that tensor and not a copy.
-        if not func.__name__.endswith("_") and "out" not in kwargs:
+        if not getattr(func, "__name__", "_").endswith("_") and "out" not in kwargs:
             dtypes = {leaf.dtype for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
             if torch.float64 in dtypes and not dtypes.isdisjoint(_EXACT):
                 with _disable_current_modes():  # for which a widened constant would be a constant, and not be widened
