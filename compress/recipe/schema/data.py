@@ -28,6 +28,15 @@ class NamedData(Part):
     batch_size: BatchSize = 128
 
 
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
 class NpzData(Part):
     """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
 
@@ -64,7 +73,7 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[Annotated[NamedData | PackagedData, Field(discriminator="name")], Tag("name data")]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[FolderData, Tag("folder data")]
     | Annotated[FactoryData, Tag("factory data")],
