@@ -20,7 +20,7 @@ SHADES, PLAIN_SHADES = " ░▒▓█", " .:*#"
 
 
 def bars(results: Results) -> Table:
-    """Bytes, milliseconds at the first batch size, and the test loss of dense, slim and slim int8, as far as measured."""
+    """Bytes, milliseconds at the first batch size, and test loss of dense, slim and slim int8, as far as measured."""
     choices = choices_of(results)
     table = Table(box=None, show_header=False, pad_edge=False)
     for title, figure, form in _measures(choices.values()):
@@ -45,7 +45,11 @@ def _measures(choices: Iterable[Choice]) -> Iterator[tuple[str, Figure, Callable
     batch = next((key for one in choices for key in one.get("latency_ms", {})), None)
     if batch is not None:
         yield f"time of a batch of {batch}", lambda one: _latency(one, batch), lambda value: f"{milliseconds(value)} ms"
-    yield "test loss", lambda one: one.get("metric", {}).get("loss"), "{:.3g}".format
+    yield "test loss", _loss, "{:.3g}".format
+
+
+def _loss(choice: Choice) -> float | None:
+    return choice["metric"]["loss"] if "metric" in choice else None
 
 
 def _latency(choice: Choice, batch: str) -> float | None:
@@ -77,12 +81,12 @@ def _drawn(image: ImageResult, entry: str, shades: str) -> list[str]:
 def gain(results: Results) -> str:
     """One sentence: what the slim network saves against the dense one, and what that costs."""
     dense, slim = (choices_of(results)[name] for name in ("dense", "slim"))
-    found = [f"{_latent(results)}"] if _latent(results) else []
+    latent = _latent(results)
+    found = [] if latent is None else [latent]
     if "bytes" in dense and "bytes" in slim and (size := smaller(dense["bytes"], slim["bytes"])) != SAME_SIZE:
         found.append(size)
-    for figures in list(slim.get("latency_ms", {}).values())[:1]:
-        if (speed := faster(1.0, figures["ratio"])) != AS_FAST:
-            found.append(speed)
+    times = [faster(1.0, figures["ratio"]) for figures in list(slim.get("latency_ms", {}).values())[:1]]
+    found += [speed for speed in times if speed != AS_FAST]
     what = ", ".join(found) or "as large and as fast as the dense one"
     return f"The slim network: {what}; {_price(dense.get('metric', {}), slim.get('metric', {}))}."
 

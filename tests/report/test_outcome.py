@@ -25,7 +25,8 @@ def test_bars_are_as_long_as_their_figures(every_choice: Any) -> None:
         "test loss",
     ]
     dense, slim, refused = (line for line in lines[1:4])
-    assert dense.startswith("  dense") and dense.count("█") == outcome.WIDTH
+    assert dense.startswith("  dense")
+    assert dense.count("█") == outcome.WIDTH
     share = choices["slim"]["bytes"] / choices["dense"]["bytes"]
     assert abs(slim.count("█") - outcome.WIDTH * share) <= 1
     assert refused.split() == ["slim", "int8", "refused"]
@@ -61,8 +62,8 @@ def test_the_gain_is_one_sentence(changed: Any) -> None:
         }
     changed.pop("choices", None)
     sentence = outcome.gain(changed)
-    assert "4.00× smaller" in sentence
-    assert "5.00× faster" in sentence
+    assert "4.00\N{MULTIPLICATION SIGN} smaller" in sentence
+    assert "5.00\N{MULTIPLICATION SIGN} faster" in sentence
     assert "test loss 0.005 (dense 0.004)" in sentence
 
 
