@@ -53,8 +53,9 @@ def _loss(choice: Choice) -> float | None:
 
 
 def _latency(choice: Choice, batch: str) -> float | None:
-    found = choice.get("latency_ms", {}).get(batch)
-    return None if found is None else found["p50"]
+    if "latency_ms" not in choice or batch not in choice["latency_ms"]:
+        return None
+    return choice["latency_ms"][batch]["p50"]
 
 
 def digits(results: Results, *, unicode: bool = True) -> Iterator[str]:
