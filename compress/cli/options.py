@@ -84,8 +84,8 @@ def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
 
 def read_by(recipe: "Recipe", *files: str | Path) -> list[Path]:
     """The files that a command reads: those on its command line, and the data that its recipe names."""
-    data = recipe.data.model_dump(include={"npz", "npz_test", "folder"})
-    return [Path(name) for name in (*files, *data.values()) if name is not None]
+    data = recipe.data.model_dump(include={"npz", "npz_test", "folder", "validation"})
+    return [Path(name) for name in (*files, *data.values()) if isinstance(name, str | Path)]
 
 
 def tell_factories(recipe: "Recipe") -> None:

@@ -55,6 +55,8 @@ def describe_data(setting: Setting) -> UsedData:
             found[subset] = count
     if isinstance(data, Dataset | StreamedDataset):
         found["mean"], found["std"] = data.mean.tolist(), data.std.tolist()
+    if data.class_names:
+        found["classes"] = list(data.class_names)
     if data.note:
         found["note"] = data.note
     return found

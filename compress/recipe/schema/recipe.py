@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
     Autoencoder,
     Classifier,
@@ -97,10 +98,10 @@ class Recipe(Part):
         cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
     ) -> NamedData | NpzData | FolderData | FactoryData:
         wanted = getattr(info.data.get("model"), "image", None)
-        if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
+        if isinstance(data, NamedData) and wanted is not None and (found := data.image()) != wanted:
             raise ValueError(
-                f"{data.name} has images of {list(data.images[data.name])}, and the model takes {list(wanted)}; "
-                "use another model or data set, or set the model's `image`"
+                f"{data.name} has images of {list(found)}, and the model takes {list(wanted)}; "
+                "use another model or data set, set the model's `image`, or the data's `resize` and `channels`"
             )
         return data
 
@@ -187,6 +188,9 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "patterns": None,
     "count": None,
     "share": None,
+    "file": None,
+    "pair": None,
+    "statistics": Statistics,
     # of JsonValue
     "dict": None,
     "list": None,

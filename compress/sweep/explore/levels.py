@@ -31,7 +31,7 @@ def describe(stage: schema.Stage) -> str:
 
 
 def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | None]:
-    """Check before any time is spent that the stages can be run, with and without the held-out images.
+    """Check before any time is spent that the stages can be run, with and without the held-out samples.
 
     Returns:
         For each stage, the number of nodes if its target is a single layer of nodes, by sparsity; else None.

@@ -1,6 +1,6 @@
 """Measure how much each layer tolerates: the metric over its sparsity without retraining, and all layers together.
 
-It is measured on held-out training images; the test images are not used.
+It is measured on held-out samples; the test samples are not used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,9 +66,7 @@ def sensitivity(
             found = compute(list(zip(sizes, of_one, strict=True)), basis, cells, workers, on_progress)
         dense = found[0]["curve"][0]["metric"]
         if dense is None:
-            raise InputError(
-                f"{model}: the network's loss on the held-out training images is not finite; train it again"
-            )
+            raise InputError(f"{model}: the network's loss on the held-out samples is not finite; train it again")
         warn_if_familiar(tolerance, dense, trained, basis, cells)
         kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
         # By the loss even if points of accuracy are tolerated, since accuracy is flat over much of the curve.
