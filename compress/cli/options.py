@@ -40,6 +40,15 @@ DataOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the recipe's seed.", rich_help_panel=INPUT)]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="METRIC=VALUE",
+        help="Stop unless the dense network has it: accuracy=0.43",
+        rich_help_panel=INPUT,
+    ),
+]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, with one thread each.")]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
@@ -72,6 +81,11 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
 EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between checkpoints, about.")]
+
+
+def expecting(changes: list[str] | None, expect: list[str] | None) -> list[str]:
+    """The changes of `--set` with those of `--expect`."""
+    return [*(changes or ()), *(f"expect.{text}" for text in expect or ())]
 
 
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":

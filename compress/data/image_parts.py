@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from compress.data.array_files import LARGEST_BYTES, read_npz
 from compress.data.dataset import Dataset, Split, digest, times
 from compress.data.image_files import require_small
-from compress.data.image_options import AS_STORED, ImageOptions, Statistics
+from compress.data.image_options import AS_STORED, ImageOptions, Normalise, Statistics
+from compress.data.streaming import StreamedDataset
 from compress.data.validation import held_out_count
 from compress.errors import DataError
 
@@ -129,6 +130,18 @@ def measured(found: Tensor, options: ImageOptions, name: str) -> tuple[Tensor, T
     """Mean and standard deviation in use [C], for training images with these `histograms`."""
     chosen = options.statistics(len(found), _statistics(found), name)
     return torch.tensor(chosen.mean, dtype=torch.float32), torch.tensor(chosen.std, dtype=torch.float32)
+
+
+def rescaled(data: Dataset | StreamedDataset, way: Normalise | Statistics) -> Dataset | StreamedDataset | None:
+    """The same images on another scale; None for that of the training images, where they are not in memory."""
+    if way != "dataset":
+        counts = torch.ones(data.shape[0], 256)
+    elif isinstance(data, Dataset):
+        counts = histograms(data.train.images)
+    else:
+        return None
+    mean, std = measured(counts, ImageOptions(normalise=way), data.name)
+    return replace(data, mean=mean, std=std)
 
 
 def _statistics(histograms: Tensor) -> Statistics:

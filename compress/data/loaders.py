@@ -140,7 +140,7 @@ def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
     if not isinstance(loaders, tuple | list) or len(loaders) not in (2, 3):
         found = type(loaders).__name__ + (f" of {len(loaders)}" if isinstance(loaders, tuple | list) else "")
         raise DataError(
-            f"{name} gave a {found}; it must give two loaders, (train, test), or three, (train, validation, test)."
+            f"{name} gave {found}; it must give two loaders, (train, test), or three, (train, validation, test)."
         )
     for loader in loaders:
         try:

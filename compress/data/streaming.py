@@ -193,7 +193,7 @@ class _Images:
                     f"(channels, height, width); all images must be alike: set {' and '.join(ways)}."
                 )
 
-        return read_image(path, require_alike, self.options)
+        return read_image(path, require_alike, options=self.options)
 
 
 def default_workers() -> int:

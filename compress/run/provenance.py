@@ -23,7 +23,7 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
     """Everything that determines the result of a run; which files are written and timed does not."""
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark", "expect"}),
         "weights": None if source is None else _sha256(source),
         "data": setting.data.sha256,
         "versions": versions(),

@@ -17,6 +17,7 @@ from compress.data.validation import has_validation
 from compress.errors import DataError, InputError
 from compress.files.checkpoint import WeightsFile, load_weights, read_weights
 from compress.recipe import schema
+from compress.run import measuring
 from compress.run.building import (
     build_data,
     build_model,
@@ -171,6 +172,18 @@ def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     model = network(trained, basis, seed)
     require_inputs(model, prepare(basis, seed, tuning=False).example, basis.recipe)
     return model
+
+
+def require_expected(trained: Trained, basis: Basis, seed: int) -> None:
+    """Compare the dense network with the recipe's `expect`, before any time is spent.
+
+    Raises:
+        InputError: it is another network than its owner knows.
+
+    Warns:
+        ChanceWarning: it knows nothing about the data.
+    """
+    measuring.require_expected(basis.recipe, network(trained, basis, seed), prepare(basis, seed, tuning=False))
 
 
 @lru_cache(maxsize=4)

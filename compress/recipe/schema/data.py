@@ -6,12 +6,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Tag
 
 from compress.errors import DataError
-from compress.recipe.schema.images import ImagePart
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
+from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, Validation, told_by
 
-FirstTrain = Annotated[Count | None, Field(description="use only the first N training images; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only the first N test images; all if absent")]
-BatchSize = Annotated[Count, Field(description="images in a batch")]
+FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
+BatchSize = Annotated[Count, Field(description="samples in a batch")]
+
+
+ValidationPart = Annotated[
+    Validation | None,
+    Field(
+        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
+        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
+    ),
+]
 
 
 class NamedData(ImagePart):
@@ -25,6 +34,12 @@ class NamedData(ImagePart):
     }
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "mnist_sample"]
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
@@ -42,6 +57,12 @@ class NpzData(ImagePart):
 
     npz: Text = Field(description="file with the images; without `npz_test`, a part of it is held out for testing")
     npz_test: Text | None = Field(default=None, description="file with the test images")
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
@@ -63,6 +84,12 @@ class FolderData(ImagePart):
     workers: int | None = Field(
         default=None, ge=0, le=1024, description="processes that decode images, 0: none; if absent, by the cores"
     )
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

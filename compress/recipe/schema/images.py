@@ -1,12 +1,13 @@
-"""How images become what the network is called with, and the part of the data that settings are chosen on."""
+"""How images become what the network is called with, and the samples that settings are chosen on."""
 
+from dataclasses import fields
 from typing import Annotated
 
 from pydantic import BeforeValidator, Discriminator, Field, Strict, Tag
 
 from compress.data import image_options
-from compress.data.image_options import Augment, Channels, ImageOptions
-from compress.recipe.schema.parts import Count, Listed, Part, SomeDistinct, Validation, listed
+from compress.data.image_options import ImageOptions
+from compress.recipe.schema.parts import Count, Listed, Part, SomeDistinct, listed
 
 Side = Annotated[Count, Field(le=1 << 14)]
 
@@ -21,7 +22,7 @@ Size = Annotated[
 
 
 class Statistics(Part):
-    """Numbers for `normalise`: one for each channel, or one for all, of pixels in [0, 1]."""
+    """Numbers of your own for `normalise`: one for each channel or one for all, of pixels in [0, 1]."""
 
     mean: Listed[float] = Field(min_length=1, max_length=3, description="what is subtracted")
     std: Annotated[Listed[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)] = Field(
@@ -33,45 +34,46 @@ def _normalise_form(value: object) -> str:
     return "word" if isinstance(value, str) else "statistics"
 
 
-class ImagePart(Part):
-    """The keys of images that are read from files or arrays."""
-
-    channels: Channels | None = Field(
-        default=None, description="convert all images to grey or rgb; if absent, as they are stored"
-    )
-    resize: Size | None = Field(
-        default=None, description="[H, W], or N for the shorter side, with the other in proportion; bilinear"
-    )
-    crop: Size | None = Field(default=None, description="[H, W] or N: the centre of each image that is kept")
-    normalise: Annotated[
+Channels = Annotated[
+    image_options.Channels | None, Field(description="convert all images to grey or rgb; if absent, as they are stored")
+]
+Resize = Annotated[
+    Size | None,
+    Field(description="[H, W], or N for the shorter side, with the other in proportion; bilinear"),
+]
+Crop = Annotated[Size | None, Field(description="[H, W] or N: the centre of each image that is kept")]
+Normalise = Annotated[
+    Annotated[
         Annotated[image_options.Normalise, Tag("word")] | Annotated[Statistics, Tag("statistics")],
         Discriminator(_normalise_form),
-    ] = Field(
-        default="dataset",
+    ],
+    Field(
         description="of pixels in [0, 1], subtract the mean and divide by the deviation of the training images "
-        "(dataset), nothing (none, as plain ToTensor), those of ImageNet (imagenet), or {mean: [...], std: [...]}",
-    )
-    augment: Annotated[
-        SomeDistinct[Augment] | None, BeforeValidator(listed, json_schema_input_type=Augment | SomeDistinct[Augment])
-    ] = Field(
-        default=None,
+        "(dataset), nothing (none, as plain ToTensor), those of ImageNet (imagenet), or {mean: [...], std: [...]}"
+    ),
+]
+Augment = Annotated[
+    Annotated[
+        SomeDistinct[image_options.Augment],
+        BeforeValidator(listed, json_schema_input_type=image_options.Augment | SomeDistinct[image_options.Augment]),
+    ]
+    | None,
+    Field(
         description="random changes of training images, in this order: flip (left and right), crop (after padding by "
-        "an eighth), rotate (15 degrees), color, erase (a rectangle), trivial (TrivialAugment)",
-    )
-    validation: Validation | None = Field(
-        default=None,
-        description="what settings are chosen on, instead of training images: a share of those, which is then not "
-        "trained on, such as 0.1; an .npz file; or a folder of class folders",
-    )
+        "an eighth), rotate (15 degrees), color, erase (a rectangle), trivial (TrivialAugment)"
+    ),
+]
+
+
+class ImagePart(Part):
+    """Images from files or arrays; the parts of the schema name the keys."""
 
     def options(self) -> ImageOptions:
-        """The same for the engine."""
-        scale = self.normalise
-        return ImageOptions(
-            upright=getattr(self, "upright", False),
-            channels=self.channels,
-            resize=self.resize,
-            crop=self.crop,
-            normalise=scale if isinstance(scale, str) else image_options.Statistics(scale.mean, scale.std),
-            augment=self.augment or (),
-        )
+        """The keys of images, for the engine."""
+        given = {name: value for name, value in self if name in _OPTIONS and value is not None}
+        if isinstance(scale := given.get("normalise"), Statistics):
+            given["normalise"] = image_options.Statistics(scale.mean, scale.std)
+        return ImageOptions(**given)
+
+
+_OPTIONS = {field.name for field in fields(ImageOptions)}

@@ -28,6 +28,7 @@ from compress.sweep.cells import (
     compute,
     described,
     prepare,
+    require_expected,
     require_network,
     silent,
     tunes_on_validation,
@@ -123,6 +124,7 @@ def check(grid: Grid, basis: Basis) -> None:
     """
     for model in grid.models:
         network = require_network(model, basis, grid.seeds[0])
+        require_expected(model, basis, grid.seeds[0])
     for rival in grid.rivals:
         for tuning in (True, False):
             setting = prepare(basis, grid.seeds[0], tuning=tuning)
