@@ -168,9 +168,8 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
 
 def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
     if name not in found.metric:
-        raise InputError(
-            f"expect: the task has no metric {name!r}{did_you_mean(name, found.metric) or f'; it has {", ".join(found.metric)}'}"
-        )
+        there = did_you_mean(name, found.metric) or f"; it has {', '.join(found.metric)}"
+        raise InputError(f"expect: the task has no metric {name!r}{there}")
     value = found.metric[name]
     if isinstance(wanted, schema.Bound):
         low = -math.inf if wanted.at_least is None else wanted.at_least
