@@ -9,6 +9,7 @@ those even where other keys are wrong, so all mistakes are reported at once.
 from compress.duration import Duration
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
     Autoencoder,
     Classifier,
@@ -40,6 +41,7 @@ __all__ = [
     "AnyRemoval",
     "Autoencoder",
     "Benchmark",
+    "Bound",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",
