@@ -1,6 +1,7 @@
 """Build what a recipe names: the data set and the network; check that they fit."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -10,6 +11,9 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
+from compress.data.table_columns import TableSettings
+from compress.data.table_files import CsvFile, ParquetFile, TableFile
+from compress.data.tables import from_table
 from compress.dynamic import fixed, other_lengths, varying_dims
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
@@ -55,8 +59,25 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
             return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+        case schema.CsvData() | schema.ParquetData():
+            return _table(wanted)
         case schema.FactoryData():
             return from_factory(wanted.factory)
+
+
+def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
+    def file(path: str) -> TableFile:
+        if isinstance(wanted, schema.ParquetData):
+            return ParquetFile(Path(path))
+        return CsvFile(Path(path), wanted.separator, wanted.encoding, wanted.columns)
+
+    train_file, test_file = (
+        (wanted.csv, wanted.csv_test) if isinstance(wanted, schema.CsvData) else (wanted.parquet, wanted.parquet_test)
+    )
+    keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
+    settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
+    test_rows = None if test_file is None else file(test_file)
+    return from_table(file(train_file), test_rows, settings, train=wanted.train, test=wanted.test)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:

@@ -27,6 +27,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.training import Retraining, Training
 
@@ -44,6 +45,7 @@ __all__ = [
     "ConvAutoencoder",
     "ConvClassifier",
     "CriterionPart",
+    "CsvData",
     "Data",
     "Duration",
     "FactoryData",
@@ -55,6 +57,7 @@ __all__ = [
     "Nodes",
     "NpzData",
     "OwnTask",
+    "ParquetData",
     "Part",
     "Pattern",
     "Program",
@@ -67,6 +70,7 @@ __all__ = [
     "Rivals",
     "RowLSTM",
     "Stage",
+    "TablePart",
     "Task",
     "Training",
     "VisionTransformer",

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Tag
 
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
+from compress.recipe.schema.table_data import CsvData, ParquetData
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training images; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test images; all if absent")]
@@ -67,6 +68,8 @@ Data = Annotated[
     Annotated[NamedData, Tag("name data")]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[FolderData, Tag("folder data")]
+    | Annotated[CsvData, Tag("csv data")]
+    | Annotated[ParquetData, Tag("parquet data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "factory"),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory"),
 ]

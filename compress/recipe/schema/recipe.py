@@ -23,6 +23,7 @@ from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Par
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
@@ -93,9 +94,7 @@ class Recipe(Part):
 
     @field_validator("data")
     @classmethod
-    def _images_fit_the_model(
-        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
-    ) -> NamedData | NpzData | FolderData | FactoryData:
+    def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
         if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
             raise ValueError(
@@ -176,6 +175,8 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "name data": NamedData,
     "npz data": NpzData,
     "folder data": FolderData,
+    "csv data": CsvData,
+    "parquet data": ParquetData,
     "factory data": FactoryData,
     "own task": OwnTask,
     "nodes target": Nodes,
