@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.row_store import RowStore
+from compress.data.mapped_file import GrowingRows
 from compress.data.table_files import Column, TableFile
 from compress.errors import DataError
 from compress.options import did_you_mean
@@ -135,18 +135,17 @@ def read_rows(file: TableFile, layout: Layout, settings: TableSettings, limit: i
     Raises:
         DataError: a value is not what its column has, or missing; there is no row; the disk is full.
     """
-    store, count = RowStore(len(layout.names), np.float64, limit), 0
+    rows = GrowingRows((len(layout.names),), np.float64, limit)
     for block in file.blocks(layout.names):
         reader = _Reader(file, settings, layout, block.places)
         columns = [reader.read(name, column) for name, column in zip(layout.names, block.columns, strict=True)]
-        store.append(np.stack(columns, 1))
-        count += len(block.places)
-    if not count:
+        rows.append(np.stack(columns, 1))
+    if not len(rows):
         raise DataError(f"{file.path} has a header and no row; samples are rows.")
     layout.complete = True
     for categories in layout.categories.values():
         categories.complete = True
-    return store.array()
+    return rows.tensor().numpy()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.reading import opened
-from compress.data.row_store import PIECE_CELLS
 from compress.errors import DataError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 Column = Sequence[str] | NDArray[np.float64]
 """Words, "" where one is missing, or numbers, NaN where one is missing."""
+
+PIECE_CELLS = 1 << 18
+"""Fields in a block."""
 
 MOST_COLUMNS = 20_000
 MOST_UNPACKED, MOST_FACTOR = 1 << 30, 200

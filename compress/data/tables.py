@@ -1,15 +1,18 @@
 """Tables as data sets: statistics of the training part, inputs made with them, and the parts themselves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
 from compress.data.array_dataset import ONLY, ArrayDataset, Samples, digest
+from compress.data.mapped_file import SMALL, GrowingRows
 from compress.data.preparation import CategoryColumn, NumberColumn, Table
-from compress.data.row_store import in_memory, pieces, stored
+from compress.data.sources import memory_limit
 from compress.data.table_columns import (
     MOST_GUESSED,
     Categories,
@@ -19,7 +22,7 @@ from compress.data.table_columns import (
     layout_of,
     read_rows,
 )
-from compress.data.table_files import TableFile
+from compress.data.table_files import PIECE_CELLS, TableFile
 from compress.errors import DataError
 
 Rows = NDArray[np.float64]
@@ -255,13 +258,13 @@ class Making:
         columns: list[int],
         made: Callable[[Rows, int], Rows],
         dtype: type[np.float32 | np.int64],
-    ) -> torch.Tensor:
+    ) -> Tensor:
         width = sum(made(rows[:1], column).shape[1] for column in columns)
         blocks = (
             np.concatenate([made(rows[piece], column) for column in columns], 1)
             for piece in pieces(chosen, max(width, rows.shape[1]))
         )
-        return stored(blocks, width, dtype, self.limit)
+        return _stored(blocks, (width,), dtype, self.limit)
 
     def _expanded(self, rows: Rows, number: int) -> Rows:
         """Standardised numbers [n, 1], or a category as [n, categories] of 0 and 1."""
@@ -287,17 +290,17 @@ class Making:
         made: Rows = np.where(known, places[numbers], np.where(np.isnan(found), fill, -1))
         return made
 
-    def _targets(self, rows: Rows, chosen: Numbers) -> torch.Tensor | None:
+    def _targets(self, rows: Rows, chosen: Numbers) -> Tensor | None:
         start = len(self.layout.inputs)
         if not self.layout.targets:
             return None
         if self.target.classes is not None:
-            labels = (self._labels(rows[piece, start])[:, None] for piece in pieces(chosen, rows.shape[1]))
-            return stored(labels, 1, np.int64, self.limit)[:, 0]
+            labels = (self._labels(rows[piece, start]) for piece in pieces(chosen, rows.shape[1]))
+            return _stored(labels, (), np.int64, self.limit)
         columns = [column for column in self.table.targets if isinstance(column, NumberColumn)]
         mean, std = (np.array([getattr(column, key) for column in columns]) for key in ("mean", "std"))
         blocks = ((rows[piece, start:] - mean) / std for piece in pieces(chosen, rows.shape[1]))
-        return stored(blocks, len(columns), np.float32, self.limit)
+        return _stored(blocks, (len(columns),), np.float32, self.limit)
 
     def _labels(self, column: Rows) -> Rows:
         name = self.layout.targets[0]
@@ -305,6 +308,26 @@ class Making:
             labels: Rows = self.layout.categories[name].sorted_numbers()[column.astype(np.int64)]
             return labels
         return np.searchsorted(np.array(sorted(self.layout.whole)), column).astype(np.float64)
+
+
+def _stored(blocks: Iterable[NDArray[Any]], row: tuple[int, ...], dtype: DTypeLike, limit: int) -> Tensor:
+    """All rows of the blocks, in memory up to `limit` bytes."""
+    grown = GrowingRows(row, dtype, limit)
+    for block in blocks:
+        grown.append(block)
+    return grown.tensor()
+
+
+def pieces(rows: Numbers, width: int) -> Iterator[Numbers]:
+    """Row numbers in pieces that are small enough to work on rows of `width` numbers."""
+    size = max(1, PIECE_CELLS // max(1, width))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def in_memory() -> int:
+    """Bytes of one array that are held in memory by default; while a table is read there are several."""
+    return max(SMALL, memory_limit() // 8)
 
 
 def _identifiers(layout: Layout, rows: Rows) -> list[str]:
