@@ -1,5 +1,6 @@
 """`Preparation`: how a raw sample (a picture, a row, a sentence) becomes what the network is called with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,4 +86,54 @@ class Table:
             "categories_as": "codes" if self.embed else "one_hot",
             "unknown_categories": "zero" if self.unknown else "error",
             "targets": [column.described() for column in self.targets],
+        }
+
+
+@dataclass(frozen=True)
+class Series:
+    """The last rows of a series.
+
+    columns: those of a row, prepared as in a `Table`; the first `targets` of them are predicted.
+    window: rows that the network is called with, the oldest first: [window, columns].
+    horizon: rows after them that it predicts: [horizon, targets], prepared like the input.
+    """
+
+    columns: tuple[NumberColumn | CategoryColumn, ...]
+    unknown: bool
+    window: int
+    horizon: int
+    targets: int
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "kind": "series",
+            "columns": [column.described() for column in self.columns],
+            "unknown_categories": "zero" if self.unknown else "error",
+            "window": self.window,
+            "horizon": self.horizon,
+            "targets": [column.name for column in self.columns[: self.targets]],
+        }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers of the last dimension of an array, or one for all of it: the mean is subtracted, the result divided."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays by the name of the network's argument; one that has no scale is used as it is."""
+
+    scales: Mapping[str, Scale | None]
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "kind": "arrays",
+            "inputs": {
+                name: None if scale is None else {"mean": list(scale.mean), "std": list(scale.std)}
+                for name, scale in self.scales.items()
+            },
         }

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from compress import models, tasks
 from compress.data import sources
+from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
+from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
 from compress.data.tables import from_table
@@ -59,6 +61,14 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
             return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+        case schema.ArrayData():
+            return from_arrays(
+                wanted.npz,
+                wanted.npz_test,
+                ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
+                normalise=wanted.normalise,
+                **first,
+            )
         case schema.CsvData() | schema.ParquetData():
             return _table(wanted)
         case schema.FactoryData():
@@ -76,8 +86,10 @@ def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
     )
     keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
     settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
-    test_rows = None if test_file is None else file(test_file)
-    return from_table(file(train_file), test_rows, settings, train=wanted.train, test=wanted.test)
+    test_rows, first = None if test_file is None else file(test_file), {"train": wanted.train, "test": wanted.test}
+    if wanted.series is None:
+        return from_table(file(train_file), test_rows, settings, **first)
+    return from_series(file(train_file), Windows(**wanted.series.model_dump()), test_rows, settings, **first)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:

@@ -7,6 +7,7 @@ those even where other keys are wrong, so all mistakes are reported at once.
 """
 
 from compress.duration import Duration
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
@@ -39,6 +40,7 @@ __all__ = [
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
+    "ArrayData",
     "Autoencoder",
     "Benchmark",
     "Classifier",

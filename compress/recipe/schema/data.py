@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Tag
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
 from compress.recipe.schema.table_data import CsvData, ParquetData
 
@@ -67,9 +68,10 @@ class FactoryData(Part):
 Data = Annotated[
     Annotated[NamedData, Tag("name data")]
     | Annotated[NpzData, Tag("npz data")]
+    | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
     | Annotated[CsvData, Tag("csv data")]
     | Annotated[ParquetData, Tag("parquet data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory"),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory", beside=("npz", "inputs")),
 ]

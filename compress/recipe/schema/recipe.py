@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
@@ -174,6 +175,9 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "factory model": FactoryModel,
     "name data": NamedData,
     "npz data": NpzData,
+    "npz inputs data": ArrayData,
+    "one": None,
+    "several": None,
     "folder data": FolderData,
     "csv data": CsvData,
     "parquet data": ParquetData,

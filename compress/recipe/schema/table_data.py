@@ -2,12 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import BatchSize, FirstTest, FirstTrain
 from compress.recipe.schema.parts import Count, Names, Part, Text
 
-FirstTrain = Annotated[Count | None, Field(description="use only N training rows; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only N test rows; all if absent")]
+
+class WindowsPart(Part):
+    """Windows over the rows, which are in the order of time."""
+
+    window: Count = Field(description="rows of the input, the oldest first")
+    horizon: Count = Field(description="rows after them that are to be predicted")
+    stride: Count = Field(default=1, description="rows from the start of one window to that of the next")
 
 
 class TablePart(Part):
@@ -44,9 +50,26 @@ class TablePart(Part):
         description="scale numbers to mean 0 and deviation 1 over the training part, or take them as they are",
     )
     normalise_target: bool = Field(default=False, description="scale targets that are numbers, too")
+    series: WindowsPart | None = Field(
+        default=None,
+        description="samples are windows over the rows, which stay in the order of the file; `target` columns are "
+        "inputs too, and all columns of numbers are targets without it",
+    )
     train: FirstTrain = None
     test: FirstTest = None
-    batch_size: Annotated[Count, Field(description="rows in a batch")] = 128
+    batch_size: BatchSize = 128
+
+    @field_validator("series")
+    @classmethod
+    def _targets_are_numbers_like_the_inputs(
+        cls, series: WindowsPart | None, info: ValidationInfo
+    ) -> WindowsPart | None:
+        for key in ("embed", "classes", "normalise_target"):
+            if series is not None and info.data.get(key):
+                raise ValueError(
+                    f"a series has no `{key}`: its targets are numbers, scaled like its inputs; remove one"
+                )
+        return series
 
 
 class CsvData(TablePart):
