@@ -268,11 +268,13 @@ class _Scaling:
                 yield found.reshape(-1, found.shape[-1] if tensor.ndim in (2, 3) else 1)
 
         count = sum(len(found) for found in values())
+        low, high = (torch.stack([end(found, 0) for found in values()]) for end in (torch.amin, torch.amax))
+        constant = low.amin(0) == high.amax(0)
         mean = torch.stack([found.sum(0) for found in values()]).sum(0) / count
-        deviation = (torch.stack([((found - mean) ** 2).sum(0) for found in values()]).sum(0) / count).sqrt()
         # The mean of equal numbers may differ from them in the last bits.
-        constant = deviation <= mean.abs() * 2**-45
-        return Scale(tuple(mean.tolist()), tuple(torch.where(constant, 1.0, deviation).tolist()))
+        mean = torch.where(constant, low.amin(0), mean)
+        deviation = (torch.stack([((found - mean) ** 2).sum(0) for found in values()]).sum(0) / count).sqrt()
+        return Scale(tuple(mean.tolist()), tuple(torch.where(deviation == 0, 1.0, deviation).tolist()))
 
     def scaled(self, samples: Samples, scales: Mapping[str, Scale | None]) -> Samples:
         """The same samples, scaled; padding stays as it is."""

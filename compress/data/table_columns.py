@@ -135,6 +135,7 @@ def read_rows(file: TableFile, layout: Layout, settings: TableSettings, limit: i
     Raises:
         DataError: a value is not what its column has, or missing; there is no row; the disk is full.
     """
+    require_columns(file, file.names(), layout.names, "in the training file")
     rows = GrowingRows((len(layout.names),), np.float64, limit)
     for block in file.blocks(layout.names):
         reader = _Reader(file, settings, layout, block.places)

@@ -70,11 +70,13 @@ class _Fit:
                 found = self._rows[piece, number]
                 yield found if fill is None else np.where(np.isnan(found), fill, found)
 
+        low, high = min(float(found.min()) for found in values()), max(float(found.max()) for found in values())
+        if low == high:
+            return low, 1.0  # the mean of equal numbers may differ from them in the last bits
         count = len(self._train)
         mean = sum(float(found.sum()) for found in values()) / count
-        deviation = (sum(float(((found - mean) ** 2).sum()) for found in values()) / count) ** 0.5
-        # The mean of equal numbers may differ from them in the last bits.
-        return mean, 1.0 if deviation <= abs(mean) * 2**-45 else deviation
+        variance = sum(float(((found - mean) ** 2).sum()) for found in values()) / count
+        return mean, variance**0.5 or 1.0
 
 
 def _most_frequent(known: Categories, column: Rows) -> str:

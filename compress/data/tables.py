@@ -51,12 +51,15 @@ def from_table(
     settings, limit = settings or TableSettings(), in_memory() if limit is None else limit
     layout = layout_of(file, settings)
     rows = read_rows(file, layout, settings, limit)
+    if test_file is None and len(rows) < 2:
+        raise DataError(f"{file.path} has one row; one to train on and one to test on are needed.")
     _require_target(layout, settings, file)
     order, test_order = _shuffled(len(rows)), None
     notes = _identifiers(layout, rows)
     if test_file is None:
-        order, test_order = _hold_out(order, file)
-        notes.insert(0, f"No test file: {len(test_order):,} of {len(rows):,} rows, chosen by chance, are the test set.")
+        held_out = max(1, len(rows) // 6)
+        order, test_order = order[:-held_out], order[-held_out:]
+        notes.insert(0, f"No test file: {held_out:,} of {len(rows):,} rows, chosen by chance, are the test set.")
     order = first(order, train, f"{file.path}: train")
     validation_order = None
     if isinstance(validation, float):
@@ -98,14 +101,6 @@ def in_memory() -> int:
 def _shuffled(count: int) -> Numbers:
     found: Numbers = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
     return found
-
-
-def _hold_out(order: Numbers, file: TableFile) -> tuple[Numbers, Numbers]:
-    """All but the last sixth (at least one), and those."""
-    if len(order) < 2:
-        raise DataError(f"{file.path} has one row; one to train on and one to test on are needed.")
-    count = max(1, len(order) // 6)
-    return order[:-count], order[-count:]
 
 
 def first(order: Numbers, count: int | None, what: str) -> Numbers:
