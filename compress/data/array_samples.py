@@ -67,8 +67,8 @@ def from_arrays(
     `test_path` the last sixth is the test set, and `note` says so.
 
     Args:
-        normalise: "dataset" scales floats to mean 0 and deviation 1 over the training part: each entry of the last
-            dimension of [N, F] and [N, T, F] (without the padding after `lengths`), and other arrays as a whole.
+        normalise: "dataset" scales floats to mean 0 and deviation 1 over the training part: each feature of [N, F] and
+            [N, T, F] (without the padding after `lengths`), and other arrays as a whole.
         validation: a share of the training samples, the last ones, or a file.
         train, test: how many samples of each part are used, the first ones.
 
@@ -259,13 +259,14 @@ class _Scaling:
         if not tensor.is_floating_point():
             return None
         counted = self._counted(name, train)
+        width = tensor.shape[-1] if tensor.ndim == 3 or (tensor.ndim == 2 and counted is None) else 1
 
         def values() -> Iterator[Tensor]:
             """[n, numbers of the last dimension], or [n, 1]."""
             for rows in _pieces(tensor):
                 found = tensor[rows].double()
                 found = found if counted is None else found[counted[rows]]
-                yield found.reshape(-1, found.shape[-1] if tensor.ndim in (2, 3) else 1)
+                yield found.reshape(-1, width)
 
         count = sum(len(found) for found in values())
         low, high = (torch.stack([end(found, 0) for found in values()]) for end in (torch.amin, torch.amax))

@@ -99,6 +99,16 @@ def test_padding_is_neither_counted_nor_scaled(tmp_path: Path) -> None:
     assert found.train.inputs["lengths"].tolist() == lengths[:25].tolist()
 
 
+def test_a_padded_series_of_single_numbers_has_one_scale(tmp_path: Path) -> None:
+    series, lengths = RNG.normal(3, 2, (30, 6)).astype(np.float32), RNG.integers(1, 7, 30)
+    kept = np.arange(6) < lengths[:, None]
+    names = ArrayNames("inputs", lengths="lengths")
+    found = from_arrays(saved(tmp_path, inputs=series, lengths=lengths), names=names, normalise="dataset")
+    steps = series[:25][kept[:25]].astype(np.float64)
+    wanted = np.where(kept, (series - steps.mean()) / steps.std(), series)
+    np.testing.assert_allclose(found.train.inputs["input"], wanted[:25], rtol=1e-5, atol=1e-6)
+
+
 def test_whole_numbers_and_constants_are_not_scaled(tmp_path: Path) -> None:
     path = saved(tmp_path, ids=Y[:, None], x=np.full((30, 2), 0.1))
     found = from_arrays(path, names=ArrayNames(("ids", "x")), normalise="dataset")
