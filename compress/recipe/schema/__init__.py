@@ -7,6 +7,7 @@ those even where other keys are wrong, so all mistakes are reported at once.
 """
 
 from compress.duration import Duration
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.expectation import Bound
@@ -28,6 +29,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.training import Retraining, Training
 
@@ -39,6 +41,7 @@ __all__ = [
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
+    "ArrayData",
     "Autoencoder",
     "Benchmark",
     "Bound",
@@ -46,6 +49,7 @@ __all__ = [
     "ConvAutoencoder",
     "ConvClassifier",
     "CriterionPart",
+    "CsvData",
     "Data",
     "Duration",
     "FactoryData",
@@ -57,6 +61,7 @@ __all__ = [
     "Nodes",
     "NpzData",
     "OwnTask",
+    "ParquetData",
     "Part",
     "Pattern",
     "Program",
@@ -69,6 +74,7 @@ __all__ = [
     "Rivals",
     "RowLSTM",
     "Stage",
+    "TablePart",
     "Task",
     "Training",
     "VisionTransformer",

@@ -6,8 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Tag
 
 from compress.errors import DataError
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, Validation, told_by
+from compress.recipe.schema.table_data import CsvData, ParquetData
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
@@ -109,7 +111,10 @@ class FactoryData(Part):
 Data = Annotated[
     Annotated[NamedData, Tag("name data")]
     | Annotated[NpzData, Tag("npz data")]
+    | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
+    | Annotated[CsvData, Tag("csv data")]
+    | Annotated[ParquetData, Tag("parquet data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "factory"),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory", beside=("npz", "inputs")),
 ]

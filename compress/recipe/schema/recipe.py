@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.expectation import Bound, Expectation
@@ -25,6 +26,7 @@ from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Par
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.training import Training
 
@@ -100,9 +102,7 @@ class Recipe(Part):
 
     @field_validator("data")
     @classmethod
-    def _images_fit_the_model(
-        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
-    ) -> NamedData | NpzData | FolderData | FactoryData:
+    def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
         if isinstance(data, NamedData) and wanted is not None and (found := data.image()) != wanted:
             raise ValueError(
@@ -182,7 +182,12 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "factory model": FactoryModel,
     "name data": NamedData,
     "npz data": NpzData,
+    "npz inputs data": ArrayData,
+    "one": None,
+    "several": None,
     "folder data": FolderData,
+    "csv data": CsvData,
+    "parquet data": ParquetData,
     "factory data": FactoryData,
     "own task": OwnTask,
     "nodes target": Nodes,
