@@ -475,6 +475,9 @@ FUZZED = {
     "results": "results to card and tables",
     "page": "results to report.html",
     "npz": "`.npz`, archive, headers and members",
+    "arrays": "`.npz` of arrays by name, and what they are for",
+    "csv": "`.csv`, bytes, fields, encodings, and what columns are for",
+    "parquet": "`.parquet`, bytes, and what columns are for",
     "folder": "folders of images, six formats, links and FIFOs",
     "cell": "finished cells of sweeps",
 }

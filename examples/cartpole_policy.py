@@ -173,8 +173,9 @@ def main() -> None:
     for seed in range(arguments.seeds):
         started = time.process_time()
         dense = train(seed, most=arguments.updates)
-        run = {"seed": seed, "seconds": time.process_time() - started, "dense": float(play(dense, 100, 99).returns.mean())}
-        print(f"seed {seed}: dense, {size(dense)}: {run['dense']:.1f} of 500 after {run['seconds']:.0f} s")
+        seconds, best = time.process_time() - started, float(play(dense, 100, 99).returns.mean())
+        run = {"seed": seed, "seconds": round(seconds, 1), "dense": best}
+        print(f"seed {seed}: dense, {size(dense)}: {best:.1f} of 500 after {seconds:.0f} s")
         for removal in arguments.removal:
             small = prune(dense, arguments.keep, removal, seed)
             run[removal] = float(play(small, 100, 99).returns.mean())

@@ -110,13 +110,13 @@ ONE_MISTAKE = [
     ("{name: mnist,", "{npz: 3,", "4: data.npz: found 3; needs text"),
     (
         "{name: mnist,",
-        "{folder: a, nmae: b,",
-        "4: data.nmae: unknown key; known here are folder, stream, workers, train, test, batch_size",
+        "{folder: a, sream: b,",
+        "4: data.sream: unknown key; did you mean stream?",
     ),
     (
         "batch_size: 128",
         "batch_size: null",
-        "4: data.batch_size: found nothing; needs a whole number (images in a batch)",
+        "4: data.batch_size: found nothing; needs a whole number (samples in a batch)",
     ),
     ("task: reconstruct", "task: clasify", "5: task: found 'clasify'; did you mean classify?"),
     (
@@ -449,7 +449,7 @@ def test_mistakes_in_a_shipped_recipe_have_a_place_too() -> None:
             "nowhere/mnist_ae.yaml",
             "nowhere/mnist_ae.yaml: no such file, and no shipped recipe of that name; did you mean",
         ),
-        ("zzz", "zzz: no such file, and no shipped recipe of that name; shipped are cifar10_ae, cifar10_classifier, "),
+        ("zzz", "zzz: no such file, and no shipped recipe of that name; shipped are breast_cancer_mlp, cifar10_ae, "),
         (".", ".: is a folder; name a recipe file in it"),
         ("x" * 300, f"{'x' * 300}: cannot be read (File name too long); name a readable recipe file"),
     ],
