@@ -9,14 +9,17 @@ those even where other keys are wrong, so all mistakes are reported at once.
 from compress.duration import Duration
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     NamedModel,
     Program,
@@ -37,6 +40,7 @@ __all__ = [
     "CIFAR_IMAGE",
     "CRITERIA",
     "FORMS",
+    "MLP",
     "MNIST_IMAGE",
     "REMOVALS",
     "AnyCriterion",
@@ -55,12 +59,15 @@ __all__ = [
     "FactoryData",
     "FactoryModel",
     "FolderData",
+    "LSTMClassifier",
+    "MLPAutoencoder",
     "Model",
     "NamedData",
     "NamedModel",
     "Nodes",
     "NpzData",
     "OwnTask",
+    "PackagedData",
     "ParquetData",
     "Part",
     "Pattern",

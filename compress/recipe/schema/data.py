@@ -54,6 +54,15 @@ class NamedData(ImagePart):
             raise ValueError(str(error)) from None
 
 
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
 class NpzData(ImagePart):
     """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
 
@@ -109,7 +118,7 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[Annotated[NamedData | PackagedData, Field(discriminator="name")], Tag("name data")]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]

@@ -1,21 +1,24 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.expectation import Bound, Expectation
 from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     Program,
     ResNet20,
@@ -161,9 +164,10 @@ class Recipe(Part):
     @classmethod
     def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"use task: {' or '.join(able)}"
             )
         return task
 
@@ -178,9 +182,14 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "mlp": MLP,
+    "mlp_autoencoder": MLPAutoencoder,
+    "lstm_classifier": LSTMClassifier,
     "program": Program,
     "factory model": FactoryModel,
-    "name data": NamedData,
+    "name data": None,
+    **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
     "npz data": NpzData,
     "npz inputs data": ArrayData,
     "one": None,
