@@ -72,7 +72,7 @@ class GrowingRows:
     def _write(self, rows: NDArray[Any]) -> None:
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the rows
                 weakref.finalize(self, self._file.close)  # the mapped tensors keep what they need of it
             self._file.write(rows.data)
             self._file.flush()
