@@ -1,12 +1,13 @@
 """Small language models: a GRU and a causal transformer (GPT-2's order of norms, Radford et al., 2019)."""
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import InputError
 
-from typing import TypeVar
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -121,4 +122,19 @@ def transformer_language_model(
 
 
 def _initialise(model: Model, deviation: float, generator: torch.Generator | None) -> Model:
+    """Embeddings and positions normal with this deviation, matrices Xavier-uniform, biases zero."""
+    drawn: set[nn.Parameter] = set()  # a tied matrix is an embedding
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in drawn:
+                continue
+            drawn.add(parameter)
+            if name == "positions" or isinstance(module, nn.Embedding):
+                nn.init.normal_(parameter, std=deviation, generator=generator)
+            elif parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
     return model

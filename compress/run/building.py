@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from compress import models, tasks
-from compress.data import sources
+from compress.data import documentation, sources
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
+from compress.data.text_files import Columns
+from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
@@ -23,16 +25,6 @@ from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
 """A network up to this size is built whatever the machine's memory."""
-
-_Named = (
-    schema.Autoencoder
-    | schema.ConvAutoencoder
-    | schema.Classifier
-    | schema.ConvClassifier
-    | schema.ResNet20
-    | schema.RowLSTM
-    | schema.VisionTransformer
-)
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
@@ -55,6 +47,14 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
             return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+        case schema.TextData():
+            columns = Columns(wanted.text_column, wanted.text_pair, wanted.target)
+            keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "train", "test"})
+            return from_text(wanted.text, wanted.text_test, columns=columns, **keys)
+        case schema.DocumentationData():
+            return documentation.python_topics(wanted.tokenizer, wanted.length, **first)
+        case schema.DocstringData():
+            return documentation.python_docstrings(wanted.length, wanted.inputs, **first)
         case schema.FactoryData():
             return from_factory(wanted.factory)
 
@@ -79,7 +79,7 @@ def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
             return _named(wanted, None if seed is None else torch.Generator().manual_seed(seed))
 
 
-def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
+def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.Module:
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -96,9 +96,15 @@ def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
         case schema.VisionTransformer():
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
+        case schema.GRULanguageModel():
+            return models.gru_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.TransformerLanguageModel():
+            return models.transformer_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.BertClassifier():
+            return models.bert_classifier(**wanted.model_dump(exclude={"name"}), generator=generator)
 
 
-def _require_buildable(wanted: _Named) -> None:
+def _require_buildable(wanted: schema.NamedModel) -> None:
     """Refuse sizes, such as a billion classes, at which torch would fail or fill the memory.
 
     Raises:
@@ -112,7 +118,7 @@ def _require_buildable(wanted: _Named) -> None:
         )
 
 
-def _bytes_of(wanted: _Named, called: str) -> int:
+def _bytes_of(wanted: schema.NamedModel, called: str) -> int:
     """The bytes of the parameters. Raises InputError about the network `called` so, if torch cannot count them."""
     try:
         with torch.device("meta"):  # sizes without memory
@@ -204,11 +210,32 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         DataError: the images have the wrong size, or there are too many classes.
     """
     model = recipe.model
-    if isinstance(model, schema.FactoryModel | schema.Program):
+    if isinstance(dataset.preparation, TextPreparation):
+        _require_text_fits(recipe, dataset.preparation, dataset.name)
+    if isinstance(model, schema.FactoryModel | schema.Program | schema.LanguageModel):
+        return
+    if isinstance(model, schema.BertClassifier):
+        require_classes(dataset, model.classes, model.name)
         return
     require_shape(dataset, model.image, model.name)
     if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
         require_classes(dataset, model.classes, model.name)
+
+
+def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:
+    """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
+    model, tokens = recipe.model, text.tokenization.size
+    if isinstance(recipe.task, str) and text.windows != (recipe.task == "language_model"):
+        raise DataError(
+            f"{name} has texts without labels; use task: language_model."
+            if text.windows
+            else f"{name} has a label for each text, and the task language_model predicts the next token; set the data's "
+            "target: null."
+        )
+    if (there := getattr(model, "vocabulary", tokens)) < tokens:
+        raise DataError(f"{name} has {tokens:,} tokens and the network a vocabulary of {there:,}; set it to {tokens}.")
+    if (seen := getattr(model, "length", text.length)) < text.length:
+        raise DataError(f"{name} has samples of {text.length:,} tokens and the network sees {seen:,}; set its length.")
 
 
 def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> None:

@@ -11,15 +11,19 @@ from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPa
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LanguageModel,
     Model,
     NamedModel,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
@@ -28,6 +32,7 @@ from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import OwnTask, has_accuracy
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
@@ -40,15 +45,20 @@ __all__ = [
     "AnyRemoval",
     "Autoencoder",
     "Benchmark",
+    "BertClassifier",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",
     "CriterionPart",
     "Data",
+    "DocstringData",
+    "DocumentationData",
     "Duration",
     "FactoryData",
     "FactoryModel",
     "FolderData",
+    "GRULanguageModel",
+    "LanguageModel",
     "Model",
     "NamedData",
     "NamedModel",
@@ -68,7 +78,9 @@ __all__ = [
     "RowLSTM",
     "Stage",
     "Task",
+    "TextData",
     "Training",
+    "TransformerLanguageModel",
     "VisionTransformer",
     "Weights",
     "has_accuracy",

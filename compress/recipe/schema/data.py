@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Tag
 
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training images; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test images; all if absent")]
@@ -64,9 +65,13 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[
+        Annotated[NamedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Tag("name data"),
+    ]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[FolderData, Tag("folder data")]
+    | Annotated[TextData, Tag("text data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "factory"),
+    told_by("data", "name", "npz", "folder", "text", "factory"),
 ]

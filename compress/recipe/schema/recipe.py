@@ -1,7 +1,7 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -9,14 +9,17 @@ from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
 from compress.recipe.schema.model import (
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
     Model,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
@@ -24,6 +27,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -93,9 +97,7 @@ class Recipe(Part):
 
     @field_validator("data")
     @classmethod
-    def _images_fit_the_model(
-        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
-    ) -> NamedData | NpzData | FolderData | FactoryData:
+    def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
         if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
             raise ValueError(
@@ -171,9 +173,16 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "gru_language_model": GRULanguageModel,
+    "transformer_language_model": TransformerLanguageModel,
+    "bert_classifier": BertClassifier,
     "program": Program,
     "factory model": FactoryModel,
-    "name data": NamedData,
+    "name data": None,
+    **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    "python_topics": DocumentationData,
+    "python_docstrings": DocstringData,
+    "text data": TextData,
     "npz data": NpzData,
     "folder data": FolderData,
     "factory data": FactoryData,
