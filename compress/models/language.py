@@ -98,8 +98,8 @@ def gru_language_model(
     *,
     generator: torch.Generator | None = None,
 ) -> GRULanguageModel:
-    """`GRULanguageModel`. Embeddings are normal with a deviation of 0.1, matrices Xavier-uniform, biases zero."""
-    return _initialise(GRULanguageModel(vocabulary, embedding, hidden, layers), 0.1, generator)
+    """`GRULanguageModel`. Embeddings are normal with a deviation of 1, matrices Xavier-uniform, biases zero."""
+    return _initialise(GRULanguageModel(vocabulary, embedding, hidden, layers), 1.0, generator)
 
 
 def transformer_language_model(
@@ -113,12 +113,12 @@ def transformer_language_model(
     *,
     generator: torch.Generator | None = None,
 ) -> TransformerLanguageModel:
-    """`TransformerLanguageModel`. Embeddings are normal with a deviation of 0.02, matrices Xavier-uniform, biases zero.
+    """`TransformerLanguageModel`. Embeddings are normal with a deviation of 0.1, matrices Xavier-uniform, biases zero.
 
     Raises InputError where `heads` do not divide `dim`.
     """
     model = TransformerLanguageModel(vocabulary, length, dim, depth, heads, hidden, tied)
-    return _initialise(model, 0.02, generator)
+    return _initialise(model, 0.1, generator)
 
 
 def _initialise(model: Model, deviation: float, generator: torch.Generator | None) -> Model:
