@@ -1,7 +1,8 @@
 """Compares removals on a recurrent language model: perplexity of the GRU of the recipe `char_lm`.
 
 The dense network is trained once, as the recipe says, if it is not there yet. Then single weights of the recurrent
-matrix are pruned, or half of the states, by each removal with the same steps of retraining. Finished cells are in docs/benchmarks/language.json, so that an interrupted run resumes:
+matrix are pruned, or half of the states, by each removal with the same steps of retraining. Finished cells are in
+docs/benchmarks/language.json, so that an interrupted run resumes:
 
     python benchmarks/language.py --model runs/char_lm.pt --seeds 5
 """

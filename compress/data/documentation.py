@@ -82,7 +82,9 @@ def python_docstrings(
 
 
 def _note(what: str, more: str | None) -> str:
-    return f"{what} of Python {platform.python_version()}, which differ from those of other versions. {more or ''}".strip()
+    return (
+        f"{what} of Python {platform.python_version()}, which differ from those of other versions. {more or ''}".strip()
+    )
 
 
 def _docstrings(library: Path) -> Iterator[Text]:

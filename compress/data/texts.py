@@ -4,7 +4,6 @@ Texts are read and encoded piece by piece, and token ids stored as 16 or 32-bit 
 is mapped into memory (`compress.data.mapped_file`); batches convert them to int64.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,8 +18,8 @@ from torch import Tensor
 from compress.data.array_dataset import ONLY, ArrayDataset, Samples, digest
 from compress.data.mapped_file import PIECE, GrowingRows, in_order
 from compress.data.sources import SMALL_SET, memory_limit
-from compress.data.text_files import Columns, Label, Part, Text, part_of, parts_of
-from compress.data.tokenization import CODE_POINTS, Bytes, Characters, Ids, Tokenization, TokenizerFile, tokenization
+from compress.data.text_files import Columns, Label, Text, part_of, parts_of
+from compress.data.tokenization import CODE_POINTS, Characters, Ids, Tokenization, TokenizerFile, tokenization
 from compress.errors import DataError
 from compress.inputs import Inputs
 

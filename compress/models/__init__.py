@@ -12,8 +12,9 @@ from compress.models.paper import (
     conv_autoencoder,
     conv_classifier,
 )
-from compress.models.recurrent import row_lstm
+from compress.models.recurrent import lstm_classifier, row_lstm
 from compress.models.resnet import resnet20
+from compress.models.tabular import mlp, mlp_autoencoder
 from compress.models.transformer import vision_transformer
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
     "from_factory",
     "function",
     "gru_language_model",
+    "lstm_classifier",
+    "mlp",
+    "mlp_autoencoder",
     "resnet20",
     "row_lstm",
     "transformer_language_model",

@@ -39,8 +39,7 @@ class CausalAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = (
-            layer(tokens).unflatten(-1, (-1, self.size)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+            layer(tokens).unflatten(-1, (-1, self.size)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         mixed: Tensor = self.out(attended.transpose(1, 2).flatten(2))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import models, tasks
-from compress.data import documentation, sources
+from compress.data import documentation, packaged, sources
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.loaders import from_factory
 from compress.data.text_files import Columns
@@ -20,11 +20,20 @@ from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
 from compress.graph.real_pass import runs
-from compress.inputs import inputs_of
+from compress.inputs import Inputs, inputs_of
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
 """A network up to this size is built whatever the machine's memory."""
+
+TOKENS = 128
+"""Of an example for a network that takes any number of them."""
+
+PACKAGED = {
+    "breast_cancer": packaged.breast_cancer,
+    "japanese_vowels": packaged.japanese_vowels,
+    "shuttle": packaged.shuttle,
+}
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
@@ -43,6 +52,8 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return sources.cifar10(root, **first)
         case schema.NamedData():
             return sources.mnist_sample(**first)
+        case schema.PackagedData():
+            return PACKAGED[wanted.name](**first)
         case schema.NpzData():
             return sources.from_npz(wanted.npz, wanted.npz_test, **first)
         case schema.FolderData():
@@ -96,12 +107,43 @@ def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.M
         case schema.VisionTransformer():
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
+        case schema.MLP():
+            return models.mlp(wanted.inputs, wanted.hidden, wanted.outputs, generator=generator)
+        case schema.MLPAutoencoder():
+            return models.mlp_autoencoder(wanted.inputs, wanted.hidden, wanted.latent, generator=generator)
+        case schema.LSTMClassifier():
+            sizes = wanted.model_dump(exclude={"name", "steps"})
+            return models.lstm_classifier(**sizes, generator=generator)
         case schema.GRULanguageModel():
             return models.gru_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
         case schema.TransformerLanguageModel():
             return models.transformer_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
         case schema.BertClassifier():
             return models.bert_classifier(**wanted.model_dump(exclude={"name"}), generator=generator)
+
+
+def example_of(wanted: schema.NamedModel) -> Inputs:
+    """Inputs of two samples, of the right shapes and types."""
+    match wanted:
+        case schema.MLP() | schema.MLPAutoencoder():
+            return Inputs((_zeros(wanted.inputs),))
+        case schema.LSTMClassifier():
+            lengths = torch.full((2,), wanted.steps)
+            return Inputs((), {"inputs": _zeros(wanted.steps, wanted.inputs), "lengths": lengths})
+        case schema.GRULanguageModel():
+            return Inputs((_zeros(TOKENS).long(),))
+        case schema.TransformerLanguageModel():
+            return Inputs((_zeros(wanted.length).long(),))
+        case schema.BertClassifier():
+            ids = _zeros(wanted.length).long()
+            return Inputs((), {"input_ids": ids, "attention_mask": ids + 1})
+        case _:
+            return Inputs((_zeros(*wanted.image),))
+
+
+def _zeros(*shape: int) -> Tensor:
+    """[2, *shape], without memory for each value."""
+    return torch.zeros(()).expand(2, *shape)
 
 
 def _require_buildable(wanted: schema.NamedModel) -> None:
@@ -204,22 +246,29 @@ def _described(value: object) -> str:
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
-    """Refuse images or labels that do not fit the recipe's network.
+    """Refuse samples or labels that do not fit the recipe's network.
 
     Raises:
-        DataError: the images have the wrong size, or there are too many classes.
+        DataError: the samples have the wrong shape, or there are too many classes.
     """
     model = recipe.model
     if isinstance(dataset.preparation, TextPreparation):
         _require_text_fits(recipe, dataset.preparation, dataset.name)
-    if isinstance(model, schema.FactoryModel | schema.Program | schema.LanguageModel):
+    if isinstance(model, schema.FactoryModel | schema.Program):
         return
-    if isinstance(model, schema.BertClassifier):
-        require_classes(dataset, model.classes, model.name)
-        return
-    require_shape(dataset, model.image, model.name)
-    if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
-        require_classes(dataset, model.classes, model.name)
+    match model:
+        case schema.LSTMClassifier():
+            require_shape(dataset, (model.steps, model.inputs), model.name)
+        case schema.MLP() | schema.MLPAutoencoder():
+            require_shape(dataset, (model.inputs,), model.name)
+        case schema.GRULanguageModel() | schema.TransformerLanguageModel() | schema.BertClassifier():
+            if not isinstance(dataset.preparation, TextPreparation):
+                raise DataError(f"{model.name} takes token ids, and {dataset.name} has no text; choose data of text.")
+        case _:
+            require_shape(dataset, model.image, model.name)
+    outputs = model.outputs if isinstance(model, schema.MLP) else getattr(model, "classes", None)
+    if outputs is not None and recipe.task == "classify":
+        require_classes(dataset, outputs, model.name)
 
 
 def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:

@@ -8,8 +8,9 @@ those even where other keys are wrong, so all mistakes are reported at once.
 
 from compress.duration import Duration
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
     BertClassifier,
     Classifier,
@@ -18,6 +19,8 @@ from compress.recipe.schema.model import (
     FactoryModel,
     GRULanguageModel,
     LanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     NamedModel,
     Program,
@@ -39,6 +42,7 @@ __all__ = [
     "CIFAR_IMAGE",
     "CRITERIA",
     "FORMS",
+    "MLP",
     "MNIST_IMAGE",
     "REMOVALS",
     "AnyCriterion",
@@ -58,13 +62,16 @@ __all__ = [
     "FactoryModel",
     "FolderData",
     "GRULanguageModel",
+    "LSTMClassifier",
     "LanguageModel",
+    "MLPAutoencoder",
     "Model",
     "NamedData",
     "NamedModel",
     "Nodes",
     "NpzData",
     "OwnTask",
+    "PackagedData",
     "Part",
     "Pattern",
     "Program",

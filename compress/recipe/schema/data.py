@@ -29,6 +29,15 @@ class NamedData(Part):
     batch_size: BatchSize = 128
 
 
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+
 class NpzData(Part):
     """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
 
@@ -66,7 +75,7 @@ class FactoryData(Part):
 
 Data = Annotated[
     Annotated[
-        Annotated[NamedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Annotated[NamedData | PackagedData | DocumentationData | DocstringData, Field(discriminator="name")],
         Tag("name data"),
     ]
     | Annotated[NpzData, Tag("npz data")]

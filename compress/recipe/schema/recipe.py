@@ -6,8 +6,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from compress.recipe.schema.criterion import CRITERIA
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
     BertClassifier,
     Classifier,
@@ -15,6 +16,8 @@ from compress.recipe.schema.model import (
     ConvClassifier,
     FactoryModel,
     GRULanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     Program,
     ResNet20,
@@ -156,9 +159,10 @@ class Recipe(Part):
     @classmethod
     def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"use task: {' or '.join(able)}"
             )
         return task
 
@@ -176,10 +180,14 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "gru_language_model": GRULanguageModel,
     "transformer_language_model": TransformerLanguageModel,
     "bert_classifier": BertClassifier,
+    "mlp": MLP,
+    "mlp_autoencoder": MLPAutoencoder,
+    "lstm_classifier": LSTMClassifier,
     "program": Program,
     "factory model": FactoryModel,
     "name data": None,
     **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
     "python_topics": DocumentationData,
     "python_docstrings": DocstringData,
     "text data": TextData,
