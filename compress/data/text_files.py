@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 from compress.data.image_folder import class_folders, files_below, require_folder
 from compress.data.reading import boundary, opened
@@ -210,18 +210,13 @@ def _text(found: Mapping[str, Any], columns: Columns, place: str, what: str) -> 
 
 
 def _label(value: Any, name: str, place: str) -> Label:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str):
-        if not value.strip():
-            _refuse_label(value, name, place)
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    _refuse_label(value, name, place)
-
-
-def _refuse_label(value: Any, name: str, place: str) -> NoReturn:
+    match value:
+        case bool():
+            return int(value)
+        case str() if value.strip():
+            return value
+        case int() if abs(value) < 2**53:
+            return value
+        case float() if math.isfinite(value):
+            return value
     raise DataError(f"{place}: the label {name} is {shown(value)}; it must be a word or a number.")

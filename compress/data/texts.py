@@ -114,7 +114,7 @@ def from_text(
     *,
     tokenizer: str,
     length: int,
-    columns: Columns = Columns(),
+    columns: Columns | None = None,
     inputs: Sequence[str] = (IDS, MASK),
     train: int | None = None,
     test: int | None = None,
@@ -132,7 +132,7 @@ def from_text(
     Raises:
         DataError: a file is damaged or not of its kind, texts or targets are missing, or there are too few.
     """
-    source, name = Path(source), Path(source).resolve().name
+    source, name, columns = Path(source), Path(source).resolve().name, columns or Columns()
     parts = parts_of(source) if source.is_dir() else {"train": part_of(source)}
     if test_source is not None:
         parts["test"] = part_of(Path(test_source))

@@ -1,5 +1,7 @@
 """A small BERT with random weights (Devlin et al., 2019), as the library transformers builds it."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -29,16 +31,16 @@ def bert_classifier(
             "bert_classifier is a network of the package transformers, which is not installed: "
             "pip install 'softprune[transformers]'"
         ) from error
-    config = BertConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=length,
-        hidden_size=dim,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        intermediate_size=hidden,
-        num_labels=classes,
-    )
-    model: nn.Module = BertForSequenceClassification(config)
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": length,
+        "hidden_size": dim,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": hidden,
+        "num_labels": classes,
+    }
+    model: nn.Module = BertForSequenceClassification(BertConfig(**sizes))
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.ndim > 1:

@@ -275,12 +275,9 @@ def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) 
     """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
     model, tokens = recipe.model, text.tokenization.size
     if isinstance(recipe.task, str) and text.windows != (recipe.task == "language_model"):
-        raise DataError(
-            f"{name} has texts without labels; use task: language_model."
-            if text.windows
-            else f"{name} has a label for each text, and the task language_model predicts the next token; set the data's "
-            "target: null."
-        )
+        if text.windows:
+            raise DataError(f"{name} has texts without labels; use task: language_model.")
+        raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")
     if (there := getattr(model, "vocabulary", tokens)) < tokens:
         raise DataError(f"{name} has {tokens:,} tokens and the network a vocabulary of {there:,}; set it to {tokens}.")
     if (seen := getattr(model, "length", text.length)) < text.length:
