@@ -128,43 +128,51 @@ def csv_texts(path: Path, columns: Columns) -> Iterator[Text]:
     try:
         with opened(path, ".csv file", links=True) as file:
             rows = csv.reader(_lines(file, path), strict=True)
-            names = next(rows, None)
-            if names is None:
-                return
-            if absent := [name for name in columns if name not in names]:
-                raise DataError(f"{path} has no column {absent[0]}; it has {', '.join(map(shown, names[:20]))}.")
-            if twice := next((name for name in columns if names.count(name) > 1), None):
-                raise DataError(f"{path} has {names.count(twice)} columns {twice}; keep one of them.")
-            for row in rows:
-                place = f"{path}:{rows.line_num}"
-                if row and len(row) != len(names):
-                    raise DataError(f"{place}: {len(row)} values, and the first line names {len(names)} columns.")
-                if row:
-                    yield _text(dict(zip(names, row, strict=True)), columns, place, "column")
-    except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: not a row of a .csv file ({error}).") from error
+            try:
+                yield from _rows(rows, path, columns)
+            except csv.Error as error:
+                raise DataError(f"{path}:{rows.line_num}: not a row of a .csv file ({error}).") from error
     finally:
         csv.field_size_limit(before)
+
+
+def _rows(rows: Any, path: Path, columns: Columns) -> Iterator[Text]:
+    """The texts of a reader of the module csv."""
+    names: list[str] = next(rows, [])
+    if names and (absent := [name for name in columns if name not in names]):
+        raise DataError(f"{path} has no column {absent[0]}; it has {', '.join(map(shown, names[:20]))}.")
+    if twice := next((name for name in columns if names.count(name) > 1), None):
+        raise DataError(f"{path} has {names.count(twice)} columns {twice}; keep one of them.")
+    for row in rows:
+        place = f"{path}:{rows.line_num}"
+        if row and len(row) != len(names):
+            raise DataError(f"{place}: {len(row)} values, and the first line names {len(names)} columns.")
+        if row:
+            yield _text(dict(zip(names, row, strict=True)), columns, place, "column")
 
 
 def plain_pieces(path: Path) -> Iterator[str]:
     """A plain text in pieces, which end after a line where they can."""
     with opened(path, "text file", links=True) as file:
-        start, rest, first = 0, b"", True
-        while content := file.read(PIECE):
-            content = rest + content
-            end = len(content) if len(content) < PIECE else content.rfind(b"\n") + 1 or _whole_characters(content)
+        start, rest, more = 0, b"", b" "
+        while more:
+            more = file.read(PIECE)
+            content = rest + more
+            end = (content.rfind(b"\n") + 1 or _whole_characters(content)) if more else len(content)
             piece, rest = content[:end], content[end:]
-            yield decoded(piece, str(path), start).removeprefix("\ufeff" if first else "")
-            start, first = start + len(piece), False
-        if rest:
-            yield decoded(rest, str(path), start)
+            if piece:
+                yield decoded(piece, str(path), start).removeprefix("\ufeff" if not start else "")
+            start += len(piece)
 
 
 def _whole_characters(content: bytes) -> int:
-    """Where the last character of UTF-8 that may be incomplete begins."""
-    begins = next((back for back in range(1, 5) if content[-back] & 0xC0 != 0x80), 0)
-    return len(content) - begins if begins < len(content) else len(content)
+    """How many bytes there are without a character of UTF-8 at the end that is not complete."""
+    for back in range(1, min(4, len(content)) + 1):
+        byte = content[-back]
+        if byte & 0xC0 != 0x80:  # the first byte of a character, which tells its length
+            length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(content) - back if length > back else len(content)
+    return len(content)
 
 
 def decoded(content: bytes, place: str, start: int = 0) -> str:

@@ -116,8 +116,8 @@ class Characters:
 
 
 def _code_points(text: str) -> NDArray[np.int32]:
-    # "surrogatepass": JSON can spell half of a pair, which is no character of UTF-32 and an odd one here.
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.int32)
+    # "replace": JSON can spell half of a surrogate pair, which is no character.
+    return np.frombuffer(text.encode("utf-32-le", "replace"), np.int32)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,9 @@ class TokenizerFile:
             if most is not None:
                 self._library.enable_truncation(most)
             found = self._library.encode_batch(clean, add_special_tokens=most is not None)
-            return [Ids(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in found]
+        if most is not None and any(len(one.ids) > most for one in found):
+            raise DataError(f"{self.source} puts marks around each text that alone take {most} tokens; set a larger length.")
+        return [Ids(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in found]
 
 
 def _without_surrogates(text: Any) -> Any:
