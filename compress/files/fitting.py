@@ -116,8 +116,8 @@ def _weights_under(
 ) -> int | None:
     """How many weights have names under the prefix; None where one is not `taken`, as in a larger network."""
     count = 0
-    for name in islice(ordered, bisect_left(ordered, prefix), None):
-        if not name.startswith(prefix):
+    for place in range(bisect_left(ordered, prefix), len(ordered)):
+        if not (name := ordered[place]).startswith(prefix):
             break
         weight = not _is_spare(found[theirs[name]])
         if weight and theirs[name] not in taken:
