@@ -1,6 +1,7 @@
 """Which part of a file is a network's: with what beside it, what is said of that, and what differs where none fits."""
 
 import logging
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn.utils import prune
 
 import compress
 from compress.errors import CheckpointError, InputError
+from compress.files.checkpoint import WeightsFile, load_weights
 
 
 def build() -> nn.Module:
@@ -40,28 +42,32 @@ def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor] = STATE) -> b
     [
         (
             {"state_dict": named("model."), "optimizer": {}, "epoch": 3, "hyper_parameters": {"a": Namespace(lr=1)}},
-            'w.pt: took the weights under "state_dict", without the prefix "model."; left out 3 others: '
-            "optimizer, epoch, hyper_parameters (pickled objects that are not read)",
+            (
+                'under "state_dict", without the prefix "model."; left out 3 others: optimizer, epoch, hyper_parameters '
+                "(pickled objects that are not read)"
+            ),
         ),
-        (named("_orig_mod."), 'w.pt: took the weights, without the prefix "_orig_mod."'),
+        (named("_orig_mod."), ', without the prefix "_orig_mod."'),
         (
             {"model": STATE, "ema": OTHER},
-            'w.pt: took the weights under "model"; left out 1 other: ema; "ema" fits too: name w.pt#ema to take it',
+            'under "model"; left out 1 other: ema; "ema" fits too: name w.pt#ema to take it',
         ),
         (
             {"state_dict": {**named("net."), **named("ema.net.", OTHER), "loss.weight": torch.ones(2)}},
-            'w.pt: took the weights under "state_dict", without the prefix "net."; left out 2 others: '
-            'state_dict/ema.*, state_dict/loss.*; "state_dict/ema.net" fits too: name w.pt#state_dict/ema.net to take it',
+            (
+                'under "state_dict", without the prefix "net."; left out 2 others: state_dict/ema.*, '
+                'state_dict/loss.*; "state_dict/ema.net" fits too: name w.pt#state_dict/ema.net to take it'
+            ),
         ),
         (
             {name.replace("0.", "0.module."): tensor for name, tensor in STATE.items()},
-            'w.pt: took the weights, without "module" in names',
+            ', without "module" in names',
         ),
         (
             {name: tensor for name, tensor in STATE.items() if "batches" not in name},
-            "w.pt: took the weights; kept 1.num_batches_tracked as the network builds it",
+            "; kept 1.num_batches_tracked as the network builds it",
         ),
-        ({"checkpoint": {"a": {"net": STATE}}}, 'w.pt: took the weights under "checkpoint/a/net"'),
+        ({"checkpoint": {"a": {"net": STATE}}}, 'under "checkpoint/a/net"'),
     ],
 )
 def test_the_note(content: Any, text: str, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -69,7 +75,8 @@ def test_the_note(content: Any, text: str, tmp_path: Path, monkeypatch: Any, cap
     torch.save(content, "w.pt")
     with caplog.at_level(logging.INFO, "compress"):
         found = compress.load("w.pt", model=build).state_dict()
-    assert caplog.messages == [text]
+    (line,) = caplog.messages
+    assert line.replace("w.pt: took the weights", "").lstrip() == text
     assert same({name: tensor for name, tensor in found.items() if "batches" not in name})
 
 
@@ -169,11 +176,14 @@ def test_masks_in_a_checkpoint_of_a_wrapper(tmp_path: Path) -> None:
     assert torch.equal(found["0.weight"], model[0].weight)
 
 
-def test_many_names_take_no_time(tmp_path: Path) -> None:
+def test_many_prefixes_take_no_time() -> None:
     """A network of one tensor, whose name is in the file under thirty thousand prefixes."""
-    torch.save({f"{number}.weight": torch.ones(1) for number in range(30_000)}, tmp_path / "w.pt")
+    found = {f"{number}.weight": torch.ones(1) for number in range(30_000)}
+    model = nn.ParameterDict({"weight": nn.Parameter(torch.ones(2))})
+    started = time.process_time()
     with pytest.raises(CheckpointError, match="of another shape"):
-        compress.load(tmp_path / "w.pt", model=lambda: nn.ParameterDict({"weight": nn.Parameter(torch.ones(2))}))
+        load_weights(model, WeightsFile({"": found}, {}), "w.pt")
+    assert time.process_time() - started < 5
 
 
 def test_a_missing_network_is_asked_for(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def bert() -> nn.Module:
     return BertForSequenceClassification(BertConfig(vocab_size=60, max_position_embeddings=8, **sizes))
 
 
+@pytest.mark.extended
 def test_transformers_shards(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     model = bert()
@@ -194,6 +195,7 @@ def test_transformers_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")
+@pytest.mark.extended
 def test_lightning_saves_what_it_trains(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
 
