@@ -43,8 +43,8 @@ def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor] = STATE) -> b
         (
             {"state_dict": named("model."), "optimizer": {}, "epoch": 3, "hyper_parameters": {"a": Namespace(lr=1)}},
             (
-                'under "state_dict", without the prefix "model."; left out 3 others: optimizer, epoch, hyper_parameters '
-                "(pickled objects that are not read)"
+                'under "state_dict", without the prefix "model."; left out 3 others: optimizer, epoch, '
+                "hyper_parameters (pickled objects that are not read)"
             ),
         ),
         (named("_orig_mod."), ', without the prefix "_orig_mod."'),
