@@ -109,7 +109,7 @@ class Machine(TypedDict):
     processes: NotRequired[Annotated[int, Limits(minimum=2), "That trained together; absent where there was one."]]
 
 
-@also(**{"if": {"properties": {"sha256": {"type": "string"}}}, "then": {"required": ["train", "test", "mean", "std"]}})
+@also(**{"if": {"properties": {"sha256": {"type": "string"}}}, "then": {"required": ["train", "test"]}})
 class UsedData(TypedDict):
     name: str
     sha256: Annotated[
@@ -118,8 +118,11 @@ class UsedData(TypedDict):
         "loaders of the user's own.",
     ]
     shape: NotRequired[Annotated[Shape, "Of one input, channels first."]]
-    train: NotRequired[Annotated[Positive, "Number of training images; absent where loaders do not tell."]]
-    test: NotRequired[Annotated[Positive, "Number of test images; absent where loaders do not tell."]]
+    train: NotRequired[Annotated[Positive, "Number of training samples; absent where loaders do not tell."]]
+    test: NotRequired[Annotated[Positive, "Number of test samples; absent where loaders do not tell."]]
+    validation: NotRequired[
+        Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
+    ]
     mean: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
     std: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]

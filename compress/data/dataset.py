@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from compress.batches import Batches, Subset
+from compress.data.preparation import Images, Preparation
 from compress.errors import DataError
 from compress.inputs import Inputs
-from compress.tasks import Task, wants_images
+from compress.tasks import Task, wants_inputs
 
 
 class TrainingData(Protocol):
@@ -30,12 +31,16 @@ class TrainingData(Protocol):
     @property
     def classes(self) -> int | None: ...
     @property
+    def class_names(self) -> tuple[str, ...] | None: ...
+    @property
+    def preparation(self) -> Preparation | None: ...  # None where only the user's own loaders know it
+    @property
     def sha256(self) -> str | None: ...
     @property
     def note(self) -> str | None: ...  # a note on the data for readers of the results
     @property
     def example(self) -> Inputs: ...  # the inputs of the first two training samples, on the CPU, without labels
-    def count(self, subset: Subset) -> int | None: ...  # samples
+    def count(self, subset: Subset) -> int | None: ...  # samples; None where there are none, or nobody knows
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 
 
@@ -57,6 +62,11 @@ class Dataset:
     std: Tensor
     sha256: str  # of the bytes of train images, train labels (int64), test images, test labels, one after the other
     note: str | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def preparation(self) -> Images:
+        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,8 +77,8 @@ class Dataset:
         images = self.train.images[torch.arange(2) % len(self.train.images)]  # two, even of a single image
         return Inputs((normalised(images, None, self.mean.view(-1, 1, 1), self.std.view(-1, 1, 1))[0],))
 
-    def count(self, subset: Subset) -> int:
-        return len(self._split(subset).images)
+    def count(self, subset: Subset) -> int | None:
+        return None if subset == "validation" else len(self._split(subset).images)
 
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
@@ -77,7 +87,7 @@ class Dataset:
         The whole subset moves to `device` here, once, and not batch by batch.
         """
         split = self._split(subset)
-        targets = None if wants_images(task) else split.labels.to(device)
+        targets = None if wants_inputs(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         return _ImageBatches(split.images.to(device), targets, mean, std, size)
 

@@ -29,6 +29,8 @@ class Loaders:
     test: Iterable[Any]
     example: Inputs  # see `TrainingData`
     classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    preparation: None = None  # only their owner knows it
     sha256: str | None = None
     note: str | None = "These are the user's own loaders: their content is not hashed, and they decide the order."
 
@@ -40,6 +42,8 @@ class Loaders:
         return tuple(size for dim, size in enumerate(first.shape) if dim != along)
 
     def count(self, subset: Subset) -> int | None:
+        if subset == "validation":
+            return None
         dataset = getattr(self._loader(subset), "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
 

@@ -22,9 +22,10 @@ from compress import worker_signals
 from compress.batches import Batches, Subset
 from compress.data.dataset import batch_rows, normalised, times
 from compress.data.image_files import read_image
+from compress.data.preparation import Images
 from compress.errors import DataError, RunError
 from compress.inputs import Inputs
-from compress.tasks import Task, wants_images
+from compress.tasks import Task, wants_inputs
 
 PIECE_BYTES = 4 << 20  # of pixels that a worker hands over at once, or those of one image
 PIECE_IMAGES = 256  # at most, so that small images are distributed too
@@ -201,6 +202,11 @@ class StreamedDataset:
     sha256: str  # as in `Dataset`
     decoder: Decoder
     note: str | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def preparation(self) -> Images:
+        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -212,8 +218,8 @@ class StreamedDataset:
         mean, std = (statistic.view(-1, 1, 1) for statistic in (self.mean, self.std))
         return Inputs((normalised(self.decoder.read(paths), None, mean, std)[0],))
 
-    def count(self, subset: Subset) -> int:
-        return len(self._files(subset).labels)
+    def count(self, subset: Subset) -> int | None:
+        return None if subset == "validation" else len(self._files(subset).labels)
 
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """As `Dataset.batches`; images move to `device` batch by batch."""
@@ -239,5 +245,5 @@ class _StreamedBatches:
         batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
         images = self.data.decoder.decode(self.files.paths, batches)
         for rows, pixels in zip(batches, images, strict=True):
-            labels = None if wants_images(self.task) else self.files.labels[rows].to(self.device)
+            labels = None if wants_inputs(self.task) else self.files.labels[rows].to(self.device)
             yield normalised(pixels.to(self.device), labels, mean, std)

@@ -18,7 +18,7 @@ from pydantic import (
 
 from compress.duration import Duration
 
-Task = Literal["reconstruct", "classify"]
+Task = Literal["reconstruct", "classify", "multilabel", "regress", "forecast", "language_model", "anomaly"]
 
 MNIST_IMAGE: Final = (1, 28, 28)
 CIFAR_IMAGE: Final = (3, 32, 32)
