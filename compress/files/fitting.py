@@ -101,9 +101,11 @@ def fits(key: str, found: Weights, needs: Needs) -> list[Fit]:
 def _parts(key: str, found: Weights, needs: Needs, theirs: Mapping[str, str], ours: Mapping[str, str]) -> Iterator[Fit]:
     ordered = sorted(theirs)
     weights = sum(not _is_spare(tensor) for tensor in found.values())
-    for added in _common(ours):
-        for prefix in _prefixes(theirs, ours, needs, added):
-            pairs = ((own, prefix + name.removeprefix(added)) for name, own in ours.items())
+    groups = _groups(ours, needs)
+    for added in _common(groups):
+        for prefix in _prefixes(theirs, groups, added):
+            under = [(name, own) for name, own in ours.items() if name.startswith(added)]
+            pairs = ((own, prefix + name.removeprefix(added)) for name, own in under)
             names = {own: theirs[name] for own, name in pairs if name in theirs}
             inside = _weights_under(prefix, ordered, theirs, found, set(names.values()))
             if inside is not None:
@@ -126,37 +128,35 @@ def _weights_under(
     return count
 
 
-def _common(ours: Mapping[str, str]) -> list[str]:
-    """ "" and the prefixes that all of the network's names have, such as "bert."."""
-    first = min(ours, default="")
-    last = max(ours, default="")
-    shared = [""]
-    for place, letter in enumerate(first):
-        if last[place : place + 1] != letter:
-            break
-        if letter == ".":
-            shared.append(first[: place + 1])
-    return shared
-
-
-def _prefixes(theirs: Mapping[str, str], ours: Mapping[str, str], needs: Needs, added: str) -> list[str]:
-    """Each prefix, "" included, under which the file has all of the network's names that it must have."""
+def _groups(ours: Mapping[str, str], needs: Needs) -> list[list[str]]:
+    """The names of each tensor that the file must have: one, or those of a tie, of which any is enough."""
     groups: dict[str, list[str]] = {}
     for name, own in ours.items():
         if own not in needs.spare:
-            groups.setdefault(needs.first[own], []).append(name.removeprefix(added))
+            groups.setdefault(needs.first[own], []).append(name)
+    return list(groups.values())
+
+
+def _common(groups: Sequence[Sequence[str]]) -> list[str]:
+    """ "" and the prefixes that all of the network's tensors have in a name, such as "bert."."""
+    first = min(groups, key=len, default=[])
+    parts = [name.split(".") for name in first]
+    starts = [".".join([*each[:count], ""]) for each in parts for count in range(1, len(each))]
+    return ["", *(start for start in starts if all(any(name.startswith(start) for name in group) for group in groups))]
+
+
+def _prefixes(theirs: Mapping[str, str], groups: Sequence[Sequence[str]], added: str) -> list[str]:
+    """Each prefix, "" included, under which the file has all of the network's names that it must have."""
     if not groups:
         return []
-    anchors = min(groups.values(), key=len)
+    wanted = [[name.removeprefix(added) for name in group if name.startswith(added)] for group in groups]
     ends = dict.fromkeys(
         name.removesuffix(anchor)
-        for anchor in anchors
+        for anchor in min(wanted, key=len)
         for name in theirs
         if name == anchor or name.endswith(f".{anchor}")
     )
-    return [
-        prefix for prefix in ends if all(any(prefix + name in theirs for name in group) for group in groups.values())
-    ]
+    return [prefix for prefix in ends if all(any(prefix + name in theirs for name in group) for group in wanted)]
 
 
 def _unwrapped(name: str) -> str:
@@ -194,11 +194,13 @@ def _near(key: str, found: Weights, needs: Needs) -> Iterator[tuple[int, Fit]]:
     theirs, ours = {_unwrapped(name): name for name in found}, {_unwrapped(name): name for name in needs.tensors}
     if len(theirs) < len(found) or len(ours) < len(needs.tensors):
         theirs, ours = {name: name for name in found}, {name: name for name in needs.tensors}
-    for added in _common(ours):
-        anchors = [name.removeprefix(added) for name in islice(ours, _ANCHORS)]
+    for added in _common(_groups(ours, needs)):
+        anchors = [
+            name.removeprefix(added) for name in islice((name for name in ours if name.startswith(added)), _ANCHORS)
+        ]
         ends = Counter(name.removesuffix(end) for end in anchors for name in theirs if f".{name}".endswith(f".{end}"))
         for prefix in {"": 1} | dict(ends.most_common(_ANCHORS)):
-            hits = sum(prefix + name.removeprefix(added) in theirs for name in ours)
+            hits = sum(prefix + name.removeprefix(added) in theirs for name in ours if name.startswith(added))
             under = [name for name in theirs if name.startswith(prefix)]
             new = {name: added + name.removeprefix(prefix) for name in under}
             names = {ours.get(new[name], new[name]): theirs[name] for name in under}

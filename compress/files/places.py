@@ -76,7 +76,7 @@ def _in_folder(folder: Path, way_out: str) -> Path:
     files = [each for each in inside if each.suffix in SUFFIXES and each.is_file() and not _STATE.search(each.name)]
     if checkpoints:
         latest = max(checkpoints, key=lambda each: each.stat().st_mtime)
-        way_out = f"name one of the {len(checkpoints)} folders in it that hold weights, such as {latest}"
+        way_out = f"name one of the folders in it that hold weights, such as {latest}"
     elif files:
         way_out = f"name a file in it, such as {files[0]}"
     elif (folder / ".metadata").is_file():

@@ -130,6 +130,23 @@ def test_tied_weights_are_there_once_or_twice(lost: list[str], tmp_path: Path) -
     assert torch.equal(found.position_ids, torch.arange(4))
 
 
+def test_a_base_s_weights_in_a_network_with_a_tied_head(tmp_path: Path) -> None:
+    """As GPT-2's: all of the network's tensors have a name under "base.", and one has another name too."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = Tied()
+            self.lm_head = nn.Linear(3, 4, bias=False)
+            self.lm_head.weight = self.base.embed.weight
+
+    state = Tied().state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    found = compress.load(tmp_path / "w.pt", model=Head)
+    assert torch.equal(found.lm_head.weight, state["embed.weight"])
+    assert found.lm_head.weight is found.base.embed.weight
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
