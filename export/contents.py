@@ -21,6 +21,7 @@ from compress.files.places import SUFFIXES, files_of, is_weights, place, size_of
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
+from compress.inputs import Inputs
 from compress.slimming.edits import edits_from_json, graph_inputs
 from compress.slimming.shrink import cuttable
 from compress.slimming.slim_graph import limits
@@ -28,7 +29,7 @@ from compress.slimming.slim_graph import limits
 if TYPE_CHECKING:
     import onnx_ir
 
-Network = tuple[nn.Module, Tensor]
+Network = tuple[nn.Module, Tensor | Inputs]
 """A network in evaluation mode, and an input [N, ...] for it."""
 
 

@@ -12,6 +12,7 @@ from compress.files.places import place, size_of
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
+from compress.run.building import example_of
 from compress.run.entries import recipe_values
 
 
@@ -51,4 +52,4 @@ def _network(weights: WeightsFile, source: str) -> Callable[[], contents.Network
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
     wanted, size = recipe.model, size_of(place(Path(source)))
-    return lambda: (noted.build(recipe, weights, source, size), noted.example(wanted))
+    return lambda: (noted.build(recipe, weights, source, size), example_of(wanted))
