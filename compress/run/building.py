@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compress import models, tasks
-from compress.data import packaged, sources
+from compress.data import documentation, packaged, sources
 from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
 from compress.data.image_parts import Keys
@@ -17,6 +17,8 @@ from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
 from compress.data.tables import from_table
+from compress.data.text_files import Columns
+from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
@@ -30,6 +32,9 @@ from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
 """A network up to this size is built whatever the machine's memory."""
+
+TOKENS = 128
+"""Of an example for a network that takes any number of them."""
 
 PACKAGED = {
     "breast_cancer": packaged.breast_cancer,
@@ -70,6 +75,14 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             )
         case schema.CsvData() | schema.ParquetData():
             return _table(wanted)
+        case schema.TextData():
+            columns = Columns(wanted.text_column, wanted.text_pair, wanted.target)
+            keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "train", "test"})
+            return from_text(wanted.text, wanted.text_test, columns=columns, **keys)
+        case schema.DocumentationData():
+            return documentation.python_topics(wanted.tokenizer, wanted.length, train=wanted.train, test=wanted.test)
+        case schema.DocstringData():
+            return documentation.python_docstrings(wanted.length, wanted.inputs, train=wanted.train, test=wanted.test)
         case schema.FactoryData():
             return from_factory(wanted.factory)
 
@@ -144,6 +157,12 @@ def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.M
         case schema.LSTMClassifier():
             sizes = wanted.model_dump(exclude={"name", "steps"})
             return models.lstm_classifier(**sizes, generator=generator)
+        case schema.GRULanguageModel():
+            return models.gru_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.TransformerLanguageModel():
+            return models.transformer_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.BertClassifier():
+            return models.bert_classifier(**wanted.model_dump(exclude={"name"}), generator=generator)
 
 
 def example_of(wanted: schema.NamedModel) -> Inputs:
@@ -154,6 +173,13 @@ def example_of(wanted: schema.NamedModel) -> Inputs:
         case schema.LSTMClassifier():
             lengths = torch.full((2,), wanted.steps)
             return Inputs((), {"inputs": _zeros(wanted.steps, wanted.inputs), "lengths": lengths})
+        case schema.GRULanguageModel():
+            return Inputs((_zeros(TOKENS).long(),))
+        case schema.TransformerLanguageModel():
+            return Inputs((_zeros(wanted.length).long(),))
+        case schema.BertClassifier():
+            ids = _zeros(wanted.length).long()
+            return Inputs((), {"input_ids": ids, "attention_mask": ids + 1})
         case _:
             return Inputs((_zeros(*wanted.image),))
 
@@ -194,8 +220,11 @@ def _memory() -> int:
         return 0
 
 
-def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> tuple[nn.Module, str | None]:
     """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Returns:
+        The network, and what was unwrapped and left out of the file, if anything was.
 
     Raises:
         InputError: the file cannot be read, or does not fit the recipe's model.
@@ -205,10 +234,9 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
         what = "is a program, and the recipe names another model" if not program else "is not a program"
         raise InputError(f"{source} {what}: use a .pt2 file together with model: {{name: program}}")
     if program:
-        return read_program(source)
+        return read_program(source), None
     model = build_model(wanted, seed)
-    load_weights(model, read_weights(source), str(source))
-    return model
+    return model, load_weights(model, read_weights(source), str(source))
 
 
 def fresh_network(recipe: schema.Recipe, source: Path) -> Network:
@@ -269,6 +297,8 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         DataError: the samples have the wrong shape, or there are too many classes.
     """
     model = recipe.model
+    if isinstance(dataset.preparation, TextPreparation):
+        _require_text_fits(recipe, dataset.preparation, dataset.name)
     if isinstance(model, schema.FactoryModel | schema.Program):
         return
     match model:
@@ -276,11 +306,27 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
             require_shape(dataset, (model.steps, model.inputs), model.name)
         case schema.MLP() | schema.MLPAutoencoder():
             require_shape(dataset, (model.inputs,), model.name)
+        case schema.GRULanguageModel() | schema.TransformerLanguageModel() | schema.BertClassifier():
+            if not isinstance(dataset.preparation, TextPreparation):
+                raise DataError(f"{model.name} takes token ids, and {dataset.name} has no text; choose data of text.")
         case _:
             require_shape(dataset, model.image, model.name)
     outputs = model.outputs if isinstance(model, schema.MLP) else getattr(model, "classes", None)
     if outputs is not None and recipe.task == "classify":
         require_classes(dataset, outputs, model.name)
+
+
+def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:
+    """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
+    model, tokens = recipe.model, text.tokenization.size
+    if isinstance(recipe.task, str) and text.windows != (recipe.task == "language_model"):
+        if text.windows:
+            raise DataError(f"{name} has texts without labels; use task: language_model.")
+        raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")
+    if (there := getattr(model, "vocabulary", tokens)) < tokens:
+        raise DataError(f"{name} has {tokens:,} tokens and the network a vocabulary of {there:,}; set it to {tokens}.")
+    if (seen := getattr(model, "length", text.length)) < text.length:
+        raise DataError(f"{name} has samples of {text.length:,} tokens and the network sees {seen:,}; set its length.")
 
 
 def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> None:

@@ -14,10 +14,13 @@ from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
     MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LanguageModel,
     LSTMClassifier,
     MLPAutoencoder,
     Model,
@@ -25,6 +28,7 @@ from compress.recipe.schema.model import (
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
@@ -34,6 +38,7 @@ from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, Remov
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import OwnTask, has_accuracy
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
@@ -48,6 +53,7 @@ __all__ = [
     "ArrayData",
     "Autoencoder",
     "Benchmark",
+    "BertClassifier",
     "Bound",
     "Classifier",
     "ConvAutoencoder",
@@ -55,11 +61,15 @@ __all__ = [
     "CriterionPart",
     "CsvData",
     "Data",
+    "DocstringData",
+    "DocumentationData",
     "Duration",
     "FactoryData",
     "FactoryModel",
     "FolderData",
+    "GRULanguageModel",
     "LSTMClassifier",
+    "LanguageModel",
     "MLPAutoencoder",
     "Model",
     "NamedData",
@@ -83,7 +93,9 @@ __all__ = [
     "Stage",
     "TablePart",
     "Task",
+    "TextData",
     "Training",
+    "TransformerLanguageModel",
     "VisionTransformer",
     "Weights",
     "has_accuracy",

@@ -10,6 +10,7 @@ from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, Validation, told_by
 from compress.recipe.schema.table_data import CsvData, ParquetData
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
@@ -122,12 +123,16 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[Annotated[NamedData | PackagedData, Field(discriminator="name")], Tag("name data")]
+    Annotated[
+        Annotated[NamedData | PackagedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Tag("name data"),
+    ]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
     | Annotated[CsvData, Tag("csv data")]
     | Annotated[ParquetData, Tag("parquet data")]
+    | Annotated[TextData, Tag("text data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory", beside=("npz", "inputs")),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "text", "factory", beside=("npz", "inputs")),
 ]

@@ -107,9 +107,65 @@ class VisionTransformer(Part):
     @field_validator("heads")
     @classmethod
     def _heads_divide_a_token(cls, heads: int, info: ValidationInfo) -> int:
-        if (dim := info.data.get("dim", heads)) % heads:
-            raise ValueError(f"{heads} heads do not divide tokens of {dim}; choose a divisor, or another `dim`")
-        return heads
+        return _heads_fit(heads, info.data.get("dim", heads))
+
+
+class GRULanguageModel(Part):
+    """GRU that predicts the next token; parts `embedding`, `gru` and `head`."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("language_model",)
+
+    name: Literal["gru_language_model"]
+    vocabulary: Count = Field(default=257, description="number of token ids; at least those of the tokenizer")
+    embedding: Count = Field(default=64, description="size of a token")
+    hidden: Count = Field(default=128, description="nodes of each layer")
+    layers: Count = Field(default=1, le=1000, description="number of GRU layers")
+
+
+class TransformerLanguageModel(Part):
+    """Small causal transformer that predicts the next token; parts `embedding`, `positions`, `blocks` and `head`."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("language_model",)
+
+    name: Literal["transformer_language_model"]
+    vocabulary: Count = Field(default=257, description="number of token ids; at least those of the tokenizer")
+    length: Count = Field(default=128, description="the most tokens that it sees; at least the `length` of the data")
+    dim: Count = Field(default=64, description="size of a token; a multiple of `heads`")
+    depth: Count = Field(default=2, le=1000, description="number of blocks")
+    heads: Count = Field(default=4, description="attention heads of a block")
+    hidden: Count = Field(default=256, description="hidden nodes of a block's two-layer network")
+    tied: bool = Field(default=False, description="the last layer has the weights of the token embedding")
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide_a_token(cls, heads: int, info: ValidationInfo) -> int:
+        return _heads_fit(heads, info.data.get("dim", heads))
+
+
+class BertClassifier(Part):
+    """BertForSequenceClassification of transformers with random weights, for `inputs` of token ids and their mask."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+
+    name: Literal["bert_classifier"]
+    vocabulary: Count = Field(default=4096, description="number of token ids; at least those of the tokenizer")
+    length: Count = Field(default=128, description="the most tokens that it sees; at least the `length` of the data")
+    dim: Count = Field(default=128, description="size of a token; a multiple of `heads`")
+    depth: Count = Field(default=2, le=1000, description="number of layers")
+    heads: Count = Field(default=4, description="attention heads of a layer")
+    hidden: Count = Field(default=512, description="hidden nodes of a layer's two-layer network")
+    classes: Classes = Field(default=2, description="number of classes")
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide_a_token(cls, heads: int, info: ValidationInfo) -> int:
+        return _heads_fit(heads, info.data.get("dim", heads))
+
+
+def _heads_fit(heads: int, dim: int) -> int:
+    if dim % heads:
+        raise ValueError(f"{heads} heads do not divide tokens of {dim}; choose a divisor, or another `dim`")
+    return heads
 
 
 class MLP(Part):
@@ -161,7 +217,9 @@ class FactoryModel(Part):
 
 
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
-NamedModel = Paper | ResNet20 | RowLSTM | VisionTransformer | MLP | MLPAutoencoder | LSTMClassifier
+Tabular = MLP | MLPAutoencoder | LSTMClassifier
+LanguageModel = GRULanguageModel | TransformerLanguageModel
+NamedModel = Paper | ResNet20 | RowLSTM | VisionTransformer | Tabular | LanguageModel | BertClassifier
 Model = Annotated[
     Annotated[
         Annotated[NamedModel | Program, Field(discriminator="name")],

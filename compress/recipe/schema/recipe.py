@@ -13,16 +13,19 @@ from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
     MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
     LSTMClassifier,
     MLPAutoencoder,
     Model,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
@@ -31,6 +34,7 @@ from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -182,6 +186,9 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "gru_language_model": GRULanguageModel,
+    "transformer_language_model": TransformerLanguageModel,
+    "bert_classifier": BertClassifier,
     "mlp": MLP,
     "mlp_autoencoder": MLPAutoencoder,
     "lstm_classifier": LSTMClassifier,
@@ -190,6 +197,9 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "name data": None,
     **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
     **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
+    "python_topics": DocumentationData,
+    "python_docstrings": DocstringData,
+    "text data": TextData,
     "npz data": NpzData,
     "npz inputs data": ArrayData,
     "one": None,
