@@ -16,8 +16,9 @@ from compress.errors import InputError
 from compress.inputs import Inputs, inputs_of, sliced
 from compress.options import shown
 
-Subset = Literal["train", "test"]
-"""The samples of a data set that a network learns from, or those that it is evaluated on."""
+Subset = Literal["train", "validation", "test"]
+"""The samples of a data set that a network learns from, those that settings are chosen on, or those that it is
+evaluated on; a data set need not have the second."""
 
 LABELS = "labels"
 """The keyword argument that is also the target, as in the batches of transformers."""

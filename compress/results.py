@@ -109,7 +109,7 @@ class Machine(TypedDict):
     processes: NotRequired[Annotated[int, Limits(minimum=2), "That trained together; absent where there was one."]]
 
 
-@also(**{"if": {"properties": {"sha256": {"type": "string"}}}, "then": {"required": ["train", "test", "mean", "std"]}})
+@also(**{"if": {"properties": {"sha256": {"type": "string"}}}, "then": {"required": ["train", "test"]}})
 class UsedData(TypedDict):
     name: str
     sha256: Annotated[
@@ -118,10 +118,14 @@ class UsedData(TypedDict):
         "loaders of the user's own.",
     ]
     shape: NotRequired[Annotated[Shape, "Of one input, channels first."]]
-    train: NotRequired[Annotated[Positive, "Number of training images; absent where loaders do not tell."]]
-    test: NotRequired[Annotated[Positive, "Number of test images; absent where loaders do not tell."]]
-    mean: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
-    std: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
+    train: NotRequired[Annotated[Positive, "Number of training samples; absent where loaders do not tell."]]
+    test: NotRequired[Annotated[Positive, "Number of test samples; absent where loaders do not tell."]]
+    validation: NotRequired[
+        Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
+    ]
+    classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
+    std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
 
 
@@ -271,7 +275,7 @@ class QuantizationTrial(TypedDict):
     kind: Literal["static", "dynamic"]
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     bytes: NotRequired[Positive]
-    metric: NotRequired[Annotated[Metric, "On held-out training data."]]
+    metric: NotRequired[Annotated[Metric, "On held-out samples: of the validation part, or of the training part."]]
     latency_ms: NotRequired[Annotated[dict[BatchSize, LatencyResult], "Its ratio is to the float file."]]
     note: NotRequired[Annotated[Text, "What failed."]]
 
@@ -281,7 +285,7 @@ class QuantizationResult(TypedDict):
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     per_channel: bool
     excluded: Annotated[list[Text], "Nodes of the graph that stay in float."]
-    float_metric: Annotated[Metric, "Of the float file, on held-out training data."]
+    float_metric: Annotated[Metric, "Of the float file, on held-out samples."]
     tried: Annotated[list[QuantizationTrial], Limits(minItems=1)]
     why: Annotated[Text, "Why this one is kept, or none."]
 
@@ -464,11 +468,14 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
-class RivalsOutcome(TypedDict):
+class OptionalOutcome(TypedDict):
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+    weights: NotRequired[
+        Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
+    ]
 
 
-class Outcome(RivalsOutcome):
+class Outcome(OptionalOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]

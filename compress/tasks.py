@@ -18,7 +18,8 @@ Loss = Callable[[Any, Any], Tensor]
 class OwnTask:
     """A loss and metrics of the user's own.
 
-    target: what images in memory or in folders are compared with; loaders decide for themselves.
+    target: what samples in memory or in files are compared with, their labels or the inputs themselves; loaders
+        decide for themselves.
     """
 
     loss: Loss
@@ -26,12 +27,15 @@ class OwnTask:
     target: Literal["label", "image"] = "label"
 
 
-Task = Literal["reconstruct", "classify"] | OwnTask
+Word = Literal["reconstruct", "classify", "multilabel", "regress", "forecast", "language_model", "anomaly"]
+"""The tasks that this package knows by name."""
+
+Task = Word | OwnTask
 
 
-def wants_images(task: Task) -> bool:
-    """Whether the targets are the images themselves, or else their labels."""
-    return task.target == "image" if isinstance(task, OwnTask) else task == "reconstruct"
+def wants_inputs(task: Task) -> bool:
+    """Whether the output is compared with the input itself, or else with a target that the data set has."""
+    return task.target == "image" if isinstance(task, OwnTask) else task in ("reconstruct", "anomaly")
 
 
 def prediction(output: object) -> Tensor:
@@ -133,4 +137,34 @@ def loss(task: Task) -> Loss:
     """The function (output, target) -> scalar that `task` minimises, a mean over the samples of the batch."""
     if isinstance(task, OwnTask):
         return task.loss
-    return squared_error if task == "reconstruct" else cross_entropy
+    return _LOSSES[task]
+
+
+def _error_of_input(output: object, target: object) -> Tensor:
+    """`squared_error` against the input, which is the target or, beside the labels of anomalies, in it."""
+    return squared_error(output, target["input"] if isinstance(target, Mapping) else target)  # type: ignore[arg-type]
+
+
+def _binary_cross_entropy(output: object, labels: Tensor) -> Tensor:
+    """Mean binary cross entropy in nats, of the output's prediction and `labels`, 0 or 1, both [N, labels]."""
+    return F.binary_cross_entropy_with_logits(prediction(output), labels.to(prediction(output).dtype))
+
+
+def _next_token(output: object, tokens: Tensor) -> Tensor:
+    """Mean cross entropy in nats a token, of the prediction [N, T, tokens] and the tokens [N, T] that follow.
+
+    A target of -100 is not counted.
+    """
+    logits = prediction(output)
+    return F.cross_entropy(logits.flatten(0, -2), tokens.flatten())
+
+
+_LOSSES: Mapping[Word, Loss] = {
+    "reconstruct": squared_error,
+    "classify": cross_entropy,
+    "multilabel": _binary_cross_entropy,
+    "regress": squared_error,
+    "forecast": squared_error,
+    "language_model": _next_token,
+    "anomaly": _error_of_input,
+}

@@ -147,6 +147,8 @@ class _Features:
     test: Tensor
     images: Dataset
     classes: int | None = None
+    class_names: None = None
+    preparation: None = None
     sha256: str | None = None
     note: str | None = None
 
