@@ -107,10 +107,8 @@ def _limits(results: Results) -> Iterator[str]:
 def _contract(contract: Contract | None) -> str:
     if contract is None:
         return ""
-    text = (
-        f"Every file has this in its metadata, under the key `{CONTRACT}`:\n\n```json\n{contract_text(contract)}\n```"
-    )
-    return f"{_listed(map(_plain, described(contract)))}\n{text}\n"
+    lines, text = _listed(map(_plain, described(contract))), contract_text(contract)
+    return f"{lines}\nEvery file has this in its metadata, under the key `{CONTRACT}`:\n\n```json\n{text}\n```\n"
 
 
 def _usage(file: str, needs: str, code: str) -> str:

@@ -10,10 +10,10 @@ MOST_NAMES = 30
 
 def described(contract: Contract) -> Iterator[str]:
     """What goes in and out, how samples are prepared, and the classes."""
-    yield from (f"input {_tensor(one)}" for one in contract["inputs"][:MOST_NAMES])
-    yield from (f"output {_tensor(one)}" for one in contract["outputs"][:MOST_NAMES])
+    yield from (f"takes {_tensor(one)}" for one in contract["inputs"][:MOST_NAMES])
+    yield from (f"gives {_tensor(one)}" for one in contract["outputs"][:MOST_NAMES])
     known = contract["preparation"]
-    yield UNKNOWN_PREPARATION if known is None else f"samples: {known.get('kind', 'of an unknown kind')}"
+    yield UNKNOWN_PREPARATION if known is None else f"the samples are {known.get('kind', 'of an unknown kind')}"
     if contract["classes"]:
         names, count = ", ".join(contract["classes"][:MOST_NAMES]), len(contract["classes"])
         yield f"{count:,} classes: {names}" + (f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else "")
@@ -23,4 +23,4 @@ def described(contract: Contract) -> Iterator[str]:
 
 def _tensor(one: TensorContract) -> str:
     sizes = ", ".join("?" if size is None else str(size) for size in one["shape"])
-    return f"{one['name']}: {one['dtype']} [{sizes}]"
+    return f"{one['name']}, {one['dtype']} [{sizes}]"

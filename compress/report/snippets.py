@@ -89,11 +89,11 @@ def _call(contract: Contract | None) -> tuple[str, str, str]:
 
 
 def _shown(contract: Contract | None) -> str:
-    """The class that the network says, where it says one of those that have names."""
-    if contract is None or contract["classes"] is None:
-        return ""
-    says = contract["outputs"][0]["shape"] == ["batch", len(contract["classes"])]
-    return 'print(contract["classes"][output[0].argmax()])' if says else ""
+    """What the network says of the sample: the name of a class, where the outputs are classes that have names."""
+    named = None if contract is None else contract["classes"]
+    if contract is not None and named and contract["outputs"][0]["shape"] == ["batch", len(named)]:
+        return 'print(contract["classes"][output[0].argmax()])'
+    return "print(output[0])"
 
 
 def _build(model: Mapping[str, object]) -> str:

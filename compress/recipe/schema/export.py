@@ -24,18 +24,17 @@ class OnnxFile(Part):
     )
 
 
-class OtherFile(Part):
-    """A file without settings."""
+NoSettings = Annotated[dict[str, str], Field(max_length=0)]
 
 
 class Files(Part):
     """The files by name, with their settings; `{}` where a file has none."""
 
     onnx: OnnxFile | None = Field(default=None, description="the ONNX file")
-    safetensors: OtherFile | None = Field(default=None, description="the weights")
-    pt2: OtherFile | None = Field(default=None, description="the traced program")
-    int8: OtherFile | None = Field(default=None, description="int8 of the ONNX file; its settings are in `quantize`")
-    sparse: OtherFile | None = Field(default=None, description="the weights without their zeros")
+    safetensors: NoSettings | None = Field(default=None, description="the weights")
+    pt2: NoSettings | None = Field(default=None, description="the traced program")
+    int8: NoSettings | None = Field(default=None, description="int8 of the ONNX file; `quantize` has its settings")
+    sparse: NoSettings | None = Field(default=None, description="the weights without their zeros")
 
     @field_validator("*", mode="before")
     @classmethod
