@@ -439,7 +439,7 @@ class Contract(TypedDict):
     versions: Versions
 
 
-OPSETS = (18, 23)
+OPSETS = (18, 25)
 """The first and the last opset that ONNX files are written in."""
 
 CONTRACT = "contract"

@@ -55,7 +55,7 @@ def onnx(
             {"input_ids": {1: "length"}}; the file is proven at several of their sizes.
         metadata: text by key for the file's `metadata_props`.
         tolerance: of each output, relative to how much it varies over the inputs.
-        opset: the version of ONNX's operators, 18 to 23; by default the one that torch's exporter chooses.
+        opset: the version of ONNX's operators, 18 to 25; by default the one that torch's exporter chooses.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:

@@ -17,12 +17,14 @@ class Preparing:
 
     standard: imports of the standard library. packages: those of packages beside numpy, by the package's name.
     described: whether there is a contract in the file.
+    shown: code that shows what the network says of the sample, where that is not simply its first output.
     """
 
     lines: str
     standard: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     described: bool = True
+    shown: str | None = None
 
     def needing(self, runtime: str) -> str:
         """The packages that code with this runtime needs, in words."""
@@ -74,16 +76,117 @@ def _arrays(contract: Contract, known: Mapping[str, Any]) -> Preparing:
 
 
 def _images(contract: Contract, known: Mapping[str, Any]) -> Preparing:
-    shape = contract["inputs"][0]["shape"]
-    mode = "L" if shape[1:2] == [1] else "RGB"
-    return Preparing(
-        f'image = Image.open("image.png").convert("{mode}")\n'
-        'channels, height, width = contract["inputs"][0]["shape"][1:]\n'
-        "pixels = np.asarray(image, np.float32).reshape(height, width, channels) / 255\n"
-        'pixels = (pixels - np.float32(known["mean"])) / np.float32(known["std"])\n'
-        'inputs = {contract["inputs"][0]["name"]: pixels.transpose(2, 0, 1)[None]}  # [1, C, H, W]',
-        packages={"PIL": "from PIL import Image"},
+    sizes = contract["inputs"][0]["shape"]
+    grey = known.get("channels", "grey" if sizes[1:2] == [1] else "rgb") == "grey"
+    lines = ['image = Image.open("image.png")']
+    if known.get("upright"):
+        lines.append("image = ImageOps.exif_transpose(image)")
+    lines.append(f'image = image.convert("{"L" if grey else "RGB"}")')
+    if isinstance(known.get("resize"), list):
+        lines.append('image = image.resize(known["resize"][::-1], Image.Resampling.BILINEAR)')
+    elif "resize" in known:
+        lines += [
+            'short, long = known["resize"], int(known["resize"] * max(image.size) / min(image.size))',
+            "size = (short, long) if image.width <= image.height else (long, short)",
+            "image = image.resize(size, Image.Resampling.BILINEAR)",
+        ]
+    if "crop" in known:
+        lines += [
+            'height, width = known["crop"]' if isinstance(known["crop"], list) else 'height = width = known["crop"]',
+            "top, left = round((image.height - height) / 2), round((image.width - width) / 2)",
+            "image = image.crop((left, top, left + width, top + height))",
+        ]
+    lines += [
+        "pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1) / 255",
+        'pixels = (pixels - np.float32(known["mean"])) / np.float32(known["std"])',
+        f"inputs = {{{_FIRST}: pixels.transpose(2, 0, 1)[None]}}  # [1, C, H, W]",
+    ]
+    package = "from PIL import Image, ImageOps" if known.get("upright") else "from PIL import Image"
+    return Preparing("\n".join(lines), packages={"PIL": package})
+
+
+_FIRST = 'contract["inputs"][0]["name"]'
+
+
+def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+    codes, zero = known.get("categories_as") == "codes", known.get("unknown_categories") == "zero"
+    code = "words.index(word) + 1 if word in words else 0" if zero else "words.index(word) + 1"
+    category = [f"codes.append({code})"] if codes else ["numbers += [float(word == one) for one in words]"]
+    if not zero:
+        category.insert(0, 'assert word in words, f"{word} is none of {words}"')
+    made = [
+        "made = {",
+        '    "numbers": np.array([numbers], np.float32),',
+        '    "codes": np.array([codes], np.int64),',
+        "}",
+        'inputs = {one["name"]: made[one["name"]] for one in contract["inputs"]}',
+    ]
+    lines = [
+        'with open("row.csv", encoding="utf-8", newline="") as file:  # names of columns, and a row',
+        "    row = next(csv.DictReader(file))",
+        "numbers, codes = [], []" if codes else "numbers = []",
+        'for column in known["columns"]:',
+        '    word = row[column["name"]].strip()',
+        '    if word.lower() in ("", "na", "n/a", "nan", "null", "none"):',
+        '        word = column["fill"]',
+        '    if column["kind"] == "number":',
+        '        numbers.append((float(word) - column["mean"]) / column["std"])',
+        "    else:",
+        '        words = column["categories"]',
+        *(f"        {line}" for line in category),
+        *(made if codes else [f"inputs = {{{_FIRST}: np.array([numbers], np.float32)}}"]),
+    ]
+    return Preparing("\n".join(lines), standard=("import csv",), shown=_targets(contract, known))
+
+
+def _targets(contract: Contract, known: Mapping[str, Any]) -> str | None:
+    """Code that shows the columns that were predicted, in their own units."""
+    found = known.get("targets")
+    targets = found if isinstance(found, list) else []
+    numbers = [one for one in targets if isinstance(one, dict) and one.get("kind") == "number"]
+    if not numbers or numbers != targets or contract["outputs"][0]["shape"] != ["batch", len(numbers)]:
+        return None
+    return (
+        'for column, value in zip(known["targets"], output[0]):\n'
+        '    print(column["name"], value * column["std"] + column["mean"])'
     )
 
 
-_KINDS: Mapping[str, Callable[[Contract, Mapping[str, Any]], Preparing]] = {"arrays": _arrays, "images": _images}
+def _text(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+    tokenizer, windows = known.get("tokenizer"), known.get("next_token") is True
+    most = '[-known["length"] :]' if windows else '[: known["length"]]'
+    packages = {}
+    if tokenizer == "bytes":
+        lines = [f"ids = list(text.encode()){most}"]
+    elif tokenizer == "chars":
+        lines = [f'ids = [known["vocabulary"].find(letter) + 2 for letter in text]{most}  # 1: unknown']
+    else:
+        packages = {"tokenizers": "from tokenizers import Tokenizer"}
+        lines = [
+            'content = open("tokenizer.json", "rb").read()',
+            'assert hashlib.sha256(content).hexdigest() == known["sha256"], "another tokenizer"',
+            "tokenizer = Tokenizer.from_buffer(content)",
+            "tokenizer.no_padding()",
+        ]
+        if windows:
+            lines += ["tokenizer.no_truncation()", f"ids = tokenizer.encode(text, add_special_tokens=False).ids{most}"]
+        else:
+            lines += ['tokenizer.enable_truncation(known["length"])', "ids = tokenizer.encode(text).ids"]
+    lines += [
+        'count, padding = len(ids), known["length"] - len(ids)',
+        'ids += [known["padding"]] * padding',
+        'made = {"input": ids, "input_ids": ids, "attention_mask": [1] * count + [0] * padding}',
+        'made["token_type_ids"] = [0] * len(ids)',
+        'inputs = {one["name"]: np.array([made[one["name"]]], np.int64) for one in contract["inputs"]}',
+    ]
+    standard = ("import hashlib",) if packages else ()
+    following = "print(output[0, count - 1].argmax())  # the id of the token that follows" if windows else None
+    return Preparing("\n".join(['text = "Any sentence."', *lines]), standard, packages, shown=following)
+
+
+_KINDS: Mapping[str, Callable[[Contract, Mapping[str, Any]], Preparing]] = {
+    "arrays": _arrays,
+    "images": _images,
+    "table": _table,
+    "text": _text,
+}

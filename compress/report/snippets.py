@@ -41,7 +41,7 @@ def _onnx(file: str, contract: Contract | None, made: Preparing) -> str:
         made.reading("session.get_modelmeta().custom_metadata_map"),
         f"{made.lines}\n",
         "output, *others = session.run(None, inputs)  # in the order of session.get_outputs()",
-        _shown(contract),
+        _shown(contract) if made.shown is None else made.shown,
     )
 
 
