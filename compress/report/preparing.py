@@ -57,22 +57,30 @@ _OF_THE_OWNER = Preparing('inputs = {"input": ...}  # arrays by name, prepared a
 
 
 def _others(contract: Contract, known: Mapping[str, Any]) -> Preparing:
-    return Preparing(_zeros(contract, "prepared as in training"))
+    return Preparing(_zeros("inputs", "prepared as in training"))
 
 
-def _zeros(contract: Contract, what: str) -> str:
-    names = dict.fromkeys(size for one in contract["inputs"] for size in one["shape"] if isinstance(size, str))
-    more = "" if set(names) <= {"batch"} else "  # 1 stands for any size"
+def _zeros(name: str, what: str) -> str:
     return (
-        f"inputs = {{}}  # by name; put your own arrays in the place of these, {what}\n"
+        f"{name} = {{}}  # by name; put your own arrays in the place of these, {what}\n"
         'for one in contract["inputs"]:\n'
-        f'    shape = [1 if isinstance(size, str) else size for size in one["shape"]]{more}\n'
-        '    inputs[one["name"]] = np.zeros(shape, one["dtype"])'
+        '    shape = [1 if isinstance(size, str) else size for size in one["shape"]]  # 1 sample\n'
+        f'    {name}[one["name"]] = np.zeros(shape, one["dtype"])'
     )
 
 
 def _arrays(contract: Contract, known: Mapping[str, Any]) -> Preparing:
-    return Preparing(_zeros(contract, "as they are in the file of the data"))
+    what = "as they are in the file of the data"
+    scales = known.get("inputs")
+    if not isinstance(scales, dict) or not any(scales.values()):
+        return Preparing(_zeros("inputs", what))
+    scaled = [
+        "inputs = {}",
+        "for name, array in arrays.items():",
+        '    scale = known["inputs"].get(name) or {"mean": 0, "std": 1}',
+        '    inputs[name] = ((array - scale["mean"]) / scale["std"]).astype(array.dtype)',
+    ]
+    return Preparing("\n".join([_zeros("arrays", what), *scaled]))
 
 
 def _images(contract: Contract, known: Mapping[str, Any]) -> Preparing:
@@ -108,23 +116,11 @@ def _images(contract: Contract, known: Mapping[str, Any]) -> Preparing:
 _FIRST = 'contract["inputs"][0]["name"]'
 
 
-def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
-    codes, zero = known.get("categories_as") == "codes", known.get("unknown_categories") == "zero"
+def _row(known: Mapping[str, Any], codes: bool) -> list[str]:
+    """Code that puts the columns of `row` into `numbers`, and their categories into it, or into `codes`."""
+    zero = known.get("unknown_categories") == "zero"
     code = "words.index(word) + 1 if word in words else 0" if zero else "words.index(word) + 1"
-    category = [f"codes.append({code})"] if codes else ["numbers += [float(word == one) for one in words]"]
-    if not zero:
-        category.insert(0, 'assert word in words, f"{word} is none of {words}"')
-    made = [
-        "made = {",
-        '    "numbers": np.array([numbers], np.float32),',
-        '    "codes": np.array([codes], np.int64),',
-        "}",
-        'inputs = {one["name"]: made[one["name"]] for one in contract["inputs"]}',
-    ]
-    lines = [
-        'with open("row.csv", encoding="utf-8", newline="") as file:  # names of columns, and a row',
-        "    row = next(csv.DictReader(file))",
-        "numbers, codes = [], []" if codes else "numbers = []",
+    return [
         'for column in known["columns"]:',
         '    word = row[column["name"]].strip()',
         '    if word.lower() in ("", "na", "n/a", "nan", "null", "none"):',
@@ -133,10 +129,44 @@ def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
         '        numbers.append((float(word) - column["mean"]) / column["std"])',
         "    else:",
         '        words = column["categories"]',
-        *(f"        {line}" for line in category),
+        *([] if zero else ['        assert word in words, f"{word} is none of {words}"']),
+        f"        codes.append({code})" if codes else "        numbers += [float(word == one) for one in words]",
+    ]
+
+
+def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+    codes = known.get("categories_as") == "codes"
+    made = [
+        'made = {"numbers": np.array([numbers], np.float32), "codes": np.array([codes], np.int64)}',
+        'inputs = {one["name"]: made[one["name"]] for one in contract["inputs"]}',
+    ]
+    lines = [
+        'with open("row.csv", encoding="utf-8", newline="") as file:  # names of columns, and a row',
+        "    row = next(csv.DictReader(file))",
+        "numbers, codes = [], []" if codes else "numbers = []",
+        *_row(known, codes),
         *(made if codes else [f"inputs = {{{_FIRST}: np.array([numbers], np.float32)}}"]),
     ]
     return Preparing("\n".join(lines), standard=("import csv",), shown=_targets(contract, known))
+
+
+def _series(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+    lines = [
+        'with open("rows.csv", encoding="utf-8", newline="") as file:  # names of columns, and rows, the oldest first',
+        '    rows = list(csv.DictReader(file))[-known["window"] :]',
+        "series = []",
+        "for row in rows:",
+        "    numbers = []",
+        *(f"    {line}" for line in _row(known, codes=False)),
+        "    series.append(numbers)",
+        f"inputs = {{{_FIRST}: np.array([series], np.float32)}}",
+    ]
+    shown = (
+        "for values in output[0]:  # of each row to come\n"
+        '    for column, value in zip(known["columns"], values):\n'
+        '        print(column["name"], value * column["std"] + column["mean"])'
+    )
+    return Preparing("\n".join(lines), standard=("import csv",), shown=shown)
 
 
 def _targets(contract: Contract, known: Mapping[str, Any]) -> str | None:
@@ -187,6 +217,7 @@ def _text(contract: Contract, known: Mapping[str, Any]) -> Preparing:
 _KINDS: Mapping[str, Callable[[Contract, Mapping[str, Any]], Preparing]] = {
     "arrays": _arrays,
     "images": _images,
+    "series": _series,
     "table": _table,
     "text": _text,
 }

@@ -1,5 +1,7 @@
 """The code of card and page runs as it stands: a raw sample, the files and no package of ours; and it says the same."""
 
+import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
+from torchvision.transforms import v2
 
 import compress.export
 from compress.data.sources import from_folder
@@ -116,6 +119,190 @@ def test_arrays(tmp_path: Path) -> None:
     same(output, model, Inputs((), {"ids": torch.zeros(1, 1, dtype=torch.long), "more": torch.zeros(1, 3)}))
 
 
+def test_arrays_are_scaled(tmp_path: Path) -> None:
+    known = {"kind": "arrays", "inputs": {"input": {"mean": [1.0, 2.0, 3.0, 4.0], "std": [2.0, 2.0, 2.0, 2.0]}}}
+    model = dense(4, 2)
+    output, _ = says(tmp_path, written(tmp_path, model, torch.zeros(2, 4), known))
+    same(output, model, Inputs((-torch.tensor([[0.5, 1.0, 1.5, 2.0]]),)))
+
+
+PICTURE = {"kind": "images", "mean": [0.25], "std": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"channels": "grey", "resize": [4, 8]}, v2.Resize((4, 8))),
+        ({"channels": "rgb", "resize": 6, "crop": 5}, v2.Compose([v2.Resize(6), v2.CenterCrop(5)])),
+        ({"channels": "rgb", "resize": [9, 7], "crop": [4, 5]}, v2.Compose([v2.Resize((9, 7)), v2.CenterCrop((4, 5))])),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_picture_of_any_size(more: dict[str, Any], expected: v2.Transform, turned: bool, tmp_path: Path) -> None:
+    """A photograph in colour, against torchvision."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 14, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6 if turned else 1  # the orientation
+    image.save(tmp_path / "image.png", exif=exif)
+    upright = image.transpose(Image.Transpose.ROTATE_270) if turned else image
+    pixels = v2.functional.pil_to_tensor(expected(upright.convert("L" if more["channels"] == "grey" else "RGB")))
+    given = ((pixels / 255 - 0.25) / 0.5)[None]
+    model = dense(given.numel(), 2)
+    output, _ = says(tmp_path, written(tmp_path, model, given, {**PICTURE, "upright": True, **more}))
+    same(output, model, Inputs((given,)))
+
+
+COLUMNS = [
+    {"name": "age", "kind": "number", "mean": 40.0, "std": 10.0, "fill": 42.0},
+    {"name": "größe, cm", "kind": "number", "mean": 170.0, "std": 5.0, "fill": None},
+    {"name": "town", "kind": "category", "categories": ["Bonn", 'New "York"', "Rom"], "fill": "Bonn"},
+]
+TARGET = {"name": "income", "kind": "number", "mean": 100.0, "std": 20.0, "fill": None}
+
+
+def table(path: Path, *rows: dict[str, str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("town", ['New "York"', " Rom ", "NA"])
+def test_a_row(town: str, tmp_path: Path) -> None:
+    """Statistics, what is missing, and categories as columns; the prediction is in the target's own unit."""
+    known = {"kind": "table", "columns": COLUMNS, "categories_as": "one_hot", "unknown_categories": "error"}
+    table(tmp_path / "row.csv", {"unused": "x", "town": town, "größe, cm": "180", "age": ""})
+    place = {'New "York"': 1, " Rom ": 2, "NA": 0}[town]
+    given = torch.tensor([[0.2, 2.0, *(float(place == number) for number in range(3))]])
+    model = dense(5, 1)
+    output, printed = says(tmp_path, written(tmp_path, model, given, {**known, "targets": [TARGET]}))
+    same(output, model, Inputs((given,)))
+    assert printed.startswith("income ")
+    assert float(printed.split()[1]) == pytest.approx(output[0, 0] * 20 + 100, rel=1e-5)
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Embedding(4, 3), nn.Linear(5, 2)
+
+    def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([numbers, self.embed(codes).flatten(1)], 1))
+
+
+@pytest.mark.parametrize(("town", "code"), [("Bonn", 1), ("Rom", 3), ("Paris", 0)])
+def test_a_row_with_categories_as_codes(town: str, code: int, tmp_path: Path) -> None:
+    known = {"kind": "table", "columns": COLUMNS, "categories_as": "codes", "unknown_categories": "zero"}
+    table(tmp_path / "row.csv", {"town": town, "größe, cm": "165", "age": "20"})
+    given = {"numbers": torch.tensor([[-2.0, -1.0]]), "codes": torch.tensor([[code]])}
+    model = Embedding()
+    targets = [{"name": "kind", "kind": "category", "categories": ["a", "b"], "fill": None}]
+    contract = written(tmp_path, model, given, {**known, "targets": targets}, ["a", "b"])
+    output, printed = says(tmp_path, contract)
+    same(output, model, Inputs((), given))
+    assert printed == "ab"[int(output[0].argmax())]
+
+
+def test_an_unknown_category_is_an_error(tmp_path: Path) -> None:
+    known = {"kind": "table", "columns": COLUMNS, "categories_as": "one_hot", "unknown_categories": "error"}
+    table(tmp_path / "row.csv", {"town": "Paris", "größe, cm": "180", "age": "1"})
+    with pytest.raises(AssertionError, match="Paris is none of"):
+        says(tmp_path, written(tmp_path, dense(5, 1), torch.zeros(1, 5), {**known, "targets": []}))
+
+
+class Ahead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.states, self.last = nn.GRU(5, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.last(self.states(rows)[0][:, -1:])
+
+
+def test_the_last_rows_of_a_series(tmp_path: Path) -> None:
+    known = {"kind": "series", "columns": COLUMNS, "unknown_categories": "zero", "window": 2, "horizon": 1}
+    rows = [{"age": str(age), "größe, cm": "170", "town": "Bonn"} for age in (10, 40, 60)]
+    table(tmp_path / "rows.csv", *rows)
+    given = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0, 0.0]]])
+    model = Ahead()
+    contract = written(tmp_path, model, given, {**known, "targets": ["age", "größe, cm"]})
+    output, printed = says(tmp_path, contract)
+    same(output, model, Inputs((given,)))
+    assert [line.rpartition(" ")[0] for line in printed.splitlines()] == ["age", "größe, cm"]
+    assert float(printed.splitlines()[0].split()[-1]) == pytest.approx(output[0, 0, 0] * 10 + 40, rel=1e-5)
+
+
+class Reads(nn.Module):
+    """The sum of what is learned of each token that is there."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Embedding(tokens, 4), nn.Linear(4, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.last((self.embed(input_ids) * attention_mask[..., None]).sum(1))
+
+
+SENTENCE = "Any sentence."  # as the snippet has it
+
+
+@pytest.mark.parametrize("length", [5, 20])
+@pytest.mark.parametrize("kind", ["bytes", "chars", "tokenizer.json"])
+def test_a_sentence(kind: str, length: int, tmp_path: Path) -> None:
+    """Cut or padded to the length, against ids that are written down here, or those of the library."""
+    known = {"kind": "text", "tokenizer": kind, "padding": 0, "length": length, "next_token": False}
+    if kind == "bytes":
+        ids = list(SENTENCE.encode())
+    elif kind == "chars":
+        known["vocabulary"] = "Aenst "
+        ids = [{letter: place for place, letter in enumerate("Aenst ", 2)}.get(letter, 1) for letter in SENTENCE]
+    else:
+        tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+        words = {"[PAD]": 0, "[UNK]": 1, "Any": 2, "sentence": 3}
+        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        made.save(str(tmp_path / "tokenizer.json"))
+        known["sha256"] = hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()
+        ids = [2, 3, 1]
+    there = min(len(ids), length)
+    padded = [*ids[:length], *[0] * (length - there)]
+    mask = [1] * there + [0] * (length - there)
+    given = {"input_ids": torch.tensor([padded]), "attention_mask": torch.tensor([mask])}
+    model = Reads(256)
+    output, printed = says(tmp_path, written(tmp_path, model, given, known, ["bad", "good"]))
+    same(output, model, Inputs((), given))
+    assert printed == ["bad", "good"][int(output[0].argmax())]
+
+
+def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+    known = {"kind": "text", "tokenizer": "tokenizer.json", "sha256": "0" * 64, "padding": 0, "length": 4}
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    given = {"input_ids": torch.arange(4)[None], "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    with pytest.raises(AssertionError, match="another tokenizer"):
+        says(tmp_path, written(tmp_path, Reads(9), given, known))
+
+
+class Speaks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.states = nn.Embedding(257, 4), nn.GRU(4, 4, batch_first=True)
+        self.last = nn.Linear(4, 257)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.last(self.states(self.embed(ids))[0])
+
+
+@pytest.mark.parametrize("length", [5, 20])
+def test_the_token_that_follows(length: int, tmp_path: Path) -> None:
+    """Of the last tokens; what is padded at the end changes nothing before it."""
+    known = {"kind": "text", "tokenizer": "bytes", "padding": 256, "length": length, "next_token": True}
+    model = Speaks()
+    _, printed = says(tmp_path, written(tmp_path, model, torch.zeros(1, length, dtype=torch.long), known))
+    alone = model(torch.tensor([list(SENTENCE.encode())[-length:]]))
+    assert int(printed) == int(alone[0, -1].argmax())
+
+
 @pytest.mark.parametrize("known", [None, {"kind": "of a later version", "words": ["x"]}])
 def test_what_only_the_owner_knows_is_left_to_the_owner(known: dict[str, Any] | None, tmp_path: Path) -> None:
     model = dense(4, 2)
@@ -135,7 +322,9 @@ PARTS = [
     {"kind": "images", "mean": [0.5], "std": [0.2], "upright": True, "channels": "rgb", "resize": 8, "crop": [4, 4]},
     {"kind": "table", "columns": [], "categories_as": "codes", "unknown_categories": "error", "targets": []},
     {"kind": "text", "tokenizer": "tokenizer.json", "sha256": "0", "length": 4, "next_token": True},
+    {"kind": "series", "columns": [], "window": 2, "horizon": 1, "targets": []},
     {"kind": "arrays"},
+    {"kind": "arrays", "inputs": {"input": {"mean": [0], "std": [1]}}},
     None,
 ]
 
@@ -169,7 +358,7 @@ def test_nothing_of_the_results_becomes_code(known: dict[str, Any] | None, names
 
 
 BAIT = '"); __import__("os").system("bait") #'
-KEPT = {"images", "table", "text", "arrays", "rgb", "codes", "error", "tokenizer.json"}
+KEPT = {"images", "table", "series", "text", "arrays", "rgb", "codes", "error", "tokenizer.json"}
 
 
 def test_every_snippet_of_a_run_works(classified: Path, tmp_path: Path, pictures: Any) -> None:
