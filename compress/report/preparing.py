@@ -6,7 +6,6 @@ becomes code: they only decide which of the lines below are there.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from compress.results import Contract
 
@@ -56,7 +55,7 @@ _OF_THE_OWNER = Preparing('inputs = {"input": ...}  # arrays by name, prepared a
 """For results without a contract."""
 
 
-def _others(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _others(contract: Contract, known: Mapping[str, object]) -> Preparing:
     return Preparing(_zeros("inputs", "prepared as in training"))
 
 
@@ -69,7 +68,7 @@ def _zeros(name: str, what: str) -> str:
     )
 
 
-def _arrays(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _arrays(contract: Contract, known: Mapping[str, object]) -> Preparing:
     what = "as they are in the file of the data"
     scales = known.get("inputs")
     if not isinstance(scales, dict) or not any(scales.values()):
@@ -83,7 +82,7 @@ def _arrays(contract: Contract, known: Mapping[str, Any]) -> Preparing:
     return Preparing("\n".join([_zeros("arrays", what), *scaled]))
 
 
-def _images(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _images(contract: Contract, known: Mapping[str, object]) -> Preparing:
     sizes = contract["inputs"][0]["shape"]
     grey = known.get("channels", "grey" if sizes[1:2] == [1] else "rgb") == "grey"
     lines = ['image = Image.open("image.png")']
@@ -116,7 +115,7 @@ def _images(contract: Contract, known: Mapping[str, Any]) -> Preparing:
 _FIRST = 'contract["inputs"][0]["name"]'
 
 
-def _row(known: Mapping[str, Any], codes: bool) -> list[str]:
+def _row(known: Mapping[str, object], codes: bool) -> list[str]:
     """Code that puts the columns of `row` into `numbers`, and their categories into it, or into `codes`."""
     zero = known.get("unknown_categories") == "zero"
     code = "words.index(word) + 1 if word in words else 0" if zero else "words.index(word) + 1"
@@ -134,7 +133,7 @@ def _row(known: Mapping[str, Any], codes: bool) -> list[str]:
     ]
 
 
-def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _table(contract: Contract, known: Mapping[str, object]) -> Preparing:
     codes = known.get("categories_as") == "codes"
     made = [
         'made = {"numbers": np.array([numbers], np.float32), "codes": np.array([codes], np.int64)}',
@@ -150,7 +149,7 @@ def _table(contract: Contract, known: Mapping[str, Any]) -> Preparing:
     return Preparing("\n".join(lines), standard=("import csv",), shown=_targets(contract, known))
 
 
-def _series(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _series(contract: Contract, known: Mapping[str, object]) -> Preparing:
     lines = [
         'with open("rows.csv", encoding="utf-8", newline="") as file:  # names of columns, and rows, the oldest first',
         '    rows = list(csv.DictReader(file))[-known["window"] :]',
@@ -169,7 +168,7 @@ def _series(contract: Contract, known: Mapping[str, Any]) -> Preparing:
     return Preparing("\n".join(lines), standard=("import csv",), shown=shown)
 
 
-def _targets(contract: Contract, known: Mapping[str, Any]) -> str | None:
+def _targets(contract: Contract, known: Mapping[str, object]) -> str | None:
     """Code that shows the columns that were predicted, in their own units."""
     found = known.get("targets")
     targets = found if isinstance(found, list) else []
@@ -182,7 +181,7 @@ def _targets(contract: Contract, known: Mapping[str, Any]) -> str | None:
     )
 
 
-def _text(contract: Contract, known: Mapping[str, Any]) -> Preparing:
+def _text(contract: Contract, known: Mapping[str, object]) -> Preparing:
     tokenizer, windows = known.get("tokenizer"), known.get("next_token") is True
     most = '[-known["length"] :]' if windows else '[: known["length"]]'
     packages = {}
@@ -214,7 +213,7 @@ def _text(contract: Contract, known: Mapping[str, Any]) -> Preparing:
     return Preparing("\n".join(['text = "Any sentence."', *lines]), standard, packages, shown=following)
 
 
-_KINDS: Mapping[str, Callable[[Contract, Mapping[str, Any]], Preparing]] = {
+_KINDS: Mapping[str, Callable[[Contract, Mapping[str, object]], Preparing]] = {
     "arrays": _arrays,
     "images": _images,
     "series": _series,

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,10 +24,6 @@ from compress.results import CONTRACT, Contract, Results, contract_text
 from compress.run.contract import contract_of
 
 ROOT = Path(__file__).parents[2]
-SAVE = """
-import numpy as np
-np.save("output.npy", output.detach() if hasattr(output, "detach") else output)
-"""
 CHECK = """
 import sys
 import numpy as np
@@ -76,7 +71,7 @@ def dense(size: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(size, 8), nn.ReLU(), nn.Linear(8, classes))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.extended)])
 def test_a_picture(channels: int, tmp_path: Path) -> None:
     """A PNG, against what our own reader makes of the same file."""
     chance = np.random.default_rng(0)
@@ -119,6 +114,7 @@ def test_arrays(tmp_path: Path) -> None:
     same(output, model, Inputs((), {"ids": torch.zeros(1, 1, dtype=torch.long), "more": torch.zeros(1, 3)}))
 
 
+@pytest.mark.extended
 def test_arrays_are_scaled(tmp_path: Path) -> None:
     known = {"kind": "arrays", "inputs": {"input": {"mean": [1.0, 2.0, 3.0, 4.0], "std": [2.0, 2.0, 2.0, 2.0]}}}
     model = dense(4, 2)
@@ -129,6 +125,7 @@ def test_arrays_are_scaled(tmp_path: Path) -> None:
 PICTURE = {"kind": "images", "mean": [0.25], "std": [0.5]}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
@@ -167,7 +164,9 @@ def table(path: Path, *rows: dict[str, str]) -> None:
         writer.writerows(rows)
 
 
-@pytest.mark.parametrize("town", ['New "York"', " Rom ", "NA"])
+@pytest.mark.parametrize(
+    "town", ["NA", *(pytest.param(town, marks=pytest.mark.extended) for town in ('New "York"', " Rom "))]
+)
 def test_a_row(town: str, tmp_path: Path) -> None:
     """Statistics, what is missing, and categories as columns; the prediction is in the target's own unit."""
     known = {"kind": "table", "columns": COLUMNS, "categories_as": "one_hot", "unknown_categories": "error"}
@@ -190,6 +189,7 @@ class Embedding(nn.Module):
         return self.last(torch.cat([numbers, self.embed(codes).flatten(1)], 1))
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("town", "code"), [("Bonn", 1), ("Rom", 3), ("Paris", 0)])
 def test_a_row_with_categories_as_codes(town: str, code: int, tmp_path: Path) -> None:
     known = {"kind": "table", "columns": COLUMNS, "categories_as": "codes", "unknown_categories": "zero"}
@@ -203,6 +203,7 @@ def test_a_row_with_categories_as_codes(town: str, code: int, tmp_path: Path) ->
     assert printed == "ab"[int(output[0].argmax())]
 
 
+@pytest.mark.extended
 def test_an_unknown_category_is_an_error(tmp_path: Path) -> None:
     known = {"kind": "table", "columns": COLUMNS, "categories_as": "one_hot", "unknown_categories": "error"}
     table(tmp_path / "row.csv", {"town": "Paris", "größe, cm": "180", "age": "1"})
@@ -219,6 +220,7 @@ class Ahead(nn.Module):
         return self.last(self.states(rows)[0][:, -1:])
 
 
+@pytest.mark.extended
 def test_the_last_rows_of_a_series(tmp_path: Path) -> None:
     known = {"kind": "series", "columns": COLUMNS, "unknown_categories": "zero", "window": 2, "horizon": 1}
     rows = [{"age": str(age), "größe, cm": "170", "town": "Bonn"} for age in (10, 40, 60)]
@@ -246,7 +248,7 @@ class Reads(nn.Module):
 SENTENCE = "Any sentence."  # as the snippet has it
 
 
-@pytest.mark.parametrize("length", [5, 20])
+@pytest.mark.parametrize("length", [5, pytest.param(20, marks=pytest.mark.extended)])
 @pytest.mark.parametrize("kind", ["bytes", "chars", "tokenizer.json"])
 def test_a_sentence(kind: str, length: int, tmp_path: Path) -> None:
     """Cut or padded to the length, against ids that are written down here, or those of the library."""
@@ -274,6 +276,7 @@ def test_a_sentence(kind: str, length: int, tmp_path: Path) -> None:
     assert printed == ["bad", "good"][int(output[0].argmax())]
 
 
+@pytest.mark.extended
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
     known = {"kind": "text", "tokenizer": "tokenizer.json", "sha256": "0" * 64, "padding": 0, "length": 4}
@@ -293,6 +296,7 @@ class Speaks(nn.Module):
         return self.last(self.states(self.embed(ids))[0])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("length", [5, 20])
 def test_the_token_that_follows(length: int, tmp_path: Path) -> None:
     """Of the last tokens; what is padded at the end changes nothing before it."""
@@ -359,27 +363,3 @@ def test_nothing_of_the_results_becomes_code(known: dict[str, Any] | None, names
 
 BAIT = '"); __import__("os").system("bait") #'
 KEPT = {"images", "table", "series", "text", "arrays", "rgb", "codes", "error", "tokenizer.json"}
-
-
-def test_every_snippet_of_a_run_works(classified: Path, tmp_path: Path, pictures: Any) -> None:
-    """As the card has them, beside the files; all agree."""
-    results = json.loads((classified / "results.json").read_text(encoding="utf-8"))
-    found = pictures()["images"][7]
-    for path in classified.glob("slim.*"):
-        (tmp_path / path.name).symlink_to(path)
-    Image.fromarray(found).save(tmp_path / "image.png")
-    card = (classified / "MODEL_CARD.md").read_text(encoding="utf-8")
-    outputs = []
-    for file, _, code in snippets(results):
-        assert f"```python\n{code}```" in card
-        if file == "slim.safetensors":
-            continue  # it ends with the network
-        (tmp_path / "use.py").write_text(code + SAVE, encoding="utf-8")
-        subprocess.run([sys.executable, "use.py"], cwd=tmp_path, check=True, capture_output=True)
-        outputs.append(np.load(tmp_path / "output.npy"))
-    assert len(outputs) == 2
-    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
-    mean, std = (np.array(results["contract"]["preparation"][key]) for key in ("mean", "std"))
-    slim = compress.load(classified / "slim.safetensors", lambda: compress.models.classifier((1, 6, 6), 3))
-    given = torch.tensor((found / 255 - mean) / std, dtype=torch.float32)[None, None]
-    np.testing.assert_allclose(outputs[0], slim(given).detach(), atol=1e-5)
