@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from compress.recipe.schema.parts import Distinct, Part
 from compress.results import OPSETS
@@ -24,7 +32,13 @@ class OnnxFile(Part):
     )
 
 
-NoSettings = Annotated[dict[str, str], Field(max_length=0)]
+def _none(settings: dict[str, object]) -> dict[str, object]:
+    if settings:
+        raise ValueError(f"found the key {next(iter(settings))}; this file has no settings, write {{}}")
+    return settings
+
+
+NoSettings = Annotated[dict[str, object], AfterValidator(_none), Field(json_schema_extra={"maxProperties": 0})]
 
 
 class Files(Part):
