@@ -126,8 +126,9 @@ class UsedData(TypedDict):
     validation: NotRequired[
         Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
     ]
-    mean: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
-    std: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
+    classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
+    std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
 
 
@@ -277,7 +278,7 @@ class QuantizationTrial(TypedDict):
     kind: Literal["static", "dynamic"]
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     bytes: NotRequired[Positive]
-    metric: NotRequired[Annotated[Metric, "On held-out training data."]]
+    metric: NotRequired[Annotated[Metric, "On held-out samples: of the validation part, or of the training part."]]
     latency_ms: NotRequired[Annotated[dict[BatchSize, LatencyResult], "Its ratio is to the float file."]]
     note: NotRequired[Annotated[Text, "What failed."]]
 
@@ -287,7 +288,7 @@ class QuantizationResult(TypedDict):
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     per_channel: bool
     excluded: Annotated[list[Text], "Nodes of the graph that stay in float."]
-    float_metric: Annotated[Metric, "Of the float file, on held-out training data."]
+    float_metric: Annotated[Metric, "Of the float file, on held-out samples."]
     tried: Annotated[list[QuantizationTrial], Limits(minItems=1)]
     why: Annotated[Text, "Why this one is kept, or none."]
 
@@ -516,11 +517,14 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
-class RivalsOutcome(TypedDict):
+class OptionalOutcome(TypedDict):
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+    weights: NotRequired[
+        Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
+    ]
 
 
-class Outcome(RivalsOutcome):
+class Outcome(OptionalOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]

@@ -60,7 +60,7 @@ def _latency(choice: Choice, batch: str) -> float | None:
 
 def digits(results: Results, *, unicode: bool = True) -> Iterator[str]:
     """Lines: a few test images as the dense network and as the slim one reconstruct them; none for other tasks."""
-    images = results.get("pictures", {}).get("images", [])[:IMAGES]
+    images = results.get("images", [])[:IMAGES]
     shades = SHADES if unicode else PLAIN_SHADES
     for title, entry in (("test images", "input"), ("dense", "dense"), ("slim", "slim")) if images else ():
         yield f"{title}:"

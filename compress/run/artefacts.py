@@ -30,11 +30,11 @@ from compress.results import (
     ModelName,
     ModelResult,
     Models,
+    OptionalOutcome,
     Outcome,
     Parity,
     Pictures,
     Results,
-    RivalsOutcome,
     contract_text,
 )
 from compress.run.building import fresh_network
@@ -116,7 +116,7 @@ def write_artefacts(
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
-        **_rivals(outcome),
+        **_optional(outcome),
         "timing": setting.clock.split(),
     }
     results = without_folders(results, [folder])
@@ -126,8 +126,13 @@ def write_artefacts(
     return results
 
 
-def _rivals(outcome: Outcome) -> RivalsOutcome:
-    return {"rivals": outcome["rivals"]} if "rivals" in outcome else {}
+def _optional(outcome: Outcome) -> OptionalOutcome:
+    found: OptionalOutcome = {}
+    if "rivals" in outcome:
+        found["rivals"] = outcome["rivals"]
+    if "weights" in outcome:
+        found["weights"] = outcome["weights"]
+    return found
 
 
 def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:

@@ -13,11 +13,12 @@ from compress.errors import InputError
 from compress.export.onnx_file import converted
 from compress.export.reading_back import read_back
 from compress.files.checkpoint import read_weights, rebuild
+from compress.files.places import place, size_of
 from compress.options import check
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.results import CONTRACT, OPSETS, contract_text
-from compress.run import noted
+from compress.run import building, noted
 from compress.run.building import build_model, fresh_network
 from compress.run.contract import contract_of, noted_contract
 from compress.run.output import whole_folder
@@ -123,11 +124,13 @@ def network_of(
             f"the recipe inside {source} would run {found.model.factory}, and files may not choose the code that runs: "
             "name a recipe that you trust with --recipe"
         )
-    return found, noted.build(found, weights, str(source), source.stat().st_size), weights.metadata
+    return found, noted.build(found, weights, str(source), size_of(place(source))), weights.metadata
 
 
 def example_of(recipe: schema.Recipe, model: nn.Module) -> object:
     """What the network is called with; only shapes and types matter, and the range of integers."""
+    if not isinstance(recipe.model, schema.FactoryModel | schema.Program):
+        return building.example_of(recipe.model).mapped(torch.clone)
     if isinstance(recipe.data, schema.FactoryData) and not hasattr(model, "input_shape"):
         return from_factory(recipe.data.factory).example
     return torch.zeros(2, *_input_shape(recipe, model))

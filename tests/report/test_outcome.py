@@ -40,11 +40,11 @@ def test_digits_are_drawn_line_by_line(results: Any) -> None:
     half.save(png, "PNG")
     entry = base64.b64encode(png.getvalue()).decode()
     image = {"number": 0, "input": entry, "dense": entry, "slim": entry, "loss": {"dense": 0.0, "slim": 0.0}}
-    lines = list(outcome.digits({**results, "pictures": {"images": [image]}}))
+    lines = list(outcome.digits({**results, "images": [image]}))
     assert len(lines) == 3 * (1 + outcome.LINES)
     assert lines[:8] == ["test images:", *["  "] * 0, *lines[1:5], *["  " + "█" * outcome.COLUMNS] * 3]
     assert all(not line.strip() for line in lines[1:5])
-    plain = list(outcome.digits({**results, "pictures": {"images": [image]}}, unicode=False))
+    plain = list(outcome.digits({**results, "images": [image]}, unicode=False))
     assert plain[-1] == "  " + "#" * outcome.COLUMNS
 
 

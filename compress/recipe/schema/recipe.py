@@ -1,30 +1,41 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
+from compress.recipe.schema.expectation import Bound, Expectation
 from compress.recipe.schema.export import USUAL, Export, File, Files, files_of, opset_of
+from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Dimension, Listed, Part, SomeDistinct, Text, Word
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -68,6 +79,11 @@ class Recipe(Part):
         description="names of the sizes that vary besides the batch, by input and dimension, such as ids: {1: length}",
     )
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
+    expect: Expectation | None = Field(
+        default=None,
+        description="metrics of the dense network, such as {accuracy: 0.43} or {loss: {at_most: 0.1}}; nothing is "
+        "pruned if a part of the test data shows others",
+    )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
@@ -94,14 +110,12 @@ class Recipe(Part):
 
     @field_validator("data")
     @classmethod
-    def _images_fit_the_model(
-        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
-    ) -> NamedData | NpzData | FolderData | FactoryData:
+    def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
-        if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
+        if isinstance(data, NamedData) and wanted is not None and (found := data.image()) != wanted:
             raise ValueError(
-                f"{data.name} has images of {list(data.images[data.name])}, and the model takes {list(wanted)}; "
-                "use another model or data set, or set the model's `image`"
+                f"{data.name} has images of {list(found)}, and the model takes {list(wanted)}; "
+                "use another model or data set, set the model's `image`, or the data's `resize` and `channels`"
             )
         return data
 
@@ -166,9 +180,10 @@ class Recipe(Part):
     @classmethod
     def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"use task: {' or '.join(able)}"
             )
         return task
 
@@ -183,11 +198,27 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "gru_language_model": GRULanguageModel,
+    "transformer_language_model": TransformerLanguageModel,
+    "bert_classifier": BertClassifier,
+    "mlp": MLP,
+    "mlp_autoencoder": MLPAutoencoder,
+    "lstm_classifier": LSTMClassifier,
     "program": Program,
     "factory model": FactoryModel,
-    "name data": NamedData,
+    "name data": None,
+    **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
+    "python_topics": DocumentationData,
+    "python_docstrings": DocstringData,
+    "text data": TextData,
     "npz data": NpzData,
+    "npz inputs data": ArrayData,
+    "one": None,
+    "several": None,
     "folder data": FolderData,
+    "csv data": CsvData,
+    "parquet data": ParquetData,
     "factory data": FactoryData,
     "own task": OwnTask,
     "list of files": None,
@@ -201,6 +232,11 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "patterns": None,
     "count": None,
     "share": None,
+    "file": None,
+    "pair": None,
+    "number": None,
+    "bound": Bound,
+    "statistics": Statistics,
     # of JsonValue
     "dict": None,
     "list": None,
