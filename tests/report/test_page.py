@@ -244,7 +244,7 @@ def test_the_snippets_are_right_for_several_inputs(
     contract = contract_of(Two(), example, None, preparation=None, classes=None, opset=20)
     compress.export.onnx(Two(), "slim.onnx", example, metadata={CONTRACT: contract_text(contract)})
     changed["contract"] = contract
-    code = next(text for text in Reader(page(changed)).code if "onnxruntime" in text)
+    code = next(text for text in Reader(page(changed)).code if "import onnxruntime" in text)
     names: dict[str, Any] = {}
     exec(compile(code, "report.html", "exec"), names)
     assert [one.shape for one in (names["output"], *names["others"])] == [(1, 6), (1, 6)]
