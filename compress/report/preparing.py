@@ -32,9 +32,9 @@ class Preparing:
 
     def importing(self, *runtimes: str) -> str:
         """All imports of such code."""
-        standard = sorted([*self.standard, *(["import json"] if self.described else [])])
-        packages = [*(["import numpy as np"] if "np." in self.lines else []), *runtimes, *self.packages.values()]
-        packages.sort(key=lambda line: (line.startswith("from"), line))
+        standard = _in_order([*self.standard, *(["import json"] if self.described else [])])
+        numpy = ["import numpy as np"] if "np." in self.lines else []
+        packages = _in_order([*numpy, *runtimes, *self.packages.values()])
         return "\n".join([*standard, *([""] if standard else []), *packages, ""])
 
     def reading(self, notes: str) -> str:
@@ -43,8 +43,12 @@ class Preparing:
         return "\n".join([*lines, *(['known = contract["preparation"]'] if "known" in self.lines else []), ""])
 
 
+def _in_order(imports: list[str]) -> list[str]:
+    return sorted(imports, key=lambda line: (line.startswith("from"), line))
+
+
 def preparing(contract: Contract | None) -> Preparing:
-    """How inputs are made; of a kind of preparation that is not known here, inputs of zeros stand for them."""
+    """How inputs are made; of a kind of preparation that is not known here, inputs of ones stand for them."""
     if contract is None:
         return _OF_THE_OWNER
     known = contract["preparation"] or {}
@@ -64,7 +68,7 @@ def _zeros(name: str, what: str) -> str:
         f"{name} = {{}}  # by name; put your own arrays in the place of these, {what}\n"
         'for one in contract["inputs"]:\n'
         '    shape = [1 if isinstance(size, str) else size for size in one["shape"]]  # 1 sample\n'
-        f'    {name}[one["name"]] = np.zeros(shape, one["dtype"])'
+        f'    {name}[one["name"]] = np.ones(shape, one["dtype"])'
     )
 
 
@@ -192,7 +196,7 @@ def _text(contract: Contract, known: Mapping[str, object]) -> Preparing:
     else:
         packages = {"tokenizers": "from tokenizers import Tokenizer"}
         lines = [
-            'content = open("tokenizer.json", "rb").read()',
+            'content = Path("tokenizer.json").read_bytes()',
             'assert hashlib.sha256(content).hexdigest() == known["sha256"], "another tokenizer"',
             "tokenizer = Tokenizer.from_buffer(content)",
             "tokenizer.no_padding()",
@@ -208,7 +212,7 @@ def _text(contract: Contract, known: Mapping[str, object]) -> Preparing:
         'made["token_type_ids"] = [0] * len(ids)',
         'inputs = {one["name"]: np.array([made[one["name"]]], np.int64) for one in contract["inputs"]}',
     ]
-    standard = ("import hashlib",) if packages else ()
+    standard = ("import hashlib", "from pathlib import Path") if packages else ()
     following = "print(output[0, count - 1].argmax())  # the id of the token that follows" if windows else None
     return Preparing("\n".join(['text = "Any sentence."', *lines]), standard, packages, shown=following)
 

@@ -93,7 +93,7 @@ def test_a_picture(channels: int, tmp_path: Path) -> None:
 
 
 def test_arrays(tmp_path: Path) -> None:
-    """Zeros of each input's own type and shape stand for the arrays."""
+    """Ones of each input's own type and shape stand for the arrays: also a mask or a length may be 1."""
 
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -111,7 +111,7 @@ def test_arrays(tmp_path: Path) -> None:
         ("more", "float32", ["batch", 3]),
     ]
     output, _ = says(tmp_path, contract)
-    same(output, model, Inputs((), {"ids": torch.zeros(1, 1, dtype=torch.long), "more": torch.zeros(1, 3)}))
+    same(output, model, Inputs((), {"ids": torch.ones(1, 1, dtype=torch.long), "more": torch.ones(1, 3)}))
 
 
 @pytest.mark.extended
@@ -119,7 +119,7 @@ def test_arrays_are_scaled(tmp_path: Path) -> None:
     known = {"kind": "arrays", "inputs": {"input": {"mean": [1.0, 2.0, 3.0, 4.0], "std": [2.0, 2.0, 2.0, 2.0]}}}
     model = dense(4, 2)
     output, _ = says(tmp_path, written(tmp_path, model, torch.zeros(2, 4), known))
-    same(output, model, Inputs((-torch.tensor([[0.5, 1.0, 1.5, 2.0]]),)))
+    same(output, model, Inputs((-torch.tensor([[0.0, 0.5, 1.0, 1.5]]),)))
 
 
 PICTURE = {"kind": "images", "mean": [0.25], "std": [0.5]}
@@ -312,7 +312,7 @@ def test_what_only_the_owner_knows_is_left_to_the_owner(known: dict[str, Any] | 
     model = dense(4, 2)
     contract = written(tmp_path, model, torch.zeros(2, 4), known)
     output, _ = says(tmp_path, contract)
-    same(output, model, Inputs((torch.zeros(1, 4),)))
+    same(output, model, Inputs((torch.ones(1, 4),)))
 
 
 def test_files_without_a_contract_are_from_older_versions() -> None:
