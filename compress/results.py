@@ -3,6 +3,7 @@
 docs/results.schema.json is generated from here (python docs/reference.py).
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
@@ -97,7 +98,9 @@ class RecipeValues(TypedDict):
     train: dict[str, object] | None
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
-    export: list[str]
+    export: Annotated[
+        list[str] | dict[str, dict[str, object]], "The files that were asked for, as a list or with their settings."
+    ]
     quantize: NotRequired[dict[str, object] | None]
     benchmark: BenchmarkValues
 
@@ -405,6 +408,52 @@ class WallTime(TypedDict):
     phases: Annotated[dict[str, NotNegative], "Every moment is charged to exactly one of them."]
 
 
+# --- the input contract ---
+
+
+class TensorContract(TypedDict):
+    """A tensor that a file takes or gives."""
+
+    name: Annotated[str, Limits(minLength=1)]
+    dtype: Annotated[Text, "As NumPy calls it, such as float32; bfloat16, which NumPy lacks, is there too."]
+    shape: Annotated[
+        list[Count | Text | None],
+        'Of each dimension the size, or a name where it varies, such as "batch"; null where it varies in another way.',
+    ]
+
+
+class Contract(TypedDict):
+    """What the files of the slim network take and give, and how a raw sample becomes an input.
+
+    The same text is in the metadata of the files, under the key `contract`.
+    """
+
+    inputs: Annotated[list[TensorContract], Limits(minItems=1), "In the order of the network's arguments."]
+    outputs: Annotated[list[TensorContract], Limits(minItems=1)]
+    preparation: Annotated[
+        dict[str, object] | None,
+        "How a raw sample becomes an input: `kind` and what that kind needs. Null where loaders of the user's own "
+        "prepare the samples, so that only their owner knows.",
+    ]
+    classes: Annotated[list[str] | None, "The names of the classes, in the order of the outputs; null if unknown."]
+    opset: Annotated[Positive | None, "Of the ONNX file; null where none was written."]
+    versions: Versions
+
+
+OPSETS = (18, 25)
+"""The first and the last opset that ONNX files are written in."""
+
+CONTRACT = "contract"
+"""The key of the contract in a file's metadata."""
+
+UNKNOWN_PREPARATION = "The samples were prepared by loaders of their owner's; only the owner knows how."
+
+
+def contract_text(contract: Contract) -> str:
+    """The contract as every file has it: JSON in one line of ASCII, with sorted keys."""
+    return json.dumps(contract, sort_keys=True, allow_nan=False)
+
+
 class Origin(TypedDict):
     """What was run, on what, and by what."""
 
@@ -491,6 +540,7 @@ class Outcome(OptionalOutcome):
 class Results(Origin, Outcome, Choices, Pictures):
     """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
 
+    contract: NotRequired[Annotated[Contract, "Absent in results of older versions."]]
     models: Models
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]
     timing: Annotated[WallTime, "Seconds of wall time since the command began."]
