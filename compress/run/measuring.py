@@ -141,7 +141,13 @@ def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting
     if recipe.expect is None and not schema.has_accuracy(recipe.task):
         return
     with setting.clock.phase("evaluation"):
-        judge(recipe, network, setting, sample(network, setting))
+        try:
+            found = sample(network, setting)
+        except TrainingError as error:
+            if recipe.expect is None:
+                return  # the run itself says what is not finite
+            raise InputError(f"expect: {error}") from error
+        judge(recipe, network, setting, found)
 
 
 def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sample) -> None:
