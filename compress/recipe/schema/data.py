@@ -6,8 +6,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Tag
 
 from compress.errors import DataError
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, Validation, told_by
+from compress.recipe.schema.table_data import CsvData, ParquetData
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
@@ -50,6 +53,15 @@ class NamedData(ImagePart):
             return self.options().shape(self.images[self.name], f"each image of {self.name}")
         except DataError as error:
             raise ValueError(str(error)) from None
+
+
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
 
 
 class NpzData(ImagePart):
@@ -107,9 +119,16 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[
+        Annotated[NamedData | PackagedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Tag("name data"),
+    ]
     | Annotated[NpzData, Tag("npz data")]
+    | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
+    | Annotated[CsvData, Tag("csv data")]
+    | Annotated[ParquetData, Tag("parquet data")]
+    | Annotated[TextData, Tag("text data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "factory"),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "text", "factory", beside=("npz", "inputs")),
 ]
