@@ -81,8 +81,8 @@ class Recipe(Part):
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     expect: Expectation | None = Field(
         default=None,
-        description="metrics of the dense network, such as {accuracy: 0.43} or {loss: {at_most: 0.1}}; nothing is "
-        "pruned if a part of the test data shows others",
+        description="metrics of the dense network, such as {accuracy: 0.43}; nothing is pruned if a part of the test "
+        "data shows others",
     )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
