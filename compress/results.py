@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from compress.errors import InputError
+from compress.ranking import Better, MetricKind, default_of, kind_of, present
+from compress.task_words import Word
 from compress.typed_json import Limits, Schema, also, first_mistake, schema
 
 Format = Literal["safetensors", "onnx", "pt2"]
@@ -30,23 +32,9 @@ Numbers = Annotated[list[float], Limits(minItems=1)]
 
 Metric = Annotated[
     dict[str, float],
-    "Losses, accuracies, and under their names the metrics of a task of the user's own.",
+    "The loss, and under their names the other metrics of the task.",
     Limits(required=["loss"], properties={"accuracy": {"type": "number", "minimum": 0, "maximum": 1}}),
 ]
-
-
-def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """What the metric `after` has lost: points of accuracy, or percent of the loss; below 0 where it has gained.
-
-    Where the loss was 0, as of a file compared with itself, it is percent of 1.
-    """
-    if "accuracy" in before:
-        return 100 * (before["accuracy"] - after["accuracy"])
-    return 100 * (after["loss"] - before["loss"]) / (abs(before["loss"]) or 1.0)
-
-
-def unit_of_drop(metric: Mapping[str, float]) -> str:
-    return "points of accuracy" if "accuracy" in metric else "% of the loss"
 
 
 Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "torch", "onnx", "onnxruntime"])]
@@ -73,6 +61,15 @@ class OwnTaskValues(TypedDict):
     loss: str
     metrics: dict[str, str]
     target: Literal["label", "image"]
+    rank_by: NotRequired[object]
+
+
+class NamedTaskValues(TypedDict):
+    name: Word
+    metrics: NotRequired[list[str] | None]
+    rank_by: NotRequired[str | None]
+    ignore_index: NotRequired[int | None]
+    label_smoothing: NotRequired[float]
 
 
 @also(additionalProperties=True)
@@ -93,7 +90,7 @@ class RecipeValues(TypedDict):
     model: dict[str, object]
     data: dict[str, object]
     dynamic: NotRequired[dict[str, dict[str, str]] | None]
-    task: str | OwnTaskValues
+    task: str | NamedTaskValues | OwnTaskValues
     train: dict[str, object] | None
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
@@ -461,6 +458,13 @@ class ScratchResult(TypedDict):
     missing: NotRequired[Annotated[Text, "Why one of the two runs, or both, are absent."]]
 
 
+class RankedBy(TypedDict):
+    """The metric that decides between networks, and which of two figures is better."""
+
+    name: Text
+    better: Better
+
+
 class RivalResults(TypedDict):
     """What the pruned network has to beat."""
 
@@ -488,8 +492,17 @@ class Results(Origin, Outcome, Choices, Pictures):
     """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
 
     models: Models
+    ranked_by: NotRequired[Annotated[RankedBy, "Absent in results of older versions: the accuracy, or else the loss."]]
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]
     timing: Annotated[WallTime, "Seconds of wall time since the command began."]
+
+
+def ranked_by(results: Results) -> MetricKind:
+    """The metric that decides between networks."""
+    found = results.get("ranked_by")
+    if found is None:
+        return default_of(results["models"]["dense"]["metric"])
+    return present(kind_of(found["name"], found["better"]), results["models"]["dense"]["metric"])
 
 
 def json_schema() -> Schema:

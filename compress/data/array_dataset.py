@@ -16,7 +16,7 @@ from compress.data.dataset import batch_rows
 from compress.data.preparation import Preparation
 from compress.errors import DataError
 from compress.inputs import Inputs
-from compress.tasks import Task, wants_inputs
+from compress.tasks import Task, wants_inputs, word_of
 
 ONLY = "input"
 """The name of the input of a network that is called with one tensor, whatever its forward calls it."""
@@ -89,8 +89,11 @@ class ArrayDataset:
         if samples is None:
             raise DataError(f"{self.name} has no {subset} part; name one with `validation:`.")
         if samples.targets is None and not wants_inputs(task):
-            raise DataError(f"{self.name} has no targets, and the task {task} compares outputs with targets.")
-        if task == "anomaly" and samples.targets is not None and subset == "train":
+            raise DataError(
+                f"{self.name} has no targets, and the task {word_of(task) or 'of the recipe'} compares outputs with "
+                "targets."
+            )
+        if word_of(task) == "anomaly" and samples.targets is not None and subset == "train":
             samples = samples.take(torch.where(samples.targets.flatten() == 0)[0])
         return _ArrayBatches(samples, task, torch.device(device), size)
 
@@ -147,7 +150,7 @@ class _ArrayBatches:
             assert targets is not None  # `batches` has checked it
             return targets.index_select(0, rows).to(self.device)
         first = next(iter(inputs.values()))
-        if self.task != "anomaly":
+        if word_of(self.task) != "anomaly":
             return first
         flags = torch.zeros(len(rows)) if targets is None else targets.index_select(0, rows).flatten()
         return {"input": first, "anomaly": flags.to(self.device)}

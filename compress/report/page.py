@@ -10,6 +10,7 @@ from markupsafe import Markup
 from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
+from compress.ranking import MetricKind, kind_of
 from compress.report import content, figures
 from compress.report.bounds import bounded
 from compress.report.choices import (
@@ -22,7 +23,7 @@ from compress.report.choices import (
     file_kind,
     refusals,
 )
-from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
+from compress.report.measures import AS_FAST, SAME, changed, faster, fewer, measures, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
 from compress.results import (
@@ -37,6 +38,7 @@ from compress.results import (
     StageResult,
     TensorResult,
     checked,
+    ranked_by,
 )
 
 MAX_BYTES = 64 * 2**20
@@ -114,7 +116,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "headline": headline(results),
         "deck": _deck(results),
         "same": SAME,
-        "tiles": list(_tiles(models)),
+        "tiles": list(_tiles(models, ranked_by(results))),
         "note": results["data"].get("note"),
         "warnings": [*results.get("warnings", []), *cut],
         "choices": choice_table(results),
@@ -166,11 +168,12 @@ def headline(results: Results) -> str:
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
     best = best_sentence(results)
-    return f"{text}: {_slim_words(results['models'])}" if best is None else f"{text}; {best}"
+    return f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
 
 
-def _slim_words(models: Models) -> str:
-    return ", ".join([_size(models), *_speed(models), _quality(models)])
+def _slim_words(results: Results) -> str:
+    models = results["models"]
+    return ", ".join([_size(models), *_speed(models), _quality(models, ranked_by(results))])
 
 
 def _what_was_pruned(stage: StageResult) -> str:
@@ -217,11 +220,9 @@ def _speed(models: Models) -> Iterator[str]:
         )
 
 
-def _quality(models: Models) -> str:
+def _quality(models: Models, ranked: MetricKind) -> str:
     before, after = models["dense"]["metric"], models["slim"]["metric"]
-    if "accuracy" in before and "accuracy" in after:
-        return f"test accuracy {points(before['accuracy'], after['accuracy'])}"
-    return f"test loss {percent(before['loss'], after['loss'])}"
+    return f"test {ranked.name} {changed(ranked, before[ranked.name], after[ranked.name])}"
 
 
 def _deck(results: Results) -> str:
@@ -229,7 +230,7 @@ def _deck(results: Results) -> str:
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
     text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
-    return f"{text} Slim against dense: {_slim_words(results['models'])}." if "best" in results else text
+    return f"{text} Slim against dense: {_slim_words(results)}." if "best" in results else text
 
 
 def _way(stage: StageResult) -> str:
@@ -241,7 +242,7 @@ def _share(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
+def _tiles(models: Models, ranked: MetricKind) -> Iterator[tuple[str, str, str, str]]:
     """(label, dense, slim, change) of the most important figures."""
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
@@ -255,12 +256,10 @@ def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
             label, change = f"latency, batch {batch}", faster(1.0, timed["ratio"])
             yield label, f"{earlier['p50']:.3g} ms", f"{timed['p50']:.3g} ms", change
     for name, was in dense["metric"].items():
-        if name in slim["metric"] and (name == "accuracy" or "accuracy" not in dense["metric"]):
-            now = slim["metric"][name]
-            if name == "accuracy":
-                yield "test accuracy", f"{100 * was:.2f} %", f"{100 * now:.2f} %", points(was, now)
-            else:
-                yield f"test {name}", f"{was:.4g}", f"{now:.4g}", percent(was, now)
+        # The loss beside a metric that ranks is in the table.
+        if name in slim["metric"] and (name != "loss" or ranked.name == "loss"):
+            read_as, now = ranked if name == ranked.name else kind_of(name), slim["metric"][name]
+            yield f"test {name}", read_as.text(was), read_as.text(now), changed(read_as, was, now)
 
 
 def _compact(count: float) -> str:

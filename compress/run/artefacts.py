@@ -37,6 +37,7 @@ from compress.run.choices import SLIM_INT8, SLIM_SPARSE, ChoosingRun
 from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
+from compress.tasks import ranking
 
 FILES = (
     "results.json",
@@ -92,6 +93,7 @@ def write_artefacts(
     (folder / "checkpoint").mkdir()
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     choices = _export(recipe, source, networks, folder, setting, described, outcome["parity"])
+    ranked = ranking(setting.task)
     results: Results = {
         "schema": 1,
         "recipe": recipe_values(recipe),
@@ -100,6 +102,7 @@ def write_artefacts(
         "machine": machine(setting),
         "data": describe_data(setting),
         "models": described,
+        "ranked_by": {"name": ranked.name, "better": ranked.better},
         **choices,
         "tensors": tensors,
         "stages": outcome["stages"],

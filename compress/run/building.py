@@ -159,16 +159,19 @@ def build_noted(recipe: str, source: str) -> nn.Module:
     return read_program(source) if program else build_model(wanted.model, wanted.seed)
 
 
-def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
+def build_task(wanted: schema.AnyTask) -> tasks.Task:
     """The task that a recipe's `task` names, by a word or by functions.
 
     Raises:
         InputError: a function cannot be imported.
     """
+    if isinstance(wanted, schema.NamedTask):
+        settings = wanted.model_dump(exclude={"name"})
+        return tasks.NamedTask(wanted.name, **settings)
     if not isinstance(wanted, schema.OwnTask):
         return wanted
     own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
-    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target, wanted.rank_by, wanted.better)
 
 
 class _OwnMeasure:

@@ -268,5 +268,5 @@ def _seconds_of_evaluation(network: nn.Module, setting: Setting, now: Now) -> fl
     batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
     count = min(EVALUATED, len(batches))
     start = now()
-    metrics.evaluate(network, lambda: islice(batches(), count), setting.task)
+    metrics.evaluate(network, lambda: islice(batches(), count), setting.task, partial=True)
     return (now() - start) / count * len(batches)

@@ -22,12 +22,12 @@ from compress.recipe.schema.model import (
     RowLSTM,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
-from compress.recipe.schema.task import OwnTask, has_accuracy
+from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
+    "AnyTask",
     "Autoencoder",
     "Benchmark",
     "Classifier",
@@ -52,6 +53,7 @@ __all__ = [
     "Model",
     "NamedData",
     "NamedModel",
+    "NamedTask",
     "Nodes",
     "NpzData",
     "OwnTask",
@@ -67,10 +69,9 @@ __all__ = [
     "Rivals",
     "RowLSTM",
     "Stage",
-    "Task",
     "Training",
     "VisionTransformer",
     "Weights",
-    "has_accuracy",
     "json_schema",
+    "word_of",
 ]

@@ -4,13 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, Tag, ValidationInfo, field_validator
 
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Classes, Count, Factory, Image, Part, Task, told_by
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Classes, Count, Factory, Image, Part, told_by
+from compress.task_words import Word
 
 
 class Autoencoder(Part):
     """Dense autoencoder of the paper's Tables IV and V; parts `encoder`, `latent`, `decoder`."""
 
-    task: ClassVar[Task] = "reconstruct"
+    task: ClassVar[Word] = "reconstruct"
 
     name: Literal["autoencoder"]
     latent: Count = Field(default=64, description="number of latent nodes")
@@ -20,7 +21,7 @@ class Autoencoder(Part):
 class ConvAutoencoder(Part):
     """Convolutional autoencoder of the paper's Table IV; parts `encoder`, `latent`, `decoder`."""
 
-    task: ClassVar[Task] = "reconstruct"
+    task: ClassVar[Word] = "reconstruct"
     image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
 
     name: Literal["conv_autoencoder"]
@@ -30,7 +31,7 @@ class ConvAutoencoder(Part):
 class Classifier(Part):
     """Dense classifier of the paper's Table III; its layers are in `dense`."""
 
-    task: ClassVar[Task] = "classify"
+    task: ClassVar[Word] = "classify"
 
     name: Literal["classifier"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
@@ -40,7 +41,7 @@ class Classifier(Part):
 class ConvClassifier(Part):
     """Convolutional classifier of the paper's Table III; parts `features` and `dense`."""
 
-    task: ClassVar[Task] = "classify"
+    task: ClassVar[Word] = "classify"
     image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
 
     name: Literal["conv_classifier"]
@@ -50,7 +51,7 @@ class ConvClassifier(Part):
 class ResNet20(Part):
     """Residual network of 20 layers (He, 2015); parts `stem`, `blocks` and `head`."""
 
-    task: ClassVar[Task] = "classify"
+    task: ClassVar[Word] = "classify"
 
     name: Literal["resnet20"]
     image: Image = Field(default=CIFAR_IMAGE, description="channels, height, width")
@@ -60,7 +61,7 @@ class ResNet20(Part):
 class RowLSTM(Part):
     """LSTM that reads an image row by row; parts `lstm` and `head`."""
 
-    task: ClassVar[Task] = "classify"
+    task: ClassVar[Word] = "classify"
 
     name: Literal["row_lstm"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
@@ -72,7 +73,7 @@ class RowLSTM(Part):
 class VisionTransformer(Part):
     """Small vision transformer (Dosovitskiy, 2021); parts `patches`, `blocks` and `head`."""
 
-    task: ClassVar[Task] = "classify"
+    task: ClassVar[Word] = "classify"
 
     name: Literal["vision_transformer"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width; multiples of `patch`")

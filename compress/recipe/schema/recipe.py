@@ -23,7 +23,7 @@ from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Par
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
-from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -152,11 +152,13 @@ class Recipe(Part):
 
     @field_validator("task")
     @classmethod
-    def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
-        model = info.data.get("model")
-        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
+    def _task_fits_the_model(cls, task: AnyTask, info: ValidationInfo) -> AnyTask:
+        model, word = info.data.get("model"), word_of(task)
+        able = getattr(model, "task", word)
+        # The loss of anomaly is that of reconstruct.
+        if word is not None and able != word and (able, word) != ("reconstruct", "anomaly"):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {word!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
             )
         return task
 
@@ -177,6 +179,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "npz data": NpzData,
     "folder data": FolderData,
     "factory data": FactoryData,
+    "named task": NamedTask,
     "own task": OwnTask,
     "nodes target": Nodes,
     "weights target": Weights,
