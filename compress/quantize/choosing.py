@@ -16,7 +16,7 @@ from compress.quantize import candidates
 from compress.quantize.calibration import Feeds, Samples, fixed_batch, samples_of
 from compress.quantize.prepared import Prepared, prepare
 from compress.quantize.settings import METHODS, Kind, Method, Quantization
-from compress.ranking import LOSS, MetricKind, drop, present
+from compress.ranking import MetricKind, default_of, drop, present
 from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
 
 _FLOAT = "float"
@@ -61,7 +61,7 @@ def quantize(
     wanted: Quantization,
     evaluate: Evaluate,
     *,
-    ranked: MetricKind = LOSS,
+    ranked: MetricKind | None = None,
     batch_sizes: Sequence[int] = (1, 32),
     threads: int = 1,
 ) -> Quantized:
@@ -71,7 +71,7 @@ def quantize(
         feeds: gives calibration data from the start at each call, batch by batch: arrays by the names of the file's
             inputs, as the network gets them.
         evaluate: the metric of an ONNX file on held-out training data.
-        ranked: which of its figures `max_drop` is about.
+        ranked: which of its figures `max_drop` is about; the accuracy where there is one, or else the loss, if absent.
         batch_sizes, threads: what is timed, in onnxruntime.
 
     Returns:
@@ -141,13 +141,13 @@ class _Trials:
         samples: Samples,
         wanted: Quantization,
         evaluate: Evaluate,
-        ranked: MetricKind,
+        ranked: MetricKind | None,
         scratch: Path,
     ) -> None:
         self._prepared, self._samples, self._wanted = prepared, samples, wanted
         self._evaluate, self._scratch = evaluate, scratch
         self._before = evaluate(prepared.source)
-        self._ranked = present(ranked, self._before)
+        self._ranked = present(ranked or default_of(self._before), self._before)
         self._tried: list[_Candidate] = []
         method = wanted.calibration.method
         if wanted.kind in ("auto", "static"):

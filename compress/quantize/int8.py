@@ -23,7 +23,6 @@ from compress.options import check, require_word, shown
 from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Calibration, Method, Quantization
 from compress.quantize.training_data import Split
-from compress.ranking import LOSS
 from compress.results import Metric
 from compress.task_words import WORDS
 from compress.tasks import NamedTask, OwnTask, Task, ranking
@@ -92,7 +91,7 @@ def int8(
             data.feeds(file),
             wanted,
             evaluate,
-            ranked=LOSS if task is None else ranking(task),
+            ranked=None if task is None else ranking(task),
             batch_sizes=batch_sizes,
             threads=threads,
         )

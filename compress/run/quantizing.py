@@ -23,7 +23,6 @@ from compress.quantize.calibration import fixed_batch
 from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Quantization
 from compress.quantize.training_data import Split
-from compress.ranking import LOSS
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.results import Agreement, Metric
@@ -113,7 +112,7 @@ def quantize_file(
         data.feeds(file),
         wanted,
         evaluate,
-        ranked=LOSS if task is None else ranking(task),
+        ranked=None if task is None else ranking(task),
         batch_sizes=batch_sizes,
         threads=threads,
     )

@@ -66,12 +66,18 @@ class _Meter:
         if not len(truth):
             return
         if self._metric is None:
-            self._metric = _built(self._name, self._task.word, said).set_dtype(torch.float64).to(said.device)
+            self._metric = self._built(said)
         if self._name in _RANKED:
             seen = _presence(said, truth)
             self._seen = seen if self._seen is None else self._seen + seen
         with warnings.catch_warnings(action="ignore"):  # of classes that this batch does not have
             self._metric.update(said, truth)
+
+    def _built(self, said: Tensor) -> Any:
+        outputs = said.shape[1] if said.ndim > 1 else None
+        # In float32, sums would change with the batch size in the seventh digit.
+        with warnings.catch_warnings(action="ignore"):  # of the memory that exact AUROC and ranks take
+            return built(self._name, self._task.word, outputs).set_dtype(torch.float64).to(said.device)
 
     def _sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
         """What torchmetrics compares, in the shapes that it wants."""
@@ -190,12 +196,17 @@ _SIDES: Mapping[Word, Callable[[Any, Any, NamedTask], tuple[Tensor, Tensor]]] = 
 # --- the metrics of torchmetrics ---
 
 
-def _built(name: str, word: Word, said: Tensor) -> Any:
+def built(name: str, word: Word, outputs: int | None) -> Any:
+    """The metric of torchmetrics.
+
+    Args:
+        outputs: the number of classes, labels or values of a sample; None for one score or value a sample.
+    """
     if word == "multilabel":
-        return _of_labels(name, said.shape[1])
-    if word == "classify":
-        return _of_classes(name, said.shape[1]) if said.ndim > 1 else _of_two(name)
-    return _of_two(name) if word == "anomaly" else _of_values(name, word, said)
+        return _of_labels(name, outputs or 1)
+    if word == "anomaly" or (word == "classify" and outputs is None):
+        return _of_two(name)
+    return _of_classes(name, outputs or 2) if word == "classify" else _of_values(name, word, outputs or 1)
 
 
 _OF_TWO = ("f1", "precision", "recall", "specificity", "auroc", "average_precision", "jaccard", "calibration_error")
@@ -271,7 +282,7 @@ def _of_labels(name: str, labels: int) -> Any:
     return ranked[name](labels, average="none", **ignoring)
 
 
-def _of_values(name: str, word: Word, said: Tensor) -> Any:
+def _of_values(name: str, word: Word, outputs: int) -> Any:
     import torchmetrics.image as images
     import torchmetrics.regression as known
 
@@ -284,7 +295,6 @@ def _of_values(name: str, word: Word, said: Tensor) -> Any:
         average = "uniform_average" if word == "regress" else "variance_weighted"
         return {"r2": known.R2Score, "explained_variance": known.ExplainedVariance}[name](multioutput=average)
     if name in ("pearson", "spearman"):
-        outputs = said.shape[1] if said.ndim > 1 else 1
         return {"pearson": known.PearsonCorrCoef, "spearman": known.SpearmanCorrCoef}[name](num_outputs=outputs)
     plain = {
         "mae": known.MeanAbsoluteError,
