@@ -1,5 +1,6 @@
 """The commands that train: train, apply, demo."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -190,10 +191,20 @@ def demo(
             _show_results(results, out / "mnist_ae", quiet)
             if not quiet:
                 say(after_recipes())
+            _show_outcome(results)
 
 
 def _silent(line: str) -> None:
     pass
+
+
+def _show_outcome(results: "Results") -> None:
+    from compress.report import outcome
+
+    show(outcome.bars(results))
+    for line in outcome.digits(results, unicode=(sys.stdout.encoding or "").lower().startswith("utf")):
+        say(line)
+    say(outcome.gain(results))
 
 
 def _show_results(results: "Results", out: Path, quiet: bool) -> None:
