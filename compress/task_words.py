@@ -36,6 +36,17 @@ METRICS: Mapping[Word, tuple[str, ...]] = {
 }
 """All metrics that a task of this word can be measured by, beside the loss."""
 
+TARGETS: Mapping[Word, str] = {
+    "reconstruct": "the input itself",
+    "classify": "a class number for each sample, or for each of its places",
+    "multilabel": "0 or 1 for each of the outputs",
+    "regress": "one or several numbers",
+    "forecast": "the numbers that follow",
+    "language_model": "the token that follows each one",
+    "anomaly": "the input itself, and 1 for an anomaly, which is only looked at in tests",
+}
+"""What the outputs of each task are compared with, in words."""
+
 LOSSES: Mapping[Word, str] = {
     "reconstruct": "mean squared error per value",
     "classify": "cross-entropy",
