@@ -351,8 +351,55 @@ class Confusion(TypedDict):
     slim: Matrix
 
 
+class ClassCounts(TypedDict):
+    of: Annotated[Counts, "Test samples by class; or pixels and the like, where each has a class."]
+    dense: Annotated[Counts, "Those that are predicted right."]
+    slim: Annotated[Counts, "Those that are predicted right."]
+    names: NotRequired[Annotated[list[Text], "Of the classes."]]
+
+
+class ValueSample(TypedDict):
+    """The first output, for test samples spread over the test set."""
+
+    target: Numbers
+    dense: Numbers
+    slim: Numbers
+
+
+class SeriesSample(TypedDict):
+    number: Annotated[Count, "Of the test sample, from 0."]
+    target: Annotated[Numbers, "Its first channel."]
+    dense: Numbers
+    slim: Numbers
+
+
+class RocPoints(TypedDict):
+    false_alarms: Annotated[Numbers, "The share of normal samples that a threshold takes for anomalies, rising."]
+    found: Annotated[Numbers, "The share of anomalies that it finds."]
+    auroc: Share
+
+
+class Roc(TypedDict):
+    dense: RocPoints
+    slim: RocPoints
+
+
+class Continuation(TypedDict):
+    """A text of the test data, and the likeliest continuation by each network."""
+
+    prompt: str
+    dense: str
+    slim: str
+
+
 class Pictures(TypedDict):
-    """The networks' outputs for test images, where these can be shown."""
+    """The networks' outputs for test samples, where these can be shown."""
+
+    by_class: NotRequired[Annotated[ClassCounts, "For classify, of at most 1,000 classes."]]
+    values: NotRequired[Annotated[ValueSample, "For regress and forecast."]]
+    series: NotRequired[Annotated[list[SeriesSample], Limits(minItems=1), "For forecast."]]
+    roc: NotRequired[Annotated[Roc, "For anomaly."]]
+    text: NotRequired[Annotated[Continuation, "For language_model, where the data can turn tokens into text."]]
 
     images: NotRequired[
         Annotated[

@@ -11,7 +11,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import content, figures
+from compress.report import content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -128,6 +128,11 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "scores": list(_scores(results["stages"])),
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
+        "samples": list(samples.figures_of(results)),
+        "targets": "series" in results,
+        "classes": samples.class_rows(results.get("by_class")),
+        "all_classes": len(results.get("by_class", {}).get("of", [])),
+        "text": samples.text_rows(results),
         "confusion": list(_confusion(results.get("confusion"))),
         "most_classes": figures.CLASSES,
         "latency": _latency(results),
@@ -148,6 +153,9 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
         ("scores", "Scores", filled["scores"]),
         ("layers", "Layers", filled["tensors"]),
         ("images", "Images", filled["images"]),
+        ("samples", "Samples", filled["samples"]),
+        ("text", "Text", filled["text"]),
+        ("classes", "Classes", filled["classes"]),
         ("confusion", "Confusion", filled["confusion"]),
         ("latency", "Latency", filled["latency"]),
         ("proofs", "Proofs", True),
@@ -168,7 +176,9 @@ def headline(results: Results) -> str:
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
     best = best_sentence(results)
-    return f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
+    worst = samples.worst_class(results)
+    found = f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
+    return found if worst is None else f"{found}; {worst}"
 
 
 def _slim_words(results: Results) -> str:
@@ -410,7 +420,7 @@ def _origin(results: Results) -> Iterator[tuple[str, str]]:
     data, machine = results["data"], results["machine"]
     parts = ((data.get("train"), "training"), (data.get("test"), "test"))
     counts = [f"{count:,} {words}" for count, words in parts if count is not None]
-    yield "data", data["name"] + (f" ({' and '.join(counts)} images)" if counts else "")
+    yield "data", data["name"] + (f" ({' and '.join(counts)} samples)" if counts else "")
     if data["sha256"]:
         yield "sha256 of the data", data["sha256"]
     yield "seed", str(results["seed"])
