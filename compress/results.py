@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from compress.errors import InputError
+from compress.ranking import Better, MetricKind, default_of, kind_of, present
+from compress.task_words import Word
 from compress.typed_json import Limits, Schema, also, first_mistake, schema
 
 Format = Literal["safetensors", "onnx", "pt2"]
@@ -31,23 +33,9 @@ Numbers = Annotated[list[float], Limits(minItems=1)]
 
 Metric = Annotated[
     dict[str, float],
-    "Losses, accuracies, and under their names the metrics of a task of the user's own.",
+    "The loss, and under their names the other metrics of the task.",
     Limits(required=["loss"], properties={"accuracy": {"type": "number", "minimum": 0, "maximum": 1}}),
 ]
-
-
-def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """What the metric `after` has lost: points of accuracy, or percent of the loss; below 0 where it has gained.
-
-    Where the loss was 0, as of a file compared with itself, it is percent of 1.
-    """
-    if "accuracy" in before:
-        return 100 * (before["accuracy"] - after["accuracy"])
-    return 100 * (after["loss"] - before["loss"]) / (abs(before["loss"]) or 1.0)
-
-
-def unit_of_drop(metric: Mapping[str, float]) -> str:
-    return "points of accuracy" if "accuracy" in metric else "% of the loss"
 
 
 Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "torch", "onnx", "onnxruntime"])]
@@ -74,6 +62,15 @@ class OwnTaskValues(TypedDict):
     loss: str
     metrics: dict[str, str]
     target: Literal["label", "image"]
+    rank_by: NotRequired[object]
+
+
+class NamedTaskValues(TypedDict):
+    name: Word
+    metrics: NotRequired[list[str] | None]
+    rank_by: NotRequired[str | None]
+    ignore_index: NotRequired[int | None]
+    label_smoothing: NotRequired[float]
 
 
 @also(additionalProperties=True)
@@ -94,7 +91,7 @@ class RecipeValues(TypedDict):
     model: dict[str, object]
     data: dict[str, object]
     dynamic: NotRequired[dict[str, dict[str, str]] | None]
-    task: str | OwnTaskValues
+    task: str | NamedTaskValues | OwnTaskValues
     train: dict[str, object] | None
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
@@ -358,8 +355,55 @@ class Confusion(TypedDict):
     slim: Matrix
 
 
+class ClassCounts(TypedDict):
+    of: Annotated[Counts, "Test samples by class; or pixels and the like, where each has a class."]
+    dense: Annotated[Counts, "Those that are predicted right."]
+    slim: Annotated[Counts, "Those that are predicted right."]
+    names: NotRequired[Annotated[list[Text], "Of the classes."]]
+
+
+class ValueSample(TypedDict):
+    """The first output, for test samples spread over the test set."""
+
+    target: Numbers
+    dense: Numbers
+    slim: Numbers
+
+
+class SeriesSample(TypedDict):
+    number: Annotated[Count, "Of the test sample, from 0."]
+    target: Annotated[Numbers, "Its first channel."]
+    dense: Numbers
+    slim: Numbers
+
+
+class RocPoints(TypedDict):
+    false_alarms: Annotated[Numbers, "The share of normal samples that a threshold takes for anomalies, rising."]
+    found: Annotated[Numbers, "The share of anomalies that it finds."]
+    auroc: Share
+
+
+class Roc(TypedDict):
+    dense: RocPoints
+    slim: RocPoints
+
+
+class Continuation(TypedDict):
+    """A text of the test data, and the likeliest continuation by each network."""
+
+    prompt: str
+    dense: str
+    slim: str
+
+
 class Pictures(TypedDict):
-    """The networks' outputs for test images, where these can be shown."""
+    """The networks' outputs for test samples, where these can be shown."""
+
+    by_class: NotRequired[Annotated[ClassCounts, "For classify, of at most 1,000 classes."]]
+    values: NotRequired[Annotated[ValueSample, "For regress and forecast."]]
+    series: NotRequired[Annotated[list[SeriesSample], Limits(minItems=1), "For forecast."]]
+    roc: NotRequired[Annotated[Roc, "For anomaly."]]
+    text: NotRequired[Annotated[Continuation, "For language_model, where the data can turn tokens into text."]]
 
     images: NotRequired[
         Annotated[
@@ -511,6 +555,13 @@ class ScratchResult(TypedDict):
     missing: NotRequired[Annotated[Text, "Why one of the two runs, or both, are absent."]]
 
 
+class RankedBy(TypedDict):
+    """The metric that decides between networks, and which of two figures is better."""
+
+    name: Text
+    better: Better
+
+
 class RivalResults(TypedDict):
     """What the pruned network has to beat."""
 
@@ -542,8 +593,17 @@ class Results(Origin, Outcome, Choices, Pictures):
 
     contract: NotRequired[Annotated[Contract, "Absent in results of older versions."]]
     models: Models
+    ranked_by: NotRequired[Annotated[RankedBy, "Absent in results of older versions: the accuracy, or else the loss."]]
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]
     timing: Annotated[WallTime, "Seconds of wall time since the command began."]
+
+
+def ranked_by(results: Results) -> MetricKind:
+    """The metric that decides between networks."""
+    found = results.get("ranked_by")
+    if found is None:
+        return default_of(results["models"]["dense"]["metric"])
+    return present(kind_of(found["name"], found["better"]), results["models"]["dense"]["metric"])
 
 
 def json_schema() -> Schema:

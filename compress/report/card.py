@@ -2,14 +2,22 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.contract import described
 from compress.report.snippets import snippets
-from compress.results import CONTRACT, Contract, Metric, OwnTaskValues, Results, StageResult, contract_text
-
-_LOSS = {"reconstruct": "mean squared error per pixel", "classify": "cross-entropy"}
+from compress.results import (
+    CONTRACT,
+    Contract,
+    Metric,
+    NamedTaskValues,
+    OwnTaskValues,
+    Results,
+    StageResult,
+    contract_text,
+)
+from compress.task_words import LOSSES, Word
 
 _PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] = {
     "masked_vs_slim": "masked - slim",
@@ -75,9 +83,15 @@ def _figures(results: Results) -> str:
     return f"{text}\n{_listed(more)}"
 
 
-def _heading(column: str, task: str | OwnTaskValues) -> str:
+def _heading(column: str, task: str | NamedTaskValues | OwnTaskValues) -> str:
     """The heading of a column; what a metric means is in brackets."""
-    means = {"loss": _LOSS.get(task)} if isinstance(task, str) else {"loss": task["loss"], **task["metrics"]}
+    means: dict[str, str | None]
+    if isinstance(task, str):
+        means = {"loss": LOSSES.get(cast(Word, task))}
+    elif "name" in task:
+        means = {"loss": LOSSES[cast(NamedTaskValues, task)["name"]]}
+    else:
+        means = {"loss": task["loss"], **task["metrics"]}
     meaning = means.get(column.removeprefix("test "))
     return _plain(column) + (f" ({_plain(meaning)})" if meaning else "")
 

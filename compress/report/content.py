@@ -1,5 +1,6 @@
 """The content of page.html: text and figures, ready to insert."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 from markupsafe import Markup
@@ -55,6 +56,21 @@ class ConfusionFigure(TypedDict):
     classes: int
 
 
+class SampleFigure(TypedDict):
+    svg: Markup
+    caption: str
+
+
+class ClassRow(TypedDict):
+    """change: of the share that is right, in percentage points."""
+
+    name: str
+    of: int
+    dense: int
+    slim: int
+    change: float
+
+
 class LatencyFigure(TypedDict):
     batch: str
     runs: int
@@ -92,6 +108,11 @@ class Content(TypedDict):
     scores: list[StageScores]
     tensors: list[TensorRow]
     images: list[ImageResult]
+    samples: list[SampleFigure]
+    targets: bool
+    classes: list[ClassRow]
+    all_classes: int
+    text: Mapping[str, str]
     confusion: list[ConfusionFigure]
     most_classes: int
     latency: list[LatencyFigure]

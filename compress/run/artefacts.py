@@ -44,6 +44,7 @@ from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
 from compress.run.shareable import shareable_recipe, without_folders
+from compress.tasks import ranking
 
 FILES = (
     "results.json",
@@ -100,6 +101,7 @@ def write_artefacts(
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     shown = shareable_recipe(recipe)
     choices, contract = _export(recipe, shown, source, networks, folder, setting, described, outcome["parity"])
+    ranked = ranking(setting.task)
     results: Results = {
         "schema": 1,
         "recipe": recipe_values(shown),
@@ -109,6 +111,7 @@ def write_artefacts(
         "data": describe_data(setting),
         "contract": contract,
         "models": described,
+        "ranked_by": {"name": ranked.name, "better": ranked.better},
         **choices,
         "tensors": tensors,
         "stages": outcome["stages"],

@@ -55,7 +55,7 @@ def test_says_what_how_and_how_well() -> None:
         "nodes of latent: 75 % removed (75 % asked), chosen by skeletonization, soft removal, 1,955 training steps",
         "; loss 0.0141 before removal; loss 0.0143 after removal",
         "Parameters: 1,000 dense, 800 slim, 795 of them nonzero.",
-        "|  | KB | ms, batch 1 | ms, batch 32 | test loss (mean squared error per pixel) |",
+        "|  | KB | ms, batch 1 | ms, batch 32 | test loss (mean squared error per value) |",
         "| dense | 4.0 | 0.07 | 0.8 | 0.0054 |",
         "| slim | 3.2 | 0.07 | 0.8 | 0.0143 |",
         "slim - onnxruntime 6.0e-08",

@@ -34,7 +34,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData
-from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
@@ -178,11 +178,11 @@ class Recipe(Part):
 
     @field_validator("task")
     @classmethod
-    def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
-        model = info.data.get("model")
-        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
+    def _task_fits_the_model(cls, task: AnyTask, info: ValidationInfo) -> AnyTask:
+        model, word = info.data.get("model"), word_of(task)
+        if word is not None and word not in (able := getattr(model, "tasks", (word,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"found {word!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
                 f"use task: {' or '.join(able)}"
             )
         return task
@@ -220,6 +220,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "csv data": CsvData,
     "parquet data": ParquetData,
     "factory data": FactoryData,
+    "named task": NamedTask,
     "own task": OwnTask,
     "list of files": None,
     "files by name": Files,
