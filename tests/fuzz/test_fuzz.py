@@ -35,11 +35,13 @@ from torch import nn
 
 from compress.data.array_dataset import ArrayDataset
 from compress.data.array_samples import ArrayNames, from_arrays
+from compress.data.image_options import ImageOptions, Statistics
 from compress.data.series import Windows, from_series
 from compress.data.sources import from_folder, from_npz
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
 from compress.data.tables import from_table
+from compress.data.training import training_batches
 from compress.errors import CompressError, InputError
 from compress.export.contents import inspect
 from compress.files.checkpoint import load, read_weights
@@ -650,21 +652,28 @@ def claimed(member: bytes, chance: Random) -> bytes:
 
 
 def image_folder(chance: Random, folder: Path) -> None:
-    """Two classes of images, some of them damaged or of other formats, and now and then what is no file."""
+    """Two classes of images, some of them damaged or of other formats, and now and then what is no file; with parts
+    or without, and prepared in some way or not."""
     root = folder / "pics"
     shutil.rmtree(root, ignore_errors=True)
     images, damages = SEEDS["folder"], chance.choice((0, 0, 0.1, 0.5))
     grey = chance.randrange(2)
-    for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 else [])):
-        (root / name).mkdir(parents=True)
-        for number in range(chance.choice((2, 2, 3, 1))):
-            content = images[grey::2][chance.randrange(len(images) // 2)]
-            if chance.random() < damages:
-                content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
-            (root / name / f"{number}").write_bytes(content)
+    mixed = chance.random() < 0.3
+    parts = chance.choice((*[("",)] * 4, ("train", "test"), ("train", "val"), ("train", "test", "valid"), ("train",)))
+    for part in parts:
+        for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 / len(parts) else [])):
+            (root / part / name).mkdir(parents=True)
+            for number in range(chance.choice((2, 2, 3, 1))):
+                ours = images[grey::2] if not mixed else images
+                content = ours[chance.randrange(len(ours))]
+                if chance.random() < damages:
+                    content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
+                (root / part / name / f"{number}").write_bytes(content)
     if chance.random() < 0.2:
-        place = root / chance.choice(("", "a", "b")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
-        with suppress(FileExistsError):
+        place = (
+            root / chance.choice(("", "a", "b", "val")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
+        )
+        with suppress(FileExistsError, FileNotFoundError):
             match chance.randrange(4):
                 case 0:
                     place.symlink_to(chance.choice(("..", ".", "0", "/dev/zero", "/etc/passwd", "../b", "x" * 200)))
@@ -674,7 +683,33 @@ def image_folder(chance: Random, folder: Path) -> None:
                     place.mkdir()
                 case _:
                     place.write_bytes(chance.randbytes(chance.choice((0, 1, 30))))
-    assert from_folder(root, workers=0, stream=chance.choice((None, True))).count("test")
+    found = from_folder(
+        root,
+        workers=0,
+        stream=chance.choice((None, True)),
+        options=image_options(chance) if mixed or chance.random() < 0.5 else ImageOptions(),
+        validation=chance.choice(
+            (None, None, None, 0.3, 1e-9, 0.999, root / "val", folder / "absent", root / "a" / "0")
+        ),
+    )
+    assert found.count("test")
+    json.dumps(found.preparation.described(), allow_nan=False)
+    (inputs, _) = next(iter(training_batches(found, 3, "classify")(torch.Generator())))
+    assert inputs.isfinite().all()
+    assert inputs.shape[1:] == found.shape
+
+
+def image_options(chance: Random) -> ImageOptions:
+    sizes = (*[(4, 7)] * 4, *[(8, 8)] * 3, 1, 5, 30, None, 16384, (16384, 2))
+    scales = (*["dataset"] * 3, "none", "none", "imagenet", Statistics((0.5,), (0.5,)), Statistics((0.5, 0), (1.0,)))
+    return ImageOptions(
+        upright=chance.random() < 0.5,
+        channels=chance.choice(("grey", "rgb")),
+        resize=chance.choice(sizes),
+        crop=chance.choice((*[None] * 5, 1, 4, (3, 2), 16384)),
+        normalise=chance.choice(scales),
+        augment=chance.choice(((), (), ("flip",), ("crop", "erase"), ("trivial",), ("rotate", "color"))),
+    )
 
 
 OTHERS = (
@@ -835,6 +870,13 @@ def image_seeds() -> tuple[bytes, ...]:
         for image in (Image.fromarray(colour), Image.fromarray(colour[:, :, 0])):
             stream = BytesIO()
             image.save(stream, kind, **how)
+            found.append(stream.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        for turn, image in ((6, Image.fromarray(colour)), (8, Image.fromarray(colour[:, :, 0]))):
+            exif, stream = image.getexif(), BytesIO()
+            exif[0x0112] = turn
+            exif[0x010F] = "maker"
+            image.save(stream, kind, exif=exif)
             found.append(stream.getvalue())
     return tuple(found)
 
