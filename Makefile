@@ -13,6 +13,8 @@ PACKAGES := '.[dev,docs]'
 UNPINNED := ^\#
 endif
 BIN := $(VENV)/bin
+INSTALL = grep -v '$(UNPINNED)' constraints.txt >$(VENV)/constraints.txt && $(BIN)/pip install --quiet \
+	--disable-pip-version-check --constraint $(VENV)/constraints.txt --editable
 # What is measured in full, and what would take long in full; without a download.
 BENCHMARKS := data selection skeletonization slim_latency start stream training_step
 SHORTENED := memory sweeps time_split whole_run
@@ -20,13 +22,22 @@ SHORTENED := memory sweeps time_split whole_run
 .PHONY: demo test test-extended bench docs tour lint clean
 .DELETE_ON_ERROR:
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/created:
 	$(PYTHON) -m venv $(VENV)
-	grep -v '$(UNPINNED)' constraints.txt >$(VENV)/constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt --editable $(PACKAGES)
 	touch $@
 
-demo: $(VENV)/installed
+# The package and a sample of MNIST. torch is most of it, and on Linux brings the libraries of CUDA along.
+$(VENV)/demo: pyproject.toml constraints.txt $(VENV)/created
+	@echo "installing softprune, torch and onnxruntime into $(VENV): 5 GB, some minutes the first time"
+	$(INSTALL) '.[sample]'
+	touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt $(VENV)/created
+	@echo "installing what tests and documentation need into $(VENV): 7 GB, some minutes the first time"
+	$(INSTALL) $(PACKAGES)
+	touch $@
+
+demo: $(VENV)/demo
 	$(BIN)/compress demo --out runs/demo --force
 
 test: $(VENV)/installed

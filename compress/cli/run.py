@@ -1,5 +1,6 @@
 """The commands that train: train, apply, demo."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from compress.cli.options import (
     DebugOption,
     DeviceOption,
     EveryOption,
+    ExpectOption,
     ForceOption,
     JsonOption,
     LogOption,
@@ -23,6 +25,7 @@ from compress.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    expecting,
     load,
     read_by,
 )
@@ -94,6 +97,7 @@ def apply(
         ),
     ] = None,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
@@ -113,6 +117,7 @@ def apply(
     Example: compress apply mnist_ae model.pt -o out --set stages.0.sparsity=0.9
     """
     with reporting(debug, quiet=quiet) as warned:
+        changes = expecting(changes, expect)
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading
         from compress.run import apply, artefacts, inputs, output
@@ -190,10 +195,20 @@ def demo(
             _show_results(results, out / "mnist_ae", quiet)
             if not quiet:
                 say(after_recipes())
+            _show_outcome(results)
 
 
 def _silent(line: str) -> None:
     pass
+
+
+def _show_outcome(results: "Results") -> None:
+    from compress.report import outcome
+
+    show(outcome.bars(results))
+    for line in outcome.digits(results, unicode=(sys.stdout.encoding or "").lower().startswith("utf")):
+        say(line)
+    say(outcome.gain(results))
 
 
 def _show_results(results: "Results", out: Path, quiet: bool) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from compress.batches import Batches, Subset
-from compress.data.dataset import batch_rows
+from compress.data.dataset import batch_rows, no_part
 from compress.data.preparation import Preparation
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs
@@ -89,7 +90,7 @@ class ArrayDataset:
         """
         samples = self._part(subset)
         if samples is None:
-            raise DataError(f"{self.name} has no {subset} part; name one with `validation:`.")
+            raise no_part(self.name, subset)
         if samples.targets is None and not wants_inputs(task):
             raise DataError(f"{self.name} has no targets, and the task {task} compares outputs with targets.")
         if task == "anomaly" and samples.targets is not None and subset == "train":
@@ -106,12 +107,7 @@ class ArrayDataset:
         if self.validation is not None:
             train, test = self.train, self.validation
         else:
-            count = max(1, round(share * len(self.train)))
-            if count >= len(self.train):
-                raise DataError(
-                    f"{self.name} has {len(self.train)} training samples, and {count} of them are to be held out; "
-                    "take more training samples."
-                )
+            count = held_out_count(share, len(self.train), self.name)
             if count + self.overlap >= len(self.train):
                 raise DataError(
                     f"{self.name} has {len(self.train)} training samples; {count} of them are to be held out, and the "

@@ -11,6 +11,7 @@ from compress import models, tasks
 from compress.data import sources
 from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
+from compress.data.image_parts import Keys
 from compress.data.loaders import from_factory
 from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
@@ -47,32 +48,41 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     Raises:
         DataError: the data set is missing or damaged.
     """
-    first = {"train": wanted.train, "test": wanted.test}
     match wanted:
         case schema.NamedData(name="mnist"):
-            return sources.mnist(root, **first)
+            return sources.mnist(root, **_keys(wanted))
         case schema.NamedData(name="fashion_mnist"):
-            return sources.fashion_mnist(root, **first)
+            return sources.fashion_mnist(root, **_keys(wanted))
         case schema.NamedData(name="cifar10"):
-            return sources.cifar10(root, **first)
+            return sources.cifar10(root, **_keys(wanted))
         case schema.NamedData():
-            return sources.mnist_sample(**first)
+            return sources.mnist_sample(**_keys(wanted))
         case schema.NpzData():
-            return sources.from_npz(wanted.npz, wanted.npz_test, **first)
+            return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
-            return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+            return sources.from_folder(wanted.folder, stream=wanted.stream, workers=wanted.workers, **_keys(wanted))
         case schema.ArrayData():
             return from_arrays(
                 wanted.npz,
                 wanted.npz_test,
                 ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
                 normalise=wanted.normalise,
-                **first,
+                train=wanted.train,
+                test=wanted.test,
             )
         case schema.CsvData() | schema.ParquetData():
             return _table(wanted)
         case schema.FactoryData():
             return from_factory(wanted.factory)
+
+
+def _keys(wanted: schema.NamedData | schema.NpzData | schema.FolderData) -> Keys:
+    return {
+        "train": wanted.train,
+        "test": wanted.test,
+        "validation": wanted.validation,
+        "options": wanted.options(),
+    }
 
 
 def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:

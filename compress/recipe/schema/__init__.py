@@ -10,6 +10,7 @@ from compress.duration import Duration
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
     Autoencoder,
     Classifier,
@@ -43,6 +44,7 @@ __all__ = [
     "ArrayData",
     "Autoencoder",
     "Benchmark",
+    "Bound",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",

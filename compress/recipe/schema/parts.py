@@ -14,6 +14,7 @@ from pydantic import (
     PlainValidator,
     Strict,
     StringConstraints,
+    Tag,
 )
 
 from compress.duration import Duration
@@ -74,6 +75,16 @@ DurationText = Annotated[
     PlainValidator(Duration.parse, json_schema_input_type=Annotated[str, Field(pattern=Duration.PATTERN)]),
     PlainSerializer(str, return_type=str),
 ]
+
+
+def _validation_form(value: object) -> str:
+    return "share" if isinstance(value, int | float) else "file"
+
+
+Validation = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Text, Tag("file")], Discriminator(_validation_form)
+]
+"""What settings are chosen on: a share of the training samples, or the path of a file or folder."""
 
 
 def told_by(noun: str, *keys: str, beside: tuple[str, str] | None = None) -> Discriminator:

@@ -1,0 +1,106 @@
+"""The outcome of a run at a glance, in the terminal: bars for size, time and quality, digits, and one sentence."""
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
+
+from rich.bar import Bar
+from rich.table import Table
+from rich.text import Text
+
+from compress.report.choices import LABELS, choices_of, milliseconds
+from compress.report.measures import AS_FAST, SAME_SIZE, faster, kilobytes, smaller
+from compress.results import Choice, ChoiceName, ImageResult, Results
+
+SHOWN: Sequence[ChoiceName] = ("dense", "slim", "slim_int8")
+WIDTH = 40  # columns of the longest bar
+IMAGES = 5  # beside each other in 80 columns
+COLUMNS, LINES = 14, 7  # of an image: a character is about twice as high as wide
+SHADES, PLAIN_SHADES = " ░▒▓█", " .:*#"
+
+
+def bars(results: Results) -> Table:
+    """Bytes, milliseconds at the first batch size, and test loss of dense, slim and slim int8, as far as measured."""
+    choices = choices_of(results)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for title, figure, form in _measures(choices.values()):
+        table.add_row(Text(title, style="bold"))
+        found = {name: figure(choices[name]) for name in SHOWN if name in choices}
+        largest = max((value for value in found.values() if value is not None), default=0.0)
+        for name, value in found.items():
+            if value is None:
+                table.add_row(f"  {LABELS[name]}", Text("refused" if "refused" in choices[name] else "-", style="dim"))
+            else:
+                bar = Bar(largest or 1.0, 0, value, width=WIDTH, color="white" if name == "dense" else "cyan")
+                table.add_row(f"  {LABELS[name]}", bar, Text(form(value), justify="right"))
+    return table
+
+
+Figure = Callable[[Choice], float | None]
+
+
+def _measures(choices: Iterable[Choice]) -> Iterator[tuple[str, Figure, Callable[[float], str]]]:
+    """A title, the figure of a choice, and the figure as text."""
+    yield "size", lambda one: one.get("bytes"), lambda value: f"{kilobytes(value)} KB"
+    batch = next((key for one in choices for key in one.get("latency_ms", {})), None)
+    if batch is not None:
+        yield f"time of a batch of {batch}", lambda one: _latency(one, batch), lambda value: f"{milliseconds(value)} ms"
+    yield "test loss", _loss, "{:.3g}".format
+
+
+def _loss(choice: Choice) -> float | None:
+    return choice["metric"]["loss"] if "metric" in choice else None
+
+
+def _latency(choice: Choice, batch: str) -> float | None:
+    if "latency_ms" not in choice or batch not in choice["latency_ms"]:
+        return None
+    return choice["latency_ms"][batch]["p50"]
+
+
+def digits(results: Results, *, unicode: bool = True) -> Iterator[str]:
+    """Lines: a few test images as the dense network and as the slim one reconstruct them; none for other tasks."""
+    images = results.get("images", [])[:IMAGES]
+    shades = SHADES if unicode else PLAIN_SHADES
+    for title, entry in (("test images", "input"), ("dense", "dense"), ("slim", "slim")) if images else ():
+        yield f"{title}:"
+        for line in zip(*(_drawn(image, entry, shades) for image in images), strict=True):
+            yield "  " + "  ".join(line).rstrip()
+
+
+def _drawn(image: ImageResult, entry: str, shades: str) -> list[str]:
+    """An image as lines of characters."""
+    from PIL import Image  # a report without images does not need it
+
+    found = Image.open(BytesIO(base64.b64decode(image[entry])))  # type: ignore[literal-required]
+    grey = found.convert("L").resize((COLUMNS, LINES), Image.Resampling.BOX)
+    values = list(grey.tobytes())
+    marks = [shades[min(len(shades) - 1, value * len(shades) // 256)] for value in values]
+    return ["".join(marks[start : start + COLUMNS]) for start in range(0, len(marks), COLUMNS)]
+
+
+def gain(results: Results) -> str:
+    """One sentence: what the slim network saves against the dense one, and what that costs."""
+    dense, slim = (choices_of(results)[name] for name in ("dense", "slim"))
+    latent = _latent(results)
+    found = [] if latent is None else [latent]
+    if "bytes" in dense and "bytes" in slim and (size := smaller(dense["bytes"], slim["bytes"])) != SAME_SIZE:
+        found.append(size)
+    times = [faster(1.0, figures["ratio"]) for figures in list(slim.get("latency_ms", {}).values())[:1]]
+    found += [speed for speed in times if speed != AS_FAST]
+    what = ", ".join(found) or "as large and as fast as the dense one"
+    return f"The slim network: {what}; {_price(dense.get('metric', {}), slim.get('metric', {}))}."
+
+
+def _price(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    name = "accuracy" if "accuracy" in before else "loss"
+    form: Callable[[float], str] = "{:.2%}".format if name == "accuracy" else "{:.3g}".format
+    return f"test {name} {form(after[name])} (dense {form(before[name])})"
+
+
+def _latent(results: Results) -> str | None:
+    """The size of the latent space, where a stage has pruned its nodes."""
+    for stage in results["stages"]:
+        if stage["kind"] == "nodes" and stage["target"] == "latent":
+            return f"{stage['of'] - stage['pruned']} of {stage['of']} latent nodes"
+    return None
