@@ -20,6 +20,7 @@ from compress.files.foreign import confined, reason
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
+from compress.inputs import Inputs
 from compress.slimming.edits import edits_from_json, graph_inputs
 from compress.slimming.shrink import cuttable
 from compress.slimming.slim_graph import limits
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
-Network = tuple[nn.Module, Tensor]
+Network = tuple[nn.Module, Tensor | Inputs]
 """A network in evaluation mode, and an input [N, ...] for it."""
 
 

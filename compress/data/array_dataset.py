@@ -6,7 +6,7 @@ Images have a class of their own (`compress.data.dataset.Dataset`), since they a
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -39,9 +39,14 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def take(self, rows: slice | Tensor) -> "Samples":
+    def take(self, rows: slice | Tensor) -> Self:
         targets = None if self.targets is None else self.targets[rows]
-        return Samples({name: tensor[rows] for name, tensor in self.inputs.items()}, targets)
+        return replace(self, inputs={name: tensor[rows] for name, tensor in self.inputs.items()}, targets=targets)
+
+    def read(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the network is called with for these rows (int64 [n]), and their targets."""
+        targets = None if self.targets is None else self.targets.index_select(0, rows)
+        return {name: tensor.index_select(0, rows) for name, tensor in self.inputs.items()}, targets
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -76,7 +81,7 @@ class ArrayDataset:
 
     @property
     def example(self) -> Inputs:
-        return _called({name: t[torch.arange(2) % len(t)] for name, t in self.train.inputs.items()})
+        return _called(self.train.read(torch.arange(2) % len(self.train))[0])
 
     def count(self, subset: Subset) -> int | None:
         samples = self._part(subset)
@@ -142,18 +147,18 @@ class _ArrayBatches:
 
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Inputs, Any]]:
         for rows in batch_rows(len(self.samples), self.size, generator)[skip:]:
-            inputs = {name: t.index_select(0, rows).to(self.device) for name, t in self.samples.inputs.items()}
-            yield _called(inputs), self._target(inputs, rows)
+            inputs, targets = self.samples.read(rows)
+            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            yield _called(inputs), self._target(inputs, targets)
 
-    def _target(self, inputs: Mapping[str, Tensor], rows: Tensor) -> Any:
-        targets = self.samples.targets
+    def _target(self, inputs: Mapping[str, Tensor], targets: Tensor | None) -> Any:
         if not wants_inputs(self.task):
             assert targets is not None  # `batches` has checked it
-            return targets.index_select(0, rows).to(self.device)
+            return targets.to(self.device)
         first = next(iter(inputs.values()))
         if self.task != "anomaly":
             return first
-        flags = torch.zeros(len(rows)) if targets is None else targets.index_select(0, rows).flatten()
+        flags = torch.zeros(len(first)) if targets is None else targets.flatten()
         return {"input": first, "anomaly": flags.to(self.device)}
 
 

@@ -14,7 +14,7 @@ from compress.export.reading_back import read_back
 from compress.files.checkpoint import load, read_weights
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
-from compress.run import noted
+from compress.run import building, noted
 from compress.run.building import build_model, fresh_network
 from compress.run.output import whole_folder
 
@@ -95,6 +95,8 @@ def network_of(source: Path, recipe: str | None, changes: Sequence[str]) -> tupl
 
 def example_of(recipe: schema.Recipe, model: nn.Module) -> object:
     """What the network is called with; only shapes and types matter, and the range of integers."""
+    if not isinstance(recipe.model, schema.FactoryModel | schema.Program):
+        return building.example_of(recipe.model).mapped(torch.clone)
     if isinstance(recipe.data, schema.FactoryData) and not hasattr(model, "input_shape"):
         return from_factory(recipe.data.factory).example
     return torch.zeros(2, *_input_shape(recipe, model))

@@ -10,6 +10,7 @@ from compress.files.checkpoint import WeightsFile
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
+from compress.run.building import example_of
 from compress.run.entries import recipe_values
 
 
@@ -49,4 +50,4 @@ def _network(weights: WeightsFile, source: str) -> Callable[[], contents.Network
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
     wanted, size = recipe.model, os.path.getsize(source)
-    return lambda: (noted.build(recipe, weights, source, size), noted.example(wanted))
+    return lambda: (noted.build(recipe, weights, source, size), example_of(wanted))

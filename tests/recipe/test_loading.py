@@ -97,7 +97,11 @@ ONE_MISTAKE = [
         "3: model.factory: found 'my_module'; needs a function",
     ),
     ("latent: 64}", "image: [3, 32, 32]}", "4: data: mnist has images of [1, 28, 28], and the model takes [3, 32, 32]"),
-    ("name: mnist,", "name: imagenet,", "4: data.name: found 'imagenet'; needs mnist, fashion_mnist, cifar10 or "),
+    (
+        "name: mnist,",
+        "name: imagenet,",
+        "4: data.name: found 'imagenet'; needs mnist, fashion_mnist, cifar10, ",
+    ),
     (
         "{name: mnist,",
         "{",

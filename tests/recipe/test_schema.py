@@ -268,6 +268,8 @@ def test_a_vision_transformer_has_whole_patches_and_heads(model: dict[str, Any],
         {"name": "vision_transformer", "image": [3, 32, 16], "patch": 8, "dim": 30, "heads": 5},
         {"name": "resnet20", "image": [1, 28, 28]},
         {"name": "row_lstm", "hidden": 7, "layers": 1},
+        {"name": "lstm_classifier", "inputs": 12, "steps": 29},
+        {"name": "mlp", "inputs": 30, "hidden": [5], "outputs": 3},
     ],
 )
 def test_networks_that_are_not_the_papers(model: dict[str, Any]) -> None:
@@ -276,6 +278,18 @@ def test_networks_that_are_not_the_papers(model: dict[str, Any]) -> None:
     assert Draft202012Validator(json_schema()).is_valid(recipe)
     with pytest.raises(ValidationError, match="classify"):
         Recipe.model_validate({**recipe, "task": "reconstruct"})
+
+
+def test_a_network_for_tables_has_several_tasks() -> None:
+    mlp = {"name": "mlp", "inputs": 30}
+    autoencoder = {"name": "mlp_autoencoder", "inputs": 30, "hidden": [8, 4]}
+    for model, task in ((mlp, "regress"), (mlp, "multilabel"), (autoencoder, "anomaly"), (autoencoder, "reconstruct")):
+        assert Recipe.model_validate({**RECIPE, "model": model, "task": task, "data": {"npz": "a.npz"}}).task == task
+    for model, task, able in ((mlp, "anomaly", "classify or"), (autoencoder, "classify", "reconstruct or anomaly")):
+        with pytest.raises(ValidationError, match=f"found '{task}', and the model {model['name']} can only {able}"):
+            Recipe.model_validate({**RECIPE, "model": model, "task": task, "data": {"npz": "a.npz"}})
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Recipe.model_validate({**RECIPE, "model": {**mlp, "hidden": []}, "task": "classify"})
 
 
 def test_layers_may_have_sparsities_of_their_own() -> None:

@@ -26,6 +26,8 @@ DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
         ({"name": "conv_autoencoder", "latent": 5}, (3, 32, 32), (3, 32, 32)),
         ({"name": "classifier", "image": [1, 6, 6], "classes": 4}, (1, 6, 6), (4,)),
         ({"name": "conv_classifier", "classes": 7}, (3, 32, 32), (7,)),
+        ({"name": "mlp", "inputs": 5, "hidden": [4, 3], "outputs": 2}, (5,), (2,)),
+        ({"name": "mlp_autoencoder", "inputs": 5, "hidden": [4, 3], "latent": 2}, (5,), (5,)),
         ({"factory": "torch.nn:Linear", "args": {"in_features": 3, "out_features": 2}}, (3,), (2,)),
     ],
     ids=lambda value: value.get("name", "factory") if isinstance(value, dict) else "",
@@ -51,6 +53,9 @@ def test_every_model_of_the_schema_is_built_from_its_seed(
         {"name": "autoencoder", "latent": 2**31 - 1},
         {"name": "autoencoder", "image": [2**31 - 1, 2**31 - 1, 2**31 - 1]},
         {"name": "conv_autoencoder", "latent": 2**31 - 1},
+        {"name": "mlp", "inputs": 2**31 - 1, "hidden": [2**31 - 1]},
+        {"name": "mlp_autoencoder", "inputs": 2**31 - 1},
+        {"name": "lstm_classifier", "inputs": 9, "steps": 9, "hidden": 2**31 - 1},
     ],
     ids=lambda wanted: f"{wanted['name']}, {list(wanted)[1]}",
 )

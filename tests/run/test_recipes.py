@@ -120,9 +120,8 @@ def test_every_form_is_known_to_the_explanations() -> None:
         if part is not Recipe and key in part.model_fields
         for value in get_args(part.model_fields[key].annotation)
     }
-    named_data = {"mnist", "fashion_mnist", "cifar10", "mnist_sample"}  # one form, whatever the name
     of_int8 = {"auto", "static", "dynamic"}  # a word of `quantize`, which has one form
-    assert kinds - named_data - of_int8 <= set(FORMS)
+    assert kinds - of_int8 <= set(FORMS)
     assert {form for form in FORMS.values() if form} <= set(schema_parts())
 
 

@@ -9,19 +9,26 @@ those even where other keys are wrong, so all mistakes are reported at once.
 from compress.duration import Duration
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     NamedModel,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
@@ -31,12 +38,14 @@ from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, Remov
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import OwnTask, has_accuracy
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
     "CIFAR_IMAGE",
     "CRITERIA",
     "FORMS",
+    "MLP",
     "MNIST_IMAGE",
     "REMOVALS",
     "AnyCriterion",
@@ -44,6 +53,7 @@ __all__ = [
     "ArrayData",
     "Autoencoder",
     "Benchmark",
+    "BertClassifier",
     "Bound",
     "Classifier",
     "ConvAutoencoder",
@@ -51,16 +61,23 @@ __all__ = [
     "CriterionPart",
     "CsvData",
     "Data",
+    "DocstringData",
+    "DocumentationData",
     "Duration",
     "FactoryData",
     "FactoryModel",
     "FolderData",
+    "GRULanguageModel",
+    "LSTMClassifier",
+    "LanguageModel",
+    "MLPAutoencoder",
     "Model",
     "NamedData",
     "NamedModel",
     "Nodes",
     "NpzData",
     "OwnTask",
+    "PackagedData",
     "ParquetData",
     "Part",
     "Pattern",
@@ -76,7 +93,9 @@ __all__ = [
     "Stage",
     "TablePart",
     "Task",
+    "TextData",
     "Training",
+    "TransformerLanguageModel",
     "VisionTransformer",
     "Weights",
     "has_accuracy",

@@ -21,6 +21,7 @@ from compress.recipe.schema.parts import (
     told_by,
 )
 from compress.recipe.schema.table_data import CsvData, ParquetData
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 
 
 class NamedData(ImagePart):
@@ -50,6 +51,15 @@ class NamedData(ImagePart):
             return self.options().shape(self.images[self.name], f"each image of {self.name}")
         except DataError as error:
             raise ValueError(str(error)) from None
+
+
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
 
 
 class NpzData(ImagePart):
@@ -107,12 +117,16 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[
+        Annotated[NamedData | PackagedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Tag("name data"),
+    ]
     | Annotated[NpzData, Tag("npz data")]
     | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
     | Annotated[CsvData, Tag("csv data")]
     | Annotated[ParquetData, Tag("parquet data")]
+    | Annotated[TextData, Tag("text data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "csv", "parquet", "factory", beside=("npz", "inputs")),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "text", "factory", beside=("npz", "inputs")),
 ]

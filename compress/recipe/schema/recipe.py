@@ -1,25 +1,31 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.expectation import Bound, Expectation
 from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
@@ -28,6 +34,7 @@ from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -161,9 +168,10 @@ class Recipe(Part):
     @classmethod
     def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
         model = info.data.get("model")
-        if isinstance(task, str) and (able := getattr(model, "task", task)) != task:
+        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"use task: {' or '.join(able)}"
             )
         return task
 
@@ -178,9 +186,20 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "gru_language_model": GRULanguageModel,
+    "transformer_language_model": TransformerLanguageModel,
+    "bert_classifier": BertClassifier,
+    "mlp": MLP,
+    "mlp_autoencoder": MLPAutoencoder,
+    "lstm_classifier": LSTMClassifier,
     "program": Program,
     "factory model": FactoryModel,
-    "name data": NamedData,
+    "name data": None,
+    **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
+    "python_topics": DocumentationData,
+    "python_docstrings": DocstringData,
+    "text data": TextData,
     "npz data": NpzData,
     "npz inputs data": ArrayData,
     "one": None,
