@@ -115,6 +115,20 @@ def test_windows_are_views_also_of_a_file(tmp_path: Path) -> None:
         assert sum(len(target) for _, target in batches) == found.count("train")
 
 
+def test_the_hash_depends_on_the_rows_and_on_the_windows(tmp_path: Path) -> None:
+    file, other = series(tmp_path / "a.csv"), series(tmp_path / "b.csv", np.roll(ROWS, 1, 0))
+    different = [
+        *(
+            from_series(file, None, windows)
+            for windows in (Windows(5, 2), Windows(5, 3), Windows(6, 2), Windows(5, 2, 2))
+        ),
+        from_series(other, None, Windows(5, 2)),
+        from_series(file, None, Windows(5, 2), train=20),
+    ]
+    assert len({found.sha256 for found in different}) == len(different)
+    assert different[0].sha256 == from_series(file, None, Windows(5, 2)).sha256
+
+
 @pytest.mark.parametrize(
     ("rows", "windows", "settings", "message"),
     [
