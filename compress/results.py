@@ -468,11 +468,14 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
-class RivalsOutcome(TypedDict):
+class OptionalOutcome(TypedDict):
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+    weights: NotRequired[
+        Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
+    ]
 
 
-class Outcome(RivalsOutcome):
+class Outcome(OptionalOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from compress.errors import CheckpointError
-from compress.files.checkpoint import MOST_HEADER, MOST_TENSORS, require_plain_tensors, require_stored
+from compress.files.bounded import MOST_HEADER, MOST_TENSORS
 from compress.files.foreign import reading
+from compress.files.limits import require_plain_tensors, require_stored
 
 # The numbers of the file format, torch/_export/serde/schema.py.
 _INTEGERS = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 12: torch.bool}

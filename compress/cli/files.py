@@ -56,9 +56,10 @@ def export(
     Example: compress export model.pt --recipe mnist_ae -o files
     """
     with reporting(debug):
+        from compress.files.places import without_key
         from compress.run import exporting, inputs, output
 
-        output.require_writable(out, force=force, inputs=[model])
+        output.require_writable(out, force=force, inputs=[without_key(model)[0]])
         inputs.require_model(model)
         if recipe is not None:
             load(recipe, changes, None)  # reports whose code it runs, before it does

@@ -10,6 +10,12 @@ from typing import Any, NoReturn
 MAX_DEPTH = 100
 """Levels of JSON: far more than our documents have, and far less than Python's recursion limit."""
 
+MOST_TENSORS = 100_000
+"""The most tensors of a file: each takes a kilobyte in Python, whatever it takes in the file."""
+
+MOST_HEADER = 16 * 2**20
+"""Bytes of the list of names and shapes, which take many times as much in Python: a hundred thousand tensors."""
+
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a link",

@@ -20,7 +20,7 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalsOutcome, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
@@ -147,20 +147,20 @@ def train_dense(
     }
 
 
-def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
-    """The recipe's network with the weights in `source`; without a source, an untrained one.
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
+    """The recipe's network with the weights in `source`, and what was unwrapped; without a source, an untrained one.
 
     Raises:
         CheckpointError: the weights do not fit.
         DataError: the data do not fit.
     """
     if source is None:
-        model = build_model(recipe.model, recipe.seed)
+        model, unwrapped = build_model(recipe.model, recipe.seed), None
     else:
-        model = trained_model(recipe.model, recipe.seed, source)
+        model, unwrapped = trained_model(recipe.model, recipe.seed, source)
     model.to(setting.device)
     require_inputs(model, setting.example, recipe)
-    return model
+    return model, unwrapped
 
 
 def apply(
@@ -198,7 +198,9 @@ def apply(
     clock, journal, before = setting.clock, setting.journal, seen(out)
     warned = [] if warned is None else warned
     with clock.phase("load"):
-        dense = Shelved(load_dense(recipe, source, setting))
+        loaded, unwrapped = load_dense(recipe, source, setting)
+        dense = Shelved(loaded)
+        del loaded  # it may be on the disk now
     require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
         rehearse.check(recipe, dense.copy(), setting, place)
@@ -229,7 +231,11 @@ def apply(
     networks = three_networks(dense, masked, small)
     del small
     evaluated = witness.document()
-    outcome: Outcome = {"stages": stages, **rivals, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    if rivals is not None:
+        outcome["rivals"] = rivals
+    if unwrapped is not None:
+        outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
     # The results are already in place: a page that fails can be made again, hours of training cannot.
@@ -304,12 +310,12 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     }
 
 
-def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalsOutcome:
+def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalResults | None:
     if not recipe.rivals.scratch:
-        return {}
+        return None
     found = against_scratch(recipe, small, masked, setting)
     setting.watcher.begin("files", "results")
-    return {"rivals": {"scratch": found}}
+    return {"scratch": found}
 
 
 def _measured(

@@ -26,11 +26,11 @@ from compress.results import (
     ModelName,
     ModelResult,
     Models,
+    OptionalOutcome,
     Outcome,
     Parity,
     Pictures,
     Results,
-    RivalsOutcome,
 )
 from compress.run.building import fresh_network
 from compress.run.choices import SLIM_INT8, SLIM_SPARSE, ChoosingRun
@@ -107,7 +107,7 @@ def write_artefacts(
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
-        **_rivals(outcome),
+        **_optional(outcome),
         "timing": setting.clock.split(),
     }
     _text(folder / "recipe.yaml", resolved_yaml(recipe))
@@ -116,8 +116,13 @@ def write_artefacts(
     return results
 
 
-def _rivals(outcome: Outcome) -> RivalsOutcome:
-    return {"rivals": outcome["rivals"]} if "rivals" in outcome else {}
+def _optional(outcome: Outcome) -> OptionalOutcome:
+    found: OptionalOutcome = {}
+    if "rivals" in outcome:
+        found["rivals"] = outcome["rivals"]
+    if "weights" in outcome:
+        found["weights"] = outcome["weights"]
+    return found
 
 
 def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:

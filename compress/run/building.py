@@ -224,8 +224,11 @@ def _memory() -> int:
         return 0
 
 
-def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> tuple[nn.Module, str | None]:
     """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Returns:
+        The network, and what was unwrapped and left out of the file, if anything was.
 
     Raises:
         InputError: the file cannot be read, or does not fit the recipe's model.
@@ -235,10 +238,9 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
         what = "is a program, and the recipe names another model" if not program else "is not a program"
         raise InputError(f"{source} {what}: use a .pt2 file together with model: {{name: program}}")
     if program:
-        return read_program(source)
+        return read_program(source), None
     model = build_model(wanted, seed)
-    load_weights(model, read_weights(source), str(source))
-    return model
+    return model, load_weights(model, read_weights(source), str(source))
 
 
 def fresh_network(recipe: schema.Recipe, source: Path) -> Network:

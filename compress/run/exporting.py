@@ -12,6 +12,7 @@ from compress.documents import Exported, ExportedFile
 from compress.errors import InputError
 from compress.export.reading_back import read_back
 from compress.files.checkpoint import load, read_weights
+from compress.files.places import place, size_of
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.run import building, noted
@@ -90,7 +91,7 @@ def network_of(source: Path, recipe: str | None, changes: Sequence[str]) -> tupl
             f"the recipe inside {source} would run {found.model.factory}, and files may not choose the code that runs: "
             "name a recipe that you trust with --recipe"
         )
-    return found, noted.build(found, weights, str(source), source.stat().st_size)
+    return found, noted.build(found, weights, str(source), size_of(place(source)))
 
 
 def example_of(recipe: schema.Recipe, model: nn.Module) -> object:

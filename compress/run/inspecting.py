@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from compress.documents import FileContents
 from compress.errors import InputError
 from compress.export import contents
 from compress.files.checkpoint import WeightsFile
+from compress.files.places import place, size_of
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
@@ -49,5 +51,5 @@ def _network(weights: WeightsFile, source: str) -> Callable[[], contents.Network
     recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
-    wanted, size = recipe.model, os.path.getsize(source)
+    wanted, size = recipe.model, size_of(place(Path(source)))
     return lambda: (noted.build(recipe, weights, source, size), example_of(wanted))

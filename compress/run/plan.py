@@ -70,7 +70,7 @@ def plan(
         The errors that `running.apply` raises before it trains.
     """
     torch.manual_seed(recipe.seed)
-    network = load_dense(recipe, source, setting)
+    network, _ = load_dense(recipe, source, setting)
     dense = copied(network)
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)

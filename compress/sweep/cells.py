@@ -155,7 +155,7 @@ def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
         trained.require_unchanged()
-        model = trained_model(wanted, seed, trained.path)
+        model, _ = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
         load_weights(model, _weights(trained), str(trained.path))

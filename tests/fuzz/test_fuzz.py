@@ -12,6 +12,7 @@ import resource
 import shutil
 import time
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
 LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
-LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000}
+LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000, "shards": 10_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -187,6 +188,9 @@ def torch_seeds() -> tuple[bytes, ...]:
     }
     return (
         *(saved(state), saved(masked), saved(odd), saved({"state_dict": state, "epoch": 3})),
+        saved(
+            {"a": {"net": {f"module.{name}": each for name, each in state.items()}}, "hparams": [Namespace(a=Path())]}
+        ),
         saved(state, _use_new_zipfile_serialization=False),
     )
 
@@ -212,6 +216,20 @@ def safetensors_file(chance: Random, folder: Path) -> None:
         content = damaged(content, chance)
     (folder / "w.safetensors").write_bytes(content)
     read_whole(folder / "w.safetensors", chance)
+
+
+def shards_folder(chance: Random, folder: Path) -> None:
+    """An index whose names and files are disturbed, and shards of which one may be damaged."""
+    tensors = list(safetensors.torch.load(SEEDS["safetensors"][-1]).items())
+    parts = {"model-1.safetensors": dict(tensors[::2]), "model-2.safetensors": dict(tensors[1::2])}
+    for file, part in parts.items():
+        content = safetensors.torch.save(part)
+        (folder / file).write_bytes(damaged(content, chance) if chance.random() < 0.1 else content)
+    places = {name: file for file, part in parts.items() for name in part}
+    index = {"metadata": {"total_size": 9}, "weight_map": places}
+    text = json.dumps(disturbed(index, chance) if chance.random() < 0.7 else index).encode()
+    (folder / "model.safetensors.index.json").write_bytes(damaged(text, chance) if chance.random() < 0.3 else text)
+    read_whole(folder / "model.safetensors.index.json", chance)
 
 
 def packed_file(chance: Random, folder: Path) -> None:
@@ -283,6 +301,8 @@ PICKLED = (
     *(b"X\x05\0\0\0items", b"X\x01\0\0\0k", b"G?\xf0\0\0\0\0\0\0", b"\x8a\x09" + (2**64).to_bytes(9, "little")),
     *(b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"c__builtin__\nset\n", b"c__builtin__\nbytearray\n"),
     *(b"ctorch\nFloatTensor\n", b"ctorch\nSize\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"c_codecs\nencode\n"),
+    *(b"cargparse\nNamespace\n", b"cargparse\nNamespace\n)\x81", b"ccollections\ndefaultdict\n)R", b"cos\nsystem\n"),
+    *(b"c__builtin__\ngetattr\n", b"c__builtin__\neval\nX\x03\0\0\0x()\x85R"),
     *(b"q\x00h\x00h\x00\x86", b"q\x01]h\x01ah\x01a", b")\x85\x85", b"ccollections\nOrderedDict\n)R"),
 )
 
@@ -688,6 +708,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "functions": functions_file,
     "listing": listing_file,
     "safetensors": safetensors_file,
+    "shards": shards_folder,
     "packed": packed_file,
     "program": program_file,
     "onnx": onnx_file,
