@@ -560,7 +560,7 @@ def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
         return tuple(dict.fromkeys(chance.choice(names if chance.random() < 0.97 else odd) for _ in range(count)))
 
     target = some(chance.choice((0, 1, 1, 1, 1, 2)))
-    categorical = some(chance.choice((0, 1))) if chance.random() < 0.5 else ("kind",)
+    categorical = some(chance.choice((0, 1))) if chance.random() < 0.3 else ("kind",)
     settings = TableSettings(
         target=target,
         categorical=tuple(name for name in categorical if name not in target or chance.random() < 0.02),
@@ -572,11 +572,10 @@ def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
         normalise=chance.choice(("dataset", "none")),
         normalise_target=chance.random() < 0.3,
     )
-    shares = (None, None, 0.3, 1e-9, 0.999)
     return {
         "settings": settings,
-        "validation": chance.choice(shares),
-        "train": chance.choice((None, None, None, 1, 2**31 - 1)),
+        "validation": chance.choice((None, None, 0.3, 1e-9, 0.999)),
+        "train": chance.choice((None, None, None, None, None, 1, 20, 2**31 - 1)),
         "limit": chance.choice((10**9, 200)),
     }
 
@@ -585,8 +584,8 @@ def read_table(chance: Random, file: TableFile, other: TableFile, names: list[st
     keys = table_settings(chance, names)
     test_file = other if chance.random() < 0.3 else None
     if chance.random() < 0.3:
-        windows = Windows(*(chance.choice((1, 2, 3, 8, 2**31 - 1)) for _ in range(3)))
-        require_usable(from_series(file, windows, test_file, **keys))
+        windows = Windows(*(chance.choice((1, 1, 2, 2, 3, 3, 8, 8, 2**31 - 1)) for _ in range(3)))
+        require_usable(from_series(file, test_file, windows, **keys))
     else:
         require_usable(from_table(file, test_file, **keys))
 
@@ -595,8 +594,8 @@ def csv_file(chance: Random, folder: Path) -> None:
     """Bytes, fields, or rows of a csv are changed; separators, encodings and what the columns are for as well."""
     options: dict[str, Any] = {}
     for name in "ab":
-        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 1, 2, 5, 40, 40, 40))]]
-        for _ in range(chance.choice((0, 0, 1, 1, 3, 10))):
+        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 2, *[40] * 8))]]
+        for _ in range(chance.choice((0, 0, 0, 1, 1, 3))):
             row = chance.choice(rows or [[]])
             place = chance.randrange(len(row) + 1)
             row[place : place + chance.choice((1, 1, 1, 1, 0, 2))] = [
@@ -606,7 +605,7 @@ def csv_file(chance: Random, folder: Path) -> None:
         text = "\n".join([",".join(CSV_NAMES), *(",".join(row) for row in rows)])
         content = text.encode(encoding, "replace")
         (folder / f"{name}.csv").write_bytes(damaged(content, chance) if chance.random() < 0.3 else content)
-        if chance.random() < 0.8:
+        if name == "a" and chance.random() < 0.9:
             options = {"encoding": encoding}
     if chance.random() < 0.1:
         options["separator"] = chance.choice((";", "\t", " ", "1", "é", "'"))
