@@ -59,7 +59,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
         case schema.NamedData():
             return sources.mnist_sample(**_keys(wanted))
         case schema.PackagedData():
-            return PACKAGED[wanted.name](train=wanted.train, test=wanted.test)
+            return PACKAGED[wanted.name](validation=wanted.validation, train=wanted.train, test=wanted.test)
         case schema.NpzData():
             return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
