@@ -195,7 +195,9 @@ class TokenizerFile:
                 self._library.enable_truncation(most)
             found = self._library.encode_batch(clean, add_special_tokens=most is not None)
         if most is not None and any(len(one.ids) > most for one in found):
-            raise DataError(f"{self.source} puts marks around each text that alone take {most} tokens; set a larger length.")
+            raise DataError(
+                f"{self.source} puts marks around each text that alone take {most} tokens; set a larger length."
+            )
         return [Ids(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in found]
 
 

@@ -26,7 +26,9 @@ def test_jsonl_is_what_json_reads(tmp_path: Path) -> None:
 def test_csv_is_what_csv_reads(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["id", "first", "second", "kind"], *([n, t, t[::-1], "k"] for n, t in enumerate(ODD))])
+        csv.writer(file).writerows(
+            [["id", "first", "second", "kind"], *([n, t, t[::-1], "k"] for n, t in enumerate(ODD))]
+        )
     found = list(csv_texts(path, Columns("first", "second", "kind")))
     assert [(text.text, text.pair, text.label) for text in found] == [(text, text[::-1], "k") for text in ODD]
 

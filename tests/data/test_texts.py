@@ -16,7 +16,7 @@ from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.errors import DataError
 
-WORDS = "alpha beta gamma delta".split()
+WORDS = ["alpha", "beta", "gamma", "delta"]
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -295,8 +295,15 @@ def test_the_preparation_of_a_language_model(tmp_path: Path) -> None:
     assert found.encode("abcd" * 5).args[0].tolist() == [[2, 3, 4, 5] * 2]
     assert found.decode(torch.tensor([2, 5, 0])) == "ad"
     assert found.described() == {
-        **{"kind": "text", "tokenizer": "chars", "vocabulary": "abcd", "tokens": 6, "padding": 0, "unknown": 1},
-        **{"length": 8, "inputs": ["input"], "next_token": True},
+        "kind": "text",
+        "tokenizer": "chars",
+        "vocabulary": "abcd",
+        "tokens": 6,
+        "padding": 0,
+        "unknown": 1,
+        "length": 8,
+        "inputs": ["input"],
+        "next_token": True,
     }
     with pytest.raises(DataError, match="the text has no tokens"):
         found.encode("")

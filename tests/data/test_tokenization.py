@@ -113,7 +113,10 @@ def test_a_panic_of_the_library_is_an_error_of_the_file() -> None:
     class PanicException(BaseException):
         """As pyo3 has it."""
 
-    with pytest.raises(DataError, match=r"t\.json is not a readable tokenizer\.json \(out of range\)"), panics_reported("t.json"):
+    with (
+        pytest.raises(DataError, match=r"t\.json is not a readable tokenizer\.json \(out of range\)"),
+        panics_reported("t.json"),
+    ):
         raise PanicException("out of range")
     with pytest.raises(KeyboardInterrupt), panics_reported("t.json"):
         raise KeyboardInterrupt
