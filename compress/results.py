@@ -123,8 +123,9 @@ class UsedData(TypedDict):
     validation: NotRequired[
         Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
     ]
-    mean: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
-    std: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
+    classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
+    std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
 
 
@@ -274,7 +275,7 @@ class QuantizationTrial(TypedDict):
     kind: Literal["static", "dynamic"]
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     bytes: NotRequired[Positive]
-    metric: NotRequired[Annotated[Metric, "On held-out training data."]]
+    metric: NotRequired[Annotated[Metric, "On held-out samples: of the validation part, or of the training part."]]
     latency_ms: NotRequired[Annotated[dict[BatchSize, LatencyResult], "Its ratio is to the float file."]]
     note: NotRequired[Annotated[Text, "What failed."]]
 
@@ -284,7 +285,7 @@ class QuantizationResult(TypedDict):
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     per_channel: bool
     excluded: Annotated[list[Text], "Nodes of the graph that stay in float."]
-    float_metric: Annotated[Metric, "Of the float file, on held-out training data."]
+    float_metric: Annotated[Metric, "Of the float file, on held-out samples."]
     tried: Annotated[list[QuantizationTrial], Limits(minItems=1)]
     why: Annotated[Text, "Why this one is kept, or none."]
 

@@ -12,21 +12,22 @@ import torch
 from torch import Tensor
 
 from compress.batches import Batches, Subset
-from compress.data.dataset import batch_rows
+from compress.data.dataset import batch_rows, no_part
 from compress.data.preparation import Preparation
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs
 
 ONLY = "input"
-"""The name of the input of a network that is called with one tensor, whatever its forward calls it."""
+"""The name of the input that is passed by position, whatever the network's forward calls it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """One part of a data set.
 
-    inputs: [N, ...] by the keyword of the network's forward; `ONLY` alone is passed by position.
+    inputs: [N, ...] by the keyword of the network's forward; `ONLY`, if it is there, is passed by position.
     targets: [N, ...], or None where the inputs themselves are the targets.
 
     The tensors may be views of files that are mapped into memory (`numpy.memmap`): rows are read when they are used.
@@ -59,6 +60,7 @@ class ArrayDataset:
     classes: of integer targets; None where the targets are not classes.
     preparation: how a raw sample becomes what the network is called with.
     sha256: of all tensors of train, validation and test, as they are in memory.
+    overlap: how many training samples before another one share targets with it, as the windows of a series do.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ArrayDataset:
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
     note: str | None = None
+    overlap: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,7 +95,7 @@ class ArrayDataset:
         """
         samples = self._part(subset)
         if samples is None:
-            raise DataError(f"{self.name} has no {subset} part; name one with `validation:`.")
+            raise no_part(self.name, subset)
         if samples.targets is None and not wants_inputs(task):
             raise DataError(f"{self.name} has no targets, and the task {task} compares outputs with targets.")
         if task == "anomaly" and samples.targets is not None and subset == "train":
@@ -102,19 +105,20 @@ class ArrayDataset:
     def held_out(self, share: float) -> "ArrayDataset":
         """The training part alone with the samples that settings are chosen on as its test part.
 
-        Those are the validation part, or, where there is none, the last `share` of the training part (at least one).
+        Those are the validation part, or, where there is none, the last `share` of the training part (at least one);
+        samples before them that share targets with them are left out.
         Raises DataError where nothing would be left to train on.
         """
         if self.validation is not None:
             train, test = self.train, self.validation
         else:
-            count = max(1, round(share * len(self.train)))
-            if count >= len(self.train):
+            count = held_out_count(share, len(self.train), self.name)
+            if count + self.overlap >= len(self.train):
                 raise DataError(
-                    f"{self.name} has {len(self.train)} training samples, and {count} of them are to be held out; "
-                    "take more training samples."
+                    f"{self.name} has {len(self.train)} training samples; {count} of them are to be held out, and the "
+                    f"{self.overlap} before these share targets with them; take more training samples."
                 )
-            train, test = self.train.take(slice(-count)), self.train.take(slice(-count, None))
+            train, test = self.train.take(slice(-count - self.overlap)), self.train.take(slice(-count, None))
         return replace(self, train=train, test=test, validation=None, sha256=digest(train, None, test))
 
     def _part(self, subset: Subset) -> Samples | None:
@@ -159,4 +163,5 @@ class _ArrayBatches:
 
 
 def _called(inputs: Mapping[str, Tensor]) -> Inputs:
-    return Inputs(tuple(inputs.values())) if set(inputs) == {ONLY} else Inputs((), dict(inputs))
+    by_keyword = {name: tensor for name, tensor in inputs.items() if name != ONLY}
+    return Inputs(tuple(tensor for name, tensor in inputs.items() if name == ONLY), by_keyword)

@@ -33,7 +33,7 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
     metric = results["metric"]
-    title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out training images, "
+    title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out samples, "
     title += f"not retrained; dense {results['dense']['value']:.2f}"
     if is_one_layer_of_nodes(results):
         return _sizes(results["layers"][0], metric, title)
@@ -62,7 +62,7 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     value = _shown(together["metric"], metric["name"])
     yield (
         f"{together['sparsity']:.1%} of {results['target']} can be pruned within {results['tolerated']['text']} "
-        f"without retraining: {metric['name']} {value:.2f} {unit} on held-out training images, dense "
+        f"without retraining: {metric['name']} {value:.2f} {unit} on held-out samples, dense "
         f"{results['dense']['value']:.2f}"
     )
     if len(results["layers"]) > 1:
@@ -72,7 +72,7 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
 def front(results: Search) -> Table:
     """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
     metric, size = results["metric"], results["size"]
-    table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out training images")
+    table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out samples")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
     table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")

@@ -35,6 +35,7 @@ from compress.run.building import (
 from compress.run.choices import RefusedWarning
 from compress.run.clock import Clock
 from compress.run.journal import Journal
+from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
@@ -181,7 +182,8 @@ def apply(
         The content of results.json; None in all processes but the first.
 
     Raises:
-        InputError: the weights do not fit, or a stage cannot be run on the network; nothing is written.
+        InputError: the weights do not fit, the network is not what the recipe expects, or a stage cannot be run on it;
+            nothing is written.
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was selected for pruning.
         ProofError: slim differs from masked in outputs or figures, or a file differs from slim; nothing is written.
@@ -189,6 +191,7 @@ def apply(
         Interrupted: by a signal.
 
     Warns:
+        ChanceWarning: the dense network knows nothing about the data.
         RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
@@ -196,6 +199,7 @@ def apply(
     warned = [] if warned is None else warned
     with clock.phase("load"):
         dense = Shelved(load_dense(recipe, source, setting))
+    require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):

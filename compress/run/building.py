@@ -1,6 +1,7 @@
 """Build what a recipe names: the data set and the network; check that they fit."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -8,8 +9,14 @@ from torch import Tensor, nn
 
 from compress import models, tasks
 from compress.data import documentation, packaged, sources
+from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
+from compress.data.image_parts import Keys
 from compress.data.loaders import from_factory
+from compress.data.series import Windows, from_series
+from compress.data.table_columns import TableSettings
+from compress.data.table_files import CsvFile, ParquetFile, TableFile
+from compress.data.tables import from_table
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
@@ -42,32 +49,68 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     Raises:
         DataError: the data set is missing or damaged.
     """
-    first = {"train": wanted.train, "test": wanted.test}
     match wanted:
         case schema.NamedData(name="mnist"):
-            return sources.mnist(root, **first)
+            return sources.mnist(root, **_keys(wanted))
         case schema.NamedData(name="fashion_mnist"):
-            return sources.fashion_mnist(root, **first)
+            return sources.fashion_mnist(root, **_keys(wanted))
         case schema.NamedData(name="cifar10"):
-            return sources.cifar10(root, **first)
+            return sources.cifar10(root, **_keys(wanted))
         case schema.NamedData():
-            return sources.mnist_sample(**first)
+            return sources.mnist_sample(**_keys(wanted))
         case schema.PackagedData():
-            return PACKAGED[wanted.name](**first)
+            return PACKAGED[wanted.name](train=wanted.train, test=wanted.test)
         case schema.NpzData():
-            return sources.from_npz(wanted.npz, wanted.npz_test, **first)
+            return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
-            return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+            return sources.from_folder(wanted.folder, stream=wanted.stream, workers=wanted.workers, **_keys(wanted))
+        case schema.ArrayData():
+            return from_arrays(
+                wanted.npz,
+                wanted.npz_test,
+                ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
+                normalise=wanted.normalise,
+                train=wanted.train,
+                test=wanted.test,
+            )
+        case schema.CsvData() | schema.ParquetData():
+            return _table(wanted)
         case schema.TextData():
             columns = Columns(wanted.text_column, wanted.text_pair, wanted.target)
             keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "train", "test"})
             return from_text(wanted.text, wanted.text_test, columns=columns, **keys)
         case schema.DocumentationData():
-            return documentation.python_topics(wanted.tokenizer, wanted.length, **first)
+            return documentation.python_topics(wanted.tokenizer, wanted.length, train=wanted.train, test=wanted.test)
         case schema.DocstringData():
-            return documentation.python_docstrings(wanted.length, wanted.inputs, **first)
+            return documentation.python_docstrings(wanted.length, wanted.inputs, train=wanted.train, test=wanted.test)
         case schema.FactoryData():
             return from_factory(wanted.factory)
+
+
+def _keys(wanted: schema.NamedData | schema.NpzData | schema.FolderData) -> Keys:
+    return {
+        "train": wanted.train,
+        "test": wanted.test,
+        "validation": wanted.validation,
+        "options": wanted.options(),
+    }
+
+
+def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
+    def file(path: str) -> TableFile:
+        if isinstance(wanted, schema.ParquetData):
+            return ParquetFile(Path(path))
+        return CsvFile(Path(path), wanted.separator, wanted.encoding, wanted.columns)
+
+    train_file, test_file = (
+        (wanted.csv, wanted.csv_test) if isinstance(wanted, schema.CsvData) else (wanted.parquet, wanted.parquet_test)
+    )
+    keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
+    settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
+    test_rows, first = None if test_file is None else file(test_file), {"train": wanted.train, "test": wanted.test}
+    if wanted.series is None:
+        return from_table(file(train_file), test_rows, settings, **first)
+    return from_series(file(train_file), Windows(**wanted.series.model_dump()), test_rows, settings, **first)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:

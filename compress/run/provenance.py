@@ -23,7 +23,7 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
     """Everything that determines the result of a run; which files are written and timed does not."""
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark", "expect"}),
         "weights": None if source is None else _sha256(source),
         "data": setting.data.sha256,
         "versions": versions(),
@@ -55,6 +55,8 @@ def describe_data(setting: Setting) -> UsedData:
             found[subset] = count
     if isinstance(data, Dataset | StreamedDataset):
         found["mean"], found["std"] = data.mean.tolist(), data.std.tolist()
+    if data.class_names:
+        found["classes"] = list(data.class_names)
     if data.note:
         found["note"] = data.note
     return found

@@ -32,7 +32,13 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from compress.data.array_dataset import ArrayDataset
+from compress.data.array_samples import ArrayNames, from_arrays
+from compress.data.series import Windows, from_series
 from compress.data.sources import from_folder, from_npz
+from compress.data.table_columns import TableSettings
+from compress.data.table_files import CsvFile, ParquetFile, TableFile
+from compress.data.tables import from_table
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.data.tokenization import tokenization
@@ -52,6 +58,7 @@ SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
 LONG |= {"text": 15_000, "tokenizer": 10_000}
+LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
 LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000}
 
 SECONDS = 20.0
@@ -468,9 +475,9 @@ def elements(text: str) -> set[str]:
     return found
 
 
-def npz_file(chance: Random, folder: Path) -> None:
+def npz_content(kind: str, chance: Random) -> bytes:
     """Bytes of the archive or of a member, what a member's header claims, and which members there are."""
-    content = chance.choice(SEEDS["npz"])
+    content = chance.choice(SEEDS[kind])
     if chance.random() < 0.4:
         content = damaged(content, chance)
     else:
@@ -485,8 +492,125 @@ def npz_file(chance: Random, folder: Path) -> None:
                 for _ in range(chance.choice((1,) * 30 + (0, 2))):
                     new.writestr(odd, damaged(part, chance) if chance.random() < 0.1 else part)
         content = made.getvalue() if chance.random() < 0.8 else damaged(made.getvalue(), chance)
-    (folder / "a.npz").write_bytes(content)
+    return content
+
+
+def npz_file(chance: Random, folder: Path) -> None:
+    (folder / "a.npz").write_bytes(npz_content("npz", chance))
     assert from_npz(folder / "a.npz").count("train")
+
+
+def array_file(chance: Random, folder: Path) -> None:
+    """The same, read as arrays of any kind, by names of the file or by others."""
+    for name in "ab":
+        content = npz_content("arrays", chance) if chance.random() < 0.6 else chance.choice(SEEDS["arrays"])
+        (folder / f"{name}.npz").write_bytes(content)
+    names = chance.choice(
+        (
+            *(ArrayNames("inputs", "targets"),) * 3,
+            ArrayNames("inputs", "targets", "lengths"),
+            ArrayNames(("inputs", "mask"), chance.choice(("targets", "lengths", None))),
+            ArrayNames(chance.choice((*NASTY, "mask", "lengths")), chance.choice((*NASTY, "inputs"))),
+        )
+    )
+    found = from_arrays(
+        folder / "a.npz",
+        folder / "b.npz" if chance.random() < 0.2 else None,
+        names,
+        normalise=chance.choice(("dataset", "none")),
+        validation=chance.choice((None, None, 0.3, 1e-9, 0.999, folder / "b.npz")),
+        train=chance.choice((None, None, 1, 5, 2**31 - 1)),
+    )
+    require_usable(found)
+
+
+def require_usable(found: ArrayDataset) -> None:
+    """All numbers are finite, and batches can be drawn."""
+    for samples in (found.train, found.test, found.validation):
+        for tensor in samples.tensors if samples else ():
+            assert tensor.isfinite().all()
+    json.dumps(found.preparation.described(), allow_nan=False)
+    given, _ = next(iter(found.batches("test", 7, "reconstruct")()))
+    assert given.rows == min(7, found.count("test") or 0)
+
+
+def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
+    """What a recipe may say of a table with columns of these names, mostly in place."""
+    odd = [*names, *NASTY]
+
+    def some(count: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(chance.choice(names if chance.random() < 0.97 else odd) for _ in range(count)))
+
+    target = some(chance.choice((0, 1, 1, 1, 1, 2)))
+    categorical = some(chance.choice((0, 1))) if chance.random() < 0.5 else ("kind",)
+    settings = TableSettings(
+        target=target,
+        categorical=tuple(name for name in categorical if name not in target or chance.random() < 0.02),
+        drop=some(1) if chance.random() < 0.2 else (),
+        impute=chance.choice((None, "median")),
+        unknown=chance.choice(("error", "zero")),
+        embed=chance.random() < 0.3,
+        classes=chance.choice((None, None, None, True, False)),
+        normalise=chance.choice(("dataset", "none")),
+        normalise_target=chance.random() < 0.3,
+    )
+    shares = (None, None, 0.3, 1e-9, 0.999)
+    return {
+        "settings": settings,
+        "validation": chance.choice(shares),
+        "train": chance.choice((None, None, None, 1, 2**31 - 1)),
+        "limit": chance.choice((10**9, 200)),
+    }
+
+
+def read_table(chance: Random, file: TableFile, other: TableFile, names: list[str]) -> None:
+    keys = table_settings(chance, names)
+    test_file = other if chance.random() < 0.3 else None
+    if chance.random() < 0.3:
+        windows = Windows(*(chance.choice((1, 2, 3, 8, 2**31 - 1)) for _ in range(3)))
+        require_usable(from_series(file, windows, test_file, **keys))
+    else:
+        require_usable(from_table(file, test_file, **keys))
+
+
+def csv_file(chance: Random, folder: Path) -> None:
+    """Bytes, fields, or rows of a csv are changed; separators, encodings and what the columns are for as well."""
+    options: dict[str, Any] = {}
+    for name in "ab":
+        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 1, 2, 5, 40, 40, 40))]]
+        for _ in range(chance.choice((0, 0, 1, 1, 3, 10))):
+            row = chance.choice(rows or [[]])
+            place = chance.randrange(len(row) + 1)
+            row[place : place + chance.choice((1, 1, 1, 1, 0, 2))] = [
+                chance.choice((*NASTY, *map(str, NUMBERS), "inf", "nan", "NA", "1_0", "0x1", "2020-01-01", "1,5", "é"))
+            ]
+        encoding = chance.choice(("utf-8",) * 5 + ("utf-16", "cp1252", "utf-7"))
+        text = "\n".join([",".join(CSV_NAMES), *(",".join(row) for row in rows)])
+        content = text.encode(encoding, "replace")
+        (folder / f"{name}.csv").write_bytes(damaged(content, chance) if chance.random() < 0.3 else content)
+        if chance.random() < 0.8:
+            options = {"encoding": encoding}
+    if chance.random() < 0.1:
+        options["separator"] = chance.choice((";", "\t", " ", "1", "é", "'"))
+    if chance.random() < 0.05:
+        options["encoding"] = chance.choice((*NASTY, "rot13", "idna", "punycode", "unicode_escape", "utf-32", "mbcs"))
+    if chance.random() < 0.1:
+        options["columns"] = CSV_NAMES[: chance.choice((1, 5))]
+    file, other = (CsvFile(folder / f"{name}.csv", **options) for name in "ab")
+    read_table(chance, file, other, list(CSV_NAMES))
+
+
+def parquet_file(chance: Random, folder: Path) -> None:
+    for name in "ab":
+        content = chance.choice(SEEDS["parquet"])
+        (folder / f"{name}.parquet").write_bytes(damaged(content, chance) if chance.random() < 0.6 else content)
+    read_table(chance, ParquetFile(folder / "a.parquet"), ParquetFile(folder / "b.parquet"), list(CSV_NAMES))
+
+
+CSV_NAMES = ("age", "kind", "size", "ill", "note")
+CSV_ROWS = tuple(
+    (str(row % 7), ("a", "b", "c")[row % 3], f"{row * 0.37:.2f}", str(row % 2), str(row * row)) for row in range(40)
+)
 
 
 def claimed(member: bytes, chance: Random) -> bytes:
@@ -628,6 +752,9 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "results": results_document,
     "page": page_of_results,
     "npz": npz_file,
+    "arrays": array_file,
+    "csv": csv_file,
+    "parquet": parquet_file,
     "folder": image_folder,
     "cell": cell_of_a_sweep,
     "text": text_file,
@@ -665,6 +792,8 @@ def seeds() -> None:
     SEEDS["program"] = (program.getvalue(),)
     SEEDS["onnx"] = onnx_seeds()
     SEEDS["npz"] = npz_seeds()
+    SEEDS["arrays"] = array_seeds()
+    SEEDS["parquet"] = parquet_seeds()
     SEEDS["folder"] = image_seeds()
     SEEDS["text"] = text_seeds()
     SEEDS["tokenizer"] = tokenizer_seeds()
@@ -724,6 +853,34 @@ def tokenizer_seeds() -> tuple[bytes, ...]:
     pairs.decoder = decoders.ByteLevel()
     pairs.add_special_tokens(["<|endoftext|>"])
     return tuple(one.to_str().encode() for one in (wordlevel, wordpiece, pairs))
+
+
+def array_seeds() -> tuple[bytes, ...]:
+    series = np.arange(18 * 4 * 3, dtype=np.float64).reshape(18, 4, 3) / 7
+    labels, lengths, found = np.arange(18) % 3, np.arange(18) % 4 + 1, []
+    for inputs in (series, series.astype(np.float16)[..., 0], np.arange(72, dtype=np.uint8).reshape(18, 4)):
+        for targets in (labels, inputs, labels[:, None] > 1):
+            stream = BytesIO()
+            np.savez(stream, inputs=inputs, targets=targets, lengths=lengths, mask=inputs > 3)
+            found.append(stream.getvalue())
+    return tuple(found)
+
+
+def parquet_seeds() -> tuple[bytes, ...]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return (b"PAR1",)
+    columns = dict(zip(CSV_NAMES, zip(*CSV_ROWS, strict=True), strict=True))
+    numbers = {name: list(map(float, columns[name])) for name in ("age", "size", "note")}
+    table = pyarrow.table({**columns, **numbers, "ill": [word == "1" for word in columns["ill"]]})
+    found = []
+    for how in ({"compression": "none"}, {"compression": "snappy"}, {"use_dictionary": False, "row_group_size": 7}):
+        stream = BytesIO()
+        parquet.write_table(table, stream, **how)
+        found.append(stream.getvalue())
+    return tuple(found)
 
 
 def image_seeds() -> tuple[bytes, ...]:

@@ -110,13 +110,13 @@ ONE_MISTAKE = [
     ("{name: mnist,", "{npz: 3,", "4: data.npz: found 3; needs text"),
     (
         "{name: mnist,",
-        "{folder: a, nmae: b,",
-        "4: data.nmae: unknown key; known here are folder, stream, workers, train, test, batch_size",
+        "{folder: a, sream: b,",
+        "4: data.sream: unknown key; did you mean stream?",
     ),
     (
         "batch_size: 128",
         "batch_size: null",
-        "4: data.batch_size: found nothing; needs a whole number (images in a batch)",
+        "4: data.batch_size: found nothing; needs a whole number (samples in a batch)",
     ),
     ("task: reconstruct", "task: clasify", "5: task: found 'clasify'; did you mean classify?"),
     (

@@ -75,7 +75,7 @@ def test_every_kind_of_data_is_built(tmp_path: Path, npz: Path, monkeypatch: pyt
     asked: list[tuple[str, Path]] = []
     for name in ("mnist", "fashion_mnist", "cifar10"):
         monkeypatch.setattr(
-            f"compress.data.sources.{name}", lambda root, train, test, name=name: asked.append((name, root)) or both
+            f"compress.data.sources.{name}", lambda root, name=name, **keys: asked.append((name, root)) or both
         )
         assert build_data(DATA.validate_python({"name": name}), tmp_path) is both
     assert asked == [(name, tmp_path) for name in ("mnist", "fashion_mnist", "cifar10")]

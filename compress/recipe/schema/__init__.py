@@ -7,8 +7,10 @@ those even where other keys are wrong, so all mistakes are reported at once.
 """
 
 from compress.duration import Duration
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
+from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
     MLP,
     Autoencoder,
@@ -34,6 +36,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import OwnTask, has_accuracy
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
@@ -47,13 +50,16 @@ __all__ = [
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
+    "ArrayData",
     "Autoencoder",
     "Benchmark",
     "BertClassifier",
+    "Bound",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",
     "CriterionPart",
+    "CsvData",
     "Data",
     "DocstringData",
     "DocumentationData",
@@ -72,6 +78,7 @@ __all__ = [
     "NpzData",
     "OwnTask",
     "PackagedData",
+    "ParquetData",
     "Part",
     "Pattern",
     "Program",
@@ -84,6 +91,7 @@ __all__ = [
     "Rivals",
     "RowLSTM",
     "Stage",
+    "TablePart",
     "Task",
     "TextData",
     "Training",

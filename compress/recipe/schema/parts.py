@@ -14,6 +14,7 @@ from pydantic import (
     PlainValidator,
     Strict,
     StringConstraints,
+    Tag,
 )
 
 from compress.duration import Duration
@@ -76,11 +77,29 @@ DurationText = Annotated[
 ]
 
 
-def told_by(noun: str, *keys: str) -> Discriminator:
-    """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be."""
+def _validation_form(value: object) -> str:
+    return "share" if isinstance(value, int | float) else "file"
+
+
+Validation = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Text, Tag("file")], Discriminator(_validation_form)
+]
+"""What settings are chosen on: a share of the training samples, or the path of a file or folder."""
+
+
+def told_by(noun: str, *keys: str, beside: tuple[str, str] | None = None) -> Discriminator:
+    """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be.
+
+    beside: a key and another one; with both, the form is tagged "KEY OTHER NOUN".
+    """
+
+    def has(value: Any, key: str) -> bool:
+        return key in value if isinstance(value, Mapping) else hasattr(value, key)
 
     def tag(value: Any) -> str | None:
-        present = [key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))]
+        present = [key for key in keys if has(value, key)]
+        if beside is not None and present == [beside[0]] and has(value, beside[1]):
+            present = [" ".join(beside)]
         return f"{present[0]} {noun}" if len(present) == 1 else None
 
     return Discriminator(

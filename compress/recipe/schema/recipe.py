@@ -5,8 +5,11 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
+from compress.recipe.schema.expectation import Bound, Expectation
+from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
     MLP,
     Autoencoder,
@@ -29,6 +32,7 @@ from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Par
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, OwnTask
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
@@ -74,6 +78,11 @@ class Recipe(Part):
         description="names of the sizes that vary besides the batch, by input and dimension, such as ids: {1: length}",
     )
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
+    expect: Expectation | None = Field(
+        default=None,
+        description="metrics of the dense network, such as {accuracy: 0.43} or {loss: {at_most: 0.1}}; nothing is "
+        "pruned if a part of the test data shows others",
+    )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
@@ -102,10 +111,10 @@ class Recipe(Part):
     @classmethod
     def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
-        if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
+        if isinstance(data, NamedData) and wanted is not None and (found := data.image()) != wanted:
             raise ValueError(
-                f"{data.name} has images of {list(data.images[data.name])}, and the model takes {list(wanted)}; "
-                "use another model or data set, or set the model's `image`"
+                f"{data.name} has images of {list(found)}, and the model takes {list(wanted)}; "
+                "use another model or data set, set the model's `image`, or the data's `resize` and `channels`"
             )
         return data
 
@@ -192,7 +201,12 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "python_docstrings": DocstringData,
     "text data": TextData,
     "npz data": NpzData,
+    "npz inputs data": ArrayData,
+    "one": None,
+    "several": None,
     "folder data": FolderData,
+    "csv data": CsvData,
+    "parquet data": ParquetData,
     "factory data": FactoryData,
     "own task": OwnTask,
     "nodes target": Nodes,
@@ -204,6 +218,11 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "patterns": None,
     "count": None,
     "share": None,
+    "file": None,
+    "pair": None,
+    "number": None,
+    "bound": Bound,
+    "statistics": Statistics,
     # of JsonValue
     "dict": None,
     "list": None,

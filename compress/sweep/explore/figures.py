@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from compress.report import explored, plots
 from compress.sweep_results import Search, Sensitivity
 
-UNITS = {"accuracy": "accuracy on held-out images (%)", "loss": "loss on held-out images (10$^{-3}$)"}
+UNITS = {"accuracy": "accuracy on held-out samples (%)", "loss": "loss on held-out samples (10$^{-3}$)"}
 
 
 def sensitivity(results: Sensitivity) -> Figure:
