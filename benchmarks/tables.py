@@ -352,27 +352,34 @@ def recipes() -> str:
     """Every shipped recipe that was measured without changes: its figures before and after."""
     rows = []
     for name, entry in measured("recipes").items():
-        (stage,) = entry["stages"]
-        quality = percent if "accuracy" in entry["slim"] else thousandths
         changes = ", ".join(entry["changes"]) or "none"
         params = f"{entry['params']['dense']:,} to {entry['params']['slim']:,}"
-        asked = f"{stage['asked']:.0%}" + {"params": " of parameters left", "macs": " of multiply-adds left"}.get(
-            stage.get("measure", ""), ""
+        asked = ", then ".join(
+            f"{stage['asked']:.0%}"
+            + {"params": " of parameters left", "macs": " of multiply-adds left"}.get(stage.get("measure", ""), "")
+            for stage in entry["stages"]
         )
-        rows.append((name, asked, changes, quality(entry["dense"]), quality(stage["after_removal"]), params))
+        metrics = (entry["dense"], entry["stages"][-1]["after_removal"])
+        rows.append((name, asked, changes, *(quality(metric)[1] for metric in metrics), params))
     return table(("recipe", "pruned", "changes", "dense", "after removal", "parameters"), rows, right=3)
 
 
 def expected(name: str) -> str:
     entry = measured("recipes")[name]
-    (stage,) = entry["stages"]
-    before, after = entry["dense"], stage["after_removal"]
-    if "accuracy" in after:
-        figures = f"test accuracy {percent(before)} dense, {percent(after)} after removal"
-    else:
-        figures = f"test loss {thousandths(before)}e-3 dense, {thousandths(after)}e-3 after removal"
+    (what, before), (_, after) = map(quality, (entry["dense"], entry["stages"][-1]["after_removal"]))
+    unit = "e-3" if what == "loss" else ""
+    figures = f"test {what} {before}{unit} dense, {after}{unit} after removal"
     changed = f" with --set {' --set '.join(entry['changes'])}" if entry["changes"] else ""
     return f"# Expected (measured, seed 0){changed}: {figures}."
+
+
+def quality(metric: dict[str, float]) -> tuple[str, str]:
+    """What a network of this task is judged by: the name and the figure."""
+    if "accuracy" in metric:
+        return "accuracy", percent(metric)
+    if "auroc" in metric:
+        return "AUROC", f"{metric['auroc']:.4f}"
+    return "loss", thousandths(metric)
 
 
 def structured() -> str:
@@ -468,6 +475,9 @@ FUZZED = {
     "results": "results to card and tables",
     "page": "results to report.html",
     "npz": "`.npz`, archive, headers and members",
+    "arrays": "`.npz` of arrays by name, and what they are for",
+    "csv": "`.csv`, bytes, fields, encodings, and what columns are for",
+    "parquet": "`.parquet`, bytes, and what columns are for",
     "folder": "folders of images, six formats, links and FIFOs",
     "cell": "finished cells of sweeps",
 }

@@ -4,6 +4,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from compress.results import (
     Agreement,
+    Contract,
     LatencyResult,
     Metric,
     QuantizationResult,
@@ -123,11 +124,36 @@ class PlanSeconds(TypedDict):
     without: str
 
 
+class InputRange(TypedDict):
+    """One input of the network, in the first batch; infinities, as of masks, are left out."""
+
+    name: str
+    min: float
+    max: float
+    mean: float
+
+
+class Measured(TypedDict):
+    """The dense network on `samples` of the `of` test samples, which loaders do not tell.
+
+    preparation: how a raw sample becomes an input; absent where only the user's own loaders know it.
+    """
+
+    metric: Metric
+    samples: int
+    of: NotRequired[int]
+    inputs: list[InputRange]
+    preparation: NotRequired[dict[str, object]]
+
+
 class Plan(TypedDict):
+    """dense: absent without weights."""
+
     recipe: str
     model: str | None
     seed: int
     data: UsedData
+    dense: NotRequired[Measured]
     now: NetworkSize
     stages: list[PlannedStage]
     kept: list[KeptWidth]
@@ -195,6 +221,7 @@ class LookedInto(TypedDict, total=False):
     note: str
     graph: str
     recipe: FileRecipe
+    contract: Contract
 
 
 class FileContents(LookedInto):

@@ -3,6 +3,7 @@
 docs/results.schema.json is generated from here (python docs/reference.py).
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
@@ -94,7 +95,9 @@ class RecipeValues(TypedDict):
     train: dict[str, object] | None
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
-    export: list[str]
+    export: Annotated[
+        list[str] | dict[str, dict[str, object]], "The files that were asked for, as a list or with their settings."
+    ]
     quantize: NotRequired[dict[str, object] | None]
     benchmark: BenchmarkValues
 
@@ -120,8 +123,9 @@ class UsedData(TypedDict):
     validation: NotRequired[
         Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
     ]
-    mean: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
-    std: NotRequired[Annotated[Numbers, "Per channel, of the training images scaled to [0, 1]."]]
+    classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
+    std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
 
 
@@ -271,7 +275,7 @@ class QuantizationTrial(TypedDict):
     kind: Literal["static", "dynamic"]
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     bytes: NotRequired[Positive]
-    metric: NotRequired[Annotated[Metric, "On held-out training data."]]
+    metric: NotRequired[Annotated[Metric, "On held-out samples: of the validation part, or of the training part."]]
     latency_ms: NotRequired[Annotated[dict[BatchSize, LatencyResult], "Its ratio is to the float file."]]
     note: NotRequired[Annotated[Text, "What failed."]]
 
@@ -281,7 +285,7 @@ class QuantizationResult(TypedDict):
     method: NotRequired[Annotated[Text, "Of calibration, for static."]]
     per_channel: bool
     excluded: Annotated[list[Text], "Nodes of the graph that stay in float."]
-    float_metric: Annotated[Metric, "Of the float file, on held-out training data."]
+    float_metric: Annotated[Metric, "Of the float file, on held-out samples."]
     tried: Annotated[list[QuantizationTrial], Limits(minItems=1)]
     why: Annotated[Text, "Why this one is kept, or none."]
 
@@ -448,6 +452,52 @@ class WallTime(TypedDict):
     phases: Annotated[dict[str, NotNegative], "Every moment is charged to exactly one of them."]
 
 
+# --- the input contract ---
+
+
+class TensorContract(TypedDict):
+    """A tensor that a file takes or gives."""
+
+    name: Annotated[str, Limits(minLength=1)]
+    dtype: Annotated[Text, "As NumPy calls it, such as float32; bfloat16, which NumPy lacks, is there too."]
+    shape: Annotated[
+        list[Count | Text | None],
+        'Of each dimension the size, or a name where it varies, such as "batch"; null where it varies in another way.',
+    ]
+
+
+class Contract(TypedDict):
+    """What the files of the slim network take and give, and how a raw sample becomes an input.
+
+    The same text is in the metadata of the files, under the key `contract`.
+    """
+
+    inputs: Annotated[list[TensorContract], Limits(minItems=1), "In the order of the network's arguments."]
+    outputs: Annotated[list[TensorContract], Limits(minItems=1)]
+    preparation: Annotated[
+        dict[str, object] | None,
+        "How a raw sample becomes an input: `kind` and what that kind needs. Null where loaders of the user's own "
+        "prepare the samples, so that only their owner knows.",
+    ]
+    classes: Annotated[list[str] | None, "The names of the classes, in the order of the outputs; null if unknown."]
+    opset: Annotated[Positive | None, "Of the ONNX file; null where none was written."]
+    versions: Versions
+
+
+OPSETS = (18, 25)
+"""The first and the last opset that ONNX files are written in."""
+
+CONTRACT = "contract"
+"""The key of the contract in a file's metadata."""
+
+UNKNOWN_PREPARATION = "The samples were prepared by loaders of their owner's; only the owner knows how."
+
+
+def contract_text(contract: Contract) -> str:
+    """The contract as every file has it: JSON in one line of ASCII, with sorted keys."""
+    return json.dumps(contract, sort_keys=True, allow_nan=False)
+
+
 class Origin(TypedDict):
     """What was run, on what, and by what."""
 
@@ -518,11 +568,14 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
-class RivalsOutcome(TypedDict):
+class OptionalOutcome(TypedDict):
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+    weights: NotRequired[
+        Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
+    ]
 
 
-class Outcome(RivalsOutcome):
+class Outcome(OptionalOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]
@@ -538,6 +591,7 @@ class Outcome(RivalsOutcome):
 class Results(Origin, Outcome, Choices, Pictures):
     """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
 
+    contract: NotRequired[Annotated[Contract, "Absent in results of older versions."]]
     models: Models
     ranked_by: NotRequired[Annotated[RankedBy, "Absent in results of older versions: the accuracy, or else the loss."]]
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]

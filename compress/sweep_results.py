@@ -24,10 +24,14 @@ class SweepData(TypedDict):
     sha256: str | None
     train: int | None
     test: int | None
+    validation: NotRequired[int]
 
 
 class SweepOrigin(TypedDict):
-    """What a sweep ran on, and with what; held_out: the share of the training images that choices use."""
+    """What a sweep ran on, and with what.
+
+    held_out: the share of the training samples that choices use; 0 where they use a validation part.
+    """
 
     schema: Literal[1]
     recipe: SweptRecipe

@@ -166,10 +166,10 @@ def tag(part: dict[str, Any]) -> str | None:
 
 
 def label(part: dict[str, Any]) -> str:
-    """What the form is called by: the value of its tag, or the key that only it has, which stands first."""
+    """What the form is called by: the value of its tag, or the keys that it must have, or its first one."""
     key = tag(part)
     if key is None:
-        return f"`{next(iter(part['properties']))}`"
+        return " with ".join(f"`{name}`" for name in part.get("required", list(part["properties"])[:1]))
     return ", ".join(f"`{value}`" for value in choices(part["properties"][key]))
 
 

@@ -15,6 +15,7 @@ from compress.cli.options import (
     DebugOption,
     DeviceOption,
     EngineOption,
+    ExpectOption,
     JsonOption,
     ModelArgument,
     QuietOption,
@@ -22,6 +23,7 @@ from compress.cli.options import (
     SeedOption,
     SetOption,
     WorkersOption,
+    expecting,
     levels_of,
     load,
     read_by,
@@ -41,6 +43,7 @@ def sensitivity(
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which stage of the recipe, from 0.")] = 0,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
@@ -62,6 +65,7 @@ def sensitivity(
     Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
     """
     with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        changes = expecting(changes, expect)
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
 
@@ -134,6 +138,7 @@ def search(
         str | None, typer.Option("--levels", metavar="LIST", help="Levels to bisect over: .5,.9,.95; many if absent.")
     ] = None,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
@@ -152,6 +157,7 @@ def search(
     Example: compress search mnist_ae model.pt --max-loss 1.05x
     """
     with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished trials are kept in {cache}"):
+        changes = expecting(changes, expect)
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
         from compress.sweep_results import BoundKind

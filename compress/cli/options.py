@@ -23,7 +23,9 @@ RecipeArgument = Annotated[
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="Weights: a state_dict as .pt or .pth, or a .safetensors file; or a .pt2 program.", autocompletion=weights
+        help="Weights: a .pt, .pth, .ckpt, .bin or .safetensors file, with #KEY if it has several sets; a folder "
+        "or an index of shards of transformers; or a .pt2 program.",
+        autocompletion=weights,
     ),
 ]
 SetOption = Annotated[
@@ -40,6 +42,15 @@ DataOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the recipe's seed.", rich_help_panel=INPUT)]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="METRIC=VALUE",
+        help="Stop unless the dense network has it: accuracy=0.43",
+        rich_help_panel=INPUT,
+    ),
+]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, with one thread each.")]
 EngineOption = Annotated[
     Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
@@ -74,6 +85,11 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrup
 EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between checkpoints, about.")]
 
 
+def expecting(changes: list[str] | None, expect: list[str] | None) -> list[str]:
+    """The changes of `--set` with those of `--expect`."""
+    return [*(changes or ()), *(f"expect.{text}" for text in expect or ())]
+
+
 def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
     from compress.recipe.loading import load_recipe
 
@@ -84,8 +100,10 @@ def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
 
 def read_by(recipe: "Recipe", *files: str | Path) -> list[Path]:
     """The files that a command reads: those on its command line, and the data that its recipe names."""
-    data = recipe.data.model_dump(include={"npz", "npz_test", "folder"})
-    return [Path(name) for name in (*files, *data.values()) if name is not None]
+    from compress.files.places import without_key
+
+    data = recipe.data.model_dump(include={"npz", "npz_test", "folder", "validation"})
+    return [without_key(Path(name))[0] for name in (*files, *data.values()) if isinstance(name, str | Path)]
 
 
 def tell_factories(recipe: "Recipe") -> None:

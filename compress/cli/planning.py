@@ -14,10 +14,12 @@ from compress.cli.options import (
     DataOption,
     DebugOption,
     DeviceOption,
+    ExpectOption,
     JsonOption,
     RecipeArgument,
     SeedOption,
     SetOption,
+    expecting,
     load,
 )
 
@@ -29,6 +31,7 @@ def plan(
         typer.Argument(help="Weights: a state_dict as .pt or .pth, or a .safetensors file; untrained if absent."),
     ] = None,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
@@ -40,6 +43,7 @@ def plan(
     Example: compress plan mnist_ae model.pt
     """
     with reporting(debug, interrupted="interrupted") as warned:
+        changes = expecting(changes, expect)
         loaded = load(recipe, changes, seed)
         from compress.run.inputs import making, require_model
 

@@ -15,6 +15,7 @@ from compress.cli.options import (
     DebugOption,
     DeviceOption,
     EveryOption,
+    ExpectOption,
     ForceOption,
     JsonOption,
     LogOption,
@@ -24,6 +25,7 @@ from compress.cli.options import (
     ResumeOption,
     SeedOption,
     SetOption,
+    expecting,
     load,
     read_by,
 )
@@ -95,6 +97,7 @@ def apply(
         ),
     ] = None,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "auto",
@@ -114,6 +117,7 @@ def apply(
     Example: compress apply mnist_ae model.pt -o out --set stages.0.sparsity=0.9
     """
     with reporting(debug, quiet=quiet) as warned:
+        changes = expecting(changes, expect)
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading
         from compress.run import apply, artefacts, inputs, output

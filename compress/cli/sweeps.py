@@ -16,11 +16,13 @@ from compress.cli.options import (
     DebugOption,
     DeviceOption,
     EngineOption,
+    ExpectOption,
     JsonOption,
     QuietOption,
     RecipeArgument,
     SetOption,
     WorkersOption,
+    expecting,
     levels_of,
     read_by,
     tell_factories,
@@ -74,6 +76,7 @@ def compare(
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which stage of the recipe, from 0.")] = 0,
     changes: SetOption = None,
+    expect: ExpectOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
@@ -91,6 +94,7 @@ def compare(
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
     with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
+        changes = expecting(changes, expect)
         from compress.sweep.compare import grid
 
         planned = grid.plan(

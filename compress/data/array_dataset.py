@@ -6,27 +6,28 @@ Images have a class of their own (`compress.data.dataset.Dataset`), since they a
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from compress.batches import Batches, Subset
-from compress.data.dataset import batch_rows
+from compress.data.dataset import batch_rows, no_part
 from compress.data.preparation import Preparation
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs, word_of
 
 ONLY = "input"
-"""The name of the input of a network that is called with one tensor, whatever its forward calls it."""
+"""The name of the input that is passed by position, whatever the network's forward calls it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """One part of a data set.
 
-    inputs: [N, ...] by the keyword of the network's forward; `ONLY` alone is passed by position.
+    inputs: [N, ...] by the keyword of the network's forward; `ONLY`, if it is there, is passed by position.
     targets: [N, ...], or None where the inputs themselves are the targets.
 
     The tensors may be views of files that are mapped into memory (`numpy.memmap`): rows are read when they are used.
@@ -38,9 +39,14 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def take(self, rows: slice | Tensor) -> "Samples":
+    def take(self, rows: slice | Tensor) -> Self:
         targets = None if self.targets is None else self.targets[rows]
-        return Samples({name: tensor[rows] for name, tensor in self.inputs.items()}, targets)
+        return replace(self, inputs={name: tensor[rows] for name, tensor in self.inputs.items()}, targets=targets)
+
+    def read(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the network is called with for these rows (int64 [n]), and their targets."""
+        targets = None if self.targets is None else self.targets.index_select(0, rows)
+        return {name: tensor.index_select(0, rows) for name, tensor in self.inputs.items()}, targets
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -54,6 +60,7 @@ class ArrayDataset:
     classes: of integer targets; None where the targets are not classes.
     preparation: how a raw sample becomes what the network is called with.
     sha256: of all tensors of train, validation and test, as they are in memory.
+    overlap: how many training samples before another one share targets with it, as the windows of a series do.
     """
 
     name: str
@@ -65,6 +72,7 @@ class ArrayDataset:
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
     note: str | None = None
+    overlap: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,7 +81,7 @@ class ArrayDataset:
 
     @property
     def example(self) -> Inputs:
-        return _called({name: t[torch.arange(2) % len(t)] for name, t in self.train.inputs.items()})
+        return _called(self.train.read(torch.arange(2) % len(self.train))[0])
 
     def count(self, subset: Subset) -> int | None:
         samples = self._part(subset)
@@ -87,7 +95,7 @@ class ArrayDataset:
         """
         samples = self._part(subset)
         if samples is None:
-            raise DataError(f"{self.name} has no {subset} part; name one with `validation:`.")
+            raise no_part(self.name, subset)
         if samples.targets is None and not wants_inputs(task):
             raise DataError(
                 f"{self.name} has no targets, and the task {word_of(task) or 'of the recipe'} compares outputs with "
@@ -100,19 +108,20 @@ class ArrayDataset:
     def held_out(self, share: float) -> "ArrayDataset":
         """The training part alone with the samples that settings are chosen on as its test part.
 
-        Those are the validation part, or, where there is none, the last `share` of the training part (at least one).
+        Those are the validation part, or, where there is none, the last `share` of the training part (at least one);
+        samples before them that share targets with them are left out.
         Raises DataError where nothing would be left to train on.
         """
         if self.validation is not None:
             train, test = self.train, self.validation
         else:
-            count = max(1, round(share * len(self.train)))
-            if count >= len(self.train):
+            count = held_out_count(share, len(self.train), self.name)
+            if count + self.overlap >= len(self.train):
                 raise DataError(
-                    f"{self.name} has {len(self.train)} training samples, and {count} of them are to be held out; "
-                    "take more training samples."
+                    f"{self.name} has {len(self.train)} training samples; {count} of them are to be held out, and the "
+                    f"{self.overlap} before these share targets with them; take more training samples."
                 )
-            train, test = self.train.take(slice(-count)), self.train.take(slice(-count, None))
+            train, test = self.train.take(slice(-count - self.overlap)), self.train.take(slice(-count, None))
         return replace(self, train=train, test=test, validation=None, sha256=digest(train, None, test))
 
     def _part(self, subset: Subset) -> Samples | None:
@@ -120,10 +129,16 @@ class ArrayDataset:
 
 
 def digest(train: Samples, validation: Samples | None, test: Samples) -> str:
-    """sha256 of the content: the tensors of each part, one after the other, as they are in memory."""
+    """sha256 of the content: the tensors of each part, one after the other, as they are in memory.
+
+    Of views that overlap, as the windows of a series do, it is the numbers that they share, and where each begins.
+    """
     found = hashlib.sha256()
     for part in (train, validation, test):
         for tensor in [] if part is None else part.tensors:
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                found.update(f"{tensor.shape} {tensor.stride()} {tensor.storage_offset()}".encode())
+                tensor = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
             for piece in torch.split(tensor, max(1, (1 << 24) // max(1, tensor[:1].nbytes))):
                 found.update(piece.contiguous().numpy().data)
     return found.hexdigest()
@@ -141,20 +156,21 @@ class _ArrayBatches:
 
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Inputs, Any]]:
         for rows in batch_rows(len(self.samples), self.size, generator)[skip:]:
-            inputs = {name: t.index_select(0, rows).to(self.device) for name, t in self.samples.inputs.items()}
-            yield _called(inputs), self._target(inputs, rows)
+            inputs, targets = self.samples.read(rows)
+            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            yield _called(inputs), self._target(inputs, targets)
 
-    def _target(self, inputs: Mapping[str, Tensor], rows: Tensor) -> Any:
-        targets = self.samples.targets
+    def _target(self, inputs: Mapping[str, Tensor], targets: Tensor | None) -> Any:
         if not wants_inputs(self.task):
             assert targets is not None  # `batches` has checked it
-            return targets.index_select(0, rows).to(self.device)
+            return targets.to(self.device)
         first = next(iter(inputs.values()))
         if word_of(self.task) != "anomaly":
             return first
-        flags = torch.zeros(len(rows)) if targets is None else targets.index_select(0, rows).flatten()
+        flags = torch.zeros(len(first)) if targets is None else targets.flatten()
         return {"input": first, "anomaly": flags.to(self.device)}
 
 
 def _called(inputs: Mapping[str, Tensor]) -> Inputs:
-    return Inputs(tuple(inputs.values())) if set(inputs) == {ONLY} else Inputs((), dict(inputs))
+    by_keyword = {name: tensor for name, tensor in inputs.items() if name != ONLY}
+    return Inputs(tuple(tensor for name, tensor in inputs.items() if name == ONLY), by_keyword)

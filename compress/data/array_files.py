@@ -29,6 +29,7 @@ COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # of a zip member's flags
 LONGEST_HEADER = 10_000  # characters that NumPy evaluates as a literal
 PIECE = 1 << 20
+DIMENSIONS = 8
 
 
 def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -42,10 +43,16 @@ def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return images, labels
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an .npz file by name, as `read_npz`. Raises DataError."""
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays of an .npz file. Raises DataError where it is not such an archive."""
     with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
-        names = list(dict.fromkeys(name.removesuffix(".npy") for name in archive.namelist()))
+        return list(dict.fromkeys(name.removesuffix(".npy") for name in archive.namelist()))
+
+
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file by name, all of them by default, as `read_npz`. Raises DataError."""
+    names = array_names(path) if names is None else names
+    with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
         return dict(zip(names, _arrays(archive, names, path, os.fstat(file.fileno()).st_size), strict=True))
 
 
@@ -86,7 +93,8 @@ def _refuse_absent(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -
     there = [name.removesuffix(".npy") for name in archive.namelist()]
     absent = " nor ".join(sorted(set(names).difference(there)))
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
-    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}.")
+    other = "; arrays of other names are read with {npz: FILE, inputs: NAME}" if "images" in names else ""
+    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}{other}.")
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
@@ -110,7 +118,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDA
 
 
 def _header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, whether in Fortran's order, dtype) of a .npy file with up to four dimensions of plain numbers."""
+    """(shape, whether in Fortran's order, dtype) of a .npy file with up to `DIMENSIONS` of plain numbers."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(stream)
     if version not in readers:
@@ -122,8 +130,10 @@ def _header(stream: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], 
         raise DataError(f"{path}: {name} holds Python objects, which are never loaded (allow_pickle=False).")
     if dtype.kind not in "biufc":
         raise DataError(f"{path}: {name} holds {dtype}; only arrays of numbers are read.")
-    if len(shape) > 4 or any(type(length) is not int or length < 0 for length in shape):
-        raise DataError(f"{path}: {name} has the shape {shape!r:.100}; it needs at most four lengths, 0 or more.")
+    if len(shape) > DIMENSIONS or any(type(length) is not int or length < 0 for length in shape):
+        raise DataError(
+            f"{path}: {name} has the shape {shape!r:.100}; it needs at most {DIMENSIONS} lengths, 0 or more."
+        )
     return shape, fortran, dtype
 
 

@@ -9,13 +9,16 @@ a DataLoader.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from compress.batches import Batches, Subset
+from compress.data.augmenting import Augmented
+from compress.data.image_options import AS_STORED, Augment, ImageOptions
 from compress.data.preparation import Images, Preparation
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs
@@ -44,15 +47,41 @@ class TrainingData(Protocol):
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A data set of which a part can be held out, to choose settings on."""
+
+    def held_out(self, share: float) -> TrainingData:
+        """The training samples without that part, and the part as the test samples.
+
+        It is the validation part, or, where there is none, the last `share` (in (0, 1)) of the training samples.
+
+        Raises:
+            DataError: nothing would be left to train on, or no part can be held out.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     images: Tensor  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
 
+    def without_last(self, count: int) -> tuple["Split", "Split"]:
+        """All but the last `count` samples, and those."""
+        return (
+            Split(self.images[:-count], self.labels[:-count]),
+            Split(self.images[-count:], self.labels[-count:]),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images in memory. `mean` and `std` [C] are those of the training images scaled to [0, 1]."""
+    """Images in memory, prepared as `options` say but for the scale: that is done batch by batch.
+
+    mean, std: [C], what is subtracted from pixels in [0, 1], and what the result is divided by.
+    sha256: of the bytes of the images (uint8) and labels (int64) of train, validation and test, one after the other.
+    """
 
     name: str
     train: Split
@@ -60,13 +89,15 @@ class Dataset:
     classes: int
     mean: Tensor
     std: Tensor
-    sha256: str  # of the bytes of train images, train labels (int64), test images, test labels, one after the other
+    sha256: str
     note: str | None = None
     class_names: tuple[str, ...] | None = None
+    validation: Split | None = None
+    options: ImageOptions = AS_STORED
 
     @property
     def preparation(self) -> Images:
-        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()))
+        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()), self.options)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,45 +109,58 @@ class Dataset:
         return Inputs((normalised(images, None, self.mean.view(-1, 1, 1), self.std.view(-1, 1, 1))[0],))
 
     def count(self, subset: Subset) -> int | None:
-        return None if subset == "validation" else len(self._split(subset).images)
+        split = self._part(subset)
+        return None if split is None else len(split.images)
 
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    def batches(
+        self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu", *, augmented: bool = False
+    ) -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
         The target is the image in [0, 1] for `reconstruct`, the label for `classify`, and what an own task names.
         The whole subset moves to `device` here, once, and not batch by batch.
+
+        Args:
+            augmented: change the images at random, as the options say: for training, and for nothing that measures.
+
+        Raises:
+            DataError: there is no such part.
         """
-        split = self._split(subset)
+        if (split := self._part(subset)) is None:
+            raise no_part(self.name, subset)
         targets = None if wants_inputs(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
-        return _ImageBatches(split.images.to(device), targets, mean, std, size)
+        words = self.options.augment if augmented else ()
+        return _ImageBatches(split.images.to(device), targets, mean, std, size, words)
 
     def held_out(self, share: float) -> "Dataset":
-        """The training images alone, the last `share` of them (in (0, 1), at least one) as the test subset.
+        """The training images alone, with those that settings are chosen on as the test subset.
 
-        The choice of settings may use these. Normalised like the whole, as the networks trained on that expect.
-        Raises DataError where nothing would be left to train on.
+        Those are the validation part, or, where there is none, the last `share` of the training images (in (0, 1), at
+        least one). Normalised like the whole, as the networks trained on that expect.
+
+        Raises:
+            DataError: nothing would be left to train on.
         """
-        count = max(1, round(share * len(self.train.images)))
-        if count >= len(self.train.images):
-            raise DataError(
-                f"{self.name} has {len(self.train.images)} training images, and {count} of them are to be held out; "
-                "take more training images."
-            )
-        train, test = (
-            Split(self.train.images[rows], self.train.labels[rows]) for rows in (slice(-count), slice(-count, None))
-        )
-        return replace(self, train=train, test=test, sha256=digest(train, test))
+        train, test = self.train, self.validation
+        if test is None:
+            train, test = train.without_last(held_out_count(share, len(train.images), self.name))
+        return replace(self, train=train, test=test, validation=None, sha256=digest(train, test))
 
-    def _split(self, subset: Subset) -> Split:
-        return self.train if subset == "train" else self.test
+    def _part(self, subset: Subset) -> Split | None:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[subset]
 
 
-def digest(train: Split, test: Split) -> str:
+def no_part(name: str, subset: Subset) -> DataError:
+    return DataError(f"{name} has no {subset} part; name one with `{subset}`.")
+
+
+def digest(train: Split, test: Split, validation: Split | None = None) -> str:
     """sha256 of a data set's content, as `Dataset.sha256` has it."""
     found = hashlib.sha256()
-    for tensor in (train.images, train.labels, test.images, test.labels):
-        found.update(tensor.numpy().data)
+    for split in (train, validation, test):
+        for tensor in () if split is None else (split.images, split.labels):
+            found.update(tensor.numpy().data)
     return found.hexdigest()
 
 
@@ -142,16 +186,20 @@ class _ImageBatches:
     mean: Tensor
     std: Tensor
     size: int
+    augment: Sequence[Augment]
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in batch_rows(len(self.images), self.size, generator)[skip:]:
+        batches = batch_rows(len(self.images), self.size, generator)[skip:]
+        augmented = Augmented.epoch(self.augment, generator)
+        for number, rows in enumerate(batches, skip):
             rows = rows.to(self.images.device)
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
+            images = augmented(self.images.index_select(0, rows), number)
             labels = None if self.labels is None else self.labels.index_select(0, rows)
-            yield normalised(self.images.index_select(0, rows), labels, self.mean, self.std)
+            yield normalised(images, labels, self.mean, self.std)
 
 
 def require_shape(data: TrainingData, expected: Sequence[int], source: str) -> None:

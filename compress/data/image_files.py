@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.image_options import AS_STORED, ImageOptions, Shape
 from compress.data.reading import opened
 from compress.errors import DataError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as AnyImage
     from PIL.ImageFile import ImageFile
 
 FORMATS = {
@@ -82,17 +84,25 @@ LARGEST_FACTOR = 20
 MOST_SCANS = 100
 """The most scans of a JPEG, each of which costs a pass over all pixels; encoders write up to a dozen."""
 
-Shape = tuple[int, ...]
+ORIENTATION = 0x0112
+"""EXIF's tag of how an image has to be turned to be upright."""
+
+UPRIGHT, SIDEWAYS = 1, range(5, 9)
+"""The orientation of an upright image, and those with height and width exchanged."""
 
 
-def read_image(path: str, check: Callable[[Shape], None] = lambda shape: None) -> NDArray[np.uint8]:
+def read_image(
+    path: str, check: Callable[[Shape], None] = lambda shape: None, options: ImageOptions = AS_STORED
+) -> NDArray[np.uint8]:
     """The image at `path` as uint8 [C, H, W]: grey (C = 1) if stored so, else RGB. Of several frames, the first.
 
     Args:
-        check: is given the shape that the header claims before anything is decoded, and may raise.
+        check: is given the shape of the result, by the header's claims, before anything is decoded, and may raise.
+        options: turn, convert, resize and crop it.
 
     Raises:
-        DataError: the file is not regular, not an image of the six formats, damaged, or claims to be too large.
+        DataError: the file is not regular, not an image of the six formats, damaged, claims to be too large, or is
+            smaller than the crop.
     """
     with opened(path, "image") as file:
         if (size := os.fstat(file.fileno()).st_size) > LARGEST_FILE:
@@ -105,15 +115,60 @@ def read_image(path: str, check: Callable[[Shape], None] = lambda shape: None) -
             from PIL import Image
 
             with Image.open(BytesIO(content), formats=[kind]) as image:
-                shape = _shape(image, path)
-                _require_in_proportion(image, shape, content, path)
+                stored = _shape(image, path)
+                _require_in_proportion(image, stored, content, path)
+                turn = _orientation(image) if options.upright else UPRIGHT
+                channels, height, width = stored
+                upright = (channels, width, height) if turn in SIDEWAYS else stored
+                require_small(options.resized(upright), path)
+                shape = options.shape(upright, path)
                 check(shape)
-                mode = PIL_MODES[image.mode]
-                pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+                pixels = np.asarray(options.prepared(_upright(_converted(image, options), turn)))
     found = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if found.shape != shape:
         raise DataError(f"{path} claims to be {shape} and decodes to {found.shape}.")
     return found
+
+
+def require_small(shape: Shape, what: str) -> None:
+    """Raise DataError where an image, `what`, would be larger than any that is read."""
+    if (size := math.prod(shape)) > LARGEST_IMAGE:
+        raise DataError(
+            f"{what} would have {size:,} bytes after `resize`; the most is {LARGEST_IMAGE:,}. Resize to less, or to a "
+            "height and a width, [H, W]."
+        )
+
+
+def _converted(image: "AnyImage", options: ImageOptions) -> "AnyImage":
+    """Grey or RGB, as it is stored, and then as the options say."""
+    stored = PIL_MODES[image.mode]
+    for mode in (stored, options.mode(stored)):
+        image = image if image.mode == mode else image.convert(mode)
+    return image
+
+
+def _orientation(image: "ImageFile") -> int:
+    """EXIF's, 1 to 8; `UPRIGHT` where there is none, or another value."""
+    found = image.getexif().get(ORIENTATION)
+    return found if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
+
+
+def _upright(image: "AnyImage", orientation: int) -> "AnyImage":
+    if orientation == UPRIGHT:
+        return image
+    from PIL.Image import Transpose
+
+    return image.transpose(
+        (
+            Transpose.FLIP_LEFT_RIGHT,
+            Transpose.ROTATE_180,
+            Transpose.FLIP_TOP_BOTTOM,
+            Transpose.TRANSPOSE,
+            Transpose.ROTATE_270,
+            Transpose.TRANSVERSE,
+            Transpose.ROTATE_90,
+        )[orientation - 2]
+    )
 
 
 def format_of(content: bytes, path: str) -> str:

@@ -1,7 +1,9 @@
 """A user's own loaders as a data set."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -29,6 +31,7 @@ class Loaders:
     train: Iterable[Any]
     test: Iterable[Any]
     example: Inputs  # see `TrainingData`
+    validation: Iterable[Any] | None = None
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
     preparation: None = None  # only their owner knows it
@@ -43,22 +46,53 @@ class Loaders:
         return tuple(size for dim, size in enumerate(first.shape) if dim != along)
 
     def count(self, subset: Subset) -> int | None:
-        if subset == "validation":
-            return None
-        dataset = getattr(self._loader(subset), "dataset", None)
+        dataset = getattr(self._part(subset), "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
 
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
         """The loader's batches, moved to `device`; the loader decides `size` and the targets of `task`.
 
         For `language_model`, labels that are the input ids themselves, as networks of transformers take them, are
-        shifted: see `next_tokens`. A batch with NaN or infinities raises DataError when it is reached.
+        shifted: see `next_tokens`. A batch with NaN or infinities raises DataError when it is reached. Raises DataError
+        where there is no such loader.
         """
+        if (loader := self._part(subset)) is None:
+            raise DataError(f"{self.name} has no {subset} loader; let it give (train, validation, test).")
         name, shifts = f"{self.name}: the {subset} loader's", word_of(task) == "language_model"
-        return LoaderBatches(self._loader(subset), torch.device(device), name, shifts)
+        return LoaderBatches(loader, torch.device(device), name, shifts)
 
-    def _loader(self, subset: Subset) -> Iterable[Any]:
-        return self.train if subset == "train" else self.test
+    def held_out(self, share: float) -> "Loaders":
+        """The training loader, with the validation loader as the test loader.
+
+        Raises:
+            DataError: there is none; `share` of a loader cannot be held out.
+        """
+        if self.validation is None:
+            raise DataError(
+                f"{self.name}: a part of a loader cannot be held out to choose settings on; let the function give "
+                "three loaders, (train, validation, test), or give the data as files."
+            )
+        return replace(self, test=self.validation, validation=None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the first training batch and of all validation and test batches, as far as torch decides them.
+
+        Changes of other training samples are not noticed: most loaders shuffle them, and many augment them.
+        """
+        found = hashlib.sha256()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            for loader, most in ((self.train, 1), (self.validation, None), (self.test, None)):
+                for batch in islice(loader or (), most):
+                    given, target = pair_of(batch)
+                    for tensor in (*given.tensors, *tensors_of_target(target)):
+                        found.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+                        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
+
+    def _part(self, subset: Subset) -> Iterable[Any] | None:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[subset]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +154,17 @@ def _finite(tensor: Tensor, masks: bool) -> bool:
 
 
 def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
-    """Wrap a pair (train_loader, test_loader), each with a length and giving batches that `pair_of` takes.
+    """Wrap (train_loader, test_loader) or (train_loader, validation_loader, test_loader).
 
-    The first batch of the training loader is read, outside of the order of random numbers: its first samples are the
-    example that the network is traced with. Raises DataError for anything else.
+    Each has a length and gives batches that `pair_of` takes. The first batch of the training loader is read, outside of
+    the order of random numbers: its first samples are the example that the network is traced with. Raises DataError for
+    anything else.
     """
-    if not isinstance(loaders, tuple | list) or len(loaders) != 2:
-        raise DataError(f"{name} gave {type(loaders).__name__}; it must give the pair (train_loader, test_loader).")
+    if not isinstance(loaders, tuple | list) or len(loaders) not in (2, 3):
+        found = type(loaders).__name__ + (f" of {len(loaders)}" if isinstance(loaders, tuple | list) else "")
+        raise DataError(
+            f"{name} gave {found}; it must give two loaders, (train, test), or three, (train, validation, test)."
+        )
     for loader in loaders:
         try:
             length = len(loader)
@@ -141,7 +179,8 @@ def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
         example = without_labels(given)
     except InputError as error:
         raise DataError(str(error)) from error
-    return Loaders(name, loaders[0], loaders[1], example.part(slice(2)).mapped(_kept))
+    example = example.part(slice(2)).mapped(_kept)
+    return Loaders(name, loaders[0], loaders[-1], example, loaders[1] if len(loaders) == 3 else None)
 
 
 def _kept(tensor: Tensor) -> Tensor:

@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader
 
 from compress import worker_signals
 from compress.batches import Batches, Subset
-from compress.data.dataset import batch_rows, normalised, times
+from compress.data.augmenting import Augmented
+from compress.data.dataset import batch_rows, no_part, normalised, times
 from compress.data.image_files import read_image
+from compress.data.image_options import AS_STORED, Augment, ImageOptions
 from compress.data.preparation import Images
 from compress.errors import DataError, RunError
 from compress.inputs import Inputs
@@ -48,7 +50,7 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """Reads image files that are all like `model`: uint8 `shape` (C, H, W).
+    """Reads image files that are all like `model` once they are prepared: uint8 `shape` (C, H, W).
 
     The worker processes, one thread each, start with the first batch and live as long as the decoder; with 0 workers
     this process decodes. The images and their order do not depend on the number of workers.
@@ -57,21 +59,26 @@ class Decoder:
     model: str  # the path of an image
     shape: tuple[int, ...]
     workers: int
+    options: ImageOptions = AS_STORED
     _idle: list["_Lane"] = field(default_factory=list)
 
     @classmethod
-    def like(cls, path: str, workers: int) -> "Decoder":
+    def like(cls, path: str, workers: int, options: ImageOptions = AS_STORED) -> "Decoder":
         """A decoder for images like the one at `path`; raises DataError where that is not an image."""
-        return cls(path, read_image(path).shape, workers)
+        return cls(path, read_image(path, options=options).shape, workers, options)
 
     @property
     def piece(self) -> int:
         """Images that are decoded at once."""
         return max(1, min(PIECE_IMAGES, PIECE_BYTES // math.prod(self.shape)))
 
+    @property
+    def _images(self) -> "_Images":
+        return _Images(self.model, self.shape, self.options)
+
     def read(self, paths: Paths) -> Tensor:
         """A few images, uint8 [n, C, H, W], read in this process; raises DataError as `decode`."""
-        images = _Images(self.model, self.shape)[paths]
+        images = self._images[paths]
         if isinstance(images, str):
             raise DataError(images)
         return torch.from_numpy(images)
@@ -84,7 +91,7 @@ class Decoder:
             RunError: a worker process died.
         """
         # A lane serves one epoch at a time; it serves again after an early end, but not after a failure.
-        lane = self._idle.pop() if self._idle else _Lane(_Images(self.model, self.shape), self.workers)
+        lane = self._idle.pop() if self._idle else _Lane(self._images, self.workers)
         rows = [torch.split(batch, self.piece) for batch in batches]
         # The lane must not refer back to this object: torch ends workers of a reference cycle only after seconds.
         pieces = lane.run(paths[piece.numpy()] for batch in rows for piece in batch)
@@ -162,6 +169,7 @@ class _Images:
 
     model: str
     shape: tuple[int, ...]
+    options: ImageOptions
 
     def __getitem__(self, paths: Paths) -> NDArray[np.uint8] | str:
         """The images, or the text of the error: an exception would lose it between processes."""
@@ -176,12 +184,16 @@ class _Images:
     def _read(self, path: str) -> NDArray[np.uint8]:
         def require_alike(shape: tuple[int, ...]) -> None:
             if shape != self.shape:
+                ways = [
+                    *(["`resize: [H, W]` (or a `crop`)"] if shape[1:] != self.shape[1:] else []),
+                    *(["`channels: rgb` or `channels: grey`"] if shape[0] != self.shape[0] else []),
+                ]
                 raise DataError(
                     f"{path} is {times(shape)} and {self.model} {times(self.shape)} "
-                    f"(channels, height, width); all images must be alike: resize or convert them first."
+                    f"(channels, height, width); all images must be alike: set {' and '.join(ways)}."
                 )
 
-        return read_image(path, require_alike)
+        return read_image(path, require_alike, options=self.options)
 
 
 def default_workers() -> int:
@@ -203,10 +215,15 @@ class StreamedDataset:
     decoder: Decoder
     note: str | None = None
     class_names: tuple[str, ...] | None = None
+    validation: Files | None = None
+
+    @property
+    def options(self) -> ImageOptions:
+        return self.decoder.options
 
     @property
     def preparation(self) -> Images:
-        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()))
+        return Images(tuple(self.mean.tolist()), tuple(self.std.tolist()), self.options)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -219,14 +236,20 @@ class StreamedDataset:
         return Inputs((normalised(self.decoder.read(paths), None, mean, std)[0],))
 
     def count(self, subset: Subset) -> int | None:
-        return None if subset == "validation" else len(self._files(subset).labels)
+        files = self._part(subset)
+        return None if files is None else len(files.labels)
 
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    def batches(
+        self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu", *, augmented: bool = False
+    ) -> Batches:
         """As `Dataset.batches`; images move to `device` batch by batch."""
-        return _StreamedBatches(self._files(subset), self, size, task, torch.device(device))
+        if (files := self._part(subset)) is None:
+            raise no_part(self.name, subset)
+        words = self.options.augment if augmented else ()
+        return _StreamedBatches(files, self, size, task, torch.device(device), words)
 
-    def _files(self, subset: Subset) -> Files:
-        return self.train if subset == "train" else self.test
+    def _part(self, subset: Subset) -> Files | None:
+        return {"train": self.train, "validation": self.validation, "test": self.test}[subset]
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +259,7 @@ class _StreamedBatches:
     size: int
     task: Task
     device: torch.device
+    augment: Sequence[Augment]
 
     def __len__(self) -> int:
         return -(-len(self.files.labels) // self.size)
@@ -243,7 +267,8 @@ class _StreamedBatches:
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         mean, std = (statistic.view(-1, 1, 1).to(self.device) for statistic in (self.data.mean, self.data.std))
         batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
+        augmented = Augmented.epoch(self.augment, generator)
         images = self.data.decoder.decode(self.files.paths, batches)
-        for rows, pixels in zip(batches, images, strict=True):
+        for number, (rows, pixels) in enumerate(zip(batches, images, strict=True), skip):
             labels = None if wants_inputs(self.task) else self.files.labels[rows].to(self.device)
-            yield normalised(pixels.to(self.device), labels, mean, std)
+            yield normalised(augmented(pixels.to(self.device), number), labels, mean, std)

@@ -1,6 +1,8 @@
 """Networks by name: the paper's, small modern ones that show more than dense layers, and a user's own."""
 
+from compress.models.bert import bert_classifier
 from compress.models.factory import call_factory, from_factory, function
+from compress.models.language import gru_language_model, transformer_language_model
 from compress.models.paper import (
     CIFAR_IMAGE,
     MNIST_IMAGE,
@@ -10,8 +12,9 @@ from compress.models.paper import (
     conv_autoencoder,
     conv_classifier,
 )
-from compress.models.recurrent import row_lstm
+from compress.models.recurrent import lstm_classifier, row_lstm
 from compress.models.resnet import resnet20
+from compress.models.tabular import mlp, mlp_autoencoder
 from compress.models.transformer import vision_transformer
 
 __all__ = [
@@ -19,13 +22,19 @@ __all__ = [
     "MNIST_IMAGE",
     "Network",
     "autoencoder",
+    "bert_classifier",
     "call_factory",
     "classifier",
     "conv_autoencoder",
     "conv_classifier",
     "from_factory",
     "function",
+    "gru_language_model",
+    "lstm_classifier",
+    "mlp",
+    "mlp_autoencoder",
     "resnet20",
     "row_lstm",
+    "transformer_language_model",
     "vision_transformer",
 ]

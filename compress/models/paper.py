@@ -48,7 +48,7 @@ def autoencoder(
             nn.Tanh(), *_dense(latent, 128, 128, 256, 512, pixels), nn.Sigmoid(), nn.Unflatten(1, image)
         ),
     )
-    return _initialise(network, generator)
+    return initialised(network, generator)
 
 
 def classifier(
@@ -59,7 +59,7 @@ def classifier(
     [N, C, H, W] to logits [N, classes]: the table's softmax is in the loss (`tasks.cross_entropy`).
     """
     network = Network(image, flatten=nn.Flatten(), dense=nn.Sequential(*_dense(prod(image), 256, 128, 64, 32, classes)))
-    return _initialise(network, generator)
+    return initialised(network, generator)
 
 
 def conv_classifier(classes: int = 10, *, generator: torch.Generator | None = None) -> Network:
@@ -80,7 +80,7 @@ def conv_classifier(classes: int = 10, *, generator: torch.Generator | None = No
         ),
         dense=nn.Sequential(*_dense(576, 128, 64, 32, classes)),
     )
-    return _initialise(network, generator)
+    return initialised(network, generator)
 
 
 def conv_autoencoder(latent: int = 64, *, generator: torch.Generator | None = None) -> Network:
@@ -126,7 +126,7 @@ def conv_autoencoder(latent: int = 64, *, generator: torch.Generator | None = No
             nn.Sigmoid(),
         ),
     )
-    return _initialise(network, generator)
+    return initialised(network, generator)
 
 
 def _dense(*widths: int) -> list[nn.Module]:
@@ -135,7 +135,8 @@ def _dense(*widths: int) -> list[nn.Module]:
     return layers[:-1]
 
 
-def _initialise(network: Network, generator: torch.Generator | None) -> Network:
+def initialised(network: Network, generator: torch.Generator | None) -> Network:
+    """`network` with Xavier-uniform weights and zero biases."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(module.weight, generator=generator)

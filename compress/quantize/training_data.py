@@ -1,4 +1,4 @@
-"""`Split`: training data in two parts, for calibration and for comparing candidates."""
+"""`Split`: samples in two parts, for calibration and for comparing candidates."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,28 +21,30 @@ HELD_OUT = 5000
 
 @dataclass(frozen=True)
 class Split:
-    """The first `samples` samples calibrate; up to 5,000 of the others decide, or the same ones where there are none.
+    """The first `samples` training samples calibrate; up to 5,000 others decide: of the validation part, or else of the
+    training part, or the same ones where there are no others.
 
-    batches: gives all batches from the start at each call; a loader that shuffles gets the same seed each time.
+    batches: gives all training batches from the start at each call; a loader that shuffles gets the same seed each
+        time.
+    validation: the same of the validation part, where there is one.
     """
 
     batches: Callable[[], Pairs]
     samples: int
+    validation: Callable[[], Pairs] | None = None
 
     def feeds(self, file: Path) -> Feeds:
         """The batches as the inputs of an ONNX file."""
         network = OnnxNetwork(file)
 
         def feeds() -> Iterator[Feed]:
-            return (network.feed(given) for given, _ in self._all())
+            return (network.feed(given) for given, _ in _all(self.batches))
 
         return feeds
 
     def held_out(self) -> Iterator[Pair]:
         seen = 0
-        rest = self._without(self.samples)
-        first = next(rest, None)
-        for given, target in self._all() if first is None else chain([first], rest):
+        for given, target in self._others():
             yield given, target
             seen += given.rows
             if seen >= HELD_OUT:
@@ -73,17 +75,25 @@ class Split:
             raise TrainingError("Its outputs are not finite.")
         return {"loss": loss}
 
+    def _others(self) -> Iterator[Pair]:
+        if self.validation is not None:
+            return _all(self.validation)
+        rest = self._without(self.samples)
+        first = next(rest, None)
+        return _all(self.batches) if first is None else chain([first], rest)
+
     def _without(self, samples: int) -> Iterator[Pair]:
         seen = 0
-        for given, target in self._all():
+        for given, target in _all(self.batches):
             if seen >= samples:
                 yield given, target
             seen += given.rows
 
-    def _all(self) -> Iterator[Pair]:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            batches = iter(self.batches())
-            first = [pair_of(batch) for _, batch in zip(range(1), batches, strict=False)]
-        yield from first
-        yield from map(pair_of, batches)
+
+def _all(wanted: Callable[[], Pairs]) -> Iterator[Pair]:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        batches = iter(wanted())
+        first = [pair_of(batch) for _, batch in zip(range(1), batches, strict=False)]
+    yield from first
+    yield from map(pair_of, batches)

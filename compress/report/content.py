@@ -83,6 +83,13 @@ class ParityRows(TypedDict):
     tolerance: str
 
 
+class ContractFigure(TypedDict):
+    """text: as the files have it; None where it is too long to be shown."""
+
+    lines: list[str]
+    text: str | None
+
+
 class Content(TypedDict):
     name: str
     style: Markup
@@ -111,6 +118,7 @@ class Content(TypedDict):
     latency: list[LatencyFigure]
     threads: int
     parity: ParityRows
+    contract: ContractFigure | None
     snippets: list[tuple[str, str, str]]
     recipe: str
     origin: list[tuple[str, str]]

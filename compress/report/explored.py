@@ -32,7 +32,7 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
     metric = read(results["metric"])
-    title = f"{results['recipe']['name']}: {metric.heading} on held-out training samples, "
+    title = f"{results['recipe']['name']}: {metric.heading} on held-out samples, "
     title += f"not retrained; dense {metric.figure(results['dense']['value'])}"
     if is_one_layer_of_nodes(results):
         return _sizes(results["layers"][0], metric, title)
@@ -60,7 +60,7 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     value = metric.scaled(together["metric"][metric.name])
     yield (
         f"{together['sparsity']:.1%} of {results['target']} can be pruned within {results['tolerated']['text']} "
-        f"without retraining: {metric.name} {f'{metric.figure(value)} {metric.unit}'.strip()} on held-out training "
+        f"without retraining: {metric.name} {f'{metric.figure(value)} {metric.unit}'.strip()} on held-out "
         f"samples, dense {metric.figure(results['dense']['value'])}"
     )
     if len(results["layers"]) > 1:
@@ -70,7 +70,7 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
 def front(results: Search) -> Table:
     """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
     metric, size = read(results["metric"]), results["size"]
-    table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out training samples")
+    table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out samples")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
     table.add_column(metric.heading, justify="right")

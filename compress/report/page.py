@@ -23,12 +23,14 @@ from compress.report.choices import (
     file_kind,
     refusals,
 )
+from compress.report.contract import described
 from compress.report.measures import AS_FAST, SAME, changed, faster, fewer, measures, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
 from compress.results import (
     ZIPPED,
     Confusion,
+    Contract,
     Histogram,
     LatencyResult,
     Measure,
@@ -38,11 +40,15 @@ from compress.results import (
     StageResult,
     TensorResult,
     checked,
+    contract_text,
     ranked_by,
 )
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
+
+MAX_CONTRACT = 2**18
+"""The most characters of a contract that is shown whole."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -54,6 +60,8 @@ def page(results: Results) -> str:
         results: the content of a results.json, of this version or an earlier one.
     """
     shown, cut = bounded(results)
+    if "contract" in results:  # whole, as it is in the files
+        shown["contract"] = results["contract"]
     filled = _content(shown, cut)
     return _template().render(**filled, sections=list(_sections(filled)))
 
@@ -138,6 +146,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "latency": _latency(results),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
+        "contract": _contract(results.get("contract")),
         "snippets": list(snippets(results)),
         "recipe": yaml_text({key: _without_none(value) for key, value in recipe.items() if value is not None}),
         "origin": list(_origin(results)),
@@ -159,6 +168,7 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
         ("confusion", "Confusion", filled["confusion"]),
         ("latency", "Latency", filled["latency"]),
         ("proofs", "Proofs", True),
+        ("contract", "Contract", filled["contract"]),
         ("reload", "Use it", filled["snippets"]),
         ("recipe", "Recipe", True),
         ("origin", "Origin", True),
@@ -414,6 +424,14 @@ def _parity(parity: Parity) -> content.ParityRows:
         "inputs": parity["inputs"],
         "tolerance": f"{parity['tolerance']:.0e}",
     }
+
+
+def _contract(contract: Contract | None) -> content.ContractFigure | None:
+    if contract is None:
+        return None
+    text = contract_text(contract)
+    whole = len(text) <= MAX_CONTRACT
+    return {"lines": list(described(contract)), "text": text if whole else None}
 
 
 def _origin(results: Results) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,12 @@
 """The results of `compress plan`, as tables and lines for the terminal."""
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, cast
 
 from rich.table import Table
 from rich.text import Text
 
-from compress.documents import Plan, PlannedStage
+from compress.documents import Measured, Plan, PlannedStage
 from compress.report.files import widths_kept
 from compress.report.tables import MEASURES, removal
 from compress.report.visible import visible
@@ -78,6 +78,8 @@ def lines(plan: Plan) -> Iterable[str]:
             "no MODEL: the network is untrained. Names, counts and times are right; which entries or nodes are pruned, "
             "and what that cuts out, is not"
         )
+    if "dense" in plan:
+        yield dense(plan["dense"])
     for number, stage in enumerate(plan["stages"], 1):
         yield f"stage {number}: {_chosen(stage)}"
         if stage["kind"] == "weights":
@@ -88,6 +90,35 @@ def lines(plan: Plan) -> Iterable[str]:
             )
     yield from widths_kept(plan["kept"])
     yield _time(plan)
+
+
+def dense(found: Measured) -> str:
+    """What the network is before anything is pruned, and what it is given."""
+    metric = ", ".join(f"{name} {value:.4g}" for name, value in found["metric"].items())
+    of = f" of {found['of']:,}" if "of" in found else ""
+    return f"the network now: {metric} on {found['samples']:,}{of} test samples; {inputs(found)}"
+
+
+def inputs(found: Measured) -> str:
+    """The range of the network's inputs in the first batch, and how images are put on this scale."""
+    ranges = "; ".join(
+        f"{one['name']} from {one['min']:.4g} to {one['max']:.4g}, mean {one['mean']:.4g}" for one in found["inputs"]
+    )
+    how = _scale(found.get("preparation", {}))
+    return f"it gets {ranges}" + (f" ({how})" if how else "")
+
+
+def _scale(preparation: Mapping[str, object]) -> str:
+    if preparation.get("kind") != "images":
+        return ""
+    mean, std = (cast(list[float], preparation[key]) for key in ("mean", "std"))
+    scaled = "" if not any(mean) and set(std) == {1} else f", less {_each(mean)}, divided by {_each(std)}"
+    return f"data.normalise: {preparation['normalise']}; pixels in [0, 1]{scaled}"
+
+
+def _each(values: Sequence[float]) -> str:
+    shown = values[:1] if len(set(values)) == 1 else values
+    return ", ".join(f"{value:.4g}" for value in shown)
 
 
 def _chosen(stage: PlannedStage) -> str:

@@ -12,10 +12,10 @@ from compress.results import Agreement, QuantizationTrial
 
 
 def tried(found: QuantizedFile) -> Table:
-    """The float file and its candidates: bytes, metric on held-out training data, and time; what is kept is bold."""
+    """The float file and its candidates: bytes, metric on held-out samples, and time; what is kept is bold."""
     entry = found["quantization"]
     sizes = list(dict.fromkeys(batch for trial in entry["tried"] for batch in trial.get("latency_ms", {})))
-    table = Table(title="on held-out training data; times are of the float file's")
+    table = Table(title="on held-out samples; times are of the float file's")
     for title in ("", "bytes", "metric", *(f"batch {batch}" for batch in sizes)):
         table.add_column(title, justify="right" if title not in ("", "metric") else "left", overflow="fold")
     table.add_row("float", f"{found['source_bytes']:,}", metric_text(entry["float_metric"]), *("1.00" for _ in sizes))

@@ -20,7 +20,7 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalsOutcome, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
@@ -37,6 +37,7 @@ from compress.run.clock import Clock
 from compress.run.continuing import continued
 from compress.run.journal import Journal
 from compress.run.looks import Looks, compared
+from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
@@ -147,20 +148,20 @@ def train_dense(
     }
 
 
-def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
-    """The recipe's network with the weights in `source`; without a source, an untrained one.
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
+    """The recipe's network with the weights in `source`, and what was unwrapped; without a source, an untrained one.
 
     Raises:
         CheckpointError: the weights do not fit.
         DataError: the data do not fit.
     """
     if source is None:
-        model = build_model(recipe.model, recipe.seed)
+        model, unwrapped = build_model(recipe.model, recipe.seed), None
     else:
-        model = trained_model(recipe.model, recipe.seed, source)
+        model, unwrapped = trained_model(recipe.model, recipe.seed, source)
     model.to(setting.device)
     require_inputs(model, setting.example, recipe)
-    return model
+    return model, unwrapped
 
 
 def apply(
@@ -182,7 +183,8 @@ def apply(
         The content of results.json; None in all processes but the first.
 
     Raises:
-        InputError: the weights do not fit, or a stage cannot be run on the network; nothing is written.
+        InputError: the weights do not fit, the network is not what the recipe expects, or a stage cannot be run on it;
+            nothing is written.
         DivergedError: the loss became NaN; the last good weights are in `out`/checkpoint.
         NothingPrunedError: no entry was selected for pruning.
         ProofError: slim differs from masked in outputs or figures, or a file differs from slim; nothing is written.
@@ -190,13 +192,17 @@ def apply(
         Interrupted: by a signal.
 
     Warns:
+        ChanceWarning: the dense network knows nothing about the data.
         RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
     clock, journal, before = setting.clock, setting.journal, seen(out)
     warned = [] if warned is None else warned
     with clock.phase("load"):
-        dense = Shelved(load_dense(recipe, source, setting))
+        loaded, unwrapped = load_dense(recipe, source, setting)
+        dense = Shelved(loaded)
+        del loaded  # it may be on the disk now
+    require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
@@ -228,7 +234,11 @@ def apply(
     shown = compared(**looks, names=setting.data.class_names)
     shown |= continued(setting, networks["dense"](), networks["slim"]())
     evaluated = witness.document()
-    outcome: Outcome = {"stages": stages, **rivals, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    if rivals is not None:
+        outcome["rivals"] = rivals
+    if unwrapped is not None:
+        outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
         results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
@@ -303,12 +313,12 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     }
 
 
-def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalsOutcome:
+def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalResults | None:
     if not recipe.rivals.scratch:
-        return {}
+        return None
     found = against_scratch(recipe, small, masked, setting)
     setting.watcher.begin("files", "results")
-    return {"rivals": {"scratch": found}}
+    return {"scratch": found}
 
 
 def _measured(

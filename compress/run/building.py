@@ -1,15 +1,24 @@
 """Build what a recipe names: the data set and the network; check that they fit."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from compress import models, tasks
-from compress.data import sources
+from compress.data import documentation, packaged, sources
+from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData, require_classes, require_shape, times
+from compress.data.image_parts import Keys
 from compress.data.loaders import from_factory
+from compress.data.series import Windows, from_series
+from compress.data.table_columns import TableSettings
+from compress.data.table_files import CsvFile, ParquetFile, TableFile
+from compress.data.tables import Parts, from_table
+from compress.data.text_files import Columns
+from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
 from compress.errors import DataError, InputError
 from compress.evaluation_mode import evaluation_mode
@@ -18,21 +27,20 @@ from compress.export.reading_back import Network
 from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
 from compress.graph.real_pass import runs
-from compress.inputs import inputs_of
+from compress.inputs import Inputs, inputs_of
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
 """A network up to this size is built whatever the machine's memory."""
 
-_Named = (
-    schema.Autoencoder
-    | schema.ConvAutoencoder
-    | schema.Classifier
-    | schema.ConvClassifier
-    | schema.ResNet20
-    | schema.RowLSTM
-    | schema.VisionTransformer
-)
+TOKENS = 128
+"""Of an example for a network that takes any number of them."""
+
+PACKAGED = {
+    "breast_cancer": packaged.breast_cancer,
+    "japanese_vowels": packaged.japanese_vowels,
+    "shuttle": packaged.shuttle,
+}
 
 
 def build_data(wanted: schema.Data, root: Path) -> TrainingData:
@@ -41,22 +49,72 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
     Raises:
         DataError: the data set is missing or damaged.
     """
-    first = {"train": wanted.train, "test": wanted.test}
     match wanted:
         case schema.NamedData(name="mnist"):
-            return sources.mnist(root, **first)
+            return sources.mnist(root, **_keys(wanted))
         case schema.NamedData(name="fashion_mnist"):
-            return sources.fashion_mnist(root, **first)
+            return sources.fashion_mnist(root, **_keys(wanted))
         case schema.NamedData(name="cifar10"):
-            return sources.cifar10(root, **first)
+            return sources.cifar10(root, **_keys(wanted))
         case schema.NamedData():
-            return sources.mnist_sample(**first)
+            return sources.mnist_sample(**_keys(wanted))
+        case schema.PackagedData():
+            return PACKAGED[wanted.name](validation=wanted.validation, train=wanted.train, test=wanted.test)
         case schema.NpzData():
-            return sources.from_npz(wanted.npz, wanted.npz_test, **first)
+            return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
-            return sources.from_folder(wanted.folder, **first, stream=wanted.stream, workers=wanted.workers)
+            return sources.from_folder(wanted.folder, stream=wanted.stream, workers=wanted.workers, **_keys(wanted))
+        case schema.ArrayData():
+            return from_arrays(
+                wanted.npz,
+                wanted.npz_test,
+                ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
+                normalise=wanted.normalise,
+                validation=wanted.validation,
+                train=wanted.train,
+                test=wanted.test,
+            )
+        case schema.CsvData() | schema.ParquetData():
+            return _table(wanted)
+        case schema.TextData():
+            columns = Columns(wanted.text_column, wanted.text_pair, wanted.target)
+            keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "train", "test"})
+            return from_text(wanted.text, wanted.text_test, columns=columns, **keys)
+        case schema.DocumentationData():
+            return documentation.python_topics(wanted.tokenizer, wanted.length, train=wanted.train, test=wanted.test)
+        case schema.DocstringData():
+            return documentation.python_docstrings(wanted.length, wanted.inputs, train=wanted.train, test=wanted.test)
         case schema.FactoryData():
             return from_factory(wanted.factory)
+
+
+def _keys(wanted: schema.NamedData | schema.NpzData | schema.FolderData) -> Keys:
+    return {
+        "train": wanted.train,
+        "test": wanted.test,
+        "validation": wanted.validation,
+        "options": wanted.options(),
+    }
+
+
+def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
+    def file(path: str) -> TableFile:
+        if isinstance(wanted, schema.ParquetData):
+            return ParquetFile(Path(path))
+        return CsvFile(Path(path), wanted.separator, wanted.encoding, wanted.columns)
+
+    train_file, test_file = (
+        (wanted.csv, wanted.csv_test) if isinstance(wanted, schema.CsvData) else (wanted.parquet, wanted.parquet_test)
+    )
+    keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
+    settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
+    parts: Parts = {"train": wanted.train, "test": wanted.test, "validation": None}
+    if wanted.validation is not None:
+        parts["validation"] = wanted.validation if isinstance(wanted.validation, float) else file(wanted.validation)
+    files = file(train_file), None if test_file is None else file(test_file)
+    if wanted.series is None:
+        return from_table(*files, settings, **parts)
+    return from_series(*files, Windows(**wanted.series.model_dump()), settings, **parts)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
@@ -79,7 +137,7 @@ def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
             return _named(wanted, None if seed is None else torch.Generator().manual_seed(seed))
 
 
-def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
+def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.Module:
     match wanted:
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
@@ -96,9 +154,46 @@ def _named(wanted: _Named, generator: torch.Generator | None) -> nn.Module:
         case schema.VisionTransformer():
             sizes = wanted.model_dump(exclude={"name"})
             return models.vision_transformer(**sizes, generator=generator)
+        case schema.MLP():
+            return models.mlp(wanted.inputs, wanted.hidden, wanted.outputs, generator=generator)
+        case schema.MLPAutoencoder():
+            return models.mlp_autoencoder(wanted.inputs, wanted.hidden, wanted.latent, generator=generator)
+        case schema.LSTMClassifier():
+            sizes = wanted.model_dump(exclude={"name", "steps"})
+            return models.lstm_classifier(**sizes, generator=generator)
+        case schema.GRULanguageModel():
+            return models.gru_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.TransformerLanguageModel():
+            return models.transformer_language_model(**wanted.model_dump(exclude={"name"}), generator=generator)
+        case schema.BertClassifier():
+            return models.bert_classifier(**wanted.model_dump(exclude={"name"}), generator=generator)
 
 
-def _require_buildable(wanted: _Named) -> None:
+def example_of(wanted: schema.NamedModel) -> Inputs:
+    """Inputs of two samples, of the right shapes and types."""
+    match wanted:
+        case schema.MLP() | schema.MLPAutoencoder():
+            return Inputs((_zeros(wanted.inputs),))
+        case schema.LSTMClassifier():
+            lengths = torch.full((2,), wanted.steps)
+            return Inputs((), {"inputs": _zeros(wanted.steps, wanted.inputs), "lengths": lengths})
+        case schema.GRULanguageModel():
+            return Inputs((_zeros(TOKENS).long(),))
+        case schema.TransformerLanguageModel():
+            return Inputs((_zeros(wanted.length).long(),))
+        case schema.BertClassifier():
+            ids = _zeros(wanted.length).long()
+            return Inputs((), {"input_ids": ids, "attention_mask": ids + 1})
+        case _:
+            return Inputs((_zeros(*wanted.image),))
+
+
+def _zeros(*shape: int) -> Tensor:
+    """[2, *shape], without memory for each value."""
+    return torch.zeros(()).expand(2, *shape)
+
+
+def _require_buildable(wanted: schema.NamedModel) -> None:
     """Refuse sizes, such as a billion classes, at which torch would fail or fill the memory.
 
     Raises:
@@ -112,7 +207,7 @@ def _require_buildable(wanted: _Named) -> None:
         )
 
 
-def _bytes_of(wanted: _Named, called: str) -> int:
+def _bytes_of(wanted: schema.NamedModel, called: str) -> int:
     """The bytes of the parameters. Raises InputError about the network `called` so, if torch cannot count them."""
     try:
         with torch.device("meta"):  # sizes without memory
@@ -129,8 +224,11 @@ def _memory() -> int:
         return 0
 
 
-def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> tuple[nn.Module, str | None]:
     """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Returns:
+        The network, and what was unwrapped and left out of the file, if anything was.
 
     Raises:
         InputError: the file cannot be read, or does not fit the recipe's model.
@@ -140,10 +238,9 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
         what = "is a program, and the recipe names another model" if not program else "is not a program"
         raise InputError(f"{source} {what}: use a .pt2 file together with model: {{name: program}}")
     if program:
-        return read_program(source)
+        return read_program(source), None
     model = build_model(wanted, seed)
-    load_weights(model, read_weights(source), str(source))
-    return model
+    return model, load_weights(model, read_weights(source), str(source))
 
 
 def fresh_network(recipe: schema.Recipe, source: Path) -> Network:
@@ -201,17 +298,42 @@ def _described(value: object) -> str:
 
 
 def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
-    """Refuse images or labels that do not fit the recipe's network.
+    """Refuse samples or labels that do not fit the recipe's network.
 
     Raises:
-        DataError: the images have the wrong size, or there are too many classes.
+        DataError: the samples have the wrong shape, or there are too many classes.
     """
     model = recipe.model
+    if isinstance(dataset.preparation, TextPreparation):
+        _require_text_fits(recipe, dataset.preparation, dataset.name)
     if isinstance(model, schema.FactoryModel | schema.Program):
         return
-    require_shape(dataset, model.image, model.name)
-    if not isinstance(model, schema.Autoencoder | schema.ConvAutoencoder):
-        require_classes(dataset, model.classes, model.name)
+    match model:
+        case schema.LSTMClassifier():
+            require_shape(dataset, (model.steps, model.inputs), model.name)
+        case schema.MLP() | schema.MLPAutoencoder():
+            require_shape(dataset, (model.inputs,), model.name)
+        case schema.GRULanguageModel() | schema.TransformerLanguageModel() | schema.BertClassifier():
+            if not isinstance(dataset.preparation, TextPreparation):
+                raise DataError(f"{model.name} takes token ids, and {dataset.name} has no text; choose data of text.")
+        case _:
+            require_shape(dataset, model.image, model.name)
+    outputs = model.outputs if isinstance(model, schema.MLP) else getattr(model, "classes", None)
+    if outputs is not None and schema.word_of(recipe.task) == "classify":
+        require_classes(dataset, outputs, model.name)
+
+
+def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:
+    """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
+    model, tokens = recipe.model, text.tokenization.size
+    if (word := schema.word_of(recipe.task)) and text.windows != (word == "language_model"):
+        if text.windows:
+            raise DataError(f"{name} has texts without labels; use task: language_model.")
+        raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")
+    if (there := getattr(model, "vocabulary", tokens)) < tokens:
+        raise DataError(f"{name} has {tokens:,} tokens and the network a vocabulary of {there:,}; set it to {tokens}.")
+    if (seen := getattr(model, "length", text.length)) < text.length:
+        raise DataError(f"{name} has samples of {text.length:,} tokens and the network sees {seen:,}; set its length.")
 
 
 def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> None:

@@ -14,7 +14,7 @@ from compress.graph.trace import Trace, trace
 from compress.recipe import schema
 from compress.recipe.loading import MAX_BYTES
 from compress.recipe.noted import noted_recipe
-from compress.run.building import build_model
+from compress.run.building import build_model, example_of
 
 MOST_OPERATORS = 5_000
 """The most operators of a network that only a file names: 120 blocks of a transformer, a few milliseconds each."""
@@ -59,15 +59,11 @@ def build(recipe: schema.Recipe, weights: WeightsFile, source: str, size: int) -
     wanted = recipe.model
     if isinstance(wanted, schema.FactoryModel | schema.Program):
         raise InputError(f"the recipe inside {source} does not name a built-in network: name one with --recipe")
-    _require_room(math.prod(wanted.image), 0, source, size)
+    example = example_of(wanted)
+    _require_room(max(math.prod(given.shape[1:]) for given in example.tensors), 0, source, size)
     model = rebuild(weights, lambda: _without_memory(wanted, source), source)
-    _require_modest(trace(model, example(wanted), MOST_OPERATORS, passes=False), source, size)
+    _require_modest(trace(model, example, MOST_OPERATORS, passes=False), source, size)
     return model
-
-
-def example(wanted: schema.NamedModel) -> Tensor:
-    """Inputs of the right shape, without memory for each."""
-    return torch.zeros(()).expand(2, *wanted.image)
 
 
 def _without_memory(wanted: schema.Model, source: str) -> nn.Module:

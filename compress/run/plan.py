@@ -5,7 +5,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +20,7 @@ from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
 from compress.results import ScratchLength
-from compress.run import rehearse
+from compress.run import measuring, rehearse
 from compress.run.apply import load_dense
 from compress.run.clock import Clock
 from compress.run.entries import taken
@@ -36,7 +36,6 @@ from compress.select.pruned import Pruned
 from compress.select.scoring import EVALUATION_BATCH
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import warn_of_graph
-from compress.train import metrics
 from compress.train.loop import only_trainable
 
 FEW, MANY = 3, 30
@@ -44,9 +43,6 @@ FEW, MANY = 3, 30
 
 QUICK = 1.0
 """Seconds of training that suffice for an estimate."""
-
-EVALUATED = 4
-"""Batches of test images for the estimate of an evaluation."""
 
 Now = Callable[[], float]
 
@@ -74,20 +70,22 @@ def plan(
         The errors that `running.apply` raises before it trains.
     """
     torch.manual_seed(recipe.seed)
-    network = load_dense(recipe, source, setting)
+    network, _ = load_dense(recipe, source, setting)
     dense = copied(network)
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
     kept = setting.couplings(network).kept
-    evaluation = _seconds_of_evaluation(network, setting, now)
+    measured, evaluation = _measured(network, setting, now)
+    if source is not None:
+        measuring.judge(recipe, network, setting, measured)
     stages: list[PlannedStage] = []
     slimming = 0.0
-    for found in rehearse.rehearse(recipe, network, pruned, setting, place, now):
-        seconds = _seconds(found, network, pruned, setting, evaluation, now)
+    for stage in rehearse.rehearse(recipe, network, pruned, setting, place, now):
+        seconds = _seconds(stage, network, pruned, setting, evaluation, now)
         start = now()
         after = _slim_size(network, setting)
         slimming = now() - start
-        stages.append({**_described(found), "after": after, "seconds": seconds})
+        stages.append({**_described(stage), "after": after, "seconds": seconds})
     closing = slimming + 2 * evaluation  # of the dense network and of the slim one
     rivals = _seconds_of_rivals(recipe, stages, evaluation)
     own = sum(stage["seconds"]["total"] for stage in stages)
@@ -99,7 +97,7 @@ def plan(
     }
     if rivals:
         planned["rivals"] = rivals
-    return {
+    found: Plan = {
         "recipe": recipe.name,
         "model": None if source is None else str(source),
         "seed": recipe.seed,
@@ -110,6 +108,9 @@ def plan(
         "seconds": planned,
         "warnings": list(warned),
     }
+    if source is not None:
+        found["dense"] = measuring.document(measured, setting)
+    return found
 
 
 def _described(found: Rehearsed) -> RehearsedStage:
@@ -264,9 +265,9 @@ def _seconds_of_rivals(recipe: schema.Recipe, stages: Sequence[PlannedStage], ev
     return sum(part.settings.epochs * epoch for found in parts for part in found) + (len(parts) + 1) * evaluation
 
 
-def _seconds_of_evaluation(network: nn.Module, setting: Setting, now: Now) -> float:
+def _measured(network: nn.Module, setting: Setting, now: Now) -> tuple[measuring.Sample, float]:
+    """(the network on a part of the test data, seconds of an evaluation on all of them)."""
     batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
-    count = min(EVALUATED, len(batches))
     start = now()
-    metrics.evaluate(network, lambda: islice(batches(), count), setting.task, partial=True)
-    return (now() - start) / count * len(batches)
+    found = measuring.sample(network, setting)
+    return found, (now() - start) / min(measuring.BATCHES, len(batches)) * len(batches)

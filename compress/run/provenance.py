@@ -1,6 +1,5 @@
 """What a result depends on: versions, machine, data, and the hash of the initial weights."""
 
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from compress.batches import Subset
 from compress.data.dataset import Dataset
 from compress.data.streaming import StreamedDataset
+from compress.files.places import digest, place
 from compress.recipe import schema
 from compress.results import Machine, UsedData
 from compress.run.checkpoints import Fingerprint
@@ -23,8 +23,8 @@ PACKAGES = ("softprune", "torch", "torchvision", "onnx", "onnxscript", "onnxrunt
 def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) -> Fingerprint:
     """Everything that determines the result of a run; which files are written and timed does not."""
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark"}),
-        "weights": None if source is None else _sha256(source),
+        "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark", "expect"}),
+        "weights": None if source is None else digest(place(source)),
         "data": setting.data.sha256,
         "versions": versions(),
         "threads": torch.get_num_threads(),
@@ -55,6 +55,8 @@ def describe_data(setting: Setting) -> UsedData:
             found[subset] = count
     if isinstance(data, Dataset | StreamedDataset):
         found["mean"], found["std"] = data.mean.tolist(), data.std.tolist()
+    if data.class_names:
+        found["classes"] = list(data.class_names)
     if data.note:
         found["note"] = data.note
     return found
@@ -68,8 +70,3 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

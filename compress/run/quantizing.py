@@ -1,6 +1,6 @@
-"""int8 of ONNX files: a run's, from its training and test data, and any file, from arrays or a recipe's data."""
+"""int8 of ONNX files: a run's, from its own data, and any file, from arrays or a recipe's data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.batches import LABELS, Batches, Pair, Subset
+from compress.batches import LABELS, Batches, Pair, Pairs, Subset
 from compress.data.array_files import read_arrays
+from compress.data.validation import has_validation
 from compress.documents import QuantizedFile
 from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
@@ -40,8 +41,12 @@ def quantized(recipe: schema.Recipe, setting: Setting, network: nn.Module, file:
         InputError, ProofError, OutputError: as `compress.quantize.choosing.quantize`.
     """
     wanted = Quantization() if recipe.quantize is None else recipe.quantize.build()
-    batches, like = _batches(setting, "train"), _output(network, setting)
-    data = Split(lambda: batches(torch.Generator().manual_seed(recipe.seed)), wanted.calibration.samples)
+    like = _output(network, setting)
+    data = Split(
+        _shuffled(_batches(setting, "train"), recipe.seed),
+        wanted.calibration.samples,
+        _shuffled(_batches(setting, "validation"), recipe.seed) if has_validation(setting.data) else None,
+    )
     return quantize(
         file,
         out,
@@ -67,6 +72,11 @@ def agreement_of_files(setting: Setting, int8: Path, float_file: Path) -> Agreem
 
 def _batches(setting: Setting, subset: Subset) -> Batches:
     return setting.data.batches(subset, EVALUATION_BATCH, setting.task, "cpu")
+
+
+def _shuffled(batches: Batches, seed: int, most: int | None = None) -> Callable[[], Pairs]:
+    """A function that gives the first `most` batches, or all, in the same order at each call."""
+    return lambda: islice(batches(torch.Generator().manual_seed(seed)), most)
 
 
 def _output(network: nn.Module, setting: Setting) -> object:
@@ -100,8 +110,8 @@ def quantize_file(
         DataError: the arrays are not those of the inputs, or not finite.
         InputError, ProofError, OutputError: as `compress.quantize.choosing.quantize`.
     """
-    task, batches = _training_data(file, source, root, changes)
-    data = Split(batches, wanted.calibration.samples)
+    task, batches, validation = _training_data(file, source, root, changes)
+    data = Split(batches, wanted.calibration.samples, validation)
 
     def evaluate(candidate: Path) -> Metric:
         return data.difference(candidate, file) if task is None else data.metric(candidate, task)
@@ -128,18 +138,24 @@ def quantize_file(
     return {**found, "file": str(made.path), "bytes": made.path.stat().st_size}
 
 
-def _training_data(file: Path, source: str, root: Path, changes: Sequence[str]) -> tuple[Task | None, Any]:
-    """The task, if there are targets, and a function that gives all batches."""
+def _training_data(
+    file: Path, source: str, root: Path, changes: Sequence[str]
+) -> tuple[Task | None, Callable[[], Pairs], Callable[[], Pairs] | None]:
+    """The task, if there are targets; and functions that give all training and all validation batches."""
     network = OnnxNetwork(file)
     size = fixed_batch(network.inputs)
     if source.endswith(".npz"):
         arrays = _Arrays.read(Path(source), [value.name for value in network.inputs], size)
-        return None if arrays.labels is None else "classify", arrays
+        return None if arrays.labels is None else "classify", arrays, None
     recipe = load_recipe(source, changes)
-    task = build_task(recipe.task)
-    batches = build_data(recipe.data, root).batches("train", size or EVALUATION_BATCH, task)
-    whole = len(batches) - (1 if size else 0)  # the last batch may be smaller
-    return task, lambda: islice(batches(torch.Generator().manual_seed(recipe.seed)), whole)
+    task, data = build_task(recipe.task), build_data(recipe.data, root)
+
+    def all_of(subset: Subset) -> Callable[[], Pairs]:
+        batches = data.batches(subset, size or EVALUATION_BATCH, task)
+        whole = len(batches) - (1 if size else 0)  # the last batch may be smaller
+        return _shuffled(batches, recipe.seed, whole)
+
+    return task, all_of("train"), all_of("validation") if has_validation(data) else None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import nn
 
 from compress import tasks
 from compress.data.dataset import TrainingData
+from compress.data.training import training_batches
 from compress.dynamic import Dynamic
 from compress.graph.coupling import Couplings
 from compress.graph.traced_once import TracedOnce
@@ -172,11 +173,11 @@ class Setting:
         pruner: Remover | None = None,
         on_moment: OnStep = lambda moment: None,
     ) -> TrainingRecord:
-        """Train on the training images, in the order of the seed, while `pruner` prunes.
+        """Train on the training samples, augmented and in the order of the seed, while `pruner` prunes.
 
         `on_moment` is called after every step, like the watcher.
         """
-        batches = self.data.batches("train", self.batch_size, self.task, self.device)
+        batches = training_batches(self.data, self.batch_size, self.task, self.device)
         journal, epoch = self.journal, self.steps_per_epoch
         with self.watcher.training(steps, epoch) as tell, self.clock.phase("training"), journal.training(steps) as keep:
 

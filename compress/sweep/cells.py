@@ -1,4 +1,4 @@
-"""The basis of a cell, on which its key depends: the trained network, and the training images with a held-out part."""
+"""The basis of a cell, on which its key depends: the trained network, and the training samples with a held-out part."""
 
 import platform
 from collections.abc import Callable, Sequence
@@ -11,11 +11,14 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from torch import nn
 
-from compress.data.dataset import Dataset
+from compress.data.dataset import Divisible, TrainingData
+from compress.data.loaders import Loaders
+from compress.data.validation import has_validation
 from compress.errors import DataError, InputError
 from compress.files.checkpoint import WeightsFile, load_weights, read_weights
 from compress.ranking import MetricKind
 from compress.recipe import schema
+from compress.run import measuring
 from compress.run.building import (
     build_data,
     build_model,
@@ -33,11 +36,11 @@ from compress.sweep.cell_store import Cells, Code
 from compress.sweep.code import code_of
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
-from compress.sweep_results import Cached, ComparedMetric, SweepOrigin
+from compress.sweep_results import Cached, ComparedMetric, SweepData, SweepOrigin
 from compress.tasks import ranking
 
 HELD_OUT = 0.1
-"""The held-out share of the training images, which decides choices."""
+"""The held-out share of the training samples, which decides choices where there is no validation part."""
 
 Bar = Callable[[str], AbstractContextManager[Callable[[jobs.Progress], None]]]
 
@@ -120,21 +123,28 @@ def determinants(trained: Trained, basis: Basis, *, tuning: bool) -> dict[str, o
     return {
         "torch": version("torch"),
         "device": str(choose_device(basis.device)),
-        "data": load(recipe.data, basis.data_root, tuning).sha256,
+        "data": _content(load(recipe.data, basis.data_root, tuning)),
         "tuning": tuning,  # the held-out part is normalized like the whole set
         "model": recipe.model.model_dump(mode="json", exclude_defaults=True),
         "weights": trained.sha256,
         "task": recipe.model_dump(mode="json", include={"task"}, exclude_defaults=True)["task"],
         "batch_size": recipe.data.batch_size,
+        # What else the options of images change is in the content of the data.
+        **recipe.data.model_dump(mode="json", include={"normalise", "augment"}, exclude_defaults=True),
     }
+
+
+def _content(data: TrainingData) -> str | None:
+    return data.fingerprint if isinstance(data, Loaders) else data.sha256
 
 
 def prepare(basis: Basis, seed: int, *, tuning: bool) -> Setting:
     """The data of a cell, in the order of its seed.
 
     Args:
-        tuning: train on all but the held-out part of the training images, and measure on that part; the test images
-            are not used. Otherwise train on all training images and measure on the test images.
+        tuning: train without the held-out part, which is the validation part or a share of the training samples, and
+            measure on it; the test samples are not used. Otherwise train on all training samples and measure on the
+            test samples.
     """
     recipe = basis.recipe
     dataset = load(recipe.data, basis.data_root, tuning)
@@ -147,7 +157,7 @@ def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
         trained.require_unchanged()
-        model = trained_model(wanted, seed, trained.path)
+        model, _ = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
         load_weights(model, _weights(trained), str(trained.path))
@@ -166,25 +176,47 @@ def require_network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     return model
 
 
-@lru_cache(maxsize=4)
-def load(wanted: schema.Data, root: Path, tuning: bool) -> Dataset:
-    """The data set, downloaded to `root` if needed; for `tuning`, only its training images, in two parts.
+def require_expected(trained: Trained, basis: Basis, seed: int) -> None:
+    """Compare the dense network with the recipe's `expect`, before any time is spent.
 
     Raises:
-        DataError: it is not available, or does not fit into memory.
+        InputError: it is another network than its owner knows.
+
+    Warns:
+        ChanceWarning: it knows nothing about the data.
+    """
+    measuring.require_expected(basis.recipe, network(trained, basis, seed), prepare(basis, seed, tuning=False))
+
+
+@lru_cache(maxsize=4)
+def load(wanted: schema.Data, root: Path, tuning: bool) -> TrainingData:
+    """The data set, downloaded to `root` if needed.
+
+    Args:
+        tuning: only its training samples, with the held-out part of them, or the validation part, to measure on.
+
+    Raises:
+        DataError: it is not available, does not fit into memory, or no part of it can be held out.
     """
     if tuning:
-        return load(wanted, root, False).held_out(HELD_OUT)
+        return _divisible(load(wanted, root, False)).held_out(HELD_OUT)
     if isinstance(wanted, schema.FolderData):
         # Streaming would decode all files for each cell; in memory, each process reads them once.
         wanted = wanted.model_copy(update={"stream": False})
     dataset = build_data(wanted, root)
-    if not isinstance(dataset, Dataset):
-        raise DataError(
-            f"{dataset.name}: loaders decide their order themselves, so runs cannot share one order, and a part cannot "
-            "be held out; give the images as npz or as a folder."
-        )
+    _divisible(dataset).held_out(HELD_OUT)  # fails here rather than after the first cells
     return dataset
+
+
+def _divisible(dataset: TrainingData) -> Divisible:
+    if not isinstance(dataset, Divisible):
+        raise DataError(f"{dataset.name} streams, and no part of it can be held out to choose settings on.")
+    return dataset
+
+
+def tunes_on_validation(basis: Basis) -> bool:
+    """Whether settings are chosen on samples of their own, and not on a share of the training samples."""
+    return has_validation(load(basis.recipe.data, basis.data_root, False))
 
 
 def written(ranked: MetricKind) -> ComparedMetric:
@@ -197,14 +229,22 @@ def described(basis: Basis) -> SweepOrigin:
     recipe = basis.recipe
     data = load(recipe.data, basis.data_root, False)
     values = recipe.model_dump(mode="json", include={"model", "data", "task"})
+    used: SweepData = {
+        "name": data.name,
+        "sha256": data.sha256,
+        "train": data.count("train"),
+        "test": data.count("test"),
+    }
+    if (validation := data.count("validation")) is not None:
+        used["validation"] = validation
     return {
         "schema": 1,
         "recipe": {"name": recipe.name, "model": values["model"], "data": values["data"], "task": values["task"]},
         "metric": written(ranking(build_task(recipe.task))),
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": basis.device},
-        "data": {"name": data.name, "sha256": data.sha256, "train": data.count("train"), "test": data.count("test")},
-        "held_out": HELD_OUT,
+        "data": used,
+        "held_out": 0.0 if has_validation(data) else HELD_OUT,
     }
 
 

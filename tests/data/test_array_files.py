@@ -83,7 +83,7 @@ HEADERS: dict[str, tuple[bytes, str]] = {
     "of truth values": (claiming("(True, 240)"), "0 or more"),
     "of a fraction": (claiming("(12.0, 4, 5)"), "not a readable .npz file"),
     "of no tuple": (claiming("240"), "not a readable .npz file"),
-    "of many dimensions": (claiming(str((1,) * 63 + (240,))), "at most four lengths"),
+    "of many dimensions": (claiming(str((1,) * 63 + (240,))), "at most 8 lengths"),
     "of too few bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes()[:-1]), "do not fit; the file is damaged"),
     "of too many bytes": (claiming("(12, 4, 5)", data=IMAGES.tobytes() + b"\0"), "do not fit; the file is damaged"),
     "of objects": (member(np.array([{}] * 12, dtype=object)), "never loaded"),

@@ -118,5 +118,5 @@ def test_the_held_out_part_is_the_end_of_the_training_images() -> None:
     assert torch.equal(part.mean, whole.mean), "as the networks expect that were trained on the whole"
     assert part.sha256 == digest(part.train, part.test) != whole.sha256
     assert len(whole.held_out(0.001).test.images) == 1
-    with pytest.raises(DataError, match="take more training images"):
+    with pytest.raises(DataError, match="take more training samples"):
         whole.held_out(0.99)

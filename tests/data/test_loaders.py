@@ -32,8 +32,8 @@ def test_a_list_of_batches_will_do_and_has_no_count() -> None:
 @pytest.mark.parametrize(
     ("loaders", "message"),
     [
-        (3, "gave int; it must give the pair"),
-        (([],), "must give the pair"),
+        (3, r"gave int; it must give two loaders, \(train, test\), or three"),
+        (([],), "gave tuple of 1; it must give two loaders"),
         (([], []), "no batch"),
         ((iter([1]), iter([1])), "no length"),
         (([3], [3]), "loaders: found 3; a batch is a pair"),

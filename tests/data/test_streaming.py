@@ -95,7 +95,7 @@ class TestDecoder:
         odd = np.array([*paths, *(os.fsencode(tmp_path / f"{name}.png") for name in ("damaged", "other"))])
         with pytest.raises(DataError, match=r"^\S+damaged\.png is of no known format"):
             list(decoder.decode(odd, [torch.tensor([0, 1]), torch.tensor([2, 24])]))
-        with pytest.raises(DataError, match=r"^\S+other\.png is 1x4x6 and \S+00\.png 3x4x5 .* resize or convert them"):
+        with pytest.raises(DataError, match=r"^\S+other\.png is 1x4x6 and \S+00\.png 3x4x5 .*: set `resize: \[H, W\]`"):
             list(decoder.decode(odd, [torch.tensor([25])]))
         assert len(list(decoder.decode(odd, [torch.tensor([3])]))) == 1
 
@@ -103,7 +103,7 @@ class TestDecoder:
     def test_a_worker_has_one_thread(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 1)
 
-        def threads(path: str, check: Any) -> np.ndarray:
+        def threads(path: str, check: Any, options: Any) -> np.ndarray:
             return np.full((3, 4, 5), torch.get_num_threads(), np.uint8)
 
         monkeypatch.setattr(streaming, "read_image", threads)
@@ -118,7 +118,7 @@ class TestDecoder:
     @linux
     def test_a_worker_that_dies_ends_the_run(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 1)
-        monkeypatch.setattr(streaming, "read_image", lambda path, check: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(streaming, "read_image", lambda path, check, options: os.kill(os.getpid(), signal.SIGKILL))
         with pytest.raises(RunError, match=r"a process that decodes images died \(out of memory\?\)"):
             list(decoder.decode(paths, [torch.tensor([0])]))
 
@@ -138,7 +138,7 @@ class TestDecoder:
     def test_other_errors_stay_what_they_are(self, paths: streaming.Paths, monkeypatch: pytest.MonkeyPatch) -> None:
         decoder = Decoder.like(os.fsdecode(paths[0]), 0)
 
-        def fail(path: str, check: Any) -> Any:
+        def fail(path: str, check: Any, options: Any) -> Any:
             raise RuntimeError("something else")
 
         monkeypatch.setattr(streaming, "read_image", fail)

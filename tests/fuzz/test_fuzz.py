@@ -12,6 +12,7 @@ import resource
 import shutil
 import time
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,7 +33,15 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from compress.data.array_dataset import ArrayDataset
+from compress.data.array_samples import ArrayNames, from_arrays
+from compress.data.image_options import ImageOptions, Statistics
+from compress.data.series import Windows, from_series
 from compress.data.sources import from_folder, from_npz
+from compress.data.table_columns import TableSettings
+from compress.data.table_files import CsvFile, ParquetFile, TableFile
+from compress.data.tables import from_table
+from compress.data.training import training_batches
 from compress.errors import CompressError, InputError
 from compress.export.contents import inspect
 from compress.files.checkpoint import load, read_weights
@@ -48,7 +57,8 @@ from compress.sweep.cell_store import Cells, checksum
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
-LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000}
+LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
+LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000, "shards": 10_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -180,6 +190,9 @@ def torch_seeds() -> tuple[bytes, ...]:
     }
     return (
         *(saved(state), saved(masked), saved(odd), saved({"state_dict": state, "epoch": 3})),
+        saved(
+            {"a": {"net": {f"module.{name}": each for name, each in state.items()}}, "hparams": [Namespace(a=Path())]}
+        ),
         saved(state, _use_new_zipfile_serialization=False),
     )
 
@@ -205,6 +218,20 @@ def safetensors_file(chance: Random, folder: Path) -> None:
         content = damaged(content, chance)
     (folder / "w.safetensors").write_bytes(content)
     read_whole(folder / "w.safetensors", chance)
+
+
+def shards_folder(chance: Random, folder: Path) -> None:
+    """An index whose names and files are disturbed, and shards of which one may be damaged."""
+    tensors = list(safetensors.torch.load(SEEDS["safetensors"][-1]).items())
+    parts = {"model-1.safetensors": dict(tensors[::2]), "model-2.safetensors": dict(tensors[1::2])}
+    for file, part in parts.items():
+        content = safetensors.torch.save(part)
+        (folder / file).write_bytes(damaged(content, chance) if chance.random() < 0.1 else content)
+    places = {name: file for file, part in parts.items() for name in part}
+    index = {"metadata": {"total_size": 9}, "weight_map": places}
+    text = json.dumps(disturbed(index, chance) if chance.random() < 0.7 else index).encode()
+    (folder / "model.safetensors.index.json").write_bytes(damaged(text, chance) if chance.random() < 0.3 else text)
+    read_whole(folder / "model.safetensors.index.json", chance)
 
 
 def packed_file(chance: Random, folder: Path) -> None:
@@ -276,6 +303,8 @@ PICKLED = (
     *(b"X\x05\0\0\0items", b"X\x01\0\0\0k", b"G?\xf0\0\0\0\0\0\0", b"\x8a\x09" + (2**64).to_bytes(9, "little")),
     *(b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"c__builtin__\nset\n", b"c__builtin__\nbytearray\n"),
     *(b"ctorch\nFloatTensor\n", b"ctorch\nSize\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"c_codecs\nencode\n"),
+    *(b"cargparse\nNamespace\n", b"cargparse\nNamespace\n)\x81", b"ccollections\ndefaultdict\n)R", b"cos\nsystem\n"),
+    *(b"c__builtin__\ngetattr\n", b"c__builtin__\neval\nX\x03\0\0\0x()\x85R"),
     *(b"q\x00h\x00h\x00\x86", b"q\x01]h\x01ah\x01a", b")\x85\x85", b"ccollections\nOrderedDict\n)R"),
 )
 
@@ -464,9 +493,9 @@ def elements(text: str) -> set[str]:
     return found
 
 
-def npz_file(chance: Random, folder: Path) -> None:
+def npz_content(kind: str, chance: Random) -> bytes:
     """Bytes of the archive or of a member, what a member's header claims, and which members there are."""
-    content = chance.choice(SEEDS["npz"])
+    content = chance.choice(SEEDS[kind])
     if chance.random() < 0.4:
         content = damaged(content, chance)
     else:
@@ -481,8 +510,124 @@ def npz_file(chance: Random, folder: Path) -> None:
                 for _ in range(chance.choice((1,) * 30 + (0, 2))):
                     new.writestr(odd, damaged(part, chance) if chance.random() < 0.1 else part)
         content = made.getvalue() if chance.random() < 0.8 else damaged(made.getvalue(), chance)
-    (folder / "a.npz").write_bytes(content)
+    return content
+
+
+def npz_file(chance: Random, folder: Path) -> None:
+    (folder / "a.npz").write_bytes(npz_content("npz", chance))
     assert from_npz(folder / "a.npz").count("train")
+
+
+def array_file(chance: Random, folder: Path) -> None:
+    """The same, read as arrays of any kind, by names of the file or by others."""
+    for name in "ab":
+        content = npz_content("arrays", chance) if chance.random() < 0.6 else chance.choice(SEEDS["arrays"])
+        (folder / f"{name}.npz").write_bytes(content)
+    names = chance.choice(
+        (
+            *(ArrayNames("inputs", "targets"),) * 3,
+            ArrayNames("inputs", "targets", "lengths"),
+            ArrayNames(("inputs", "mask"), chance.choice(("targets", "lengths", None))),
+            ArrayNames(chance.choice((*NASTY, "mask", "lengths")), chance.choice((*NASTY, "inputs"))),
+        )
+    )
+    found = from_arrays(
+        folder / "a.npz",
+        folder / "b.npz" if chance.random() < 0.2 else None,
+        names,
+        normalise=chance.choice(("dataset", "none")),
+        validation=chance.choice((None, None, 0.3, 1e-9, 0.999, folder / "b.npz")),
+        train=chance.choice((None, None, 1, 5, 2**31 - 1)),
+    )
+    require_usable(found)
+
+
+def require_usable(found: ArrayDataset) -> None:
+    """All numbers are finite, and batches can be drawn."""
+    for samples in (found.train, found.test, found.validation):
+        for tensor in samples.tensors if samples else ():
+            assert tensor.isfinite().all()
+    json.dumps(found.preparation.described(), allow_nan=False)
+    given, _ = next(iter(found.batches("test", 7, "reconstruct")()))
+    assert given.rows == min(7, found.count("test") or 0)
+
+
+def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
+    """What a recipe may say of a table with columns of these names, mostly in place."""
+    odd = [*names, *NASTY]
+
+    def some(count: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(chance.choice(names if chance.random() < 0.97 else odd) for _ in range(count)))
+
+    target = some(chance.choice((0, 1, 1, 1, 1, 2)))
+    categorical = some(chance.choice((0, 1))) if chance.random() < 0.3 else ("kind",)
+    settings = TableSettings(
+        target=target,
+        categorical=tuple(name for name in categorical if name not in target or chance.random() < 0.02),
+        drop=some(1) if chance.random() < 0.2 else (),
+        impute=chance.choice((None, "median")),
+        unknown=chance.choice(("error", "zero")),
+        embed=chance.random() < 0.3,
+        classes=chance.choice((None, None, None, True, False)),
+        normalise=chance.choice(("dataset", "none")),
+        normalise_target=chance.random() < 0.3,
+    )
+    return {
+        "settings": settings,
+        "validation": chance.choice((None, None, 0.3, 1e-9, 0.999)),
+        "train": chance.choice((None, None, None, None, None, 1, 20, 2**31 - 1)),
+        "limit": chance.choice((10**9, 200)),
+    }
+
+
+def read_table(chance: Random, file: TableFile, other: TableFile, names: list[str]) -> None:
+    keys = table_settings(chance, names)
+    test_file = other if chance.random() < 0.3 else None
+    if chance.random() < 0.3:
+        windows = Windows(*(chance.choice((1, 1, 2, 2, 3, 3, 8, 8, 2**31 - 1)) for _ in range(3)))
+        require_usable(from_series(file, test_file, windows, **keys))
+    else:
+        require_usable(from_table(file, test_file, **keys))
+
+
+def csv_file(chance: Random, folder: Path) -> None:
+    """Bytes, fields, or rows of a csv are changed; separators, encodings and what the columns are for as well."""
+    options: dict[str, Any] = {}
+    for name in "ab":
+        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 2, *[40] * 8))]]
+        for _ in range(chance.choice((0, 0, 0, 1, 1, 3))):
+            row = chance.choice(rows or [[]])
+            place = chance.randrange(len(row) + 1)
+            row[place : place + chance.choice((1, 1, 1, 1, 0, 2))] = [
+                chance.choice((*NASTY, *map(str, NUMBERS), "inf", "nan", "NA", "1_0", "0x1", "2020-01-01", "1,5", "é"))
+            ]
+        encoding = chance.choice(("utf-8",) * 5 + ("utf-16", "cp1252", "utf-7"))
+        text = "\n".join([",".join(CSV_NAMES), *(",".join(row) for row in rows)])
+        content = text.encode(encoding, "replace")
+        (folder / f"{name}.csv").write_bytes(damaged(content, chance) if chance.random() < 0.3 else content)
+        if name == "a" and chance.random() < 0.9:
+            options = {"encoding": encoding}
+    if chance.random() < 0.1:
+        options["separator"] = chance.choice((";", "\t", " ", "1", "é", "'"))
+    if chance.random() < 0.05:
+        options["encoding"] = chance.choice((*NASTY, "rot13", "idna", "punycode", "unicode_escape", "utf-32", "mbcs"))
+    if chance.random() < 0.1:
+        options["columns"] = CSV_NAMES[: chance.choice((1, 5))]
+    file, other = (CsvFile(folder / f"{name}.csv", **options) for name in "ab")
+    read_table(chance, file, other, list(CSV_NAMES))
+
+
+def parquet_file(chance: Random, folder: Path) -> None:
+    for name in "ab":
+        content = chance.choice(SEEDS["parquet"])
+        (folder / f"{name}.parquet").write_bytes(damaged(content, chance) if chance.random() < 0.6 else content)
+    read_table(chance, ParquetFile(folder / "a.parquet"), ParquetFile(folder / "b.parquet"), list(CSV_NAMES))
+
+
+CSV_NAMES = ("age", "kind", "size", "ill", "note")
+CSV_ROWS = tuple(
+    (str(row % 7), ("a", "b", "c")[row % 3], f"{row * 0.37:.2f}", str(row % 2), str(row * row)) for row in range(40)
+)
 
 
 def claimed(member: bytes, chance: Random) -> bytes:
@@ -506,21 +651,28 @@ def claimed(member: bytes, chance: Random) -> bytes:
 
 
 def image_folder(chance: Random, folder: Path) -> None:
-    """Two classes of images, some of them damaged or of other formats, and now and then what is no file."""
+    """Two classes of images, some of them damaged or of other formats, and now and then what is no file; with parts
+    or without, and prepared in some way or not."""
     root = folder / "pics"
     shutil.rmtree(root, ignore_errors=True)
     images, damages = SEEDS["folder"], chance.choice((0, 0, 0.1, 0.5))
     grey = chance.randrange(2)
-    for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 else [])):
-        (root / name).mkdir(parents=True)
-        for number in range(chance.choice((2, 2, 3, 1))):
-            content = images[grey::2][chance.randrange(len(images) // 2)]
-            if chance.random() < damages:
-                content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
-            (root / name / f"{number}").write_bytes(content)
+    mixed = chance.random() < 0.3
+    parts = chance.choice((*[("",)] * 4, ("train", "test"), ("train", "val"), ("train", "test", "valid"), ("train",)))
+    for part in parts:
+        for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 / len(parts) else [])):
+            (root / part / name).mkdir(parents=True)
+            for number in range(chance.choice((2, 2, 3, 1))):
+                ours = images[grey::2] if not mixed else images
+                content = ours[chance.randrange(len(ours))]
+                if chance.random() < damages:
+                    content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
+                (root / part / name / f"{number}").write_bytes(content)
     if chance.random() < 0.2:
-        place = root / chance.choice(("", "a", "b")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
-        with suppress(FileExistsError):
+        place = (
+            root / chance.choice(("", "a", "b", "val")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
+        )
+        with suppress(FileExistsError, FileNotFoundError):
             match chance.randrange(4):
                 case 0:
                     place.symlink_to(chance.choice(("..", ".", "0", "/dev/zero", "/etc/passwd", "../b", "x" * 200)))
@@ -530,7 +682,33 @@ def image_folder(chance: Random, folder: Path) -> None:
                     place.mkdir()
                 case _:
                     place.write_bytes(chance.randbytes(chance.choice((0, 1, 30))))
-    assert from_folder(root, workers=0, stream=chance.choice((None, True))).count("test")
+    found = from_folder(
+        root,
+        workers=0,
+        stream=chance.choice((None, True)),
+        options=image_options(chance) if mixed or chance.random() < 0.5 else ImageOptions(),
+        validation=chance.choice(
+            (None, None, None, 0.3, 1e-9, 0.999, root / "val", folder / "absent", root / "a" / "0")
+        ),
+    )
+    assert found.count("test")
+    json.dumps(found.preparation.described(), allow_nan=False)
+    (inputs, _) = next(iter(training_batches(found, 3, "classify")(torch.Generator())))
+    assert inputs.isfinite().all()
+    assert inputs.shape[1:] == found.shape
+
+
+def image_options(chance: Random) -> ImageOptions:
+    sizes = (*[(4, 7)] * 4, *[(8, 8)] * 3, 1, 5, 30, None, 16384, (16384, 2))
+    scales = (*["dataset"] * 3, "none", "none", "imagenet", Statistics((0.5,), (0.5,)), Statistics((0.5, 0), (1.0,)))
+    return ImageOptions(
+        upright=chance.random() < 0.5,
+        channels=chance.choice(("grey", "rgb")),
+        resize=chance.choice(sizes),
+        crop=chance.choice((*[None] * 5, 1, 4, (3, 2), 16384)),
+        normalise=chance.choice(scales),
+        augment=chance.choice(((), (), ("flip",), ("crop", "erase"), ("trivial",), ("rotate", "color"))),
+    )
 
 
 OTHERS = (
@@ -565,6 +743,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "functions": functions_file,
     "listing": listing_file,
     "safetensors": safetensors_file,
+    "shards": shards_folder,
     "packed": packed_file,
     "program": program_file,
     "onnx": onnx_file,
@@ -574,6 +753,9 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "results": results_document,
     "page": page_of_results,
     "npz": npz_file,
+    "arrays": array_file,
+    "csv": csv_file,
+    "parquet": parquet_file,
     "folder": image_folder,
     "cell": cell_of_a_sweep,
 }
@@ -609,6 +791,8 @@ def seeds() -> None:
     SEEDS["program"] = (program.getvalue(),)
     SEEDS["onnx"] = onnx_seeds()
     SEEDS["npz"] = npz_seeds()
+    SEEDS["arrays"] = array_seeds()
+    SEEDS["parquet"] = parquet_seeds()
     SEEDS["folder"] = image_seeds()
     SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
     SEEDS["cell"] = cell_seeds()
@@ -639,6 +823,34 @@ def npz_seeds() -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def array_seeds() -> tuple[bytes, ...]:
+    series = np.arange(18 * 4 * 3, dtype=np.float64).reshape(18, 4, 3) / 7
+    labels, lengths, found = np.arange(18) % 3, np.arange(18) % 4 + 1, []
+    for inputs in (series, series.astype(np.float16)[..., 0], np.arange(72, dtype=np.uint8).reshape(18, 4)):
+        for targets in (labels, inputs, labels[:, None] > 1):
+            stream = BytesIO()
+            np.savez(stream, inputs=inputs, targets=targets, lengths=lengths, mask=inputs > 3)
+            found.append(stream.getvalue())
+    return tuple(found)
+
+
+def parquet_seeds() -> tuple[bytes, ...]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return (b"PAR1",)
+    columns = dict(zip(CSV_NAMES, zip(*CSV_ROWS, strict=True), strict=True))
+    numbers = {name: list(map(float, columns[name])) for name in ("age", "size", "note")}
+    table = pyarrow.table({**columns, **numbers, "ill": [word == "1" for word in columns["ill"]]})
+    found = []
+    for how in ({"compression": "none"}, {"compression": "snappy"}, {"use_dictionary": False, "row_group_size": 7}):
+        stream = BytesIO()
+        parquet.write_table(table, stream, **how)
+        found.append(stream.getvalue())
+    return tuple(found)
+
+
 def image_seeds() -> tuple[bytes, ...]:
     """Each kind in colour and in grey, in turns, as far as the kind has grey."""
     colour = np.arange(9 * 8 * 3, dtype=np.uint8).reshape(9, 8, 3)
@@ -657,6 +869,13 @@ def image_seeds() -> tuple[bytes, ...]:
         for image in (Image.fromarray(colour), Image.fromarray(colour[:, :, 0])):
             stream = BytesIO()
             image.save(stream, kind, **how)
+            found.append(stream.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        for turn, image in ((6, Image.fromarray(colour)), (8, Image.fromarray(colour[:, :, 0]))):
+            exif, stream = image.getexif(), BytesIO()
+            exif[0x0112] = turn
+            exif[0x010F] = "maker"
+            image.save(stream, kind, exif=exif)
             found.append(stream.getvalue())
     return tuple(found)
 

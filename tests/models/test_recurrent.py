@@ -1,9 +1,14 @@
 """The row LSTM against the equations of its cell (Hochreiter & Schmidhuber, 1997; Gers, 1999) in numpy."""
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
+import pytest
 import torch
 
-from compress.models import row_lstm
+import compress
+from compress.models import lstm_classifier, row_lstm
 
 
 def test_it_is_an_lstm_over_rows_and_the_last_state_is_read() -> None:
@@ -47,3 +52,48 @@ def test_a_seed_gives_one_network_with_xavier_uniform_matrices_and_no_biases() -
     for name, tensor in one.items():
         bound = (6 / sum(tensor.shape)) ** 0.5 if tensor.ndim > 1 else 0.0
         assert 0.9 * bound <= tensor.abs().max() <= bound, name
+
+
+LENGTHS = [7, 1, 3, 7, 5]
+
+
+def padded(fill: float) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    inputs = torch.randn(5, 7, 3)
+    for row, length in zip(inputs, LENGTHS, strict=True):
+        row[length:] = fill
+    return {"inputs": inputs, "lengths": torch.tensor(LENGTHS)}
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_padded_series_gives_what_it_gives_alone_without_padding(layers: int) -> None:
+    """torch's own packing, and each series in a batch of its own."""
+    model = lstm_classifier(3, 6, layers, 4, generator=torch.Generator().manual_seed(0)).eval()
+    given = padded(0)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        given["inputs"], given["lengths"], batch_first=True, enforce_sorted=False
+    )
+    found = model(**given)
+    torch.testing.assert_close(found, model.head(model.lstm(packed)[1][0][-1]))
+    for row, length in enumerate(LENGTHS):
+        states, _ = model.lstm(given["inputs"][row : row + 1, :length])
+        torch.testing.assert_close(found[row], model.head(states[0, -1]))
+    assert torch.equal(found, model(**padded(100)))
+
+
+def test_half_of_the_states_are_cut_and_the_onnx_file_has_both_inputs(tmp_path: Path) -> None:
+    model = lstm_classifier(3, 6, 1, 4, generator=torch.Generator().manual_seed(0)).eval()
+    example = padded(0)
+    pruner = compress.Pruner(
+        model, compress.nodes("lstm"), sparsity=0.5, criterion="norms", removal=compress.Hard(), example=example
+    )
+    pruner.finalize()
+    small = compress.slim(model, example)
+    assert small.lstm.hidden_size == 3
+    torch.testing.assert_close(small(**padded(100)), model(**padded(100)))
+    compress.export.onnx(small, tmp_path / "small.onnx", example)
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx")
+    assert [given.name for given in session.get_inputs()] == ["inputs", "lengths"]
+    rows = {name: tensor[1:3].numpy() for name, tensor in padded(100).items()}  # another batch, other lengths
+    (logits,) = session.run(None, rows)
+    np.testing.assert_allclose(logits, model(**padded(0))[1:3].detach().numpy(), atol=1e-6)

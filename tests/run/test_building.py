@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from compress.errors import DataError, InputError
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
-from compress.run.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.run.building import (
+    build_data,
+    build_model,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
 
 MODELS: TypeAdapter[Any] = TypeAdapter(schema.Model)
 DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
@@ -26,6 +33,8 @@ DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
         ({"name": "conv_autoencoder", "latent": 5}, (3, 32, 32), (3, 32, 32)),
         ({"name": "classifier", "image": [1, 6, 6], "classes": 4}, (1, 6, 6), (4,)),
         ({"name": "conv_classifier", "classes": 7}, (3, 32, 32), (7,)),
+        ({"name": "mlp", "inputs": 5, "hidden": [4, 3], "outputs": 2}, (5,), (2,)),
+        ({"name": "mlp_autoencoder", "inputs": 5, "hidden": [4, 3], "latent": 2}, (5,), (5,)),
         ({"factory": "torch.nn:Linear", "args": {"in_features": 3, "out_features": 2}}, (3,), (2,)),
     ],
     ids=lambda value: value.get("name", "factory") if isinstance(value, dict) else "",
@@ -51,6 +60,9 @@ def test_every_model_of_the_schema_is_built_from_its_seed(
         {"name": "autoencoder", "latent": 2**31 - 1},
         {"name": "autoencoder", "image": [2**31 - 1, 2**31 - 1, 2**31 - 1]},
         {"name": "conv_autoencoder", "latent": 2**31 - 1},
+        {"name": "mlp", "inputs": 2**31 - 1, "hidden": [2**31 - 1]},
+        {"name": "mlp_autoencoder", "inputs": 2**31 - 1},
+        {"name": "lstm_classifier", "inputs": 9, "steps": 9, "hidden": 2**31 - 1},
     ],
     ids=lambda wanted: f"{wanted['name']}, {list(wanted)[1]}",
 )
@@ -70,7 +82,7 @@ def test_every_kind_of_data_is_built(tmp_path: Path, npz: Path, monkeypatch: pyt
     asked: list[tuple[str, Path]] = []
     for name in ("mnist", "fashion_mnist", "cifar10"):
         monkeypatch.setattr(
-            f"compress.data.sources.{name}", lambda root, train, test, name=name: asked.append((name, root)) or both
+            f"compress.data.sources.{name}", lambda root, name=name, **keys: asked.append((name, root)) or both
         )
         assert build_data(DATA.validate_python({"name": name}), tmp_path) is both
     assert asked == [(name, tmp_path) for name in ("mnist", "fashion_mnist", "cifar10")]
@@ -167,3 +179,16 @@ def test_devices() -> None:
 def test_cuda_where_there_is_none() -> None:
     with pytest.raises(InputError, match="no CUDA device here; choose auto or cpu"):
         choose_device("cuda")
+
+
+def test_the_trained_network_comes_with_what_was_unwrapped(tmp_path: Path) -> None:
+    wanted = load_recipe("mnist_classifier").model
+    state = build_model(wanted, 0).state_dict()
+    torch.save({"net": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 3}, tmp_path / "w.pt")
+    model, unwrapped = trained_model(wanted, 1, tmp_path / "w.pt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert unwrapped == (
+        f'{tmp_path}/w.pt: took the weights under "net", without the prefix "module."; left out 1 other: epoch'
+    )
+    torch.save(state, tmp_path / "w.pt")
+    assert trained_model(wanted, 1, tmp_path / "w.pt")[1] is None

@@ -16,7 +16,7 @@ from compress.errors import InputError
 from compress.files.checkpoint import WeightsFile
 from compress.recipe import schema
 from compress.run import noted
-from compress.run.building import build_model
+from compress.run.building import build_model, example_of
 from compress.run.exporting import export
 from compress.run.inspecting import inspect
 
@@ -43,6 +43,9 @@ NAMED: list[dict[str, Any]] = [
     {"name": "resnet20", "image": [3, 8, 8]},
     {"name": "row_lstm", "image": [1, 6, 4], "hidden": 4},
     {"name": "vision_transformer", "image": [1, 8, 8], "dim": 8, "depth": 1, "heads": 2, "hidden": 8},
+    {"name": "mlp", "inputs": 5, "hidden": [4]},
+    {"name": "mlp_autoencoder", "inputs": 5, "hidden": [4], "latent": 2},
+    {"name": "lstm_classifier", "inputs": 5, "steps": 6, "hidden": 4},
 ]
 
 
@@ -51,9 +54,11 @@ def test_a_network_that_was_built_without_memory_is_the_network(model: dict[str,
     found = parsed(model)
     expected = build_model(found.model, 3).eval()
     built = noted.build(found, WeightsFile({"": expected.state_dict()}, {}), "w.safetensors", 10**6)
-    inputs = torch.randn(2, *found.model.image)  # type: ignore[union-attr]
+    drawn = example_of(found.model).mapped(
+        lambda given: torch.randn(given.shape) if given.is_floating_point() else given
+    )  # type: ignore[arg-type]
     assert not any(tensor.is_meta for tensor in [*built.parameters(), *built.buffers()])
-    assert torch.equal(built(inputs), expected(inputs))
+    assert torch.equal(drawn.call(built), drawn.call(expected))
 
 
 def edits(sizes: tuple[int, ...], times: int = 1) -> dict[str, str]:
@@ -77,6 +82,11 @@ def lstm(rows: int, layers: int = 1) -> tuple[dict[str, Any], nn.Module]:
     return {"name": "row_lstm", "image": [1, rows, 2], **sizes}, models.row_lstm((1, rows, 2), **sizes)
 
 
+def series(steps: int) -> tuple[dict[str, Any], nn.Module]:
+    model = models.lstm_classifier(2, hidden=2)
+    return {"name": "lstm_classifier", "inputs": 2, "steps": steps, "hidden": 2}, model
+
+
 def resnet(side: int) -> tuple[dict[str, Any], nn.Module]:
     return {"name": "resnet20", "image": [3, side, side]}, models.resnet20((3, side, side), 10)
 
@@ -86,6 +96,7 @@ HUGE: dict[str, tuple[tuple[dict[str, Any], nn.Module], dict[str, str], str]] = 
     "activations": (resnet(600), {}, r"takes [\d,]+ bytes to run"),
     "rows": (lstm(10**5), {}, "takes 100,000 steps of recurrent layers"),
     "a million rows": (lstm(10**6), {}, "takes 1,000,000 steps of recurrent layers"),
+    "series": (series(10**5), {}, "takes 100,000 steps of recurrent layers"),
     "layers of rows": (lstm(2_000, 4), {}, "takes 8,000 steps of recurrent layers"),
     "tokens": (vit(side=160, patch=1), {}, r"takes [\d,]+ bytes to run"),
     "traces": (vit(), edits((2, 1, 4, 4), 70), "70 slimmings|71 slimmings"),

@@ -242,7 +242,7 @@ def test_the_rehearsal_does_not_change_the_run(recipe: Path, trained: Path) -> N
     """Neither the network nor the order of chance."""
     loaded = load_recipe(recipe)
     setting = apply_module.prepare(loaded, Path("data"), "cpu", unwatched, Clock())
-    network = apply_module.load_dense(loaded, trained, setting)
+    network, _ = apply_module.load_dense(loaded, trained, setting)
     before = copy.deepcopy(network.state_dict())
     torch.manual_seed(3)
     apply_module.rehearse.check(loaded, Shelved(network).copy(), setting)

@@ -15,7 +15,8 @@ from compress.recipe.shipped import shipped, shipped_text
 
 ROOT = Path(__file__).parents[2]
 PAPER = [f"{data}_{what}" for data in ("cifar10", "fashion_mnist", "mnist") for what in ("ae", "classifier", "decoder")]
-NAMES = sorted([*PAPER, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
+PACKAGED = ["breast_cancer_mlp", "shuttle_ae", "vowels_lstm"]
+NAMES = sorted([*PAPER, *PACKAGED, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
 
 
 def test_recipes_are_shipped_each_with_a_summary() -> None:
@@ -120,9 +121,8 @@ def test_every_form_is_known_to_the_explanations() -> None:
         if part is not Recipe and key in part.model_fields
         for value in get_args(part.model_fields[key].annotation)
     }
-    named_data = {"mnist", "fashion_mnist", "cifar10", "mnist_sample"}  # one form, whatever the name
     of_int8 = {"auto", "static", "dynamic"}  # a word of `quantize`, which has one form
-    assert kinds - named_data - of_int8 <= set(FORMS)
+    assert kinds - of_int8 <= set(FORMS)
     assert {form for form in FORMS.values() if form} <= set(schema_parts())
 
 

@@ -7,19 +7,28 @@ those even where other keys are wrong, so all mistakes are reported at once.
 """
 
 from compress.duration import Duration
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA, AnyCriterion, CriterionPart
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
+from compress.recipe.schema.expectation import Bound
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     NamedModel,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
 from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part
@@ -27,29 +36,42 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
 
 __all__ = [
     "CIFAR_IMAGE",
     "CRITERIA",
     "FORMS",
+    "MLP",
     "MNIST_IMAGE",
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
     "AnyTask",
+    "ArrayData",
     "Autoencoder",
     "Benchmark",
+    "BertClassifier",
+    "Bound",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",
     "CriterionPart",
+    "CsvData",
     "Data",
+    "DocstringData",
+    "DocumentationData",
     "Duration",
     "FactoryData",
     "FactoryModel",
     "FolderData",
+    "GRULanguageModel",
+    "LSTMClassifier",
+    "LanguageModel",
+    "MLPAutoencoder",
     "Model",
     "NamedData",
     "NamedModel",
@@ -57,6 +79,8 @@ __all__ = [
     "Nodes",
     "NpzData",
     "OwnTask",
+    "PackagedData",
+    "ParquetData",
     "Part",
     "Pattern",
     "Program",
@@ -69,7 +93,10 @@ __all__ = [
     "Rivals",
     "RowLSTM",
     "Stage",
+    "TablePart",
+    "TextData",
     "Training",
+    "TransformerLanguageModel",
     "VisionTransformer",
     "Weights",
     "json_schema",

@@ -1,18 +1,30 @@
-"""The images: a known data set, files, or your own factory."""
+"""The data: a known data set, files, or your own factory."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Tag
 
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, told_by
+from compress.errors import DataError
+from compress.recipe.schema.array_data import ArrayData
+from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
+from compress.recipe.schema.parts import (
+    CIFAR_IMAGE,
+    MNIST_IMAGE,
+    BatchSize,
+    Factory,
+    FirstTest,
+    FirstTrain,
+    Part,
+    Text,
+    ValidationPart,
+    told_by,
+)
+from compress.recipe.schema.table_data import CsvData, ParquetData
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 
-FirstTrain = Annotated[Count | None, Field(description="use only the first N training images; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only the first N test images; all if absent")]
-BatchSize = Annotated[Count, Field(description="images in a batch")]
 
-
-class NamedData(Part):
+class NamedData(ImagePart):
     """A known data set."""
 
     images: ClassVar[Mapping[str, tuple[int, int, int]]] = {
@@ -23,38 +35,83 @@ class NamedData(Part):
     }
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "mnist_sample"]
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
+    train: FirstTrain = None
+    test: FirstTest = None
+    batch_size: BatchSize = 128
+
+    def image(self) -> tuple[int, ...]:
+        """(C, H, W) of the prepared images. Raises ValueError where a crop is larger than they are."""
+        try:
+            return self.options().shape(self.images[self.name], f"each image of {self.name}")
+        except DataError as error:
+            raise ValueError(str(error)) from None
+
+
+class PackagedData(Part):
+    """A table or series that is a file inside a Python package."""
+
+    name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="what settings are chosen on: this share of the training samples, which is then not trained on",
+    )
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
 
 
-class NpzData(Part):
+class NpzData(ImagePart):
     """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
 
     npz: Text = Field(description="file with the images; without `npz_test`, a part of it is held out for testing")
     npz_test: Text | None = Field(default=None, description="file with the test images")
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
 
 
-class FolderData(Part):
-    """Images in one folder per class, below train/ and test/ or directly."""
+class FolderData(ImagePart):
+    """Images in one folder per class, below train/, val/ (or valid/, validation/) and test/, or directly."""
 
-    folder: Text = Field(description="holds train/CLASS and test/CLASS, or CLASS folders")
+    folder: Text = Field(
+        description="holds train/CLASS, test/CLASS and perhaps val/CLASS (without test, that is the test set); or "
+        "CLASS folders"
+    )
+    upright: bool = Field(
+        default=False, description="turn photographs as their EXIF orientation says; torchvision's ImageFolder does not"
+    )
     stream: bool | None = Field(
         default=None, description="decode the files in each epoch; if absent, only if memory is too small for them"
     )
     workers: int | None = Field(
         default=None, ge=0, le=1024, description="processes that decode images, 0: none; if absent, by the cores"
     )
+    channels: Channels = None
+    resize: Resize = None
+    crop: Crop = None
+    normalise: Normalise = "dataset"
+    augment: Augment = None
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128
 
 
 class FactoryData(Part):
-    """Your own data: `factory()` returns a pair of loaders, which decide on images and batches themselves."""
+    """Your own data: `factory()` returns the loaders (train, test) or (train, validation, test), which decide
+    on samples and batches."""
 
     train: ClassVar[None] = None
     test: ClassVar[None] = None
@@ -64,9 +121,16 @@ class FactoryData(Part):
 
 
 Data = Annotated[
-    Annotated[NamedData, Tag("name data")]
+    Annotated[
+        Annotated[NamedData | PackagedData | DocumentationData | DocstringData, Field(discriminator="name")],
+        Tag("name data"),
+    ]
     | Annotated[NpzData, Tag("npz data")]
+    | Annotated[ArrayData, Tag("npz inputs data")]
     | Annotated[FolderData, Tag("folder data")]
+    | Annotated[CsvData, Tag("csv data")]
+    | Annotated[ParquetData, Tag("parquet data")]
+    | Annotated[TextData, Tag("text data")]
     | Annotated[FactoryData, Tag("factory data")],
-    told_by("data", "name", "npz", "folder", "factory"),
+    told_by("data", "name", "npz", "folder", "csv", "parquet", "text", "factory", beside=("npz", "inputs")),
 ]

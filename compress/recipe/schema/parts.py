@@ -14,6 +14,7 @@ from pydantic import (
     PlainValidator,
     Strict,
     StringConstraints,
+    Tag,
 )
 
 from compress.duration import Duration
@@ -74,11 +75,42 @@ DurationText = Annotated[
 ]
 
 
-def told_by(noun: str, *keys: str) -> Discriminator:
-    """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be."""
+def _validation_form(value: object) -> str:
+    return "share" if isinstance(value, int | float) else "file"
+
+
+Validation = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Text, Tag("file")], Discriminator(_validation_form)
+]
+"""What settings are chosen on: a share of the training samples, or the path of a file or folder."""
+
+FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
+BatchSize = Annotated[Count, Field(description="samples in a batch")]
+
+
+ValidationPart = Annotated[
+    Validation | None,
+    Field(
+        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
+        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
+    ),
+]
+
+
+def told_by(noun: str, *keys: str, beside: tuple[str, str] | None = None) -> Discriminator:
+    """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be.
+
+    beside: a key and another one; with both, the form is tagged "KEY OTHER NOUN".
+    """
+
+    def has(value: Any, key: str) -> bool:
+        return key in value if isinstance(value, Mapping) else hasattr(value, key)
 
     def tag(value: Any) -> str | None:
-        present = [key for key in keys if (key in value if isinstance(value, Mapping) else hasattr(value, key))]
+        present = [key for key in keys if has(value, key)]
+        if beside is not None and present == [beside[0]] and has(value, beside[1]):
+            present = [" ".join(beside)]
         return f"{present[0]} {noun}" if len(present) == 1 else None
 
     return Discriminator(

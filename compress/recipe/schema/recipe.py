@@ -1,29 +1,41 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
-from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData
+from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
+from compress.recipe.schema.expectation import Bound, Expectation
+from compress.recipe.schema.export import USUAL, Export, File, Files, files_of, opset_of
+from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
+    MLP,
     Autoencoder,
+    BertClassifier,
     Classifier,
     ConvAutoencoder,
     ConvClassifier,
     FactoryModel,
+    GRULanguageModel,
+    LSTMClassifier,
+    MLPAutoencoder,
     Model,
     Program,
     ResNet20,
     RowLSTM,
+    TransformerLanguageModel,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
+from compress.recipe.schema.parts import Count, Dimension, Listed, Part, SomeDistinct, Text, Word
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
+from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -67,15 +79,20 @@ class Recipe(Part):
         description="names of the sizes that vary besides the batch, by input and dimension, such as ids: {1: length}",
     )
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
+    expect: Expectation | None = Field(
+        default=None,
+        description="metrics of the dense network, such as {accuracy: 0.43}; nothing is pruned if a part of the test "
+        "data shows others",
+    )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
     rivals: Rivals = Field(default=Rivals(), validate_default=True, description="what the pruned network has to beat")
-    export: Distinct[Literal["onnx", "safetensors", "pt2", "int8", "sparse"]] = Field(
-        default=("onnx", "safetensors", "pt2"),
-        description="which files of the slim network are written; int8 is made of the ONNX file and not equal to it; "
-        "sparse is slim.sparse.safetensors, without the zeros",
+    export: Export = Field(
+        default=USUAL,
+        description="which files of the slim network are written, as a list or as {onnx: {opset: 20}}; int8 is made of "
+        "the ONNX file and not equal to it; sparse is slim.sparse.safetensors, without the zeros",
     )
     quantize: Quantization | None = Field(
         default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
@@ -93,14 +110,12 @@ class Recipe(Part):
 
     @field_validator("data")
     @classmethod
-    def _images_fit_the_model(
-        cls, data: NamedData | NpzData | FolderData | FactoryData, info: ValidationInfo
-    ) -> NamedData | NpzData | FolderData | FactoryData:
+    def _images_fit_the_model(cls, data: Part, info: ValidationInfo) -> Part:
         wanted = getattr(info.data.get("model"), "image", None)
-        if isinstance(data, NamedData) and wanted is not None and data.images[data.name] != wanted:
+        if isinstance(data, NamedData) and wanted is not None and (found := data.image()) != wanted:
             raise ValueError(
-                f"{data.name} has images of {list(data.images[data.name])}, and the model takes {list(wanted)}; "
-                "use another model or data set, or set the model's `image`"
+                f"{data.name} has images of {list(found)}, and the model takes {list(wanted)}; "
+                "use another model or data set, set the model's `image`, or the data's `resize` and `channels`"
             )
         return data
 
@@ -124,17 +139,28 @@ class Recipe(Part):
                     )
         return stages
 
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The files to write."""
+        return files_of(self.export)
+
+    @property
+    def opset(self) -> int | None:
+        """Of the ONNX file; None for the exporter's own choice."""
+        return opset_of(self.export)
+
     @field_validator("export")
     @classmethod
-    def _int8_has_a_float_file(cls, export: tuple[str, ...]) -> tuple[str, ...]:
-        if "int8" in export and "onnx" not in export:
+    def _int8_has_a_float_file(cls, export: tuple[File, ...] | Files) -> tuple[File, ...] | Files:
+        files = files_of(export)
+        if "int8" in files and "onnx" not in files:
             raise ValueError("int8 is made of the ONNX file and compared with it: add onnx")
         return export
 
     @field_validator("quantize")
     @classmethod
     def _int8_is_written(cls, quantize: Quantization | None, info: ValidationInfo) -> Quantization | None:
-        if quantize is not None and "int8" not in info.data.get("export", ("int8",)):
+        if quantize is not None and "int8" not in files_of(info.data.get("export", ("int8",))):
             raise ValueError("no int8 file is written; add int8 to `export`, or remove the section")
         return quantize
 
@@ -154,11 +180,10 @@ class Recipe(Part):
     @classmethod
     def _task_fits_the_model(cls, task: AnyTask, info: ValidationInfo) -> AnyTask:
         model, word = info.data.get("model"), word_of(task)
-        able = getattr(model, "task", word)
-        # The loss of anomaly is that of reconstruct.
-        if word is not None and able != word and (able, word) != ("reconstruct", "anomaly"):
+        if word is not None and word not in (able := getattr(model, "tasks", (word,))):
             raise ValueError(
-                f"found {word!r}, and the model {getattr(model, 'name', '')} can only {able}; use task: {able}"
+                f"found {word!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"use task: {' or '.join(able)}"
             )
         return task
 
@@ -173,14 +198,32 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "resnet20": ResNet20,
     "row_lstm": RowLSTM,
     "vision_transformer": VisionTransformer,
+    "gru_language_model": GRULanguageModel,
+    "transformer_language_model": TransformerLanguageModel,
+    "bert_classifier": BertClassifier,
+    "mlp": MLP,
+    "mlp_autoencoder": MLPAutoencoder,
+    "lstm_classifier": LSTMClassifier,
     "program": Program,
     "factory model": FactoryModel,
-    "name data": NamedData,
+    "name data": None,
+    **dict.fromkeys(get_args(NamedData.model_fields["name"].annotation), NamedData),
+    **dict.fromkeys(get_args(PackagedData.model_fields["name"].annotation), PackagedData),
+    "python_topics": DocumentationData,
+    "python_docstrings": DocstringData,
+    "text data": TextData,
     "npz data": NpzData,
+    "npz inputs data": ArrayData,
+    "one": None,
+    "several": None,
     "folder data": FolderData,
+    "csv data": CsvData,
+    "parquet data": ParquetData,
     "factory data": FactoryData,
     "named task": NamedTask,
     "own task": OwnTask,
+    "list of files": None,
+    "files by name": Files,
     "nodes target": Nodes,
     "weights target": Weights,
     **CRITERIA,
@@ -190,6 +233,11 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "patterns": None,
     "count": None,
     "share": None,
+    "file": None,
+    "pair": None,
+    "number": None,
+    "bound": Bound,
+    "statistics": Statistics,
     # of JsonValue
     "dict": None,
     "list": None,

@@ -29,8 +29,8 @@ REVISION = 2  # raised when the code computes something different, so that cache
 class StageCell:
     """One run of one stage, or the dense network itself without a stage.
 
-    tuning: trains on all but the held-out part of the training images, and is measured on that part; the test images
-        are not used. Otherwise it trains on all training images and is measured on the test images.
+    tuning: trains without the held-out part and is measured on it; the test samples are not used. Otherwise it trains
+        on all training samples and is measured on the test samples.
     number: the stage's place in its recipe, on which its random numbers depend.
     """
 

@@ -1,4 +1,4 @@
-"""Run a grid, fairly: choose every rival's learning rate on held-out training images, then measure on the test images.
+"""Run a grid, fairly: choose every rival's learning rate on held-out samples, then measure on the test samples.
 
 Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same candidate
 learning rates; and that the test images do not influence any choice.
@@ -23,7 +23,18 @@ from compress.run.setting import Setting
 from compress.run.stage import check_stage
 from compress.select.pruned import Pruned
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import HELD_OUT, Bar, Basis, compute, described, prepare, require_network, silent
+from compress.sweep.cells import (
+    HELD_OUT,
+    Bar,
+    Basis,
+    compute,
+    described,
+    prepare,
+    require_expected,
+    require_network,
+    silent,
+    tunes_on_validation,
+)
 from compress.sweep.compare import summary
 from compress.sweep.compare.cells import ScratchCell, StageCell, require_cut
 from compress.sweep.compare.grid import Grid, Rival
@@ -117,13 +128,15 @@ def check(grid: Grid, basis: Basis) -> None:
     """
     for model in grid.models:
         network = require_network(model, basis, grid.seeds[0])
+        require_expected(model, basis, grid.seeds[0])
     for rival in grid.rivals:
         for tuning in (True, False):
             setting = prepare(basis, grid.seeds[0], tuning=tuning)
             try:
                 check_stage(network, rival.template, grid.number, setting)
             except InputError as error:
-                where = f" on {1 - HELD_OUT:.0%} of the training images, to choose learning rates" if tuning else ""
+                share = 1 if tunes_on_validation(basis) else 1 - HELD_OUT
+                where = f" on {share:.0%} of the training samples, to choose learning rates" if tuning else ""
                 raise type(error)(f"{rival.name}{where}: {error}") from error
     if any(rival.scratch for rival in grid.rivals):
         for sparsity in grid.sparsities:
@@ -145,7 +158,7 @@ def _run(grid: Grid, rival: Rival, sparsity: float, rate: float | None, seed: in
 def _chosen(
     grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[ComparedCell]
 ) -> float | None:
-    """The best learning rate on the held-out images; divergence is the worst result."""
+    """The best learning rate on the held-out samples; divergence is the worst result."""
     ranked = ranking(build_task(grid.recipe.task))
     here = [
         (_badness(result, ranked), run.rate)

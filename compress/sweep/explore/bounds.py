@@ -146,7 +146,7 @@ def require_reach(bounds: Sequence[Bound], dense: TrialNetwork, ranked: MetricKi
         if bound.kind in QUALITY and not holds:
             raise InputError(
                 f"{bound.text}: even the dense network misses it, with {found:.4g} on the "
-                f"held-out training samples; allow more, such as {_EXAMPLES[bound.kind]}"
+                f"held-out samples; allow more, such as {_EXAMPLES[bound.kind]}"
             )
         if bound.kind not in QUALITY and holds:
             raise InputError(f"{bound.text}: the dense network is already within it, with {found:,.0f}; ask for less")

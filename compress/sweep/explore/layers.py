@@ -35,7 +35,7 @@ Points = tuple[tuple[float, float], ...]  # (sparsity, loss), by rising sparsity
 
 @dataclass(frozen=True)
 class OneLayer:
-    """The metric on the held-out images over the sparsity of one layer.
+    """The metric on the held-out samples over the sparsity of one layer.
 
     stage: its target is that layer alone. number: the stage's place in its recipe.
     shares: sparsities; if two of them prune the same number, the second is left out.
@@ -167,7 +167,7 @@ class _Pruning:
 
     @torch.no_grad()
     def metric(self, shares: Mapping[str, float]) -> Metric | None:
-        """The metric on the held-out images at these sparsities; None if the loss is not finite."""
+        """The metric on the held-out samples at these sparsities; None if the loss is not finite."""
         try:
             masks = self._masks(shares)
             if self._compensates and isinstance(self.chosen, NodeSelection):

@@ -1,41 +1,49 @@
-"""Detect that the dense network was trained on the held-out images, which makes relative bounds stricter."""
+"""Detect that the dense network was trained on the held-out samples, which makes relative bounds stricter."""
 
 import warnings
 
 from compress.results import Metric
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import HELD_OUT, Basis, compute, load
+from compress.sweep.cells import HELD_OUT, Basis, compute, load, tunes_on_validation
 from compress.sweep.engines import ONE
 from compress.sweep.explore.bounds import Bound
 from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
 
 BETTER = 1.3
-"""The ratio of test loss to held-out loss from which a network must have been trained on the held-out images: more than
-chance explains for some hundred images."""
+"""The ratio of test loss to held-out loss from which a network must have been trained on the held-out samples: more
+than chance explains for some hundred of them."""
 
 
 class FamiliarDataWarning(UserWarning):
-    """The dense network is so much better on the held-out images that it was probably trained on them."""
+    """The dense network is so much better on the held-out samples that it was probably trained on them."""
 
 
 def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Basis, cells: Cells) -> None:
-    """Measure the dense network on the test images, only to decide whether to warn.
+    """Measure the dense network on the test samples, only to decide whether to warn.
 
     Args:
         bound: the bound relative to the dense network.
-        held_out: the dense network's metric on the held-out images.
+        held_out: the dense network's metric on the held-out samples.
     """
     dense = Trial(trained, (), basis.recipe.seed, tuning=False)
-    (found,) = compute([("dense, on the test images", dense)], basis, cells, ONE)
+    (found,) = compute([("dense, on the test samples", dense)], basis, cells, ONE)
     metric = network_of(found)["metric"]
     if metric["loss"] > BETTER * held_out["loss"]:
-        images = load(basis.recipe.data, basis.data_root, True).count("train")
         warnings.warn(
-            f"the dense network's loss is {held_out['loss']:.4g} on the held-out training images and "
-            f"{metric['loss']:.4g} on the test images: it was probably trained on the former, which makes "
-            f"{bound.text} stricter than it looks; train it only on the others (compress train --set "
-            f"data.train={images}; the last {HELD_OUT:.0%} are held out)",
+            f"the dense network's loss is {held_out['loss']:.4g} on the held-out samples and "
+            f"{metric['loss']:.4g} on the test samples: it was probably trained on the former, which makes "
+            f"{bound.text} stricter than it looks; {_way_out(basis)}",
             FamiliarDataWarning,
             stacklevel=2,
         )
+
+
+def _way_out(basis: Basis) -> str:
+    if tunes_on_validation(basis):
+        return "give samples as `validation` that it was not trained on"
+    samples = load(basis.recipe.data, basis.data_root, True).count("train")
+    return (
+        f"give others as `data.validation`, or train it only on the others (compress train --set data.train={samples}; "
+        f"the last {HELD_OUT:.0%} are held out)"
+    )

@@ -8,7 +8,7 @@ from compress.run.pruning import stage_selection
 from compress.run.setting import Setting
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
-from compress.sweep.cells import Basis, prepare, require_network
+from compress.sweep.cells import Basis, prepare, require_expected, require_network
 from compress.sweep.trained import Trained
 
 STEPS = 8
@@ -31,13 +31,14 @@ def describe(stage: schema.Stage) -> str:
 
 
 def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | None]:
-    """Check before any time is spent that the stages can be run, with and without the held-out images.
+    """Check before any time is spent that the stages can be run, with and without the held-out samples.
 
     Returns:
         For each stage, the number of nodes if its target is a single layer of nodes, by sparsity; else None.
 
     Raises:
-        InputError: data, model or stages do not fit, or a stage's level is not a single number.
+        InputError: data, model or stages do not fit, the network is not what the recipe expects, or a stage's level is
+            not a single number.
     """
     for number, stage in enumerate(recipe.stages):
         if stage.layers is not None:
@@ -53,6 +54,7 @@ def check(recipe: schema.Recipe, trained: Trained, basis: Basis) -> list[int | N
             check_stage(model, stage, number, setting, pruned=sketch)
             if tuning:
                 sizes.append(_width(stage, number, trained, basis, setting))
+    require_expected(trained, basis, recipe.seed)
     return sizes
 
 

@@ -1,6 +1,6 @@
 """Measure how much each layer tolerates: the metric over its sparsity without retraining, and all layers together.
 
-It is measured on held-out training images; the test images are not used.
+It is measured on held-out samples; the test samples are not used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,17 @@ from compress.run.pruning import stage_selection
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import Bar, Basis, compute, described, prepare, require_network, silent, written
+from compress.sweep.cells import (
+    Bar,
+    Basis,
+    compute,
+    described,
+    prepare,
+    require_expected,
+    require_network,
+    silent,
+    written,
+)
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds
 from compress.sweep.explore.bounds import Bound, quality, shown
@@ -61,6 +71,7 @@ def sensitivity(
     ranked = ranking(build_task(recipe.task))
     stage, basis, trained = recipe.stages[number], Basis(recipe, data_root, device), Trained.of(model)
     sizes = _layers(trained, basis, stage, number)
+    require_expected(trained, basis, recipe.seed)
     nodes = isinstance(stage.target, schema.Nodes)
     tried = tuple(sorted({0.0, *shares})) if shares else _shares(sizes, nodes=nodes)
     of_one = [OneLayer(trained, _only(stage, layer), number, recipe.seed, tried) for layer in sizes]
@@ -69,9 +80,7 @@ def sensitivity(
             found = compute(list(zip(sizes, of_one, strict=True)), basis, cells, workers, on_progress)
         dense = found[0]["curve"][0]["metric"]
         if dense is None:
-            raise InputError(
-                f"{model}: the network's loss on the held-out training images is not finite; train it again"
-            )
+            raise InputError(f"{model}: the network's loss on the held-out samples is not finite; train it again")
         warn_if_familiar(tolerance, dense, trained, basis, cells)
         kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense, ranked), ranked)
         # By the loss whatever ranks, since an accuracy is flat over much of the curve.

@@ -33,7 +33,8 @@ REVISION = 1  # raised when the code computes something different
 class Trial:
     """The stages, one after the other, on the trained network; without stages, that network itself.
 
-    tuning: train without the held-out part of the training images and measure on it; else measure on the test images.
+    tuning: train without the held-out part and measure on it; else train on all training samples, and measure on the
+        test samples.
     timed: also measure the latency.
     """
 

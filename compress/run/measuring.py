@@ -1,0 +1,237 @@
+"""The dense network on a part of the test data, before anything is pruned: is it what its owner knows?
+
+A network that is called with other inputs than it was trained on runs all the same, and is pruned, retrained and
+compared at a fraction of its accuracy. So the figure is shown, and compared with the one in the recipe's `expect`.
+"""
+
+import math
+import statistics
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.batches import pair_of
+from compress.data.dataset import Dataset, TrainingData
+from compress.data.image_options import Normalise, Statistics
+from compress.data.image_parts import rescaled
+from compress.data.streaming import StreamedDataset
+from compress.documents import InputRange, Measured
+from compress.errors import InputError, TrainingError
+from compress.recipe import schema
+from compress.recipe.shipped import did_you_mean
+from compress.report.plans import inputs
+from compress.results import Metric
+from compress.run.setting import Setting
+from compress.select.scoring import EVALUATION_BATCH
+from compress.tasks import loss, word_of
+from compress.tasks.targets import class_labels, class_logits
+from compress.train import metrics
+
+BATCHES = 8
+"""Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
+
+POINTS, SHARE, ERRORS = 0.02, 0.05, 3.0
+"""How far from the expected figure the measured one may be: an accuracy by two points, another metric by a twentieth
+of it, and each by three standard errors."""
+
+
+class ChanceWarning(UserWarning):
+    """The dense network knows nothing about the data as it is given them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was measured of a network.
+
+    majority: the share of the most frequent class among the samples, if the task has classes.
+    error: the standard error of the loss, from the differences between batches; 0 where there are too few.
+    """
+
+    metric: Metric
+    samples: int
+    inputs: list[InputRange]
+    majority: float | None
+    error: float
+
+
+def sample(network: nn.Module, setting: Setting) -> Sample:
+    """Measure the network on up to `BATCHES` batches of test samples, drawn at random where the data allow it.
+
+    Raises:
+        TrainingError: a metric is not finite.
+    """
+    batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
+    labels: list[Tensor] = []
+    losses: list[float] = []
+    ranges: list[InputRange] = []
+    count = 0
+
+    def drawn() -> Iterator[Any]:
+        nonlocal count
+        for batch in islice(batches(torch.Generator().manual_seed(setting.seed)), BATCHES):
+            given, _ = pair_of(batch)
+            count += given.rows
+            if not ranges:
+                ranges.extend(_ranges(given))
+            yield batch
+
+    def seen(output: object, target: object) -> None:
+        losses.append(float(loss(setting.task)(output, target)))
+        if word_of(setting.task) == "classify":
+            labels.append(class_labels(class_logits(output), target).flatten().cpu())
+
+    with torch.random.fork_rng([]):
+        metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
+    error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
+    majority = _majority(torch.cat(labels)) if labels else None
+    return Sample(metric, count, ranges, majority, error)
+
+
+def _majority(labels: Tensor) -> float:
+    """The share of the most frequent class; negative labels are not counted."""
+    counts = labels[labels >= 0].bincount()
+    return float(counts.max() / counts.sum()) if len(counts) else 1.0
+
+
+def document(found: Sample, setting: Setting) -> Measured:
+    """For `compress plan --json`."""
+    made: Measured = {"metric": found.metric, "samples": found.samples, "inputs": found.inputs}
+    if (count := setting.data.count("test")) is not None:
+        made["of"] = count
+    if setting.data.preparation is not None:
+        made["preparation"] = setting.data.preparation.described()
+    return made
+
+
+def _ranges(given: Any) -> Iterator[InputRange]:
+    named = {**{f"input {number}": one for number, one in enumerate(given.args)}, **given.kwargs}
+    if len(given.args) == 1:
+        named = {"input" if name == "input 0" else name: one for name, one in named.items()}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            continue
+        values = tensor.double()
+        values = values[values.isfinite()]  # additive masks are made of -inf
+        if len(values):
+            yield {
+                "name": name,
+                "min": float(values.min()),
+                "max": float(values.max()),
+                "mean": float(values.mean()),
+            }
+
+
+def _error_of_share(share: float, samples: int) -> float:
+    """The standard error of a share that is estimated from so many samples."""
+    return math.sqrt(share * (1 - share) / samples)
+
+
+# --- what its owner knows ---
+
+
+def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting) -> None:
+    """Compare the dense network with the recipe's `expect`, on a part of the test data.
+
+    Raises:
+        InputError: it is another network than its owner knows, or `expect` names a metric that there is not.
+
+    Warns:
+        ChanceWarning: its accuracy is no better than that of always answering the most frequent class.
+    """
+    if recipe.expect is None and word_of(setting.task) != "classify":
+        return
+    with setting.clock.phase("evaluation"):
+        try:
+            found = sample(network, setting)
+        except TrainingError as error:
+            if recipe.expect is None:
+                return  # the run itself says what is not finite
+            raise InputError(f"expect: {error}") from error
+        judge(recipe, network, setting, found)
+
+
+def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sample) -> None:
+    """`require_expected`, of a network that has been measured."""
+    missed = [name for name, wanted in (recipe.expect or {}).items() if not _holds(name, wanted, found)]
+    if missed:
+        name = missed[0]
+        told = "; ".join(_told(name, wanted, found) for name, wanted in (recipe.expect or {}).items() if name in missed)
+        raise InputError(
+            f"expect: {told}. {_inputs(setting, found)}. Was it trained so? {_ways_out(network, setting, name)}"
+        )
+    accuracy, majority = found.metric.get("accuracy"), found.majority
+    if accuracy is None or majority is None or recipe.expect is not None:
+        return
+    if accuracy <= majority + 2 * _error_of_share(majority, found.samples):
+        warnings.warn(
+            f"the dense network's accuracy is {accuracy:.1%} on {found.samples:,} test samples, and always answering "
+            f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained so? "
+            f"{_ways_out(network, setting, 'accuracy')}",
+            ChanceWarning,
+            stacklevel=3,
+        )
+
+
+def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
+    if name not in found.metric:
+        there = did_you_mean(name, found.metric) or f"; it has {', '.join(found.metric)}"
+        raise InputError(f"expect: the task has no metric {name!r}{there}")
+    value = found.metric[name]
+    if isinstance(wanted, schema.Bound):
+        low = -math.inf if wanted.at_least is None else wanted.at_least
+        high = math.inf if wanted.at_most is None else wanted.at_most
+        return low <= value <= high
+    return abs(value - wanted) <= _tolerance(name, wanted, found)
+
+
+def _tolerance(name: str, wanted: float, found: Sample) -> float:
+    if "accuracy" in name:
+        return max(POINTS, ERRORS * _error_of_share(min(max(wanted, 0.0), 1.0), found.samples))
+    return max(SHARE * abs(wanted), ERRORS * found.error if name == "loss" else 0.0)
+
+
+def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
+    if isinstance(wanted, schema.Bound):
+        bounds = {"at least": wanted.at_least, "at most": wanted.at_most}
+        owner = " and ".join(f"{words} {value:.4g}" for words, value in bounds.items() if value is not None)
+    else:
+        owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
+    return (
+        f"the dense network's {name} is {found.metric[name]:.4g} on {found.samples:,} test samples, and the recipe "
+        f"expects {owner}"
+    )
+
+
+def _inputs(setting: Setting, found: Sample) -> str:
+    text = inputs(document(found, setting))
+    return text[0].upper() + text[1:]
+
+
+def _ways_out(network: nn.Module, setting: Setting, name: str) -> str:
+    """The keys to try; where images can be normalised in another way, with what the network then has."""
+    data = setting.data
+    if not isinstance(data, Dataset | StreamedDataset):
+        return "Compare the data of the recipe with those of its own script, and `task` and the weights."
+    tried: list[str] = []
+    for way, other in _other_scales(data):
+        try:
+            value = sample(network, replace(setting, data=other)).metric[name]
+        except TrainingError:
+            continue
+        tried.append(f"{way} {value:.4g}")
+    others = "`data.channels`, `resize` and `crop`, the order of the classes, and the weights"
+    return f"Its {name} with other values of `data.normalise`: {', '.join(tried)}. Then there are {others}."
+
+
+def _other_scales(data: Dataset | StreamedDataset) -> Iterator[tuple[str, TrainingData]]:
+    words: Sequence[Normalise | Statistics] = ("none", "dataset", "imagenet", Statistics((0.5,), (0.5,)))
+    for way in words:
+        if way == data.options.normalise or (way == "imagenet" and data.shape[0] != 3):
+            continue
+        if (found := rescaled(data, way)) is not None:
+            yield (way if isinstance(way, str) else "{mean: [0.5], std: [0.5]}"), found
