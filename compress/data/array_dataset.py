@@ -129,10 +129,16 @@ class ArrayDataset:
 
 
 def digest(train: Samples, validation: Samples | None, test: Samples) -> str:
-    """sha256 of the content: the tensors of each part, one after the other, as they are in memory."""
+    """sha256 of the content: the tensors of each part, one after the other, as they are in memory.
+
+    Of views that overlap, as the windows of a series do, it is the numbers that they share, and where each begins.
+    """
     found = hashlib.sha256()
     for part in (train, validation, test):
         for tensor in [] if part is None else part.tensors:
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                found.update(f"{tensor.shape} {tensor.stride()} {tensor.storage_offset()}".encode())
+                tensor = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
             for piece in torch.split(tensor, max(1, (1 << 24) // max(1, tensor[:1].nbytes))):
                 found.update(piece.contiguous().numpy().data)
     return found.hexdigest()

@@ -16,7 +16,7 @@ from compress.data.loaders import from_factory
 from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
-from compress.data.tables import from_table
+from compress.data.tables import Parts, from_table
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
@@ -70,6 +70,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
                 wanted.npz_test,
                 ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
                 normalise=wanted.normalise,
+                validation=wanted.validation,
                 train=wanted.train,
                 test=wanted.test,
             )
@@ -107,10 +108,13 @@ def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
     )
     keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
     settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
-    test_rows, first = None if test_file is None else file(test_file), {"train": wanted.train, "test": wanted.test}
+    parts: Parts = {"train": wanted.train, "test": wanted.test, "validation": None}
+    if wanted.validation is not None:
+        parts["validation"] = wanted.validation if isinstance(wanted.validation, float) else file(wanted.validation)
+    files = file(train_file), None if test_file is None else file(test_file)
     if wanted.series is None:
-        return from_table(file(train_file), test_rows, settings, **first)
-    return from_series(file(train_file), Windows(**wanted.series.model_dump()), test_rows, settings, **first)
+        return from_table(*files, settings, **parts)
+    return from_series(*files, Windows(**wanted.series.model_dump()), settings, **parts)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:

@@ -29,6 +29,7 @@ from compress.results import Metric
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import loss, word_of
+from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
 
 BATCHES = 8
@@ -81,14 +82,20 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
 
     def seen(output: object, target: object) -> None:
         losses.append(float(loss(setting.task)(output, target)))
-        if word_of(setting.task) == "classify" and isinstance(target, Tensor) and not target.is_floating_point():
-            labels.append(target.flatten().cpu())
+        if word_of(setting.task) == "classify":
+            labels.append(class_labels(class_logits(output), target).flatten().cpu())
 
     with torch.random.fork_rng([]):
         metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
     error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
-    majority = float(torch.cat(labels).bincount().max()) / count if labels else None
+    majority = _majority(torch.cat(labels)) if labels else None
     return Sample(metric, count, ranges, majority, error)
+
+
+def _majority(labels: Tensor) -> float:
+    """The share of the most frequent class; negative labels are not counted."""
+    counts = labels[labels >= 0].bincount()
+    return float(counts.max() / counts.sum()) if len(counts) else 1.0
 
 
 def document(found: Sample, setting: Setting) -> Measured:

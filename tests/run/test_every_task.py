@@ -90,7 +90,10 @@ def applied(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return apply
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    "word",
+    [word if word in ("regress", "anomaly") else pytest.param(word, marks=pytest.mark.extended) for word in WORDS],
+)
 @pytest.mark.filterwarnings("ignore:.*int8:UserWarning")
 def test_a_word_is_enough(applied: Any, word: Word) -> None:
     found = applied(word, word)
@@ -117,10 +120,11 @@ def test_a_word_is_enough(applied: Any, word: Word) -> None:
             "{kind: skeletonization, error: linear}",
         ),
         ("multilabel", "{name: multilabel, rank_by: loss}", "{kind: skeletonization, error: linear}"),
-        ("regress", "{name: regress, metrics: [mse, pearson]}", "obd"),
+        ("regress", "{name: regress, metrics: [mse, pearson]}", "taylor_square"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*int8:UserWarning")
+@pytest.mark.extended
 def test_settings_beside_the_word(applied: Any, word: Word, task: str, criterion: str) -> None:
     found = applied(word, task, criterion)
     names = {"classify": ["balanced_accuracy", "auroc"], "multilabel": ["f1", "auroc"], "regress": ["mse", "pearson"]}

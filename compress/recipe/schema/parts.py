@@ -84,6 +84,19 @@ Validation = Annotated[
 ]
 """What settings are chosen on: a share of the training samples, or the path of a file or folder."""
 
+FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
+BatchSize = Annotated[Count, Field(description="samples in a batch")]
+
+
+ValidationPart = Annotated[
+    Validation | None,
+    Field(
+        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
+        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
+    ),
+]
+
 
 def told_by(noun: str, *keys: str, beside: tuple[str, str] | None = None) -> Discriminator:
     """Choose the form, tagged "KEY NOUN", whose key is present; exactly one has to be.
