@@ -94,14 +94,6 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
             *SMALL,
         ),
     ),
-    "vowels_removals": (
-        "vowels_lstm",
-        (
-            "--removal",
-            "hard,{kind: soft, over: 5 epochs},{kind: gradual_soft, over: 12 epochs, cohort: 5 epochs}",
-            *SMALL,
-        ),
-    ),
 }
 
 
