@@ -28,7 +28,8 @@ from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
-from compress.tasks import loss
+from compress.tasks import loss, word_of
+from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
 
 BATCHES = 8
@@ -81,14 +82,20 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
 
     def seen(output: object, target: object) -> None:
         losses.append(float(loss(setting.task)(output, target)))
-        if setting.task == "classify" and isinstance(target, Tensor) and not target.is_floating_point():
-            labels.append(target.flatten().cpu())
+        if word_of(setting.task) == "classify":
+            labels.append(class_labels(class_logits(output), target).flatten().cpu())
 
     with torch.random.fork_rng([]):
-        metric = metrics.evaluate(network, drawn, setting.task, seen)
+        metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
     error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
-    majority = float(torch.cat(labels).bincount().max()) / count if labels else None
+    majority = _majority(torch.cat(labels)) if labels else None
     return Sample(metric, count, ranges, majority, error)
+
+
+def _majority(labels: Tensor) -> float:
+    """The share of the most frequent class; negative labels are not counted."""
+    counts = labels[labels >= 0].bincount()
+    return float(counts.max() / counts.sum()) if len(counts) else 1.0
 
 
 def document(found: Sample, setting: Setting) -> Measured:
@@ -136,7 +143,7 @@ def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting
     Warns:
         ChanceWarning: its accuracy is no better than that of always answering the most frequent class.
     """
-    if recipe.expect is None and not schema.has_accuracy(recipe.task):
+    if recipe.expect is None and word_of(setting.task) != "classify":
         return
     with setting.clock.phase("evaluation"):
         try:

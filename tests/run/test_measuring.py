@@ -211,7 +211,7 @@ def test_plan_says_what_the_network_is(run: Run, brought: tuple[str, str]) -> No
 def test_a_run_stops_before_anything_is_pruned(run: Run, brought: tuple[str, str], command: str) -> None:
     more = {
         "apply": ["-o", "out"],
-        "search": ["--max-accuracy-drop", "1", "-o", "out"],
+        "search": ["--max-drop", "1", "-o", "out"],
         "compare": ["--removal", "hard"],
     }
     result = run(command, *brought, "--expect", "accuracy=1.0", *more.get(command, []), code=2)
