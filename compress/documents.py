@@ -4,6 +4,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from compress.results import (
     Agreement,
+    Contract,
     LatencyResult,
     Metric,
     QuantizationResult,
@@ -220,6 +221,7 @@ class LookedInto(TypedDict, total=False):
     note: str
     graph: str
     recipe: FileRecipe
+    contract: Contract
 
 
 class FileContents(LookedInto):

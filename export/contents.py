@@ -14,7 +14,7 @@ from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, L
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.export.onnx_reading import onnx_size, quantizes, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
-from compress.export.program_reading import program_weights
+from compress.export.program_reading import program_metadata, program_weights
 from compress.files.checkpoint import WeightsFile, read_weights
 from compress.files.foreign import confined, reason
 from compress.files.places import SUFFIXES, files_of, is_weights, place, size_of
@@ -76,7 +76,7 @@ def inspect(
             if trusted
             else Known(found={"note": _UNTRUSTED}, per_layer={})
         )
-        return _found(path, described, {}, known)
+        return _found(path, described, program_metadata(path), known)
     raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(SUFFIXES)}, .onnx and .pt2")
 
 

@@ -47,6 +47,10 @@ def export(
             "--format", help="onnx, safetensors, pt2 or sparse; all but sparse if absent.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option("--opset", help="Of the ONNX file; the exporter's own choice if absent.", rich_help_panel=OUTPUT),
+    ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -64,7 +68,8 @@ def export(
         if recipe is not None:
             load(recipe, changes, None)  # reports whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
-            written = exporting.export(model, recipe, out, formats or exporting.USUAL, changes or ())
+            usual = formats or exporting.USUAL
+            written = exporting.export(model, recipe, out, usual, changes or (), opset=opset)
         if as_json:
             print_json(written)
         else:

@@ -70,7 +70,15 @@ def read_json(path: Path, most: int, *, links: bool = True) -> Any:
     Raises:
         OSError, ValueError: as `read_bytes`, or it is not such a document.
     """
-    text = read_bytes(path, most, links=links).decode("utf-8")
+    return parse_json(read_bytes(path, most, links=links).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON document: no NaN, no infinity, at most `MAX_DEPTH` levels.
+
+    Raises:
+        ValueError: it is not such a document.
+    """
     try:
         found = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:

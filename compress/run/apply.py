@@ -34,10 +34,11 @@ from compress.run.building import (
 )
 from compress.run.choices import RefusedWarning
 from compress.run.clock import Clock
+from compress.run.continuing import continued
 from compress.run.journal import Journal
+from compress.run.looks import Looks, compared
 from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
-from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
 from compress.run.setting import Setting, Watcher, optimization
@@ -226,10 +227,12 @@ def apply(
     rivals = _rivals(recipe, small, model, setting)
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
-    looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
+    looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
     networks = three_networks(dense, masked, small)
     del small
+    shown = compared(**looks, names=setting.data.class_names)
+    shown |= continued(setting, networks["dense"](), networks["slim"]())
     evaluated = witness.document()
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     if rivals is not None:
@@ -237,7 +240,7 @@ def apply(
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
+        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -319,7 +322,7 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Look]
+    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
 ) -> dict[ModelName, Metric]:
     """The figures of the three networks on the test images; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)

@@ -82,7 +82,7 @@ def _model(path: Path, recipe: str | None, changes: Sequence[str], batch_size: i
         program = load_program(path)
         args, kwargs = program.example_inputs
         return runnable(program), Inputs(args, kwargs)
-    found, network = network_of(path, recipe, changes)
+    found, network, _ = network_of(path, recipe, changes)
     example = example_of(found, network)
     if path.name.endswith(".sparse.safetensors"):
         with latency.torch_threads(threads):

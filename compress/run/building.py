@@ -59,7 +59,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
         case schema.NamedData():
             return sources.mnist_sample(**_keys(wanted))
         case schema.PackagedData():
-            return PACKAGED[wanted.name](train=wanted.train, test=wanted.test)
+            return PACKAGED[wanted.name](validation=wanted.validation, train=wanted.train, test=wanted.test)
         case schema.NpzData():
             return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
@@ -256,16 +256,19 @@ def build_noted(recipe: str, source: str) -> nn.Module:
     return read_program(source) if program else build_model(wanted.model, wanted.seed)
 
 
-def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
+def build_task(wanted: schema.AnyTask) -> tasks.Task:
     """The task that a recipe's `task` names, by a word or by functions.
 
     Raises:
         InputError: a function cannot be imported.
     """
+    if isinstance(wanted, schema.NamedTask):
+        settings = wanted.model_dump(exclude={"name"})
+        return tasks.NamedTask(wanted.name, **settings)
     if not isinstance(wanted, schema.OwnTask):
         return wanted
     own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
-    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target, wanted.rank_by, wanted.better)
 
 
 class _OwnMeasure:
@@ -316,14 +319,14 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         case _:
             require_shape(dataset, model.image, model.name)
     outputs = model.outputs if isinstance(model, schema.MLP) else getattr(model, "classes", None)
-    if outputs is not None and recipe.task == "classify":
+    if outputs is not None and schema.word_of(recipe.task) == "classify":
         require_classes(dataset, outputs, model.name)
 
 
 def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:
     """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
     model, tokens = recipe.model, text.tokenization.size
-    if isinstance(recipe.task, str) and text.windows != (recipe.task == "language_model"):
+    if (word := schema.word_of(recipe.task)) and text.windows != (word == "language_model"):
         if text.windows:
             raise DataError(f"{name} has texts without labels; use task: language_model.")
         raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")

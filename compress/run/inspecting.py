@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from compress.documents import FileContents
@@ -13,6 +14,7 @@ from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
 from compress.run.building import example_of
+from compress.run.contract import noted_contract
 from compress.run.entries import recipe_values
 
 
@@ -23,7 +25,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
     file does not run foreign code, unless it is a program and `trusted`.
 
     Returns:
-        ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}.
+        ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}, and the file's input contract.
 
     Raises:
         InputError: as `contents.inspect`.
@@ -36,6 +38,9 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
             "whole": resolved_yaml(recipe),
             "values": recipe_values(recipe),
         }
+    with suppress(InputError):  # a damaged one is shown as it is, among the notes
+        if (contract := noted_contract(found["metadata"], os.fspath(path))) is not None:
+            found["contract"] = contract
     return found
 
 

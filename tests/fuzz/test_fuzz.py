@@ -35,11 +35,16 @@ from torch import nn
 
 from compress.data.array_dataset import ArrayDataset
 from compress.data.array_samples import ArrayNames, from_arrays
+from compress.data.image_options import ImageOptions, Statistics
 from compress.data.series import Windows, from_series
 from compress.data.sources import from_folder, from_npz
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
 from compress.data.tables import from_table
+from compress.data.text_files import Columns
+from compress.data.texts import TextPreparation, from_text
+from compress.data.tokenization import tokenization
+from compress.data.training import training_batches
 from compress.errors import CompressError, InputError
 from compress.export.contents import inspect
 from compress.files.checkpoint import load, read_weights
@@ -55,6 +60,7 @@ from compress.sweep.cell_store import Cells, checksum
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
+LONG |= {"text": 15_000, "tokenizer": 10_000}
 LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
 LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000, "shards": 10_000}
 
@@ -649,21 +655,28 @@ def claimed(member: bytes, chance: Random) -> bytes:
 
 
 def image_folder(chance: Random, folder: Path) -> None:
-    """Two classes of images, some of them damaged or of other formats, and now and then what is no file."""
+    """Two classes of images, some of them damaged or of other formats, and now and then what is no file; with parts
+    or without, and prepared in some way or not."""
     root = folder / "pics"
     shutil.rmtree(root, ignore_errors=True)
     images, damages = SEEDS["folder"], chance.choice((0, 0, 0.1, 0.5))
     grey = chance.randrange(2)
-    for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 else [])):
-        (root / name).mkdir(parents=True)
-        for number in range(chance.choice((2, 2, 3, 1))):
-            content = images[grey::2][chance.randrange(len(images) // 2)]
-            if chance.random() < damages:
-                content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
-            (root / name / f"{number}").write_bytes(content)
+    mixed = chance.random() < 0.3
+    parts = chance.choice((*[("",)] * 4, ("train", "test"), ("train", "val"), ("train", "test", "valid"), ("train",)))
+    for part in parts:
+        for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 / len(parts) else [])):
+            (root / part / name).mkdir(parents=True)
+            for number in range(chance.choice((2, 2, 3, 1))):
+                ours = images[grey::2] if not mixed else images
+                content = ours[chance.randrange(len(ours))]
+                if chance.random() < damages:
+                    content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
+                (root / part / name / f"{number}").write_bytes(content)
     if chance.random() < 0.2:
-        place = root / chance.choice(("", "a", "b")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
-        with suppress(FileExistsError):
+        place = (
+            root / chance.choice(("", "a", "b", "val")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
+        )
+        with suppress(FileExistsError, FileNotFoundError):
             match chance.randrange(4):
                 case 0:
                     place.symlink_to(chance.choice(("..", ".", "0", "/dev/zero", "/etc/passwd", "../b", "x" * 200)))
@@ -673,7 +686,33 @@ def image_folder(chance: Random, folder: Path) -> None:
                     place.mkdir()
                 case _:
                     place.write_bytes(chance.randbytes(chance.choice((0, 1, 30))))
-    assert from_folder(root, workers=0, stream=chance.choice((None, True))).count("test")
+    found = from_folder(
+        root,
+        workers=0,
+        stream=chance.choice((None, True)),
+        options=image_options(chance) if mixed or chance.random() < 0.5 else ImageOptions(),
+        validation=chance.choice(
+            (None, None, None, 0.3, 1e-9, 0.999, root / "val", folder / "absent", root / "a" / "0")
+        ),
+    )
+    assert found.count("test")
+    json.dumps(found.preparation.described(), allow_nan=False)
+    (inputs, _) = next(iter(training_batches(found, 3, "classify")(torch.Generator())))
+    assert inputs.isfinite().all()
+    assert inputs.shape[1:] == found.shape
+
+
+def image_options(chance: Random) -> ImageOptions:
+    sizes = (*[(4, 7)] * 4, *[(8, 8)] * 3, 1, 5, 30, None, 16384, (16384, 2))
+    scales = (*["dataset"] * 3, "none", "none", "imagenet", Statistics((0.5,), (0.5,)), Statistics((0.5, 0), (1.0,)))
+    return ImageOptions(
+        upright=chance.random() < 0.5,
+        channels=chance.choice(("grey", "rgb")),
+        resize=chance.choice(sizes),
+        crop=chance.choice((*[None] * 5, 1, 4, (3, 2), 16384)),
+        normalise=chance.choice(scales),
+        augment=chance.choice(((), (), ("flip",), ("crop", "erase"), ("trivial",), ("rotate", "color"))),
+    )
 
 
 OTHERS = (
@@ -688,6 +727,56 @@ OTHERS = (
     b"\xff\xd8\xff",
 )
 """What is found among images, whole or as a beginning only."""
+
+
+def text_file(chance: Random, folder: Path) -> None:
+    """A .jsonl, .csv or .txt file, some of whose bytes, or of the values on its lines, are others."""
+    suffix, content = chance.choice(("jsonl", "csv", "txt")), b""
+    if suffix == "jsonl":
+        rows: list[Any] = [json.loads(line) for line in SEEDS["text"][0].splitlines()]
+        for _ in range(chance.choice((0, 0, 1, 1, 3))):
+            rows = disturbed(rows, chance) if chance.random() < 0.9 else rows[:1]
+            rows = rows if isinstance(rows, list) else [rows]
+        content = "\n".join(json.dumps(row, ensure_ascii=chance.random() < 0.5) for row in rows).encode(
+            errors="replace"
+        )
+    else:
+        content = SEEDS["text"][1 if suffix == "csv" else 2]
+    if chance.random() < 0.5:
+        content = damaged(content, chance)
+    path = folder / f"a.{suffix}"
+    path.write_bytes(content)
+    columns = Columns(target=chance.choice(("label", "label", None)))
+    tokenizer, length = chance.choice(("bytes", "chars")), chance.choice((1, 2, 8, 100))
+    data = from_text(path, tokenizer=tokenizer, length=length, columns=columns)
+    assert isinstance(data.preparation, TextPreparation)
+    json.dumps(data.preparation.described(), allow_nan=False).encode()
+    for given, target in data.batches("test", 5, "classify")():
+        ids = given.tensors[0]
+        assert len(ids) == len(target)
+        assert 0 <= int(ids.min()) <= int(ids.max()) < data.preparation.tokenization.size
+
+
+def tokenizer_file(chance: Random, folder: Path) -> None:
+    """A tokenizer.json of words, pieces of words, or pairs of bytes, that was changed somewhere."""
+    content = chance.choice(SEEDS["tokenizer"])
+    if chance.random() < 0.7:
+        value = json.loads(content)
+        for _ in range(chance.choice((1, 1, 2))):
+            value = disturbed(value, chance)
+        content = json.dumps(value).encode(errors="replace")
+    else:
+        content = damaged(content, chance)
+    (folder / "tokenizer.json").write_bytes(content)
+    tokens = tokenization(str(folder / "tokenizer.json"))
+    texts = ["one two", "", "\0 \ud800", "é" * 50, chance.choice(NASTY)]
+    for most in (None, chance.choice((1, 4, 60))):
+        found = tokens.encode(texts, most)
+        assert all(0 <= number < tokens.size for one in found for number in one.ids)
+        assert most is None or all(len(one.ids) <= most for one in found)
+        tokens.decode(found[0].ids.tolist())
+    assert 0 <= tokens.padding < tokens.size
+    json.dumps(tokens.described(), allow_nan=False)
 
 
 class BytesIOText:
@@ -723,6 +812,8 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "parquet": parquet_file,
     "folder": image_folder,
     "cell": cell_of_a_sweep,
+    "text": text_file,
+    "tokenizer": tokenizer_file,
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {}
@@ -759,6 +850,8 @@ def seeds() -> None:
     SEEDS["arrays"] = array_seeds()
     SEEDS["parquet"] = parquet_seeds()
     SEEDS["folder"] = image_seeds()
+    SEEDS["text"] = text_seeds()
+    SEEDS["tokenizer"] = tokenizer_seeds()
     SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
     SEEDS["cell"] = cell_seeds()
     real = Path(__file__).with_name("results.json")  # as `compress apply` has left it
@@ -786,6 +879,35 @@ def npz_seeds() -> tuple[bytes, ...]:
         save(stream, images=images, labels=labels % 3)
         found.append(stream.getvalue())
     return tuple(found)
+
+
+def text_seeds() -> tuple[bytes, ...]:
+    rows = [{"text": f"text {number} é", "label": "ab"[number % 2]} for number in range(14)]
+    table = "\r\n".join(["text,label", *(f'"{row["text"]}, x",{row["label"]}' for row in rows)])
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return lines.encode(), table.encode(), "\n".join(row["text"] for row in rows).encode()
+
+
+def tokenizer_seeds() -> tuple[bytes, ...]:
+    try:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    except ImportError:
+        return ()
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "one": 4, "two": 5, "##e": 6, "o": 7}
+    wordlevel = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    wordlevel.pre_tokenizer, wordlevel.normalizer = pre_tokenizers.Whitespace(), normalizers.Lowercase()
+    wordlevel.enable_padding(pad_id=0, pad_token="[PAD]")
+    wordpiece = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    wordpiece.decoder = decoders.WordPiece()
+    pairs = Tokenizer(models.BPE({"o": 0, "n": 1, "e": 2, "on": 3, "one": 4, "Ġ": 5}, [("o", "n"), ("on", "e")]))
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
+    pairs.add_special_tokens(["<|endoftext|>"])
+    return tuple(one.to_str().encode() for one in (wordlevel, wordpiece, pairs))
 
 
 def array_seeds() -> tuple[bytes, ...]:
@@ -834,6 +956,13 @@ def image_seeds() -> tuple[bytes, ...]:
         for image in (Image.fromarray(colour), Image.fromarray(colour[:, :, 0])):
             stream = BytesIO()
             image.save(stream, kind, **how)
+            found.append(stream.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        for turn, image in ((6, Image.fromarray(colour)), (8, Image.fromarray(colour[:, :, 0]))):
+            exif, stream = image.getexif(), BytesIO()
+            exif[0x0112] = turn
+            exif[0x010F] = "maker"
+            image.save(stream, kind, exif=exif)
             found.append(stream.getvalue())
     return tuple(found)
 
@@ -903,11 +1032,17 @@ def peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def require_seeds(target: str) -> None:
+    if not SEEDS.get(target, True):
+        pytest.skip("the package tokenizers is not installed")
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own rarer types of tensor
 @pytest.mark.parametrize(
     "target", [pytest.param(name, marks=pytest.mark.extended) if name == "onnx" else name for name in TARGETS]
 )
 def test_some_strange_files(target: str, tmp_path: Path) -> None:
+    require_seeds(target)
     # ONNX models are read in processes of their own, and recipes by a slow reader.
     count = SHORT // {"recipe": 5, "change": 5, "onnx": 2, "functions": 10}.get(target, 1)
     with bounded_memory():
@@ -923,6 +1058,7 @@ def test_some_strange_files(target: str, tmp_path: Path) -> None:
 def test_many_strange_files(
     target: str, tmp_path: Path, measured: Callable[[str, dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require_seeds(target)
     if target == "functions":  # without a child process for each, as where there is no fork: ten times as fast
         monkeypatch.delattr(os, "fork")
     seed = int(os.environ.get("COMPRESS_FUZZ_SEED", time.time() // 86400))

@@ -57,6 +57,10 @@ class PackagedData(Part):
     """A table or series that is a file inside a Python package."""
 
     name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="what settings are chosen on: this share of the training samples, which is then not trained on",
+    )
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

@@ -1,7 +1,7 @@
 """Building blocks of a recipe's schema: strict models, small types, and the choice between forms."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,6 @@ from pydantic import (
 )
 
 from compress.duration import Duration
-
-Task = Literal["reconstruct", "classify", "multilabel", "regress", "forecast", "language_model", "anomaly"]
 
 MNIST_IMAGE: Final = (1, 28, 28)
 CIFAR_IMAGE: Final = (3, 32, 32)
