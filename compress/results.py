@@ -62,7 +62,8 @@ class OwnTaskValues(TypedDict):
     loss: str
     metrics: dict[str, str]
     target: Literal["label", "image"]
-    rank_by: NotRequired[object]
+    rank_by: NotRequired[str | None]
+    better: NotRequired[Better | None]
 
 
 class NamedTaskValues(TypedDict):
