@@ -41,6 +41,9 @@ from compress.data.sources import from_folder, from_npz
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
 from compress.data.tables import from_table
+from compress.data.text_files import Columns
+from compress.data.texts import TextPreparation, from_text
+from compress.data.tokenization import tokenization
 from compress.data.training import training_batches
 from compress.errors import CompressError, InputError
 from compress.export.contents import inspect
@@ -57,6 +60,7 @@ from compress.sweep.cell_store import Cells, checksum
 SHORT = 150
 LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000, "edits": 10_000, "recipe": 6_000}
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
+LONG |= {"text": 15_000, "tokenizer": 10_000}
 LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
 LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000, "shards": 10_000}
 
@@ -725,6 +729,56 @@ OTHERS = (
 """What is found among images, whole or as a beginning only."""
 
 
+def text_file(chance: Random, folder: Path) -> None:
+    """A .jsonl, .csv or .txt file, some of whose bytes, or of the values on its lines, are others."""
+    suffix, content = chance.choice(("jsonl", "csv", "txt")), b""
+    if suffix == "jsonl":
+        rows: list[Any] = [json.loads(line) for line in SEEDS["text"][0].splitlines()]
+        for _ in range(chance.choice((0, 0, 1, 1, 3))):
+            rows = disturbed(rows, chance) if chance.random() < 0.9 else rows[:1]
+            rows = rows if isinstance(rows, list) else [rows]
+        content = "\n".join(json.dumps(row, ensure_ascii=chance.random() < 0.5) for row in rows).encode(
+            errors="replace"
+        )
+    else:
+        content = SEEDS["text"][1 if suffix == "csv" else 2]
+    if chance.random() < 0.5:
+        content = damaged(content, chance)
+    path = folder / f"a.{suffix}"
+    path.write_bytes(content)
+    columns = Columns(target=chance.choice(("label", "label", None)))
+    tokenizer, length = chance.choice(("bytes", "chars")), chance.choice((1, 2, 8, 100))
+    data = from_text(path, tokenizer=tokenizer, length=length, columns=columns)
+    assert isinstance(data.preparation, TextPreparation)
+    json.dumps(data.preparation.described(), allow_nan=False).encode()
+    for given, target in data.batches("test", 5, "classify")():
+        ids = given.tensors[0]
+        assert len(ids) == len(target)
+        assert 0 <= int(ids.min()) <= int(ids.max()) < data.preparation.tokenization.size
+
+
+def tokenizer_file(chance: Random, folder: Path) -> None:
+    """A tokenizer.json of words, pieces of words, or pairs of bytes, that was changed somewhere."""
+    content = chance.choice(SEEDS["tokenizer"])
+    if chance.random() < 0.7:
+        value = json.loads(content)
+        for _ in range(chance.choice((1, 1, 2))):
+            value = disturbed(value, chance)
+        content = json.dumps(value).encode(errors="replace")
+    else:
+        content = damaged(content, chance)
+    (folder / "tokenizer.json").write_bytes(content)
+    tokens = tokenization(str(folder / "tokenizer.json"))
+    texts = ["one two", "", "\0 \ud800", "é" * 50, chance.choice(NASTY)]
+    for most in (None, chance.choice((1, 4, 60))):
+        found = tokens.encode(texts, most)
+        assert all(0 <= number < tokens.size for one in found for number in one.ids)
+        assert most is None or all(len(one.ids) <= most for one in found)
+        tokens.decode(found[0].ids.tolist())
+    assert 0 <= tokens.padding < tokens.size
+    json.dumps(tokens.described(), allow_nan=False)
+
+
 class BytesIOText:
     """What a console writes to: no terminal."""
 
@@ -758,6 +812,8 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "parquet": parquet_file,
     "folder": image_folder,
     "cell": cell_of_a_sweep,
+    "text": text_file,
+    "tokenizer": tokenizer_file,
 }
 
 SEEDS: dict[str, tuple[bytes, ...]] = {}
@@ -794,6 +850,8 @@ def seeds() -> None:
     SEEDS["arrays"] = array_seeds()
     SEEDS["parquet"] = parquet_seeds()
     SEEDS["folder"] = image_seeds()
+    SEEDS["text"] = text_seeds()
+    SEEDS["tokenizer"] = tokenizer_seeds()
     SEEDS["recipe"] = tuple(shipped_text(name).encode() for name, _ in shipped())
     SEEDS["cell"] = cell_seeds()
     real = Path(__file__).with_name("results.json")  # as `compress apply` has left it
@@ -821,6 +879,35 @@ def npz_seeds() -> tuple[bytes, ...]:
         save(stream, images=images, labels=labels % 3)
         found.append(stream.getvalue())
     return tuple(found)
+
+
+def text_seeds() -> tuple[bytes, ...]:
+    rows = [{"text": f"text {number} é", "label": "ab"[number % 2]} for number in range(14)]
+    table = "\r\n".join(["text,label", *(f'"{row["text"]}, x",{row["label"]}' for row in rows)])
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return lines.encode(), table.encode(), "\n".join(row["text"] for row in rows).encode()
+
+
+def tokenizer_seeds() -> tuple[bytes, ...]:
+    try:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    except ImportError:
+        return ()
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "one": 4, "two": 5, "##e": 6, "o": 7}
+    wordlevel = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    wordlevel.pre_tokenizer, wordlevel.normalizer = pre_tokenizers.Whitespace(), normalizers.Lowercase()
+    wordlevel.enable_padding(pad_id=0, pad_token="[PAD]")
+    wordpiece = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    wordpiece.decoder = decoders.WordPiece()
+    pairs = Tokenizer(models.BPE({"o": 0, "n": 1, "e": 2, "on": 3, "one": 4, "Ġ": 5}, [("o", "n"), ("on", "e")]))
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
+    pairs.add_special_tokens(["<|endoftext|>"])
+    return tuple(one.to_str().encode() for one in (wordlevel, wordpiece, pairs))
 
 
 def array_seeds() -> tuple[bytes, ...]:
@@ -945,11 +1032,17 @@ def peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def require_seeds(target: str) -> None:
+    if not SEEDS.get(target, True):
+        pytest.skip("the package tokenizers is not installed")
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch, about its own rarer types of tensor
 @pytest.mark.parametrize(
     "target", [pytest.param(name, marks=pytest.mark.extended) if name == "onnx" else name for name in TARGETS]
 )
 def test_some_strange_files(target: str, tmp_path: Path) -> None:
+    require_seeds(target)
     # ONNX models are read in processes of their own, and recipes by a slow reader.
     count = SHORT // {"recipe": 5, "change": 5, "onnx": 2, "functions": 10}.get(target, 1)
     with bounded_memory():
@@ -965,6 +1058,7 @@ def test_some_strange_files(target: str, tmp_path: Path) -> None:
 def test_many_strange_files(
     target: str, tmp_path: Path, measured: Callable[[str, dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    require_seeds(target)
     if target == "functions":  # without a child process for each, as where there is no fork: ten times as fast
         monkeypatch.delattr(os, "fork")
     seed = int(os.environ.get("COMPRESS_FUZZ_SEED", time.time() // 86400))
