@@ -128,7 +128,7 @@ def _chosen(stage: PlannedStage) -> str:
     elif chosen["images"] is None:
         text = f"chosen by {kind} on the current network"
     else:
-        text = f"chosen by {kind} on {chosen['images']:,} training images and the current network"
+        text = f"chosen by {kind} on {chosen['images']:,} training samples and the current network"
     return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
 
 

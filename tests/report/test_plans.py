@@ -79,7 +79,7 @@ def test_sizes_and_steps() -> None:
         ({}, "stage 1: chosen by magnitude on the current network"),
         (
             {"chosen": {"by": "criterion", "images": 250, "again": True}, "removal": {"kind": "sfp"}},
-            "stage 1: chosen by magnitude on 250 training images and the current network; sfp chooses again during",
+            "stage 1: chosen by magnitude on 250 training samples and the current network; sfp chooses again during",
         ),
         (
             {"chosen": {"by": "even scores", "images": None, "again": False}, "criterion": {"kind": "ablation"}},

@@ -1,7 +1,7 @@
 """Find the smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
 
 Every trial trains like `compress apply`, on the training samples without the held-out ones, which decide all choices.
-The winner is then trained on all training images and measured on the test images, once.
+The winner is then trained on all training samples and measured on the test samples, once.
 """
 
 import math
