@@ -382,6 +382,15 @@ def quality(metric: dict[str, float]) -> tuple[str, str]:
     return "loss", thousandths(metric)
 
 
+def policy() -> str:
+    """Mean returns of a recurrent policy before and after most of its states are removed, by seed."""
+    found = measured("cartpole")
+    kinds = ("dense", *(kind for kind in found["runs"][0] if kind not in ("seed", "seconds", "dense")))
+    rows = [(str(run["seed"]), *(f"{run[kind]:.1f}" for kind in kinds)) for run in found["runs"]]
+    rows.append(("mean", *(f"{mean(run[kind] for run in found['runs']):.1f}" for kind in kinds)))
+    return table(("seed", *kinds), rows, right=len(kinds))
+
+
 def structured() -> str:
     """The ResNet-20 at half of its multiply-adds: ours by removal, and the peer."""
     results = measured("rivals/cifar10_resnet")
@@ -583,6 +592,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "choices_in_brief": choices_in_brief,
     "recipes": recipes,
     "classifiers": classifiers,
+    "policy": policy,
     "structured": structured,
     "scratch": scratch,
     "split": split,
