@@ -4,6 +4,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from compress.results import (
     Agreement,
+    Contract,
     LatencyResult,
     Metric,
     QuantizationResult,
@@ -85,10 +86,10 @@ class MatchedTarget(TypedDict):
 
 
 class ChosenBy(TypedDict):
-    """images: how many the criterion looked at. again: whether the removal chooses more than once."""
+    """samples: how many the criterion looked at. again: whether the removal chooses more than once."""
 
     by: Literal["criterion", "even scores"]
-    images: int | None
+    samples: int | None
     again: bool
 
 
@@ -220,6 +221,7 @@ class LookedInto(TypedDict, total=False):
     note: str
     graph: str
     recipe: FileRecipe
+    contract: Contract
 
 
 class FileContents(LookedInto):

@@ -11,7 +11,7 @@ class Taylor:
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -118,6 +118,11 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)[:80]
     return f"an object of {type(value).__name__}"
+
+
+def listed(names: Sequence[str], limit: int = 6) -> str:
+    """Names for an error text; a file from elsewhere may have any number of them."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -3,11 +3,14 @@
 docs/results.schema.json is generated from here (python docs/reference.py).
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from compress.errors import InputError
+from compress.ranking import Better, MetricKind, default_of, kind_of, present
+from compress.task_words import Word
 from compress.typed_json import Limits, Schema, also, first_mistake, schema
 
 Format = Literal["safetensors", "onnx", "pt2"]
@@ -30,23 +33,9 @@ Numbers = Annotated[list[float], Limits(minItems=1)]
 
 Metric = Annotated[
     dict[str, float],
-    "Losses, accuracies, and under their names the metrics of a task of the user's own.",
+    "The loss, and under their names the other metrics of the task.",
     Limits(required=["loss"], properties={"accuracy": {"type": "number", "minimum": 0, "maximum": 1}}),
 ]
-
-
-def drop(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """What the metric `after` has lost: points of accuracy, or percent of the loss; below 0 where it has gained.
-
-    Where the loss was 0, as of a file compared with itself, it is percent of 1.
-    """
-    if "accuracy" in before:
-        return 100 * (before["accuracy"] - after["accuracy"])
-    return 100 * (after["loss"] - before["loss"]) / (abs(before["loss"]) or 1.0)
-
-
-def unit_of_drop(metric: Mapping[str, float]) -> str:
-    return "points of accuracy" if "accuracy" in metric else "% of the loss"
 
 
 Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "torch", "onnx", "onnxruntime"])]
@@ -73,6 +62,15 @@ class OwnTaskValues(TypedDict):
     loss: str
     metrics: dict[str, str]
     target: Literal["label", "image"]
+    rank_by: NotRequired[object]
+
+
+class NamedTaskValues(TypedDict):
+    name: Word
+    metrics: NotRequired[list[str] | None]
+    rank_by: NotRequired[str | None]
+    ignore_index: NotRequired[int | None]
+    label_smoothing: NotRequired[float]
 
 
 @also(additionalProperties=True)
@@ -93,11 +91,13 @@ class RecipeValues(TypedDict):
     model: dict[str, object]
     data: dict[str, object]
     dynamic: NotRequired[dict[str, dict[str, str]] | None]
-    task: str | OwnTaskValues
+    task: str | NamedTaskValues | OwnTaskValues
     train: dict[str, object] | None
     stages: list[RecipeStage]
     rivals: NotRequired[RivalValues]
-    export: list[str]
+    export: Annotated[
+        list[str] | dict[str, dict[str, object]], "The files that were asked for, as a list or with their settings."
+    ]
     quantize: NotRequired[dict[str, object] | None]
     benchmark: BenchmarkValues
 
@@ -355,8 +355,55 @@ class Confusion(TypedDict):
     slim: Matrix
 
 
+class ClassCounts(TypedDict):
+    of: Annotated[Counts, "Test samples by class; or pixels and the like, where each has a class."]
+    dense: Annotated[Counts, "Those that are predicted right."]
+    slim: Annotated[Counts, "Those that are predicted right."]
+    names: NotRequired[Annotated[list[Text], "Of the classes."]]
+
+
+class ValueSample(TypedDict):
+    """The first output, for test samples spread over the test set."""
+
+    target: Numbers
+    dense: Numbers
+    slim: Numbers
+
+
+class SeriesSample(TypedDict):
+    number: Annotated[Count, "Of the test sample, from 0."]
+    target: Annotated[Numbers, "Its first channel."]
+    dense: Numbers
+    slim: Numbers
+
+
+class RocPoints(TypedDict):
+    false_alarms: Annotated[Numbers, "The share of normal samples that a threshold takes for anomalies, rising."]
+    found: Annotated[Numbers, "The share of anomalies that it finds."]
+    auroc: Share
+
+
+class Roc(TypedDict):
+    dense: RocPoints
+    slim: RocPoints
+
+
+class Continuation(TypedDict):
+    """A text of the test data, and the likeliest continuation by each network."""
+
+    prompt: str
+    dense: str
+    slim: str
+
+
 class Pictures(TypedDict):
-    """The networks' outputs for test images, where these can be shown."""
+    """The networks' outputs for test samples, where these can be shown."""
+
+    by_class: NotRequired[Annotated[ClassCounts, "For classify, of at most 1,000 classes."]]
+    values: NotRequired[Annotated[ValueSample, "For regress and forecast."]]
+    series: NotRequired[Annotated[list[SeriesSample], Limits(minItems=1), "For forecast."]]
+    roc: NotRequired[Annotated[Roc, "For anomaly."]]
+    text: NotRequired[Annotated[Continuation, "For language_model, where the data can turn tokens into text."]]
 
     images: NotRequired[
         Annotated[
@@ -403,6 +450,52 @@ class WallTime(TypedDict):
     total: NotNegative
     training_share: Share
     phases: Annotated[dict[str, NotNegative], "Every moment is charged to exactly one of them."]
+
+
+# --- the input contract ---
+
+
+class TensorContract(TypedDict):
+    """A tensor that a file takes or gives."""
+
+    name: Annotated[str, Limits(minLength=1)]
+    dtype: Annotated[Text, "As NumPy calls it, such as float32; bfloat16, which NumPy lacks, is there too."]
+    shape: Annotated[
+        list[Count | Text | None],
+        'Of each dimension the size, or a name where it varies, such as "batch"; null where it varies in another way.',
+    ]
+
+
+class Contract(TypedDict):
+    """What the files of the slim network take and give, and how a raw sample becomes an input.
+
+    The same text is in the metadata of the files, under the key `contract`.
+    """
+
+    inputs: Annotated[list[TensorContract], Limits(minItems=1), "In the order of the network's arguments."]
+    outputs: Annotated[list[TensorContract], Limits(minItems=1)]
+    preparation: Annotated[
+        dict[str, object] | None,
+        "How a raw sample becomes an input: `kind` and what that kind needs. Null where loaders of the user's own "
+        "prepare the samples, so that only their owner knows.",
+    ]
+    classes: Annotated[list[str] | None, "The names of the classes, in the order of the outputs; null if unknown."]
+    opset: Annotated[Positive | None, "Of the ONNX file; null where none was written."]
+    versions: Versions
+
+
+OPSETS = (18, 25)
+"""The first and the last opset that ONNX files are written in."""
+
+CONTRACT = "contract"
+"""The key of the contract in a file's metadata."""
+
+UNKNOWN_PREPARATION = "The samples were prepared by loaders of their owner's; only the owner knows how."
+
+
+def contract_text(contract: Contract) -> str:
+    """The contract as every file has it: JSON in one line of ASCII, with sorted keys."""
+    return json.dumps(contract, sort_keys=True, allow_nan=False)
 
 
 class Origin(TypedDict):
@@ -462,17 +555,27 @@ class ScratchResult(TypedDict):
     missing: NotRequired[Annotated[Text, "Why one of the two runs, or both, are absent."]]
 
 
+class RankedBy(TypedDict):
+    """The metric that decides between networks, and which of two figures is better."""
+
+    name: Text
+    better: Better
+
+
 class RivalResults(TypedDict):
     """What the pruned network has to beat."""
 
     scratch: ScratchResult
 
 
-class RivalsOutcome(TypedDict):
+class OptionalOutcome(TypedDict):
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
+    weights: NotRequired[
+        Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
+    ]
 
 
-class Outcome(RivalsOutcome):
+class Outcome(OptionalOutcome):
     """What a run has measured before its files are written."""
 
     stages: Annotated[list[StageResult], Limits(minItems=1)]
@@ -488,9 +591,19 @@ class Outcome(RivalsOutcome):
 class Results(Origin, Outcome, Choices, Pictures):
     """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
 
+    contract: NotRequired[Annotated[Contract, "Absent in results of older versions."]]
     models: Models
+    ranked_by: NotRequired[Annotated[RankedBy, "Absent in results of older versions: the accuracy, or else the loss."]]
     tensors: NotRequired[Annotated[list[TensorResult], "Every parameter, module by module."]]
     timing: Annotated[WallTime, "Seconds of wall time since the command began."]
+
+
+def ranked_by(results: Results) -> MetricKind:
+    """The metric that decides between networks."""
+    found = results.get("ranked_by")
+    if found is None:
+        return default_of(results["models"]["dense"]["metric"])
+    return present(kind_of(found["name"], found["better"]), results["models"]["dense"]["metric"])
 
 
 def json_schema() -> Schema:

@@ -2,6 +2,7 @@
 
 from typing import Literal, NotRequired, TypedDict, final
 
+from compress.ranking import Written
 from compress.results import KindEntry, Machine, Measure, Metric, ScratchLength, Size, TargetKind
 
 
@@ -12,8 +13,9 @@ class SweptRecipe(TypedDict):
     task: object
 
 
-class ComparedMetric(TypedDict):
-    name: Literal["accuracy", "loss"]
+class ComparedMetric(Written):
+    """What ranks, and the unit of its figures in tables."""
+
     unit: str
 
 
@@ -134,8 +136,10 @@ class Comparison(ComparedRuns):
 
 # --- sensitivity ---
 
-QualityKind = Literal["loss", "accuracy_drop"]
-BoundKind = Literal["loss", "accuracy_drop", "params", "macs", "latency"]
+QualityKind = Literal["loss", "drop"]
+"""A bound on the loss, or on what is lost of the metric that ranks."""
+
+BoundKind = Literal["loss", "drop", "params", "macs", "latency"]
 
 
 class LayerPoint(TypedDict):

@@ -23,7 +23,7 @@ LESS = {
     "plan": FEW,
     "apply": FEW,
     "sensitivity": [*FEW, "--levels", ".5,.9", "--tolerate", "20"],
-    "search": [*FAST, "--levels", ".5,.9", "--max-accuracy-drop", "20"],
+    "search": [*FAST, "--levels", ".5,.9", "--max-drop", "20"],
     "compare": [*FAST, "--lr", "1e-3"],
     "bench": ["--seconds", "0.2"],
 }

@@ -9,6 +9,7 @@ markers, and a test fails where it has drifted from the code:
     <!-- forms: NpzData -->    what each of these definitions is; `removals`, `criteria_for_weights`, `..._nodes` and
                                `..._both` stand for all of them
     <!-- commands -->          every command with its example, arguments and options
+    <!-- tasks -->             what each task compares, minimises and measures, and `metrics` all that it can measure
 
 results.schema.json is the JSON schema of compress/results.py, the whole file.
 """
@@ -25,16 +26,19 @@ from typer.models import OptionInfo
 
 from compress import results
 from compress.cli import COMMANDS
+from compress.ranking import KINDS
 from compress.recipe.schema import Duration, json_schema
 from compress.remove.removals import REMOVALS
 from compress.select.criteria import CRITERIA
+from compress.task_words import DEFAULT_METRICS, LOSSES, METRICS, TARGETS, WORDS
 
 DOCS = Path(__file__).parent
-FILES = (DOCS / "recipes.md", DOCS / "commands.md")
+FILES = (DOCS / "recipes.md", DOCS / "commands.md", DOCS / "tasks.md")
 SCHEMA = DOCS / "results.schema.json"
 
 MARKED = re.compile(
-    r"(<!-- (?P<what>keys|forms|commands)(?:: (?P<names>[\w ]+))? -->\n).*?(<!-- /(?P=what) -->)", re.DOTALL
+    r"(<!-- (?P<what>keys|forms|commands|tasks|metrics)(?:: (?P<names>[\w ]+))? -->\n).*?(<!-- /(?P=what) -->)",
+    re.DOTALL,
 )
 
 
@@ -48,13 +52,44 @@ def results_schema() -> str:
     return json.dumps(results.json_schema(), indent=2) + "\n"
 
 
+def tasks() -> str:
+    """A row for each task: its targets, its loss, and the metrics that it has by default."""
+    rows = (
+        (f"`{word}`", TARGETS[word], LOSSES[word], listed(DEFAULT_METRICS[word]) or "the loss alone") for word in WORDS
+    )
+    return table(("task", "targets", "loss", "measured beside it"), rows)
+
+
+def metrics() -> str:
+    """A row for each task: all its metrics, and which figures are better."""
+    rows = (
+        (
+            f"`{word}`",
+            listed(name for name in METRICS[word] if KINDS[name].larger),
+            listed(name for name in METRICS[word] if not KINDS[name].larger) or "-",
+        )
+        for word in WORDS
+    )
+    return table(("task", "larger is better", "smaller is better"), rows)
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def filled(text: str) -> str:
     """The page with everything between its markers regenerated."""
     headings = headings_of_markers(text)
 
     def written(found: re.Match[str]) -> str:
         names = expanded(found["names"] or "")
-        content = {"keys": lambda: keys(names, headings), "forms": lambda: forms(names), "commands": commands}
+        content = {
+            "keys": lambda: keys(names, headings),
+            "forms": lambda: forms(names),
+            "commands": commands,
+            "tasks": tasks,
+            "metrics": metrics,
+        }
         return f"{found[1]}\n{content[found['what']]()}\n\n{found[4]}"
 
     return MARKED.sub(written, text)

@@ -1,4 +1,4 @@
-"""A recurrent policy that balances CartPole without seeing velocities, with 4 of its 64 states left.
+"""A recurrent policy that balances CartPole without seeing velocities, with 8 of its 64 states left.
 
 PPO trains it; then most of its states are pruned in a loop of our own, in which the shrinking policy acts and learns
 from what the dense one would have done (DAgger). Needs the package gymnasium:
@@ -11,7 +11,9 @@ import copy
 import json
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -126,7 +128,7 @@ def prune(dense: Policy, keep: int, removal: str, seed: int, rounds: int = 10, u
     policy, steps = copy.deepcopy(dense), rounds * updates
     optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    seen = play(dense, 32, 500 + seed, most=200).seen
+    seen = observations(dense, 500 + seed)
 
     def loss(logits: Tensor, taught: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), taught.flatten(0, 1))
@@ -154,39 +156,54 @@ def prune(dense: Policy, keep: int, removal: str, seed: int, rounds: int = 10, u
             optimizer.zero_grad()
             schedule.step()
             pruner.step()  # the chosen states are now one step closer to zero
-        fresh = play(policy, 32, 600 + 100 * seed + each, most=200).seen
-        seen = torch.cat([seen, F.pad(fresh, (0, 0, 0, 200 - fresh.shape[1]))])
+        seen = torch.cat([seen, observations(policy, 600 + 100 * seed + each)])
     pruner.finalize()
     return compress.slim(policy.eval(), seen[:2])  # raises unless it computes the same
+
+
+def observations(policy: Policy, seed: int, steps: int = 200) -> Tensor:
+    """What the policy sees in the first steps of 32 episodes, [32, steps, 2]; zeros after their end."""
+    seen = play(policy, 32, seed, most=steps).seen
+    return F.pad(seen, (0, 0, 0, steps - seen.shape[1]))
+
+
+def run(seed: int, keep: int, removals: list[str], most: int, rounds: int) -> dict[str, float]:
+    """Mean returns of 100 episodes: of a dense policy, and of what each removal leaves of it."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    dense = train(seed, most=most)
+    found = {"seed": seed, "seconds": round(time.process_time() - started, 1)}
+    found["dense"] = play(dense, 100, 99).returns.mean().item()
+    print(
+        f"seed {seed}: dense, {size(dense)}: {found['dense']:.1f} of 500, trained in {found['seconds']:.0f} s",
+        flush=True,
+    )
+    for removal in removals:
+        small = prune(dense, keep, removal, seed, rounds)
+        found[removal] = play(small, 100, 99).returns.mean().item()
+        print(f"seed {seed}: {removal}, {size(small)}: {found[removal]:.1f} of 500", flush=True)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="how many policies are trained")
-    parser.add_argument("--keep", type=int, default=4, help="states that are kept")
+    parser.add_argument("--workers", type=int, default=1, help="how many are trained at once")
+    parser.add_argument("--keep", type=int, default=8, help="states that are kept")
     parser.add_argument("--removal", nargs="+", choices=REMOVALS, default=["soft"])
     parser.add_argument("--updates", type=int, default=60, help="of PPO, at most")
+    parser.add_argument("--rounds", type=int, default=10, help="of playing and learning while states are removed")
     parser.add_argument("--out", type=Path, help="a JSON file for the results")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    runs = []
-    for seed in range(arguments.seeds):
-        started = time.process_time()
-        dense = train(seed, most=arguments.updates)
-        run = {
-            "seed": seed,
-            "seconds": time.process_time() - started,
-            "dense": float(play(dense, 100, 99).returns.mean()),
-        }
-        print(f"seed {seed}: dense, {size(dense)}: {run['dense']:.1f} of 500 after {run['seconds']:.0f} s")
-        for removal in arguments.removal:
-            small = prune(dense, arguments.keep, removal, seed)
-            run[removal] = float(play(small, 100, 99).returns.mean())
-            print(f"seed {seed}: {removal}, {size(small)}: {run[removal]:.1f} of 500")
-        runs.append(run)
+    job = partial(run, keep=arguments.keep, removals=arguments.removal, most=arguments.updates, rounds=arguments.rounds)
+    if arguments.workers == 1:
+        runs = list(map(job, range(arguments.seeds)))
+    else:
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            runs = list(pool.map(job, range(arguments.seeds)))
     for name in ("dense", *arguments.removal):
-        found = [run[name] for run in runs]
-        print(f"{name}: {statistics.mean(found):.1f} of 500, from {min(found):.1f} to {max(found):.1f}")
+        found = [each[name] for each in runs]
+        print(f"{name}: {statistics.mean(found):.1f} of 500 on average, from {min(found):.1f} to {max(found):.1f}")
     if arguments.out:
         document = {"keep": arguments.keep, "episodes": 100, "runs": runs}
         arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -14,9 +14,10 @@ from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, L
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.export.onnx_reading import onnx_size, quantizes, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
-from compress.export.program_reading import program_weights
+from compress.export.program_reading import program_metadata, program_weights
 from compress.files.checkpoint import WeightsFile, read_weights
 from compress.files.foreign import confined, reason
+from compress.files.places import SUFFIXES, files_of, is_weights, place, size_of
 from compress.graph import stats
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
@@ -27,8 +28,6 @@ from compress.slimming.slim_graph import limits
 
 if TYPE_CHECKING:
     import onnx_ir
-
-_WEIGHTS = (".pt", ".pth", ".safetensors")
 
 Network = tuple[nn.Module, Tensor | Inputs]
 """A network in evaluation mode, and an input [N, ...] for it."""
@@ -60,9 +59,8 @@ def inspect(
         InputError: the file does not exist, is damaged, or is of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is {'a folder' if path.exists() else 'not a file'}: name a file to look into")
-    if path.suffix in _WEIGHTS:
+    found_at = place(path, "name a file to look into")
+    if is_weights(found_at.file):
         weights = read_weights(path)
         known = _noted(network_of(weights), path)
         described = _described(weights.only(str(path)).items())
@@ -78,8 +76,8 @@ def inspect(
             if trusted
             else Known(found={"note": _UNTRUSTED}, per_layer={})
         )
-        return _found(path, described, {}, known)
-    raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(_WEIGHTS)}, .onnx and .pt2")
+        return _found(path, described, program_metadata(path), known)
+    raise InputError(f"{path} ends in {path.suffix!r}: known are {', '.join(SUFFIXES)}, .onnx and .pt2")
 
 
 _UNTRUSTED = (
@@ -99,8 +97,8 @@ def _found(path: Path, described: list[FileTensor], metadata: Mapping[str, str],
     """The description of a file."""
     return {
         "file": str(path),
-        "format": path.suffix[1:],
-        "bytes": path.stat().st_size,
+        "format": _format(path),
+        "bytes": size_of(place(path)),
         "entries": sum(tensor["entries"] for tensor in described),
         "zeros": sum(tensor["zeros"] for tensor in described),
         **known["found"],
@@ -108,6 +106,11 @@ def _found(path: Path, described: list[FileTensor], metadata: Mapping[str, str],
         "tensors": described,
         "metadata": dict(metadata),
     }
+
+
+def _format(path: Path) -> str:
+    """The suffix of the file, or of its shards."""
+    return files_of(place(path))[-1].suffix[1:]
 
 
 def _with_limits(found: FileContents) -> FileContents:
@@ -182,7 +185,7 @@ def _noted(network: Callable[[], Network | None] | None, path: Path) -> Known:
         return {"found": {}, "per_layer": {}}
     try:
         found: Known = confined(
-            lambda: _look_into(network), InputError, "its nodes and multiply-adds are not known", path.stat().st_size
+            lambda: _look_into(network), InputError, "its nodes and multiply-adds are not known", size_of(place(path))
         )
     except InputError as error:
         return {"found": {"note": str(error)}, "per_layer": {}}

@@ -177,11 +177,13 @@ def tensors_in(output: object) -> list[Tensor]:
     return list(outputs_of(output).in_files.tensors.values())
 
 
-def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:
-    """A name for each tensor that a program returns: its keys, joined; `output` for one that has none.
+def called_with_tensors(model: nn.Module, given: Inputs) -> Any:
+    """What the exported module returns for a call: tensors in dicts, lists and tuples."""
+    return _plain(given.call(model), list(given.tensors))
 
-    Args:
-        taken: names that outputs must not have, those of inputs and weights.
+
+def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:
+    """A name for each tensor that a program returns; see `named_outputs`.
 
     Raises:
         UnsupportedModelError: it returns no tensor.
@@ -189,9 +191,21 @@ def output_names(program: ExportedProgram, taken: Iterable[str]) -> list[str]:
     spec: TreeSpec = program.call_spec.out_spec
     outputs = program.graph_signature.user_outputs
     paths = [path for path, number in tree_flatten_with_path(tree_unflatten(range(len(outputs)), spec))[0]]
-    words = [[str(getattr(key, "key", getattr(key, "idx", ""))) for key in path] for path in paths]
+    return named_outputs([path for path, output in zip(paths, outputs, strict=True) if output is not None], taken)
+
+
+def named_outputs(paths: Iterable[Sequence[Any]], taken: Iterable[str]) -> list[str]:
+    """A name for each returned tensor: its keys, joined; `output` for one that has none.
+
+    Args:
+        paths: the keys that lead to each tensor.
+        taken: names that outputs must not have, those of inputs and weights.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    kept = [[str(getattr(key, "key", getattr(key, "idx", ""))) for key in path] for path in paths]
     found: list[str] = []
-    kept = [word for word, output in zip(words, outputs, strict=True) if output is not None]
     for word in kept:
         named = bool(word) and not word[0].isdigit()
         name = "_".join(word) if named else "output" if len(kept) == 1 else "_".join(["output", *word])

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from compress.files.atomic import atomic, require_path
 from compress.files.foreign import reason
 from compress.graph.network import uncompiled
 from compress.inputs import Inputs
+from compress.options import check
+from compress.results import OPSETS
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -37,6 +40,7 @@ def onnx(
     dynamic: Dynamic | None = None,
     metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-5,
+    opset: int | None = None,
     program: ExportedProgram | None = None,
 ) -> float:
     """Write the model, weights included, with a named input and a named output for each tensor.
@@ -51,6 +55,7 @@ def onnx(
             {"input_ids": {1: "length"}}; the file is proven at several of their sizes.
         metadata: text by key for the file's `metadata_props`.
         tolerance: of each output, relative to how much it varies over the inputs.
+        opset: the version of ONNX's operators, 18 to 25; by default the one that torch's exporter chooses.
         program: `trace(model, example)`, where the caller has it already.
 
     Returns:
@@ -63,13 +68,54 @@ def onnx(
         ProofError: onnxruntime computes something else; the file is not kept.
         OutputError: the file cannot be written.
     """
-    model = uncompiled(model)
-    require_arguments(model, path, example, tolerance, program)
+    require_path("path", path)
     require_metadata(metadata)
+    conversion = converted(model, example, dynamic=dynamic, tolerance=tolerance, opset=opset, program=program)
+    return conversion.write(path, metadata)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A network as an ONNX graph, before it is a file."""
+
+    model: nn.Module
+    graph: "onnx_ir.Model"
+    called: Interface
+    most: Mapping[str, int]
+    tolerance: float
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's operators."""
+        return int(self.graph.opset_imports[""])
+
+    def write(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> float:
+        """Write the file, once, and prove it; as `onnx` does."""
+        return _write(self.graph, self.model, Path(path), self.called, self.most, metadata or {}, self.tolerance)
+
+
+def converted(
+    model: nn.Module,
+    example: object,
+    *,
+    dynamic: Dynamic | None = None,
+    tolerance: float = 1e-5,
+    opset: int | None = None,
+    program: ExportedProgram | None = None,
+) -> Conversion:
+    """The first half of `onnx`, for whoever needs to know the opset before writing.
+
+    Raises:
+        InputError, UnsupportedModelError: as `onnx`.
+    """
+    model = uncompiled(model)
+    require_arguments(model, example, tolerance, program)
+    if opset is not None:
+        check("opset", opset, int, ge=OPSETS[0], le=OPSETS[1])
     called = interface(model, example, dynamic)
     program = program or trace(model, example, dynamic=dynamic)
-    graph = _convert(model, program, called)
-    return _write(graph, model, Path(path), called, largest(called, program), metadata or {}, tolerance)
+    graph = _convert(model, program, called, opset)
+    return Conversion(model, graph, called, largest(called, program), tolerance)
 
 
 def with_weights(
@@ -95,7 +141,8 @@ def with_weights(
         InputError: `source` is not an ONNX file; else as `onnx`.
     """
     model = uncompiled(model)
-    require_arguments(model, path, example, tolerance)
+    require_path("path", path)
+    require_arguments(model, example, tolerance)
     require_metadata(metadata)
     require_path("source", source)
     graph, called = read_onnx(source), interface(model, example, dynamic)
@@ -103,7 +150,9 @@ def with_weights(
         _replace_weights(graph, model)
         return _write(graph, model, Path(path), called, called.sizes, metadata or {}, tolerance)
     except (KeyError, UnsupportedModelError, ProofError):
-        return onnx(model, path, example, dynamic=dynamic, metadata=metadata, tolerance=tolerance)
+        found = graph.opset_imports.get("", 0)
+        opset = found if OPSETS[0] <= found <= OPSETS[1] else None
+        return onnx(model, path, example, dynamic=dynamic, metadata=metadata, tolerance=tolerance, opset=opset)
 
 
 def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
@@ -128,7 +177,7 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
                     value.shape = None
 
 
-def _convert(model: nn.Module, program: ExportedProgram, called: Interface) -> "onnx_ir.Model":
+def _convert(model: nn.Module, program: ExportedProgram, called: Interface, opset: int | None) -> "onnx_ir.Model":
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     try:
@@ -140,17 +189,28 @@ def _convert(model: nn.Module, program: ExportedProgram, called: Interface) -> "
                 input_names=called.names,
                 dynamic_shapes=dict(zip(called.names, called.varying, strict=True)),  # traced already: this only names
                 verbose=False,
+                opset_version=opset,
             )
     except torch.onnx.OnnxExporterError as error:
         said = reason(error.__cause__ or error)
         raise UnsupportedModelError(f"{type(model).__name__} cannot be converted to ONNX: {said}") from error
     assert converted is not None
     graph = converted.model
-    names = output_names(program, [*called.names, *graph.graph.initializers])
+    _require_opset(model, graph, opset)
+    names = output_names(program, [*called.names, *graph.graph.initializers, *model.state_dict()])
     for output, name in zip(graph.graph.outputs, names, strict=True):
         output.name = name
     ClearMetadataAndDocStringPass()(graph)  # stack traces, with the paths of this machine
     return graph
+
+
+def _require_opset(model: nn.Module, graph: "onnx_ir.Model", opset: int | None) -> None:
+    """Refuse another opset than was asked for: the exporter gives one, without an error, where it cannot convert."""
+    found = graph.opset_imports.get("")
+    if opset is not None and found != opset:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be converted to opset {opset}: the exporter gives {found}; ask for that one"
+        )
 
 
 def _write(

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from compress.dynamic import BATCH_NAME, Dynamic
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.export.interface import Exported, Interface, interface, output_names
-from compress.export.weights_file import require_plain
+from compress.export.weights_file import require_metadata, require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
 from compress.graph.network import require_unwrapped, uncompiled
@@ -38,6 +38,7 @@ def pt2(
     example: object,
     *,
     dynamic: Dynamic | None = None,
+    metadata: Mapping[str, str] | None = None,
     tolerance: float = 1e-5,
     program: ExportedProgram | None = None,
 ) -> float:
@@ -51,6 +52,7 @@ def pt2(
             the file; plain values are part of it.
         dynamic: names of dimensions that vary beside the batch, by input and dimension, such as
             {"input_ids": {1: "length"}}; the program is proven at several of their sizes.
+        metadata: text by key, which `torch.export.load(path, extra_files={key: ""})` fills in.
         tolerance: of each output, relative to how much it varies over the inputs.
         program: `trace(model, example)`, where the caller has it already.
 
@@ -65,13 +67,15 @@ def pt2(
         OutputError: the file cannot be written.
     """
     model = uncompiled(model)
-    require_arguments(model, path, example, tolerance, program)
+    require_path("path", path)
+    require_arguments(model, example, tolerance, program)
+    require_metadata(metadata)
     called = interface(model, example, dynamic)
     program = program or trace(model, example, dynamic=dynamic)
     with atomic(path) as temporary:
         # Given a path, torch.export.save would write the temporary file's name into the archive.
         with archive(temporary) as file:
-            torch.export.save(program, file)
+            torch.export.save(program, file, extra_files=dict(metadata or {}))
         with temporary.open("rb") as file, quiet():  # torch 2.9 warns of its own buffers
             module = torch.export.load(file).module()
 
@@ -115,14 +119,13 @@ def largest(called: Interface, program: ExportedProgram) -> dict[str, int]:
     return found
 
 
-def require_arguments(model: object, path: object, example: object, tolerance: object, program: object = None) -> None:
+def require_arguments(model: object, example: object, tolerance: object, program: object = None) -> None:
     """Refuse a model that cannot become a file.
 
     Raises:
         InputError: see `require_plain`; or an argument has a wrong type.
     """
     require_unwrapped(model)
-    require_path("path", path)
     inputs_of(example)
     check("tolerance", tolerance, float, ge=0)
     if program is not None and not isinstance(program, ExportedProgram):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from compress.errors import CheckpointError
-from compress.files.checkpoint import MOST_HEADER, MOST_TENSORS, require_plain_tensors, require_stored
+from compress.files.bounded import MOST_HEADER, MOST_TENSORS
 from compress.files.foreign import reading
+from compress.files.limits import require_plain_tensors, require_stored
 
 # The numbers of the file format, torch/_export/serde/schema.py.
 _INTEGERS = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 12: torch.bool}
@@ -33,6 +34,7 @@ _EIGHT_BITS = dict(
 )
 _TYPES = {**_INTEGERS, **_UNSIGNED, **_FLOATS, **_COMPLEX, **_EIGHT_BITS}
 _STRIDED = 7
+_EXTRA = "/extra/"
 _MODEL = "model"  # what torch.export.save calls it
 _RESAVE = "write it again with torch.export.save, where you trust it"
 
@@ -49,6 +51,21 @@ def program_weights(path: Path) -> dict[str, Tensor]:
         found = _weights(archive, path)
     require_plain_tensors(found, path)
     return found
+
+
+def program_metadata(path: Path) -> dict[str, str]:
+    """The extra files of the program, as text by name: the input contract, where this package has written it.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    unreadable = f"{path} cannot be read as an exported program"
+    with reading(CheckpointError, unreadable), zipfile.ZipFile(path) as archive:
+        found = {name.partition(_EXTRA)[2]: name for name in archive.namelist() if _EXTRA in name}
+        sizes = [archive.getinfo(name).file_size for name in found.values()]
+        if len(found) > MOST_TENSORS or sum(sizes) > MOST_HEADER:
+            raise CheckpointError(f"{path} has {sum(sizes):,} bytes of notes, and {MOST_HEADER:,} are the most")
+        return {key: archive.read(name).decode("utf-8", "backslashreplace") for key, name in found.items()}
 
 
 def _weights(archive: zipfile.ZipFile, path: Path) -> dict[str, Tensor]:

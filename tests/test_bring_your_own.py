@@ -58,7 +58,7 @@ def follow(section: str, folder: Path, run: Callable[..., Any]) -> int:
 
 
 def test_the_sections_are_those_that_are_followed() -> None:
-    assert len(SECTIONS) == 8
+    assert len(SECTIONS) == 11
     assert LOOP in SECTIONS
 
 

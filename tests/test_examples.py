@@ -44,7 +44,7 @@ def executed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Capt
 
 
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*LIBRARIES, "resnet_channels"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*LIBRARIES, "cartpole_policy", "resnet_channels"}
     assert [path.name for path in EXAMPLES.glob("*.ipynb")] == ["softprune.ipynb"]
 
 
@@ -160,3 +160,15 @@ def test_the_notebook_runs_from_top_to_bottom(executed: Executed, tmp_path: Path
     found = dict(re.findall(r"^(\w+) +([\d,]+) parameters", shown, re.M))
     assert found == {"dense": "101,770", "masked": "101,770", "slim": "12,730"}
     assert all(re.search(rf"^{name} .* ms for a batch of 32$", shown, re.M) for name in found)
+
+
+@pytest.mark.extended
+def test_a_recurrent_policy_keeps_8_of_64_states(executed: Executed, tmp_path: Path) -> None:
+    """One update of PPO and two rounds of learning: it runs, and does not balance for long."""
+    pytest.importorskip("gymnasium")
+    short = ("--updates", "1", "--rounds", "2", "--removal", "soft", "hard", "--out", str(tmp_path / "found.json"))
+    shown = executed(EXAMPLES / "cartpole_policy.py", *short)
+    (found,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["runs"]
+    for name, states, parameters in (("dense", 64, 13_186), ("soft", 8, 306), ("hard", 8, 306)):
+        assert f"seed 0: {name}, {states} states, {parameters:,} parameters: {found[name]:.1f} of 500" in shown
+        assert 1 <= found[name] <= 500

@@ -459,7 +459,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "path": Made(lambda folder, files: folder / "x.onnx"),
             "example": EXAMPLE,
         },
-        {**EXPORTED, "metadata": METADATA},
+        {**EXPORTED, "metadata": METADATA, "opset": ["20", True, 17, 26, 20.0, NAN, [], int]},
     ),
     "export.pt2": (
         compress.export.pt2,
@@ -468,7 +468,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
             "path": Made(lambda folder, files: folder / "x.pt2"),
             "example": EXAMPLE,
         },
-        EXPORTED,
+        {**EXPORTED, "metadata": METADATA},
     ),
     "export.safetensors": (
         compress.export.safetensors,

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command runs."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -11,6 +12,7 @@ import typer
 from compress import __version__
 from compress.cli import exploring, files, planning, quantizing, run, sweeps
 from compress.cli.console import say
+from compress.cli.ending import end_at_once
 
 app = typer.Typer(
     name="compress",
@@ -58,6 +60,8 @@ def main() -> None:
     # A path or a character outside the terminal's encoding is written out, as on stderr, instead of a crash.
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_at_once(app)
     try:
         app()
     finally:

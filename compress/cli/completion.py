@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.recipe.shipped import shipped_files
 
-WEIGHTS = (".pt", ".pth", ".safetensors")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 MODELS = (*WEIGHTS, ".pt2", ".onnx")
 
 

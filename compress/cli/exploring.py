@@ -36,7 +36,7 @@ def sensitivity(
     recipe: RecipeArgument,
     model: ModelArgument,
     tolerate: Annotated[
-        str, typer.Option("--tolerate", help="1.05x the dense network's loss, or 0.5 points of its accuracy.")
+        str, typer.Option("--tolerate", help="1.05x the dense network's loss, or 0.5 points (percent) of what ranks.")
     ] = "1.05x",
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="LIST", help="Sparsities to try: .5,.9,.95; many if absent.")
@@ -117,7 +117,7 @@ def search(
     ] = None,
     max_drop: Annotated[
         str | None,
-        typer.Option("--max-accuracy-drop", metavar="POINTS", help="The smallest network: 0.5 points of accuracy."),
+        typer.Option("--max-drop", metavar="POINTS", help="The smallest network: 0.5 points of accuracy, or percent."),
     ] = None,
     max_params: Annotated[
         str | None, typer.Option("--max-params", metavar="N", help="The best network: 50000, or 0.5x.")
@@ -164,7 +164,7 @@ def search(
 
         given: dict[BoundKind, str | None] = {
             "loss": max_loss,
-            "accuracy_drop": max_drop,
+            "drop": max_drop,
             "params": max_params,
             "macs": max_macs,
             "latency": max_latency,
@@ -172,7 +172,7 @@ def search(
         limits = tuple(bounds.parse(kind, text) for kind, text in given.items() if text is not None)
         loaded = load(recipe, changes, seed)
         require_model(model, making(model, loaded, recipe, changes or ()))
-        goal, tried = bounds.goal_of(limits, loaded.task, knee=knee), levels_of(levels)
+        goal, tried = bounds.goal_of(limits, knee=knee), levels_of(levels)
         # Imported after these checks, since torch is slow to import.
         from compress.report import explored
         from compress.report.progress import sweep_bar

@@ -47,6 +47,10 @@ def export(
             "--format", help="onnx, safetensors, pt2 or sparse; all but sparse if absent.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option("--opset", help="Of the ONNX file; the exporter's own choice if absent.", rich_help_panel=OUTPUT),
+    ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
@@ -56,14 +60,16 @@ def export(
     Example: compress export model.pt --recipe mnist_ae -o files
     """
     with reporting(debug):
+        from compress.files.places import without_key
         from compress.run import exporting, inputs, output
 
-        output.require_writable(out, force=force, inputs=[model])
+        output.require_writable(out, force=force, inputs=[without_key(model)[0]])
         inputs.require_model(model)
         if recipe is not None:
             load(recipe, changes, None)  # reports whose code it runs, before it does
         with redirect_stdout(sys.stderr):  # as in `train`
-            written = exporting.export(model, recipe, out, formats or exporting.USUAL, changes or ())
+            usual = formats or exporting.USUAL
+            written = exporting.export(model, recipe, out, usual, changes or (), opset=opset)
         if as_json:
             print_json(written)
         else:

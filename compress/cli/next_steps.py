@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.ranking import read
 from compress.run.output import free
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def after_inspect(found: "FileContents") -> list[str]:
 
 def after_compare(results: "Comparison", recipe: str, model: Path, repeated: Sequence[str]) -> list[str]:
     """Apply the recipe with the best rival that prunes, at the last level, whether or not it was beyond the noise."""
-    better = max if results["metric"]["name"] == "accuracy" else min
+    better = max if read(results["metric"]).larger else min
     level = results["levels"][-1]
     pruned = [rival["name"] for rival in results["rivals"] if "scratch" not in rival]
     means = {name: mean for name in pruned if (mean := level["rivals"][name]["mean"]) is not None}

@@ -23,7 +23,9 @@ RecipeArgument = Annotated[
 ModelArgument = Annotated[
     Path,
     typer.Argument(
-        help="Weights: a state_dict as .pt or .pth, or a .safetensors file; or a .pt2 program.", autocompletion=weights
+        help="Weights: a .pt, .pth, .ckpt, .bin or .safetensors file, with #KEY if it has several sets; a folder "
+        "or an index of shards of transformers; or a .pt2 program.",
+        autocompletion=weights,
     ),
 ]
 SetOption = Annotated[
@@ -98,8 +100,10 @@ def load(recipe: str, changes: list[str] | None, seed: int | None) -> "Recipe":
 
 def read_by(recipe: "Recipe", *files: str | Path) -> list[Path]:
     """The files that a command reads: those on its command line, and the data that its recipe names."""
+    from compress.files.places import without_key
+
     data = recipe.data.model_dump(include={"npz", "npz_test", "folder", "validation"})
-    return [Path(name) for name in (*files, *data.values()) if isinstance(name, str | Path)]
+    return [without_key(Path(name))[0] for name in (*files, *data.values()) if isinstance(name, str | Path)]
 
 
 def tell_factories(recipe: "Recipe") -> None:

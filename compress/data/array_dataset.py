@@ -17,7 +17,7 @@ from compress.data.preparation import Preparation
 from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
-from compress.tasks import Task, wants_inputs
+from compress.tasks import Task, wants_inputs, word_of
 
 ONLY = "input"
 """The name of the input that is passed by position, whatever the network's forward calls it."""
@@ -97,8 +97,11 @@ class ArrayDataset:
         if samples is None:
             raise no_part(self.name, subset)
         if samples.targets is None and not wants_inputs(task):
-            raise DataError(f"{self.name} has no targets, and the task {task} compares outputs with targets.")
-        if task == "anomaly" and samples.targets is not None and subset == "train":
+            raise DataError(
+                f"{self.name} has no targets, and the task {word_of(task) or 'of the recipe'} compares outputs with "
+                "targets."
+            )
+        if word_of(task) == "anomaly" and samples.targets is not None and subset == "train":
             samples = samples.take(torch.where(samples.targets.flatten() == 0)[0])
         return _ArrayBatches(samples, task, torch.device(device), size)
 
@@ -126,10 +129,16 @@ class ArrayDataset:
 
 
 def digest(train: Samples, validation: Samples | None, test: Samples) -> str:
-    """sha256 of the content: the tensors of each part, one after the other, as they are in memory."""
+    """sha256 of the content: the tensors of each part, one after the other, as they are in memory.
+
+    Of views that overlap, as the windows of a series do, it is the numbers that they share, and where each begins.
+    """
     found = hashlib.sha256()
     for part in (train, validation, test):
         for tensor in [] if part is None else part.tensors:
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                found.update(f"{tensor.shape} {tensor.stride()} {tensor.storage_offset()}".encode())
+                tensor = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
             for piece in torch.split(tensor, max(1, (1 << 24) // max(1, tensor[:1].nbytes))):
                 found.update(piece.contiguous().numpy().data)
     return found.hexdigest()
@@ -156,7 +165,7 @@ class _ArrayBatches:
             assert targets is not None  # `batches` has checked it
             return targets.to(self.device)
         first = next(iter(inputs.values()))
-        if self.task != "anomaly":
+        if word_of(self.task) != "anomaly":
             return first
         flags = torch.zeros(len(first)) if targets is None else targets.flatten()
         return {"input": first, "anomaly": flags.to(self.device)}

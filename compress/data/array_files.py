@@ -93,7 +93,8 @@ def _refuse_absent(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -
     there = [name.removesuffix(".npy") for name in archive.namelist()]
     absent = " nor ".join(sorted(set(names).difference(there)))
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
-    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}.")
+    other = "; arrays of other names are read with {npz: FILE, inputs: NAME}" if "images" in names else ""
+    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}{other}.")
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from compress.data.array_dataset import ONLY, ArrayDataset, Samples, digest
 from compress.data.array_files import array_names, read_arrays
 from compress.data.dataset import times
 from compress.data.preparation import Arrays, Scale
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.options import did_you_mean
 
@@ -89,7 +90,8 @@ def from_arrays(
     trained, tested = _first(trained, train, f"{path}: train"), _first(tested, test, f"{test_path or path}: test")
     chosen_on = None
     if isinstance(validation, float):
-        trained, chosen_on = _split_off(trained, validation, path)
+        count = held_out_count(validation, len(trained), str(path))
+        trained, chosen_on = trained.take(slice(-count)), trained.take(slice(-count, None))
     elif validation is not None:
         chosen_on = _read_alike(Path(validation), names, trained, files[0])
     classes = _count_classes(trained, [tested, *([] if chosen_on is None else [chosen_on])], path)
@@ -213,16 +215,6 @@ def _first(samples: Samples, count: int | None, what: str) -> Samples:
     if count is not None and count > len(samples):
         raise DataError(f"{what} asks for {count:,} samples; there are {len(samples):,}.")
     return samples if count is None else samples.take(slice(count))
-
-
-def _split_off(samples: Samples, share: float, path: str | Path) -> tuple[Samples, Samples]:
-    count = max(1, round(share * len(samples)))
-    if count >= len(samples):
-        raise DataError(
-            f"{path}: {len(samples):,} training samples, and {count:,} of them are for validation; take more training "
-            f"samples, or a smaller share."
-        )
-    return samples.take(slice(-count)), samples.take(slice(-count, None))
 
 
 def _count_classes(train: Samples, others: Sequence[Samples], path: str | Path) -> int | None:

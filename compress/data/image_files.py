@@ -119,8 +119,9 @@ def read_image(
                 _require_in_proportion(image, stored, content, path)
                 turn = _orientation(image) if options.upright else UPRIGHT
                 channels, height, width = stored
-                shape = options.shape((channels, width, height) if turn in SIDEWAYS else stored, path)
-                require_small(shape, path)
+                upright = (channels, width, height) if turn in SIDEWAYS else stored
+                require_small(options.resized(upright), path)
+                shape = options.shape(upright, path)
                 check(shape)
                 pixels = np.asarray(options.prepared(_upright(_converted(image, options), turn)))
     found = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

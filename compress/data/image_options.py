@@ -57,16 +57,18 @@ class ImageOptions:
         """PIL's mode of the prepared image, of one that is grey or RGB in its file."""
         return stored if self.channels is None else MODES[self.channels]
 
+    def resized(self, stored: Shape) -> Shape:
+        """(C, H, W) of the image before it is cropped, of an upright one of `stored` (C, H, W)."""
+        channels, height, width = stored
+        return (channels if self.channels is None else len(MODES[self.channels]), *self._resized(height, width))
+
     def shape(self, stored: Shape, what: str) -> Shape:
         """(C, H, W) of the prepared image, of an upright one of `stored` (C, H, W).
 
         Raises:
             DataError: it is smaller than the crop; `what` is the image, for the message.
         """
-        channels, height, width = stored
-        if self.channels is not None:
-            channels = len(MODES[self.channels])
-        height, width = self._resized(height, width)
+        channels, height, width = self.resized(stored)
         if self.crop is None:
             return channels, height, width
         wanted = _pair(self.crop)

@@ -181,8 +181,9 @@ def prepared(split: Split, options: ImageOptions, source: str) -> Split:
         return split
     from PIL import Image
 
-    shape = options.shape(tuple(split.images.shape[1:]), f"{source}: each image")
-    require_small(shape, f"{source}: each image")
+    stored = tuple(split.images.shape[1:])
+    require_small(options.resized(stored), f"{source}: each image")
+    shape = options.shape(stored, f"{source}: each image")
     if (size := math.prod(shape) * len(split.images)) > LARGEST_BYTES:
         raise DataError(
             f"{source} would have {size:,} bytes of images after `resize`; the most in memory is {LARGEST_BYTES:,}. "
@@ -190,9 +191,9 @@ def prepared(split: Split, options: ImageOptions, source: str) -> Split:
         )
     images = np.empty((len(split.images), *shape), np.uint8)
     for place, pixels in zip(images, split.images.numpy(), strict=True):
-        stored = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        mode = options.mode(stored.mode)
-        found = np.asarray(options.prepared(stored if stored.mode == mode else stored.convert(mode)))
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        mode = options.mode(image.mode)
+        found = np.asarray(options.prepared(image if image.mode == mode else image.convert(mode)))
         place[...] = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
     return Split(torch.from_numpy(images), split.labels)
 

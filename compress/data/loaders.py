@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from compress.batches import Batches, Subset, pair_of, tensors_of_target, without_labels
+from compress.batches import LABELS, Batches, Subset, pair_of, tensors_of_target, without_labels
 from compress.errors import DataError, InputError
 from compress.inputs import Inputs
 from compress.models import call_factory
-from compress.tasks import Task
+from compress.tasks import Task, word_of
+from compress.tasks.kinds import IGNORED
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +50,16 @@ class Loaders:
         return len(dataset) if isinstance(dataset, Sized) else None
 
     def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
-        """The loader's batches, moved to `device`; the loader decides `size` and `task`.
+        """The loader's batches, moved to `device`; the loader decides `size` and the targets of `task`.
 
-        A batch with NaN or infinities raises DataError when it is reached. Raises DataError where there is no such
-        loader.
+        For `language_model`, labels that are the input ids themselves, as networks of transformers take them, are
+        shifted: see `next_tokens`. A batch with NaN or infinities raises DataError when it is reached. Raises DataError
+        where there is no such loader.
         """
         if (loader := self._part(subset)) is None:
             raise DataError(f"{self.name} has no {subset} loader; let it give (train, validation, test).")
-        return LoaderBatches(loader, torch.device(device), f"{self.name}: the {subset} loader's")
+        name, shifts = f"{self.name}: the {subset} loader's", word_of(task) == "language_model"
+        return LoaderBatches(loader, torch.device(device), name, shifts)
 
     def held_out(self, share: float) -> "Loaders":
         """The training loader, with the validation loader as the test loader.
@@ -94,11 +97,15 @@ class Loaders:
 
 @dataclass(frozen=True, eq=False)
 class LoaderBatches:
-    """Batches of any accepted form, on a device; `name` is whose they are, for error texts."""
+    """Batches of any accepted form, on a device.
+
+    name: whose they are, for error texts. shifts: whether targets are what `next_tokens` makes of them.
+    """
 
     loader: Any
     device: torch.device
     name: str
+    shifts: bool = False
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -112,6 +119,8 @@ class LoaderBatches:
     def _checked(self, number: int, batch: object) -> tuple[Inputs, Any]:
         try:
             given, target = pair_of(batch)
+            if self.shifts:
+                given, target = next_tokens(given, target)
         except InputError as error:
             raise DataError(f"{self.name} batch {number}, {error}") from error
         for what, tensors in (("inputs", given.tensors), ("targets", tensors_of_target(target))):
@@ -124,6 +133,20 @@ class LoaderBatches:
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)
+
+
+def next_tokens(given: Inputs, target: Any) -> tuple[Inputs, Any]:
+    """The tokens that follow, for a dict whose `labels` are its `input_ids`, except where they are not counted (-100).
+
+    Networks of transformers shift such labels themselves when they compute their loss; here the task's loss is computed
+    from their logits. Labels that are anything else are taken for the tokens that follow already.
+    """
+    tokens = given.kwargs.get("input_ids")
+    if LABELS not in given.kwargs or not isinstance(tokens, Tensor) or not isinstance(target, Tensor):
+        return given, target
+    if tokens.shape != target.shape or not bool(((target == tokens) | (target == IGNORED)).all()):
+        return given, target
+    return without_labels(given), torch.cat([target[:, 1:], torch.full_like(target[:, :1], IGNORED)], dim=1)
 
 
 def _finite(tensor: Tensor, masks: bool) -> bool:

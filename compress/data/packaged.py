@@ -1,7 +1,7 @@
 """Data sets that are plain files inside Python packages: two tables and a set of series.
 
-The packages are not imported: that would take seconds, and need all that they depend on. `train` and `test` limit each
-part to its first samples.
+The packages are not imported: that would take seconds, and need all that they depend on. `validation` is a share of
+the training part, its last samples; `train` and `test` limit a part to its first samples, after that.
 """
 
 import gzip
@@ -9,15 +9,17 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.batches import Subset
 from compress.data.array_dataset import ONLY, ArrayDataset, Samples, digest
+from compress.data.preparation import Arrays, CategoryColumn, NumberColumn, Preparation, Scale, Table
 from compress.data.reading import opened
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 
 MOST_BYTES = 64 << 20
@@ -31,35 +33,11 @@ MEASURED = (
 """The columns of `breast_cancer` are each statistic of all that is measured; its file does not name them."""
 
 Numbers = NDArray[np.float64]
+Places = NDArray[np.int64]
+"""Which samples of a file."""
 
 
-@dataclass(frozen=True)
-class Standardised:
-    """From each column the mean is subtracted, and the result divided by the deviation.
-
-    columns: names; of a series, its channels.
-    """
-
-    kind: Literal["table", "series"]
-    columns: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, rows: Numbers, kind: Literal["table", "series"], columns: Sequence[str]) -> "Standardised":
-        """The statistics of `rows` [N, columns]; a column of one value is divided by 1."""
-        std = rows.std(0)
-        return cls(kind, tuple(columns), tuple(rows.mean(0).tolist()), tuple(np.where(std == 0, 1, std).tolist()))
-
-    def apply(self, values: Numbers) -> Tensor:
-        """float32 of the shape of `values`, [..., columns]."""
-        return torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
-
-    def described(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": list(self.columns), "mean": list(self.mean), "std": list(self.std)}
-
-
-def shuttle(*, train: int | None = None, test: int | None = None) -> ArrayDataset:
+def shuttle(*, validation: float | None = None, train: int | None = None, test: int | None = None) -> ArrayDataset:
     """Statlog (Shuttle): 49,097 rows of 9 sensor values, 7 % of them anomalies, from the package river.
 
     Targets are 0 (normal) and 1 (anomaly). The rows are always shuffled in the same way; the last 10,000 are the test
@@ -74,12 +52,14 @@ def shuttle(*, train: int | None = None, test: int | None = None) -> ArrayDatase
     if len(columns) != 10 or columns[-1] != "anomaly":
         raise DataError(f"{path}, line 1: found {header[:100]!r}; expected the names of 9 columns, then anomaly.")
     rows, labels = _labelled(lines, len(columns), names, path)
-    parts = _parted(rows, labels, 10_000, (train, test), "shuttle")
-    (seen, flags), _ = parts
-    return _table("shuttle", parts, Standardised.of(seen[flags == 0], "table", columns[:-1]), names)
+    parts = _parted("shuttle", rows, labels, 10_000, _Wanted(validation, train, test))
+    seen, flags = parts["train"]
+    return _table("shuttle", parts, _scale(seen[flags == 0]), columns, names)
 
 
-def breast_cancer(*, train: int | None = None, test: int | None = None) -> ArrayDataset:
+def breast_cancer(
+    *, validation: float | None = None, train: int | None = None, test: int | None = None
+) -> ArrayDataset:
     """Breast cancer Wisconsin (diagnostic): 569 rows of 30 measurements, two classes, from the package scikit-learn.
 
     The rows are always shuffled in the same way; the last 169 are the test part. Columns are standardised by the
@@ -91,19 +71,21 @@ def breast_cancer(*, train: int | None = None, test: int | None = None) -> Array
     path = packaged("breast_cancer", "sklearn", "datasets/data/breast_cancer.csv", install="scikit-learn")
     header, *lines = _lines(path)
     columns = [f"{statistic} {what}" for statistic in STATISTICS for what in MEASURED]
-    count, width, *names = header.split(",")[:4] if header.count(",") == 3 else ("", "")
+    count, width, *names = header.split(",") if header.count(",") == 3 else ("", "")
     if [count, width] != [f"{len(lines)}", f"{len(columns)}"]:
         raise DataError(
             f"{path}, line 1: found {header[:100]!r}; expected {len(lines)} (the number of rows), {len(columns)} and "
             "the names of two classes."
         )
     rows, labels = _labelled(lines, len(columns) + 1, names, path)
-    parts = _parted(rows, labels, 169, (train, test), "breast_cancer")
-    return _table("breast_cancer", parts, Standardised.of(parts[0][0], "table", columns), tuple(names))
+    parts = _parted("breast_cancer", rows, labels, 169, _Wanted(validation, train, test))
+    return _table("breast_cancer", parts, _scale(parts["train"][0]), [*columns, "diagnosis"], tuple(names))
 
 
-def japanese_vowels(*, train: int | None = None, test: int | None = None) -> ArrayDataset:
-    """Japanese vowels: who of 9 speakers it is, by 7 to 29 steps of 12 coefficients, from the package aeon.
+def japanese_vowels(
+    *, validation: float | None = None, train: int | None = None, test: int | None = None
+) -> ArrayDataset:
+    """Japanese vowels: which of 9 speakers it is, by 7 to 29 steps of 12 coefficients, from the package aeon.
 
     270 series to train on, 370 to test on. `inputs` are [N, 29, 12], zero after the last step, and `lengths` [N] the
     numbers of steps. Channels are standardised by all steps of the training part. The training series, which the file
@@ -114,25 +96,17 @@ def japanese_vowels(*, train: int | None = None, test: int | None = None) -> Arr
     """
     folder = "datasets/data/JapaneseVowels"
     paths = [packaged("japanese_vowels", "aeon", f"{folder}/JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")]
-    found = [_series(path) for path in paths]
-    if found[0].names != found[1].names or found[0].channels != found[1].channels:
+    trained, tested = (_series(path) for path in paths)
+    if trained.names != tested.names or trained.channels != tested.channels:
         raise DataError(f"{paths[1]}: its classes or channels are not those of {paths[0].name}.")
-    order = np.random.default_rng(0).permutation(len(found[0].series))
-    series = [[found[0].series[row] for row in order], found[1].series]
-    labels = [found[0].labels[order], found[1].labels]
-    counts = [
-        _count(wanted, len(part), f"japanese_vowels: {name}")
-        for wanted, part, name in zip((train, test), series, ("train", "test"), strict=True)
-    ]
-    steps = max(len(one) for part in series for one in part)
-    scale = Standardised.of(
-        np.concatenate(series[0][: counts[0]]), "series", [f"channel {n}" for n in range(1, found[0].channels + 1)]
-    )
-    parts = [
-        Samples(_padded(part[:count], steps, scale), torch.from_numpy(classes[:count]))
-        for part, classes, count in zip(series, labels, counts, strict=True)
-    ]
-    return _dataset("japanese_vowels", parts, scale, found[0].names)
+    wanted = _Wanted(validation, train, test)
+    places = wanted.places("japanese_vowels", _shuffled(len(trained.series)), np.arange(len(tested.series)))
+    steps = max(len(one) for one in (*trained.series, *tested.series))
+    scale = _scale(np.concatenate([trained.series[place] for place in places["train"]]))
+    samples = {
+        part: (tested if part == "test" else trained).samples(chosen, steps, scale) for part, chosen in places.items()
+    }
+    return _dataset("japanese_vowels", samples, Arrays({"inputs": scale, "lengths": None}), trained.names)
 
 
 def packaged(name: str, package: str, file: str, *, install: str | None = None) -> Path:
@@ -211,6 +185,15 @@ class _Series:
     names: tuple[str, ...]
     channels: int
 
+    def samples(self, places: Places, steps: int, scale: Scale) -> Samples:
+        """The series at these places, scaled, then padded with zeros to `steps`."""
+        chosen = [self.series[place] for place in places]
+        inputs = torch.zeros(len(chosen), steps, self.channels)
+        for row, one in zip(inputs, chosen, strict=True):
+            row[: len(one)] = _scaled(one, scale)
+        lengths = torch.tensor([len(one) for one in chosen])
+        return Samples({"inputs": inputs, "lengths": lengths}, torch.from_numpy(self.labels[places]))
+
 
 def _series(path: Path) -> _Series:
     """A file of series of unequal lengths in the format .ts: "@" keys, then channels and class, separated by colons."""
@@ -242,39 +225,84 @@ def _series(path: Path) -> _Series:
 
 # --- parts ---
 
-_Part = tuple[Numbers, NDArray[np.int64]]
+
+@dataclass(frozen=True)
+class _Wanted:
+    """How many samples each part has."""
+
+    validation: float | None
+    train: int | None
+    test: int | None
+
+    def places(self, name: str, train: Places, test: Places) -> dict[Subset, Places]:
+        """The samples of each part, of those that are in either part of the data set `name`."""
+        found: dict[Subset, Places] = {}
+        if self.validation is not None:
+            held_out = held_out_count(self.validation, len(train), name)
+            train, found["validation"] = train[:-held_out], train[-held_out:]
+        found["train"] = _first(train, self.train, f"{name}: train")
+        found["test"] = _first(test, self.test, f"{name}: test")
+        return found
+
+
+def _first(places: Places, count: int | None, what: str) -> Places:
+    if count is not None and count > len(places):
+        raise DataError(f"{what} asks for the first {count:,} samples; there are {len(places):,}.")
+    return places[:count]
+
+
+def _shuffled(count: int) -> Places:
+    return np.random.default_rng(0).permutation(count)
 
 
 def _parted(
-    rows: Numbers, labels: NDArray[np.int64], held_out: int, first: tuple[int | None, int | None], name: str
-) -> list[_Part]:
-    """The training and the test part, of shuffled rows; the last `held_out` are the second."""
+    name: str, rows: Numbers, labels: NDArray[np.int64], held_out: int, wanted: _Wanted
+) -> dict[Subset, tuple[Numbers, NDArray[np.int64]]]:
+    """The parts of a table that is one file; after shuffling, the last `held_out` rows are the test part."""
     if len(rows) <= held_out:
         raise DataError(f"{name} has {len(rows)} rows, of which {held_out} are the test part; the file is damaged.")
-    order = np.random.default_rng(0).permutation(len(rows))
-    parts = zip((order[:-held_out], order[-held_out:]), first, ("train", "test"), strict=True)
-    taken = [part[: _count(wanted, len(part), f"{name}: {which}")] for part, wanted, which in parts]
-    return [(rows[part], labels[part]) for part in taken]
+    order = _shuffled(len(rows))
+    places = wanted.places(name, order[:-held_out], order[-held_out:])
+    return {part: (rows[chosen], labels[chosen]) for part, chosen in places.items()}
 
 
-def _count(wanted: int | None, there: int, what: str) -> int:
-    if wanted is not None and not 1 <= wanted <= there:
-        raise DataError(f"{what} asks for the first {wanted:,} samples; there are {there:,}.")
-    return there if wanted is None else wanted
+def _scale(rows: Numbers) -> Scale:
+    """Of rows [N, columns]; a column of one value is divided by 1."""
+    std = rows.std(0)
+    return Scale(tuple(rows.mean(0).tolist()), tuple(np.where(std == 0, 1, std).tolist()))
 
 
-def _padded(series: Sequence[Numbers], steps: int, scale: Standardised) -> dict[str, Tensor]:
-    inputs = torch.zeros(len(series), steps, series[0].shape[1])
-    for place, one in zip(inputs, series, strict=True):
-        place[: len(one)] = scale.apply(one)
-    return {"inputs": inputs, "lengths": torch.tensor([len(one) for one in series])}
+def _scaled(rows: Numbers, scale: Scale) -> Tensor:
+    return torch.from_numpy(((rows - scale.mean) / scale.std).astype(np.float32))
 
 
-def _table(name: str, parts: Sequence[_Part], scale: Standardised, names: tuple[str, ...]) -> ArrayDataset:
-    samples = [Samples({ONLY: scale.apply(rows)}, torch.from_numpy(labels)) for rows, labels in parts]
-    return _dataset(name, samples, scale, names)
+def _table(
+    name: str,
+    parts: dict[Subset, tuple[Numbers, NDArray[np.int64]]],
+    scale: Scale,
+    columns: Sequence[str],
+    names: tuple[str, ...],
+) -> ArrayDataset:
+    """columns: the last of them is the target, whose classes are `names`."""
+    samples = {
+        part: Samples({ONLY: _scaled(rows, scale)}, torch.from_numpy(labels)) for part, (rows, labels) in parts.items()
+    }
+    *inputs, target = columns
+    numbers = tuple(NumberColumn(*column) for column in zip(inputs, scale.mean, scale.std, strict=True))
+    return _dataset(name, samples, Table(numbers, False, False, (CategoryColumn(target, names),)), names)
 
 
-def _dataset(name: str, parts: Sequence[Samples], scale: Standardised, names: tuple[str, ...]) -> ArrayDataset:
-    train, test = parts
-    return ArrayDataset(name, train, test, scale, digest(train, None, test), classes=len(names), class_names=names)
+def _dataset(
+    name: str, samples: dict[Subset, Samples], preparation: Preparation, names: tuple[str, ...]
+) -> ArrayDataset:
+    train, chosen_on, test = samples["train"], samples.get("validation"), samples["test"]
+    return ArrayDataset(
+        name,
+        train,
+        test,
+        preparation,
+        digest(train, chosen_on, test),
+        validation=chosen_on,
+        classes=len(names),
+        class_names=names,
+    )

@@ -51,8 +51,8 @@ class Windows:
 
 def from_series(
     file: TableFile,
+    test_file: TableFile | None,
     windows: Windows,
-    test_file: TableFile | None = None,
     settings: TableSettings | None = None,
     *,
     validation: Validation = None,

@@ -1,5 +1,7 @@
 """Tables as data sets: a row is a sample."""
 
+from typing import TypedDict
+
 import numpy as np
 import torch
 
@@ -11,10 +13,20 @@ from compress.data.table_columns import MOST_GUESSED, Layout, TableSettings, lay
 from compress.data.table_files import TableFile
 from compress.data.table_samples import Making
 from compress.data.table_statistics import Numbers, Rows, fitted
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 
 Validation = float | TableFile | None
 """What settings are chosen on: a share in (0, 1) of the training rows, a file, or nothing of its own."""
+
+
+class Parts(TypedDict):
+    """What the parts of a data set are, beside its test file."""
+
+    validation: Validation
+    train: int | None
+    test: int | None
+
 
 LOOKED_AT = 10_000
 """Rows at the start of the file; a column whose whole numbers differ in all of them is taken for an identifier."""
@@ -63,7 +75,8 @@ def from_table(
     order = first(order, train, f"{file.path}: train")
     validation_order = None
     if isinstance(validation, float):
-        order, validation_order = split_off(order, validation, file)
+        count = held_out_count(validation, len(order), str(file.path))
+        order, validation_order = order[:-count], order[-count:]
     table = fitted(layout, settings, rows, order)
     making = Making(layout, table, limit)
 
@@ -108,17 +121,6 @@ def first(order: Numbers, count: int | None, what: str) -> Numbers:
     if count is not None and count > len(order):
         raise DataError(f"{what} asks for {count:,} samples; there are {len(order):,}.")
     return order[:count]
-
-
-def split_off(order: Numbers, share: float, file: TableFile) -> tuple[Numbers, Numbers]:
-    """All but the last `share` (at least one), and those. Raises DataError where nothing would be left to train on."""
-    count = max(1, round(share * len(order)))
-    if count >= len(order):
-        raise DataError(
-            f"{file.path}: {len(order):,} training samples, and {count:,} of them are for validation; take more "
-            f"training samples, or a smaller share."
-        )
-    return order[:-count], order[-count:]
 
 
 def _require_target(layout: Layout, settings: TableSettings, file: TableFile) -> None:

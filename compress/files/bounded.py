@@ -10,6 +10,12 @@ from typing import Any, NoReturn
 MAX_DEPTH = 100
 """Levels of JSON: far more than our documents have, and far less than Python's recursion limit."""
 
+MOST_TENSORS = 100_000
+"""The most tensors of a file: each takes a kilobyte in Python, whatever it takes in the file."""
+
+MOST_HEADER = 16 * 2**20
+"""Bytes of the list of names and shapes, which take many times as much in Python: a hundred thousand tensors."""
+
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a link",
@@ -64,7 +70,15 @@ def read_json(path: Path, most: int, *, links: bool = True) -> Any:
     Raises:
         OSError, ValueError: as `read_bytes`, or it is not such a document.
     """
-    text = read_bytes(path, most, links=links).decode("utf-8")
+    return parse_json(read_bytes(path, most, links=links).decode("utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON document: no NaN, no infinity, at most `MAX_DEPTH` levels.
+
+    Raises:
+        ValueError: it is not such a document.
+    """
     try:
         found = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:

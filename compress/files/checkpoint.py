@@ -3,14 +3,9 @@
 import json
 import logging
 import os
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -19,34 +14,17 @@ from torch import Tensor, nn
 
 from compress.errors import CheckpointError, CompressError, InputError, OutputError
 from compress.files.atomic import archive, atomic, require_path
+from compress.files.bounded import MOST_HEADER
+from compress.files.fitting import Fit, Needs, chosen, note, where
 from compress.files.foreign import reading
-from compress.files.layouts import fitting, only, sets_of_weights, way_out
+from compress.files.layouts import Contents, only, under
+from compress.files.limits import require_plain_tensors
 from compress.files.packing import KEY as PACKING
 from compress.files.packing import packed, unpacked
-from compress.files.pickled import StrangePickleError, require_cheap
-from compress.options import shown
+from compress.files.places import place, shards
+from compress.files.torch_file import RESAVE, read_torch
+from compress.options import listed, shown
 from compress.slimming.edits import apply_edits, edits_from_json
-
-_RESAVE = 'torch.save(model.state_dict(), "model.pt")'
-
-MOST_TENSORS = 100_000
-"""The most tensors of a file: each takes a kilobyte in Python, whatever it takes in the file."""
-
-MOST_HEADER = 16 * 2**20
-"""Bytes of the list of names and shapes, which take many times as much in Python: a hundred thousand tensors."""
-
-_MOST_TIES = 16
-"""Tensors may share their memory, as tied weights do, and be together this many times as large as their file."""
-
-# torch has types that it stores and cannot compute with, such as int4 and bits8.
-_TYPES = {
-    *(torch.bool, torch.int8, torch.int16, torch.int32, torch.int64),
-    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
-    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
-    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
-}
-_LEGACY_PICKLES = 5
-"""Pickles of a file without an archive: a number, a version, the machine, the weights, the names of their storages."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,33 +37,66 @@ class WeightsFile:
 
     sets: tensors by qualified name, by the key in the file that has them, such as "state_dict"; "" is the file itself.
     metadata: text by key (a `.pt` file has none).
+    others: keys of what is no set, with the classes of pickled objects in it, which are not read.
     """
 
     sets: dict[str, dict[str, Tensor]]
     metadata: dict[str, str]
+    others: dict[str, list[str]] = field(default_factory=dict)
 
     def only(self, source: str) -> dict[str, Tensor]:
-        """The weights, where it is not known of which network. Raises CheckpointError: there are several sets."""
-        return only(self.sets, source)
+        """The weights, where it is not known of which network: `layouts.only`; the log says which they are."""
+        key = only(self.sets)
+        if key or len(self.sets) > 1 or self.others:
+            fit = Fit(key, "", "", {name: name for name in self.sets[key]}, 0, 0)
+            _log.info("%s", note(Contents(self.sets, self.others), fit, source))
+        return self.sets[key]
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
-    """Read a state_dict onto the CPU; masks of torch.nn.utils.prune are multiplied into their weights.
+    """Read weights onto the CPU; masks of torch.nn.utils.prune are multiplied into them.
 
-    A `.pt` file may also be a training checkpoint that keeps its weights, or several sets of them, under keys.
+    A `.pt` file may also be a training checkpoint that keeps its weights, or several sets of them, under keys. `path`
+    may be a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" names a key.
 
     Raises:
-        CheckpointError: the file is missing, empty, damaged, or holds anything but tensors (a pickled module, say).
+        CheckpointError: the file is missing, empty, damaged, or holds no tensors by name (a pickled module, say).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} is {'a folder, not a file of weights' if path.exists() else 'not a file'}")
+    found = place(Path(path))
+    weights = _read_shards(found.file) if found.sharded else _read_file(found.file)
+    if found.key is not None:
+        part = under(Contents(weights.sets, weights.others), found.key, str(found.file))
+        weights = WeightsFile(part.sets, weights.metadata, part.others)
+    folded = {key: _fold(tensors) for key, tensors in weights.sets.items()}
+    return WeightsFile(folded, weights.metadata, weights.others)
+
+
+def _read_file(path: Path, *, mapped: bool = False) -> WeightsFile:
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{_RESAVE}`")
+        raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{RESAVE}`")
     if path.suffix == ".onnx":
         raise CheckpointError(f"{path} is an ONNX file, which only runs: give the weights that it was made of")
-    weights = _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_torch(path), {})
-    return WeightsFile({key: _fold(tensors) for key, tensors in weights.sets.items()}, weights.metadata)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    found = read_torch(path, mapped=mapped)
+    return WeightsFile(found.sets, {}, found.others)
+
+
+def _read_shards(index: Path) -> WeightsFile:
+    """The tensors of all shards; they stay in the files until they are used.
+
+    Raises:
+        CheckpointError: a shard lacks a tensor that the index says it has, or has another one.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path, names in shards(index).items():
+        found = _read_file(path, mapped=True).sets.get("", {})
+        if lacking := [name for name in names if name not in found]:
+            raise CheckpointError(f"{path} lacks tensors that {index.name} says it has: {listed(lacking)}")
+        if more := sorted(found.keys() - set(names)):
+            raise CheckpointError(f"{path} has tensors that {index.name} does not give to it: {listed(more)}")
+        tensors |= found
+    return WeightsFile({"": tensors}, {})
 
 
 def write_weights(
@@ -125,34 +136,39 @@ def write_weights(
             torch.save(own, file)
 
 
-def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
+def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | None:
     """Copy `weights` into `model`, in place and strictly; a model that they do not fit does not change.
 
-    The file's names may have parts of wrappers, as `compress.files.layouts` says. Numbers become those of the network's
-    type: a network in float32 is in float32 afterwards, whatever the file's.
+    The file may have others beside them, and its names parts of wrappers, as `compress.files.fitting` says. Numbers
+    become those of the network's type: a network in float32 is in float32 afterwards, whatever the file's.
 
     One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
 
     Args:
         source: where the weights are from (a path), for the error text.
 
+    Returns:
+        What was unwrapped and left out, in a sentence, which is logged too; None where nothing was.
+
     Raises:
-        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once),
-            tensors with NaN or infinities, or two sets of weights that fit. A buffer may hold infinities, as attention
-            masks do.
+        CheckpointError: names that are missing or unknown, wrong shapes or kinds of number (all of them at once), or
+            tensors with NaN or infinities. A buffer may hold infinities, as attention masks do.
     """
-    wanted = model.state_dict()
-    found = fitting(weights.sets, wanted, source)
-    mistakes = _mismatches(wanted, found)
-    if mistakes:
+    needs, file = Needs.of(model), Contents(weights.sets, weights.others)
+    fit, others = chosen(file, needs)
+    found = {own: file.sets[fit.key][old] for own, old in fit.names.items()}
+    if mistakes := _mismatches(needs, found):
         ending = (
             "It holds a slim network: compress.load(path, model=...) rebuilds its shapes from the dense one"
             if "shape_edits" in weights.metadata
-            else way_out(weights.sets, wanted, source) or "Load it into the network that it was saved from"
+            else "Load it into the network that it was saved from"
         )
+        closest = f" (closest are {where(fit)})" if len(file.sets) > 1 or where(fit) != "the weights" else ""
         raise CheckpointError(
-            f"{source} does not fit the network {type(model).__name__}: {'; '.join(mistakes)}. {ending}"
+            f"{source} does not fit the network {type(model).__name__}{closest}: {'; '.join(mistakes)}. {ending}"
         )
+    found = _completed(needs, found, source)
+    wanted = needs.tensors
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     broken = [
         name
@@ -161,31 +177,43 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> None:
     ]
     if broken:
         raise CheckpointError(
-            f"{source} has NaN or infinite values in {_listed(broken)}: use a checkpoint from before training diverged"
+            f"{source} has NaN or infinite values in {listed(broken)}: use a checkpoint from before training diverged"
         )
+    if text := note(file, fit, source, needs.lacking(fit.names), others):
+        _log.info("%s", text)
     _note_types(wanted, found, source)
     if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
-        model.load_state_dict(found)
+        model.load_state_dict(found, strict=False)  # a module's extra state is no tensor, and stays its own
+    return text
 
 
-def load(path: str | os.PathLike[str], model: Callable[[], nn.Module]) -> nn.Module:
+def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Rebuild a network from a file of weights, slim or not, without unpickling anything.
 
-    Checkpoints of DataParallel, `torch.compile`, Lightning and other training code are files of weights too; see
-    `compress.files.layouts`. The network keeps its own type of number.
+    Checkpoints of DataParallel, `torch.compile`, Lightning, transformers and other training code are files of weights
+    too; the log says what was unwrapped. The network keeps its own type of number.
 
     Args:
+        path: the file, a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" takes the weights
+            under the key "ema".
         model: builds the network in its original, dense size, e.g. the class itself.
 
     Returns:
         The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
 
     Raises:
-        CheckpointError: the file is unreadable, does not fit the network, or holds several sets of weights that do.
+        InputError: `model` is missing, or does not build a network.
+        CheckpointError: the file is unreadable, or does not fit the network.
     """
     require_path("path", path)
+    if model is None:
+        raise InputError(
+            f"model: it is missing; {os.fspath(path)} holds weights, so name what builds their network, as in "
+            f'compress.load("{Path(path).name}", model=Net). Only a .pt2 program is a network by itself: '
+            "torch.export.load(path).module()"
+        )
     if not callable(model) or isinstance(model, nn.Module):
         raise InputError(f"model: found {shown(model)}; expected what builds the network, such as its class")
     return rebuild(read_weights(path), lambda: _built(model), str(path))
@@ -214,58 +242,6 @@ def rebuild(weights: WeightsFile, model: Callable[[], nn.Module], source: str) -
             raise CheckpointError(f"{source}: {error}") from error
     load_weights(network, weights, source)
     return network.eval()
-
-
-def require_stored(path: Path, damaged: str) -> None:
-    """Refuse a zip archive that could become larger than it is: torch writes its entries as they are, not compressed.
-
-    Args:
-        damaged: the error text where it is not such an archive.
-
-    Raises:
-        CheckpointError: the entries are larger than the file, or it is a damaged archive.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
-        raise CheckpointError(damaged) from error
-    if unpacked > (size := path.stat().st_size):
-        raise CheckpointError(
-            f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which nothing written by torch does: "
-            "get the weights from a source that you trust"
-        )
-
-
-def require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are not arrays of numbers in memory, or claim more than they have.
-
-    Raises:
-        CheckpointError: sparse, quantized or empty-handed (meta) tensors, types that torch cannot compute with, tensors
-            that repeat their memory until they are far larger than the file, or more tensors than anything needs.
-    """
-    strange = [
-        f"{name} ({'quantized' if tensor.is_quantized else tensor.layout}, {tensor.dtype}, {tensor.device})"
-        for name, tensor in tensors.items()
-        if type(tensor) not in (Tensor, nn.Parameter)
-        or tensor.is_quantized
-        or tensor.layout != torch.strided
-        or tensor.device.type != "cpu"
-        or tensor.dtype not in _TYPES
-    ]
-    if strange:
-        raise CheckpointError(
-            f"{path} has tensors that are not plain arrays of numbers: {_listed(strange)}; save dense ones, on the CPU"
-        )
-    if len(tensors) > MOST_TENSORS:
-        raise CheckpointError(f"{path} has {len(tensors):,} tensors, and {MOST_TENSORS:,} are the most that are read")
-    size = path.stat().st_size
-    unpacked = sum(Tensor.numel(tensor) * tensor.itemsize for tensor in tensors.values())
-    if unpacked > _MOST_TIES * size:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes, and its tensors claim {unpacked:,}: they repeat the same memory; "
-            "get the weights from a source that you trust"
-        )
 
 
 def _each_its_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -317,73 +293,6 @@ def _read_safetensors(path: Path) -> WeightsFile:
     return WeightsFile({"": tensors}, metadata)
 
 
-def _read_torch(path: Path) -> dict[str, dict[str, Tensor]]:
-    damaged = f"{path} is damaged or was not written by torch.save: write it again with `{_RESAVE}`"
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"  # as torch itself decides
-        if zipped:
-            require_stored(path, damaged)
-        try:
-            _require_cheap(path, zipped, file)
-            with warnings.catch_warnings(action="ignore"):  # torch warns of a TorchScript archive, then refuses it
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            return _state_dicts(content, path)
-        except CheckpointError:
-            raise
-        except StrangePickleError as error:
-            raise CheckpointError(
-                f"{path} is not read, since {error}: save the weights alone, as dense tensors on the CPU, "
-                f"with `{_RESAVE}`"
-            ) from error
-        except Exception as error:  # torch.load raises whatever its damaged input leads to, KeyError included
-            refused = re.search(r"GLOBAL (\S+)", str(error))
-            raise CheckpointError(
-                f"{path} holds the pickled object {refused[1]}, which could run any code and is not loaded: "
-                f"save the weights alone with `{_RESAVE}`"
-                if refused
-                else damaged
-            ) from error
-
-
-def _require_cheap(path: Path, zipped: bool, file: IO[bytes]) -> None:
-    """Raises StrangePickleError where one of the pickles in the file would cost more than it may."""
-    size = path.stat().st_size
-    if zipped:  # by torch's own reader, since two readers may find two different entries of one name
-        require_cheap(BytesIO(torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")), size, _trusted())
-        return
-    file.seek(0)
-    for _ in range(_LEGACY_PICKLES):
-        require_cheap(file, size, _trusted())
-
-
-def _trusted() -> set[str]:
-    """Names of what the user has allowed by `torch.serialization.add_safe_globals`."""
-    allowed = torch.serialization.get_safe_globals()
-    return {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed}
-
-
-def _state_dicts(content: Any, path: Path) -> dict[str, dict[str, Tensor]]:
-    """The class's own methods are called, not those that an object's attributes could hide."""
-    if not isinstance(content, dict) or not dict.__len__(content):
-        what = "nothing" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise CheckpointError(f"{path} holds {what} instead of weights by name: save it with `{_RESAVE}`")
-    found = sets_of_weights(content)
-    if not found:
-        inner = dict.get(content, "state_dict")
-        items = dict.items(inner if isinstance(inner, dict) else content)
-        strange = [_named(key) for key, value in items if not (isinstance(key, str) and isinstance(value, Tensor))]
-        raise CheckpointError(
-            f"{path} has entries that are not tensors ({_listed(strange)}): save the weights alone with `{_RESAVE}`"
-        )
-    for tensors in found.values():
-        require_plain_tensors(tensors, path)
-    return {key: {name: Tensor.detach(tensor) for name, tensor in own.items()} for key, own in found.items()}
-
-
-def _named(key: object) -> str:
-    return str(key) if isinstance(key, str | int | float | None) else f"a {type(key).__name__}"
-
-
 def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Fold `x_orig` and `x_mask` into `x`; a decaying mask also has `x_pruned` and `x_start`."""
     folded = dict(tensors)
@@ -403,9 +312,10 @@ def _fold(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+def _mismatches(needs: Needs, found: Mapping[str, Tensor]) -> list[str]:
+    wanted = needs.tensors
     kinds = {
-        "missing": [name for name in wanted if name not in found],
+        "missing": [name for name in needs.lacking(found) if name not in needs.spare],
         "unknown to the network": [name for name in found if name not in wanted],
         "of another shape": [
             f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
@@ -418,7 +328,26 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
             if name in found and _kind(found[name]) != _kind(tensor)
         ],
     }
-    return [f"{what}: {_listed(names)}" for what, names in kinds.items() if names]
+    return [f"{what}: {listed(names)}" for what, names in kinds.items() if names]
+
+
+def _completed(needs: Needs, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """All of the network's tensors: one that it ties may be in the file once, and it has built its own counters.
+
+    Raises:
+        CheckpointError: the file has other values where the network ties two tensors.
+    """
+    tied: dict[str, str] = {}
+    for name in found:
+        other = tied.setdefault(needs.first[name], name)
+        if other != name and not torch.equal(found[other], found[name]):
+            raise CheckpointError(
+                f"{source} has different values in {other} and {name}, which the network ties: build it without the tie"
+            )
+    return {
+        name: found[tied[first]] if (first := needs.first[name]) in tied else tensor
+        for name, tensor in needs.tensors.items()
+    }
 
 
 def _note_types(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
@@ -438,7 +367,3 @@ def _type(tensor: Tensor) -> str:
 
 def _is_broken(tensor: Tensor, infinity_allowed: bool) -> bool:
     return bool(tensor.isnan().any() if infinity_allowed else not tensor.isfinite().all())
-
-
-def _listed(names: Sequence[str], limit: int = 6) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,148 +1,124 @@
-"""Where a checkpoint keeps the weights, and which of their names fit a network.
+"""Where a checkpoint keeps weights: under keys such as "state_dict", at any of a few levels, beside other things.
 
-Training code writes {"state_dict": ..., "epoch": ...}, and wrappers write their own part into every name: "module.",
-"_orig_mod.", Lightning's "model.". A set of weights fits where its names, without such parts and without one common
-prefix, are exactly the network's, with the same shapes. Nothing is guessed: if two sets fit, both are named.
+A set of weights is what one dict in the file has of tensors by name. Its key is the path to it, such as
+"checkpoint/model"; that of the file itself is "". An optimizer's state is not one.
 """
 
-import logging
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import Tensor
 
 from compress.errors import CheckpointError
+from compress.files.unread import unread
 
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Parts of names that torch's wrappers add: DataParallel and AveragedModel, compile, FSDP, activation checkpointing."""
+LEVELS = 4
+"""How deep in dicts weights are looked for."""
 
-_COUNTER = "n_averaged"
-"""The tensor that AveragedModel keeps beside its network."""
+KNOWN = ("", "model", "state_dict", "model_state_dict", "net", "network", "module", "generator", "student")
+"""Keys of the weights themselves, in the order in which they are taken where several sets fit."""
 
-_log = logging.getLogger(__name__)
+AVERAGES = {"ema", "swa", "avg", "average", "averaged", "shadow", "teacher", "averager"}
+"""Words in the key of a copy, whose weights are taken last."""
 
-Weights = Mapping[str, Tensor]
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    sets: tensors by name, by the key of the set.
+    others: the keys of what is no set, and the classes in it that were not read, such as argparse.Namespace.
+    """
+
+    sets: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
 
 
-def sets_of_weights(content: dict[Any, Any]) -> dict[str, dict[str, Tensor]]:
-    """The sets of weights in what a file holds, by their key in it; "" is the file itself.
+def contents(content: dict[Any, Any]) -> Contents:
+    """The sets of weights in what a file holds, outer ones first, and the rest.
 
     Only the class's own methods are called, not those that an object's attributes could hide.
-    """
-    if _is_weights(content):
-        return {"": dict(dict.items(content))}
-    found = [(key, value) for key, value in dict.items(content) if isinstance(key, str) and _is_weights(value)]
-    first = {id(value): key for key, value in reversed(found)}  # one set may have two keys
-    return {key: dict(dict.items(value)) for key, value in found if first[id(value)] == key}
-
-
-def fitting(sets: Mapping[str, Weights], wanted: Weights, source: str) -> Weights:
-    """The only one of `sets` that fits a network with the state_dict `wanted`, under the network's own names.
-
-    Where none fits, the one that comes closest is returned, for the error of what differs.
 
     Raises:
-        CheckpointError: several fit.
+        CheckpointError: two sets have the same key, as where a key has a slash in it.
     """
-    renamed = {key: names for key, found in sets.items() if (names := own_names(found, wanted)) is not None}
-    alike = [
-        key
-        for key, names in renamed.items()
-        if all(sets[key][old].shape == wanted[new].shape for old, new in names.items())
-    ]
-    if len(alike) > 1:
-        raise CheckpointError(
-            f"{source} holds {len(alike)} sets of weights that fit the network, {_listed(alike)}: save the one that "
-            f'you want, as with `torch.save({_loading(source, alike[-1])}, "model.pt")`'
-        )
-    closest = min(sets, key=lambda key: len(wanted.keys() ^ sets[key].keys()))
-    chosen = next(iter(alike or renamed), closest)
-    names = renamed.get(chosen, {name: name for name in sets[chosen]})
-    if alike:
-        _note(chosen, names, source)
-    return {new: sets[chosen][old] for old, new in names.items()}
+    found = Contents()
+    _collect(content, "", 0, found, {id(content)})
+    return found
 
 
-def own_names(found: Collection[str], wanted: Collection[str]) -> dict[str, str] | None:
-    """The network's name for each name in the file; None where they are not exactly the network's."""
-    names = [name for name in found if name != _COUNTER or name in wanted]
-    if len(names) != len(wanted):
-        return None
-    for plain in (str, _unwrapped):
-        theirs, ours = {plain(name): name for name in names}, {plain(name): name for name in wanted}
-        if len(theirs) == len(ours) == len(wanted):  # else two names have become one
-            for prefix in _prefixes(theirs, ours):
-                return {theirs[prefix + name]: own for name, own in ours.items()}
-    return None
+def _collect(content: dict[Any, Any], key: str, level: int, found: Contents, seen: set[int]) -> bool:
+    """Add the sets in `content` and below it; whether there are any."""
+    items = dict(dict.items(content))
+    if tensors := {name: value for name, value in items.items() if isinstance(name, str) and isinstance(value, Tensor)}:
+        if key in found.sets:
+            raise CheckpointError(f"the checkpoint holds two sets of weights with the key {key!r:.100}")
+        found.sets[key] = tensors
+    others: dict[str, list[str]] = {}
+    below = False
+    for name, value in items.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            continue
+        inner = f"{key}/{name}" if key else str(name)
+        if isinstance(name, str) and _may_hold_weights(value, level):
+            if id(value) in seen:  # one set may have two keys
+                continue
+            seen.add(id(value))
+            if _collect(value, inner, level + 1, found, seen):
+                below = True
+                continue
+        others[inner] = unread(value)
+    if tensors or below:
+        found.others.update(others)
+    return bool(tensors) or below
 
 
-def way_out(sets: Mapping[str, Weights], wanted: Collection[str], source: str) -> str | None:
-    """How to save the weights of a network alone, where a set holds them among others; None where none does."""
-    for key, found in sets.items():
-        prefixes = [prefix for prefix in _prefixes(found, wanted) if prefix]
-        if prefixes:
-            text = repr(prefixes[0])
-            taken = f"{{k.removeprefix({text}): v for k, v in weights.items() if k.startswith({text})}}"
-            return (
-                f"Its names under {_listed(prefixes)} are the network's, and others are beside them: save those alone, "
-                f'as with `weights = {_loading(source, key)}; torch.save({taken}, "model.pt")`'
-            )
-    return None
+def _may_hold_weights(value: object, level: int) -> bool:
+    return isinstance(value, dict) and level < LEVELS and not dict.__contains__(value, "param_groups")
 
 
-def only(sets: Mapping[str, dict[str, Tensor]], source: str) -> dict[str, Tensor]:
-    """The only set, where the network is not known.
+def under(found: Contents, key: str, source: str) -> Contents:
+    """The part of a file that a key names: a set, sets below it, or the names under a prefix; the rest is beside it.
 
     Raises:
-        CheckpointError: there are several.
+        CheckpointError: there is no such part.
     """
-    if len(sets) > 1:
-        raise CheckpointError(
-            f"{source} holds {len(sets)} sets of weights, {_listed(sets)}: save one of them, as with "
-            f'`torch.save({_loading(source, next(iter(sets)))}, "model.pt")`'
-        )
-    return next(iter(sets.values()))
+    sets = {own: tensors for own, tensors in found.sets.items() if own == key or own.startswith(f"{key}/")}
+    for own, tensors in found.sets.items():
+        if not sets and (not own or key.startswith(f"{own}/")):
+            prefix = key.removeprefix(f"{own}/").replace("/", ".") + "."
+            if part := {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}:
+                sets[own] = part
+    if not sets:
+        there = quoted([own for own in found.sets if own]) if any(found.sets) else "no keys"
+        raise CheckpointError(f'{source} has no weights under "{key:.100}": it has {there}')
+    rest = {own: list[str]() for own in found.sets if own and own not in sets}
+    return Contents(sets, rest | found.others)
 
 
-def _is_weights(content: object) -> TypeGuard[dict[str, Tensor]]:
-    if not isinstance(content, dict) or not dict.__len__(content):
-        return False
-    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in dict.items(content))
+def rank(address: str) -> tuple[bool, int]:
+    """The order in which sets are taken where several fit: averages last, known keys first, then as in the file."""
+    words = re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", address).lower())
+    average = not AVERAGES.isdisjoint(words)
+    places = [KNOWN.index(part) for part in address.split("/") if part in KNOWN]
+    return average, max(places, default=len(KNOWN))
 
 
-def _prefixes(found: Collection[str], wanted: Collection[str]) -> list[str]:
-    """Each prefix, "" included, under which `found` has all of the names in `wanted`."""
-    first = next(iter(wanted), None)
-    if first is None:
-        return []
-    ends = [name.removesuffix(first) for name in found if name == first or name.endswith(f".{first}")]
-    return [prefix for prefix in ends if all(prefix + name in found for name in wanted)]
+def only(sets: Mapping[str, dict[str, Tensor]]) -> str:
+    """The key of the set that is most probably the weights, where the network is not known: the largest of the first.
+
+    Sets of one tensor beside a larger one are measurements, such as the best accuracy.
+    """
+    most = max(map(len, sets.values()))
+    return min((key for key in sets if len(sets[key]) > 1 or most == 1), key=lambda key: (rank(key), -len(sets[key])))
 
 
-def _unwrapped(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-def _note(key: str, names: Mapping[str, str], source: str) -> None:
-    """Say what was left out on the way, if anything was."""
-    old, new = next((pair for pair in names.items() if pair[0] != pair[1]), ("", ""))
-    under = f"the weights under {key!r}" if key else "the weights"
-    if old != new:
-        _log.info("%s: %s are loaded with the network's names (%.100r as %.100r)", source, under, old, new)
-    elif key:
-        _log.info("%s: %s are loaded", source, under)
-
-
-def _loading(source: str, key: str) -> str:
-    if source.endswith(".safetensors"):
-        return f"safetensors.torch.load_file({source!r})"
-    return f"torch.load({source!r}, weights_only=True)" + (f"[{key!r}]" if key else "")
-
-
-def _listed(names: Collection[str], most: int = 6) -> str:
+def quoted(names: Collection[str], most: int = 6) -> str:
     """The names in words; a file from elsewhere may have any number of them, of any length."""
-    shown = [f"{name!r:.100}" for name in islice(names, most)]
+    shown = [f'"{name:.100}"' for name in islice(names, most)]
     if len(names) > most:
         return f"{', '.join(shown)} and {len(names) - most} more"
     *first, last = shown

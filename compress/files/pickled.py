@@ -2,14 +2,16 @@
 
 torch's own reader (`weights_only=True`) runs no code, but a kilobyte can keep it busy for ever: a tuple that holds a
 tuple twice, thirty times over, is hashed element by element when it is used as a key. So this reader
-steps through the opcodes once, with stand-ins for values, and refuses what `torch.save` of weights never writes.
+steps through the opcodes once, with stand-ins for values, and refuses what `torch.save` of weights never writes. It
+names the foreign classes and functions in the pickle, whose objects `compress.files.unread` lets torch skip.
 """
 
 import pickletools
 import re
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 DEPTH = 100
 """The most that containers may be nested; Python and C walk them by recursion."""
@@ -25,6 +27,12 @@ STRANGE = 1_000
 
 REPEATED = 100
 """How many times as large as its text a pickle may be, counting a value at each reference to it."""
+
+CLASSES = 200
+"""The most foreign classes and functions of one pickle: torch compares each call with the list of them."""
+
+SKIPPED = 50_000
+"""The most objects of foreign classes in one pickle."""
 
 _WEIGHTS = re.compile(
     r"torch(\.cuda)?(\.sparse)?\.\w+|torch\._utils\._rebuild_\w+|torch\._tensor\.\w+|torch\.storage\.\w+"
@@ -43,10 +51,13 @@ _KEYED = {"collections.OrderedDict", "collections.Counter", "builtins.set"}
 _TEXT = {str, bytes, type(None)}
 _ENCODINGS = {"latin1", "latin-1", "ascii", "utf-8", "utf8"}
 _METHODS = frozenset(dir(OrderedDict))
-_OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _NUMBERS = {"BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1"}
 _TEXTS = {"BINUNICODE", "SHORT_BINSTRING"}
+
+
+Foreign = dict[str, Literal["object", "dict", "list"]]
+"""Classes and functions that torch does not read, by name, and what their objects are: "dict" where they get items."""
 
 
 class StrangePickleError(Exception):
@@ -88,18 +99,23 @@ class _Box:
                 self.strange += 1
 
 
-def require_cheap(file: IO[bytes], room: int, trusted: Container[str] = ()) -> None:
+def require_cheap(file: IO[bytes], room: int, trusted: Container[str] = ()) -> Foreign:
     """Check the pickle at the file's position, up to its end.
 
     Args:
         room: bytes of the whole file, which no single storage may exceed.
         trusted: names of classes and functions that the user has allowed, beside those of weights.
 
+    Returns:
+        The other classes and functions in it, under the names that torch gives them.
+
     Raises:
-        StrangePickleError: it holds other objects than weights, or is too costly to read.
+        StrangePickleError: it is too costly to read, or does with its objects what no class of containers does.
         Exception: of any kind, where it is damaged.
     """
-    _Reading(file, room, trusted).run()
+    reading = _Reading(file, room, trusted)
+    reading.run()
+    return reading.foreign
 
 
 def _is_key(value: Any) -> bool:
@@ -113,7 +129,8 @@ class _Reading:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
-        self._copied = self._strange = 0
+        self._copied = self._strange = self._skipped = 0
+        self.foreign: Foreign = {}
 
     def run(self) -> None:
         for count, (opcode, argument, place) in enumerate(pickletools.genops(self._file)):
@@ -146,12 +163,13 @@ class _Reading:
 
     def _named(self, argument: str) -> _Global:
         module, _, what = argument.partition(" ")
-        name = f"{_OLD_NAMES.get(module, module)}.{what}"
+        module, what = NAME_MAPPING.get((module, what), (IMPORT_MAPPING.get(module, module), what))
+        name = _Global(f"{module}.{what}")
         if not _WEIGHTS.fullmatch(name) and name not in self._trusted:
-            raise StrangePickleError(
-                f"it holds the pickled object {module}.{what}, which could run any code and is not loaded"
-            )
-        return _Global(name)
+            self.foreign.setdefault(str(name), "object")
+            if len(self.foreign) > CLASSES:
+                raise StrangePickleError(f"it holds pickled objects of more than {CLASSES} classes")
+        return name
 
     def _box(self, kind: str, items: Sequence[Any] = ()) -> None:
         box = _Box(kind, items)
@@ -178,8 +196,15 @@ class _Reading:
     def _grow(self, items: list[Any], kinds: tuple[str, ...]) -> _Box:
         """Put items into the container on top."""
         box = self._stack[-1]
-        if not isinstance(box, _Box) or box.kind not in kinds:
+        if not isinstance(box, _Box) or (box.kind not in kinds and box.kind not in self.foreign):
             raise StrangePickleError("its pickle puts values into something that is not a container")
+        if box.kind in self.foreign:
+            kind: Literal["dict", "list"] = "list" if kinds == ("list",) else "dict"
+            if self.foreign[box.kind] not in ("object", kind):
+                raise StrangePickleError(f"its pickle takes {box.kind} for a list and for a dict")
+            self.foreign[box.kind] = kind
+            if kind == "list":  # whose items are dropped
+                return box
         if box.closed:
             raise StrangePickleError("its pickle changes a container that is used already")
         box.items = box.items or tuple(items[:8])
@@ -203,13 +228,21 @@ class _Reading:
 
     def _call(self) -> None:
         function, arguments = self._pop(2)
+        if isinstance(function, _Box) and function.kind in self.foreign:  # what is skipped may be called: a method
+            function = _Global(function.kind)
         self._require_harmless(function, arguments)
-        self._box(str(function), [arguments])
+        skipped = function in self.foreign
+        self._skipped += skipped
+        if self._skipped > SKIPPED:
+            raise StrangePickleError(f"it holds more than {SKIPPED:,} pickled objects")
+        self._box(str(function), [] if skipped else [arguments])  # what is skipped takes no arguments
 
     def _require_harmless(self, function: Any, arguments: Any) -> None:
         """Refuse calls of torch's list that could take more than their arguments; torch refuses the others."""
         if not isinstance(function, _Global) or not isinstance(arguments, _Box) or arguments.kind != "tuple":
             raise StrangePickleError("its pickle calls something that is not a function")
+        if function in self.foreign:
+            return
         if function == "torch._tensor._rebuild_from_type_v2":
             self._require_harmless(arguments.items[0], arguments.items[2])
         elif function in _KEYED:
@@ -228,6 +261,8 @@ class _Reading:
     def _build(self) -> None:
         """State for the object on top; that of a dict becomes attributes, which would hide its methods."""
         made, state = self._stack[-2], self._stack.pop()
+        if isinstance(made, _Box) and made.kind in self.foreign:
+            return  # the state of what is skipped is dropped
         self._charge(made if isinstance(made, _Box) else _Box("object"), [state])
         if isinstance(made, _Box) and made.kind in _KEYED:
             if not isinstance(state, _Box) or state.kind != "dict" or state.methods:
@@ -239,6 +274,8 @@ class _Reading:
         (which,) = self._pop(1)
         items = which.items if isinstance(which, _Box) and which.kind == "tuple" else ()
         kinds = (str | bytes, _Global, str | bytes, str | bytes, int)
+        if items and items[0] == "module":
+            raise StrangePickleError("it holds a pickled network")
         if len(items) not in (5, 6) or not all(map(isinstance, items, kinds)):
             raise StrangePickleError("its pickle names a storage in a way that torch does not")
         if not 0 <= items[4] <= self._room:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compress.recipe import schema
+from compress.task_words import Word
 
 Model = schema.Autoencoder | schema.ConvAutoencoder | schema.Classifier | schema.ConvClassifier
 Start = Literal["xavier", "torch"]
@@ -28,7 +29,7 @@ class Dense:
 
     model: Model
     data: schema.NamedData
-    task: schema.Task
+    task: Word
     train: schema.Training
     seed: int
     start: Start = "xavier"

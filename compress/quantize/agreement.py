@@ -7,7 +7,8 @@ from compress.errors import DataError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs
 from compress.results import Agreement
-from compress.tasks import Task, prediction
+from compress.tasks import Task, prediction, word_of
+from compress.tasks.targets import class_logits
 
 
 def agreement(one: nn.Module, other: nn.Module, batches: Pairs, task: Task) -> Agreement:
@@ -16,7 +17,8 @@ def agreement(one: nn.Module, other: nn.Module, batches: Pairs, task: Task) -> A
     Either may be an `OnnxNetwork`. The share of equal classes is for `classify`. Raises DataError without a sample.
     """
     largest = total = 0.0
-    values = equal = samples = 0
+    values = equal = places = samples = 0
+    classes = word_of(task) == "classify"
     with evaluation_mode(one), evaluation_mode(other):
         for batch in batches:
             given, _ = pair_of(batch)
@@ -24,11 +26,13 @@ def agreement(one: nn.Module, other: nn.Module, batches: Pairs, task: Task) -> A
             difference = (first - second).abs()
             largest, total = max(largest, float(difference.max())), total + float(difference.sum())
             values, samples = values + difference.numel(), samples + given.rows
-            equal += int((first.argmax(1) == second.argmax(1)).sum()) if task == "classify" else 0
+            if classes:
+                same = class_logits(first).argmax(1) == class_logits(second).argmax(1)
+                equal, places = equal + int(same.sum()), places + same.numel()
     if not samples:
         raise DataError("No sample to compare on: this part of the data set is empty.")
     found: Agreement = {"largest": largest, "mean": total / values}
-    return {"equal": equal / samples, **found} if task == "classify" else found
+    return {"equal": equal / places, **found} if classes else found
 
 
 def _predicted(model: nn.Module, given: Inputs) -> Tensor:

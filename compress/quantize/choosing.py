@@ -16,7 +16,8 @@ from compress.quantize import candidates
 from compress.quantize.calibration import Feeds, Samples, fixed_batch, samples_of
 from compress.quantize.prepared import Prepared, prepare
 from compress.quantize.settings import METHODS, Kind, Method, Quantization
-from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial, drop, unit_of_drop
+from compress.ranking import MetricKind, default_of, drop, present
+from compress.results import LatencyResult, Metric, QuantizationResult, QuantizationTrial
 
 _FLOAT = "float"
 
@@ -60,6 +61,7 @@ def quantize(
     wanted: Quantization,
     evaluate: Evaluate,
     *,
+    ranked: MetricKind | None = None,
     batch_sizes: Sequence[int] = (1, 32),
     threads: int = 1,
 ) -> Quantized:
@@ -68,7 +70,8 @@ def quantize(
     Args:
         feeds: gives calibration data from the start at each call, batch by batch: arrays by the names of the file's
             inputs, as the network gets them.
-        evaluate: the metric of an ONNX file on held-out training data; `max_drop` is about its accuracy, or its loss.
+        evaluate: the metric of an ONNX file on held-out training data.
+        ranked: which of its figures `max_drop` is about; the accuracy where there is one, or else the loss, if absent.
         batch_sizes, threads: what is timed, in onnxruntime.
 
     Returns:
@@ -83,7 +86,7 @@ def quantize(
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(source, wanted.exclude, Path(scratch))
         samples = samples_of(feeds, wanted.calibration.samples, prepared.inputs, source)
-        trials = _Trials(prepared, samples, wanted, evaluate, Path(scratch))
+        trials = _Trials(prepared, samples, wanted, evaluate, ranked, Path(scratch))
         trials.time(batch_sizes, threads)
         best, why = trials.choice()
         if best is not None:
@@ -133,11 +136,18 @@ class _Trials:
     """The candidates of one file."""
 
     def __init__(
-        self, prepared: Prepared, samples: Samples, wanted: Quantization, evaluate: Evaluate, scratch: Path
+        self,
+        prepared: Prepared,
+        samples: Samples,
+        wanted: Quantization,
+        evaluate: Evaluate,
+        ranked: MetricKind | None,
+        scratch: Path,
     ) -> None:
         self._prepared, self._samples, self._wanted = prepared, samples, wanted
         self._evaluate, self._scratch = evaluate, scratch
         self._before = evaluate(prepared.source)
+        self._ranked = present(ranked or default_of(self._before), self._before)
         self._tried: list[_Candidate] = []
         method = wanted.calibration.method
         if wanted.kind in ("auto", "static"):
@@ -169,7 +179,7 @@ class _Trials:
         return [one for one in self._tried if one.note is None]
 
     def _drop(self, candidate: _Candidate) -> float:
-        return drop(self._before, candidate.metric)
+        return drop(self._before, candidate.metric, self._ranked)
 
     def _holds(self, candidate: _Candidate) -> bool:
         return self._drop(candidate) <= self._wanted.max_drop
@@ -198,7 +208,7 @@ class _Trials:
 
     def choice(self) -> tuple[_Candidate | None, str]:
         """The candidate that is kept, if any, and why."""
-        bound = f"{self._wanted.max_drop:g} {unit_of_drop(self._before)}"
+        bound = f"{self._wanted.max_drop:g} {self._ranked.unit_of_drop}"
         good = [one for one in self._ran if self._holds(one)]
         worth = sorted((one for one in good if self._is_worth_it(one)), key=lambda one: one.time)
         if worth:
@@ -219,8 +229,8 @@ class _Trials:
 
     def _figures(self, candidate: _Candidate) -> str:
         lost, of = self._drop(candidate), self._prepared.source.stat().st_size
-        change = round(-lost if "accuracy" in self._before else lost, 2) + 0.0  # -0.0 is 0
-        changed = f"{change:+.2f} {unit_of_drop(self._before)}"
+        change = round(-lost if self._ranked.larger else lost, 2) + 0.0  # -0.0 is 0
+        changed = f"{change:+.2f} {self._ranked.unit_of_drop}"
         return f"{candidate.time:.2f} of the float file's time, {candidate.bytes / of:.2f} of its bytes, {changed}"
 
     def entry(self, best: _Candidate | None, why: str) -> QuantizationResult:

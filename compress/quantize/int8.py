@@ -24,7 +24,8 @@ from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Calibration, Method, Quantization
 from compress.quantize.training_data import Split
 from compress.results import Metric
-from compress.tasks import OwnTask, Task
+from compress.task_words import WORDS
+from compress.tasks import NamedTask, OwnTask, Task, ranking
 
 
 def int8(
@@ -54,8 +55,9 @@ def int8(
         example: what the network is called with; for an ONNX file it is not needed.
         batches: training data that can be read several times, such as a list or a DataLoader, with inputs as the
             network gets them: the first `samples` calibrate, and up to 5,000 others decide.
-        task: what decides: "classify", "reconstruct", or an `OwnTask`; the batches then have targets. Without it, the
-            mean squared difference from the float file's outputs, relative to their variance.
+        task: what decides: "classify" or another word (docs/tasks.md), a `NamedTask` or an `OwnTask`; the batches then
+            have targets. Without it, the mean squared difference from the float file's outputs, relative to their
+            variance.
         kind, samples, method, per_channel, exclude, max_drop: see `compress.quantize.settings`.
         batch_sizes, threads: what is timed, in onnxruntime.
         dynamic: names of dimensions that vary beside the batch, as for `compress.export.onnx`.
@@ -83,7 +85,16 @@ def int8(
         def evaluate(candidate: Path) -> Metric:
             return data.difference(candidate, file) if task is None else data.metric(candidate, task, like)
 
-        return quantize(file, Path(path), data.feeds(file), wanted, evaluate, batch_sizes=batch_sizes, threads=threads)
+        return quantize(
+            file,
+            Path(path),
+            data.feeds(file),
+            wanted,
+            evaluate,
+            ranked=None if task is None else ranking(task),
+            batch_sizes=batch_sizes,
+            threads=threads,
+        )
 
 
 def _require_arguments(source: object, batches: object, task: object, batch_sizes: object, threads: object) -> None:
@@ -94,8 +105,8 @@ def _require_arguments(source: object, batches: object, task: object, batch_size
         raise InputError(f"batches: found {shown(batches)}; expected a list or a DataLoader of {FORMS}")
     if iter(batches) is batches:
         raise InputError(f"batches: found {shown(batches)}, which can be read only once; give a list or a DataLoader")
-    if task is not None and not isinstance(task, OwnTask):
-        require_word("task", task, ("classify", "reconstruct"))
+    if task is not None and not isinstance(task, OwnTask | NamedTask):
+        require_word("task", task, WORDS)
     if not isinstance(batch_sizes, list | tuple) or not batch_sizes:
         raise InputError(f"batch_sizes: found {shown(batch_sizes)}; expected a list of sizes, such as [1, 32]")
     for size in batch_sizes:

@@ -41,8 +41,8 @@ class Quantization:
     )
     per_channel: bool = option("a scale for each output of a layer, or else one for the whole weight", True)
     max_drop: float = option(
-        "the most that may be lost on held-out training data: points of accuracy or, for a task without accuracy, "
-        "percent of the loss",
+        "the most that may be lost on held-out training data of the metric that ranks: points of an accuracy or other "
+        "share, percent of a loss or other number",
         0.5,
         ge=0,
     )

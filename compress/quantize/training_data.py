@@ -52,7 +52,7 @@ class Split:
 
     def metric(self, file: Path, task: Task, like: object = None) -> Metric:
         """The metric of an ONNX file on the samples that are held out; `like` as for `OnnxNetwork`."""
-        return metrics.evaluate(OnnxNetwork(file, like=like), self.held_out, task)
+        return metrics.evaluate(OnnxNetwork(file, like=like), self.held_out, task, partial=True)
 
     def difference(self, file: Path, reference: Path) -> Metric:
         """As the loss, the mean squared difference of the two files' predictions, relative to the latter's variance.

@@ -7,7 +7,15 @@ from typing import Any, cast
 
 from compress.results import Results
 
-MOST: Mapping[str, int] = {"stages": 20, "tensors": 500, "images": 50, "warnings": 50, "scores": 50, "latency_ms": 20}
+MOST: Mapping[str, int] = {
+    "stages": 20,
+    "tensors": 500,
+    "images": 50,
+    "warnings": 50,
+    "scores": 50,
+    "latency_ms": 20,
+    "series": 8,
+}
 """The most entries shown of these lists; of any other, `ENTRIES`."""
 
 ENTRIES, TEXT, POINTS = 100, 2_000, 1_000
@@ -16,7 +24,7 @@ ENTRIES, TEXT, POINTS = 100, 2_000, 1_000
 VALUES = 10_000
 """Values of a part of the file, such as its recipe, without the points of curves."""
 
-_LISTS = {"quantiles", "gone", "kept"}
+_LISTS = {"quantiles", "gone", "kept", "target", "dense", "slim", "of", "names", "false_alarms", "found"}
 """Lists of numbers for figures, which need every number; up to `POINTS` are drawn."""
 
 

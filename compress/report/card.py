@@ -2,64 +2,27 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
-from compress.results import Metric, OwnTaskValues, Results, StageResult
-
-_LOSS = {"reconstruct": "mean squared error per pixel", "classify": "cross-entropy"}
+from compress.report.contract import described
+from compress.report.snippets import snippets
+from compress.results import (
+    CONTRACT,
+    Contract,
+    Metric,
+    NamedTaskValues,
+    OwnTaskValues,
+    Results,
+    StageResult,
+    contract_text,
+)
+from compress.task_words import LOSSES, Word
 
 _PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] = {
     "masked_vs_slim": "masked - slim",
     "slim_vs_onnx": "slim - onnxruntime",
     "slim_vs_pt2": "slim - .pt2",
-}
-
-_ONNX = """\
-`{file}`, with onnxruntime alone; any batch size:
-
-```python
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{file}")
-inputs = {{one.name: batch for one in session.get_inputs()}}  # batch: numpy array; of several inputs, each its own
-output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
-```
-"""
-
-_LOADING = {
-    "onnx": _ONNX.format(file="slim.onnx"),
-    "int8": _ONNX.format(file="slim.int8.onnx"),
-    "pt2": """\
-`slim.pt2`, with torch alone, without the network's source code; any batch size:
-
-```python
-import torch
-
-network = torch.export.load("slim.pt2").module()
-output = network(batch)  # several tensors by position or by name, as in training
-```
-""",
-    "safetensors": """\
-`slim.safetensors`, for training on; `build()` makes the network in its original size:
-
-```python
-import compress  # from the package softprune
-
-network = compress.load("slim.safetensors", model=build)
-```
-""",
-    "sparse": """\
-`slim.sparse.safetensors`, the same weights without their zeros; layers become sparse where that is faster on your
-machine:
-
-```python
-import compress  # from the package softprune
-
-network = compress.load("slim.sparse.safetensors", model=build)
-network = compress.sparse(network.eval(), batch, batch_size=1)  # batch: a tensor, or what else the network takes
-```
-""",
 }
 
 
@@ -70,13 +33,12 @@ def model_card(results: Results) -> str:
         results: the content of results.json.
     """
     recipe = results["recipe"]
-    refused = {"int8"} if "refused" in results.get("choices", {}).get("slim_int8", {}) else set()
-    loading = [text for kind, text in _LOADING.items() if kind in set(recipe["export"]) - refused]
     sections = {
         f"# {_plain(recipe['name'])}, slim": _what(results),
         "## How it was made": _listed(_stage(stage) for stage in results["stages"]),
         "## Figures": _figures(results),
-        "## How to load it": "\n".join(loading),
+        "## The input contract": _contract(results.get("contract")),
+        "## How to use it": "\n".join(_usage(*snippet) for snippet in snippets(results)),
         "## Limits": _listed(_limits(results)),
     }
     return "\n".join(f"{title}\n\n{text}" for title, text in sections.items() if text)
@@ -121,9 +83,15 @@ def _figures(results: Results) -> str:
     return f"{text}\n{_listed(more)}"
 
 
-def _heading(column: str, task: str | OwnTaskValues) -> str:
+def _heading(column: str, task: str | NamedTaskValues | OwnTaskValues) -> str:
     """The heading of a column; what a metric means is in brackets."""
-    means = {"loss": _LOSS.get(task)} if isinstance(task, str) else {"loss": task["loss"], **task["metrics"]}
+    means: dict[str, str | None]
+    if isinstance(task, str):
+        means = {"loss": LOSSES.get(cast(Word, task))}
+    elif "name" in task:
+        means = {"loss": LOSSES[cast(NamedTaskValues, task)["name"]]}
+    else:
+        means = {"loss": task["loss"], **task["metrics"]}
     meaning = means.get(column.removeprefix("test "))
     return _plain(column) + (f" ({_plain(meaning)})" if meaning else "")
 
@@ -147,7 +115,18 @@ def _limits(results: Results) -> Iterator[str]:
         yield f"Each file was read back in a fresh process and compared with its network; they differ by {worst:.1e}."
     for name in parity.get("constant", []):
         yield f"{_plain(name.capitalize())} does not depend on the inputs beyond the tolerance; its proof says nothing."
-    yield "Inputs have to be prepared as the training data were."
+    yield "Inputs have to be prepared as the training data were: see the input contract."
+
+
+def _contract(contract: Contract | None) -> str:
+    if contract is None:
+        return ""
+    lines, text = _listed(map(_plain, described(contract))), contract_text(contract)
+    return f"{lines}\nEvery file has this in its metadata, under the key `{CONTRACT}`:\n\n```json\n{text}\n```\n"
+
+
+def _usage(file: str, needs: str, code: str) -> str:
+    return f"`{file}`, with {needs}:\n\n```python\n{code}```\n"
 
 
 def _percent(share: float) -> str:

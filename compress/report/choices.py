@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from compress.report.measures import faster, kilobytes, percent, points, smaller
+from compress.ranking import MetricKind, drop, kind_of, present
+from compress.report.measures import changed, faster, kilobytes, smaller
 from compress.results import (
     Best,
     Choice,
@@ -13,7 +14,6 @@ from compress.results import (
     ModelName,
     Models,
     Results,
-    drop,
 )
 
 LABELS: Mapping[ChoiceName, str] = {
@@ -38,18 +38,20 @@ NOISE = 1.03
 # --- the best one ---
 
 
-def best_of(choices: Mapping[ChoiceName, Choice], max_drop: float) -> Best:
+def best_of(choices: Mapping[ChoiceName, Choice], max_drop: float, ranked: MetricKind) -> Best:
     """The fastest choice at the first batch size that loses at most `max_drop` against dense, and the bound in words.
 
     Of choices that are equally fast, the smallest is best. Where nothing was timed, the smallest choice is best.
 
     Args:
-        max_drop: points of accuracy or, for a task without accuracy, percent of the loss.
+        max_drop: of the metric that ranks, in its `unit_of_drop`: points of a share, or percent of a number.
     """
     dense = choices["dense"]
     found = {name: one for name, one in choices.items() if "refused" not in one}
-    within = {name: one for name, one in found.items() if drop(dense["metric"], one["metric"]) <= max_drop + 1e-9}
-    unit = "points of dense's accuracy" if "accuracy" in dense["metric"] else "% of dense's loss"
+    within = {
+        name: one for name, one in found.items() if drop(dense["metric"], one["metric"], ranked) <= max_drop + 1e-9
+    }
+    unit = present(ranked, dense["metric"]).unit_of_drop.replace("of the ", "of ").replace("of ", "of dense's ")
     bound = f"within {max_drop:g} {unit}"
     batch = next(iter(dense.get("latency_ms", {})), None)
     if batch is None:
@@ -83,7 +85,7 @@ def against_dense(choices: Mapping[ChoiceName, Choice], name: ChoiceName) -> lis
     for key, value in shown_metrics(choice):
         was = dense["metric"].get(key)
         if was is not None:
-            found.append(f"test {key} {points(was, value) if key == 'accuracy' else percent(was, value)}")
+            found.append(f"test {key} {changed(kind_of(key), was, value)}")
     return found
 
 
@@ -194,8 +196,8 @@ def _cells(choice: Choice, dense: Choice) -> Iterator[tuple[str, Cell]]:
         yield _latency(batch), Cell(milliseconds(figures["p50"]), words)
     for name, value in shown_metrics(choice):
         was = dense["metric"].get(name) if other else None
-        words = None if was is None else points(was, value) if name == "accuracy" else percent(was, value)
-        yield _metric(name), Cell(f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4g}", words)
+        words = None if was is None else changed(kind_of(name), was, value)
+        yield _metric(name), Cell(kind_of(name).text(value), words)
     if "peak_memory" in choice:
         yield "memory, MB", Cell(f"{choice['peak_memory'] / 1e6:.1f}")
 

@@ -1,5 +1,6 @@
 """The content of page.html: text and figures, ready to insert."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 from markupsafe import Markup
@@ -55,6 +56,21 @@ class ConfusionFigure(TypedDict):
     classes: int
 
 
+class SampleFigure(TypedDict):
+    svg: Markup
+    caption: str
+
+
+class ClassRow(TypedDict):
+    """change: of the share that is right, in percentage points."""
+
+    name: str
+    of: int
+    dense: int
+    slim: int
+    change: float
+
+
 class LatencyFigure(TypedDict):
     batch: str
     runs: int
@@ -65,6 +81,13 @@ class ParityRows(TypedDict):
     rows: list[tuple[str, str]]
     inputs: int
     tolerance: str
+
+
+class ContractFigure(TypedDict):
+    """text: as the files have it; None where it is too long to be shown."""
+
+    lines: list[str]
+    text: str | None
 
 
 class Content(TypedDict):
@@ -85,11 +108,17 @@ class Content(TypedDict):
     scores: list[StageScores]
     tensors: list[TensorRow]
     images: list[ImageResult]
+    samples: list[SampleFigure]
+    targets: bool
+    classes: list[ClassRow]
+    all_classes: int
+    text: Mapping[str, str]
     confusion: list[ConfusionFigure]
     most_classes: int
     latency: list[LatencyFigure]
     threads: int
     parity: ParityRows
+    contract: ContractFigure | None
     snippets: list[tuple[str, str, str]]
     recipe: str
     origin: list[tuple[str, str]]

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from compress.results import Metric
+from compress.ranking import MetricKind, read
 from compress.sweep_results import (
-    ComparedMetric,
     Search,
     SensitiveLayer,
     Sensitivity,
@@ -32,9 +31,9 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 
 def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
-    metric = results["metric"]
-    title = f"{results['recipe']['name']}: {metric['name']} ({metric['unit']}) on held-out samples, "
-    title += f"not retrained; dense {results['dense']['value']:.2f}"
+    metric = read(results["metric"])
+    title = f"{results['recipe']['name']}: {metric.heading} on held-out samples, "
+    title += f"not retrained; dense {metric.figure(results['dense']['value'])}"
     if is_one_layer_of_nodes(results):
         return _sizes(results["layers"][0], metric, title)
     table = Table(title=title)
@@ -45,25 +44,24 @@ def sensitivity(results: Sensitivity) -> Table:
         table.add_column(f"{100 * share:.3g} %", justify="right", no_wrap=True)
     table.add_column("tolerated", justify="right")
     for layer in results["layers"]:
-        cells = [_value(_nearest(layer["curve"], share)) for share in shown]
+        cells = [_value(_nearest(layer["curve"], share), metric) for share in shown]
         table.add_row(Text(layer["name"]), f"{layer['size']:,}", *cells, f"{100 * layer['share']:.1f} %")
     return table
 
 
 def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     """What the layers tolerate alone and together."""
-    together, metric = results["together"], results["metric"]
+    together, metric = results["together"], read(results["metric"])
     if results["knee"] is not None:
         yield f"knee of the loss without retraining: {results['knee']} nodes left"
     if not together["sparsity"] or together["metric"] is None:
         yield f"no layer can be pruned within {results['tolerated']['text']}"
         return
-    unit = metric["unit"]
-    value = _shown(together["metric"], metric["name"])
+    value = metric.scaled(together["metric"][metric.name])
     yield (
         f"{together['sparsity']:.1%} of {results['target']} can be pruned within {results['tolerated']['text']} "
-        f"without retraining: {metric['name']} {value:.2f} {unit} on held-out samples, dense "
-        f"{results['dense']['value']:.2f}"
+        f"without retraining: {metric.name} {f'{metric.figure(value)} {metric.unit}'.strip()} on held-out "
+        f"samples, dense {metric.figure(results['dense']['value'])}"
     )
     if len(results["layers"]) > 1:
         yield f"each layer is pruned as far as would alone raise the loss to {1000 * together['alone']:.2f} 10^-3"
@@ -71,11 +69,11 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
 
 def front(results: Search) -> Table:
     """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
-    metric, size = results["metric"], results["size"]
+    metric, size = read(results["metric"]), results["size"]
     table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out samples")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
-    table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
+    table.add_column(metric.heading, justify="right")
     table.add_column("within" if results["bounds"] else "", justify="center")
     winner = None if results["winner"] is None else results["winner"]["trial"]
     networks = {trial["number"]: trial for trial in results["trials"] if "failed" not in trial}
@@ -83,14 +81,14 @@ def front(results: Search) -> Table:
         trial = networks[number]
         mark = "winner" if number == winner else ("yes" if trial["holds"] and results["bounds"] else "")
         style = "bold" if number == winner else ""
-        cells = (_number(size_of(trial, size)), f"{trial['value']:.2f}", mark)
+        cells = (_number(size_of(trial, size)), metric.figure(trial["value"]), mark)
         table.add_row(Text(trial["title"]), *cells, style=style)
-    table.add_row("dense", _number(size_of(results["dense"], size)), f"{results['dense']['value']:.2f}", "")
+    table.add_row("dense", _number(size_of(results["dense"], size)), metric.figure(results["dense"]["value"]), "")
     return table
 
 
 def of_search(results: Search) -> Iterable[str]:
-    """The winner, its bounds, and its figures on the test images."""
+    """The winner, its bounds, and its figures on the test samples."""
     winner, size = results["winner"], results["size"]
     tried, bounds = len(results["trials"]), " and ".join(bound["text"] for bound in results["bounds"])
     if results["knee"] is not None:
@@ -112,7 +110,7 @@ def of_search(results: Search) -> Iterable[str]:
     found = winner["latency"]["ratio"] if size == "latency" else winner[size]
     yield f"{SIZES[size]}: {_number(dense)} -> {_number(found)}"
     yield (
-        "trained on all training images, on the test images: "
+        "trained on all training samples, on the test samples: "
         + ", ".join(
             f"{name} {value:.4g} (dense {winner['dense_test'][name]:.4g})" for name, value in winner["test"].items()
         )
@@ -130,10 +128,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
 
 
-def _shown(metric: Metric, name: str) -> float:
-    return 1000 * metric["loss"] if name == "loss" else 100 * metric["accuracy"]
-
-
 def _columns(results: Sensitivity) -> list[float]:
     """A few of the tried sparsities, those nearest to `COLUMNS`."""
     tried = sorted({round(point["sparsity"], 3) for layer in results["layers"] for point in layer["curve"]} - {0.0})
@@ -146,18 +140,18 @@ def _nearest(curve: Sequence[ShownLayerPoint], share: float) -> ShownLayerPoint:
     return min(curve, key=lambda point: abs(point["sparsity"] - share))
 
 
-def _value(point: ShownLayerPoint) -> str:
-    return "-" if point["value"] is None else f"{point['value']:.2f}"
+def _value(point: ShownLayerPoint, metric: MetricKind) -> str:
+    return "-" if point["value"] is None else metric.figure(point["value"])
 
 
-def _sizes(layer: SensitiveLayer, metric: ComparedMetric, title: str) -> Table:
+def _sizes(layer: SensitiveLayer, metric: MetricKind, title: str) -> Table:
     """A dozen sizes, spaced by equal factors."""
     table = Table(title=title)
     table.add_column(f"{layer['name']}: nodes left", justify="right")
-    table.add_column(f"{metric['name']} ({metric['unit']})", justify="right")
+    table.add_column(metric.heading, justify="right")
     wanted = [layer["size"] ** (step / (ROWS - 1)) for step in range(ROWS)]
     rows = {min(layer["curve"], key=lambda p: abs(p["left"] - count))["left"] for count in wanted}
     for point in layer["curve"]:
         if point["left"] in rows:
-            table.add_row(str(point["left"]), _value(point))
+            table.add_row(str(point["left"]), _value(point, metric))
     return table

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.documents import FileContents, FileNodes, KeptWidth
+from compress.report.contract import described
 from compress.report.visible import visible
 
 SHORT, NAME = 100, 300
@@ -55,10 +56,14 @@ def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]
         yield visible(found["graph"])
     if "note" in found:
         yield f"note: {found['note']}"
-    notes = {key: text for key, text in found["metadata"].items() if key != "recipe" or "recipe" not in found}
+    read = {"recipe", "contract"} & found.keys()  # what is shown in words below
+    notes = {key: text for key, text in found["metadata"].items() if key not in read}
     yield from (f"{visible(key, SHORT)}: {visible(text, SHORT)}" for key, text in islice(notes.items(), MOST))
     if len(notes) > MOST:
         yield f"and {len(notes) - MOST:,} more notes: --json shows all of them"
+    if "contract" in found:
+        yield "input contract:"
+        yield from (f"  {visible(line, NAME)}" for line in described(found["contract"]))
     if "recipe" in found:
         yield "recipe:" if whole_recipe else "recipe, in short (--recipe shows all of it):"
         text = found["recipe"]["whole"] if whole_recipe else found["recipe"]["brief"]

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from compress.ranking import MetricKind, kind_of
 from compress.results import ModelName, Models, When
 
 MODELS: tuple[ModelName, ...] = ("dense", "masked", "slim")
@@ -33,7 +35,7 @@ def measures(models: Models) -> Iterator[Measure]:
     yield _line("of them nonzero", [model["nonzero"] for model in found], "{:,}".format, fewer)
     yield _line("MACs", [model["macs"] for model in found], "{:,}".format, fewer)
     for name, values in _by_key([model["metric"] for model in found]):
-        yield _line(f"test {name}", values, "{:.4g}".format, points if name == "accuracy" else percent)
+        yield _line(f"test {name}", values, "{:.4g}".format, partial(changed, kind_of(name)))
     for kind, sizes in _by_key([model["bytes"] for model in found]):
         yield _line(f"{kind.replace('_', ', ')}, KB", sizes, kilobytes, smaller)
     for batch, figures in _by_key([model.get("latency_ms", {}) for model in found]):
@@ -85,6 +87,16 @@ def points(before: float, after: float) -> str:
     """The change of an accuracy in [0, 1], in percentage points."""
     change = 100 * (after - before)
     return UNCHANGED if abs(change) < 0.005 else f"{change:+.2f} points".replace("-", "\N{MINUS SIGN}")
+
+
+def changed(kind: MetricKind, before: float, after: float) -> str:
+    """The change of a metric, in percentage points, in its unit, or in percent."""
+    if kind.form == "share":
+        return points(before, after)
+    if kind.form == "level":
+        found = after - before
+        return UNCHANGED if abs(found) < 0.005 else f"{found:+.2f} {kind.unit}".replace("-", "\N{MINUS SIGN}")
+    return percent(before, after)
 
 
 def _times(before: float, after: float, less: str, more: str, same: str) -> str:

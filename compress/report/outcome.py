@@ -8,9 +8,10 @@ from rich.bar import Bar
 from rich.table import Table
 from rich.text import Text
 
+from compress.ranking import MetricKind
 from compress.report.choices import LABELS, choices_of, milliseconds
 from compress.report.measures import AS_FAST, SAME_SIZE, faster, kilobytes, smaller
-from compress.results import Choice, ChoiceName, ImageResult, Results
+from compress.results import Choice, ChoiceName, ImageResult, Results, ranked_by
 
 SHOWN: Sequence[ChoiceName] = ("dense", "slim", "slim_int8")
 WIDTH = 40  # columns of the longest bar
@@ -20,10 +21,10 @@ SHADES, PLAIN_SHADES = " ░▒▓█", " .:*#"
 
 
 def bars(results: Results) -> Table:
-    """Bytes, milliseconds at the first batch size, and test loss of dense, slim and slim int8, as far as measured."""
+    """Bytes, milliseconds at the first batch size, and what ranks, of dense, slim and slim int8, as far as measured."""
     choices = choices_of(results)
     table = Table(box=None, show_header=False, pad_edge=False)
-    for title, figure, form in _measures(choices.values()):
+    for title, figure, form in _measures(choices.values(), ranked_by(results)):
         table.add_row(Text(title, style="bold"))
         found = {name: figure(choices[name]) for name in SHOWN if name in choices}
         largest = max((value for value in found.values() if value is not None), default=0.0)
@@ -31,7 +32,7 @@ def bars(results: Results) -> Table:
             if value is None:
                 table.add_row(f"  {LABELS[name]}", Text("refused" if "refused" in choices[name] else "-", style="dim"))
             else:
-                bar = Bar(largest or 1.0, 0, value, width=WIDTH, color="white" if name == "dense" else "cyan")
+                bar = Bar(largest or 1.0, 0, max(0.0, value), width=WIDTH, color="white" if name == "dense" else "cyan")
                 table.add_row(f"  {LABELS[name]}", bar, Text(form(value), justify="right"))
     return table
 
@@ -39,17 +40,17 @@ def bars(results: Results) -> Table:
 Figure = Callable[[Choice], float | None]
 
 
-def _measures(choices: Iterable[Choice]) -> Iterator[tuple[str, Figure, Callable[[float], str]]]:
+def _measures(choices: Iterable[Choice], ranked: MetricKind) -> Iterator[tuple[str, Figure, Callable[[float], str]]]:
     """A title, the figure of a choice, and the figure as text."""
     yield "size", lambda one: one.get("bytes"), lambda value: f"{kilobytes(value)} KB"
     batch = next((key for one in choices for key in one.get("latency_ms", {})), None)
     if batch is not None:
         yield f"time of a batch of {batch}", lambda one: _latency(one, batch), lambda value: f"{milliseconds(value)} ms"
-    yield "test loss", _loss, "{:.3g}".format
+    yield f"test {ranked.name}", lambda one: one.get("metric", {}).get(ranked.name), _form(ranked)
 
 
-def _loss(choice: Choice) -> float | None:
-    return choice["metric"]["loss"] if "metric" in choice else None
+def _form(kind: MetricKind) -> Callable[[float], str]:
+    return "{:.2%}".format if kind.form == "share" else "{:.3g}".format
 
 
 def _latency(choice: Choice, batch: str) -> float | None:
@@ -89,13 +90,12 @@ def gain(results: Results) -> str:
     times = [faster(1.0, figures["ratio"]) for figures in list(slim.get("latency_ms", {}).values())[:1]]
     found += [speed for speed in times if speed != AS_FAST]
     what = ", ".join(found) or "as large and as fast as the dense one"
-    return f"The slim network: {what}; {_price(dense.get('metric', {}), slim.get('metric', {}))}."
+    return f"The slim network: {what}; {_price(dense.get('metric', {}), slim.get('metric', {}), ranked_by(results))}."
 
 
-def _price(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    name = "accuracy" if "accuracy" in before else "loss"
-    form: Callable[[float], str] = "{:.2%}".format if name == "accuracy" else "{:.3g}".format
-    return f"test {name} {form(after[name])} (dense {form(before[name])})"
+def _price(before: Mapping[str, float], after: Mapping[str, float], ranked: MetricKind) -> str:
+    form = _form(ranked)
+    return f"test {ranked.name} {form(after[ranked.name])} (dense {form(before[ranked.name])})"
 
 
 def _latent(results: Results) -> str | None:

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
-from compress.report import content, figures
+from compress.ranking import MetricKind, kind_of
+from compress.report import content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -22,12 +23,14 @@ from compress.report.choices import (
     file_kind,
     refusals,
 )
-from compress.report.measures import AS_FAST, SAME, faster, fewer, measures, percent, points, smaller
+from compress.report.contract import described
+from compress.report.measures import AS_FAST, SAME, changed, faster, fewer, measures, smaller
 from compress.report.snippets import snippets
 from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
 from compress.results import (
     ZIPPED,
     Confusion,
+    Contract,
     Histogram,
     LatencyResult,
     Measure,
@@ -37,10 +40,15 @@ from compress.results import (
     StageResult,
     TensorResult,
     checked,
+    contract_text,
+    ranked_by,
 )
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
+
+MAX_CONTRACT = 2**18
+"""The most characters of a contract that is shown whole."""
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -52,6 +60,8 @@ def page(results: Results) -> str:
         results: the content of a results.json, of this version or an earlier one.
     """
     shown, cut = bounded(results)
+    if "contract" in results:  # whole, as it is in the files
+        shown["contract"] = results["contract"]
     filled = _content(shown, cut)
     return _template().render(**filled, sections=list(_sections(filled)))
 
@@ -114,7 +124,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "headline": headline(results),
         "deck": _deck(results),
         "same": SAME,
-        "tiles": list(_tiles(models)),
+        "tiles": list(_tiles(models, ranked_by(results))),
         "note": results["data"].get("note"),
         "warnings": [*results.get("warnings", []), *cut],
         "choices": choice_table(results),
@@ -126,11 +136,17 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "scores": list(_scores(results["stages"])),
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
+        "samples": list(samples.figures_of(results)),
+        "targets": "series" in results,
+        "classes": samples.class_rows(results.get("by_class")),
+        "all_classes": len(results.get("by_class", {}).get("of", [])),
+        "text": samples.text_rows(results),
         "confusion": list(_confusion(results.get("confusion"))),
         "most_classes": figures.CLASSES,
         "latency": _latency(results),
         "threads": recipe["benchmark"]["threads"],
         "parity": _parity(results["parity"]),
+        "contract": _contract(results.get("contract")),
         "snippets": list(snippets(results)),
         "recipe": yaml_text({key: _without_none(value) for key, value in recipe.items() if value is not None}),
         "origin": list(_origin(results)),
@@ -146,9 +162,13 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
         ("scores", "Scores", filled["scores"]),
         ("layers", "Layers", filled["tensors"]),
         ("images", "Images", filled["images"]),
+        ("samples", "Samples", filled["samples"]),
+        ("text", "Text", filled["text"]),
+        ("classes", "Classes", filled["classes"]),
         ("confusion", "Confusion", filled["confusion"]),
         ("latency", "Latency", filled["latency"]),
         ("proofs", "Proofs", True),
+        ("contract", "Contract", filled["contract"]),
         ("reload", "Use it", filled["snippets"]),
         ("recipe", "Recipe", True),
         ("origin", "Origin", True),
@@ -166,11 +186,14 @@ def headline(results: Results) -> str:
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
     best = best_sentence(results)
-    return f"{text}: {_slim_words(results['models'])}" if best is None else f"{text}; {best}"
+    worst = samples.worst_class(results)
+    found = f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
+    return found if worst is None else f"{found}; {worst}"
 
 
-def _slim_words(models: Models) -> str:
-    return ", ".join([_size(models), *_speed(models), _quality(models)])
+def _slim_words(results: Results) -> str:
+    models = results["models"]
+    return ", ".join([_size(models), *_speed(models), _quality(models, ranked_by(results))])
 
 
 def _what_was_pruned(stage: StageResult) -> str:
@@ -217,11 +240,9 @@ def _speed(models: Models) -> Iterator[str]:
         )
 
 
-def _quality(models: Models) -> str:
+def _quality(models: Models, ranked: MetricKind) -> str:
     before, after = models["dense"]["metric"], models["slim"]["metric"]
-    if "accuracy" in before and "accuracy" in after:
-        return f"test accuracy {points(before['accuracy'], after['accuracy'])}"
-    return f"test loss {percent(before['loss'], after['loss'])}"
+    return f"test {ranked.name} {changed(ranked, before[ranked.name], after[ranked.name])}"
 
 
 def _deck(results: Results) -> str:
@@ -229,7 +250,7 @@ def _deck(results: Results) -> str:
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
     text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
-    return f"{text} Slim against dense: {_slim_words(results['models'])}." if "best" in results else text
+    return f"{text} Slim against dense: {_slim_words(results)}." if "best" in results else text
 
 
 def _way(stage: StageResult) -> str:
@@ -241,7 +262,7 @@ def _share(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
+def _tiles(models: Models, ranked: MetricKind) -> Iterator[tuple[str, str, str, str]]:
     """(label, dense, slim, change) of the most important figures."""
     dense, slim = models["dense"], models["slim"]
     yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
@@ -255,12 +276,10 @@ def _tiles(models: Models) -> Iterator[tuple[str, str, str, str]]:
             label, change = f"latency, batch {batch}", faster(1.0, timed["ratio"])
             yield label, f"{earlier['p50']:.3g} ms", f"{timed['p50']:.3g} ms", change
     for name, was in dense["metric"].items():
-        if name in slim["metric"] and (name == "accuracy" or "accuracy" not in dense["metric"]):
-            now = slim["metric"][name]
-            if name == "accuracy":
-                yield "test accuracy", f"{100 * was:.2f} %", f"{100 * now:.2f} %", points(was, now)
-            else:
-                yield f"test {name}", f"{was:.4g}", f"{now:.4g}", percent(was, now)
+        # The loss beside a metric that ranks is in the table.
+        if name in slim["metric"] and (name != "loss" or ranked.name == "loss"):
+            read_as, now = ranked if name == ranked.name else kind_of(name), slim["metric"][name]
+            yield f"test {name}", read_as.text(was), read_as.text(now), changed(read_as, was, now)
 
 
 def _compact(count: float) -> str:
@@ -407,11 +426,19 @@ def _parity(parity: Parity) -> content.ParityRows:
     }
 
 
+def _contract(contract: Contract | None) -> content.ContractFigure | None:
+    if contract is None:
+        return None
+    text = contract_text(contract)
+    whole = len(text) <= MAX_CONTRACT
+    return {"lines": list(described(contract)), "text": text if whole else None}
+
+
 def _origin(results: Results) -> Iterator[tuple[str, str]]:
     data, machine = results["data"], results["machine"]
     parts = ((data.get("train"), "training"), (data.get("test"), "test"))
     counts = [f"{count:,} {words}" for count, words in parts if count is not None]
-    yield "data", data["name"] + (f" ({' and '.join(counts)} images)" if counts else "")
+    yield "data", data["name"] + (f" ({' and '.join(counts)} samples)" if counts else "")
     if data["sha256"]:
         yield "sha256 of the data", data["sha256"]
     yield "seed", str(results["seed"])

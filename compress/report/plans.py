@@ -1,6 +1,6 @@
 """The results of `compress plan`, as tables and lines for the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 from rich.table import Table
@@ -111,18 +111,24 @@ def inputs(found: Measured) -> str:
 def _scale(preparation: Mapping[str, object]) -> str:
     if preparation.get("kind") != "images":
         return ""
-    mean, std = (", ".join(f"{value:.4g}" for value in cast(list[float], preparation[key])) for key in ("mean", "std"))
-    return f"data.normalise: {preparation['normalise']}; pixels in [0, 1], less {mean}, divided by {std}"
+    mean, std = (cast(list[float], preparation[key]) for key in ("mean", "std"))
+    scaled = "" if not any(mean) and set(std) == {1} else f", less {_each(mean)}, divided by {_each(std)}"
+    return f"data.normalise: {preparation['normalise']}; pixels in [0, 1]{scaled}"
+
+
+def _each(values: Sequence[float]) -> str:
+    shown = values[:1] if len(set(values)) == 1 else values
+    return ", ".join(f"{value:.4g}" for value in shown)
 
 
 def _chosen(stage: PlannedStage) -> str:
     chosen, kind = stage["chosen"], stage["criterion"]["kind"]
     if chosen["by"] != "criterion":
         text = f"{kind} takes too long for a plan, so all layers were given the same scores"
-    elif chosen["images"] is None:
+    elif chosen["samples"] is None:
         text = f"chosen by {kind} on the current network"
     else:
-        text = f"chosen by {kind} on {chosen['images']:,} training images and the current network"
+        text = f"chosen by {kind} on {chosen['samples']:,} training samples and the current network"
     return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
 
 

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from compress.ranking import MetricKind
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#999999")
 """The palette of Okabe and Ito, which the colour-blind can distinguish."""
 
@@ -36,6 +38,12 @@ def band(
     low = [m - s for m, s in zip(means, spreads, strict=True)]
     high = [m + s for m, s in zip(means, spreads, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def axis_label(kind: MetricKind, where: str) -> str:
+    """The label of an axis of a metric's figures, such as "loss on the test samples (10^-3)"."""
+    unit = {"10^-3": "10$^{-3}$"}.get(kind.unit, kind.unit)
+    return f"{kind.name} {where}" + (f" ({unit})" if unit else "")
 
 
 def log_losses(axes: Axes) -> None:

@@ -2,48 +2,28 @@
 
 from collections.abc import Iterator, Mapping
 
-from compress.results import Results, UsedData
+from compress.report.preparing import Preparing, preparing
+from compress.results import Contract, Results
 
 
 def snippets(results: Results) -> Iterator[tuple[str, str, str]]:
-    """(file, its requirements, code) for each file that the run has written."""
-    written, data = results["recipe"]["export"], results["data"]
-    batch, images = _batch(data), "mean" in data  # a user's own loaders may give several inputs
+    """(file, its requirements, code) for each file that the run has written.
+
+    The code prepares a raw sample as the file's contract says, where that is known, and prints what the network says.
+    """
+    written, contract = results["recipe"]["export"], results.get("contract")
+    made, build = preparing(contract), _build(results["recipe"]["model"])
     int8 = "file" in results.get("choices", {}).get("slim_int8", {})  # it may have been refused
     for file in [*(["slim.onnx"] if "onnx" in written else []), *(["slim.int8.onnx"] if int8 else [])]:
-        yield file, "onnxruntime alone", _ONNX.format(batch=batch, file=file, inputs=_IMAGES if images else _ANY)
+        yield file, made.needing("onnxruntime"), _onnx(file, contract, made)
     if "pt2" in written:
-        code = _PT2.format(batch=batch, several="" if images else _SEVERAL)
-        yield "slim.pt2", "torch alone, without the network's code", code
+        yield "slim.pt2", f"{made.needing('torch')}, without the network's code", _pt2(contract, made)
     if "safetensors" in written:
-        code = _SAFETENSORS.format(build=_build(results["recipe"]["model"]))
-        yield "slim.safetensors", "this package, to train on", code
+        yield "slim.safetensors", "this package, to train on", _SAFETENSORS.format(build=build)
     if "sparse" in written:
-        code = _SPARSE.format(build=_build(results["recipe"]["model"]), batch=batch, several="" if images else _SEVERAL)
-        yield "slim.sparse.safetensors", "this package; layers become sparse where that is faster on your machine", code
+        needs = "this package; layers become sparse where that is faster on your machine"
+        yield "slim.sparse.safetensors", needs, _sparse(build, contract, made)
 
-
-_IMAGES, _ANY = '{"input": batch}', "{one.name: batch for one in session.get_inputs()}"
-_SEVERAL = "  # several tensors by position or by name, as in training"
-
-_ONNX = """\
-import numpy as np
-import onnxruntime
-
-{batch}
-session = onnxruntime.InferenceSession("{file}")
-inputs = {inputs}
-output, *others = session.run(None, inputs)  # in the order of session.get_outputs()
-"""
-
-_PT2 = """\
-import numpy as np
-import torch
-
-{batch}
-network = torch.export.load("slim.pt2").module()
-output = network(torch.from_numpy(batch)){several}
-"""
 
 _SAFETENSORS = """\
 import compress  # from the package softprune
@@ -51,32 +31,69 @@ import compress  # from the package softprune
 network = compress.load("slim.safetensors", model=build)  # build() makes it in its original size
 """
 
-_SPARSE = """\
-import numpy as np
-import torch
-
-import compress  # from the package softprune
-{build}
-{batch}
-network = compress.load("slim.sparse.safetensors", model=build)
-network = compress.sparse(network.eval(), torch.from_numpy(batch), batch_size=1)
-output = network(torch.from_numpy(batch)){several}
-"""
+_TENSORS = "tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}"
 
 
-def _batch(data: UsedData) -> str:
-    """Code that prepares inputs as in training; inputs of a user's own loaders are left to the user."""
-    if "shape" not in data:
-        return "batch = ...  # float32 [N, ...], as in training"
-    shape = ", ".join(str(int(size)) for size in data["shape"])
-    if "mean" not in data:
-        return f"batch = np.zeros((1, {shape}), np.float32)  # your inputs, as in training; of several, each its own"
-    mean, std = ([float(f"{value:.7g}") for value in data[key]] for key in ("mean", "std"))
-    return (
-        f"images = np.zeros((1, {shape}), np.uint8)  # your images, any number of them\n"
-        f"mean, std = np.reshape({mean}, (-1, 1, 1)), np.reshape({std}, (-1, 1, 1))\n"
-        "batch = ((images / 255 - mean) / std).astype(np.float32)"
+def _onnx(file: str, contract: Contract | None, made: Preparing) -> str:
+    return _joined(
+        made.importing("import onnxruntime"),
+        f'session = onnxruntime.InferenceSession("{file}")',
+        made.reading("session.get_modelmeta().custom_metadata_map"),
+        f"{made.lines}\n",
+        "output, *others = session.run(None, inputs)  # in the order of session.get_outputs()",
+        _shown(contract) if made.shown is None else made.shown,
     )
+
+
+def _pt2(contract: Contract | None, made: Preparing) -> str:
+    given, _, remark = _call(contract)
+    return _joined(
+        made.importing("import torch"),
+        'notes = {"contract": ""}',
+        'network = torch.export.load("slim.pt2", extra_files=notes).module()',
+        made.reading("notes"),
+        f"{made.lines}\n",
+        _TENSORS,
+        f"output = network({given}){remark}",
+    )
+
+
+def _sparse(build: str, contract: Contract | None, made: Preparing) -> str:
+    given, example, remark = _call(contract)
+    return _joined(
+        made.importing("import torch", "from safetensors import safe_open"),
+        "import compress  # from the package softprune",
+        build,
+        'with safe_open("slim.sparse.safetensors", "pt") as file:',
+        "    notes = file.metadata()",
+        made.reading("notes"),
+        f"{made.lines}\n",
+        _TENSORS,
+        'network = compress.load("slim.sparse.safetensors", model=build)',
+        f"network = compress.sparse(network.eval(), {example}, batch_size=1)",
+        f"output = network({given}){remark}",
+    )
+
+
+def _joined(*parts: str) -> str:
+    return "".join(f"{part}\n" for part in parts if part)
+
+
+def _call(contract: Contract | None) -> tuple[str, str, str]:
+    """(the arguments of a call with `tensors`, the same as one example, a remark)."""
+    if contract is not None and [one["name"] for one in contract["inputs"]] == ["input"]:
+        return 'tensors["input"]', 'tensors["input"]', ""
+    if contract is not None and contract["preparation"] is not None:  # our own data give several inputs by name
+        return "**tensors", "tensors", ""
+    return "*tensors.values()", "tuple(tensors.values())", "  # by position or by name, as in training"
+
+
+def _shown(contract: Contract | None) -> str:
+    """What the network says of the sample: the name of a class, where the outputs are classes that have names."""
+    named = None if contract is None else contract["classes"]
+    if contract is not None and named and contract["outputs"][0]["shape"] == ["batch", len(named)]:
+        return 'print(contract["classes"][output[0].argmax()])'
+    return "print(output[0])"
 
 
 def _build(model: Mapping[str, object]) -> str:

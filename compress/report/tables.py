@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.documents import Timed
+from compress.ranking import MetricKind, read
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.measures import fewer
 from compress.report.visible import visible
@@ -84,13 +85,13 @@ WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 
 def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
-    metric, seeds = results["metric"], len(results["seeds"])
+    metric, seeds = read(results["metric"]), len(results["seeds"])
     dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
     title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
     table = Table(
-        title=f"{title}: test {metric['name']} ({metric['unit']}) after removal, "
-        f"{seeds} seed{'s'[: seeds > 1]}; dense {dense:.2f}"
+        title=f"{title}: test {metric.heading} after removal, "
+        f"{seeds} seed{'s'[: seeds > 1]}; dense {metric.figure(dense)}"
     )
     table.add_column("rival", overflow="fold")
     for sparsity in results["sparsities"]:
@@ -110,19 +111,20 @@ def labels(results: ComparedRuns) -> dict[str, str]:
 def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
     """Each rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
-        yield rival, [_figures(level, rival["name"]) for level in results["levels"]]
+        kind = read(results["metric"])
+        yield rival, [_figures(level, rival["name"], kind) for level in results["levels"]]
 
 
 def _telling(results: ComparedRuns) -> list[Way]:
     return [way for way in WAYS if len({rival[way] for rival in results["rivals"]}) > 1]
 
 
-def _figures(level: ComparedLevel, name: str) -> str:
+def _figures(level: ComparedLevel, name: str, kind: MetricKind) -> str:
     found = level["rivals"][name]
     if found["mean"] is None:
         return f"{found['diverged']} diverged"
-    deviation = "" if found["sd"] is None else f" ± {found['sd']:.2f}"
-    return f"{found['mean']:.2f}{deviation}{' *' if level['best'] == name else ''}"
+    deviation = "" if found["sd"] is None else f" ± {kind.figure(found['sd'])}"
+    return f"{kind.figure(found['mean'])}{deviation}{' *' if level['best'] == name else ''}"
 
 
 def _stacked(cell: str) -> Text:

@@ -20,7 +20,7 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalsOutcome, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
@@ -34,10 +34,11 @@ from compress.run.building import (
 )
 from compress.run.choices import RefusedWarning
 from compress.run.clock import Clock
+from compress.run.continuing import continued
 from compress.run.journal import Journal
+from compress.run.looks import Looks, compared
 from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
-from compress.run.pictures import Look, compared
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
 from compress.run.setting import Setting, Watcher, optimization
@@ -102,7 +103,7 @@ def train_dense(
         write: writes the weights; a folder of results has to record them in its mark.
 
     Returns:
-        A record of the training: data, steps, seconds, mean loss of each epoch, metric on the test images. None in
+        A record of the training: data, steps, seconds, mean loss of each epoch, metric on the test samples. None in
         all processes but the first.
 
     Raises:
@@ -147,20 +148,20 @@ def train_dense(
     }
 
 
-def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> nn.Module:
-    """The recipe's network with the weights in `source`; without a source, an untrained one.
+def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
+    """The recipe's network with the weights in `source`, and what was unwrapped; without a source, an untrained one.
 
     Raises:
         CheckpointError: the weights do not fit.
         DataError: the data do not fit.
     """
     if source is None:
-        model = build_model(recipe.model, recipe.seed)
+        model, unwrapped = build_model(recipe.model, recipe.seed), None
     else:
-        model = trained_model(recipe.model, recipe.seed, source)
+        model, unwrapped = trained_model(recipe.model, recipe.seed, source)
     model.to(setting.device)
     require_inputs(model, setting.example, recipe)
-    return model
+    return model, unwrapped
 
 
 def apply(
@@ -198,7 +199,9 @@ def apply(
     clock, journal, before = setting.clock, setting.journal, seen(out)
     warned = [] if warned is None else warned
     with clock.phase("load"):
-        dense = Shelved(load_dense(recipe, source, setting))
+        loaded, unwrapped = load_dense(recipe, source, setting)
+        dense = Shelved(loaded)
+        del loaded  # it may be on the disk now
     require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
         rehearse.check(recipe, dense.copy(), setting, place)
@@ -224,14 +227,20 @@ def apply(
     rivals = _rivals(recipe, small, model, setting)
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
-    looks = {name: Look(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
+    looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
     networks = three_networks(dense, masked, small)
     del small
+    shown = compared(**looks, names=setting.data.class_names)
+    shown |= continued(setting, networks["dense"](), networks["slim"]())
     evaluated = witness.document()
-    outcome: Outcome = {"stages": stages, **rivals, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    if rivals is not None:
+        outcome["rivals"] = rivals
+    if unwrapped is not None:
+        outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, compared(**looks))
+        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -304,18 +313,18 @@ def _slim(masked: nn.Module, setting: Setting) -> tuple[nn.Module, Parity]:
     }
 
 
-def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalsOutcome:
+def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting: Setting) -> RivalResults | None:
     if not recipe.rivals.scratch:
-        return {}
+        return None
     found = against_scratch(recipe, small, masked, setting)
     setting.watcher.begin("files", "results")
-    return {"rivals": {"scratch": found}}
+    return {"scratch": found}
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Look]
+    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
 ) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test images; those of masked and slim have to agree."""
+    """The figures of the three networks on the test samples; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)
 
     def seen(output: Any, target: Any) -> None:

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import compress.export
+from compress.export.onnx_file import Conversion, converted
 from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
@@ -18,25 +20,31 @@ from compress.recipe.loading import resolved_yaml
 from compress.report.card import model_card
 from compress.report.choices import refusals
 from compress.results import (
+    CONTRACT,
     ZIPPED,
     Choices,
+    Contract,
     FileSizes,
     Format,
     Metric,
     ModelName,
     ModelResult,
     Models,
+    OptionalOutcome,
     Outcome,
     Parity,
     Pictures,
     Results,
-    RivalsOutcome,
+    contract_text,
 )
 from compress.run.building import fresh_network
 from compress.run.choices import SLIM_INT8, SLIM_SPARSE, ChoosingRun
+from compress.run.contract import contract_of
 from compress.run.entries import recipe_values
 from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
+from compress.run.shareable import shareable_recipe, without_folders
+from compress.tasks import ranking
 
 FILES = (
     "results.json",
@@ -91,15 +99,19 @@ def write_artefacts(
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
-    choices = _export(recipe, source, networks, folder, setting, described, outcome["parity"])
+    shown = shareable_recipe(recipe)
+    choices, contract = _export(recipe, shown, source, networks, folder, setting, described, outcome["parity"])
+    ranked = ranking(setting.task)
     results: Results = {
         "schema": 1,
-        "recipe": recipe_values(recipe),
+        "recipe": recipe_values(shown),
         "seed": recipe.seed,
         "versions": versions(),
         "machine": machine(setting),
         "data": describe_data(setting),
+        "contract": contract,
         "models": described,
+        "ranked_by": {"name": ranked.name, "better": ranked.better},
         **choices,
         "tensors": tensors,
         "stages": outcome["stages"],
@@ -107,17 +119,23 @@ def write_artefacts(
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
         "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
-        **_rivals(outcome),
+        **_optional(outcome),
         "timing": setting.clock.split(),
     }
-    _text(folder / "recipe.yaml", resolved_yaml(recipe))
+    results = without_folders(results, [folder])
+    _text(folder / "recipe.yaml", resolved_yaml(shown))
     _text(folder / "MODEL_CARD.md", model_card(results))
     _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
 
 
-def _rivals(outcome: Outcome) -> RivalsOutcome:
-    return {"rivals": outcome["rivals"]} if "rivals" in outcome else {}
+def _optional(outcome: Outcome) -> OptionalOutcome:
+    found: OptionalOutcome = {}
+    if "rivals" in outcome:
+        found["rivals"] = outcome["rivals"]
+    if "weights" in outcome:
+        found["weights"] = outcome["weights"]
+    return found
 
 
 def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:
@@ -132,21 +150,30 @@ def _text(path: Path, text: str) -> None:
 
 def _export(
     recipe: schema.Recipe,
+    shown: schema.Recipe,
     source: Path,
     networks: Networks,
     folder: Path,
     setting: Setting,
     described: Models,
     parity: Parity,
-) -> Choices:
-    """Write the slim network's files; measure all three networks, which are released for that, and the choices."""
+) -> tuple[Choices, Contract]:
+    """Write the slim network's files; measure all three networks, which are released for that, and the choices.
+
+    Args:
+        shown: the recipe as the files have it.
+    """
     example, clock = setting.example.mapped(Tensor.cpu), setting.clock
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as pool:
         homes = {name: folder if name == "slim" else Path(scratch) for name in networks}
         files: dict[ModelName, dict[Format, Path]] = {name: {} for name in networks}
         sizes = []
         with clock.phase("export"):
-            for name, kind in _written(recipe, networks, homes, example, parity):
+            traced, contract = _traced(recipe, networks["slim"](), example, setting)
+            note = {"recipe": shown.model_dump_json(), CONTRACT: contract_text(contract)}
+            writing = _written(recipe, networks, homes, example, parity, note, traced)
+            del traced  # it is large
+            for name, kind in writing:
                 files[name][kind] = homes[name] / f"{name}.{kind}"
                 # A thread can compress while the interpreter is busy with the next file.
                 sizes.append((name, kind, pool.submit(stats.file_bytes, files[name][kind])))
@@ -157,10 +184,10 @@ def _export(
         networks.clear()
         fresh = fresh_network(recipe, source)
         choosing = ChoosingRun(recipe, compared, files, described, folder, Path(scratch), setting, fresh)
-        if "int8" in recipe.export:
+        if "int8" in recipe.files:
             with clock.phase("quantize"):
                 choosing.quantize()
-        if "sparse" in recipe.export:
+        if "sparse" in recipe.files:
             with clock.phase("sparse"):
                 choosing.sparsify()
         with clock.phase("memory"):
@@ -169,34 +196,62 @@ def _export(
         gc.collect()  # traced networks contain reference cycles
         with clock.phase("benchmark"):
             choosing.time()
-        return choosing.entries()
+        return choosing.entries(), contract
+
+
+Traced = tuple[ExportedProgram | None, Conversion | None]
+"""The slim network as a program and as an ONNX graph, where there is a file of either."""
+
+
+def _traced(recipe: schema.Recipe, slim: nn.Module, example: object, setting: Setting) -> tuple[Traced, Contract]:
+    """Trace the slim network, and describe the files that come of it."""
+    files, dynamic, data = set(recipe.files), recipe.dynamic, setting.data
+    program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & files else None
+    graph = None
+    if "onnx" in files:
+        graph = converted(slim, example, dynamic=dynamic, opset=recipe.opset, program=program)
+    contract = contract_of(
+        slim,
+        example,
+        dynamic,
+        preparation=None if data.preparation is None else data.preparation.described(),
+        classes=data.class_names,
+        opset=None if graph is None else graph.opset,
+    )
+    return (program, graph), without_folders(contract)
 
 
 def _written(
-    recipe: schema.Recipe, networks: Networks, homes: Mapping[ModelName, Path], example: object, parity: Parity
+    recipe: schema.Recipe,
+    networks: Networks,
+    homes: Mapping[ModelName, Path],
+    example: object,
+    parity: Parity,
+    note: Mapping[str, str],
+    traced: Traced,
 ) -> Iterator[tuple[ModelName, Format]]:
     """Write the exports of the recipe, `homes[name]`/name.kind, and yield (name, kind) after each that is measured.
 
     Only the slim network gets a `.pt2`.
+
+    Args:
+        note: the metadata of the files.
     """
-    note, slim = {"recipe": recipe.model_dump_json()}, networks["slim"]()
-    dynamic = recipe.dynamic
-    program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & set(recipe.export) else None
-    if "safetensors" in recipe.export:
+    (program, graph), dynamic, slim = traced, recipe.dynamic, networks["slim"]()
+    del traced
+    if "safetensors" in recipe.files:
         for name, network in networks.items():
             compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
             yield name, "safetensors"
-    if "sparse" in recipe.export:
+    if "sparse" in recipe.files:
         compress.export.sparse(slim, homes["slim"] / SLIM_SPARSE, metadata=note)
-    if "pt2" in recipe.export:
-        path = homes["slim"] / "slim.pt2"
-        parity["slim_vs_pt2"] = compress.export.pt2(slim, path, example, dynamic=dynamic, program=program)
-    if "onnx" in recipe.export:
+    if "pt2" in recipe.files:
+        path, own = homes["slim"] / "slim.pt2", {CONTRACT: note[CONTRACT]}
+        parity["slim_vs_pt2"] = compress.export.pt2(slim, path, example, dynamic=dynamic, metadata=own, program=program)
+    if graph is not None:
         paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
-        parity["slim_vs_onnx"] = compress.export.onnx(
-            slim, paths["slim"], example, dynamic=dynamic, metadata=note, program=program
-        )
-        del slim, program
+        parity["slim_vs_onnx"] = graph.write(paths["slim"], note)
+        del slim, program, graph
         yield "slim", "onnx"
         # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
@@ -211,7 +266,7 @@ def _read_back(
     """Compare what the files of `folder` compute in a fresh process with their networks."""
     names = {"sparse": SLIM_SPARSE}
     # int8 is compared with itself elsewhere, when it is made: it is not equal to its network.
-    exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.export if kind != "int8"]
+    exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.files if kind != "int8"]
     written = {path: networks["slim"]() for path in exact}
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
     return read_back({**written, **masked}, example, network=fresh_network(recipe, source), dynamic=recipe.dynamic)

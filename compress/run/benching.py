@@ -10,9 +10,9 @@ from compress.export import latency
 from compress.export.onnx_reading import onnx_size
 from compress.export.program_file import load_program, runnable
 from compress.files.foreign import confined
+from compress.files.places import SUFFIXES, is_weights, place, size_of
 from compress.inputs import Inputs
 from compress.run.exporting import example_of, network_of
-from compress.run.output import SUFFIXES
 from compress.sparsify.sparse import sparse
 
 _PATIENCE = 10
@@ -48,7 +48,7 @@ def bench(
         _require_kind(name, path, trusted)
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
-    size = sum(onnx_size(path) if path.suffix == ".onnx" else path.stat().st_size for path in names.values())
+    size = sum(onnx_size(path) if path.suffix == ".onnx" else size_of(place(path)) for path in names.values())
     found: Timed = confined(
         lambda: latency.measure(
             {name: _model(path, recipe, changes, batch_sizes[0], threads) for name, path in names.items()},
@@ -66,8 +66,7 @@ def bench(
 
 
 def _require_kind(name: str, path: Path, trusted: bool) -> None:
-    latency.require_file(path)
-    if path.suffix not in (".onnx", ".pt2", *SUFFIXES):
+    if place(path, "name a file to time").file.suffix not in (".onnx", ".pt2") and not is_weights(place(path).file):
         raise InputError(f"{name} ends in {path.suffix!r}: .onnx, .pt2, {', '.join(SUFFIXES)} can be timed")
     if path.suffix == ".pt2" and not trusted:
         raise InputError(
@@ -83,7 +82,7 @@ def _model(path: Path, recipe: str | None, changes: Sequence[str], batch_size: i
         program = load_program(path)
         args, kwargs = program.example_inputs
         return runnable(program), Inputs(args, kwargs)
-    found, network = network_of(path, recipe, changes)
+    found, network, _ = network_of(path, recipe, changes)
     example = example_of(found, network)
     if path.name.endswith(".sparse.safetensors"):
         with latency.torch_threads(threads):

@@ -16,7 +16,7 @@ from compress.data.loaders import from_factory
 from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
-from compress.data.tables import from_table
+from compress.data.tables import Parts, from_table
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.dynamic import fixed, other_lengths, varying_dims
@@ -59,7 +59,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
         case schema.NamedData():
             return sources.mnist_sample(**_keys(wanted))
         case schema.PackagedData():
-            return PACKAGED[wanted.name](train=wanted.train, test=wanted.test)
+            return PACKAGED[wanted.name](validation=wanted.validation, train=wanted.train, test=wanted.test)
         case schema.NpzData():
             return sources.from_npz(wanted.npz, wanted.npz_test, **_keys(wanted))
         case schema.FolderData():
@@ -70,6 +70,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
                 wanted.npz_test,
                 ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
                 normalise=wanted.normalise,
+                validation=wanted.validation,
                 train=wanted.train,
                 test=wanted.test,
             )
@@ -107,10 +108,13 @@ def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:
     )
     keys = {field.name: getattr(wanted, field.name) for field in fields(TableSettings)}
     settings = TableSettings(**{key: value for key, value in keys.items() if value is not None})
-    test_rows, first = None if test_file is None else file(test_file), {"train": wanted.train, "test": wanted.test}
+    parts: Parts = {"train": wanted.train, "test": wanted.test, "validation": None}
+    if wanted.validation is not None:
+        parts["validation"] = wanted.validation if isinstance(wanted.validation, float) else file(wanted.validation)
+    files = file(train_file), None if test_file is None else file(test_file)
     if wanted.series is None:
-        return from_table(file(train_file), test_rows, settings, **first)
-    return from_series(file(train_file), Windows(**wanted.series.model_dump()), test_rows, settings, **first)
+        return from_table(*files, settings, **parts)
+    return from_series(*files, Windows(**wanted.series.model_dump()), settings, **parts)
 
 
 def build_model(wanted: schema.Model, seed: int | None) -> nn.Module:
@@ -220,8 +224,11 @@ def _memory() -> int:
         return 0
 
 
-def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
+def trained_model(wanted: schema.Model, seed: int, source: Path) -> tuple[nn.Module, str | None]:
     """The trained network of the file `source`: the recipe's with these weights, or a program as a whole.
+
+    Returns:
+        The network, and what was unwrapped and left out of the file, if anything was.
 
     Raises:
         InputError: the file cannot be read, or does not fit the recipe's model.
@@ -231,10 +238,9 @@ def trained_model(wanted: schema.Model, seed: int, source: Path) -> nn.Module:
         what = "is a program, and the recipe names another model" if not program else "is not a program"
         raise InputError(f"{source} {what}: use a .pt2 file together with model: {{name: program}}")
     if program:
-        return read_program(source)
+        return read_program(source), None
     model = build_model(wanted, seed)
-    load_weights(model, read_weights(source), str(source))
-    return model
+    return model, load_weights(model, read_weights(source), str(source))
 
 
 def fresh_network(recipe: schema.Recipe, source: Path) -> Network:
@@ -250,16 +256,19 @@ def build_noted(recipe: str, source: str) -> nn.Module:
     return read_program(source) if program else build_model(wanted.model, wanted.seed)
 
 
-def build_task(wanted: schema.Task | schema.OwnTask) -> tasks.Task:
+def build_task(wanted: schema.AnyTask) -> tasks.Task:
     """The task that a recipe's `task` names, by a word or by functions.
 
     Raises:
         InputError: a function cannot be imported.
     """
+    if isinstance(wanted, schema.NamedTask):
+        settings = wanted.model_dump(exclude={"name"})
+        return tasks.NamedTask(wanted.name, **settings)
     if not isinstance(wanted, schema.OwnTask):
         return wanted
     own = {name: _OwnMeasure(spec) for name, spec in wanted.metrics.items()}
-    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target)
+    return tasks.OwnTask(_OwnMeasure(wanted.loss), own, wanted.target, wanted.rank_by, wanted.better)
 
 
 class _OwnMeasure:
@@ -310,14 +319,14 @@ def require_fit(recipe: schema.Recipe, dataset: TrainingData) -> None:
         case _:
             require_shape(dataset, model.image, model.name)
     outputs = model.outputs if isinstance(model, schema.MLP) else getattr(model, "classes", None)
-    if outputs is not None and recipe.task == "classify":
+    if outputs is not None and schema.word_of(recipe.task) == "classify":
         require_classes(dataset, outputs, model.name)
 
 
 def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) -> None:
     """Refuse texts whose tokens the network does not know, or cannot see at once, or that are of another task."""
     model, tokens = recipe.model, text.tokenization.size
-    if isinstance(recipe.task, str) and text.windows != (recipe.task == "language_model"):
+    if (word := schema.word_of(recipe.task)) and text.windows != (word == "language_model"):
         if text.windows:
             raise DataError(f"{name} has texts without labels; use task: language_model.")
         raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")

@@ -21,6 +21,7 @@ from compress.run.quantizing import agreement_of_files, metric_of_file, quantize
 from compress.run.setting import Setting
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
+from compress.tasks import ranking
 
 SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
 
@@ -165,4 +166,4 @@ class ChoosingRun:
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
         in_order: dict[ChoiceName, Choice] = {name: self.choices[name] for name in LABELS if name in self.choices}
-        return {"choices": in_order, "best": best_of(in_order, max_drop)}
+        return {"choices": in_order, "best": best_of(in_order, max_drop, ranking(self.setting.task))}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import CheckpointError
+from compress.files.places import place
 from compress.recipe.schema import Recipe
 from compress.recipe.shipped import shipped_files
 from compress.run.output import SUFFIXES
@@ -13,21 +14,17 @@ RECIPES = (".yaml", ".yml")
 
 
 def require_model(path: Path, way_out: str = "name a file of weights") -> None:
-    """Refuse anything but a file before any time is spent; its content is read later.
+    """Refuse what cannot be weights before any time is spent; the content is read later.
 
     Raises:
-        CheckpointError: a recipe, a folder, or nothing at all; the message ends with `way_out` or a better one.
+        CheckpointError: a recipe, a folder without weights, or nothing at all; the message ends with `way_out` or a
+            better one.
     """
-    if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        way_out = f"name a file in it, such as {inside[0]}" if inside else way_out
-        raise CheckpointError(f"{path} is a folder, not a file of weights: {way_out}")
     if path.suffix in RECIPES or (not path.exists() and str(path) in shipped_files()):
         raise CheckpointError(f"{path} is a recipe, not a file of weights: {way_out}")
     if path.suffix == ".onnx":
         raise CheckpointError(f"{path} is an ONNX file, not a file of weights: {way_out}")
-    if not path.exists():
-        raise CheckpointError(f"{path} is not a file: {way_out}")
+    place(path, way_out)
 
 
 def making(model: Path, recipe: Recipe, source: str | Path, changes: Sequence[str] = ()) -> str:

@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from compress.documents import FileContents
 from compress.errors import InputError
 from compress.export import contents
 from compress.files.checkpoint import WeightsFile
+from compress.files.places import place, size_of
 from compress.recipe import schema
 from compress.recipe.loading import brief_yaml, resolved_yaml
 from compress.run import noted
 from compress.run.building import example_of
+from compress.run.contract import noted_contract
 from compress.run.entries import recipe_values
 
 
@@ -21,7 +25,7 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
     file does not run foreign code, unless it is a program and `trusted`.
 
     Returns:
-        ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}.
+        ... and {"recipe": {"brief": YAML, "whole": YAML, "values": {...}}}, and the file's input contract.
 
     Raises:
         InputError: as `contents.inspect`.
@@ -34,6 +38,9 @@ def inspect(path: str | os.PathLike[str], *, trusted: bool = False) -> FileConte
             "whole": resolved_yaml(recipe),
             "values": recipe_values(recipe),
         }
+    with suppress(InputError):  # a damaged one is shown as it is, among the notes
+        if (contract := noted_contract(found["metadata"], os.fspath(path))) is not None:
+            found["contract"] = contract
     return found
 
 
@@ -49,5 +56,5 @@ def _network(weights: WeightsFile, source: str) -> Callable[[], contents.Network
     recipe = _recipe(weights.metadata, source)
     if recipe is None or isinstance(recipe.model, schema.FactoryModel | schema.Program):
         return None
-    wanted, size = recipe.model, os.path.getsize(source)
+    wanted, size = recipe.model, size_of(place(Path(source)))
     return lambda: (noted.build(recipe, weights, source, size), example_of(wanted))

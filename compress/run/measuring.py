@@ -7,7 +7,7 @@ compared at a fraction of its accuracy. So the figure is shown, and compared wit
 import math
 import statistics
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -28,7 +28,8 @@ from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
-from compress.tasks import loss
+from compress.tasks import loss, word_of
+from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
 
 BATCHES = 8
@@ -48,14 +49,14 @@ class Sample:
     """What was measured of a network.
 
     majority: the share of the most frequent class among the samples, if the task has classes.
-    errors: the standard errors of metrics, as far as they are known.
+    error: the standard error of the loss, from the differences between batches; 0 where there are too few.
     """
 
     metric: Metric
     samples: int
     inputs: list[InputRange]
     majority: float | None
-    errors: Mapping[str, float]
+    error: float
 
 
 def sample(network: nn.Module, setting: Setting) -> Sample:
@@ -81,16 +82,20 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
 
     def seen(output: object, target: object) -> None:
         losses.append(float(loss(setting.task)(output, target)))
-        if setting.task == "classify" and isinstance(target, Tensor) and not target.is_floating_point():
-            labels.append(target.flatten().cpu())
+        if word_of(setting.task) == "classify":
+            labels.append(class_labels(class_logits(output), target).flatten().cpu())
 
     with torch.random.fork_rng([]):
-        metric = metrics.evaluate(network, drawn, setting.task, seen)
-    errors = {"loss": statistics.stdev(losses) / math.sqrt(len(losses))} if len(losses) > 2 else {}
-    if "accuracy" in metric:
-        errors["accuracy"] = _error_of_share(metric["accuracy"], count)
-    majority = float(torch.cat(labels).bincount().max()) / count if labels else None
-    return Sample(metric, count, ranges, majority, errors)
+        metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
+    error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
+    majority = _majority(torch.cat(labels)) if labels else None
+    return Sample(metric, count, ranges, majority, error)
+
+
+def _majority(labels: Tensor) -> float:
+    """The share of the most frequent class; negative labels are not counted."""
+    counts = labels[labels >= 0].bincount()
+    return float(counts.max() / counts.sum()) if len(counts) else 1.0
 
 
 def document(found: Sample, setting: Setting) -> Measured:
@@ -138,10 +143,16 @@ def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting
     Warns:
         ChanceWarning: its accuracy is no better than that of always answering the most frequent class.
     """
-    if recipe.expect is None and not schema.has_accuracy(recipe.task):
+    if recipe.expect is None and word_of(setting.task) != "classify":
         return
     with setting.clock.phase("evaluation"):
-        judge(recipe, network, setting, sample(network, setting))
+        try:
+            found = sample(network, setting)
+        except TrainingError as error:
+            if recipe.expect is None:
+                return  # the run itself says what is not finite
+            raise InputError(f"expect: {error}") from error
+        judge(recipe, network, setting, found)
 
 
 def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sample) -> None:
@@ -179,8 +190,9 @@ def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
 
 
 def _tolerance(name: str, wanted: float, found: Sample) -> float:
-    least = POINTS if "accuracy" in name else SHARE * abs(wanted)
-    return max(least, ERRORS * found.errors.get(name, 0.0))
+    if "accuracy" in name:
+        return max(POINTS, ERRORS * _error_of_share(min(max(wanted, 0.0), 1.0), found.samples))
+    return max(SHARE * abs(wanted), ERRORS * found.error if name == "loss" else 0.0)
 
 
 def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
@@ -212,8 +224,10 @@ def _ways_out(network: nn.Module, setting: Setting, name: str) -> str:
         except TrainingError:
             continue
         tried.append(f"{way} {value:.4g}")
-    others = "`data.channels`, `resize` and `crop`, the order of the classes, and the weights"
-    return f"Its {name} with other values of `data.normalise`: {', '.join(tried)}. Then there are {others}."
+    return (
+        f"Its {name} with other values of `data.normalise`: {', '.join(tried)}. If none fits, compare `data.channels`, "
+        "`resize` and `crop`, the order of the classes, and the weights."
+    )
 
 
 def _other_scales(data: Dataset | StreamedDataset) -> Iterator[tuple[str, TrainingData]]:

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from compress.results import ImageLosses, ImageResult, Pictures
-from compress.tasks import Task
+from compress.tasks import NamedTask, Task, word_of
+from compress.tasks.targets import class_labels, class_logits
 
 COUNT = 8
 """Number of test images shown, spread over the whole test set."""
@@ -32,7 +33,8 @@ class Look:
         Args:
             samples: the number of test images; if it is unknown, the first ones are shown.
         """
-        self._task = task
+        self._word = word_of(task)
+        self._ignored = task.ignore_index if isinstance(task, NamedTask) else None
         every = 1 if samples is None else max(1, samples // COUNT)
         self._wanted = range(0, every * COUNT, every)
         self._passed = 0
@@ -40,9 +42,10 @@ class Look:
         self.images: list[tuple[int, Tensor, Tensor]] = []  # (number, target, output), as float [C, H, W]
 
     def __call__(self, output: Tensor, target: Tensor) -> None:
-        if self._task == "classify":
-            self._count(output.shape[1], output.argmax(1), target)
-        elif self._task == "reconstruct":
+        if self._word == "classify":
+            logits = class_logits(output)
+            self._count(logits.shape[1], logits.argmax(1), class_labels(logits, target, self._ignored))
+        elif self._word == "reconstruct":
             self._show(output, target)
 
     def _show(self, output: Tensor, target: Tensor) -> None:

@@ -1,6 +1,5 @@
 """What a result depends on: versions, machine, data, and the hash of the initial weights."""
 
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from compress.batches import Subset
 from compress.data.dataset import Dataset
 from compress.data.streaming import StreamedDataset
+from compress.files.places import digest, place
 from compress.recipe import schema
 from compress.results import Machine, UsedData
 from compress.run.checkpoints import Fingerprint
@@ -24,7 +24,7 @@ def fingerprint(recipe: schema.Recipe, source: Path | None, setting: Setting) ->
     """Everything that determines the result of a run; which files are written and timed does not."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"export", "benchmark", "expect"}),
-        "weights": None if source is None else _sha256(source),
+        "weights": None if source is None else digest(place(source)),
         "data": setting.data.sha256,
         "versions": versions(),
         "threads": torch.get_num_threads(),
@@ -70,8 +70,3 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

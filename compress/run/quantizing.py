@@ -30,7 +30,7 @@ from compress.results import Agreement, Metric
 from compress.run.building import build_data, build_task
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
-from compress.tasks import Task
+from compress.tasks import Task, ranking
 from compress.train import metrics
 
 
@@ -53,6 +53,7 @@ def quantized(recipe: schema.Recipe, setting: Setting, network: nn.Module, file:
         data.feeds(file),
         wanted,
         lambda candidate: data.metric(candidate, setting.task, like),
+        ranked=ranking(setting.task),
         batch_sizes=recipe.benchmark.batch_sizes,
         threads=recipe.benchmark.threads,
     )
@@ -115,7 +116,16 @@ def quantize_file(
     def evaluate(candidate: Path) -> Metric:
         return data.difference(candidate, file) if task is None else data.metric(candidate, task)
 
-    made = quantize(file, out, data.feeds(file), wanted, evaluate, batch_sizes=batch_sizes, threads=threads)
+    made = quantize(
+        file,
+        out,
+        data.feeds(file),
+        wanted,
+        evaluate,
+        ranked=None if task is None else ranking(task),
+        batch_sizes=batch_sizes,
+        threads=threads,
+    )
     found: QuantizedFile = {
         "source": str(file),
         "source_bytes": file.stat().st_size,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.errors import TrainingError, UnsupportedModelError
 from compress.graph.trace import tensors_of
+from compress.ranking import MetricKind, present
 from compress.recipe import schema
 from compress.results import Advantage, Metric, ScratchLength, ScratchResult, ScratchRun
 from compress.run.building import build_model
@@ -20,7 +21,8 @@ from compress.run.setting import Setting, optimization
 from compress.run.stage import teacher_of
 from compress.slimming.fresh import fresh
 from compress.slimming.slim_graph import SlimGraphWarning
-from compress.tasks import Task, loss
+from compress.tasks import Task, ranking
+from compress.tasks.scores import sample_scores
 from compress.train import random_state
 from compress.train.ranks import ALONE
 
@@ -81,7 +83,7 @@ def against_scratch(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, 
                 result[length] = setting.journal.chapter(f"scratch, {length}", write)
     except UnsupportedModelError as error:
         return {"missing": f"not trained: {error}"}
-    _warn(result, metric)
+    _warn(result, metric, ranking(setting.task))
     return result
 
 
@@ -147,23 +149,14 @@ def train(network: nn.Module, part: Part, setting: Setting) -> dict[str, Any]:
 
 
 class _Scores:
-    """How good each test sample's output is, larger = better: the share of correct predictions, or the loss below 0.
-
-    With a task of the user's own, a score is that of a batch.
-    """
+    """How good each test sample's output is, larger = better: see `sample_scores`."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._batches: list[Tensor] = []
 
     def __call__(self, output: Any, target: Any) -> None:
-        if self._task == "classify":
-            found = (output.argmax(1) == target).double()
-        elif self._task == "reconstruct":
-            found = -(output - target).square()
-        else:
-            found = -loss(self._task)(output, target).detach().double().reshape(1)
-        self._batches.append(found.reshape(len(found), -1).mean(1).cpu())
+        self._batches.append(sample_scores(self._task, output, target).cpu())
 
     def all(self) -> Tensor:
         return torch.cat(self._batches)
@@ -182,21 +175,22 @@ def _compared(ours: _Scores, theirs: _Scores) -> Advantage:
     }
 
 
-def _warn(found: ScratchResult, ours: Metric) -> None:
+def _warn(found: ScratchResult, ours: Metric, ranked: MetricKind) -> None:
     for run, why in (
         (found.get("total"), "as many as the dense training and the retraining together"),
         (found.get("retraining"), "as many as the retraining"),
     ):
         if run is not None and run.get("better") == "scratch":
             warnings.warn(
-                f"the slim network's shape is better trained from scratch: {_figure(run['metric'])} after "
-                f"{run['epochs']} epochs, {why}; pruned it has {_figure(ours)}. Train the small network instead, prune "
-                "less, or retrain for longer",
+                f"the slim network's shape is better trained from scratch: {_figure(run['metric'], ranked)} after "
+                f"{run['epochs']} epochs, {why}; pruned it has {_figure(ours, ranked)}. Train the small network "
+                "instead, prune less, or retrain for longer",
                 RivalWarning,
                 stacklevel=2,
             )
             return
 
 
-def _figure(metric: Metric) -> str:
-    return f"accuracy {metric['accuracy']:.2%}" if "accuracy" in metric else f"loss {metric['loss']:.4g}"
+def _figure(metric: Metric, ranked: MetricKind) -> str:
+    kind = present(ranked, metric)
+    return f"{kind.name} {kind.text(metric[kind.name])}"

@@ -113,6 +113,10 @@ def _rows(tensor: Tensor, along: int) -> list[memoryview]:
     return [memoryview(row) for row in rows.contiguous().view(torch.uint8).numpy()]
 
 
+_OTHERS = 1e-3
+"""What other metrics than the loss and the accuracy may differ by in addition, relative to their value."""
+
+
 class Reach:
     """How far figures of networks that are equal within `tolerance` may differ: a `seen` of an evaluation.
 
@@ -150,8 +154,11 @@ class Reach:
         """
         for name, value in masked.items():
             allowed = 2 * self._tolerance * self._scale * max(1.0, abs(value))
-            if name != "loss":
+            if name not in ("loss", "perplexity"):
                 allowed += self._undecided / max(1, self._places) + (own / max(1, self._samples))
+            if not own and name not in ("loss", "accuracy"):
+                # Macro averages and ranks weigh single samples differently, and a variance may be small.
+                allowed += _OTHERS * max(1.0, abs(value))
             if abs(value - slim[name]) > allowed:
                 raise ProofError(
                     f"masked and slim are proven equal, but their {name} is {value:.6g} and {slim[name]:.6g} on the "

@@ -11,16 +11,14 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.batches import Pairs, pairs
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs
-from compress.tasks import Loss, prediction
+from compress.tasks import Loss
 
-Error = Literal["loss", "linear"]
 Reduce = Literal["sum", "abs", "square"]
 
 _TERMS: dict[Reduce, Callable[[Tensor], Tensor]] = {"sum": torch.positive, "abs": torch.abs, "square": torch.square}
@@ -29,26 +27,12 @@ _TERMS: dict[Reduce, Callable[[Tensor], Tensor]] = {"sum": torch.positive, "abs"
 _NODES_ALONG = {nn.Linear: -1, nn.modules.conv._ConvNd: 1}
 
 
-def linear_error(output: object, target: Tensor) -> Tensor:
-    """Mean |target - prediction|; class labels (integers) are compared with the softmax of the prediction.
-
-    Mozer & Smolensky rank by this error while training on the squared one, because at an optimum of the training
-    loss its own derivatives sum to nearly zero.
-    """
-    said = prediction(output)
-    if not target.is_floating_point():
-        target = F.one_hot(target, said.shape[-1]).to(said.dtype)
-        said = said.softmax(dim=-1)
-    return (target - said).abs().mean()
-
-
 def skeletonization(
     model: nn.Module,
     layers: Sequence[str],
     batches: Pairs,
     loss: Loss,
     *,
-    error: Error = "loss",
     reduce: Reduce = "square",
 ) -> dict[str, Tensor]:
     """Saliency of every node of the given layers, the mean over all scoring samples.
@@ -56,8 +40,7 @@ def skeletonization(
     Args:
         layers: qualified names of Linear or Conv layers; their outputs are the nodes.
         batches: (input, target) pairs, or what else `compress.batches.pairs` takes.
-        loss: (output, target) -> mean error over the batch.
-        error: the error E: the training `loss`, or `linear_error`.
+        loss: (output, target) -> mean error E over the batch: the training loss, or `compress.tasks.linear.linear`.
         reduce: with d = dE/da of one sample: "sum" |mean d| (the paper), "abs" mean |d|, "square" mean d**2 (the
             Fisher information of the factor).
 
@@ -68,12 +51,11 @@ def skeletonization(
         TargetError: a layer that does not exist, is not a Linear or Conv, or takes no part in the forward pass.
         InputError: no scoring data.
     """
-    measure = linear_error if error == "linear" else loss
     modules = {name: layer_with_nodes(model, name) for name in layers}
     sums: dict[str, Tensor] = {}
     samples = 0
     for given, target in pairs(batches, model):
-        for name, slope in _slopes(model, modules, given, target, measure).items():
+        for name, slope in _slopes(model, modules, given, target, loss).items():
             term = _TERMS[reduce](slope)
             total = term.sum(0, dtype=torch.promote_types(term.dtype, torch.float32)).double()
             sums[name] = sums[name] + total if name in sums else total

@@ -13,6 +13,7 @@ from compress.batches import FORMS, Pair, Pairs, has_own_loss, pair_of, part_of_
 from compress.errors import CompressError, InputError
 from compress.options import shown
 from compress.tasks import Loss, own_loss
+from compress.tasks.linear import linear as linear_error
 
 BatchSource = Pairs | Callable[[int], Pairs]
 """Batches that can be iterated over repeatedly, or a function from a batch size to such; see `compress.batches`."""
@@ -57,14 +58,18 @@ class Scoring:
         if loss and self.function is None and not has_own_loss(self.model):
             raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
 
-    def loss(self, asker: object) -> Loss:
+    def loss(self, asker: object, *, linear: bool = False) -> Loss:
         """(output, target) -> mean over the batch: the caller's loss, or else the network's own, from its output.
+
+        Args:
+            linear: the linear error in its place.
 
         Raises:
             InputError: there is neither.
         """
         self.require(asker, data=False)
-        return _mean_of(self.function or own_loss)
+        function = self.function or own_loss
+        return _mean_of(linear_error(function) if linear else function)
 
 
 def require_source(batches: object, loss: object) -> None:

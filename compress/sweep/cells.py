@@ -16,6 +16,7 @@ from compress.data.loaders import Loaders
 from compress.data.validation import has_validation
 from compress.errors import DataError, InputError
 from compress.files.checkpoint import WeightsFile, load_weights, read_weights
+from compress.ranking import MetricKind
 from compress.recipe import schema
 from compress.run import measuring
 from compress.run.building import (
@@ -35,7 +36,8 @@ from compress.sweep.cell_store import Cells, Code
 from compress.sweep.code import code_of
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
-from compress.sweep_results import Cached, SweepData, SweepOrigin
+from compress.sweep_results import Cached, ComparedMetric, SweepData, SweepOrigin
+from compress.tasks import ranking
 
 HELD_OUT = 0.1
 """The held-out share of the training samples, which decides choices where there is no validation part."""
@@ -155,7 +157,7 @@ def network(trained: Trained, basis: Basis, seed: int) -> nn.Module:
     wanted = basis.recipe.model
     if isinstance(wanted, schema.Program):
         trained.require_unchanged()
-        model = trained_model(wanted, seed, trained.path)
+        model, _ = trained_model(wanted, seed, trained.path)
     else:
         model = build_model(wanted, seed)
         load_weights(model, _weights(trained), str(trained.path))
@@ -217,11 +219,15 @@ def tunes_on_validation(basis: Basis) -> bool:
     return has_validation(load(basis.recipe.data, basis.data_root, False))
 
 
+def written(ranked: MetricKind) -> ComparedMetric:
+    """A metric as the results of a sweep name it."""
+    return {"name": ranked.name, "better": ranked.better, "unit": ranked.unit}
+
+
 def described(basis: Basis) -> SweepOrigin:
     """The part of a results.json that describes the run and its data."""
     recipe = basis.recipe
     data = load(recipe.data, basis.data_root, False)
-    accuracy = schema.has_accuracy(recipe.task)
     values = recipe.model_dump(mode="json", include={"model", "data", "task"})
     used: SweepData = {
         "name": data.name,
@@ -234,7 +240,7 @@ def described(basis: Basis) -> SweepOrigin:
     return {
         "schema": 1,
         "recipe": {"name": recipe.name, "model": values["model"], "data": values["data"], "task": values["task"]},
-        "metric": {"name": "accuracy", "unit": "%"} if accuracy else {"name": "loss", "unit": "10^-3"},
+        "metric": written(ranking(build_task(recipe.task))),
         "versions": {name: version(name) for name in ("softprune", "torch")} | {"python": platform.python_version()},
         "machine": {"cpu": cpu_name(), "threads": 1, "device": basis.device},
         "data": used,

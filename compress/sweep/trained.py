@@ -1,17 +1,16 @@
 """The trained network at the start of a sweep."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from compress.errors import CheckpointError
-from compress.files.bounded import strange
+from compress.files.places import digest, place
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A file of weights of the dense network, and the sha256 of its bytes."""
+    """A file of weights of the dense network, and its sha256, or that of its shards, as `places.digest` makes it."""
 
     path: Path
     sha256: str
@@ -20,10 +19,7 @@ class Trained:
     def of(cls, path: Path) -> Self:
         """The file at `path`. Raises CheckpointError if it is not a file or cannot be read."""
         try:
-            if kind := strange(path):
-                raise CheckpointError(f"{path} is {kind}; name a file of weights")
-            with path.open("rb") as stream:
-                return cls(path, hashlib.file_digest(stream, "sha256").hexdigest())
+            return cls(path, digest(place(path)))
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}); name a file of weights") from None
 

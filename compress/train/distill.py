@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compress.batches import Batches, Pair, pairs
 from compress.evaluation_mode import evaluation_mode
-from compress.tasks import Loss, Task, loss, prediction
+from compress.tasks import Loss, Task, Word, loss, prediction, word_of
+from compress.tasks.targets import class_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,23 +29,36 @@ class Teacher:
     def loss(self, task: Task) -> Loss:
         """(1 - weight) times the task's own loss, and `weight` times the distance from the teacher's output.
 
-        For logits the distance is T**2 times the Kullback-Leibler divergence in nats between both networks' softmax
-        at the temperature T; for images, and outputs of a task of the user's own, the mean squared error. It is that of
-        the tensors that `prediction` finds in both outputs. Targets are those of `batches`.
+        For classes and tokens the distance is T**2 times the Kullback-Leibler divergence in nats between both networks'
+        softmax at the temperature T, for several labels a sample that between their sigmoids; for values, and outputs
+        of a task of the user's own, the mean squared error. It is that of the tensors that `prediction` finds in both
+        outputs. Targets are those of `batches`.
         """
-        own = loss(task)
+        own, word = loss(task), word_of(task)
 
         def mixed(output: object, target: tuple[Any, Tensor]) -> Tensor:
             truth, taught = target
-            said = prediction(output)
-            apart = self._divergence(said, taught) if task == "classify" else F.mse_loss(said, taught)
+            if word in ("classify", "language_model", "multilabel"):
+                apart = self._divergence(_scores(output, word), _scores(taught, word))
+            else:
+                apart = F.mse_loss(prediction(output), taught)
             return (1 - self.weight) * own(output, truth) + self.weight * apart
 
         return mixed
 
     def _divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """The mean over all places of logits [N, classes, ...]."""
         said, wanted = (F.log_softmax(values / self.temperature, dim=1) for values in (logits, taught))
-        return self.temperature**2 * F.kl_div(said, wanted, reduction="batchmean", log_target=True)
+        places = said.numel() // said.shape[1]
+        return self.temperature**2 * F.kl_div(said, wanted, reduction="sum", log_target=True) / places
+
+
+def _scores(output: object, word: Word | None) -> Tensor:
+    """Logits [N, classes, ...]: of the tokens at each place, or of each label against 0."""
+    if word == "classify":
+        return class_logits(output)
+    logits = prediction(output)
+    return logits.flatten(0, -2) if word == "language_model" else class_logits(logits.flatten())
 
 
 @dataclass(frozen=True, eq=False)

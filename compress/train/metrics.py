@@ -1,15 +1,18 @@
-"""Metrics of a network: the mean over a data set of its task's loss, and of other measures."""
+"""Metrics of a network over a data set: the mean of its task's loss, and what else the task is judged by."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from compress.batches import Pairs, pairs
 from compress.errors import DataError, TrainingError
 from compress.evaluation_mode import evaluation_mode
-from compress.tasks import Loss, OwnTask, Task, in_float64, loss, prediction
+from compress.ranking import MetricKind, default_of, present
+from compress.tasks import OwnTask, Task, counted, in_float64, measured_loss, metrics_of, prediction
+from compress.tasks.kinds import Loss, settings_of
+from compress.tasks.metrics import Meter, UndefinedMetricError, accuracy, meter
 
 
 def evaluate(
@@ -17,46 +20,95 @@ def evaluate(
     batches: Callable[[], Pairs],
     task: Task,
     seen: Callable[[Any, Any], None] = lambda output, target: None,
+    *,
+    partial: bool = False,
 ) -> dict[str, float]:
-    """Mean loss over all samples and, for `classify`, the accuracy in [0, 1]; or the metrics of an own task.
+    """The mean loss over all samples, and the metrics of the task: the accuracy in [0, 1] for `classify`, and so on.
 
-    Every sample has the same weight whatever the batch sizes: means over batches are summed in float64. `batches()`
-    gives batches on the model's device. `seen` is called with each (output, target), as the measures are: for a
-    built-in task, the output is the tensor that `prediction` finds in it. Raises TrainingError when the loss or a
-    metric is not finite, and DataError without a sample.
+    The batch sizes change nothing: every sample (or label or token, where each counts by itself) has the same weight,
+    and AUROC and the like are of all samples together. `batches()` gives batches on the model's device. `seen` is
+    called with each (output, target), as the measures are: for a built-in task, the output is the tensor that
+    `prediction` finds in it.
+
+    Args:
+        partial: the samples are only a part of the data; a metric that they cannot tell is then left out.
+
+    Raises:
+        TrainingError: the loss or a metric is not finite.
+        DataError: there is no sample, targets do not fit the outputs, or the samples cannot tell a metric.
     """
-    totals = dict.fromkeys(measures := _measures(task), 0.0)
-    samples = 0
+    means, meters = _means(task), _meters(task)
+    totals, weights, samples = dict.fromkeys(means, 0.0), 0, 0
     with evaluation_mode(model):
         for given, targets in pairs(batches(), model):
             output = given.call(model)
             # A mean in float32 would change with the batch size in the seventh digit.
             output = in_float64(output if isinstance(task, OwnTask) else prediction(output))
-            for name, measure in measures.items():
-                totals[name] += float(measure(output, targets)) * given.rows
-            samples += given.rows
+            weight = counted(task, output, targets, given.rows)
+            for name, measure in means.items():
+                totals[name] += float(measure(output, targets)) * weight if weight else 0.0
+            for one in meters.values():
+                one.update(output, targets)
+            weights, samples = weights + weight, samples + given.rows
             seen(output, targets)
     if not samples:
         raise DataError("No sample to evaluate on: this part of the data set is empty.")
-    for name, total in totals.items():
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"The {name} over {samples:,} samples is {total}: the weights have diverged; lower the learning rate."
-            )
-    return {name: total / samples for name, total in totals.items()}
+    if not weights:
+        raise DataError("No label to evaluate on: none in this part of the data set counts.")
+    found = {name: total / weights for name, total in totals.items()}
+    if not isinstance(task, OwnTask) and "perplexity" in metrics_of(task):
+        found["perplexity"] = math.exp(min(found["loss"], _MOST))
+    _add(found, meters, partial=partial)
+    _require_finite(found, samples)
+    return {name: found[name] for name in ("loss", *_names(task)) if name in found}
 
 
-def _measures(task: Task) -> dict[str, Loss]:
-    """The metrics by name; the loss comes first."""
+_MOST = 709.0
+"""The largest power of e that a float holds."""
+
+
+def _names(task: Task) -> tuple[str, ...]:
+    return tuple(task.metrics) if isinstance(task, OwnTask) else metrics_of(task)
+
+
+def _means(task: Task) -> dict[str, Loss]:
+    """The metrics that are means over what counts, by name; the loss comes first."""
     if isinstance(task, OwnTask):
         return {"loss": task.loss, **task.metrics}
-    return {"loss": loss(task)} | ({"accuracy": _accuracy} if task == "classify" else {})
+    named = settings_of(task)
+    own = {"accuracy": accuracy(named)} if "accuracy" in metrics_of(task) and named.word != "multilabel" else {}
+    return {"loss": measured_loss(task), **own}
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).double().mean()
+def _meters(task: Task) -> dict[str, Meter]:
+    if isinstance(task, OwnTask):
+        return {}
+    named, without = settings_of(task), {*_means(task), "perplexity"}
+    return {name: meter(name, named) for name in metrics_of(task) if name not in without}
 
 
-def headline(metric: Mapping[str, float]) -> float:
-    """The one figure of a metric that tables print: the accuracy in percent, or else the loss in 10^-3."""
-    return 100 * metric["accuracy"] if "accuracy" in metric else 1000 * metric["loss"]
+def _add(found: dict[str, float], meters: Mapping[str, Meter], *, partial: bool) -> None:
+    for name, one in meters.items():
+        try:
+            found[name] = one.compute()
+        except UndefinedMetricError:
+            if not partial:
+                raise
+
+
+def _require_finite(found: Mapping[str, float], samples: int) -> None:
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {name} over {samples:,} samples is {value}: the weights have diverged; lower the learning rate."
+            )
+
+
+def headline(metric: Mapping[str, float], ranked: MetricKind | None = None) -> float:
+    """The one figure of a metric that tables print, in the unit of what ranks: the accuracy in percent, for one.
+
+    Args:
+        ranked: what ranks; the accuracy where there is one, or else the loss, if absent.
+    """
+    kind = present(ranked or default_of(metric), metric)
+    return kind.scaled(metric[kind.name])

@@ -94,6 +94,10 @@ def joined() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield ALONE
         return
+    # It has the group as the default argument of ten functions, if it is imported within one, as torch does for an
+    # optimizer: then gloo's threads outlive `destroy_process_group`, and can abort the process's end (cli/ending.py).
+    import torch.distributed.nn.functional
+
     with _nothing_on_stdout():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:

@@ -220,7 +220,7 @@ def test_too_few_samples(tmp_path: Path) -> None:
     path = saved(tmp_path, inputs=X)
     with pytest.raises(DataError, match="train asks for 26 samples; there are 25"):
         from_arrays(path, train=26)
-    with pytest.raises(DataError, match="25 training samples, and 25 of them are for validation"):
+    with pytest.raises(DataError, match="25 training samples, and 25 of them are to be held out"):
         from_arrays(path, validation=0.99)
 
 

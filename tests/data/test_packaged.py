@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from compress.data import packaged
 from compress.data.array_dataset import ArrayDataset
+from compress.data.preparation import Preparation
 from compress.errors import DataError
 
 MODULES = {"shuttle": "river", "breast_cancer": "sklearn", "japanese_vowels": "aeon"}
@@ -69,6 +71,14 @@ FILES: dict[str, Callable[[str], dict[str, bytes]]] = {
 # --- the content ---
 
 
+def raw(preparation: Preparation, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Rows of a table as they were before they were standardised."""
+    columns = preparation.described()["columns"]
+    mean, std = ([column[key] for column in columns] for key in ("mean", "std"))
+    found: NDArray[np.float64] = rows * np.array(std) + mean
+    return found
+
+
 @every
 def test_it_is_the_same_data_each_time_without_importing_the_package(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -96,8 +106,7 @@ def test_shuttle_is_its_file_standardised_by_the_normal_rows_of_the_training_par
     normal = train[found.train.targets == 0].astype(np.float64)
     np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(normal.std(0), 1, rtol=1e-5)
-    scale = found.preparation.described()
-    rows = np.concatenate([train, test]) * scale["std"] + scale["mean"]
+    rows = raw(found.preparation, np.concatenate([train, test]))
     labels = torch.cat([found.train.targets, found.test.targets])
     whole = np.column_stack([rows.round().astype(int), labels])
     assert sorted(map(tuple, whole)) == sorted(map(tuple, table.astype(int)))
@@ -109,15 +118,15 @@ def test_breast_cancer_is_what_scikit_learn_loads() -> None:
     from sklearn.datasets import load_breast_cancer  # type: ignore[import-untyped]
 
     found, expected = packaged.breast_cancer(), load_breast_cancer()
-    scale = found.preparation.described()
+    columns = [column["name"] for column in found.preparation.described()["columns"]]
     assert found.class_names == tuple(expected.target_names)
-    assert [column.replace("error of", "error") for column in scale["columns"]][:10] == list(
-        expected.feature_names[:10]
-    )
+    words = [word.replace("error", "error of") for word in expected.feature_names]
+    assert columns[:10] == words[:10] == expected.feature_names[:10].tolist()
+    assert sorted(" ".join(columns).split()) == sorted(" ".join(words).split())
     rows = np.concatenate([part.inputs["input"].numpy() for part in (found.train, found.test)])
     labels = torch.cat([found.train.targets, found.test.targets])  # type: ignore[list-item]
     order = np.random.default_rng(0).permutation(569)
-    np.testing.assert_allclose(rows * scale["std"] + scale["mean"], expected.data[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(raw(found.preparation, rows), expected.data[order], rtol=1e-5, atol=1e-6)
     assert np.array_equal(labels, expected.target[order])
     assert (found.count("train"), found.count("test")) == (400, 169)
 
@@ -138,7 +147,7 @@ def test_japanese_vowels_are_padded_and_standardised_over_valid_steps() -> None:
     assert found.train.targets is not None
     assert torch.bincount(found.train.targets).tolist() == [30] * 9
     # The first test series of the file: its first value, and its number of steps.
-    scale = found.preparation.described()
+    scale = found.preparation.described()["inputs"]["inputs"]
     path = packaged.packaged("japanese_vowels", "aeon", "datasets/data/JapaneseVowels/JapaneseVowels_TEST.ts")
     line = path.read_text(encoding="utf-8").partition("@data\n")[2].partition("\n")[0]
     channel = [float(word) for word in line.split(":")[3].split(",")]
@@ -155,6 +164,19 @@ def test_limits_take_the_first_samples_and_their_statistics() -> None:
     assert few.preparation != whole.preparation
     with pytest.raises(DataError, match="train asks for the first 271 samples; there are 270"):
         packaged.japanese_vowels(train=271)
+
+
+@every
+def test_a_validation_part_is_the_end_of_the_training_part(name: str) -> None:
+    whole, split = SOURCES[name](), SOURCES[name](validation=0.25)
+    there, trained, chosen_on = whole.count("train"), split.count("train"), split.count("validation")
+    assert there is not None
+    assert (trained, chosen_on) == (there - round(there / 4), round(there / 4))
+    assert whole.train.targets is not None
+    assert split.validation is not None
+    assert torch.equal(torch.cat([split.train.targets, split.validation.targets]), whole.train.targets)  # type: ignore[list-item]
+    assert split.preparation != whole.preparation
+    assert split.sha256 != whole.sha256
 
 
 # --- what is wrong with a file ---

@@ -41,7 +41,7 @@ def require_equal(found: Samples, wanted: tuple[np.ndarray, np.ndarray]) -> None
 @pytest.mark.parametrize("windows", [Windows(5, 2), Windows(5, 2, 3), Windows(1, 1), Windows(8, 4, 10)])
 def test_windows_are_those_of_a_loop(tmp_path: Path, windows: Windows) -> None:
     settings = TableSettings(target=("wind", "load"), normalise="none")
-    found = from_series(series(tmp_path / "a.csv"), windows, settings=settings)
+    found = from_series(series(tmp_path / "a.csv"), None, windows, settings=settings)
     rows = ROWS[:, [2, 0, 1]]  # targets first
     require_equal(found.train, looped(rows[:50], windows, 2))
     require_equal(found.test, looped(rows[50 - windows.window :], windows, 2))
@@ -50,7 +50,7 @@ def test_windows_are_those_of_a_loop(tmp_path: Path, windows: Windows) -> None:
 
 def test_statistics_are_those_of_the_rows_of_training_windows(tmp_path: Path) -> None:
     windows = Windows(5, 2, 4)
-    found = from_series(series(tmp_path / "a.csv"), windows, settings=TableSettings(("load",)), train=3)
+    found = from_series(series(tmp_path / "a.csv"), None, windows, settings=TableSettings(("load",)), train=3)
     used = ROWS[: 2 * 4 + 7]
     scaled = (ROWS - used.mean(0)) / used.std(0)
     inputs, targets = looped(scaled[:50], windows, 1)
@@ -65,7 +65,7 @@ def test_statistics_are_those_of_the_rows_of_training_windows(tmp_path: Path) ->
 def test_without_a_target_all_numbers_are_predicted(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("kind,a,b\n" + "".join(f"{'xy'[row % 2]},{row},{-row}\n" for row in range(30)), encoding="utf-8")
-    found = from_series(CsvFile(path), Windows(3, 1), settings=TableSettings(categorical=("kind",)))
+    found = from_series(CsvFile(path), None, Windows(3, 1), settings=TableSettings(categorical=("kind",)))
     assert found.train.targets is not None
     assert (found.shape, tuple(found.train.targets.shape[1:])) == ((3, 4), (1, 2))
 
@@ -73,7 +73,7 @@ def test_without_a_target_all_numbers_are_predicted(tmp_path: Path) -> None:
 def test_a_validation_share_lies_between_training_and_test(tmp_path: Path) -> None:
     windows = Windows(5, 2)
     settings = TableSettings(("load",), normalise="none")
-    found = from_series(series(tmp_path / "a.csv"), windows, settings=settings, validation=0.2)
+    found = from_series(series(tmp_path / "a.csv"), None, windows, settings=settings, validation=0.2)
     assert found.validation is not None
     require_equal(found.train, looped(ROWS[:40], windows, 1))
     require_equal(found.validation, looped(ROWS[35:50], windows, 1))
@@ -83,7 +83,7 @@ def test_a_validation_share_lies_between_training_and_test(tmp_path: Path) -> No
 def test_files_of_their_own_are_scaled_like_the_training_rows(tmp_path: Path) -> None:
     windows, other = Windows(5, 2), RNG.normal(0, 1, (12, 3))
     files = [series(tmp_path / f"{name}.csv", rows) for name, rows in (("a", ROWS), ("b", other), ("c", other[:9]))]
-    found = from_series(files[0], windows, files[1], TableSettings(("load",)), validation=files[2])
+    found = from_series(files[0], files[1], windows, TableSettings(("load",)), validation=files[2])
     mean, std = ROWS.mean(0), ROWS.std(0)
     assert found.validation is not None
     require_equal(found.train, looped((ROWS - mean) / std, windows, 1))
@@ -96,7 +96,7 @@ def test_files_of_their_own_are_scaled_like_the_training_rows(tmp_path: Path) ->
 def test_what_is_held_out_shares_no_target_with_training(tmp_path: Path, horizon: int, stride: int) -> None:
     rows = np.arange(180.0).reshape(60, 3)
     settings = TableSettings(normalise="none")
-    found = from_series(series(tmp_path / "a.csv", rows), Windows(5, horizon, stride), settings=settings)
+    found = from_series(series(tmp_path / "a.csv", rows), None, Windows(5, horizon, stride), settings=settings)
     held_out = found.held_out(0.3)
     assert held_out.train.targets is not None
     assert held_out.test.targets is not None
@@ -107,12 +107,26 @@ def test_what_is_held_out_shares_no_target_with_training(tmp_path: Path, horizon
 
 def test_windows_are_views_also_of_a_file(tmp_path: Path) -> None:
     file, windows = series(tmp_path / "a.csv"), Windows(20, 5)
-    small, large = (from_series(file, windows, limit=limit) for limit in (10**9, 100))
+    small, large = (from_series(file, None, windows, limit=limit) for limit in (10**9, 100))
     assert small.sha256 == large.sha256
     for found in (small, large):
         assert found.train.inputs["input"].untyped_storage().nbytes() == ROWS.size * 4
         batches = found.batches("train", 7, "forecast")(torch.Generator().manual_seed(0))
         assert sum(len(target) for _, target in batches) == found.count("train")
+
+
+def test_the_hash_depends_on_the_rows_and_on_the_windows(tmp_path: Path) -> None:
+    file, other = series(tmp_path / "a.csv"), series(tmp_path / "b.csv", np.roll(ROWS, 1, 0))
+    different = [
+        *(
+            from_series(file, None, windows)
+            for windows in (Windows(5, 2), Windows(5, 3), Windows(6, 2), Windows(5, 2, 2))
+        ),
+        from_series(other, None, Windows(5, 2)),
+        from_series(file, None, Windows(5, 2), train=20),
+    ]
+    assert len({found.sha256 for found in different}) == len(different)
+    assert different[0].sha256 == from_series(file, None, Windows(5, 2)).sha256
 
 
 @pytest.mark.parametrize(
@@ -132,17 +146,17 @@ def test_windows_are_views_also_of_a_file(tmp_path: Path) -> None:
 )
 def test_what_is_refused(tmp_path: Path, rows: int, windows: Windows, settings: TableSettings, message: str) -> None:
     with pytest.raises(DataError) as caught:
-        from_series(series(tmp_path / "a.csv", ROWS[:rows]), windows, settings=settings)
+        from_series(series(tmp_path / "a.csv", ROWS[:rows]), None, windows, settings=settings)
     assert message in str(caught.value)
 
 
 def test_parts_that_are_too_short_are_refused(tmp_path: Path) -> None:
     file, other = series(tmp_path / "a.csv"), series(tmp_path / "b.csv", ROWS[:6])
     with pytest.raises(DataError, match=r"b\.csv: test has 6 rows, and a window of 5 rows with the 2 after it takes 7"):
-        from_series(file, Windows(5, 2), other)
+        from_series(file, other, Windows(5, 2))
     with pytest.raises(DataError, match="train asks for 45 samples; there are 44"):
-        from_series(file, Windows(5, 2), train=45)
+        from_series(file, None, Windows(5, 2), train=45)
     with pytest.raises(DataError, match="of which 5 are to train on"):
-        from_series(file, Windows(5, 2), validation=0.9)
+        from_series(file, None, Windows(5, 2), validation=0.9)
     with pytest.raises(DataError, match="and the 9 before these share targets with them"):
-        from_series(file, Windows(5, 10), train=11).held_out(0.2)
+        from_series(file, None, Windows(5, 10), train=11).held_out(0.2)

@@ -120,7 +120,7 @@ def test_a_validation_share_is_no_part_of_training(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([only(split.train), only(split.validation)]), only(whole.train))
     assert split.count("validation") == 10
     assert np.array_equal(only(split.held_out(0.5).test), only(split.validation))
-    with pytest.raises(DataError, match="50 of them are for validation"):
+    with pytest.raises(DataError, match="50 of them are to be held out"):
         from_table(file, settings=settings, validation=0.999)
 
 

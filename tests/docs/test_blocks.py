@@ -61,7 +61,8 @@ def name(page: Path) -> str:
 def test_every_block_has_a_language_that_is_checked() -> None:
     found = {(name(page), block.language) for page in PAGES for block in blocks(page)}
     assert len(found) > 10
-    assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text"}
+    assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text", "json"}
+    assert {page for page, language in found if language == "json"} == {"docs/report.md"}  # tests/run/test_contract.py
     assert {page for page, language in found if language == "text"} == {
         "docs/plan.md",
         "docs/search.md",
@@ -77,6 +78,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/faq.md",
         "docs/int8.md",  # in tests/quantize/test_page.py
         "docs/python.md",
+        "docs/report.md",  # tests/run/test_contract.py
         "docs/sparse.md",
         "docs/terminal.md",  # in tests/test_docs.py
     }

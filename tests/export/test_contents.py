@@ -68,7 +68,7 @@ def test_a_state_dict_with_masks_counts_as_folded(tmp_path: Path) -> None:
         ("x.safetensors", CheckpointError, "x.safetensors is damaged or not a safetensors file"),
         ("x.onnx", InputError, "x.onnx cannot be read as an ONNX model"),
         ("x.pt2", InputError, "x.pt2 cannot be read as an exported program"),
-        ("x.txt", InputError, "x.txt ends in '.txt': known are .pt, .pth, .safetensors, .onnx and .pt2"),
+        ("x.txt", InputError, "x.txt ends in '.txt': known are .pt, .pth, .ckpt, .bin, .safetensors, .onnx and .pt2"),
     ],
 )
 def test_what_is_no_such_file(tmp_path: Path, name: str, error: type[InputError], text: str) -> None:
@@ -237,10 +237,12 @@ def test_types_that_torch_does_not_count_in(tmp_path: Path) -> None:
     assert [tensor["zeros"] for tensor in inspect(tmp_path / "w.pt")["tensors"]] == [2] * len(rare)
 
 
-def test_a_training_checkpoint_shows_its_only_set_of_weights(tmp_path: Path) -> None:
+def test_a_training_checkpoint_shows_its_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = torch.nn.Linear(6, 5).state_dict()
     torch.save({"model_state_dict": state, "epoch": 5}, tmp_path / "w.pt")
     assert inspect(tmp_path / "w.pt")["entries"] == 6 * 5 + 5
-    torch.save({"model": state, "ema": torch.nn.Linear(6, 5).state_dict()}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="2 sets of weights, 'model' and 'ema': save one of them"):
-        inspect(tmp_path / "w.pt")
+    torch.save({"ema": torch.nn.Linear(9, 5).state_dict(), "model": state}, tmp_path / "w.ckpt")
+    with caplog.at_level("INFO", "compress"):
+        assert inspect(tmp_path / "w.ckpt")["entries"] == 6 * 5 + 5
+    assert caplog.messages[-1].endswith('took the weights under "model"; left out 1 other: ema')
+    assert inspect(f"{tmp_path}/w.ckpt#ema")["entries"] == 9 * 5 + 5

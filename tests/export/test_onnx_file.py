@@ -15,6 +15,7 @@ from torch.nn.utils import prune
 import compress.export
 from compress.errors import InputError, OutputError, ProofError, UnsupportedModelError
 from compress.export import onnx_file
+from compress.results import OPSETS
 
 
 def mlp() -> nn.Module:
@@ -105,6 +106,33 @@ class TestOnnx:
         compress.export.onnx(model, tmp_path / "m.onnx", VECTOR, metadata={"recipe": RECIPE})
         assert (tmp_path / "m.onnx").read_bytes() == path.read_bytes()
         assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("opset", OPSETS)
+    def test_the_first_and_the_last_opset(self, opset: int, tmp_path: Path) -> None:
+        model, path = normalised(), tmp_path / "m.onnx"
+        compress.export.onnx(model, path, IMAGE, opset=opset)
+        assert [(one.domain, one.version) for one in onnx.load(path).opset_import] == [("", opset)]
+        assert_same(path, model, IMAGE)
+        other = normalised()
+        compress.export.with_weights(path, other, tmp_path / "other.onnx", IMAGE)
+        assert [one.version for one in onnx.load(tmp_path / "other.onnx").opset_import] == [opset]
+        assert_same(tmp_path / "other.onnx", other, IMAGE)
+
+    @pytest.mark.parametrize("opset", [OPSETS[0] - 1, OPSETS[1] + 1, 20.5, "20", True])
+    def test_other_opsets_are_refused(self, opset: object, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"opset: found .*at least 18 and at most 25"):
+            compress.export.onnx(mlp(), tmp_path / "m.onnx", VECTOR, opset=opset)  # type: ignore[arg-type]
+        assert not list(tmp_path.iterdir())
+
+    def test_an_exporter_that_gives_another_opset_is_noticed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = torch.onnx.export
+        monkeypatch.setattr(
+            torch.onnx, "export", lambda *args, **kwargs: real(*args, **{**kwargs, "opset_version": 18})
+        )
+        with pytest.raises(UnsupportedModelError, match="cannot be converted to opset 21: the exporter gives 18"):
+            compress.export.onnx(mlp(), tmp_path / "m.onnx", VECTOR, opset=21)
 
     def test_integers_stay_in_range(self, tmp_path: Path) -> None:
         model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2))

@@ -161,7 +161,7 @@ class TestBadFiles:
             assert victim.exists()
 
     @pytest.mark.parametrize(
-        "content", [torch.ones(2), [torch.ones(2)], {}, {"a": 1, "b": torch.ones(1)}, {3: torch.ones(1)}]
+        "content", [torch.ones(2), [torch.ones(2)], {}, {"a": 1, "b": {"c": 2}}, {3: torch.ones(1)}]
     )
     def test_content_that_is_no_state_dict(self, tmp_path: Path, content: object) -> None:
         torch.save(content, tmp_path / "w.pt")

@@ -1,6 +1,7 @@
-"""Checkpoints as people's training code writes them: loaded where one set of weights fits, else refused by name."""
+"""Checkpoints as people's training code writes them: where in the file the weights are, and what they are called."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import compress
 from compress.errors import CheckpointError
+from compress.files.checkpoint import read_weights
+from compress.files.layouts import only
 
 
 def build() -> nn.Module:
@@ -68,6 +71,16 @@ LAYOUTS: dict[str, Any] = {
     "two networks": {"generator": named("module."), "discriminator": nn.Linear(3, 1).state_dict()},
     "another width": {"student": named("module."), "teacher": nn.Sequential(nn.Linear(6, 9)).state_dict()},
     "one set under two keys": {"model": STATE, "state_dict": STATE},
+    "two levels": {"checkpoint": {"model": STATE, "optimizer": optimizer()}, "epoch": 3},
+    "two levels of the same name": {"model": {"state_dict": named("module.")}},
+    "net": {"net": STATE, "acc": 93.5, "epoch": 3},
+    "wrapped twice": named("model.module."),
+    "numbers among the weights": {**STATE, "epoch": 3},
+    "a list beside it": {"network": STATE, "history": [{"loss": torch.ones(())}]},
+    "other modules' weights": {
+        "state_dict": {**named("model."), "loss.weight": torch.ones(3), "auc.tp": torch.ones(1)}
+    },
+    "a defaultdict": {"model": defaultdict(list, STATE)},
 }
 
 
@@ -104,19 +117,6 @@ def test_names_that_would_become_one_are_kept_apart(tmp_path: Path) -> None:
     assert torch.equal(found.module.weight, model.module.weight)
 
 
-def test_says_what_it_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "compress"):
-        compress.load(saved(LAYOUTS["Lightning"], tmp_path / "w.pt"), model=build)
-    (line,) = caplog.messages
-    assert line.endswith(
-        "the weights under 'state_dict' are loaded with the network's names ('model.0.weight' as '0.weight')"
-    )
-    caplog.clear()
-    with caplog.at_level(logging.INFO, "compress"):
-        compress.load(saved(STATE, tmp_path / "w.pt"), model=build)
-    assert not caplog.messages
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_network_keeps_its_type_of_number(dtype: torch.dtype, tmp_path: Path, caplog: Any) -> None:
     path = saved({name: tensor.to(dtype) for name, tensor in STATE.items()}, tmp_path / "w.pt")
@@ -131,43 +131,55 @@ def test_the_network_keeps_its_type_of_number(dtype: torch.dtype, tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"model": STATE, "model_ema": OTHER}, r"2 sets .* 'model' and 'model_ema': .*\['model_ema'\], \"model.pt\"\)"),
-        ({"state_dict": named("module."), "state_dict_ema": OTHER}, "'state_dict' and 'state_dict_ema'"),
-        ({"student": named("module."), "teacher": OTHER, "epoch": 1}, "'student' and 'teacher'"),
-        (
-            {"state_dict": {**named("model."), "loss.weight": torch.ones(3)}},
-            r"under 'model\.' .*, and others",
-        ),
-        ({**named("model."), **named("ema.module.", OTHER)}, r"under 'model\.' and 'ema\.module\.' are the network's"),
-        ({"a": nn.Linear(2, 2).state_dict(), "b": nn.Linear(3, 3).state_dict()}, "does not fit the network Sequential"),
-        ({"state_dict": {**STATE, "epoch": 3}}, r"not tensors \(epoch\)"),
-    ],
-)
-def test_never_guesses(content: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        compress.load(saved(content, tmp_path / "w.pt"), model=build)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"model": OTHER, "model_ema": STATE},
-        {"state_dict": {**named("model."), "loss.weight": torch.ones(3)}},
-        {**named("model."), "head.weight": torch.ones(3)},
-    ],
-)
-def test_the_line_of_the_error_saves_weights_that_load(content: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save(content, "w.pt")
-    with pytest.raises(CheckpointError) as error:
-        compress.load("w.pt", model=build)
-    exec(str(error.value).split("`")[1], {"torch": torch})
-    assert same(compress.load("model.pt", model=build))
-
-
 def test_a_prefix_in_safetensors(tmp_path: Path) -> None:
     safetensors.torch.save_file(named("_orig_mod."), tmp_path / "w.safetensors")
     assert same(compress.load(tmp_path / "w.safetensors", model=build))
+
+
+def test_an_optimizer_s_state_is_no_set(tmp_path: Path) -> None:
+    found = read_weights(saved({"model": STATE, "optimizer": optimizer(), "loss": torch.ones(())}, tmp_path / "w.pt"))
+    assert found.sets.keys() == {"", "model"}
+    assert found.others == {"optimizer": []}
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (["ema", "model"], "model"),
+        (["state_dict_ema", "state_dict"], "state_dict"),
+        (["averagedModel", "weights"], "weights"),
+        (["teacher", "student"], "student"),
+        (["discriminator", "generator"], "generator"),
+        (["b", "a"], "b"),
+        (["ema", "swa"], "ema"),
+    ],
+)
+def test_the_order_of_sets(sets: list[str], key: str) -> None:
+    assert only({each: dict(STATE) for each in sets}) == key
+
+
+def test_measurements_are_no_network() -> None:
+    assert only({"": {"best": torch.ones(())}, "weights": dict(STATE)}) == "weights"
+    assert only({"": {"w": torch.ones(2)}}) == ""
+
+
+def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="two sets of weights with the key 'a/b'"):
+        read_weights(saved({"a/b": STATE, "a": {"b": OTHER}}, tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("key", ["ema", "checkpoint/ema", "checkpoint/ema/module"])
+def test_a_key_takes_a_set(key: str, tmp_path: Path) -> None:
+    ema = named("module.", OTHER)
+    content = {"model": STATE, "ema": ema} if key == "ema" else {"checkpoint": {"model": STATE, "ema": ema}}
+    saved(content, tmp_path / "w.pt")
+    found = compress.load(f"{tmp_path}/w.pt#{key}", model=build).state_dict()
+    assert all(torch.equal(tensor, OTHER[name]) for name, tensor in found.items())
+
+
+def test_a_key_that_is_not_there(tmp_path: Path) -> None:
+    saved({"model": STATE, "ema": OTHER}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r'w\.pt has no weights under "emma": it has "model" and "ema"'):
+        read_weights(f"{tmp_path}/w.pt#emma")
+    with pytest.raises(CheckpointError, match="it has no keys"):
+        read_weights(f"{saved(STATE, tmp_path / 'plain.pt')}#ema")

@@ -17,7 +17,7 @@ from torch import nn
 
 from compress.errors import CheckpointError
 from compress.files.checkpoint import read_weights
-from compress.files.pickled import DEPTH, STRANGE, require_cheap
+from compress.files.pickled import CLASSES, DEPTH, SKIPPED, STRANGE, StrangePickleError, require_cheap
 
 START = b"\x80\x02"
 """Protocol 2, as torch writes it."""
@@ -160,13 +160,23 @@ def test_weights_of_python_2_pass() -> None:
     require_cheap(io.BytesIO(START + b"ccollections\nOrderedDict\n](" + pairs + b"e\x85R."), 100)
 
 
-def test_other_objects_are_named_unless_the_user_allows_them(tmp_path: Path) -> None:
-    """As `torch.load` does; an object beside the weights is left alone."""
+def test_other_objects_are_skipped_unless_the_user_allows_them(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     torch.save({"state_dict": {"w": torch.ones(2)}, "arguments": Namespace(lr=0.1)}, path)
-    with pytest.raises(
-        CheckpointError, match=r"w\.pt .* holds the pickled object argparse\.Namespace, which could run"
-    ):
-        read_weights(path)
+    assert read_weights(path).others == {"arguments": ["argparse.Namespace"]}
     with torch.serialization.safe_globals([Namespace]):
-        assert read_weights(path).only("a file").keys() == {"w"}
+        assert read_weights(path).others == {"arguments": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"".join(b"cm\nC%d\n0" % n for n in range(CLASSES + 1)), "more than 200 classes"),
+        (b"cm\nC\nq\x00" + b"h\x00)R" * (SKIPPED + 1), "more than 50,000 pickled objects"),
+        (b"cm\nC\nq\x00)Rq\x01]ah\x00)R}}s", "takes m.C for a list and for a dict"),
+    ],
+)
+def test_objects_that_are_skipped_are_few(content: bytes, reason: str) -> None:
+    content = content.replace(b"\n0", b"\n")
+    with pytest.raises(StrangePickleError, match=reason):
+        require_cheap(io.BytesIO(START + content + b"."), 10**6)

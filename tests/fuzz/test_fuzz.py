@@ -12,6 +12,7 @@ import resource
 import shutil
 import time
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from torch import nn
 
 from compress.data.array_dataset import ArrayDataset
 from compress.data.array_samples import ArrayNames, from_arrays
+from compress.data.image_options import ImageOptions, Statistics
 from compress.data.series import Windows, from_series
 from compress.data.sources import from_folder, from_npz
 from compress.data.table_columns import TableSettings
@@ -42,6 +44,7 @@ from compress.data.tables import from_table
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.data.tokenization import tokenization
+from compress.data.training import training_batches
 from compress.errors import CompressError, InputError
 from compress.export.contents import inspect
 from compress.files.checkpoint import load, read_weights
@@ -59,7 +62,7 @@ LONG = {"torch": 30_000, "safetensors": 30_000, "program": 15_000, "onnx": 2_000
 LONG |= {"change": 2_000, "results": 2_000, "page": 10_000, "npz": 20_000, "folder": 20_000, "cell": 20_000}
 LONG |= {"text": 15_000, "tokenizer": 10_000}
 LONG |= {"csv": 12_000, "parquet": 6_000, "arrays": 8_000}
-LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000}
+LONG |= {"pickle": 20_000, "functions": 20_000, "listing": 20_000, "packed": 20_000, "shards": 10_000}
 
 SECONDS = 20.0
 """The most that one input may take: a machine may be busy, and a hang has no end."""
@@ -191,6 +194,9 @@ def torch_seeds() -> tuple[bytes, ...]:
     }
     return (
         *(saved(state), saved(masked), saved(odd), saved({"state_dict": state, "epoch": 3})),
+        saved(
+            {"a": {"net": {f"module.{name}": each for name, each in state.items()}}, "hparams": [Namespace(a=Path())]}
+        ),
         saved(state, _use_new_zipfile_serialization=False),
     )
 
@@ -216,6 +222,20 @@ def safetensors_file(chance: Random, folder: Path) -> None:
         content = damaged(content, chance)
     (folder / "w.safetensors").write_bytes(content)
     read_whole(folder / "w.safetensors", chance)
+
+
+def shards_folder(chance: Random, folder: Path) -> None:
+    """An index whose names and files are disturbed, and shards of which one may be damaged."""
+    tensors = list(safetensors.torch.load(SEEDS["safetensors"][-1]).items())
+    parts = {"model-1.safetensors": dict(tensors[::2]), "model-2.safetensors": dict(tensors[1::2])}
+    for file, part in parts.items():
+        content = safetensors.torch.save(part)
+        (folder / file).write_bytes(damaged(content, chance) if chance.random() < 0.1 else content)
+    places = {name: file for file, part in parts.items() for name in part}
+    index = {"metadata": {"total_size": 9}, "weight_map": places}
+    text = json.dumps(disturbed(index, chance) if chance.random() < 0.7 else index).encode()
+    (folder / "model.safetensors.index.json").write_bytes(damaged(text, chance) if chance.random() < 0.3 else text)
+    read_whole(folder / "model.safetensors.index.json", chance)
 
 
 def packed_file(chance: Random, folder: Path) -> None:
@@ -287,6 +307,8 @@ PICKLED = (
     *(b"X\x05\0\0\0items", b"X\x01\0\0\0k", b"G?\xf0\0\0\0\0\0\0", b"\x8a\x09" + (2**64).to_bytes(9, "little")),
     *(b"ccollections\nOrderedDict\n", b"ccollections\nCounter\n", b"c__builtin__\nset\n", b"c__builtin__\nbytearray\n"),
     *(b"ctorch\nFloatTensor\n", b"ctorch\nSize\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"c_codecs\nencode\n"),
+    *(b"cargparse\nNamespace\n", b"cargparse\nNamespace\n)\x81", b"ccollections\ndefaultdict\n)R", b"cos\nsystem\n"),
+    *(b"c__builtin__\ngetattr\n", b"c__builtin__\neval\nX\x03\0\0\0x()\x85R"),
     *(b"q\x00h\x00h\x00\x86", b"q\x01]h\x01ah\x01a", b")\x85\x85", b"ccollections\nOrderedDict\n)R"),
 )
 
@@ -542,7 +564,7 @@ def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
         return tuple(dict.fromkeys(chance.choice(names if chance.random() < 0.97 else odd) for _ in range(count)))
 
     target = some(chance.choice((0, 1, 1, 1, 1, 2)))
-    categorical = some(chance.choice((0, 1))) if chance.random() < 0.5 else ("kind",)
+    categorical = some(chance.choice((0, 1))) if chance.random() < 0.3 else ("kind",)
     settings = TableSettings(
         target=target,
         categorical=tuple(name for name in categorical if name not in target or chance.random() < 0.02),
@@ -554,11 +576,10 @@ def table_settings(chance: Random, names: list[str]) -> dict[str, Any]:
         normalise=chance.choice(("dataset", "none")),
         normalise_target=chance.random() < 0.3,
     )
-    shares = (None, None, 0.3, 1e-9, 0.999)
     return {
         "settings": settings,
-        "validation": chance.choice(shares),
-        "train": chance.choice((None, None, None, 1, 2**31 - 1)),
+        "validation": chance.choice((None, None, 0.3, 1e-9, 0.999)),
+        "train": chance.choice((None, None, None, None, None, 1, 20, 2**31 - 1)),
         "limit": chance.choice((10**9, 200)),
     }
 
@@ -567,8 +588,8 @@ def read_table(chance: Random, file: TableFile, other: TableFile, names: list[st
     keys = table_settings(chance, names)
     test_file = other if chance.random() < 0.3 else None
     if chance.random() < 0.3:
-        windows = Windows(*(chance.choice((1, 2, 3, 8, 2**31 - 1)) for _ in range(3)))
-        require_usable(from_series(file, windows, test_file, **keys))
+        windows = Windows(*(chance.choice((1, 1, 2, 2, 3, 3, 8, 8, 2**31 - 1)) for _ in range(3)))
+        require_usable(from_series(file, test_file, windows, **keys))
     else:
         require_usable(from_table(file, test_file, **keys))
 
@@ -577,8 +598,8 @@ def csv_file(chance: Random, folder: Path) -> None:
     """Bytes, fields, or rows of a csv are changed; separators, encodings and what the columns are for as well."""
     options: dict[str, Any] = {}
     for name in "ab":
-        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 1, 2, 5, 40, 40, 40))]]
-        for _ in range(chance.choice((0, 0, 1, 1, 3, 10))):
+        rows = [list(row) for row in CSV_ROWS[: chance.choice((0, 2, *[40] * 8))]]
+        for _ in range(chance.choice((0, 0, 0, 1, 1, 3))):
             row = chance.choice(rows or [[]])
             place = chance.randrange(len(row) + 1)
             row[place : place + chance.choice((1, 1, 1, 1, 0, 2))] = [
@@ -588,7 +609,7 @@ def csv_file(chance: Random, folder: Path) -> None:
         text = "\n".join([",".join(CSV_NAMES), *(",".join(row) for row in rows)])
         content = text.encode(encoding, "replace")
         (folder / f"{name}.csv").write_bytes(damaged(content, chance) if chance.random() < 0.3 else content)
-        if chance.random() < 0.8:
+        if name == "a" and chance.random() < 0.9:
             options = {"encoding": encoding}
     if chance.random() < 0.1:
         options["separator"] = chance.choice((";", "\t", " ", "1", "é", "'"))
@@ -634,21 +655,28 @@ def claimed(member: bytes, chance: Random) -> bytes:
 
 
 def image_folder(chance: Random, folder: Path) -> None:
-    """Two classes of images, some of them damaged or of other formats, and now and then what is no file."""
+    """Two classes of images, some of them damaged or of other formats, and now and then what is no file; with parts
+    or without, and prepared in some way or not."""
     root = folder / "pics"
     shutil.rmtree(root, ignore_errors=True)
     images, damages = SEEDS["folder"], chance.choice((0, 0, 0.1, 0.5))
     grey = chance.randrange(2)
-    for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 else [])):
-        (root / name).mkdir(parents=True)
-        for number in range(chance.choice((2, 2, 3, 1))):
-            content = images[grey::2][chance.randrange(len(images) // 2)]
-            if chance.random() < damages:
-                content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
-            (root / name / f"{number}").write_bytes(content)
+    mixed = chance.random() < 0.3
+    parts = chance.choice((*[("",)] * 4, ("train", "test"), ("train", "val"), ("train", "test", "valid"), ("train",)))
+    for part in parts:
+        for name in ("a", "b", *(["c/d"] if chance.random() < 0.1 / len(parts) else [])):
+            (root / part / name).mkdir(parents=True)
+            for number in range(chance.choice((2, 2, 3, 1))):
+                ours = images[grey::2] if not mixed else images
+                content = ours[chance.randrange(len(ours))]
+                if chance.random() < damages:
+                    content = chance.choice((damaged(content, chance), chance.choice(images), *OTHERS))
+                (root / part / name / f"{number}").write_bytes(content)
     if chance.random() < 0.2:
-        place = root / chance.choice(("", "a", "b")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
-        with suppress(FileExistsError):
+        place = (
+            root / chance.choice(("", "a", "b", "val")) / chance.choice(("x.png", "0", ".x", "\x1b[2J", "é", "loop"))
+        )
+        with suppress(FileExistsError, FileNotFoundError):
             match chance.randrange(4):
                 case 0:
                     place.symlink_to(chance.choice(("..", ".", "0", "/dev/zero", "/etc/passwd", "../b", "x" * 200)))
@@ -658,7 +686,33 @@ def image_folder(chance: Random, folder: Path) -> None:
                     place.mkdir()
                 case _:
                     place.write_bytes(chance.randbytes(chance.choice((0, 1, 30))))
-    assert from_folder(root, workers=0, stream=chance.choice((None, True))).count("test")
+    found = from_folder(
+        root,
+        workers=0,
+        stream=chance.choice((None, True)),
+        options=image_options(chance) if mixed or chance.random() < 0.5 else ImageOptions(),
+        validation=chance.choice(
+            (None, None, None, 0.3, 1e-9, 0.999, root / "val", folder / "absent", root / "a" / "0")
+        ),
+    )
+    assert found.count("test")
+    json.dumps(found.preparation.described(), allow_nan=False)
+    (inputs, _) = next(iter(training_batches(found, 3, "classify")(torch.Generator())))
+    assert inputs.isfinite().all()
+    assert inputs.shape[1:] == found.shape
+
+
+def image_options(chance: Random) -> ImageOptions:
+    sizes = (*[(4, 7)] * 4, *[(8, 8)] * 3, 1, 5, 30, None, 16384, (16384, 2))
+    scales = (*["dataset"] * 3, "none", "none", "imagenet", Statistics((0.5,), (0.5,)), Statistics((0.5, 0), (1.0,)))
+    return ImageOptions(
+        upright=chance.random() < 0.5,
+        channels=chance.choice(("grey", "rgb")),
+        resize=chance.choice(sizes),
+        crop=chance.choice((*[None] * 5, 1, 4, (3, 2), 16384)),
+        normalise=chance.choice(scales),
+        augment=chance.choice(((), (), ("flip",), ("crop", "erase"), ("trivial",), ("rotate", "color"))),
+    )
 
 
 OTHERS = (
@@ -743,6 +797,7 @@ TARGETS: dict[str, Callable[[Random, Path], None]] = {
     "functions": functions_file,
     "listing": listing_file,
     "safetensors": safetensors_file,
+    "shards": shards_folder,
     "packed": packed_file,
     "program": program_file,
     "onnx": onnx_file,
@@ -901,6 +956,13 @@ def image_seeds() -> tuple[bytes, ...]:
         for image in (Image.fromarray(colour), Image.fromarray(colour[:, :, 0])):
             stream = BytesIO()
             image.save(stream, kind, **how)
+            found.append(stream.getvalue())
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        for turn, image in ((6, Image.fromarray(colour)), (8, Image.fromarray(colour[:, :, 0]))):
+            exif, stream = image.getexif(), BytesIO()
+            exif[0x0112] = turn
+            exif[0x010F] = "maker"
+            image.save(stream, kind, exif=exif)
             found.append(stream.getvalue())
     return tuple(found)
 

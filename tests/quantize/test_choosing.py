@@ -16,7 +16,7 @@ from compress.export.latency import Timings
 from compress.quantize import candidates, choosing
 from compress.quantize.choosing import Quantized, quantize
 from compress.quantize.settings import Quantization
-from compress.results import drop
+from compress.ranking import default_of, drop
 
 FEED = {"x": np.zeros((4, 8), np.float32)}
 
@@ -152,8 +152,8 @@ def test_a_fresh_process_agrees(made: Made) -> None:
 def test_what_is_lost_is_points_of_accuracy_or_percent_of_the_loss(
     before: dict[str, float], after: dict[str, float], lost: float
 ) -> None:
-    assert drop(before, after) == pytest.approx(lost)
-    assert drop(before, before) == 0
+    assert drop(before, after, default_of(before)) == pytest.approx(lost)
+    assert drop(before, before, default_of(before)) == 0
 
 
 def test_a_link_is_not_replaced(made: Made) -> None:

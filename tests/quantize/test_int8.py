@@ -181,6 +181,30 @@ def test_a_bound_that_nothing_holds_leaves_the_float_file(tmp_path: Path, dense_
     assert methods == ["minmax", "percentile", "entropy"]
 
 
+@pytest.mark.parametrize("kind", ["static", "dynamic", "auto"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_left_in_the_current_folder(
+    tmp_path: Path,
+    dense_file: Path,
+    kind: Literal["static", "dynamic", "auto"],
+    fails: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where onnxruntime's symbolic shapes fail, they leave the model there, and its data in a file of random name."""
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    def fail(shapes: Any, *_: object, **__: object) -> bool:
+        shapes.run_ = False  # or else it tries again without end
+        return False
+
+    if fails:
+        monkeypatch.setattr(SymbolicShapeInference, "_infer_impl", fail)
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    compress.export.int8(dense_file, tmp_path / "int8.onnx", batches=vectors(), kind=kind, max_drop=100)
+    assert not list(here.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 def test_excluded_nodes_stay_float(tmp_path: Path, dense_file: Path, kind: Literal["static", "dynamic"]) -> None:
     *_, last = (node.name for node in onnx.load(dense_file).graph.node if node.op_type == "Gemm")

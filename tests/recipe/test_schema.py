@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from compress.errors import RecipeError
 from compress.quantize.settings import Calibration, Quantization
+from compress.recipe.loading import load_recipe
 from compress.recipe.schema import (
     CRITERIA,
     FORMS,
@@ -328,3 +330,51 @@ def test_int8_is_made_of_an_onnx_file_and_its_section_needs_it() -> None:
     ):
         with pytest.raises(ValidationError, match=said):
             Recipe.model_validate({**RECIPE, **changes})
+
+
+# --- export ---
+
+
+@pytest.mark.parametrize(
+    ("export", "files", "opset"),
+    [
+        (["onnx", "pt2"], ("onnx", "pt2"), None),
+        ([], (), None),
+        ({"onnx": {"opset": 20}}, ("onnx",), 20),
+        ({"onnx": None, "safetensors": None}, ("onnx", "safetensors"), None),
+        ({"sparse": {}, "onnx": {}, "int8": {}}, ("onnx", "int8", "sparse"), None),
+        ({}, (), None),
+    ],
+)
+def test_files_are_a_list_or_a_mapping_with_settings(export: Any, files: tuple[str, ...], opset: int | None) -> None:
+    recipe = Recipe.model_validate({**RECIPE, "export": export})
+    assert (recipe.files, recipe.opset) == (files, opset)
+    for dumped in (recipe.model_dump(mode="json"), recipe.model_dump(mode="json", exclude_none=True)):
+        assert list(dumped["export"]) == [*files]  # a file that was not asked for is not there
+        again = Recipe.model_validate(dumped)
+        assert (again.files, again.opset) == (files, opset)
+
+
+@pytest.mark.parametrize(
+    ("export", "text"),
+    [
+        ({"onnx": {"opset": 17}}, "export.onnx.opset: found 17; needs at least 18"),
+        ({"onnx": {"opset": 26}}, "export.onnx.opset: found 26; needs at most 25"),
+        ({"onnx": {"opset": "20"}}, "export.onnx.opset: found '20'; needs a whole number"),
+        ({"onnx": {"opzet": 20}}, "export.onnx.opzet: unknown key; did you mean opset?"),
+        ({"onx": {"opset": 20}}, "export.onx: unknown key; did you mean onnx?"),
+        ({"onnx": 20}, "export.onnx: found 20; needs a mapping"),
+        (
+            {"safetensors": {"opset": 20}},
+            "export.safetensors: found the key opset; this file has no settings, write {}",
+        ),
+        ({"int8": {}}, "export: int8 is made of the ONNX file"),
+        (20, "export: found 20; needs a list"),
+    ],
+)
+def test_wrong_settings_of_files_are_named(export: Any, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({**RECIPE, "export": export}), encoding="utf-8")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert text in str(error.value)

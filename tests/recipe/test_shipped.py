@@ -21,7 +21,7 @@ def test_a_recipe_is_given_as_it_is_written() -> None:
 
 @pytest.mark.parametrize(
     ("name", "way_out"),
-    [("mnist_a", r"did you mean mnist_ae\?$"), ("zzz", r"shipped are cifar10_ae, .*, mnist_lstm$")],
+    [("mnist_a", r"did you mean mnist_ae\?$"), ("zzz", r"shipped are bert_tiny, .*, vowels_lstm$")],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_or_all(name: str, way_out: str) -> None:
     with pytest.raises(RecipeError, match=rf"^{name}: no shipped recipe of that name; {way_out}"):

@@ -2,6 +2,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from compress.ranking import ACCURACY, LOSS
 from compress.report.choices import agreements, best_of, best_sentence, choice_table, choices_of, refusals
 from compress.results import Choice, ChoiceName, json_schema
 
@@ -19,29 +20,29 @@ def accurate(**changed: Choice) -> dict[ChoiceName, Choice]:
 
 def test_the_fastest_within_the_bound() -> None:
     slim, int8 = choice(100, 0.2, accuracy=0.89), choice(100, 0.5, accuracy=0.895)
-    assert best_of(accurate(slim=slim, dense_int8=int8), 0.5) == {
+    assert best_of(accurate(slim=slim, dense_int8=int8), 0.5, ACCURACY) == {
         "bound": "fastest at batch 8 within 0.5 points of dense's accuracy",
         "choice": "dense_int8",
     }
-    assert best_of(accurate(slim=slim, dense_int8=int8), 1)["choice"] == "slim"
-    assert best_of(accurate(slim=slim, dense_int8=int8), 0.4)["choice"] == "dense"
-    assert best_of(accurate(slim=choice(100, 1.5, accuracy=0.95)), 0.5)["choice"] == "dense"
+    assert best_of(accurate(slim=slim, dense_int8=int8), 1, ACCURACY)["choice"] == "slim"
+    assert best_of(accurate(slim=slim, dense_int8=int8), 0.4, ACCURACY)["choice"] == "dense"
+    assert best_of(accurate(slim=choice(100, 1.5, accuracy=0.95)), 0.5, ACCURACY)["choice"] == "dense"
 
 
 def test_of_equally_fast_ones_the_smallest() -> None:
-    assert best_of(accurate(slim=choice(100, 1.02, accuracy=0.9)), 0.5)["choice"] == "slim"
-    assert best_of(accurate(slim=choice(100, 1.04, accuracy=0.9)), 0.5)["choice"] == "dense"
+    assert best_of(accurate(slim=choice(100, 1.02, accuracy=0.9)), 0.5, ACCURACY)["choice"] == "slim"
+    assert best_of(accurate(slim=choice(100, 1.04, accuracy=0.9)), 0.5, ACCURACY)["choice"] == "dense"
 
 
 def test_without_times_the_smallest_and_without_accuracy_the_loss() -> None:
     found: dict[ChoiceName, Choice] = {"dense": choice(400, loss=1.0), "slim": choice(100, loss=1.004)}
-    assert best_of(found, 0.5) == {"bound": "smallest within 0.5 % of dense's loss", "choice": "slim"}
-    assert best_of(found, 0.3)["choice"] == "dense"
+    assert best_of(found, 0.5, LOSS) == {"bound": "smallest within 0.5 % of dense's loss", "choice": "slim"}
+    assert best_of(found, 0.3, LOSS)["choice"] == "dense"
 
 
 def test_a_refused_file_is_never_best() -> None:
     refused: Choice = {"runtime": "onnxruntime", "refused": "it loses 3 points"}
-    assert best_of(accurate(slim_int8=refused), 100)["choice"] == "dense"
+    assert best_of(accurate(slim_int8=refused), 100, ACCURACY)["choice"] == "dense"
     assert list(refusals(accurate(slim_int8=refused))) == ["slim int8 was refused: it loses 3 points"]
 
 

@@ -22,7 +22,7 @@ def test_bars_are_as_long_as_their_figures(every_choice: Any) -> None:
     assert [line.strip() for line in lines if not line.startswith("  ")] == [
         "size",
         "time of a batch of 1",
-        "test loss",
+        "test accuracy",
     ]
     dense, slim, refused = (line for line in lines[1:4])
     assert dense.startswith("  dense")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import Result
 
 import compress
@@ -16,6 +17,8 @@ from compress.errors import InputError
 from compress.recipe.loading import load_recipe
 from compress.report import page as report
 from compress.report.page import headline, page
+from compress.results import CONTRACT, contract_text
+from compress.run.contract import contract_of
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -115,7 +118,8 @@ def test_no_text_of_the_results_becomes_markup(either: dict[str, Any]) -> None:
     plain = Reader(page(either))
     shown = 0
     for way in strings(either):
-        if way[-1] in ("scale", "measure", "kind", "choice", "runtime") or way[:2] == ("recipe", "export"):
+        decides = ("scale", "measure", "kind", "choice", "runtime", "better")
+        if way[-1] in decides or way[:2] in (("recipe", "export"), ("ranked_by", "name")):
             continue
         evil = copy.deepcopy(either)
         inner = evil
@@ -203,17 +207,24 @@ def test_the_recipe_on_the_page_is_the_one_that_was_run(either: dict[str, Any], 
 
 @pytest.mark.parametrize("which", ["applied", "classified"])
 def test_the_snippets_run_where_the_files_are(
-    which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pictures: Any
 ) -> None:
+    """And the card has the same."""
     folder = request.getfixturevalue(which)
-    monkeypatch.chdir(folder)
-    *snippets, _ = Reader((folder / "report.html").read_text(encoding="utf-8")).code
+    for path in folder.glob("slim.*"):
+        (tmp_path / path.name).symlink_to(path)
+    Image.fromarray(pictures()["images"][7]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    contract, *snippets, _ = Reader((folder / "report.html").read_text(encoding="utf-8")).code
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"```json\n{contract}\n```" in card
     assert len(snippets) == 3
+    assert all(f"```python\n{code}```" in card for code in snippets)
     found: list[dict[str, Any]] = [{}, {}, {}]
     for code, names in zip(snippets, found, strict=True):
         exec(compile(code, "report.html", "exec"), names)
     onnx, pt2, safetensors = found
-    batch = onnx["batch"]
+    batch = onnx["inputs"]["input"]
     assert batch.shape == (1, 1, 6, 6)
     assert abs(onnx["output"] - pt2["output"].detach().numpy()).max() <= 1e-5
     again = safetensors["network"](pt2["torch"].from_numpy(batch))
@@ -230,9 +241,11 @@ def test_the_snippets_are_right_for_several_inputs(
             return {"sum": left + right, "difference": left - right}
 
     monkeypatch.chdir(tmp_path)
-    compress.export.onnx(Two(), "slim.onnx", {"left": torch.randn(2, 6), "right": torch.randn(2, 6)})
-    changed["data"] = {"name": "own", "sha256": None, "shape": [6]}
-    code = next(text for text in Reader(page(changed)).code if "onnxruntime" in text)
+    example = {"left": torch.randn(2, 6), "right": torch.randn(2, 6)}
+    contract = contract_of(Two(), example, None, preparation=None, classes=None, opset=20)
+    compress.export.onnx(Two(), "slim.onnx", example, metadata={CONTRACT: contract_text(contract)})
+    changed["contract"] = contract
+    code = next(text for text in Reader(page(changed)).code if "import onnxruntime" in text)
     names: dict[str, Any] = {}
     exec(compile(code, "report.html", "exec"), names)
     assert [one.shape for one in (names["output"], *names["others"])] == [(1, 6), (1, 6)]

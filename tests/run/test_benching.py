@@ -37,7 +37,9 @@ def test_a_program_has_to_be_trusted(applied: Path) -> None:
 
 
 def test_what_cannot_be_timed(tmp_path: Path, recipe: Path) -> None:
-    with pytest.raises(InputError, match=r"ends in '\.yaml': \.onnx, \.pt2, \.pt, \.pth, \.safetensors can be timed"):
+    with pytest.raises(
+        InputError, match=r"ends in '\.yaml': \.onnx, \.pt2, \.pt, \.pth, \.ckpt, \.bin, \.safetensors can be timed"
+    ):
         bench([recipe])
     with pytest.raises(InputError, match=r"nowhere\.onnx is not a file"):
         bench([tmp_path / "nowhere.onnx"])

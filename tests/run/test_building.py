@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from compress.errors import DataError, InputError
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
-from compress.run.building import build_data, build_model, choose_device, require_fit, require_inputs
+from compress.run.building import (
+    build_data,
+    build_model,
+    choose_device,
+    require_fit,
+    require_inputs,
+    trained_model,
+)
 
 MODELS: TypeAdapter[Any] = TypeAdapter(schema.Model)
 DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
@@ -172,3 +179,16 @@ def test_devices() -> None:
 def test_cuda_where_there_is_none() -> None:
     with pytest.raises(InputError, match="no CUDA device here; choose auto or cpu"):
         choose_device("cuda")
+
+
+def test_the_trained_network_comes_with_what_was_unwrapped(tmp_path: Path) -> None:
+    wanted = load_recipe("mnist_classifier").model
+    state = build_model(wanted, 0).state_dict()
+    torch.save({"net": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 3}, tmp_path / "w.pt")
+    model, unwrapped = trained_model(wanted, 1, tmp_path / "w.pt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert unwrapped == (
+        f'{tmp_path}/w.pt: took the weights under "net", without the prefix "module."; left out 1 other: epoch'
+    )
+    torch.save(state, tmp_path / "w.pt")
+    assert trained_model(wanted, 1, tmp_path / "w.pt")[1] is None

@@ -178,6 +178,18 @@ def test_killed_again_and_again_within_a_stage(make: Callable[..., Run], name: s
     assert run.content("resumed") == run.content("whole")
 
 
+def test_augmented_batches_are_the_same_after_resuming(make: Callable[..., Run], npz: Path) -> None:
+    data = {"npz": str(npz), "batch_size": 20, "augment": ["flip", "crop", "rotate"], "validation": 0.2}
+    run = make(stage("hard"), data=data)
+    whole = run("whole")
+    resumed, times = run.killed_again_and_again("resumed", after=5)
+    assert times >= 2
+    assert timeless(resumed) == timeless(whole)
+    assert run.content("resumed") == run.content("whole")
+    plain = make(stage("hard"), data={**data, "augment": None})("plain")
+    assert plain["stages"][0]["after_removal"] != whole["stages"][0]["after_removal"]
+
+
 NODES = {"target": {"nodes": "latent"}, "criterion": "skeletonization", "sparsity": 0.5}
 TWO = (
     stage({"kind": "soft", "over": "1 epoch"}, target={"weights": ["encoder.*"]}, criterion="random"),

@@ -7,6 +7,7 @@ from torch import nn
 
 from compress.errors import InputError, TargetError
 from compress.select.saliency import skeletonization
+from compress.tasks.linear import linear
 
 H = 1e-5
 
@@ -90,7 +91,7 @@ def by_finite_differences(model, layer, inputs, target, loss, error, reduce):
 def test_against_finite_differences(key, error, reduce):
     model, layers, loss, inputs, target = build(key)
     batches = zip(inputs.split(3), target.split(3), strict=True)  # the last batch is smaller
-    scores = skeletonization(model, layers, batches, loss, error=error, reduce=reduce)
+    scores = skeletonization(model, layers, batches, linear(loss) if error == "linear" else loss, reduce=reduce)
     assert model.training
     model.eval()
     assert list(scores) == layers

@@ -31,13 +31,13 @@ from compress.recipe.schema.model import (
     TransformerLanguageModel,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part, Task
+from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
-from compress.recipe.schema.task import OwnTask, has_accuracy
+from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Retraining, Training
 
@@ -50,6 +50,7 @@ __all__ = [
     "REMOVALS",
     "AnyCriterion",
     "AnyRemoval",
+    "AnyTask",
     "ArrayData",
     "Autoencoder",
     "Benchmark",
@@ -74,6 +75,7 @@ __all__ = [
     "Model",
     "NamedData",
     "NamedModel",
+    "NamedTask",
     "Nodes",
     "NpzData",
     "OwnTask",
@@ -92,12 +94,11 @@ __all__ = [
     "RowLSTM",
     "Stage",
     "TablePart",
-    "Task",
     "TextData",
     "Training",
     "TransformerLanguageModel",
     "VisionTransformer",
     "Weights",
-    "has_accuracy",
     "json_schema",
+    "word_of",
 ]

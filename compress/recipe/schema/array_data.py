@@ -4,11 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from compress.recipe.schema.parts import Count, Part, SomeDistinct, Text
-
-FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
-BatchSize = Annotated[Count, Field(description="samples in a batch")]
+from compress.recipe.schema.parts import BatchSize, FirstTest, FirstTrain, Part, SomeDistinct, Text, ValidationPart
 
 
 def _form(value: object) -> str:
@@ -39,6 +35,7 @@ class ArrayData(Part):
         description="scale floats to mean 0 and deviation 1 over the training part: each feature of [N, F] and [N, T, "
         "F], other arrays as a whole",
     )
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

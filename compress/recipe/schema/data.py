@@ -8,22 +8,20 @@ from pydantic import Field, Tag
 from compress.errors import DataError
 from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, Normalise, Resize
-from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Count, Factory, Part, Text, Validation, told_by
+from compress.recipe.schema.parts import (
+    CIFAR_IMAGE,
+    MNIST_IMAGE,
+    BatchSize,
+    Factory,
+    FirstTest,
+    FirstTrain,
+    Part,
+    Text,
+    ValidationPart,
+    told_by,
+)
 from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
-
-FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
-BatchSize = Annotated[Count, Field(description="samples in a batch")]
-
-
-ValidationPart = Annotated[
-    Validation | None,
-    Field(
-        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
-        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
-    ),
-]
 
 
 class NamedData(ImagePart):
@@ -59,6 +57,10 @@ class PackagedData(Part):
     """A table or series that is a file inside a Python package."""
 
     name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="what settings are chosen on: this share of the training samples, which is then not trained on",
+    )
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

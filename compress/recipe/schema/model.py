@@ -13,9 +13,9 @@ from compress.recipe.schema.parts import (
     Image,
     Listed,
     Part,
-    Task,
     told_by,
 )
+from compress.task_words import Word
 
 Widths = Annotated[Listed[Count], Field(min_length=1, max_length=1000)]
 
@@ -23,7 +23,7 @@ Widths = Annotated[Listed[Count], Field(min_length=1, max_length=1000)]
 class Autoencoder(Part):
     """Dense autoencoder of the paper's Tables IV and V; parts `encoder`, `latent`, `decoder`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+    tasks: ClassVar[tuple[Word, ...]] = ("reconstruct", "anomaly")
 
     name: Literal["autoencoder"]
     latent: Count = Field(default=64, description="number of latent nodes")
@@ -33,7 +33,7 @@ class Autoencoder(Part):
 class ConvAutoencoder(Part):
     """Convolutional autoencoder of the paper's Table IV; parts `encoder`, `latent`, `decoder`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+    tasks: ClassVar[tuple[Word, ...]] = ("reconstruct", "anomaly")
     image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
 
     name: Literal["conv_autoencoder"]
@@ -43,7 +43,7 @@ class ConvAutoencoder(Part):
 class Classifier(Part):
     """Dense classifier of the paper's Table III; its layers are in `dense`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["classifier"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
@@ -53,7 +53,7 @@ class Classifier(Part):
 class ConvClassifier(Part):
     """Convolutional classifier of the paper's Table III; parts `features` and `dense`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
     image: ClassVar[tuple[int, int, int]] = CIFAR_IMAGE
 
     name: Literal["conv_classifier"]
@@ -63,7 +63,7 @@ class ConvClassifier(Part):
 class ResNet20(Part):
     """Residual network of 20 layers (He, 2015); parts `stem`, `blocks` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["resnet20"]
     image: Image = Field(default=CIFAR_IMAGE, description="channels, height, width")
@@ -73,7 +73,7 @@ class ResNet20(Part):
 class RowLSTM(Part):
     """LSTM that reads an image row by row; parts `lstm` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["row_lstm"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width")
@@ -85,7 +85,7 @@ class RowLSTM(Part):
 class VisionTransformer(Part):
     """Small vision transformer (Dosovitskiy, 2021); parts `patches`, `blocks` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["vision_transformer"]
     image: Image = Field(default=MNIST_IMAGE, description="channels, height, width; multiples of `patch`")
@@ -113,7 +113,7 @@ class VisionTransformer(Part):
 class GRULanguageModel(Part):
     """GRU that predicts the next token; parts `embedding`, `gru` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("language_model",)
+    tasks: ClassVar[tuple[Word, ...]] = ("language_model",)
 
     name: Literal["gru_language_model"]
     vocabulary: Count = Field(default=257, description="number of token ids; at least those of the tokenizer")
@@ -125,7 +125,7 @@ class GRULanguageModel(Part):
 class TransformerLanguageModel(Part):
     """Small causal transformer that predicts the next token; parts `embedding`, `positions`, `blocks` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("language_model",)
+    tasks: ClassVar[tuple[Word, ...]] = ("language_model",)
 
     name: Literal["transformer_language_model"]
     vocabulary: Count = Field(default=257, description="number of token ids; at least those of the tokenizer")
@@ -145,7 +145,7 @@ class TransformerLanguageModel(Part):
 class BertClassifier(Part):
     """BertForSequenceClassification of transformers with random weights, for `inputs` of token ids and their mask."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["bert_classifier"]
     vocabulary: Count = Field(default=4096, description="number of token ids; at least those of the tokenizer")
@@ -171,7 +171,7 @@ def _heads_fit(heads: int, dim: int) -> int:
 class MLP(Part):
     """Linear layers with ReLU between, for the rows of a table; they are in `dense`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify", "multilabel", "regress")
+    tasks: ClassVar[tuple[Word, ...]] = ("classify", "multilabel", "regress")
 
     name: Literal["mlp"]
     inputs: Count = Field(description="columns of the table")
@@ -182,7 +182,7 @@ class MLP(Part):
 class MLPAutoencoder(Part):
     """Autoencoder of Linear layers with ReLU between, for the rows of a table; parts `encoder`, `latent`, `decoder`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "anomaly")
+    tasks: ClassVar[tuple[Word, ...]] = ("reconstruct", "anomaly")
 
     name: Literal["mlp_autoencoder"]
     inputs: Count = Field(description="columns of the table")
@@ -193,7 +193,7 @@ class MLPAutoencoder(Part):
 class LSTMClassifier(Part):
     """LSTM that reads padded series of unequal lengths; parts `lstm` and `head`."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classify",)
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
 
     name: Literal["lstm_classifier"]
     inputs: Count = Field(description="channels of a series")

@@ -1,7 +1,7 @@
 """Building blocks of a recipe's schema: strict models, small types, and the choice between forms."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,6 @@ from pydantic import (
 )
 
 from compress.duration import Duration
-
-Task = Literal["reconstruct", "classify", "multilabel", "regress", "forecast", "language_model", "anomaly"]
 
 MNIST_IMAGE: Final = (1, 28, 28)
 CIFAR_IMAGE: Final = (3, 32, 32)
@@ -85,6 +83,19 @@ Validation = Annotated[
     Annotated[float, Field(gt=0, lt=1), Tag("share")] | Annotated[Text, Tag("file")], Discriminator(_validation_form)
 ]
 """What settings are chosen on: a share of the training samples, or the path of a file or folder."""
+
+FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
+FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
+BatchSize = Annotated[Count, Field(description="samples in a batch")]
+
+
+ValidationPart = Annotated[
+    Validation | None,
+    Field(
+        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
+        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
+    ),
+]
 
 
 def told_by(noun: str, *keys: str, beside: tuple[str, str] | None = None) -> Discriminator:

@@ -1,7 +1,7 @@
 """The recipe as a whole, and its JSON schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
@@ -9,6 +9,7 @@ from compress.recipe.schema.array_data import ArrayData
 from compress.recipe.schema.criterion import CRITERIA
 from compress.recipe.schema.data import Data, FactoryData, FolderData, NamedData, NpzData, PackagedData
 from compress.recipe.schema.expectation import Bound, Expectation
+from compress.recipe.schema.export import USUAL, Export, File, Files, files_of, opset_of
 from compress.recipe.schema.images import Statistics
 from compress.recipe.schema.model import (
     MLP,
@@ -28,12 +29,12 @@ from compress.recipe.schema.model import (
     TransformerLanguageModel,
     VisionTransformer,
 )
-from compress.recipe.schema.parts import Count, Dimension, Distinct, Listed, Part, SomeDistinct, Text, Word
+from compress.recipe.schema.parts import Count, Dimension, Listed, Part, SomeDistinct, Text, Word
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData
-from compress.recipe.schema.task import AnyTask, OwnTask
+from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
 from compress.recipe.schema.training import Training
 
@@ -44,7 +45,7 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 class Benchmark(Part):
     """How the models are timed."""
 
-    batch_sizes: SomeDistinct[Count] = Field(default=(1, 32), description="images per call")
+    batch_sizes: SomeDistinct[Count] = Field(default=(1, 32), description="samples per call")
     threads: Count = Field(default=1, description="threads of onnxruntime")
 
 
@@ -69,7 +70,7 @@ class Recipe(Part):
     )
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
-        description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
+        description="the data: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
     )
     dynamic: (
         Annotated[dict[Text, Annotated[dict[Dimension, Word], Field(min_length=1)]], Field(min_length=1)] | None
@@ -80,18 +81,18 @@ class Recipe(Part):
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     expect: Expectation | None = Field(
         default=None,
-        description="metrics of the dense network, such as {accuracy: 0.43} or {loss: {at_most: 0.1}}; nothing is "
-        "pruned if a part of the test data shows others",
+        description="metrics of the dense network, such as {accuracy: 0.43}; nothing is pruned if a part of the test "
+        "data shows others",
     )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
     rivals: Rivals = Field(default=Rivals(), validate_default=True, description="what the pruned network has to beat")
-    export: Distinct[Literal["onnx", "safetensors", "pt2", "int8", "sparse"]] = Field(
-        default=("onnx", "safetensors", "pt2"),
-        description="which files of the slim network are written; int8 is made of the ONNX file and not equal to it; "
-        "sparse is slim.sparse.safetensors, without the zeros",
+    export: Export = Field(
+        default=USUAL,
+        description="which files of the slim network are written, as a list or as {onnx: {opset: 20}}; int8 is made of "
+        "the ONNX file and not equal to it; sparse is slim.sparse.safetensors, without the zeros",
     )
     quantize: Quantization | None = Field(
         default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
@@ -138,17 +139,28 @@ class Recipe(Part):
                     )
         return stages
 
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The files to write."""
+        return files_of(self.export)
+
+    @property
+    def opset(self) -> int | None:
+        """Of the ONNX file; None for the exporter's own choice."""
+        return opset_of(self.export)
+
     @field_validator("export")
     @classmethod
-    def _int8_has_a_float_file(cls, export: tuple[str, ...]) -> tuple[str, ...]:
-        if "int8" in export and "onnx" not in export:
+    def _int8_has_a_float_file(cls, export: tuple[File, ...] | Files) -> tuple[File, ...] | Files:
+        files = files_of(export)
+        if "int8" in files and "onnx" not in files:
             raise ValueError("int8 is made of the ONNX file and compared with it: add onnx")
         return export
 
     @field_validator("quantize")
     @classmethod
     def _int8_is_written(cls, quantize: Quantization | None, info: ValidationInfo) -> Quantization | None:
-        if quantize is not None and "int8" not in info.data.get("export", ("int8",)):
+        if quantize is not None and "int8" not in files_of(info.data.get("export", ("int8",))):
             raise ValueError("no int8 file is written; add int8 to `export`, or remove the section")
         return quantize
 
@@ -166,11 +178,11 @@ class Recipe(Part):
 
     @field_validator("task")
     @classmethod
-    def _task_fits_the_model(cls, task: str | OwnTask, info: ValidationInfo) -> str | OwnTask:
-        model = info.data.get("model")
-        if isinstance(task, str) and task not in (able := getattr(model, "tasks", (task,))):
+    def _task_fits_the_model(cls, task: AnyTask, info: ValidationInfo) -> AnyTask:
+        model, word = info.data.get("model"), word_of(task)
+        if word is not None and word not in (able := getattr(model, "tasks", (word,))):
             raise ValueError(
-                f"found {task!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
+                f"found {word!r}, and the model {getattr(model, 'name', '')} can only {' or '.join(able)}; "
                 f"use task: {' or '.join(able)}"
             )
         return task
@@ -208,7 +220,10 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "csv data": CsvData,
     "parquet data": ParquetData,
     "factory data": FactoryData,
+    "named task": NamedTask,
     "own task": OwnTask,
+    "list of files": None,
+    "files by name": Files,
     "nodes target": Nodes,
     "weights target": Weights,
     **CRITERIA,

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from compress.recipe.schema.array_data import BatchSize, FirstTest, FirstTrain
-from compress.recipe.schema.parts import Count, Names, Part, Text
+from compress.recipe.schema.parts import BatchSize, Count, FirstTest, FirstTrain, Names, Part, Text, ValidationPart
 
 
 class WindowsPart(Part):
@@ -55,6 +54,7 @@ class TablePart(Part):
         description="samples are windows over the rows, which stay in the order of the file; `target` columns are "
         "inputs too, and all columns of numbers are targets without it",
     )
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

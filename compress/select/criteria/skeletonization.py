@@ -40,8 +40,8 @@ class Skeletonization(Criterion):
 
         members = {coupling: computing(scoring.model, coupling) for coupling in coupled}
         layers = list(dict.fromkeys(layer_of(member.tensor) for found in members.values() for member in found))
-        batches, loss = scoring.batches(self, self.samples), scoring.loss(self)
-        found = skeletonization(scoring.model, layers, batches, loss, error=self.error, reduce=self.reduce)
+        batches, loss = scoring.batches(self, self.samples), scoring.loss(self, linear=self.error == "linear")
+        found = skeletonization(scoring.model, layers, batches, loss, reduce=self.reduce)
         return {
             coupling: torch.stack([member.per_node(found[layer_of(member.tensor)]) for member in own]).sum(0)
             for coupling, own in members.items()

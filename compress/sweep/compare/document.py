@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from compress.ranking import read
 from compress.report import plots, tables
 from compress.report.tables import SCRATCH
 from compress.run.output import whole_folder
@@ -43,7 +44,7 @@ def write_all(results: Comparison, folder: Path) -> None:
 def markdown(results: Comparison) -> str:
     """The table, the chosen learning rates, and how to read them."""
     levels = [tables.level(results, value) for value in results["sparsities"]]
-    metric = results["metric"]
+    metric, dense = read(results["metric"]), mean([one["value"] for one in results["dense"]])
     values = [
         [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]
         for _, cells in tables.compared(results)
@@ -54,8 +55,8 @@ def markdown(results: Comparison) -> str:
     ]
     return "\n".join(
         [
-            f"# {results['recipe']['name']}: test {metric['name']} ({metric['unit']}) after exact removal\n",
-            f"Mean ± sample standard deviation; dense {mean([found['value'] for found in results['dense']]):.2f}.\n",
+            f"# {results['recipe']['name']}: test {metric.heading} after exact removal\n",
+            f"Mean ± sample standard deviation; dense {metric.figure(dense)}.\n",
             _grid(results, levels, values),
             *(f"- {line.replace('*', chr(92) + '*', 1)}" for line in closing(results)),
             "\n## Learning rates\n",
@@ -76,7 +77,7 @@ def _grid(results: Comparison, levels: Sequence[str], cells: Sequence[Sequence[s
 
 
 def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
-    """A heading, and a row for every cell on the test images; diverged runs have no figures."""
+    """A heading, and a row for every cell on the test samples; diverged runs have no figures."""
     yield COLUMNS
     rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
     for cell in results["cells"]:
@@ -84,7 +85,7 @@ def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
         yield (
             *rivals[cell["rival"]],
             *(cell["sparsity"], cell["seed"], cell["lr"], cell["value"]),
-            None if before is None else headline(before),
+            None if before is None else headline(before, read(results["metric"])),
             *(cell.get("steps"), cell.get("seconds"), cell.get("key")),
         )
 

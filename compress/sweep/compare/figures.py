@@ -4,6 +4,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+from compress.ranking import read
 from compress.report import plots, tables
 from compress.sweep_results import Comparison
 
@@ -13,7 +14,6 @@ SPREAD: tuple[Literal["mean", "sd"], ...] = ("mean", "sd")
 def curves(results: Comparison) -> Figure:
     """Means with the sample standard deviation over seeds; a level at which a rival diverged is left out."""
     figure, axes = plots.canvas(len(results["rivals"]) + 1)
-    name = results["metric"]["name"]
     for number, (rival, label) in enumerate(tables.labels(results).items()):
         levels = [level for level in results["levels"] if level["rivals"][rival]["mean"] is not None]
         at = [100 * level["sparsity"] for level in levels]
@@ -21,9 +21,10 @@ def curves(results: Comparison) -> Figure:
         plots.band(axes, at, means, spreads, label, plots.style(number))
     values = [dense["value"] for dense in results["dense"]]
     axes.axhline(sum(values) / len(values), color="black", linewidth=0.8, label="dense")
-    if name == "loss":
+    metric = read(results["metric"])
+    if metric.form == "thousandths":
         plots.log_losses(axes)
-    unit = "accuracy on the test images (%)" if name == "accuracy" else "loss on the test images (10$^{-3}$)"
+    unit = plots.axis_label(metric, "on the test samples")
     axes.set(xlabel=f"pruned {results['pruned']} (%)", ylabel=unit, title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)
     return figure

@@ -1,7 +1,7 @@
 """Run a grid, fairly: choose every rival's learning rate on held-out samples, then measure on the test samples.
 
-Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same candidate
-learning rates; and that the test images do not influence any choice.
+Fair means that all rivals get the same steps, the same order of the same samples for a seed, and the same candidate
+learning rates; and that the test samples do not influence any choice.
 """
 
 import math
@@ -13,9 +13,11 @@ from torch import nn
 
 from compress.errors import InputError, SweepError
 from compress.graph.twin import copied
+from compress.ranking import MetricKind, present
 from compress.recipe import schema
 from compress.remove.removals import Hard
 from compress.remove.remover import Remover
+from compress.run.building import build_task
 from compress.run.pruning import stage_selection
 from compress.run.setting import Setting
 from compress.run.stage import check_stage
@@ -46,6 +48,7 @@ from compress.sweep_results import (
     Comparison,
     RivalNames,
 )
+from compress.tasks import ranking
 from compress.train.metrics import headline
 
 
@@ -106,12 +109,13 @@ def _compared(grid: Grid, basis: Basis, tries: Sequence[_Run], cells: Cells, wor
     jobs = [*((f"dense, {found.trained.path.name}", found) for found in dense), *jobs]
     with bar("comparing") as on_progress:
         done = compute(jobs, basis, cells, workers, on_progress)
+    ranked = ranking(build_task(grid.recipe.task))
     results: ComparedRuns = {
         **described(basis),
         **_described(grid),
-        "dense": [_dense_entry(found, result) for found, result in zip(dense, done, strict=False)],
-        "tuning": [_entry(run, result) for run, result in zip(tries, tried, strict=True)],
-        "cells": [_entry(run, result) for run, result in zip(finals, done[len(dense) :], strict=True)],
+        "dense": [_dense_entry(found, result, ranked) for found, result in zip(dense, done, strict=False)],
+        "tuning": [_entry(run, result, ranked) for run, result in zip(tries, tried, strict=True)],
+        "cells": [_entry(run, result, ranked) for run, result in zip(finals, done[len(dense) :], strict=True)],
     }
     return {**results, "levels": summary.levels(results)}
 
@@ -155,8 +159,9 @@ def _chosen(
     grid: Grid, rival: Rival, sparsity: float, tries: Sequence[_Run], tried: Sequence[ComparedCell]
 ) -> float | None:
     """The best learning rate on the held-out samples; divergence is the worst result."""
+    ranked = ranking(build_task(grid.recipe.task))
     here = [
-        (_badness(result), run.rate)
+        (_badness(result, ranked), run.rate)
         for run, result in zip(tries, tried, strict=True)
         if (run.rival, run.sparsity) == (grid.tuned_like(rival), sparsity)
     ]
@@ -168,12 +173,13 @@ def _chosen(
     return rate
 
 
-def _badness(result: ComparedCell) -> tuple[float, float]:
-    """The compared figure, smaller = better; the loss breaks ties between equal accuracies."""
+def _badness(result: ComparedCell, ranked: MetricKind) -> tuple[float, float]:
+    """The compared figure, smaller = better; the loss breaks ties between equal figures."""
     if "diverged" in result:
         return math.inf, math.inf
     metric = result["after_removal"]
-    return (-metric["accuracy"] if "accuracy" in metric else metric["loss"]), metric["loss"]
+    kind = present(ranked, metric)
+    return (-metric[kind.name] if kind.larger else metric[kind.name]), metric["loss"]
 
 
 # --- results.json ---
@@ -197,18 +203,18 @@ def _names(rival: Rival) -> RivalNames:
     return {**found, "scratch": rival.scratch} if rival.scratch else found
 
 
-def _dense_entry(cell: StageCell, result: ComparedCell) -> ComparedDense:
-    value = headline(result["dense"])
+def _dense_entry(cell: StageCell, result: ComparedCell, ranked: MetricKind) -> ComparedDense:
+    value = headline(result["dense"], ranked)
     return {"model": str(cell.trained.path), "sha256": cell.trained.sha256, "value": value, **result}
 
 
-def _entry(run: _Run, result: ComparedCell) -> ComparedRun:
+def _entry(run: _Run, result: ComparedCell, ranked: MetricKind) -> ComparedRun:
     return {
         "rival": run.rival.name,
         "sparsity": run.sparsity,
         "lr": run.rate,
         "seed": run.seed,
-        "value": headline(result["after_removal"]) if "after_removal" in result else None,
+        "value": headline(result["after_removal"], ranked) if "after_removal" in result else None,
         **result,
         "stage": run.rival.stage(run.sparsity, run.rate).model_dump(mode="json"),
     }

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from compress.ranking import read
 from compress.results import ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRun, ComparedRuns, RivalFigures
 
@@ -66,7 +67,7 @@ def best(rivals: Mapping[str, Sequence[float]], *, larger: bool) -> tuple[str | 
 
 def scratch_wins(results: ComparedRuns, level: ComparedLevel, length: ScratchLength) -> bool:
     """Whether the shape trained from scratch for so long beats the best way to prune beyond the noise."""
-    larger = results["metric"]["name"] == "accuracy"
+    larger = read(results["metric"]).larger
     here = [cell for cell in results["cells"] if cell["sparsity"] == level["sparsity"]]
     values: dict[ScratchLength | None, list[list[float]]] = {}
     for rival in results["rivals"]:
@@ -85,7 +86,7 @@ def levels(results: ComparedRuns) -> list[ComparedLevel]:
 
     A rival that diverged for a seed does not have a mean, and cannot be the best.
     """
-    larger = results["metric"]["name"] == "accuracy"
+    larger = read(results["metric"]).larger
     found: list[ComparedLevel] = []
     for sparsity in results["sparsities"]:
         here = [cell for cell in results["cells"] if cell["sparsity"] == sparsity]

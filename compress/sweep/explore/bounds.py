@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import InputError
-from compress.recipe import schema
+from compress.ranking import LOSS, MetricKind
 from compress.results import Metric
-from compress.sweep_results import BoundKind, ComparedMetric, Goal, QualityKind, TrialNetwork
+from compress.sweep_results import BoundKind, Goal, QualityKind, TrialNetwork
 
-QUALITY: tuple[QualityKind, ...] = ("loss", "accuracy_drop")
+QUALITY: tuple[QualityKind, ...] = ("loss", "drop")
 
 _OPTIONS: Mapping[BoundKind, str] = {
     "loss": "--max-loss",
-    "accuracy_drop": "--max-accuracy-drop",
+    "drop": "--max-drop",
     "params": "--max-params",
     "macs": "--max-macs",
     "latency": "--max-latency",
@@ -23,44 +23,47 @@ _OPTIONS: Mapping[BoundKind, str] = {
 
 @dataclass(frozen=True)
 class Bound:
-    """At most `value`, or `value` times the dense network's; for accuracy, percentage points below the dense one's."""
+    """At most `value`, or `value` times the dense network's; a drop is in the ranking metric's `unit_of_drop`."""
 
     kind: BoundKind
     value: float
     relative: bool
     text: str
 
-    def limit(self, dense: float) -> float:
-        """The largest allowed `measured`, given that of the dense network; accuracy is a drop from it."""
-        if self.kind == "accuracy_drop":
-            return dense + self.value
+    def limit(self, dense: float, ranked: MetricKind) -> float:
+        """The largest allowed `measured`, given that of the dense network."""
+        if self.kind == "drop":
+            return ranked.tolerated(dense, self.value)
         return self.value * dense if self.relative else self.value
 
     @property
     def relative_quality(self) -> bool:
         """Whether it depends on the dense network's quality."""
-        return self.kind == "accuracy_drop" or (self.kind == "loss" and self.relative)
+        return self.kind == "drop" or (self.kind == "loss" and self.relative)
 
 
-def badness(kind: BoundKind, metric: Metric) -> float:
+def quality(kind: BoundKind, ranked: MetricKind) -> MetricKind:
+    """The metric that a bound on quality is about: the loss, or the one that ranks."""
+    return LOSS if kind == "loss" else ranked
+
+
+def badness(kind: BoundKind, metric: Metric, ranked: MetricKind) -> float:
     """The quantity of a bound on quality, smaller = better: the loss, or the share of wrong answers in percent."""
-    return metric["loss"] if kind == "loss" else 100 * (1 - metric["accuracy"])
+    about = quality(kind, ranked)
+    return about.badness(metric[about.name])
 
 
-def measured(kind: BoundKind, found: TrialNetwork) -> float:
+def measured(kind: BoundKind, found: TrialNetwork, ranked: MetricKind) -> float:
     """The quantity of a bound of this kind, smaller = better."""
-    if kind == "loss" or kind == "accuracy_drop":
-        return badness(kind, found["metric"])
+    if kind == "loss" or kind == "drop":
+        return badness(kind, found["metric"], ranked)
     return found["latency"]["ratio"] if kind == "latency" else found[kind]
 
 
-def shown(kind: BoundKind, metric: Metric) -> float:
+def shown(kind: BoundKind, metric: Metric, ranked: MetricKind) -> float:
     """The value in tables and figures for this kind of quality: the loss in 10^-3, or the accuracy in percent."""
-    return 1000 * metric["loss"] if kind == "loss" else 100 * metric["accuracy"]
-
-
-def unit(kind: BoundKind) -> ComparedMetric:
-    return {"name": "loss", "unit": "10^-3"} if kind == "loss" else {"name": "accuracy", "unit": "%"}
+    about = quality(kind, ranked)
+    return about.scaled(metric[about.name])
 
 
 def parse(kind: BoundKind, text: str, option: str | None = None) -> Bound:
@@ -79,8 +82,10 @@ def parse(kind: BoundKind, text: str, option: str | None = None) -> Bound:
             f"{option} {text}: give a number, or a multiple of the dense network's such as {_EXAMPLES[kind]}"
         )
     relative = bool(match[2])
-    if kind == "accuracy_drop" and (relative or value >= 100):
-        raise InputError(f"{option} {text}: give percentage points below the dense network's accuracy, such as 0.5")
+    if kind == "drop" and (relative or value >= 100):
+        raise InputError(
+            f"{option} {text}: give what may be lost of the dense network's metric, in points or percent, such as 0.5"
+        )
     if kind == "loss" and relative and value < 1:
         raise InputError(f"{option} {text}: the dense network itself has 1x; allow at least that, such as 1.05x")
     if kind == "latency" and not relative:
@@ -93,50 +98,41 @@ def parse(kind: BoundKind, text: str, option: str | None = None) -> Bound:
 
 
 def tolerated(text: str) -> Bound:
-    """Read `--tolerate`: a multiple of the dense network's loss, "1.05x", or points of accuracy, "0.5"."""
-    return parse("loss" if "x" in text else "accuracy_drop", text, "--tolerate")
+    """Read `--tolerate`: a multiple of the dense network's loss, "1.05x", or points of its accuracy, "0.5"."""
+    return parse("loss" if "x" in text else "drop", text, "--tolerate")
 
 
 _EXAMPLES: Mapping[BoundKind, str] = {
     "loss": "1.05x",
-    "accuracy_drop": "0.5",
+    "drop": "0.5",
     "params": "0.5x",
     "macs": "0.5x",
     "latency": "0.5x",
 }
 
 
-def goal_of(bounds: Sequence[Bound], task: schema.Task | schema.OwnTask, *, knee: bool = False) -> Goal:
+def goal_of(bounds: Sequence[Bound], *, knee: bool = False) -> Goal:
     """The smallest network within bounds of quality, the best one within bounds of size, or the knee.
 
     Raises:
-        InputError: no bound, bounds of both kinds, or a bound on accuracy for a task without it.
+        InputError: no bound, or bounds of both kinds.
     """
-    quality = [bound for bound in bounds if bound.kind in QUALITY]
+    good = [bound for bound in bounds if bound.kind in QUALITY]
     size = [bound for bound in bounds if bound.kind not in QUALITY]
     if knee and bounds:
         raise InputError(f"--knee and {bounds[0].text}: each decides which network wins; keep one of the two")
     if knee:
         return "knee"
-    if quality and size:
+    if good and size:
         raise InputError(
-            f"{quality[0].text} asks for the smallest network and {size[0].text} for the best one; keep one of the two"
+            f"{good[0].text} asks for the smallest network and {size[0].text} for the best one; keep one of the two"
         )
     if not bounds:
         raise InputError(f"nothing bounds the search; give one of {', '.join(_OPTIONS.values())}, or --knee")
-    for bound in quality:
-        require_task(bound, task)
-    return "smallest" if quality else "best"
+    return "smallest" if good else "best"
 
 
-def require_task(bound: Bound, task: schema.Task | schema.OwnTask) -> None:
-    """Raises InputError for points of accuracy if the task has no accuracy."""
-    if bound.kind == "accuracy_drop" and not schema.has_accuracy(task):
-        name = task if isinstance(task, str) else "of the recipe"
-        raise InputError(f"{bound.text}: the task {name} has no accuracy; bound the loss instead, such as 1.05x")
-
-
-def require_reach(bounds: Sequence[Bound], dense: TrialNetwork) -> None:
+def require_reach(bounds: Sequence[Bound], dense: TrialNetwork, ranked: MetricKind) -> None:
     """Refuse bounds that decide nothing, given the dense network's figures.
 
     Raises:
@@ -145,8 +141,8 @@ def require_reach(bounds: Sequence[Bound], dense: TrialNetwork) -> None:
     for bound in bounds:
         if bound.kind == "latency":  # relative to the dense network's latency, so always below it
             continue
-        found = measured(bound.kind, dense)
-        holds = found <= bound.limit(found)
+        found = measured(bound.kind, dense, ranked)
+        holds = found <= bound.limit(found, ranked)
         if bound.kind in QUALITY and not holds:
             raise InputError(
                 f"{bound.text}: even the dense network misses it, with {found:.4g} on the "

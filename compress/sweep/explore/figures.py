@@ -4,10 +4,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from compress.ranking import LOSS, read
 from compress.report import explored, plots
 from compress.sweep_results import Search, Sensitivity
 
-UNITS = {"accuracy": "accuracy on held-out samples (%)", "loss": "loss on held-out samples (10$^{-3}$)"}
+WHERE = "on held-out samples"
 
 
 def sensitivity(results: Sensitivity) -> Figure:
@@ -28,11 +29,12 @@ def sensitivity(results: Sensitivity) -> Figure:
         values_by_size = {point["left"]: point["value"] for point in results["layers"][0]["curve"]}
         if (value := values_by_size[results["knee"]]) is not None:
             _ring(axes, results["knee"], value, "knee")
-    if results["metric"]["name"] == "loss":
+    metric = read(results["metric"])
+    if metric.form == "thousandths":
         plots.log_losses(axes)
     if single:
         _sizes(axes)
-    unit = UNITS[results["metric"]["name"]]
+    unit = plots.axis_label(metric, WHERE)
     what = f"{results['target']}: nodes left" if single else "pruned of the layer alone, without retraining (%)"
     axes.set(xlabel=what, ylabel=unit, title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)
@@ -66,9 +68,10 @@ def front(results: Search) -> Figure:
     if results["winner"] is not None:
         won = networks[results["winner"]["trial"]]
         _ring(axes, explored.size_of(won, size), won["value"], "winner")
-    if results["metric"]["name"] == "loss":
+    metric = read(results["metric"])
+    if metric.form == "thousandths":
         plots.log_losses(axes)
-    axes.set(xlabel=explored.SIZES[size], ylabel=UNITS[results["metric"]["name"]], title=results["recipe"]["name"])
+    axes.set(xlabel=explored.SIZES[size], ylabel=plots.axis_label(metric, WHERE), title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)
     return figure
 
@@ -86,7 +89,7 @@ def curve(results: Search) -> Figure:
         _ring(axes, sizes[at], losses[at], "knee")
     plots.log_losses(axes)
     _sizes(axes)
-    axes.set(xlabel="nodes left", ylabel=UNITS["loss"], title=results["recipe"]["name"])
+    axes.set(xlabel="nodes left", ylabel=plots.axis_label(LOSS, WHERE), title=results["recipe"]["name"])
     figure.legend(loc="outside right center", fontsize=8)
     return figure
 

@@ -8,8 +8,10 @@ from itertools import pairwise
 import torch
 
 from compress.errors import TrainingError
+from compress.ranking import MetricKind
 from compress.recipe import schema
 from compress.results import Metric
+from compress.run.building import build_task
 from compress.run.pruning import stage_selection
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
@@ -18,6 +20,7 @@ from compress.sweep.explore import bounds
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
 from compress.sweep_results import AllTogether, BoundKind, LayerCurve, LayerPoint
+from compress.tasks import ranking
 
 REVISION = 1  # raised when the code computes something different
 
@@ -80,7 +83,7 @@ class AllLayers:
 
     def run(self, basis: Basis) -> AllTogether:
         """The `shares` by layer, the `metric` with all of them, and `alone`: the loss that each may cause."""
-        pruning = _Pruning(self, basis)
+        pruning, ranked = _Pruning(self, basis), ranking(build_task(basis.recipe.task))
         nodes = isinstance(self.stage.target, schema.Nodes)
         low = self.curves[0][1][0][1]  # the dense network's loss, with nothing pruned
         best: AllTogether = {"shares": {layer: 0.0 for layer, _ in self.curves}, "metric": None, "alone": low}
@@ -92,7 +95,7 @@ class AllLayers:
             }
             # A criterion that replaces a layer by others keeps the order.
             metric = pruning.metric(dict(zip(pruning.names, shares.values(), strict=True)))
-            if badness(metric, self.kind) > self.limit:
+            if badness(metric, self.kind, ranked) > self.limit:
                 return False
             best["shares"], best["metric"], best["alone"] = shares, metric, level
             return True
@@ -131,9 +134,9 @@ def whole(share: float, nodes: int | None) -> float:
     return round(math.floor(unit * share + 1e-6) / unit, 6)
 
 
-def badness(metric: Metric | None, kind: BoundKind) -> float:
+def badness(metric: Metric | None, kind: BoundKind, ranked: MetricKind) -> float:
     """Like `bounds.badness`; infinite without a metric."""
-    return math.inf if metric is None else bounds.badness(kind, metric)
+    return math.inf if metric is None else bounds.badness(kind, metric, ranked)
 
 
 def _determinants(cell: OneLayer | AllLayers, basis: Basis) -> dict[str, object]:

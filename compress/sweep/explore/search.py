@@ -1,7 +1,7 @@
 """Find the smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
 
 Every trial trains like `compress apply`, on the training samples without the held-out ones, which decide all choices.
-The winner is then trained on all training images and measured on the test images, once.
+The winner is then trained on all training samples and measured on the test samples, once.
 """
 
 import math
@@ -11,11 +11,11 @@ from pathlib import Path
 from compress.errors import InputError
 from compress.recipe import schema
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import Bar, Basis, described, silent
+from compress.sweep.cells import Bar, Basis, described, silent, written
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import levels
 from compress.sweep.explore.bisection import first_true
-from compress.sweep.explore.bounds import shown, unit
+from compress.sweep.explore.bounds import quality, shown
 from compress.sweep.explore.front import knee
 from compress.sweep.explore.trials import Left, Trials, Wanted
 from compress.sweep.trained import Trained
@@ -100,13 +100,13 @@ def _results(trials: Trials, basis: Basis, *, of_one_layer: bool) -> Search:
     candidates = at_the_knee if wanted.goal == "knee" else trials.ranked()
     return {
         **described(basis),
-        "metric": unit(kind),
+        "metric": written(quality(kind, trials.judged)),
         "seed": trials.recipe.seed,
         "goal": wanted.goal,
         "bounds": [{"kind": bound.kind, "text": bound.text, "limit": trials.limit(bound)} for bound in wanted.bounds],
         "size": trials.measure,
         "quality": kind,
-        "dense": {**trials.dense, "value": shown(kind, trials.dense["metric"])},
+        "dense": {**trials.dense, "value": shown(kind, trials.dense["metric"], trials.judged)},
         "trials": [_trial(trials, left, number, front=left in front) for left, number in numbers.items()],
         "front": [numbers[left] for left in front],
         "curve": [
@@ -130,7 +130,7 @@ def _trial(trials: Trials, left: Left, number: int, *, front: bool) -> SearchTri
     if "failed" in result:
         failure: TriedFailure = {**about, **result}
         return failure
-    network: TriedNetwork = {**about, "value": shown(trials.kind, result["metric"]), **result}
+    network: TriedNetwork = {**about, "value": shown(trials.kind, result["metric"], trials.judged), **result}
     return network
 
 
@@ -140,7 +140,7 @@ def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left]
 
 
 def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, int]) -> Winner | None:
-    """The first within the bounds of size after training on all images, which may prune other nodes."""
+    """The first within the bounds of size after training on all samples, which may prune other nodes."""
     for left in candidates:
         dense, found = trials.final(left)
         sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]

@@ -8,21 +8,34 @@ from pathlib import Path
 from typing import cast
 
 from compress.errors import InputError
+from compress.ranking import MetricKind
 from compress.recipe import schema
 from compress.results import KindEntry
+from compress.run.building import build_task
 from compress.run.pruning import stage_selection
 from compress.run.stage import check_stage, describe_target
 from compress.select.pruned import Pruned
 from compress.sweep.cell_store import Cells
-from compress.sweep.cells import Bar, Basis, compute, described, prepare, require_expected, require_network, silent
+from compress.sweep.cells import (
+    Bar,
+    Basis,
+    compute,
+    described,
+    prepare,
+    require_expected,
+    require_network,
+    silent,
+    written,
+)
 from compress.sweep.engines import ONE, Workers
 from compress.sweep.explore import bounds
-from compress.sweep.explore.bounds import Bound, require_task, shown, unit
+from compress.sweep.explore.bounds import Bound, quality, shown
 from compress.sweep.explore.front import knee
 from compress.sweep.explore.layers import AllLayers, OneLayer, badness
 from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.trained import Trained
 from compress.sweep_results import BoundKind, LayerCurve, LayerPoint, SensitiveLayer, Sensitivity, ShownLayerPoint
+from compress.tasks import ranking
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
@@ -55,7 +68,7 @@ def sensitivity(
     """
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
-    require_task(tolerance, recipe.task)
+    ranked = ranking(build_task(recipe.task))
     stage, basis, trained = recipe.stages[number], Basis(recipe, data_root, device), Trained.of(model)
     sizes = _layers(trained, basis, stage, number)
     require_expected(trained, basis, recipe.seed)
@@ -69,10 +82,10 @@ def sensitivity(
         if dense is None:
             raise InputError(f"{model}: the network's loss on the held-out samples is not finite; train it again")
         warn_if_familiar(tolerance, dense, trained, basis, cells)
-        kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense))
-        # By the loss even if points of accuracy are tolerated, since accuracy is flat over much of the curve.
+        kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense, ranked), ranked)
+        # By the loss whatever ranks, since an accuracy is flat over much of the curve.
         curves = tuple(
-            (layer, tuple((point["sparsity"], badness(point["metric"], "loss")) for point in result["curve"]))
+            (layer, tuple((point["sparsity"], badness(point["metric"], "loss", ranked)) for point in result["curve"]))
             for layer, result in zip(sizes, found, strict=True)
         )
         every = AllLayers(trained, _plain(stage), number, recipe.seed, curves, kind, limit)
@@ -80,17 +93,18 @@ def sensitivity(
             (together,) = compute([("all layers together", every)], basis, cells, ONE, on_progress)
     return {
         **described(basis),
-        "metric": unit(kind),
+        "metric": written(quality(kind, ranked)),
         "stage": number,
         "target": describe_target(stage),
         "criterion": cast(KindEntry, stage.criterion.model_dump(mode="json")),
         "pruned": "nodes" if nodes else "weights",
         "seed": recipe.seed,
         "tolerated": {"text": tolerance.text, "kind": kind, "limit": limit},
-        "dense": {"metric": dense, "value": shown(kind, dense)},
+        "dense": {"metric": dense, "value": shown(kind, dense, ranked)},
         "knee": _knee(found[0]["curve"]) if nodes and len(sizes) == 1 else None,
         "layers": [
-            _entry(layer, result, together["shares"][layer], kind) for layer, result in zip(sizes, found, strict=True)
+            _entry(layer, result, together["shares"][layer], kind, ranked)
+            for layer, result in zip(sizes, found, strict=True)
         ],
         "together": {
             "sparsity": sum(share * sizes[layer] for layer, share in together["shares"].items()) / sum(sizes.values()),
@@ -169,9 +183,9 @@ def _knee(curve: Sequence[LayerPoint]) -> int | None:
     return None if index is None else int(points[index][0])
 
 
-def _entry(name: str, result: LayerCurve, share: float, kind: BoundKind) -> SensitiveLayer:
+def _entry(name: str, result: LayerCurve, share: float, kind: BoundKind, ranked: MetricKind) -> SensitiveLayer:
     valued: list[ShownLayerPoint] = [
-        {**point, "value": None if point["metric"] is None else shown(kind, point["metric"])}
+        {**point, "value": None if point["metric"] is None else shown(kind, point["metric"], ranked)}
         for point in result["curve"]
     ]
     return {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from compress import __version__
 from compress.recipe import schema
 from compress.report.explored import size_of
+from compress.run.building import build_task
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis, compute
@@ -19,6 +20,7 @@ from compress.sweep.explore.leakage import warn_if_familiar
 from compress.sweep.explore.trial import Trial, network_of
 from compress.sweep.trained import Trained
 from compress.sweep_results import FoundNetwork, Goal, QualityKind, SizeKind, TrialNetwork, TrialResult
+from compress.tasks import ranking
 
 Left = tuple[float, ...]  # of each stage, the share that is left
 
@@ -55,6 +57,7 @@ class Trials:
             InputError: bounds decide nothing.
         """
         self.recipe, self.wanted = basis.recipe, wanted
+        self.judged = ranking(build_task(basis.recipe.task))
         self._trained, self._basis, self._cells = trained, basis, cells
         self._tell, self._done = on_progress, 0
         self._timed = any(bound.kind == "latency" for bound in wanted.bounds)
@@ -64,7 +67,7 @@ class Trials:
         dense = Trial(trained, (), self.recipe.seed)
         (measured,) = compute([("dense", dense)], basis, cells, ONE)
         self.dense = network_of(measured)
-        bounds.require_reach(wanted.bounds, self.dense)
+        bounds.require_reach(wanted.bounds, self.dense, self.judged)
         for bound in wanted.bounds:
             if bound.relative_quality:
                 warn_if_familiar(bound, self.dense["metric"], trained, basis, cells)
@@ -108,11 +111,11 @@ class Trials:
         return [self.found[left] for left in wanted]
 
     def final(self, left: Left) -> tuple[FoundNetwork, TrialResult]:
-        """The dense network and the one at these levels, trained on all training images, on the test images."""
+        """The dense network and the one at these levels, trained on all training samples, on the test samples."""
         cells = [
-            ("dense, on the test images", Trial(self._trained, (), self.recipe.seed, tuning=False)),
+            ("dense, on the test samples", Trial(self._trained, (), self.recipe.seed, tuning=False)),
             (
-                f"winner, on the test images: {self.title(left)}",
+                f"winner, on the test samples: {self.title(left)}",
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
@@ -132,18 +135,18 @@ class Trials:
 
     @property
     def kind(self) -> QualityKind:
-        """The measure of quality: the bounds' one, else the accuracy if there is one; for a knee, the loss."""
+        """The measure of quality: the bounds' one, else what ranks; for a knee, the loss."""
         for bound in self.wanted.bounds:
-            if bound.kind == "loss" or bound.kind == "accuracy_drop":
+            if bound.kind == "loss" or bound.kind == "drop":
                 return bound.kind
-        return "accuracy_drop" if schema.has_accuracy(self.recipe.task) and self.wanted.goal != "knee" else "loss"
+        return "drop" if self.judged.name != "loss" and self.wanted.goal != "knee" else "loss"
 
     def size(self, result: TrialNetwork) -> float:
         return size_of(result, self.measure)
 
     def quality(self, result: TrialNetwork) -> float:
         """The quality, smaller = better: the bounds' quantity, or else wrong answers in percent or the loss."""
-        return bounds.measured(self.kind, result)
+        return bounds.measured(self.kind, result, self.judged)
 
     def holds(self, result: TrialResult) -> bool:
         if "failed" in result:
@@ -155,15 +158,16 @@ class Trials:
 
     def excess(self, bound: Bound, result: TrialNetwork) -> float:
         """The excess over the bound, relative to the bound."""
-        return self._bounded(bound, result) / max(self.limit(bound), 1e-12) - 1
+        limit = self.limit(bound)
+        return (self._bounded(bound, result) - limit) / max(abs(limit), 1e-12)
 
     def limit(self, bound: Bound) -> float:
-        return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense))
+        return bound.value if bound.kind == "latency" else bound.limit(self._bounded(bound, self.dense), self.judged)
 
     def _bounded(self, bound: Bound, result: TrialNetwork) -> float:
         if bound.kind == "params":  # if single weights are pruned, nonzero parameters count
             return self.size(result)
-        return bounds.measured(bound.kind, result)
+        return bounds.measured(bound.kind, result, self.judged)
 
     @property
     def complete(self) -> dict[Left, FoundNetwork]:

@@ -173,7 +173,7 @@ def test_what_does_not_fit_the_network_is_told_before_anything_runs(
     assert "latnt" in result.stderr
     # 100 images give ten steps, 90 images give ten as well, and 11 are too many for either.
     long = run("compare", recipe, trained, "--removal", "{kind: soft, over: 11 steps}", *where, code=2)
-    assert "soft (over 11 steps), skeletonization on 90% of the training images" in long.stderr
+    assert "soft (over 11 steps), skeletonization on 90% of the training samples" in long.stderr
     assert not (tmp_path / "cells").exists()
 
 

@@ -48,3 +48,11 @@ def test_nothing_is_told_where_images_are_alike_or_the_bound_is_no_multiple(
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--levels", ".25,.5")
     found = run("search", recipe if bound[1] == "3x" else unlike, trained, *bound, *where)
     assert "stricter than it looks" not in found.stderr
+
+
+def test_a_validation_part_that_is_known_says_another_way_out(
+    unlike: Path, trained: Path, tmp_path: Path, run: Run
+) -> None:
+    where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--levels", ".25,.5")
+    found = run("search", unlike, trained, "--max-loss", "3x", *where, "--set", "data.validation=0.2")
+    assert "give samples as `validation` that it was not trained on" in found.stderr

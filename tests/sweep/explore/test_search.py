@@ -201,7 +201,6 @@ def test_what_cannot_be_searched_is_told_before_anything_is_trained(
         (("--max-loss", "1e-9"), "even the dense network misses it"),
         (("--max-params", "999999999"), "the dense network is already within it"),
         (("--max-loss", "2x", "--max-macs", "0.5x"), "keep one of the two"),
-        (("--max-accuracy-drop", "1"), "has no accuracy"),
         (("--knee", "--set", nodes), "target one layer of nodes"),
         (("--max-loss", "2x", "--levels", "0"), "levels are between 0 and 1"),
         (("--max-loss", "2x", "--levels", ".5", "--trials", "3"), "leave it out with several stages"),

@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told_before_anything_runs(recipe: Path, trained: P
     cells = tmp_path / "cells"
     axes = "stages.0={target: {nodes: [latent, 'encoder.*']}, criterion: principal_axes, sparsity: .5, removal: hard}"
     for options, message in (
-        (("--tolerate", "0.5"), "the task reconstruct has no accuracy"),
+        (("--tolerate", "much"), "--tolerate much: give a number"),
         (("--stage", "1"), "--stage 1: tiny has the stages 0 to 0"),
         (("--levels", "half"), "--levels half: give numbers"),
         (("--levels", "1"), "--levels 1: levels are between 0 and 1"),
@@ -160,4 +160,4 @@ def test_a_network_without_a_finite_loss_is_refused(recipe: Path, trained: Path,
     stage = f"stages.0={STAGE.replace('taylor', 'magnitude').replace('decoder.*', 'decoder.1.weight')}"
     options = ("--set", stage, "--levels", ".5", "--workers", 1, "--cache", tmp_path / "cells")
     result = run("sensitivity", recipe, tmp_path / "wild.pt", *options, "-o", tmp_path / "out", code=2)
-    assert "wild.pt: the network's loss on the held-out training images is not finite; train it again" in result.stderr
+    assert "wild.pt: the network's loss on the held-out samples is not finite; train it again" in result.stderr
