@@ -103,7 +103,7 @@ def train_dense(
         write: writes the weights; a folder of results has to record them in its mark.
 
     Returns:
-        A record of the training: data, steps, seconds, mean loss of each epoch, metric on the test images. None in
+        A record of the training: data, steps, seconds, mean loss of each epoch, metric on the test samples. None in
         all processes but the first.
 
     Raises:
@@ -324,7 +324,7 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 def _measured(
     dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
 ) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test images; those of masked and slim have to agree."""
+    """The figures of the three networks on the test samples; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)
 
     def seen(output: Any, target: Any) -> None:

@@ -62,7 +62,7 @@ class Watcher(Protocol):
         ...
 
     def measured(self, when: str, metric: Mapping[str, float], step: int) -> None:
-        """A figure on the test images, after `step` steps of the part: "test", "before_removal", "after_removal"."""
+        """A figure on the test samples, after `step` steps of the part: "test", "before_removal", "after_removal"."""
 
 
 class Unwatched:
@@ -152,9 +152,9 @@ class Setting:
     def evaluate(
         self, model: nn.Module, seen: Callable[[Any, Any], None] = lambda output, target: None
     ) -> dict[str, float]:
-        """Loss and, if the task has one, accuracy on the test images; `seen` is called with each (output, target).
+        """Loss and, if the task has one, accuracy on the test samples; `seen` is called with each (output, target).
 
-        Raises RunError if a witness finds the images changed.
+        Raises RunError if a witness finds the samples changed.
         """
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)

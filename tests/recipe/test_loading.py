@@ -124,9 +124,9 @@ ONE_MISTAKE = [
         "task: classify",
         "5: task: found 'classify', and the model autoencoder can only reconstruct",
     ),
-    ("epochs: 60", "epochs: 0", "6: train.epochs: found 0; needs at least 1 (passes over the training images)"),
+    ("epochs: 60", "epochs: 0", "6: train.epochs: found 0; needs at least 1 (passes over the training samples)"),
     ("epochs: 60", "epochs: 1.5", "6: train.epochs: found 1.5; needs a whole number"),
-    ("epochs: 60, ", "", "6: train.epochs: missing; add it (passes over the training images)"),
+    ("epochs: 60, ", "", "6: train.epochs: missing; add it (passes over the training samples)"),
     (
         "optimizer: adamw, lr: 1e-3, weight",
         "optimizer: adma, lr: 1e-3, weight",

@@ -122,7 +122,7 @@ class Stage(Part):
 
     recalibrate: bool | None = Field(
         default=None,
-        description="estimate the statistics of batch norms from training images after the removal; if absent, only "
+        description="estimate the statistics of batch norms from training samples after the removal; if absent, only "
         "where nothing is retrained",
     )
 

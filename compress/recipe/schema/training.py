@@ -11,7 +11,7 @@ from compress.train.optimization import LRSchedule, Optimizer, Precision
 class Training(Part):
     """How the dense network is trained, by `compress train`."""
 
-    epochs: int = Field(ge=1, description="passes over the training images")
+    epochs: int = Field(ge=1, description="passes over the training samples")
     optimizer: Optimizer = Field(description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)")
     lr: float = Field(gt=0, description="learning rate; with a schedule, its start")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
@@ -47,7 +47,7 @@ Trainable = Annotated[
 
 
 class Distillation(Part):
-    """The network also learns the dense network's outputs for the training images."""
+    """The network also learns the dense network's outputs for the training samples."""
 
     weight: float = Field(gt=0, le=1, description="weight of the dense network's outputs in the loss")
     temperature: float = Field(default=1.0, gt=0, description="divides the logits of both networks; for classify")
@@ -56,11 +56,11 @@ class Distillation(Part):
 class Retraining(Training):
     """How the remaining parameters train, during or after the removal of the others."""
 
-    epochs: int = Field(ge=0, description="passes over the training images; 0 for none")
+    epochs: int = Field(ge=0, description="passes over the training samples; 0 for none")
     trainable: Trainable = Field(
         default="all", description="all, adjacent to the pruned nodes, or a list of patterns of parameter names"
     )
-    batch_size: Count | None = Field(default=None, description="images in a batch; as in `data` if absent")
+    batch_size: Count | None = Field(default=None, description="samples in a batch; as in `data` if absent")
     distill: Distillation | None = Field(
-        default=None, description="also learn from the dense network; only from the images if absent"
+        default=None, description="also learn from the dense network; only from the samples if absent"
     )

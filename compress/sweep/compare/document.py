@@ -77,7 +77,7 @@ def _grid(results: Comparison, levels: Sequence[str], cells: Sequence[Sequence[s
 
 
 def rows(results: Comparison) -> Iterable[tuple[object, ...]]:
-    """A heading, and a row for every cell on the test images; diverged runs have no figures."""
+    """A heading, and a row for every cell on the test samples; diverged runs have no figures."""
     yield COLUMNS
     rivals = {rival["name"]: tuple(rival[way] for way in tables.WAYS) for rival in results["rivals"]}
     for cell in results["cells"]:

@@ -1,7 +1,7 @@
 """Find the smallest network within bounds of quality, the best one within bounds of size, or the one at the knee.
 
 Every trial trains like `compress apply`, on the training samples without the held-out ones, which decide all choices.
-The winner is then trained on all training images and measured on the test images, once.
+The winner is then trained on all training samples and measured on the test samples, once.
 """
 
 import math
@@ -140,7 +140,7 @@ def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left]
 
 
 def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, int]) -> Winner | None:
-    """The first within the bounds of size after training on all images, which may prune other nodes."""
+    """The first within the bounds of size after training on all samples, which may prune other nodes."""
     for left in candidates:
         dense, found = trials.final(left)
         sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]

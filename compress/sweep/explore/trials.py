@@ -111,11 +111,11 @@ class Trials:
         return [self.found[left] for left in wanted]
 
     def final(self, left: Left) -> tuple[FoundNetwork, TrialResult]:
-        """The dense network and the one at these levels, trained on all training images, on the test images."""
+        """The dense network and the one at these levels, trained on all training samples, on the test samples."""
         cells = [
-            ("dense, on the test images", Trial(self._trained, (), self.recipe.seed, tuning=False)),
+            ("dense, on the test samples", Trial(self._trained, (), self.recipe.seed, tuning=False)),
             (
-                f"winner, on the test images: {self.title(left)}",
+                f"winner, on the test samples: {self.title(left)}",
                 Trial(self._trained, self.stages(left), self.recipe.seed, tuning=False, timed=self._timed),
             ),
         ]
