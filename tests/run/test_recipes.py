@@ -15,8 +15,8 @@ from compress.recipe.shipped import shipped, shipped_text
 
 ROOT = Path(__file__).parents[2]
 PAPER = [f"{data}_{what}" for data in ("cifar10", "fashion_mnist", "mnist") for what in ("ae", "classifier", "decoder")]
-PACKAGED = ["breast_cancer_mlp", "shuttle_ae", "vowels_lstm"]
-NAMES = sorted([*PAPER, *PACKAGED, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
+OTHER_DATA = ["bert_tiny", "breast_cancer_mlp", "char_lm", "shuttle_ae", "vowels_lstm"]
+NAMES = sorted([*PAPER, *OTHER_DATA, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
 
 
 def test_recipes_are_shipped_each_with_a_summary() -> None:
