@@ -62,7 +62,8 @@ class OwnTaskValues(TypedDict):
     loss: str
     metrics: dict[str, str]
     target: Literal["label", "image"]
-    rank_by: NotRequired[object]
+    rank_by: NotRequired[str | None]
+    better: NotRequired[Better | None]
 
 
 class NamedTaskValues(TypedDict):
@@ -589,7 +590,7 @@ class Outcome(OptionalOutcome):
 
 
 class Results(Origin, Outcome, Choices, Pictures):
-    """Version 1. Losses and accuracies are of the test images and, unless they say otherwise, after removal."""
+    """Version 1. Losses and accuracies are of the test samples and, unless they say otherwise, after removal."""
 
     contract: NotRequired[Annotated[Contract, "Absent in results of older versions."]]
     models: Models

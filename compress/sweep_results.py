@@ -307,7 +307,7 @@ class Knee(TypedDict):
 
 
 class Winner(Size):
-    """Trained on all training images, and measured on the test images."""
+    """Trained on all training samples, and measured on the test samples."""
 
     trial: int
     levels: list[float]

@@ -21,7 +21,7 @@ POINTS = 1000
 
 
 class EventLog(Unwatched):
-    """Loss, learning rate, mask factor and share along each training, and the figures on the test images.
+    """Loss, learning rate, mask factor and share along each training, and the figures on the test samples.
 
     The tags are `PART/loss`, `PART/lr`, `PART/mask_factor`, `PART/share`, and `PART/before_removal/loss` and so on,
     where PART is `train`, `stage_1`, `stage_2`, ...

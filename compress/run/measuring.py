@@ -22,13 +22,14 @@ from compress.data.image_parts import rescaled
 from compress.data.streaming import StreamedDataset
 from compress.documents import InputRange, Measured
 from compress.errors import InputError, TrainingError
+from compress.ranking import kind_of
 from compress.recipe import schema
 from compress.recipe.shipped import did_you_mean
 from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
-from compress.tasks import loss, word_of
+from compress.tasks import NamedTask, loss, word_of
 from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
 
@@ -80,10 +81,12 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
                 ranges.extend(_ranges(given))
             yield batch
 
+    ignored = setting.task.ignore_index if isinstance(setting.task, NamedTask) else None
+
     def seen(output: object, target: object) -> None:
         losses.append(float(loss(setting.task)(output, target)))
         if word_of(setting.task) == "classify":
-            labels.append(class_labels(class_logits(output), target).flatten().cpu())
+            labels.append(class_labels(class_logits(output), target, ignored).flatten().cpu())
 
     with torch.random.fork_rng([]):
         metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
@@ -190,7 +193,7 @@ def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
 
 
 def _tolerance(name: str, wanted: float, found: Sample) -> float:
-    if "accuracy" in name:
+    if kind_of(name).form == "share":
         return max(POINTS, ERRORS * _error_of_share(min(max(wanted, 0.0), 1.0), found.samples))
     return max(SHARE * abs(wanted), ERRORS * found.error if name == "loss" else 0.0)
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from compress.data.dataset import TrainingData
 from compress.data.loaders import from_factory, from_loaders
 from compress.errors import DataError, InputError
+from compress.tasks import loss
 
 
 def loader(**options: Any) -> DataLoader[Any]:
@@ -103,3 +104,34 @@ def test_from_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert from_factory("factory_of_loaders:build", {"n": 2}).shape == (3,)
     with pytest.raises(InputError, match="no function absent"):
         from_factory("factory_of_loaders:absent")
+
+
+def test_labels_that_are_the_input_ids_are_shifted_as_transformers_does_it() -> None:
+    ids = torch.tensor([[5, 6, 7, 8], [1, 2, 0, 0]])
+    labels = ids.masked_fill(ids == 0, -100)
+    batches = [{"input_ids": ids, "labels": labels}]
+    found = from_loaders((batches, batches))
+    ((given, target),) = found.batches("test", 2, "language_model")()
+    assert target.tolist() == [[6, 7, 8, -100], [2, -100, -100, -100]]
+    assert set(given.kwargs) == {"input_ids"}
+    # Other tasks, and labels that are the tokens that follow, stay as they are.
+    ((given, target),) = found.batches("test", 2, "classify")()
+    assert torch.equal(target, labels)
+    batches = [{"input_ids": ids, "labels": ids.roll(-1, 1)}]
+    ((given, target),) = from_loaders((batches, batches)).batches("test", 2, "language_model")()
+    assert torch.equal(target, ids.roll(-1, 1))
+    assert set(given.kwargs) == {"input_ids", "labels"}
+
+
+def test_the_shifted_loss_is_that_of_a_network_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    torch.manual_seed(0)
+    network = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.randint(11, (3, 8))
+    batches = [{"input_ids": ids, "labels": ids}]
+    ((given, target),) = from_loaders((batches, batches)).batches("test", 3, "language_model")()
+    with torch.no_grad():
+        output = given.call(network)
+        expected = network(input_ids=ids, labels=ids).loss
+    torch.testing.assert_close(loss("language_model")(output, target), expected)

@@ -139,7 +139,7 @@ def test_rivals_are_ranked_by_the_own_loss(recipe: Any, run: Any, tmp_path: Path
     grid = ("--removal", "hard,soft", "--sparsity", "0.5", "--lr", "1e-3", "--seeds", "1", "--workers", "1")
     places = ("-o", tmp_path / "out", "--cache", tmp_path / "cells")
     found = json.loads(run("compare", path, tmp_path / "model.pt", *grid, *places, "--json").stdout)
-    assert found["metric"] == {"name": "loss", "unit": "10^-3"}
+    assert found["metric"] == {"name": "loss", "better": "smaller", "unit": "10^-3"}
     assert set(found["dense"][0]["dense"]) == {"loss", "top_2"}
 
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import sklearn.metrics as sk
 import torch
 from torch import nn
 
@@ -12,6 +11,8 @@ from compress.errors import DataError
 from compress.task_words import METRICS
 from compress.tasks import NamedTask, OwnTask
 from compress.train.metrics import evaluate, headline
+
+sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 
 N = 97
 

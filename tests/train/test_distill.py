@@ -41,3 +41,34 @@ def test_batches_carry_what_the_teacher_says_in_evaluation_mode(npz):
         assert torch.equal(said, teacher[1](inputs.flatten(1)))
         assert not said.requires_grad
     assert teacher.training
+
+
+def test_tokens_against_the_mean_divergence_of_all_places():
+    torch.manual_seed(0)
+    logits, taught, tokens = torch.randn(2, 3, 5), torch.randn(2, 3, 5), torch.randint(5, (2, 3))
+    found = Teacher(nn.Identity(), 1.0, temperature=2.0).loss("language_model")(logits, (tokens, taught))
+    p, q = (values / 2 for values in (taught, logits))
+    divergence = (p.softmax(-1) * (p.log_softmax(-1) - q.log_softmax(-1))).sum(-1).mean()
+    torch.testing.assert_close(found, 4 * divergence)
+
+
+def test_several_labels_against_the_divergence_of_their_sigmoids():
+    torch.manual_seed(0)
+    logits, taught, labels = torch.randn(4, 3), torch.randn(4, 3), torch.randint(2, (4, 3))
+    found = Teacher(nn.Identity(), 1.0).loss("multilabel")(logits, (labels, taught))
+    p, q = taught.double().sigmoid(), logits.double().sigmoid()
+    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    assert float(found) == pytest.approx(float(divergence), rel=1e-5)
+
+
+def test_a_single_logit_is_not_taken_for_a_sure_class():
+    said, taught, labels = torch.randn(6, 1), torch.randn(6, 1), torch.randint(2, (6,))
+    found = Teacher(nn.Identity(), 1.0).loss("classify")(said, (labels, taught))
+    assert found > 1e-3  # the softmax of one logit is always 1
+
+
+@pytest.mark.parametrize("word", ["regress", "forecast"])
+def test_values_against_the_teachers_values(word):
+    said, taught, target = torch.randn(6, 1), torch.randn(6, 1), torch.randn(6)
+    found = Teacher(nn.Identity(), 0.5).loss(word)(said, (target, taught))
+    torch.testing.assert_close(found, 0.5 * ((said[:, 0] - target) ** 2).mean() + 0.5 * ((said - taught) ** 2).mean())

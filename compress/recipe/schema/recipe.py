@@ -70,7 +70,8 @@ class Recipe(Part):
     )
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
-        description="the data: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
+        description="the data: {name: mnist}, {npz: FILE}, {folder: DIR}, {csv: FILE}, {text: FILE} or "
+        "{factory: my_module:loaders}"
     )
     dynamic: (
         Annotated[dict[Text, Annotated[dict[Dimension, Word], Field(min_length=1)]], Field(min_length=1)] | None

@@ -71,11 +71,12 @@ def _draw(figure: Figure, name: str, folder: Path) -> None:
 
 def _points(results: Sensitivity) -> Iterable[tuple[object, ...]]:
     """A heading, and a row for every sparsity of every layer."""
-    yield "layer", "size", "sparsity", "left", "loss", "accuracy"
+    names = _quality(results)
+    yield "layer", "size", "sparsity", "left", *names
     for layer in results["layers"]:
         for point in layer["curve"]:
             metric = point["metric"] or {}
-            found = (metric.get(name) for name in ("loss", "accuracy"))
+            found = (metric.get(name) for name in names)
             yield layer["name"], layer["size"], point["sparsity"], point["left"], *found
 
 
@@ -83,14 +84,21 @@ def _trials(results: Search) -> Iterable[tuple[object, ...]]:
     """A heading, and a row for every trial."""
     stages = [f"level_{number}" for number in range(len(results["trials"][0]["levels"]) if results["trials"] else 0)]
     sizes = ("params", "nonzero", "macs", "latency")
-    yield "trial", *stages, "loss", "accuracy", *sizes, "holds", "front", "failed", "seconds", "key"
+    names = _quality(results)
+    yield "trial", *stages, *names, *sizes, "holds", "front", "failed", "seconds", "key"
     for trial in results["trials"]:
         about = (trial["number"], *trial["levels"])
         kept = (trial.get("seconds"), trial.get("key"))
         if "failed" in trial:
-            yield *about, *[None] * (2 + len(sizes)), trial["holds"], trial["front"], trial["failed"], *kept
+            yield *about, *[None] * (len(names) + len(sizes)), trial["holds"], trial["front"], trial["failed"], *kept
             continue
         ratio = trial["latency"]["ratio"] if "latency" in trial else None
-        quality = (trial["metric"].get(name) for name in ("loss", "accuracy"))
+        quality = (trial["metric"].get(name) for name in names)
         size = (trial["params"], trial["nonzero"], trial["macs"], ratio)
         yield *about, *quality, *size, trial["holds"], trial["front"], None, *kept
+
+
+def _quality(results: Sensitivity | Search) -> tuple[str, str]:
+    """The loss, and what ranks; the accuracy, which may be empty, where the loss itself ranks."""
+    name = results["metric"]["name"]
+    return "loss", "accuracy" if name == "loss" else name
