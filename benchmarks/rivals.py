@@ -36,6 +36,8 @@ COMPENSATED = (
     "stages.0.compensate=true",
 )
 
+SMALL = ("--sparsity", ".5,.75,.9", "--seeds", "5")
+
 # name -> the recipe, and what is compared on it
 EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "mnist_removals": (
@@ -82,6 +84,14 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         (
             *("--removal", "hard,soft,{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"),
             *("--lr", "2e-2", "--seeds", "3"),
+        ),
+    ),
+    "breast_cancer_removals": (
+        "breast_cancer_mlp",
+        (
+            "--removal",
+            "hard,{kind: soft, over: 3 epochs},{kind: gradual_soft, over: 6 epochs, cohort: 3 epochs}",
+            *SMALL,
         ),
     ),
 }

@@ -377,9 +377,37 @@ def quality(metric: dict[str, float]) -> tuple[str, str]:
     """What a network of this task is judged by: the name and the figure."""
     if "accuracy" in metric:
         return "accuracy", percent(metric)
+    if "perplexity" in metric:
+        return "perplexity", f"{metric['perplexity']:.3f}"
     if "auroc" in metric:
         return "AUROC", f"{metric['auroc']:.4f}"
     return "loss", thousandths(metric)
+
+
+def policy() -> str:
+    """Mean returns of a recurrent policy before and after most of its states are removed, by seed."""
+    found = measured("cartpole")
+    kinds = ("dense", *(kind for kind in found["runs"][0] if kind not in ("seed", "seconds", "dense")))
+    rows = [(str(run["seed"]), *(f"{run[kind]:.1f}" for kind in kinds)) for run in found["runs"]]
+    rows.append(("mean", *(f"{mean(run[kind] for run in found['runs']):.1f}" for kind in kinds)))
+    return table(("seed", *kinds), rows, right=len(kinds))
+
+
+def language() -> str:
+    """Perplexity of the recurrent language model by removal, mean and deviation over the seeds that all have."""
+    found = measured("language")
+    perplexities: dict[str, dict[str, list[float]]] = {}
+    for name, cell in found["cells"].items():
+        what, removal, _ = name.split(", ")
+        perplexities.setdefault(what, {}).setdefault(removal, []).append(cell["perplexity"])
+    rows = []
+    for what, by_removal in perplexities.items():
+        seeds = min(map(len, by_removal.values()))
+        figures = [(mean(values[:seeds]), stdev(values[:seeds])) for values in by_removal.values()]
+        rows.append((what, str(seeds), *(f"{middle:.3f} ± {spread:.3f}" for middle, spread in figures)))
+    removals = next(iter(perplexities.values()))
+    dense = f"\n\nDense: {found['dense']['perplexity']:.3f}."
+    return table(("pruned", "seeds", *removals), rows, right=len(removals)) + dense
 
 
 def structured() -> str:
@@ -480,6 +508,8 @@ FUZZED = {
     "parquet": "`.parquet`, bytes, and what columns are for",
     "folder": "folders of images, six formats, links and FIFOs",
     "cell": "finished cells of sweeps",
+    "text": "files of text: `.jsonl`, `.csv`, `.txt`",
+    "tokenizer": "`tokenizer.json`",
 }
 
 
@@ -583,6 +613,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "choices_in_brief": choices_in_brief,
     "recipes": recipes,
     "classifiers": classifiers,
+    "policy": policy,
+    "language": language,
     "structured": structured,
     "scratch": scratch,
     "split": split,

@@ -86,10 +86,10 @@ class MatchedTarget(TypedDict):
 
 
 class ChosenBy(TypedDict):
-    """images: how many the criterion looked at. again: whether the removal chooses more than once."""
+    """samples: how many the criterion looked at. again: whether the removal chooses more than once."""
 
     by: Literal["criterion", "even scores"]
-    images: int | None
+    samples: int | None
     again: bool
 
 

@@ -160,7 +160,7 @@ def tag(part: dict[str, Any]) -> str | None:
     """The key whose value says which form a mapping is, if its value and not its presence says so."""
     for key in ("kind", "name"):
         value = part["properties"].get(key, {})
-        if "const" in value or (key == "kind" and "enum" in value):
+        if "const" in value or "enum" in value:
             return key
     return None
 

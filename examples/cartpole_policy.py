@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many policies are trained")
     parser.add_argument("--workers", type=int, default=1, help="how many are trained at once")
     parser.add_argument("--keep", type=int, default=8, help="states that are kept")
-    parser.add_argument("--removal", nargs="+", choices=REMOVALS, default=["soft"])
+    parser.add_argument("--removal", nargs="+", choices=REMOVALS, default=["gradual_soft"])
     parser.add_argument("--updates", type=int, default=60, help="of PPO, at most")
     parser.add_argument("--rounds", type=int, default=10, help="of playing and learning while states are removed")
     parser.add_argument("--out", type=Path, help="a JSON file for the results")

@@ -83,7 +83,10 @@ def test_bad_tables(said: Callable[..., str], content: str | bytes, data: str, t
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("{csv: t.csv, folder: x}", "exactly one of the keys name, npz, folder, csv, parquet, factory"),
+        (
+            "{csv: t.csv, folder: x}",
+            "data: found a mapping with the keys csv, folder; needs a mapping with exactly one of",
+        ),
         ("{csv: t.csv, separator: '; '}", "data.separator"),
         ("{csv: t.csv, impute: mean}", "data.impute: found 'mean'; did you mean median?"),
         ("{csv: t.csv, targets: y}", "data.targets: unknown key; did you mean target?"),

@@ -125,10 +125,10 @@ def _chosen(stage: PlannedStage) -> str:
     chosen, kind = stage["chosen"], stage["criterion"]["kind"]
     if chosen["by"] != "criterion":
         text = f"{kind} takes too long for a plan, so all layers were given the same scores"
-    elif chosen["images"] is None:
+    elif chosen["samples"] is None:
         text = f"chosen by {kind} on the current network"
     else:
-        text = f"chosen by {kind} on {chosen['images']:,} training samples and the current network"
+        text = f"chosen by {kind} on {chosen['samples']:,} training samples and the current network"
     return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
 
 

@@ -227,8 +227,10 @@ def _ways_out(network: nn.Module, setting: Setting, name: str) -> str:
         except TrainingError:
             continue
         tried.append(f"{way} {value:.4g}")
-    others = "`data.channels`, `resize` and `crop`, the order of the classes, and the weights"
-    return f"Its {name} with other values of `data.normalise`: {', '.join(tried)}. Then there are {others}."
+    return (
+        f"Its {name} with other values of `data.normalise`: {', '.join(tried)}. If none fits, compare `data.channels`, "
+        "`resize` and `crop`, the order of the classes, and the weights."
+    )
 
 
 def _other_scales(data: Dataset | StreamedDataset) -> Iterator[tuple[str, TrainingData]]:

@@ -127,7 +127,7 @@ def _described(found: Rehearsed) -> RehearsedStage:
         "matched": [_matched(one) for one in found.matched],
         "chosen": {
             "by": "even scores" if found.even else "criterion",
-            "images": found.images,
+            "samples": found.samples,
             "again": times_chosen(found.removal) > 1,
         },
         "steps": found.steps,
@@ -190,11 +190,11 @@ def _seconds(
 ) -> StageSeconds:
     setting = in_batches_of(found.stage, setting)
     step, timed = _seconds_of_step(found, network, pruned, setting, now) if found.steps else (0.0, 0)
-    per_image = evaluation / max(
+    per_sample = evaluation / max(
         1, EVALUATION_BATCH * len(setting.data.batches("test", EVALUATION_BATCH, setting.task))
     )
     training = found.steps * step
-    selection = _seconds_of_selection(found, per_image, setting, step)
+    selection = _seconds_of_selection(found, per_sample, setting, step)
     evaluations = 2 * evaluation  # before and after the removal
     return {
         "training": training,
@@ -236,18 +236,18 @@ def _seconds_of_step(
     return statistics.median(taken), len(taken)
 
 
-def _seconds_of_selection(found: Rehearsed, per_image: float, setting: Setting, step: float) -> float:
-    """Each choice takes longer than the rehearsed one in proportion to the images of the criterion."""
+def _seconds_of_selection(found: Rehearsed, per_sample: float, setting: Setting, step: float) -> float:
+    """Each choice takes longer than the rehearsed one in proportion to the samples of the criterion."""
     stage, choices = found.stage, times_chosen(found.removal)
-    share = (found.wanted or found.images or 1) / (found.images or 1)
-    if found.even:  # a forward pass over the images for each node
-        choice = found.choice_seconds + per_image * (found.wanted or 0) * found.of
+    share = (found.wanted or found.samples or 1) / (found.samples or 1)
+    if found.even:  # a forward pass over the samples for each node
+        choice = found.choice_seconds + per_sample * (found.wanted or 0) * found.of
     else:
         choice = found.choice_seconds * share
     # Principal axes are found once, before anything is chosen.
     once = found.analysis_seconds * (share if stage.criterion.kind == "principal_axes" else 1)
     if stage.compensate:
-        once += per_image * COMPENSATION_SAMPLES
+        once += per_sample * COMPENSATION_SAMPLES
     regrow = None if stage.regrow is None else stage.regrow.build()
     if regrow is not None and isinstance(regrow.samples, int):
         choice += step * regrow.samples / setting.batch_size

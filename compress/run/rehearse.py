@@ -29,7 +29,7 @@ from compress.select.weight_selection import WeightSelection
 from compress.slimming.shrink import cuttable
 
 SAMPLES = 250
-"""Training images for a criterion in a rehearsal: enough for a rough selection, and fast."""
+"""Training samples for a criterion in a rehearsal: enough for a rough selection, and fast."""
 
 LocationOf = Callable[[str], str]
 """Where a key of the recipe, such as "stages.0.target", was written, for messages."""
@@ -58,7 +58,7 @@ class Matched:
 class Rehearsed:
     """What a stage would do.
 
-    images: training images that the criterion used here; `wanted` is the number in the stage. None: it uses none.
+    samples: training samples that the criterion used here; `wanted` is the number in the stage. None: it uses none.
     even: the nodes were chosen by even scores instead of the criterion's scores, which would take too long.
     paths: all parameters with masks, earlier stages' included. trainable: patterns of the parameters that train.
     analysis_seconds, choice_seconds: how long the stage's preparation and its choice took.
@@ -72,7 +72,7 @@ class Rehearsed:
     matched: tuple[Matched, ...]
     asked: float
     achieved: float
-    images: int | None
+    samples: int | None
     wanted: int | None
     even: bool
     paths: Sequence[str]
@@ -149,7 +149,7 @@ def _rehearse(
     setting = replace(in_batches_of(stage, setting), journal=Journal())  # a rehearsal is not part of the run
     steps, removal = removal_of(stage, setting.steps_per_epoch)
     earlier = pruned.copy()
-    short, images, wanted = _with_fewer_images(stage, setting)
+    short, samples, wanted = _with_fewer_samples(stage, setting)
     even = stage.criterion.kind == "ablation"
     start = now()
     with told_at(place(f"stages.{number}")):
@@ -169,7 +169,7 @@ def _rehearse(
         _matched(chosen, pruned, earlier),
         chosen.asked,
         chosen.achieved,
-        None if even else images,
+        None if even else samples,
         wanted,
         even,
         chosen.paths,
@@ -179,8 +179,8 @@ def _rehearse(
     )
 
 
-def _with_fewer_images(stage: schema.Stage, setting: Setting) -> tuple[schema.Stage, int | None, int | None]:
-    """(the stage with a criterion that uses few images, their number, the number in the stage)."""
+def _with_fewer_samples(stage: schema.Stage, setting: Setting) -> tuple[schema.Stage, int | None, int | None]:
+    """(the stage with a criterion that uses few samples, their number, the number in the stage)."""
     samples = getattr(stage.criterion, "samples", None)
     if samples is None:
         return stage, None, None

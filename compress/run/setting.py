@@ -154,7 +154,7 @@ class Setting:
     ) -> dict[str, float]:
         """Loss and, if the task has one, accuracy on the test samples; `seen` is called with each (output, target).
 
-        Raises RunError if a witness finds the images changed.
+        Raises RunError if a witness finds the samples changed.
         """
         with self.clock.phase("evaluation"):
             batches = self.data.batches("test", EVALUATION_BATCH, self.task, self.device)

@@ -29,7 +29,7 @@ def stage(**changes: Any) -> dict[str, Any]:
         "steps_per_epoch": 5,
         "removal_steps": 0,
         "matched": [{"name": "latent", "of": 8, "goes": 4, "earlier": 0, "layers": ["latent"]}],
-        "chosen": {"by": "criterion", "images": None, "again": False},
+        "chosen": {"by": "criterion", "samples": None, "again": False},
         "after": {"params": 1500, "nonzero": 1400, "macs": 1300, "bytes": 6000},
         "seconds": {"training": 60.0, "selection": 1.5, "evaluation": 0.0, "total": 61.5, "timed_steps": 7},
     }
@@ -78,11 +78,11 @@ def test_sizes_and_steps() -> None:
     [
         ({}, "stage 1: chosen by magnitude on the current network"),
         (
-            {"chosen": {"by": "criterion", "images": 250, "again": True}, "removal": {"kind": "sfp"}},
+            {"chosen": {"by": "criterion", "samples": 250, "again": True}, "removal": {"kind": "sfp"}},
             "stage 1: chosen by magnitude on 250 training samples and the current network; sfp chooses again during",
         ),
         (
-            {"chosen": {"by": "even scores", "images": None, "again": False}, "criterion": {"kind": "ablation"}},
+            {"chosen": {"by": "even scores", "samples": None, "again": False}, "criterion": {"kind": "ablation"}},
             "stage 1: ablation takes too long for a plan, so all layers were given the same scores",
         ),
         (

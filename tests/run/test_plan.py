@@ -79,7 +79,7 @@ def apply(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> Plan:
     ids=lambda changes: changes[0][:40],
 )
 def test_the_plan_is_what_the_run_does(plan: Plan, apply: Plan, changes: tuple[str, ...]) -> None:
-    """100 training images: the criteria see in the plan what they see in the run."""
+    """100 training samples: the criteria see in the plan what they see in the run."""
     planned, done = plan(*changes), apply(*changes)
     for ahead, stage in zip(planned["stages"], done["stages"], strict=True):
         for key in ("kind", "target", "criterion", "removal", "measure", "asked", "achieved", "pruned", "of"):
@@ -114,10 +114,10 @@ def test_layers_that_keep_their_width_say_why(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("criterion", "chosen"),
     [
-        ("magnitude", {"by": "criterion", "images": None, "again": False}),
-        ("taylor", {"by": "criterion", "images": 100, "again": False}),
-        ("{kind: variance, samples: 30}", {"by": "criterion", "images": 30, "again": False}),
-        ("ablation", {"by": "even scores", "images": None, "again": False}),
+        ("magnitude", {"by": "criterion", "samples": None, "again": False}),
+        ("taylor", {"by": "criterion", "samples": 100, "again": False}),
+        ("{kind: variance, samples: 30}", {"by": "criterion", "samples": 30, "again": False}),
+        ("ablation", {"by": "even scores", "samples": None, "again": False}),
     ],
 )
 def test_how_it_was_chosen(plan: Plan, criterion: str, chosen: dict[str, Any]) -> None:
@@ -297,7 +297,7 @@ def test_choices_that_are_made_again_and_on_more_images_take_longer(
         trained=trained,
     )["stages"]
     # At steps 2, 4, 6 and 8, where it is complete and settled once more; on three times as many images.
-    assert stage["chosen"]["images"] == 20
+    assert stage["chosen"]["samples"] == 20
     assert stage["seconds"]["selection"] == pytest.approx(1.0 + 4 * 3.0)
 
 

@@ -45,7 +45,7 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 class Benchmark(Part):
     """How the models are timed."""
 
-    batch_sizes: SomeDistinct[Count] = Field(default=(1, 32), description="images per call")
+    batch_sizes: SomeDistinct[Count] = Field(default=(1, 32), description="samples per call")
     threads: Count = Field(default=1, description="threads of onnxruntime")
 
 
@@ -70,7 +70,8 @@ class Recipe(Part):
     )
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
-        description="the images: {name: mnist}, {npz: FILE}, {folder: DIR} or {factory: my_module:loaders}"
+        description="the data: {name: mnist}, {npz: FILE}, {folder: DIR}, {csv: FILE}, {text: FILE} or "
+        "{factory: my_module:loaders}"
     )
     dynamic: (
         Annotated[dict[Text, Annotated[dict[Dimension, Word], Field(min_length=1)]], Field(min_length=1)] | None

@@ -79,7 +79,7 @@ class StageCell:
 
 @dataclass(frozen=True)
 class ScratchCell:
-    """The shape that a stage leaves, trained from random weights on the same images.
+    """The shape that a stage leaves, trained from random weights on the same samples.
 
     cell: of the stage. length: of the training.
     """

@@ -1,6 +1,6 @@
 """Run a grid, fairly: choose every rival's learning rate on held-out samples, then measure on the test samples.
 
-Fair means that all rivals get the same steps, the same order of the same images for a seed, and the same candidate
+Fair means that all rivals get the same steps, the same order of the same samples for a seed, and the same candidate
 learning rates; and that the test samples do not influence any choice.
 """
 

@@ -140,7 +140,7 @@ def _knee(trials: Trials, curve: Sequence[tuple[int, Left]]) -> tuple[int, Left]
 
 
 def _winner(trials: Trials, candidates: Sequence[Left], numbers: Mapping[Left, int]) -> Winner | None:
-    """The first within the bounds of size after training on all images, which may prune other nodes."""
+    """The first within the bounds of size after training on all samples, which may prune other nodes."""
     for left in candidates:
         dense, found = trials.final(left)
         sizes = [bound for bound in trials.wanted.bounds if bound.kind in ("params", "macs")]
