@@ -18,7 +18,7 @@ PROMPT, LENGTH = 160, 120
 """Characters of the text that are shown, and tokens that follow it."""
 
 SEARCHED = 50
-"""Test samples among which one without padding is looked for."""
+"""Test samples among which a telling one is looked for."""
 
 Decode = Callable[[list[int]], str]
 
@@ -26,32 +26,36 @@ Decode = Callable[[list[int]], str]
 def continued(setting: Setting, dense: nn.Module, slim: nn.Module) -> Pictures:
     """The entry "text" of results.json, for `language_model` where the preparation of the data can `decode` tokens.
 
-    Each next token is the likeliest one, so the text repeats itself from run to run. Networks without one input of
+    Each next token is the likeliest one, so every run gives the same text. Networks without one input of
     tokens [N, T] have no such entry.
     """
     decode: Decode | None = getattr(setting.data.preparation, "decode", None)
     if word_of(setting.task) != "language_model" or decode is None:
         return {}
     batch, target = pair_of(next(iter(setting.data.batches("test", SEARCHED, setting.task, "cpu")())))
-    row = _without_padding(target)
-    given = without_labels(batch).part(slice(row, row + 1))
-    if (found := _tokens(given)) is None:
+    batch = without_labels(batch)
+    if (several := _tokens(batch)) is None:
         return {}
+    row = _telling(several, target)
+    given = batch.part(slice(row, row + 1))
+    found = _tokens(given)
+    assert found is not None
     texts = {name: decode(_continue(model, given, found)) for name, model in (("dense", dense), ("slim", slim))}
     prompt = decode(found[0].tolist())
     return {"text": {"prompt": prompt[-PROMPT:], "dense": texts["dense"], "slim": texts["slim"]}}
 
 
-def _without_padding(target: object) -> int:
-    """The first sample of which every token counts, or else the first one."""
+def _telling(tokens: Tensor, target: object) -> int:
+    """The sample with the most different tokens, of those without padding, if there are any."""
+    whole = torch.ones(len(tokens), dtype=torch.bool)
     if isinstance(target, Tensor):
         whole = (target != IGNORED).reshape(len(target), -1).all(1)
-        return int(whole.int().argmax())
-    return 0
+    different = [len(set(row)) for row in tokens.tolist()]
+    return max(range(len(tokens)), key=lambda row: (bool(whole[row]), different[row], -row))
 
 
 def _tokens(given: Inputs) -> Tensor | None:
-    """The first input of integers [1, T]."""
+    """The first input of integers [N, T]."""
     for tensor in given.tensors:
         if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
             return tensor

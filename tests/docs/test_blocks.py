@@ -174,7 +174,8 @@ def test_the_export_of_several_inputs_runs(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:
     """A whole recipe, or stages or another key to be put into one."""
-    rest = "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\ntask: classify\n"
+    rest = "name: x\nmodel: {name: resnet20}\ndata: {name: cifar10}\n"
+    rest += "" if block.text.startswith("task:") else "task: classify\n"
     stages = "stages: [{target: {nodes: '*'}, criterion: norms, sparsity: 0.5, removal: hard}]\n"
     head = "" if block.text.startswith("name:") else rest + ("" if "stages:" in block.text else stages)
     (tmp_path / "recipe.yaml").write_text(head + block.text, encoding="utf-8")
