@@ -198,6 +198,9 @@ class TokenizerFile:
             raise DataError(
                 f"{self.source} puts marks around each text that alone take {most} tokens; set a larger length."
             )
+        # Its marks around a text, as [CLS], have ids of their own in the file, which need not be of the vocabulary.
+        if (largest := max((max(one.ids, default=0) for one in found), default=0)) >= self.size:
+            raise DataError(f"{self.source} gives the id {largest:,}, and its vocabulary has {self.size:,} tokens.")
         return [Ids(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in found]
 
 

@@ -98,6 +98,14 @@ def test_a_damaged_file_is_refused(small: Path, content: bytes, message: str) ->
         tokenization(str(small))
 
 
+def test_a_mark_beyond_the_vocabulary_is_refused(small: Path) -> None:
+    """The marks that the file puts around a text name their ids themselves."""
+    mark = {"type": "BertProcessing", "sep": ["[SEP]", 99], "cls": ["[CLS]", 1]}
+    small.write_text(json.dumps({**SMALL, "post_processor": mark}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"gives the id 99, and its vocabulary has \d tokens"):
+        tokenization(str(small)).encode(["one"], 9)
+
+
 def test_a_huge_file_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_TOKENIZER", 50)
     with pytest.raises(DataError, match="is larger than 50 bytes"):
