@@ -64,6 +64,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
     assert {language for _, language in found} <= {"", "python", "yaml", "diff", "text", "json"}
     assert {page for page, language in found if language == "json"} == {"docs/report.md"}  # tests/run/test_contract.py
     assert {page for page, language in found if language == "text"} == {
+        "docs/faq.md",
         "docs/plan.md",
         "docs/search.md",
         "docs/security.md",
@@ -88,7 +89,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks."""
     ours = r"(torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+"
-    kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs)/\w+\.py|pip install)\b")
+    kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
     assert len(lines) > 30
     assert [line for line in lines if not kinds.match(line)] == []
