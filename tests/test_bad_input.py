@@ -76,7 +76,7 @@ def test_a_missing_file(refused: Callable[..., str], recipe: Path) -> None:
     assert f"{recipe.parent} is a folder, not a file of weights" in refused("apply", recipe, recipe.parent, "-o", "out")
     assert "nowhere.pt is not a file" in refused("export", "nowhere.pt", "-o", "out")
     assert "nowhere.pt is not a file" in refused("inspect", "nowhere.pt")
-    assert "nowhere.onnx is not a file: name an ONNX model" in refused("bench", "nowhere.onnx")
+    assert "nowhere.onnx is not a file: name a file to time" in refused("bench", "nowhere.onnx")
     # Before any data is loaded, which may mean to download it.
     assert "make one with: compress train mnist_ae -o nowhere.pt" in refused("plan", "mnist_ae", "nowhere.pt")
 
@@ -101,7 +101,7 @@ def test_a_pickled_module_is_refused_with_the_line_that_saves_it_again(
 ) -> None:
     torch.save(autoencoder(8, (1, 6, 6)), tmp_path / "model.pt")
     text = refused("apply", recipe, "model.pt", "-o", "out")
-    assert "holds the pickled object compress.models.paper.Network, which could run any code and is not loaded" in text
+    assert "holds a pickled object of compress.models.paper.Network instead of weights by name" in text
     assert 'torch.save(model.state_dict(), "model.pt")' in text
 
 
@@ -116,7 +116,8 @@ def test_a_hostile_payload_is_never_executed(
         torch.save({"weight": Hostile(trace)}, model)
     for command in (["apply", recipe, model, "-o", "out"], ["export", model, "-o", "out"], ["inspect", model]):
         text = refused(*command)
-        assert "system, which could run any code and is not loaded" in text
+        assert ("not written by torch.save" if plain else "system") in text
+        assert "torch.save(model.state_dict()" in text
         assert not trace.exists()
     # The payload is live: whoever unpickles it, runs it.
     if plain:

@@ -298,7 +298,10 @@ def test_what_is_left_out_of_a_checkpoint_is_noted(
     torch.save({"state_dict": named, "epoch": 3}, tmp_path / "w.ckpt")
     result = run("plan", recipe, tmp_path / "w.ckpt")
     (note,) = [line for line in result.stderr.splitlines() if "state_dict" in line]
-    assert note.startswith(f"note: {tmp_path / 'w.ckpt'}: the weights under 'state_dict' are loaded")
+    assert note == (
+        f'note: {tmp_path / "w.ckpt"}: took the weights under "state_dict", without the prefix "model._orig_mod."; '
+        "left out 1 other: epoch"
+    )
 
 
 @pytest.mark.parametrize("quiet", [False, True])

@@ -27,6 +27,7 @@ from compress.select.scoring import Scoring
 from compress.select.targets import resolve, weights
 from compress.slimming.shrink import cuttable
 from compress.tasks import cross_entropy
+from compress.tasks.linear import linear
 from compress.train.distill import Teacher
 from compress.train.metrics import evaluate
 
@@ -107,7 +108,7 @@ LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "moments": lambda model, _: moments(model, {"head": 6}, BATCHES),
     "skeletonization": lambda model, _: skeletonization(model, ["stem.0", "head"], BATCHES, cross_entropy),
     "skeletonization, linear": lambda model, _: skeletonization(
-        model, ["body.2"], BATCHES, cross_entropy, error="linear", reduce="sum"
+        model, ["body.2"], BATCHES, linear(cross_entropy), reduce="sum"
     ),
     "variance": lambda model, _: activations.variance(model, TAPS, BATCHES),
     "ablation": lambda model, _: activations.ablation(model, {"body": list(TAPS.values())}, BATCHES, cross_entropy),

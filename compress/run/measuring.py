@@ -36,6 +36,9 @@ from compress.train import metrics
 BATCHES = 8
 """Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
 
+ENOUGH = 100
+"""Fewer samples do not tell a network that has learned little from one that knows nothing."""
+
 POINTS, SHARE, ERRORS = 0.02, 0.05, 3.0
 """How far from the expected figure the measured one may be: an accuracy by two points, another metric by a twentieth
 of it, and each by three standard errors."""
@@ -170,7 +173,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
     accuracy, majority = found.metric.get("accuracy"), found.majority
     if accuracy is None or majority is None or recipe.expect is not None:
         return
-    if accuracy <= majority + 2 * _error_of_share(majority, found.samples):
+    if found.samples >= ENOUGH and accuracy <= majority + 2 * _error_of_share(majority, found.samples):
         warnings.warn(
             f"the dense network's accuracy is {accuracy:.1%} on {found.samples:,} test samples, and always answering "
             f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained so? "

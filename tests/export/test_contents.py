@@ -39,9 +39,8 @@ def test_the_slim_network_in_each_of_its_files(applied: Path, results: dict[str,
     }
     assert found["entries"] == sum(tensor["entries"] for tensor in found["tensors"])
     assert found["zeros"] == sum(tensor["zeros"] for tensor in found["tensors"])
-    assert (
-        found["metadata"].keys() == {"safetensors": {"recipe", "shape_edits"}, "onnx": {"recipe"}, "pt2": set()}[suffix]
-    )
+    notes = {"safetensors": {"recipe", "shape_edits"}, "onnx": {"recipe"}, "pt2": set()}[suffix]
+    assert found["metadata"].keys() == {*notes, "contract"}
 
 
 def test_a_state_dict_with_masks_counts_as_folded(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_end_of_a_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found, windows = rows(60), Windows(window=5, horizon=2)
     settings = TableSettings(categorical=("town",), impute="median")
     whole = table(tmp_path / "all.csv", found)
-    data = from_series(whole, windows, table(tmp_path / "test.csv", found[:7]), settings)
+    data = from_series(whole, table(tmp_path / "test.csv", found[:7]), windows, settings)
     table(tmp_path / "rows.csv", found[:5])
     given = dict(data.test.inputs)
     same(made(data.preparation.described(), given), given)
