@@ -22,8 +22,9 @@ import torch
 from compress.files.checkpoint import load_weights, read_weights
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Recipe
-from compress.run.building import build_data, build_model, build_task
+from compress.run.building import build_model, build_task
 from compress.run.clock import Clock
+from compress.run.data_sets import build_data
 from compress.run.setting import Setting, unwatched
 from compress.run.stage import run_stage
 from compress.select.pruned import Pruned

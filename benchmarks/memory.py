@@ -164,7 +164,8 @@ def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads
     from compress.data.dataset import Dataset
     from compress.files.checkpoint import write_weights
     from compress.recipe.loading import load_recipe
-    from compress.run.building import build_data, build_model
+    from compress.run.building import build_model
+    from compress.run.data_sets import build_data
 
     if "name=wide" in changes:
         changes = [*changes, "model={factory: 'memory:wide'}"]

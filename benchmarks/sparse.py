@@ -35,8 +35,9 @@ import compress.export
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.report import plots
-from compress.run.building import build_data, build_model, build_task
+from compress.run.building import build_model, build_task
 from compress.run.clock import Clock
+from compress.run.data_sets import build_data
 from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, optimization, unwatched
 

@@ -21,8 +21,9 @@ from torch import nn
 from compress.files.checkpoint import load_weights, read_weights
 from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
-from compress.run.building import build_data, build_model, build_task
+from compress.run.building import build_model, build_task
 from compress.run.clock import Clock
+from compress.run.data_sets import build_data
 from compress.run.setting import Setting, optimization, unwatched
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structured.json"

@@ -21,8 +21,9 @@ from compress.models import Network
 from compress.paper.experiments import Dense, PaperCell
 from compress.paper.networks import keep_trained, load_trained
 from compress.recipe import schema
-from compress.run.building import build_data, build_model
+from compress.run.building import build_model
 from compress.run.clock import Clock
+from compress.run.data_sets import build_data
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning

@@ -24,7 +24,6 @@ from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalR
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
-    build_data,
     build_model,
     build_task,
     choose_device,
@@ -35,6 +34,7 @@ from compress.run.building import (
 from compress.run.choices import RefusedWarning
 from compress.run.clock import Clock
 from compress.run.continuing import continued
+from compress.run.data_sets import build_data
 from compress.run.journal import Journal
 from compress.run.looks import Looks, compared
 from compress.run.measuring import require_expected

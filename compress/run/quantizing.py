@@ -27,7 +27,8 @@ from compress.quantize.training_data import Split
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.results import Agreement, Metric
-from compress.run.building import build_data, build_task
+from compress.run.building import build_task
+from compress.run.data_sets import build_data
 from compress.run.setting import Setting
 from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import Task, ranking

@@ -20,7 +20,6 @@ from compress.ranking import MetricKind
 from compress.recipe import schema
 from compress.run import measuring
 from compress.run.building import (
-    build_data,
     build_model,
     build_task,
     choose_device,
@@ -29,6 +28,7 @@ from compress.run.building import (
     trained_model,
 )
 from compress.run.clock import Clock
+from compress.run.data_sets import build_data
 from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs

@@ -14,13 +14,13 @@ from compress.errors import DataError, InputError
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.run.building import (
-    build_data,
     build_model,
     choose_device,
     require_fit,
     require_inputs,
     trained_model,
 )
+from compress.run.data_sets import build_data
 
 MODELS: TypeAdapter[Any] = TypeAdapter(schema.Model)
 DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
