@@ -115,7 +115,7 @@ class UsedData(TypedDict):
     name: str
     sha256: Annotated[
         Annotated[str, Limits(pattern="^[0-9a-f]{64}$")] | None,
-        "Of training images, training labels (int64), test images and test labels, one after the other; null for "
+        "Of the training samples, their labels (int64), the test samples and theirs, one after the other; null for "
         "loaders of the user's own.",
     ]
     shape: NotRequired[Annotated[Shape, "Of one input, channels first."]]
@@ -417,7 +417,7 @@ class Pictures(TypedDict):
     confusion: NotRequired[
         Annotated[
             Confusion,
-            "Test images by true class (row) and predicted class (column), for the task classify; absent where there "
+            "Test samples by true class (row) and predicted class (column), for the task classify; absent where there "
             "are more than 20 classes.",
         ]
     ]

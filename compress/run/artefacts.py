@@ -83,7 +83,7 @@ def write_artefacts(
 
     Args:
         source: the file of the dense network's weights, or the program that it is.
-        metrics: the metrics of each network on the test images.
+        metrics: the metrics of each network on the test samples.
         outcome: the outcome of the run; its "parity" is extended.
 
     Returns:
