@@ -5,7 +5,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -36,6 +36,7 @@ from compress.select.pruned import Pruned
 from compress.select.scoring import EVALUATION_BATCH
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import warn_of_graph
+from compress.train import metrics
 from compress.train.loop import only_trainable
 
 FEW, MANY = 3, 30
@@ -268,6 +269,8 @@ def _seconds_of_rivals(recipe: schema.Recipe, stages: Sequence[PlannedStage], ev
 def _measured(network: nn.Module, setting: Setting, now: Now) -> tuple[measuring.Sample, float]:
     """(the network on a part of the test data, seconds of an evaluation on all of them)."""
     batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
+    # The libraries of some metrics take seconds to import, once.
+    metrics.evaluate(network, lambda: islice(batches(), 1), setting.task, partial=True)
     start = now()
     found = measuring.sample(network, setting)
     return found, (now() - start) / min(measuring.BATCHES, len(batches)) * len(batches)
