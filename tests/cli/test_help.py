@@ -46,6 +46,7 @@ def test_the_example_is_shown(run: Run, name: str) -> None:
     assert f"Example: {EXAMPLES[name][0]}" in shown
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", ["inspect", "bench", "export", "recipes"])
 def test_the_cheap_examples_run(
     run: Run, applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -51,6 +51,7 @@ def test_the_folder_of_the_next_command_is_a_free_one(
     assert following(run("plan", recipe)).endswith("-o model-2.pt")  # a name that weights can be written to
 
 
+@pytest.mark.extended
 def test_what_won_a_comparison_can_be_applied(
     run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
 ) -> None:
@@ -99,6 +100,7 @@ def test_quiet_says_no_more_than_the_results(run: Run, recipe: Path, tmp_path: P
     assert line.startswith(f"{tmp_path / 'model.pt'}: test loss ")
 
 
+@pytest.mark.extended
 def test_what_was_found_can_be_applied(
     run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
 ) -> None:

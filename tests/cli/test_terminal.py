@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 COLUMNS = 40
 
 
@@ -72,6 +74,7 @@ def cursor(text: str) -> list[str]:
     return ["hidden" if sign == "l" else "shown" for sign in re.findall(r"\x1b\[\?25([hl])", text)]
 
 
+@pytest.mark.extended
 def test_a_run_is_drawn_within_the_terminal(recipe: Path, trained: Path, tmp_path: Path) -> None:
     arguments = ["apply", str(recipe), str(trained), "-o", "out", "--set", "stages.0.retrain.epochs=60"]
     with terminal(arguments, tmp_path) as run:
@@ -98,6 +101,7 @@ def test_a_ci_job_gets_plain_lines(recipe: Path, tmp_path: Path) -> None:
     assert second.startswith("train tiny: 4 epochs, 20 steps in ")
 
 
+@pytest.mark.extended
 def test_ctrl_c_gives_the_cursor_back(recipe: Path, tmp_path: Path) -> None:
     with terminal(["train", str(recipe), "-o", "model.pt", "--set", "train.epochs=1000000"], tmp_path) as run:
         run.read(until=" left")
@@ -109,6 +113,7 @@ def test_ctrl_c_gives_the_cursor_back(recipe: Path, tmp_path: Path) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.extended
 def test_an_error_comes_after_the_drawing(recipe: Path, tmp_path: Path) -> None:
     """A name with brackets is a name, and no markup."""
     changes = ["--set", "data={npz: 'no [red]such[/red] file.npz'}"]

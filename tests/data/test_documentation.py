@@ -55,6 +55,7 @@ def test_docstrings_have_the_part_that_they_are_from(docstrings: ArrayDataset) -
     assert {"queue", "useful", "for"} <= set(known.split())
 
 
+@pytest.mark.extended
 def test_docstrings_repeat_themselves(docstrings: ArrayDataset) -> None:
     again = python_docstrings()
     assert again.sha256 == docstrings.sha256
@@ -71,6 +72,7 @@ def test_shared_docstrings_are_left_out(tmp_path: Path, monkeypatch: pytest.Monk
         next(documentation._docstrings(tmp_path))
 
 
+@pytest.mark.extended
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(DataError, match=r"pip install 'softprune\[text\]'"):

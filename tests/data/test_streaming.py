@@ -221,6 +221,7 @@ except (MemoryError, RuntimeError) as error:
 """
 
 
+@pytest.mark.extended
 @linux
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """Streams 177 MB of pixels with 64 MB to spare for each process, where holding them in memory fails."""

@@ -220,6 +220,7 @@ def test_the_removal_of_ones_own_takes_equal_parts() -> None:
     assert len(set(zeros)) == 4
 
 
+@pytest.mark.extended
 def test_recipes_can_name_them_once_the_page_is_followed(tmp_path: Path, trained: Path, recipe_text: str) -> None:
     """In a copy of the package: the files that the page shows, and its line in each list."""
     if shutil.which("git") is None:

@@ -116,6 +116,7 @@ def test_multiply_adds_by_hand(tmp_path: Path, suffix: str) -> None:
     assert found["macs"] == sum(MACS.values())
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_multiply_adds_of_attention(tmp_path: Path, suffix: str) -> None:
     """Two blocks on 4 patches of 16 pixels, by hand: the projections, both hidden layers, and attention itself."""
@@ -126,6 +127,7 @@ def test_multiply_adds_of_attention(tmp_path: Path, suffix: str) -> None:
     assert inspect(path, trusted=True)["macs"] == measure(model, example).macs == 4 * 16 * 16 + 2 * block + 16 * 3
 
 
+@pytest.mark.extended
 def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:
     """Six rows of six pixels, five states, four gates. ONNX has an operator for it that is not counted: no figure."""
     model, example = row_lstm((1, 6, 6), 5, 1, 3), torch.randn(2, 1, 6, 6)

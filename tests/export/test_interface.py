@@ -137,6 +137,7 @@ def test_the_batch_may_be_another_dimension(tmp_path: Path) -> None:
     assert inputs == {"x": [6, "batch", 4], "state_0": [1, "batch", 5], "state_1": [1, "batch", 5]}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types(dtype: torch.dtype, tmp_path: Path) -> None:
     model, ids = Words(dtype).eval(), torch.randint(11, (3, 5))

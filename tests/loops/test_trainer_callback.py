@@ -147,6 +147,7 @@ def test_a_network_of_transformers_is_pruned(samples: Any, tmp_path: Path) -> No
         assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
+@pytest.mark.extended
 def test_a_checkpoint_that_lies_elsewhere_has_to_be_named(
     digits: nn.Module, samples: Any, soft: Any, by_hand: Any, same: Any, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from compress.quantize import choosing
 PAGE = Path(__file__).parents[2] / "docs" / "int8.md"
 
 
+@pytest.mark.extended
 def test_the_page_runs(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(choosing, "_SECONDS", 0.1)

@@ -235,6 +235,7 @@ def test_what_is_not_finite_does_not_survive_in_the_set():
         assert torch.equal(model.weight[0, 1], (model.weight_start * model.weight_mask)[0, 1])
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("kind", "bytes_an_entry"), [("hard", 6), ("exponential", 10), ("gradual soft", 14)])
 def test_memory_beside_the_weights(kind, bytes_an_entry):
     """The mask, the set and the latest choice, and what is decayed from; of cohorts also when an entry joined."""

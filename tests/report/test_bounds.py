@@ -70,6 +70,7 @@ HUGE = {
 }
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", HUGE)
 def test_the_page_of_huge_results(tmp_path: Path, kind: str) -> None:
     content = json.loads(REAL.read_text(encoding="utf-8"))

@@ -63,6 +63,7 @@ UNSEEN = """() => {
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1400])
 def test_it_shows_everything_quietly_at_any_width(browser: Any, file: Path, width: int, scheme: str) -> None:

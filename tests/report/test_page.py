@@ -419,6 +419,7 @@ def damage(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield damaged
 
 
+@pytest.mark.extended
 def test_a_damaged_value_is_shown_or_told_and_never_a_traceback(classes: dict[str, Any]) -> None:
     told = []
     for damaged in damage(classes):

@@ -99,6 +99,7 @@ def _require_figures_of_its_file(out: Path, results: dict[str, Any], npz: Path) 
 REFUSED = ("--set", "export=[onnx, int8]", "--set", "quantize.exclude=['*nowhere*']")
 
 
+@pytest.mark.extended
 def test_a_refusal_is_told_and_the_float_file_stays(run: Run, classifier: tuple[Path, Path], tmp_path: Path) -> None:
     shown = run("apply", *classifier, "-o", tmp_path / "out", *REFUSED)
     results = read(tmp_path / "out")

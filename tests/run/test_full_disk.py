@@ -38,6 +38,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("megabytes", "kept"),
     [(1, None), (3, "the end of stage 1"), (4, "stage 1, step 1 of 10"), (8, "the end of stage 1")],

@@ -179,6 +179,7 @@ def before_each_operation(check: Callable[[], None]) -> Iterator[Counter[str]]:
         yield counts
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "results", "a run in progress"])
 def test_what_is_there_is_there_before_each_operation(run: Command, made: Path, tmp_path: Path, there: str) -> None:
     user, options = User(made, tmp_path / "home", random.Random(there)), ["--checkpoint-every", "0"]

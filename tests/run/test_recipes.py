@@ -70,6 +70,7 @@ def test_the_classifiers_retrain_as_long_as_the_paper_and_otherwise_take_what_wi
     assert (stage.removal.kind, stage.retrain.epochs, stage.sparsity) == ("gradual_soft", 1, 0.97)
 
 
+@pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize(
     ("name", "change", "measure"),

@@ -219,6 +219,7 @@ def test_killed_again_and_again_in_several_stages(make: Callable[..., Run], stag
     assert run.content("resumed") == run.content("whole")
 
 
+@pytest.mark.extended
 @pytest.mark.filterwarnings("ignore::compress.run.rivals.RivalWarning")
 def test_killed_again_and_again_while_the_same_shape_trains_from_scratch(make: Callable[..., Run]) -> None:
     train = {"epochs": 1, "optimizer": "adamw", "lr": 1e-3}
@@ -277,6 +278,7 @@ def loaders():
 """
 
 
+@pytest.mark.extended
 def test_whatever_draws_from_chance_goes_on_where_it_was(
     make: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +304,7 @@ def test_whatever_draws_from_chance_goes_on_where_it_was(
     assert run.content("resumed") == run.content("whole")
 
 
+@pytest.mark.extended
 def test_a_program_goes_on_as_a_network_does(make: Callable[..., Run], tmp_path: Path) -> None:
     """Its weights, and what stays as it was traced, come from the file again."""
     torch.manual_seed(1)
@@ -567,6 +570,7 @@ def test_a_disk_that_is_full_on_the_way(
     assert not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.extended
 def test_warnings_from_before_the_interruption_are_in_the_results_once(
     run: Command, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

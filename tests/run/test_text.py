@@ -54,6 +54,7 @@ def write_model(path: Path, recipe: str) -> Path:
     return path
 
 
+@pytest.mark.extended
 def test_a_language_model_from_plain_text(here: Path, run: Callable[..., Any]) -> None:
     (here / "book.txt").write_text("the cat sat on the mat. " * 60, encoding="utf-8")
     recipe = write_model(
@@ -75,6 +76,7 @@ def test_a_language_model_from_plain_text(here: Path, run: Callable[..., Any]) -
         assert np.allclose(theirs, small.eval()(tokens).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.extended
 def test_a_classifier_that_takes_ids_by_position(here: Path, run: Callable[..., Any]) -> None:
     (here / "my_text_net.py").write_text(NET, encoding="utf-8")
     rows = ({"text": ("good", "bad")[n % 2] + f" {n}", "label": ("pos", "neg")[n % 2]} for n in range(60))

@@ -145,6 +145,7 @@ class Neck(nn.Module):
         return result
 
 
+@pytest.mark.extended
 def test_pictures_of_any_multiple_of_eight(tmp_path: Path) -> None:
     torch.manual_seed(0)
     example, dynamic = torch.randn(2, 3, 32, 48), {"x": {2: "height", 3: "width"}}

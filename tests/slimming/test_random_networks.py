@@ -293,6 +293,7 @@ NO_HURRY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]  # telling which part of an example matters takes minutes
 
 
+@pytest.mark.extended
 @given(PLANS)
 @settings(max_examples=40, derandomize=True, suppress_health_check=NO_HURRY, phases=PHASES)
 def test_a_random_network_stays_itself(plan: Plan) -> None:

@@ -57,6 +57,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert not ray.is_initialized()
 
 
+@pytest.mark.extended
 def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
     with pytest.raises(LostWorkerError, match=r"bad: a worker process died .* are kept in"):
@@ -65,6 +66,7 @@ def test_a_lost_process_ends_the_sweep_and_keeps_what_was_finished(tmp_path: Pat
     assert {result["threads"] for result in done.values()} == {1}
 
 
+@pytest.mark.extended
 def test_two_sweeps_may_write_the_same_folder(tmp_path: Path) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"
     twenty = [job(log, str(number)) for number in range(20)]

@@ -61,6 +61,7 @@ def test_the_same_key_is_computed_once(tmp_path: Path) -> None:
     assert log.read_text().split() == ["a"]
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_stops_only_what_needs_it(tmp_path: Path, workers: int) -> None:
     log, folder = tmp_path / "log", tmp_path / "cells"

@@ -177,6 +177,7 @@ def test_what_does_not_fit_the_network_is_told_before_anything_runs(
     assert not (tmp_path / "cells").exists()
 
 
+@pytest.mark.extended
 def test_more_workers_come_to_the_same(compared: Path, found: dict[str, Any], trained: Path, tmp_path: Path) -> None:
     grid = plan(compared / "recipe.yaml", [trained], removals=["hard"], criteria=["random"], rates=["1e-3"], seeds=2)
     alone, together = (
@@ -186,6 +187,7 @@ def test_more_workers_come_to_the_same(compared: Path, found: dict[str, Any], tr
     assert [cell["key"] for cell in alone["cells"]] == [cell["key"] for cell in together["cells"]]
 
 
+@pytest.mark.extended
 def test_the_same_shape_from_scratch(recipe: Path, trained: Path, tmp_path: Path, run: Run) -> None:
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--json")
     names = ("--removal", "hard", "--rival", "scratch", "--lr", "1e-3,2e-3", "--seeds", 1)

@@ -41,6 +41,7 @@ def searched(run: Run, recipe: Path, trained: Path, *options: object) -> dict[st
     return found
 
 
+@pytest.mark.extended
 def test_a_study_goes_on_where_it_was(two: Path, trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = ("--max-loss", "20x")
     first = searched(run, two, trained, *bound, "--trials", 4)
@@ -74,6 +75,7 @@ def test_a_damaged_journal_is_told(two: Path, trained: Path, run: Run, content: 
         sampling.sample(trials, 2, cells.folder)
 
 
+@pytest.mark.extended
 def test_what_an_interruption_left_is_done_first(
     two: Path, trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def searched(run: Run, recipe: Path, trained: Path, cache: Path, *options: objec
     return found
 
 
+@pytest.mark.extended
 def test_the_smallest_within_a_loss_is_what_trying_everything_finds(
     own: tuple[Path, Path], trained: Path, run: Run
 ) -> None:
@@ -131,6 +132,7 @@ def test_the_winner_runs_and_keeps_its_promise(own: tuple[Path, Path], trained: 
     assert results["models"]["dense"]["metric"]["loss"] == pytest.approx(winner["dense_test"]["loss"], rel=1e-4)
 
 
+@pytest.mark.extended
 def test_an_interrupted_search_goes_on_where_it_was(
     own: tuple[Path, Path], trained: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +224,7 @@ def test_a_level_that_cannot_be_reached_is_no_network(own: tuple[Path, Path], tr
     assert found["winner"]["params"] <= 0.999 * found["dense"]["params"]
 
 
+@pytest.mark.extended
 def test_latency_is_taken_in_turns_with_the_dense_network(own: tuple[Path, Path], trained: Path) -> None:
     recipe, cache = own
     wide = ("stages.0={target: {nodes: ['*']}, criterion: norms, sparsity: .9, removal: hard}",)
