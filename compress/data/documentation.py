@@ -43,22 +43,42 @@ PADDING, UNKNOWN, BEGIN, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
 def python_topics(
-    tokenizer: str = "chars", length: int = 128, *, train: int | None = None, test: int | None = None
+    tokenizer: str = "chars",
+    length: int = 128,
+    *,
+    validation: float | None = None,
+    train: int | None = None,
+    test: int | None = None,
 ) -> ArrayDataset:
     """The topics of Python's `help()` as one text, in the order of their names, for a language model.
 
-    They are English, with the marks of reStructuredText; the last sixth of the windows is the test set.
+    They are English, with the marks of reStructuredText; the last sixth of the windows is the test set. `validation`
+    is a share of the others, their last ones.
     """
     from pydoc_data.topics import topics
 
     texts = [Text(f"topic {name}", topics[name]) for name in sorted(topics)]
     tokens = tokenization(tokenizer)
-    made = from_texts("python_topics", {"train": texts}, tokens, length, labelled=False, train=train, test=test)
+    made = from_texts(
+        "python_topics",
+        {"train": texts},
+        tokens,
+        length,
+        labelled=False,
+        validation=validation,
+        train=train,
+        test=test,
+    )
     return replace(made, note=_note(f"The {len(texts)} topics of help()", made.note))
 
 
 def python_docstrings(
-    length: int = 48, inputs: Sequence[str] = (IDS, MASK), *, train: int | None = None, test: int | None = None
+    length: int = 48,
+    inputs: Sequence[str] = (IDS, MASK),
+    *,
+    validation: float | None = None,
+    train: int | None = None,
+    test: int | None = None,
 ) -> ArrayDataset:
     """Docstrings of ten parts of the standard library; the class is the part, `PACKAGES`.
 
@@ -76,7 +96,17 @@ def python_docstrings(
         "test": [texts[row] for row in order[-held_out:]],
     }
     tokens = TokenizerFile(_word_tokenizer([text.text for text in parts["train"]]), "python_docstrings")
-    made = from_texts("python_docstrings", parts, tokens, length, inputs, labelled=True, train=train, test=test)
+    made = from_texts(
+        "python_docstrings",
+        parts,
+        tokens,
+        length,
+        inputs,
+        labelled=True,
+        validation=validation,
+        train=train,
+        test=test,
+    )
     note = f"{held_out:,} of them, drawn in a fixed way, are the test set."
     return replace(made, note=_note(f"{len(texts):,} docstrings", f"{note} {made.note or ''}".strip()))
 

@@ -20,6 +20,7 @@ from compress.data.mapped_file import PIECE, GrowingRows, in_order
 from compress.data.sources import SMALL_SET, memory_limit
 from compress.data.text_files import Columns, Label, Text, part_of, parts_of
 from compress.data.tokenization import CODE_POINTS, Characters, Ids, Tokenization, TokenizerFile, tokenization
+from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 
@@ -53,6 +54,11 @@ class TextPreparation:
     def described(self) -> dict[str, Any]:
         found = {"kind": "text", **self.tokenization.described()}
         return {**found, "length": self.length, "inputs": list(self.inputs), "next_token": self.windows}
+
+    @property
+    def tokenizer_json(self) -> str | None:
+        """The file that whoever runs the network needs beside it; None where the ids are bytes or characters."""
+        return self.tokenization.content if isinstance(self.tokenization, TokenizerFile) else None
 
     def encode(self, text: str, pair: str | None = None) -> Inputs:
         """What the network is called with for one text, a batch of one.
@@ -116,6 +122,7 @@ def from_text(
     length: int,
     columns: Columns | None = None,
     inputs: Sequence[str] = (IDS, MASK),
+    validation: float | str | None = None,
     train: int | None = None,
     test: int | None = None,
 ) -> ArrayDataset:
@@ -128,6 +135,8 @@ def from_text(
     Args:
         tokenizer: "bytes", "chars", or the path of a tokenizer.json.
         inputs: the keywords of the network's forward that it is called with; ("input",) passes the ids by position.
+        validation: the share of the training samples that settings are chosen on, its last ones, or the path of a
+            file of its own; a folder may have one of that name.
 
     Raises:
         DataError: a file is damaged or not of its kind, texts or targets are missing, or there are too few.
@@ -136,11 +145,16 @@ def from_text(
     parts = parts_of(source) if source.is_dir() else {"train": part_of(source)}
     if test_source is not None:
         parts["test"] = part_of(Path(test_source))
+    share = validation if isinstance(validation, float) else None
+    if isinstance(validation, str):
+        parts["validation"] = part_of(Path(validation))
+    elif share is not None and "validation" in parts:
+        raise DataError(f"{source} has a validation part of its own; remove `validation`, or the part.")
     labelled = any(part.labelled for part in parts.values())
     plain = all(path.suffix == ".txt" for path, _ in parts["train"].files) and not labelled
     if plain or columns.target is None:
         columns = replace(columns, target=None)
-    reader = _Reader(name, tokenization(tokenizer), length, tuple(inputs), columns.pair is not None)
+    reader = _Reader(name, tokenization(tokenizer), length, tuple(inputs), columns.pair is not None, share)
     texts = {part: found.texts(columns) for part, found in parts.items()}
     if columns.target is None:
         return reader.stream(texts, train, test)
@@ -155,11 +169,12 @@ def from_texts(
     inputs: Sequence[str] = (IDS, MASK),
     *,
     labelled: bool,
+    validation: float | None = None,
     train: int | None = None,
     test: int | None = None,
 ) -> ArrayDataset:
     """As `from_text`, of texts by part ("train", "test", "validation"); "train" alone is the whole."""
-    reader = _Reader(name, tokens, length, tuple(inputs), False)
+    reader = _Reader(name, tokens, length, tuple(inputs), False, validation)
     return reader.samples(texts, train, test) if labelled else reader.stream(texts, train, test)
 
 
@@ -170,6 +185,7 @@ class _Reader:
     length: int
     inputs: tuple[str, ...]
     pairs: bool
+    share: float | None  # of the training samples, to choose settings on
 
     def __post_init__(self) -> None:
         if ONLY in self.inputs and len(self.inputs) > 1:
@@ -309,6 +325,10 @@ class _Reader:
         windows: bool,
         classes: tuple[str, ...] | int | None = None,
     ) -> ArrayDataset:
+        if self.share is not None:
+            count = held_out_count(self.share, len(samples["train"]), self.name)
+            held_out = samples["train"].take(slice(-count, None))
+            samples = {**samples, "train": samples["train"].take(slice(-count)), "validation": held_out}
         train, test = (
             _first(samples[part], count, f"{self.name}: {part}")
             for part, count in zip(("train", "test"), first, strict=True)

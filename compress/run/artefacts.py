@@ -46,6 +46,9 @@ from compress.run.setting import Setting
 from compress.run.shareable import shareable_recipe, without_folders
 from compress.tasks import ranking
 
+TOKENIZER = "tokenizer.json"
+"""Of texts that are tokenized by such a file: a copy of it."""
+
 FILES = (
     "results.json",
     "recipe.yaml",
@@ -56,6 +59,7 @@ FILES = (
     "slim.pt2",
     SLIM_INT8,
     SLIM_SPARSE,
+    TOKENIZER,
 )
 """All files that `write_artefacts` may write."""
 
@@ -123,6 +127,8 @@ def write_artefacts(
         "timing": setting.clock.split(),
     }
     results = without_folders(results, [folder])
+    if (tokenizer := getattr(setting.data.preparation, "tokenizer_json", None)) is not None:
+        _text(folder / TOKENIZER, tokenizer)
     _text(folder / "recipe.yaml", resolved_yaml(shown))
     _text(folder / "MODEL_CARD.md", model_card(results))
     _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")

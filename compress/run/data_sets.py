@@ -58,12 +58,14 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return _table(wanted)
         case schema.TextData():
             columns = Columns(wanted.text_column, wanted.text_pair, wanted.target)
-            keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "train", "test"})
+            keys = wanted.model_dump(include={"tokenizer", "length", "inputs", "validation", "train", "test"})
             return from_text(wanted.text, wanted.text_test, columns=columns, **keys)
         case schema.DocumentationData():
-            return documentation.python_topics(wanted.tokenizer, wanted.length, train=wanted.train, test=wanted.test)
+            keys = wanted.model_dump(exclude={"name", "batch_size"})
+            return documentation.python_topics(**keys)
         case schema.DocstringData():
-            return documentation.python_docstrings(wanted.length, wanted.inputs, train=wanted.train, test=wanted.test)
+            keys = wanted.model_dump(exclude={"name", "batch_size"})
+            return documentation.python_docstrings(**keys)
         case schema.FactoryData():
             return from_factory(wanted.factory)
 

@@ -339,3 +339,44 @@ def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     given, _ = next(iter(data.batches("train", 32, "language_model")(torch.Generator().manual_seed(0))))
     assert given.args[0].shape == (32, 100)
     assert anonymous() - before < 60 << 20
+
+
+# --- the part that settings are chosen on ---
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_share_of_the_training_texts(reviews: Path) -> None:
+    """Its last ones; with the rest, they are what was trained on without it."""
+    whole = samples(from_text(reviews, tokenizer="bytes", length=30))
+    data = from_text(reviews, tokenizer="bytes", length=30, validation=0.2)
+    assert [data.count(part) for part in ("train", "validation", "test")] == [40, 10, 10]  # type: ignore[arg-type]
+    assert samples(data) + samples(data, "validation") == whole
+    chosen = data.held_out(0.5)
+    assert (samples(chosen), samples(chosen, "test")) == (whole[:40], whole[40:])
+
+
+def test_a_share_of_the_windows_of_a_stream(tmp_path: Path) -> None:
+    text = "".join(map(chr, range(33, 33 + 61)))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    data = from_text(tmp_path / "a.txt", tokenizer="bytes", length=5, validation=0.3)
+    told = [
+        "".join(preparation(data).decode(row) for row in given.tensors[0])
+        for part in ("train", "validation", "test")
+        for given, _ in data.batches(part, 100, "language_model")()  # type: ignore[arg-type]
+    ]
+    assert told == [text[:35], text[35:50], text[50:60]]
+
+
+def test_a_file_of_their_own(reviews: Path, tmp_path: Path) -> None:
+    other = jsonl(tmp_path / "other.jsonl", [{"text": f"beta{n}", "label": "b"} for n in range(3)])
+    data = from_text(reviews, tokenizer="bytes", length=30, validation=str(other))
+    assert sorted(samples(data, "validation")) == [(f"beta{n}", 1) for n in range(3)]
+    assert data.count("train") == 50
+
+
+def test_two_validation_parts_are_one_too_many(tmp_path: Path) -> None:
+    for part in ("train", "validation", "test"):
+        (tmp_path / "all" / part).mkdir(parents=True)
+        (tmp_path / "all" / part / "a.txt").write_text("some text", encoding="utf-8")
+    with pytest.raises(DataError, match="has a validation part of its own; remove `validation`, or the part"):
+        from_text(tmp_path / "all", tokenizer="bytes", length=4, columns=Columns(target=None), validation=0.5)

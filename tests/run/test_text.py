@@ -76,21 +76,30 @@ def test_a_language_model_from_plain_text(here: Path, run: Callable[..., Any]) -
         assert np.allclose(theirs, small.eval()(tokens).detach().numpy(), atol=1e-5)
 
 
-@pytest.mark.extended
-def test_a_classifier_that_takes_ids_by_position(here: Path, run: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("tokenizer", ["bytes", pytest.param("words/tokenizer.json", marks=pytest.mark.extended)])
+def test_a_classifier_that_takes_ids_by_position(here: Path, run: Callable[..., Any], tokenizer: str) -> None:
     (here / "my_text_net.py").write_text(NET, encoding="utf-8")
-    rows = ({"text": ("good", "bad")[n % 2] + f" {n}", "label": ("pos", "neg")[n % 2]} for n in range(60))
+    rows = [{"text": ("good", "bad")[n % 2] + f" {n}", "label": ("pos", "neg")[n % 2]} for n in range(60)]
     (here / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "good", "bad"])}
+    model = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
+    content = json.dumps({"version": "1.0", "model": model, "pre_tokenizer": {"type": "Whitespace"}}, indent=1)
+    (here / "words").mkdir()
+    (here / "words" / "tokenizer.json").write_bytes(content.replace("\n", "\r\n").encode())
     recipe = write_model(
         here / "c.yaml",
         'name: c\nmodel: {factory: "my_text_net:build"}\n'
-        "data: {text: a.jsonl, tokenizer: bytes, length: 12, inputs: [input], batch_size: 10}\n"
+        f"data: {{text: a.jsonl, tokenizer: {tokenizer}, length: 12, inputs: [input], batch_size: 10}}\n"
         "task: classify\ntrain: {epochs: 8, optimizer: adam, lr: 2e-2}\n",
     )
     trained = json.loads(run("train", recipe, "-o", "model.pt", "--json").stdout)
     assert trained["metric"]["accuracy"] > 0.9
     run("apply", recipe, "model.pt", "-o", "out")
     assert (here / "out" / "slim.onnx").exists()
+    copy = here / "out" / "tokenizer.json"
+    assert copy.exists() == (tokenizer != "bytes")
+    if copy.exists():  # whose hash the files name: every byte is the same
+        assert copy.read_bytes() == (here / tokenizer).read_bytes()
 
 
 WRONG = {

@@ -18,6 +18,7 @@ from compress.recipe.schema.parts import (
     Part,
     Text,
     ValidationPart,
+    ValidationShare,
     told_by,
 )
 from compress.recipe.schema.table_data import CsvData, ParquetData
@@ -57,10 +58,7 @@ class PackagedData(Part):
     """A table or series that is a file inside a Python package."""
 
     name: Literal["breast_cancer", "japanese_vowels", "shuttle"]
-    validation: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="what settings are chosen on: this share of the training samples, which is then not trained on",
-    )
+    validation: ValidationShare = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 128

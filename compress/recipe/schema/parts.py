@@ -89,6 +89,10 @@ FirstTest = Annotated[Count | None, Field(description="use only the first N test
 BatchSize = Annotated[Count, Field(description="samples in a batch")]
 
 
+ValidationShare = Annotated[
+    Annotated[float, Field(gt=0, lt=1)] | None,
+    Field(description="what settings are chosen on: this share of the training samples, which is then not trained on"),
+]
 ValidationPart = Annotated[
     Validation | None,
     Field(

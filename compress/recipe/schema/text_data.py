@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from compress.recipe.schema.parts import Count, Part, SomeDistinct, Text
+from compress.recipe.schema.parts import (
+    BatchSize,
+    Count,
+    FirstTest,
+    FirstTrain,
+    Part,
+    SomeDistinct,
+    Text,
+    ValidationPart,
+    ValidationShare,
+)
 
 Length = Annotated[Count, Field(description="tokens of a sample; longer texts are cut, shorter ones padded")]
 InputNames = Annotated[
@@ -14,9 +24,6 @@ InputNames = Annotated[
         "always for a language model"
     ),
 ]
-FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
-FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
-BatchSize = Annotated[Count, Field(description="samples in a batch")]
 
 
 def _alone(inputs: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,6 +47,7 @@ class TextData(Part):
         default="label", description="key or column of the label; null for task: language_model. A .txt file has none"
     )
     inputs: InputNames = ("input_ids", "attention_mask")
+    validation: ValidationPart = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 32
@@ -60,6 +68,7 @@ class DocumentationData(Part):
     name: Literal["python_topics"]
     tokenizer: Text = Field(default="chars", description="bytes, chars, or the path of a tokenizer.json")
     length: Length = 128
+    validation: ValidationShare = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 32
@@ -71,6 +80,7 @@ class DocstringData(Part):
     name: Literal["python_docstrings"]
     length: Length = 48
     inputs: InputNames = ("input_ids", "attention_mask")
+    validation: ValidationShare = None
     train: FirstTrain = None
     test: FirstTest = None
     batch_size: BatchSize = 32
