@@ -21,6 +21,7 @@ def following(result: Result) -> str:
     return last.removeprefix("next: ")
 
 
+@pytest.mark.extended
 def test_one_command_leads_to_the_next(
     run: Run, recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
 ) -> None:

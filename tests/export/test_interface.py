@@ -77,6 +77,7 @@ OUTPUTS: dict[str, tuple[Callable[[Tensor, Tensor], Any], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_outputs_of_any_class(kind: str, tmp_path: Path) -> None:
     wrap, names = OUTPUTS[kind]

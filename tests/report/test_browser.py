@@ -80,6 +80,7 @@ def test_it_shows_everything_quietly_at_any_width(browser: Any, file: Path, widt
         assert {address for address in visit.asked if not address.startswith("data:")} == {file.as_uri()}
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("width", [360, 1400])
 def test_its_links_lead_to_their_sections(browser: Any, file: Path, width: int) -> None:
     with Visit(browser, file, width, "light") as visit:

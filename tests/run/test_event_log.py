@@ -90,6 +90,7 @@ def test_the_log_of_a_training(run: Run, recipe: Path, tmp_path: Path) -> None:
     assert told.stderr.splitlines()[-1] == f"log: {tmp_path / 'my log'}"
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("kind", READERS)
 def test_a_log_changes_nothing(run: Run, recipe: Path, trained: Path, tmp_path: Path, kind: str) -> None:
     pytest.importorskip(kind)

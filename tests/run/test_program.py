@@ -79,6 +79,7 @@ def test_a_program_is_pruned_retrained_and_slimmed(program: Path, apply: Any, tm
     assert torch.allclose(again(images), written(images), atol=1e-6)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "stage",
     [

@@ -39,6 +39,7 @@ def require_good(beyond: ModuleType, name: str) -> None:
         assert isinstance(found["length"], str) or found["length"] <= beyond.TOLERANCE
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("name", QUICK)
 def test_half_of_every_width_of_common_networks(beyond, name):
     require_good(beyond, name)

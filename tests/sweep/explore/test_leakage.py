@@ -41,6 +41,7 @@ def test_bounds_relative_to_images_that_are_known(
     assert "(compress train --set data.train=90; the last 10% are held out)" in found.stderr
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("bound", [("--max-loss", "3x"), ("--max-loss", "5"), ("--max-params", "0.999x")])
 def test_nothing_is_told_where_images_are_alike_or_the_bound_is_no_multiple(
     bound: tuple[str, str], unlike: Path, recipe: Path, trained: Path, tmp_path: Path, run: Run
