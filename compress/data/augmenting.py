@@ -68,7 +68,7 @@ def _crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _each(name: str, **how: object) -> Change:
-    """torchvision's transform of that name, which draws anew for every image, from the global generator."""
+    """torchvision's transform of that name, which draws other numbers for every image, from the global generator."""
 
     def change(images: Tensor, generator: torch.Generator) -> Tensor:
         from torchvision.transforms import v2

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from compress.errors import InputError
 
@@ -14,11 +15,17 @@ from compress.errors import InputError
 def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
     """The user's own network: `spec` "my_module:build" is imported and called with `args`.
 
-    Raises InputError as `call_factory` does, and where the result is not an nn.Module.
+    Raises InputError as `call_factory` does, and where the result is not an nn.Module or has lazy layers without sizes.
     """
     model = call_factory(spec, args)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned {type(model).__name__}; a model factory returns a torch.nn.Module.")
+    lazy = [name for name, parameter in model.named_parameters() if isinstance(parameter, UninitializedParameter)]
+    if lazy:
+        raise InputError(
+            f"{spec}: {lazy[0]} has no size before the first call (a lazy layer); call the network on an example in "
+            f"{spec.rpartition(':')[2]}."
+        )
     return model
 
 

@@ -13,6 +13,8 @@ def build(width):
     return torch.nn.Linear(width, 1)
 def number():
     return 3
+def lazy():
+    return torch.nn.Sequential(torch.nn.LazyLinear(2))
 constant = 4
 """
 
@@ -37,6 +39,7 @@ def test_a_factory_of_the_current_directory(factories: str) -> None:
     ("spec", "args", "message"),
     [
         ("build", {}, 'write "my_module:build"'),
+        ("my_factories:lazy", {}, r"0\.weight has no size before the first call .* on an example in lazy\."),
         (":build", {}, 'write "my_module:build"'),
         ("my_factories:", {}, 'write "my_module:build"'),
         ("my_absent_factories:build", {}, "my_absent_factories cannot be imported .*ModuleNotFoundError"),
