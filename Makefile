@@ -28,7 +28,7 @@ $(VENV)/created:
 
 # The package and a sample of MNIST. torch is most of it, and on Linux brings the libraries of CUDA along.
 $(VENV)/demo: pyproject.toml constraints.txt $(VENV)/created
-	@echo "installing softprune, torch and onnxruntime into $(VENV): 5 GB, some minutes the first time"
+	@echo "installing softprune, torch and onnxruntime into $(VENV): 6 GB, some minutes the first time"
 	$(INSTALL) '.[sample]'
 	touch $@
 

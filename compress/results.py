@@ -460,7 +460,7 @@ class TensorContract(TypedDict):
     """A tensor that a file takes or gives."""
 
     name: Annotated[str, Limits(minLength=1)]
-    dtype: Annotated[Text, "As NumPy calls it, such as float32; bfloat16, which NumPy lacks, is there too."]
+    dtype: Annotated[Text, "NumPy's name, such as float32; or bfloat16, which NumPy does not have."]
     shape: Annotated[
         list[Count | Text | None],
         'Of each dimension the size, or a name where it varies, such as "batch"; null where it varies in another way.',

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports from itself and from parts below it, never from others on its own line.
 ORDER = (
-    ("errors",),
+    ("errors", "lazy_layers"),
     ("duration", "evaluation_mode", "models", "options", "ranking", "task_words", "typed_json", "worker_signals"),
     ("tasks",),
     ("inputs",),

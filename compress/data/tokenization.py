@@ -5,7 +5,6 @@ is that of the training part, which is known only at the end (`Characters`).
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,7 +127,8 @@ class TokenizerFile:
     source: str
 
     @cached_property
-    def _library(self) -> Any:
+    def _read(self) -> tuple[Any, int | None]:
+        """The library's tokenizer, and the id that the file names for padding."""
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
@@ -137,9 +137,14 @@ class TokenizerFile:
             ) from error
         with panics_reported(self.source):
             made = Tokenizer.from_str(self.content)
+            padding = made.padding
             made.no_padding()
             made.no_truncation()
-        return made
+        return made, padding["pad_id"] if padding else None
+
+    @property
+    def _library(self) -> Any:
+        return self._read[0]
 
     @cached_property
     def size(self) -> int:
@@ -153,12 +158,9 @@ class TokenizerFile:
     @cached_property
     def padding(self) -> int:
         """The id that the file names for padding, or else that of the first of `PADDING_NAMES` that it has, or 0."""
-        try:
-            named = json.loads(self.content).get("padding") or {}
-            if type(found := named.get("pad_id")) is int and 0 <= found < self.size:
-                return found
-        except (ValueError, AttributeError):
-            pass
+        _, named = self._read
+        if named is not None and named < self.size:
+            return named
         with panics_reported(self.source):
             there = (self._library.token_to_id(name) for name in PADDING_NAMES)
             return next((number for number in there if number is not None), 0)

@@ -4,9 +4,9 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from compress.errors import InputError, UnsupportedModelError
+from compress.lazy_layers import first_without_size
 from compress.options import shown
 
 # By name, since importing these classes takes seconds, and some are of other libraries.
@@ -57,10 +57,9 @@ def require_network(model: object, what: str = "model") -> None:
                 f"{what}: {_part(name)} is sharded over several processes (FSDP), each of which has a part of the "
                 "weights; give the whole network, before or after sharded training"
             )
-    lazy = [name for name, parameter in model.named_parameters() if isinstance(parameter, UninitializedParameter)]
-    if lazy:
+    if (lazy := first_without_size(model)) is not None:
         raise UnsupportedModelError(
-            f"{what}: a lazy layer has no size yet ({lazy[0]!r}); run the network once on an example"
+            f"{what}: a lazy layer has no size yet ({lazy!r}); run the network once on an example"
         )
 
 

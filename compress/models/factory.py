@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from compress.errors import InputError
+from compress.lazy_layers import first_without_size
 
 
 def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
@@ -20,10 +20,9 @@ def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
     model = call_factory(spec, args)
     if not isinstance(model, nn.Module):
         raise InputError(f"{spec} returned {type(model).__name__}; a model factory returns a torch.nn.Module.")
-    lazy = [name for name, parameter in model.named_parameters() if isinstance(parameter, UninitializedParameter)]
-    if lazy:
+    if (lazy := first_without_size(model)) is not None:
         raise InputError(
-            f"{spec}: {lazy[0]} has no size before the first call (a lazy layer); call the network on an example in "
+            f"{spec}: {lazy} has no size before the first call (a lazy layer); call the network on an example in "
             f"{spec.rpartition(':')[2]}."
         )
     return model

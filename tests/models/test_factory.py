@@ -15,6 +15,8 @@ def number():
     return 3
 def lazy():
     return torch.nn.Sequential(torch.nn.LazyLinear(2))
+def lazy_statistics():
+    return torch.nn.Sequential(torch.nn.LazyBatchNorm1d(affine=False))
 constant = 4
 """
 
@@ -40,6 +42,7 @@ def test_a_factory_of_the_current_directory(factories: str) -> None:
     [
         ("build", {}, 'write "my_module:build"'),
         ("my_factories:lazy", {}, r"0\.weight has no size before the first call .* on an example in lazy\."),
+        ("my_factories:lazy_statistics", {}, r"0\.running_mean has no size before the first call"),
         (":build", {}, 'write "my_module:build"'),
         ("my_factories:", {}, 'write "my_module:build"'),
         ("my_absent_factories:build", {}, "my_absent_factories cannot be imported .*ModuleNotFoundError"),
