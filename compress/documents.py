@@ -133,9 +133,17 @@ class InputRange(TypedDict):
     mean: float
 
 
+class Constant(TypedDict):
+    """The best output that does not depend on the input, such as the mean image, in words, and what it has."""
+
+    output: str
+    metric: Metric
+
+
 class Measured(TypedDict):
     """The dense network on `samples` of the `of` test samples, which loaders do not tell.
 
+    constant: on the same samples; absent where there is none.
     preparation: how a raw sample becomes an input; absent where only the user's own loaders know it.
     """
 
@@ -143,6 +151,7 @@ class Measured(TypedDict):
     samples: int
     of: NotRequired[int]
     inputs: list[InputRange]
+    constant: NotRequired[Constant]
     preparation: NotRequired[dict[str, object]]
 
 

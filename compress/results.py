@@ -569,7 +569,26 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
+class AgainstConstant(TypedDict):
+    """How the slim network compares with the best output that does not depend on the input, such as the mean image."""
+
+    output: Annotated[Text, "The constant output, in words; found on training samples."]
+    verdict: Annotated[
+        Literal["better", "no better", "dense no better", "not told"],
+        "Of the slim network; or that the dense network itself is no better, or that it cannot be told.",
+    ]
+    metric: NotRequired[Annotated[Metric, "Of the constant output on the test samples."]]
+    kept: NotRequired[
+        Annotated[
+            dict[str, float],
+            "By metric: the share of the dense network's lead over the constant output that slim has kept.",
+        ]
+    ]
+    why: NotRequired[Annotated[Text, "Why it cannot be told."]]
+
+
 class OptionalOutcome(TypedDict):
+    constant: NotRequired[Annotated[AgainstConstant, "Absent in results of older versions."]]
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
     weights: NotRequired[
         Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]

@@ -11,7 +11,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import content, figures, samples
+from compress.report import constant, content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -391,6 +391,8 @@ def _facts(results: Results) -> Iterator[str]:
     for name, choice in choices.items():
         if "quantization" in choice and "refused" not in choice:
             yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    if (line := constant.compared(results)) is not None:
+        yield f"{line[0].upper()}{line[1:]}."
     yield from (f"{text}." for text in refusals(choices_of(results)))
     yield from (f"{text}." for text in agreements(results))
     if "sparse" in choices:

@@ -22,6 +22,7 @@ from compress.report.choices import refusals
 from compress.report.page import page
 from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
 from compress.run import rehearse
+from compress.run.against_constant import Compared
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
     build_model,
@@ -192,7 +193,7 @@ def apply(
         Interrupted: by a signal.
 
     Warns:
-        ChanceWarning: the dense network knows nothing about the data.
+        ChanceWarning: the dense network is no better than a constant output.
         RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
@@ -202,7 +203,7 @@ def apply(
         loaded, unwrapped = load_dense(recipe, source, setting)
         dense = Shelved(loaded)
         del loaded  # it may be on the disk now
-    require_expected(recipe, dense.copy(), setting)
+    constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
@@ -228,7 +229,8 @@ def apply(
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
+    beside = None if constant is None else Compared(setting.task, constant)
+    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks, beside)
     networks = three_networks(dense, masked, small)
     del small
     shown = compared(**looks, names=setting.data.class_names)
@@ -237,6 +239,8 @@ def apply(
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     if rivals is not None:
         outcome["rivals"] = rivals
+    if beside is not None:
+        outcome["constant"] = beside.document(metrics)
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
@@ -322,19 +326,31 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
+    dense: Shelved,
+    masked: Metric,
+    small: nn.Module,
+    setting: Setting,
+    looks: dict[str, Looks],
+    beside: Compared | None,
 ) -> dict[ModelName, Metric]:
     """The figures of the three networks on the test samples; those of masked and slim have to agree."""
     reach = Reach(TOLERANCE)
 
-    def seen(output: Any, target: Any) -> None:
+    def seen_dense(output: Any, target: Any) -> None:
+        looks["dense"](output, target)
+        if beside is not None:
+            beside.dense(output, target)
+
+    def seen_slim(output: Any, target: Any) -> None:
         looks["slim"](output, target)
         reach(output, target)
+        if beside is not None:
+            beside.slim(output, target)
 
     found: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), looks["dense"]),
+        "dense": setting.evaluate(dense.copy(), seen_dense),
         "masked": masked,
-        "slim": setting.evaluate(small, seen),
+        "slim": setting.evaluate(small, seen_slim),
     }
     reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
     return found

@@ -19,6 +19,7 @@ from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report.card import model_card
 from compress.report.choices import refusals
+from compress.report.constant import WAY_OUT, no_better
 from compress.results import (
     CONTRACT,
     ZIPPED,
@@ -126,6 +127,8 @@ def write_artefacts(
         **_optional(outcome),
         "timing": setting.clock.split(),
     }
+    if (text := no_better(results)) is not None:
+        results["warnings"].append(f"{text}; {WAY_OUT}")
     results = without_folders(results, [folder])
     if (tokenizer := getattr(setting.data.preparation, "tokenizer_json", None)) is not None:
         _text(folder / TOKENIZER, tokenizer)
@@ -137,6 +140,8 @@ def write_artefacts(
 
 def _optional(outcome: Outcome) -> OptionalOutcome:
     found: OptionalOutcome = {}
+    if "constant" in outcome:
+        found["constant"] = outcome["constant"]
     if "rivals" in outcome:
         found["rivals"] = outcome["rivals"]
     if "weights" in outcome:
