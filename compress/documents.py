@@ -14,6 +14,7 @@ from compress.results import (
     Size,
     Taken,
     UsedData,
+    Warned,
 )
 
 # --- train, export, bench ---
@@ -167,7 +168,7 @@ class Plan(TypedDict):
     stages: list[PlannedStage]
     kept: list[KeptWidth]
     seconds: PlanSeconds
-    warnings: list[str]
+    warnings: list[Warned]
 
 
 # --- inspect ---

@@ -39,6 +39,7 @@ from compress.results import (
     Results,
     StageResult,
     TensorResult,
+    Warned,
     checked,
     contract_text,
     ranked_by,
@@ -126,7 +127,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "same": SAME,
         "tiles": list(_tiles(models, ranked_by(results))),
         "note": results["data"].get("note"),
-        "warnings": [*results.get("warnings", []), *cut],
+        "warnings": [*map(_warning, results.get("warnings", [])), *((text, "") for text in cut)],
         "choices": choice_table(results),
         "facts": list(_facts(results)),
         "measures": list(measures(models)),
@@ -175,6 +176,11 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
     ):
         if there:
             yield key, title
+
+
+def _warning(found: Warned | str) -> tuple[str, str]:
+    """(what was found, the way out)."""
+    return (found, "") if isinstance(found, str) else (found["text"], found.get("way_out", ""))
 
 
 # --- the first sentence ---

@@ -36,6 +36,7 @@ from compress.results import (
     Parity,
     Pictures,
     Results,
+    Warned,
     contract_text,
 )
 from compress.run.building import fresh_network
@@ -123,12 +124,12 @@ def write_artefacts(
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
+        "warnings": [*outcome["warnings"], *map(_refused, refusals(choices["choices"]))],
         **_optional(outcome),
         "timing": setting.clock.split(),
     }
     if (text := no_better(results)) is not None:
-        results["warnings"].append(f"{text}; {WAY_OUT}")
+        results["warnings"].insert(0, {"kind": "constant_output", "text": text, "way_out": WAY_OUT})
     results = without_folders(results, [folder])
     if (tokenizer := getattr(setting.data.preparation, "tokenizer_json", None)) is not None:
         _text(folder / TOKENIZER, tokenizer)
@@ -136,6 +137,10 @@ def write_artefacts(
     _text(folder / "MODEL_CARD.md", model_card(results))
     _text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
+
+
+def _refused(text: str) -> Warned:
+    return {"kind": "refused", "text": text}
 
 
 def _optional(outcome: Outcome) -> OptionalOutcome:

@@ -29,6 +29,7 @@ from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.against_constant import Compared, constant_output
 from compress.run.setting import Setting
+from compress.run_warnings import RunWarning
 from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import loss
 from compress.tasks.constant import ConstantOutput
@@ -45,8 +46,10 @@ POINTS, SHARE, ERRORS = 0.02, 0.05, 3.0
 of it, and each by three standard errors."""
 
 
-class ChanceWarning(UserWarning):
+class ChanceWarning(RunWarning):
     """The dense network is no better than an output that does not depend on the input."""
+
+    kind = "chance"
 
 
 @dataclass(frozen=True)
@@ -175,11 +178,12 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
     for kind in beside.judged:
         if kind.name in constant and kind.name in found.metric and beside.is_chance(kind):
             warnings.warn(
-                f"the dense network is no better than a constant output: its {kind.name} is "
-                f"{kind.text(found.metric[kind.name])} on {found.samples:,} test samples, and that of {beside.words} "
-                f"is {kind.text(constant[kind.name])}. {_inputs(setting, found)}. Was it trained so? "
-                f"{_ways_out(network, setting, kind.name)}",
-                ChanceWarning,
+                ChanceWarning(
+                    f"the dense network is no better than a constant output: its {kind.name} is "
+                    f"{kind.text(found.metric[kind.name])} on {found.samples:,} test samples, and that of "
+                    f"{beside.words} is {kind.text(constant[kind.name])}; {inputs(document(found, setting))}",
+                    f"was it trained so? {_ways_out(network, setting, kind.name).rstrip('.')}",
+                ),
                 stacklevel=3,
             )
             return

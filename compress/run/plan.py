@@ -19,15 +19,16 @@ from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
-from compress.results import ScratchLength
-from compress.run import measuring, rehearse
+from compress.results import ScratchLength, Warned
+from compress.run import cautions, measuring, rehearse
 from compress.run.against_constant import Compared, constant_output
 from compress.run.apply import load_dense
+from compress.run.cautions import LocationOf
 from compress.run.clock import Clock
 from compress.run.entries import taken
 from compress.run.provenance import describe_data
 from compress.run.pruning import in_batches_of, masks_gradients
-from compress.run.rehearse import LocationOf, Matched, Rehearsed
+from compress.run.rehearsed import Matched, Rehearsed
 from compress.run.rivals import parts_of
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import describe_target, teacher_of
@@ -54,7 +55,7 @@ def plan(
     source: Path | None,
     setting: Setting,
     *,
-    warned: Sequence[str] = (),
+    warned: Sequence[Warned] = (),
     place: LocationOf = str,
     now: Now = time.perf_counter,
 ) -> Plan:
@@ -80,6 +81,7 @@ def plan(
     measured, beside, evaluation = _measured(network, setting, now)
     if source is not None:
         measuring.judge(recipe, network, setting, measured, beside)
+    cautions.warn_of_int8(recipe, setting, place)
     stages: list[PlannedStage] = []
     slimming = 0.0
     for stage in rehearse.rehearse(recipe, network, pruned, setting, place, now):

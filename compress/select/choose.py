@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.errors import InputError, TargetError
 from compress.options import check, require_word
+from compress.run_warnings import RunWarning
 from compress.select.amount import WeightScope
 from compress.select.scores import Scores
 
@@ -23,8 +24,10 @@ _HALF = 1 << (_DIGIT - 1)
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class LayerCollapseWarning(UserWarning):
+class LayerCollapseWarning(RunWarning):
     """A layer would lose all, or nearly all, of its weights."""
+
+    kind = "layer_loss"
 
 
 def choose(
@@ -111,7 +114,7 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
 
 def warn_of_collapse(keep: Sequence[Tensor], names: Sequence[str]) -> None:
     for sentence in collapsed(keep, names):
-        warnings.warn(sentence, LayerCollapseWarning, stacklevel=3)
+        warnings.warn(LayerCollapseWarning(*sentence.split("; ")), stacklevel=3)
 
 
 def _choose_together(

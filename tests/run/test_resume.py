@@ -29,7 +29,7 @@ from compress.run.output import added, begin
 from compress.run.setting import Moment, unwatched
 
 # Many of these recipes take weights here and there, which leaves the network as large as it was.
-pytestmark = pytest.mark.filterwarnings("ignore::compress.run.rehearse.PlanWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::compress.run_warnings.RunWarning")
 
 Command = Callable[..., Result]
 
