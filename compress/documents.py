@@ -14,6 +14,7 @@ from compress.results import (
     Size,
     Taken,
     UsedData,
+    Warned,
 )
 
 # --- train, export, bench ---
@@ -133,9 +134,17 @@ class InputRange(TypedDict):
     mean: float
 
 
+class Constant(TypedDict):
+    """The best output that does not depend on the input, such as the mean image, in words, and what it has."""
+
+    output: str
+    metric: Metric
+
+
 class Measured(TypedDict):
     """The dense network on `samples` of the `of` test samples, which loaders do not tell.
 
+    constant: on the same samples; absent where there is none.
     preparation: how a raw sample becomes an input; absent where only the user's own loaders know it.
     """
 
@@ -143,6 +152,7 @@ class Measured(TypedDict):
     samples: int
     of: NotRequired[int]
     inputs: list[InputRange]
+    constant: NotRequired[Constant]
     preparation: NotRequired[dict[str, object]]
 
 
@@ -158,7 +168,7 @@ class Plan(TypedDict):
     stages: list[PlannedStage]
     kept: list[KeptWidth]
     seconds: PlanSeconds
-    warnings: list[str]
+    warnings: list[Warned]
 
 
 # --- inspect ---

@@ -13,6 +13,7 @@
         ├── TrainingError           a loss is NaN or infinite
         │   └── DivergedError       ... during training: the model holds its last good weights again
         ├── ProofError              two models that must compute the same do not
+        ├── ConstantOutputError     the slim network is no better than an output that does not depend on the input
         ├── NothingPrunedError      a run that would leave the network as large as it was
         ├── NothingFoundError       a search in which no trial meets the bounds
         ├── LostProcessError        another process of the same training has ended
@@ -76,6 +77,10 @@ class DivergedError(TrainingError):
 
 
 class ProofError(RunError):
+    pass
+
+
+class ConstantOutputError(RunError):
     pass
 
 

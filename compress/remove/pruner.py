@@ -100,7 +100,8 @@ class Pruner(Remover):
                 "m": 4}, which sets the sparsity); nodes of each width ("layer", the default), of widths that are
                 alike ("isomorphic"), or of all ("global").
             multiple_of: for nodes, widths are rounded up to a multiple of it.
-            min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1).
+            min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1). If None, a
+                tenth of each width where nodes of several layers compete (`scope`) or share a budget; 0 is no floor.
             compensate: for nodes that are removed at once, let the layers that read them make up for them, by least
                 squares from the kept ones on `batches`.
             regrow: for weights that are removed gradually, the share of removed ones that come back at each choice.

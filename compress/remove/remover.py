@@ -12,6 +12,7 @@ from compress.errors import InputError
 from compress.remove.learning import LearningMethod, caller_of
 from compress.remove.masks import Masked, SoftPruningMethod, tensors
 from compress.remove.removals import Removal
+from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
 
@@ -22,8 +23,10 @@ Called whenever the set is chosen; entries that are removed (True, exactly zero)
 """
 
 
-class EarlyRemovalWarning(UserWarning):
+class EarlyRemovalWarning(RunWarning):
     """`finalize()` had to zero weights that were still decaying."""
+
+    kind = "early_removal"
 
 
 class Remover:
@@ -111,9 +114,11 @@ class Remover:
             return
         if not self.removed:
             warnings.warn(
-                f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that were "
-                "still decaying are set to zero now; make the removal shorter or the loop longer",
-                EarlyRemovalWarning,
+                EarlyRemovalWarning(
+                    f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that "
+                    "were still decaying are set to zero now",
+                    "make the removal shorter or the loop longer",
+                ),
                 stacklevel=2,
             )
             self.steps_done = self.removal.length

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, cast
 
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
+from compress.report.constant import no_better
 from compress.report.contract import described
 from compress.report.snippets import snippets
 from compress.results import (
@@ -107,6 +108,8 @@ def _limits(results: Results) -> Iterator[str]:
         yield f"Latency (ms, median) is that of onnxruntime{torch}, {where}; another machine gives other figures."
     if any("peak_memory" in choice for choice in choices):
         yield "Memory is what a fresh process takes to run the file, beyond the imported runtime."
+    if (sentence := no_better(results)) is not None:
+        yield f"**{_plain(sentence[0].upper() + sentence[1:])}.**"
     yield from (f"{text}." for text in agreements(results))
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
     yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."

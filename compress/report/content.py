@@ -91,6 +91,8 @@ class ContractFigure(TypedDict):
 
 
 class Content(TypedDict):
+    """warnings: what was found, and the way out."""
+
     name: str
     style: Markup
     headline: str
@@ -98,7 +100,7 @@ class Content(TypedDict):
     same: tuple[str, ...]
     tiles: list[tuple[str, str, str, str]]
     note: str | None
-    warnings: list[str]
+    warnings: list[tuple[str, str]]
     choices: ChoiceTable
     facts: list[str]
     measures: list[Measure]

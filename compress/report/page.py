@@ -11,7 +11,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import content, figures, samples
+from compress.report import constant, content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -39,6 +39,7 @@ from compress.results import (
     Results,
     StageResult,
     TensorResult,
+    Warned,
     checked,
     contract_text,
     ranked_by,
@@ -126,7 +127,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "same": SAME,
         "tiles": list(_tiles(models, ranked_by(results))),
         "note": results["data"].get("note"),
-        "warnings": [*results.get("warnings", []), *cut],
+        "warnings": [*map(_warning, results.get("warnings", [])), *((text, "") for text in cut)],
         "choices": choice_table(results),
         "facts": list(_facts(results)),
         "measures": list(measures(models)),
@@ -175,6 +176,11 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
     ):
         if there:
             yield key, title
+
+
+def _warning(found: Warned | str) -> tuple[str, str]:
+    """(what was found, the way out)."""
+    return (found, "") if isinstance(found, str) else (found["text"], found.get("way_out", ""))
 
 
 # --- the first sentence ---
@@ -391,6 +397,8 @@ def _facts(results: Results) -> Iterator[str]:
     for name, choice in choices.items():
         if "quantization" in choice and "refused" not in choice:
             yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    if (line := constant.compared(results)) is not None:
+        yield f"{line[0].upper()}{line[1:]}."
     yield from (f"{text}." for text in refusals(choices_of(results)))
     yield from (f"{text}." for text in agreements(results))
     if "sparse" in choices:

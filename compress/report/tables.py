@@ -8,6 +8,7 @@ from rich.text import Text
 
 from compress.documents import Timed
 from compress.ranking import MetricKind, read
+from compress.report import constant
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.measures import fewer
 from compress.report.visible import visible
@@ -196,6 +197,8 @@ def closing(results: Results) -> Iterable[str]:
         threads = results["recipe"]["benchmark"]["threads"]
         yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
     yield from scratch(results)
+    if (line := constant.compared(results)) is not None:
+        yield line
     yield from refusals(choices_of(results))
     yield from agreements(results)
     parity = results["parity"]

@@ -19,6 +19,7 @@ from compress.report.choices import LABELS, best_of, file_kind
 from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
 from compress.run.setting import Setting
+from compress.run_warnings import RunWarning
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
 from compress.tasks import ranking
@@ -31,8 +32,10 @@ _INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_in
 _DENSE_IN_TORCH = "dense in torch"
 
 
-class RefusedWarning(UserWarning):
+class RefusedWarning(RunWarning):
     """A file that was asked for is not worth it; the float file stays."""
+
+    kind = "refused"
 
 
 @dataclass

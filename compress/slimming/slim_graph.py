@@ -13,6 +13,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.options import shown
+from compress.run_warnings import RunWarning
 
 Size = int | str
 Expected = tuple[tuple[Size, ...], torch.dtype]
@@ -21,8 +22,10 @@ Expected = tuple[tuple[Size, ...], torch.dtype]
 _ELSEWHERE = "slim again with an example of this size, or let it vary: slim(..., dynamic=...)"
 
 
-class SlimGraphWarning(UserWarning):
+class SlimGraphWarning(RunWarning):
     """A slim network is a graph, with limits; or one was put into training mode, which changes nothing in it."""
+
+    kind = "traced_graph"
 
 
 class SlimGraph(fx.GraphModule):
