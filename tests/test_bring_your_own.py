@@ -1,4 +1,4 @@
-"""The pages for each task, and every section of docs/bring-your-own.md: the files, then the commands, each in a new folder."""
+"""The page of each task, and each section of docs/bring-your-own.md: its files, then its commands, in a new folder."""
 
 import importlib
 import importlib.util

@@ -18,7 +18,9 @@ PAGES = ("README.md", "docs/quickstart.md", "docs/reliability.md", "docs/tour.sh
 
 def row(name: str) -> str:
     """A row of the table of versions."""
-    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").partition("## Versions")[2].partition("```")[0]
+    text = (
+        (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").partition("## Versions")[2].partition("```")[0]
+    )
     (found,) = re.findall(rf"^\| {name} \| (.*) \|$", text, re.MULTILINE)
     return found
 
