@@ -1,5 +1,6 @@
 """Every block that README, docs and recipes show is run, or stands here with the reason why not."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -160,13 +162,25 @@ def test_the_code_of_the_answers_runs(
     assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
 
 
-def test_the_export_of_several_inputs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_api_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the page; the last one is of Accelerate, whose tests are in tests/loops."""
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks(ROOT / "docs" / "api.md", "python")
-    exec(compile(block.text, "api.md", "exec"), {})
+    names: dict[str, Any] = {}
+    *ours, accelerate = blocks(ROOT / "docs" / "api.md", "python")
+    for block in ours:
+        exec(compile(block.text, "api.md", "exec"), names)
+    assert "network" in capsys.readouterr().out  # why the last layer keeps its width
+    assert names["small"][0].out_features < 64
+    assert torch.equal(names["again"](names["example"]), names["small"].eval()(names["example"]))
     session = onnxruntime.InferenceSession(tmp_path / "twin.onnx")
     assert [one.name for one in session.get_inputs()] == ["left", "right"]
     assert [one.name for one in session.get_outputs()] == ["logits"]
+    if importlib.util.find_spec("accelerate") is not None:
+        names["model"] = names["build"]()
+        exec(compile(accelerate.text, "api.md", "exec"), names)
+        assert int((names["model"][0].weight == 0).sum()) > 0
 
 
 @pytest.mark.parametrize(
