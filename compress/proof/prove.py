@@ -33,7 +33,7 @@ _MOST_SAMPLES, _MOST_ENTRIES = 256, 2**18
 
 
 class ConstantOutputsWarning(RunWarning):
-    """The outputs of a network do not depend on its inputs beyond the tolerance, so that a proof shows nothing."""
+    """The outputs of a network do not depend on its inputs beyond the tolerance, so a proof shows nothing."""
 
     kind = "no_proof"
 

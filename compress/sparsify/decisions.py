@@ -33,7 +33,7 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class SparseReport:
-    """What `compress.sparse` has decided and measured; `print` shows a table.
+    """The decisions and measurements of `compress.sparse`; `print` shows a table.
 
     layers: every Linear and convolutional layer. batch_size, threads: of the measurement.
     dense_ms, sparse_ms: median milliseconds of a pass through the network as it was, and as it is; with one thread its
