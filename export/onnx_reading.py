@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.documents import FileInput
 from compress.errors import InputError
 from compress.export.program_file import quiet
 from compress.files.foreign import TIMES, confined, reading
@@ -54,6 +55,20 @@ def onnx_size(path: str | os.PathLike[str]) -> int:
         file.stat().st_size,
     )
     return size
+
+
+def inputs_of(model: "onnx_ir.Model") -> list[FileInput]:
+    """What the model takes; a size that varies without a name is "?"."""
+    weights = set(model.graph.initializers)
+    return [
+        {
+            "name": str(value.name),
+            "shape": [size if isinstance(size, int) else str(size.value or "?") for size in value.shape or ()],
+            "dtype": "?" if value.dtype is None else value.dtype.name.lower(),
+        }
+        for value in model.graph.inputs
+        if value.name not in weights
+    ]
 
 
 def let_go(model: "onnx_ir.Model") -> None:

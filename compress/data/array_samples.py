@@ -16,7 +16,7 @@ from compress.data.dataset import times
 from compress.data.preparation import Arrays, Scale
 from compress.data.validation import held_out_count
 from compress.errors import DataError
-from compress.options import did_you_mean
+from compress.wording import did_you_mean
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -140,7 +140,7 @@ def _read(path: Path, names: ArrayNames, notes: list[str]) -> Samples:
 
 def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
-    return DataError(f"{path} has no array {name}{did_you_mean(name, there)}; it holds {shown or 'nothing'}.")
+    return DataError(f"{path} has no array {name}; it holds {shown or 'nothing'}{did_you_mean(name, there)}")
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:

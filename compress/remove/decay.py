@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from compress.errors import InputError
+from compress.options import require_word
 
 Curve = Callable[[float], float]
 
@@ -80,8 +81,7 @@ def over(steps: int, curve: str | Curve = "exponential", *, final: float = GONE)
         raise InputError(f"final={final}: an exponential decay must end between 0 and 1, both excluded")
     if callable(curve):
         return Decay(steps, curve)
-    if curve not in CURVES:
-        raise InputError(f"unknown decay {curve!r}; known are {', '.join(CURVES)}")
+    require_word("decay", curve, CURVES)
     if curve == "exponential":
         return Decay(steps, lambda progress: exponential(progress, final))
     return Decay(steps, CURVES[curve])

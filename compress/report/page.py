@@ -43,6 +43,7 @@ from compress.results import (
     contract_text,
     ranked_by,
 )
+from compress.wording import because, missing
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
@@ -88,10 +89,13 @@ def read(file: Path) -> Results:
     """
     try:
         found = read_json(file, MAX_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; name the output folder of `compress apply`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(file, "name the output folder of `compress apply`")) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {because(error)}") from None
+    except ValueError as error:
+        said = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InputError(f"{file} cannot be read as JSON: {said}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is not a results.json of `compress apply` (schema 1)")
     return checked(found, file)

@@ -18,6 +18,7 @@ from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
 from compress.graph.real_pass import runs
 from compress.inputs import Inputs, inputs_of
+from compress.options import require_word
 from compress.recipe import schema
 
 _MOST_BYTES = 8 * 2**30
@@ -273,8 +274,7 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         InputError: another word, or "cuda" without a CUDA device.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {wanted!r}: choose auto, cpu or cuda")
+    require_word("--device", wanted, ("auto", "cpu", "cuda"))
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no CUDA device here; choose auto or cpu")
+        raise InputError("--device cuda: torch finds no CUDA device here; choose auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

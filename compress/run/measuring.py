@@ -24,7 +24,6 @@ from compress.documents import InputRange, Measured
 from compress.errors import InputError, TrainingError
 from compress.ranking import kind_of
 from compress.recipe import schema
-from compress.recipe.shipped import did_you_mean
 from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.setting import Setting
@@ -32,6 +31,7 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import NamedTask, loss, word_of
 from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
+from compress.wording import did_you_mean
 
 BATCHES = 8
 """Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
@@ -185,8 +185,8 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
 
 def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
     if name not in found.metric:
-        there = did_you_mean(name, found.metric) or f"; it has {', '.join(found.metric)}"
-        raise InputError(f"expect: the task has no metric {name!r}{there}")
+        near = did_you_mean(name, found.metric)
+        raise InputError(f"expect: the task has no metric {name!r}; it has {', '.join(found.metric)}{near}")
     value = found.metric[name]
     if isinstance(wanted, schema.Bound):
         low = -math.inf if wanted.at_least is None else wanted.at_least
