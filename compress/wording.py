@@ -26,9 +26,9 @@ _REASONS = {
 }
 
 
-def counted(number: float, noun: str, plural: str | None = None) -> str:
-    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; `plural` is the noun with an s if absent."""
-    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+def count_of(number: float, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: "1 step", "1,200 steps", "0.333 epochs"; `plural` is the noun with an s if absent."""
+    shown = f"{number:,.0f}" if number == round(number) else f"{number:.3g}" if number < 100 else f"{number:,.1f}"
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"
 
 

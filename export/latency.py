@@ -293,7 +293,7 @@ def _interleaved(
         for index in range(rounds):
             for name in rng.permutation(names):
                 run = runs[name]
-                _time(run)  # not counted: the caches still hold the model before
+                _time(run)  # not count_of: the caches still hold the model before
                 for repeat in range(repeats):
                     times[name][index, repeat] = _time(run)
     return times

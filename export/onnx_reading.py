@@ -10,6 +10,7 @@ from compress.documents import FileInput
 from compress.errors import InputError
 from compress.export.program_file import quiet
 from compress.files.foreign import TIMES, confined, reading
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -101,7 +102,7 @@ def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
             raise InputError(f"{path} has the function {key[1]!r}, which stands for more than {_MOST_NODES:,} nodes")
     nodes = sum(total.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
     if nodes > _MOST_NODES:
-        raise InputError(f"{path} stands for {nodes:,} nodes, and {_MOST_NODES:,} are the most that are read")
+        raise InputError(f"{path} stands for {count_of(nodes, 'node')}, and {_MOST_NODES:,} are the most that are read")
 
 
 def _require_own(model: "onnx_ir.Model", file: Path, path: str | os.PathLike[str]) -> None:

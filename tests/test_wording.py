@@ -5,19 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from compress.wording import because, counted, did_you_mean, listed, missing
+from compress.wording import because, count_of, did_you_mean, listed, missing
 
 
 @pytest.mark.parametrize(
     ("number", "shown"),
-    [(0, "0 steps"), (1, "1 step"), (2, "2 steps"), (1200, "1,200 steps"), (1.0, "1 step"), (0.5, "0.5 steps")],
+    [
+        (0, "0 steps"),
+        (1, "1 step"),
+        (2, "2 steps"),
+        (1200, "1,200 steps"),
+        (1.0, "1 step"),
+        (1 / 3, "0.333 steps"),
+        (1234.56, "1,234.6 steps"),
+    ],
 )
 def test_a_number_with_its_noun(number: float, shown: str) -> None:
-    assert counted(number, "step") == shown
+    assert count_of(number, "step") == shown
 
 
 def test_a_plural_of_its_own() -> None:
-    assert [counted(number, "index", "indices") for number in (1, 2)] == ["1 index", "2 indices"]
+    assert [count_of(number, "index", "indices") for number in (1, 2)] == ["1 index", "2 indices"]
 
 
 def test_many_names_are_cut() -> None:

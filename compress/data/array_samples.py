@@ -16,7 +16,7 @@ from compress.data.dataset import times
 from compress.data.preparation import Arrays, Scale
 from compress.data.validation import held_out_count
 from compress.errors import DataError
-from compress.wording import did_you_mean
+from compress.wording import count_of, did_you_mean
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -83,7 +83,7 @@ def from_arrays(
         if len(trained) < 2:
             raise DataError(f"{path} has one sample; one to train on and one to test on are needed.")
         held_out = max(1, len(trained) // 6)
-        notes.append(f"No test file: the last {held_out:,} of {len(trained):,} samples are the test set.")
+        notes.append(f"No test file: the test set is the last {held_out:,} of {count_of(len(trained), 'sample')}.")
         trained, tested = trained.take(slice(-held_out)), trained.take(slice(-held_out, None))
     else:
         tested = _read_alike(Path(test_path), names, trained, files[0])
@@ -213,7 +213,7 @@ def _read_alike(path: Path, names: ArrayNames, model: Samples, model_path: Path)
 
 def _first(samples: Samples, count: int | None, what: str) -> Samples:
     if count is not None and count > len(samples):
-        raise DataError(f"{what} asks for {count:,} samples; there are {len(samples):,}.")
+        raise DataError(f"{what} asks for {count:,} of {count_of(len(samples), 'sample')}.")
     return samples if count is None else samples.take(slice(count))
 
 
@@ -250,14 +250,14 @@ class _Scaling:
         tensor = train.inputs[name]
         if not tensor.is_floating_point():
             return None
-        counted = self._counted(name, train)
-        width = tensor.shape[-1] if tensor.ndim == 3 or (tensor.ndim == 2 and counted is None) else 1
+        count_of = self._counted(name, train)
+        width = tensor.shape[-1] if tensor.ndim == 3 or (tensor.ndim == 2 and count_of is None) else 1
 
         def values() -> Iterator[Tensor]:
             """[n, numbers of the last dimension], or [n, 1]."""
             for rows in _pieces(tensor):
                 found = tensor[rows].double()
-                found = found if counted is None else found[counted[rows]]
+                found = found if count_of is None else found[count_of[rows]]
                 yield found.reshape(-1, width)
 
         count = sum(len(found) for found in values())
@@ -275,12 +275,12 @@ class _Scaling:
         for name, scale in scales.items():
             if scale is None:
                 continue
-            tensor, counted = inputs[name], self._counted(name, samples)
+            tensor, count_of = inputs[name], self._counted(name, samples)
             mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (scale.mean, scale.std))
             inputs[name] = torch.cat([((tensor[rows] - mean) / std).float() for rows in _pieces(tensor)])
-            if counted is not None:
-                counted = counted.reshape(*counted.shape, *[1] * (tensor.ndim - 2))
-                inputs[name] = torch.where(counted, inputs[name], tensor)
+            if count_of is not None:
+                count_of = count_of.reshape(*count_of.shape, *[1] * (tensor.ndim - 2))
+                inputs[name] = torch.where(count_of, inputs[name], tensor)
         return Samples(inputs, samples.targets)
 
     def _counted(self, name: str, samples: Samples) -> Tensor | None:

@@ -13,7 +13,7 @@ from compress.data.image_folder import class_folders, files_below, require_folde
 from compress.data.reading import boundary, opened
 from compress.errors import DataError
 from compress.options import shown
-from compress.wording import did_you_mean
+from compress.wording import count_of, did_you_mean
 
 LONGEST_TEXT = 16 << 20
 """Bytes of one line, or of one file of a class folder."""
@@ -144,11 +144,13 @@ def _rows(rows: Any, path: Path, columns: Columns) -> Iterator[Text]:
         there = ", ".join(map(shown, names[:20]))
         raise DataError(f"{path} has no column {absent[0]}; it has {there}{did_you_mean(absent[0], names)}")
     if twice := next((name for name in columns if names.count(name) > 1), None):
-        raise DataError(f"{path} has {names.count(twice)} columns {twice}; keep one of them.")
+        raise DataError(f"{path} has {count_of(names.count(twice), 'column')} {twice}; keep one of them.")
     for row in rows:
         place = f"{path}:{rows.line_num}"
         if row and len(row) != len(names):
-            raise DataError(f"{place}: {len(row)} values, and the first line names {len(names)} columns.")
+            raise DataError(
+                f"{place}: {count_of(len(row), 'value')}, and the first line names {count_of(len(names), 'column')}."
+            )
         if row:
             yield _text(dict(zip(names, row, strict=True)), columns, place, "column")
 

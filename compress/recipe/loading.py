@@ -21,7 +21,7 @@ from compress.files.bounded import read_bytes, strange
 from compress.files.yaml_text import yaml_text
 from compress.recipe.schema import FORMS, Part, Recipe
 from compress.recipe.shipped import shipped_files
-from compress.wording import because, did_you_mean, missing, nearest, similar
+from compress.wording import because, count_of, did_you_mean, missing, nearest, similar
 
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
@@ -200,7 +200,7 @@ def _plain(
             return bool(node)
         case int() if node.bit_length() > MAX_BITS:
             raise RecipeError(
-                f"{at(line)}: {_dotted(key)}: found a whole number of {node.bit_length():,} bits; "
+                f"{at(line)}: {_dotted(key)}: found a whole number of {count_of(node.bit_length(), 'bit')}; "
                 f"no key takes more than {MAX_BITS:,}"
             )
         case int():
@@ -294,7 +294,8 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
         )
     if not part.isdecimal() or len(part) > len(str(MAX_VALUES)) or int(part) >= len(node):
         raise RecipeError(
-            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its {len(node)} entries are numbered from 0"
+            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its "
+            f"{count_of(len(node), 'entry', 'entries')} are numbered from 0"
         )
     return int(part)
 

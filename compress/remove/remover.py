@@ -14,6 +14,7 @@ from compress.remove.masks import Masked, SoftPruningMethod, tensors
 from compress.remove.removals import Removal
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
+from compress.wording import count_of
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
 """(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
@@ -111,7 +112,8 @@ class Remover:
             return
         if not self.removed:
             warnings.warn(
-                f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that were "
+                f"the removal takes {count_of(self.removal.length, 'step')} and the loop made "
+                f"{self.steps_done}: weights that were "
                 "still decaying are set to zero now; make the removal shorter or the loop longer",
                 EarlyRemovalWarning,
                 stacklevel=2,

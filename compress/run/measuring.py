@@ -31,7 +31,7 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import NamedTask, loss, word_of
 from compress.tasks.targets import class_labels, class_logits
 from compress.train import metrics
-from compress.wording import did_you_mean
+from compress.wording import count_of, did_you_mean
 
 BATCHES = 8
 """Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
@@ -99,7 +99,7 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
 
 
 def _majority(labels: Tensor) -> float:
-    """The share of the most frequent class; negative labels are not counted."""
+    """The share of the most frequent class; negative labels are not count_of."""
     counts = labels[labels >= 0].bincount()
     return float(counts.max() / counts.sum()) if len(counts) else 1.0
 
@@ -175,7 +175,8 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         return
     if found.samples >= ENOUGH and accuracy <= majority + 2 * _error_of_share(majority, found.samples):
         warnings.warn(
-            f"the dense network's accuracy is {accuracy:.1%} on {found.samples:,} test samples, and always answering "
+            f"the dense network's accuracy is {accuracy:.1%} on {count_of(found.samples, 'test sample')}, and "
+            "always answering "
             f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained so? "
             f"{_ways_out(network, setting, 'accuracy')}",
             ChanceWarning,
@@ -208,7 +209,8 @@ def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
     else:
         owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
     return (
-        f"the dense network's {name} is {found.metric[name]:.4g} on {found.samples:,} test samples, and the recipe "
+        f"the dense network's {name} is {found.metric[name]:.4g} on {count_of(found.samples, 'test sample')}, "
+        "and the recipe "
         f"expects {owner}"
     )
 

@@ -27,6 +27,7 @@ from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.weight_selection import WeightSelection
 from compress.slimming.shrink import cuttable
+from compress.wording import count_of
 
 SAMPLES = 250
 """Training samples for a criterion in a rehearsal: enough for a rough selection, and fast."""
@@ -234,14 +235,15 @@ def _warn(found: Rehearsed, place: LocationOf) -> None:
     duration_set = getattr(removal, "over", None) or getattr(removal, "factor", None)
     if duration_set is not None and found.removal.length == found.steps:
         _say(
-            f"{place(f'{at}.removal')}: the removal ends with the last of the {found.steps:,} steps, and no training "
+            f"{place(f'{at}.removal')}: the removal ends with the last of the {count_of(found.steps, 'step')}, "
+            "and no training "
             "follows; retrain for longer, or shorten the removal"
         )
     how = found.removal
     ramp = how.ramp if isinstance(how, GradualSoft) else how.length
     if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
         _say(
-            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps and has to be complete after "
+            f"{place(f'{at}.removal')}: the set grows every {count_of(how.every, 'step')} and has to be complete after "
             f"{ramp:,}: everything is pruned at once; set a smaller `every`, or retrain for longer"
         )
 
@@ -255,7 +257,8 @@ def _warn_if_nothing_is_cut(network: nn.Module, setting: Setting) -> None:
     except UnsupportedModelError as error:
         why = str(error).rstrip(".")
     _say(
-        f"nothing can be cut out: {why}, as far as can be known before training; {zeros:,} zeros remain in place, "
+        f"nothing can be cut out: {why}, as far as can be known before training; this leaves "
+        f"{count_of(zeros, 'zero')} in place, "
         "and the slim network is as large as the dense one. Prune nodes, or more of the weights"
     )
 

@@ -13,7 +13,7 @@ from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.parametrized import parametrized
 from compress.options import check
-from compress.wording import did_you_mean
+from compress.wording import count_of, did_you_mean
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
 """A shell pattern of qualified names, a parameter, a module (all that is in it), or a parameter as (module, name)."""
@@ -112,7 +112,9 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     targets = [by_path[path] for path in chosen if shared[id(by_path[path].parameter)].path == path]
     targets = [one for one in targets if not any(owner.path in excluded for owner in owners[id(one.parameter)])]
     if chosen and not targets:
-        raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
+        raise TargetError(
+            f"exclude takes all {count_of(len(chosen), 'target')} away ({_listing(list(chosen))}); nothing is left"
+        )
     _refuse_sharded(targets)
     for target in targets:
         for owner in owners[id(target.parameter)]:
