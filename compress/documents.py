@@ -222,9 +222,19 @@ class FileRecipe(TypedDict):
     values: RecipeValues
 
 
+class FileInput(TypedDict):
+    """An input of an ONNX file; sizes that vary are shown by their names."""
+
+    name: str
+    shape: list[int | str]
+    dtype: str
+
+
 class LookedInto(TypedDict, total=False):
-    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, and `graph`
-    the limits of a slim network that is a traced graph."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, `graph` the
+    limits of a slim network that is a traced graph, and `inputs` what an ONNX file takes."""
+
+    inputs: list[FileInput]
 
     nodes: FileNodes
     macs: int

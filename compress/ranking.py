@@ -4,7 +4,7 @@ No other place decides by the name of a metric.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NotRequired, TypedDict
 
 Better = Literal["larger", "smaller"]
@@ -18,13 +18,14 @@ compared in percent of what it was. level: compared by its difference, as decibe
 class MetricKind:
     """A metric, and how its figures are read.
 
-    unit: of the figure as tables show it.
+    unit: of the figure as tables show it. plain: whether `figure` shows them without the unit.
     """
 
     name: str
     better: Better
     form: Form
     unit: str = ""
+    plain: bool = False
 
     @property
     def larger(self) -> bool:
@@ -47,7 +48,14 @@ class MetricKind:
 
     def figure(self, scaled: float) -> str:
         """A value in `unit`, without it, as a table has it below its heading."""
+        if self.plain:
+            return f"{scaled / _SCALES[self.form]:.4g}"
         return f"{scaled:.4g}" if self.form == "number" else f"{scaled:.2f}"
+
+    def fitting(self, *scaled: float) -> "MetricKind":
+        """The same for a table with these values: thousandths only where they are shorter than the numbers."""
+        unwieldy = self.form == "thousandths" and scaled and not 0.1 <= max(map(abs, scaled)) < 1000
+        return replace(self, unit="", plain=True) if unwieldy else self
 
     def drop(self, before: float, after: float) -> float:
         """What was lost, in `unit_of_drop`; below 0 where the metric has become better.

@@ -29,6 +29,7 @@ from compress.cli.options import (
     load,
     read_by,
 )
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     from compress.results import Results
@@ -82,7 +83,7 @@ def train(
             if not quiet:
                 note(done["data"])
             metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
-            say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
+            say(f"{out}: {metric} after {count_of(done['steps'], 'step')} in {done['seconds']:.1f} s")
             if not quiet:
                 say(after_train(recipe, out, loaded.name, common))
 

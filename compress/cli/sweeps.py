@@ -28,6 +28,7 @@ from compress.cli.options import (
     tell_factories,
 )
 from compress.sweep.engines import Workers
+from compress.wording import count_of
 
 AXES = "What to compare (comma-separated lists)"
 
@@ -186,7 +187,7 @@ def reproduce(
         if resume is not None:
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
-                tell(f"{resume}: {done} of {len(cells)} cells are done")
+                tell(f"{resume}: {done} of {count_of(len(cells), 'cell')} are done")
         if draw:
             found = reproducing.finished(cells, cache)
         else:
@@ -197,4 +198,4 @@ def reproduce(
         if as_json:
             print_json(results)
         else:
-            say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
+            say(f"{out / 'paper.md'}: {len(results['cells']):,} of {count_of(results['planned'], 'cell')}")

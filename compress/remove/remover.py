@@ -15,6 +15,7 @@ from compress.remove.removals import Removal
 from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
+from compress.wording import count_of
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
 """(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
@@ -115,8 +116,8 @@ class Remover:
         if not self.removed:
             warnings.warn(
                 EarlyRemovalWarning(
-                    f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that "
-                    "were still decaying are set to zero now",
+                    f"the removal takes {count_of(self.removal.length, 'step')} and the loop made {self.steps_done}: "
+                    "weights that were still decaying are set to zero now",
                     "make the removal shorter or the loop longer",
                 ),
                 stacklevel=2,

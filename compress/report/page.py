@@ -44,6 +44,7 @@ from compress.results import (
     contract_text,
     ranked_by,
 )
+from compress.wording import because, count_of, missing
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
@@ -89,10 +90,13 @@ def read(file: Path) -> Results:
     """
     try:
         found = read_json(file, MAX_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; name the output folder of `compress apply`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(file, "name the output folder of `compress apply`")) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {because(error)}") from None
+    except ValueError as error:
+        said = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InputError(f"{file} cannot be read as JSON: {said}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is not a results.json of `compress apply` (schema 1)")
     return checked(found, file)
@@ -190,7 +194,7 @@ def headline(results: Results) -> str:
     """The outcome in one sentence, good news or not: what was pruned, and which choice is best within which bound."""
     stages = results["stages"]
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
-    text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
+    text = (f"{count_of(len(stages), 'stage')}, at last " if len(stages) > 2 else "") + ", then ".join(what)
     best = best_sentence(results)
     worst = samples.worst_class(results)
     found = f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
@@ -210,7 +214,7 @@ def _what_was_pruned(stage: StageResult) -> str:
         return f"{of:,} {ARROW} {of - pruned:,} {target} nodes"
     where = "" if target == "*" else f" of {target}"
     if stage["kind"] == "nodes":
-        return f"{pruned:,} of {of:,} nodes{where} pruned"
+        return f"{pruned:,} of {count_of(of, 'node')}{where} pruned"
     return f"{_share(stage['achieved'])} of the weights{where} pruned"
 
 
@@ -261,7 +265,7 @@ def _deck(results: Results) -> str:
 
 def _way(stage: StageResult) -> str:
     text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
-    return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
+    return text + (f"; {count_of(stage['steps'], 'step')} of retraining." if stage["steps"] else "; no retraining.")
 
 
 def _share(share: float) -> str:
@@ -313,7 +317,7 @@ def _stages(stages: Sequence[StageResult]) -> Iterator[tuple[str, list[str]]]:
     yield "achieved", [f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in stages]
     yield "before removal", [metric_text(stage["before_removal"]) for stage in stages]
     yield "after removal", [metric_text(stage["after_removal"]) for stage in stages]
-    yield "training", [f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in stages]
+    yield "training", [f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in stages]
 
 
 def _training(results: Results) -> content.TrainingFigure | None:

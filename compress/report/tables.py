@@ -14,6 +14,7 @@ from compress.report.measures import fewer
 from compress.report.visible import visible
 from compress.results import Measure, RemovalEntry, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
+from compress.wording import count_of
 
 
 def choices(results: Results) -> Table:
@@ -43,7 +44,7 @@ def stages(results: Results) -> Table:
     table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
     table.add_row("before removal", *(metric_text(stage["before_removal"]) for stage in found))
     table.add_row("after removal", *(metric_text(stage["after_removal"]) for stage in found))
-    table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
+    table.add_row("training", *(f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in found))
     return table
 
 
@@ -73,7 +74,7 @@ def removal(stage: Removed) -> str:
     if how["kind"] == "hard":
         return "hard"
     curve = f", {how['decay']}" if how["kind"] == "soft" else ""
-    return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
+    return f"{how['kind']}{curve} over {count_of(stage['removal_steps'], 'step')}"
 
 
 def metric_text(metric: Mapping[str, float] | None) -> str:
@@ -86,13 +87,11 @@ WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 
 def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
-    metric, seeds = read(results["metric"]), len(results["seeds"])
-    dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
+    metric, dense, seeds = metric_of(results), mean_of_dense(results), len(results["seeds"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
     title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
     table = Table(
-        title=f"{title}: test {metric.heading} after removal, "
-        f"{seeds} seed{'s'[: seeds > 1]}; dense {metric.figure(dense)}"
+        title=f"{title}: test {metric.heading} after removal, {count_of(seeds, 'seed')}; dense {metric.figure(dense)}"
     )
     table.add_column("rival", overflow="fold")
     for sparsity in results["sparsities"]:
@@ -100,6 +99,15 @@ def comparison(results: Comparison) -> Table:
     for (_, cells), label in zip(compared(results), labels(results).values(), strict=True):
         table.add_row(Text(visible(label)), *map(_stacked, cells))
     return table
+
+
+def mean_of_dense(results: Comparison) -> float:
+    return sum(found["value"] for found in results["dense"]) / len(results["dense"])
+
+
+def metric_of(results: Comparison) -> MetricKind:
+    """What is compared, in a unit that fits the dense network's figure."""
+    return read(results["metric"]).fitting(mean_of_dense(results))
 
 
 def labels(results: ComparedRuns) -> dict[str, str]:
@@ -112,7 +120,7 @@ def labels(results: ComparedRuns) -> dict[str, str]:
 def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
     """Each rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
-        kind = read(results["metric"])
+        kind = metric_of(results)
         yield rival, [_figures(level, rival["name"], kind) for level in results["levels"]]
 
 
@@ -195,7 +203,7 @@ def closing(results: Results) -> Iterable[str]:
     yield f"multiply-adds: {dense['macs']:,} -> {slim['macs']:,}, {fewer(dense['macs'], slim['macs'])}"
     if "latency_ms" in slim:
         threads = results["recipe"]["benchmark"]["threads"]
-        yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
+        yield f"latency: medians in turns, {count_of(threads, 'thread')}"
     yield from scratch(results)
     if (line := constant.compared(results)) is not None:
         yield line

@@ -22,6 +22,7 @@ from compress.select.scores import Scores, removed_first
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Selection
 from compress.select.targets import Target
+from compress.wording import count_of
 
 SCOPES: Final[tuple[WeightScope, ...]] = get_args(WeightScope)
 
@@ -231,7 +232,9 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
     if not isinstance(keep, list | tuple):
         raise InputError(f"keep: found {shown(keep)}; expected a list of masks, or a dict of names and masks")
     if len(keep) != len(targets):
-        raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
+        raise InputError(
+            f"keep: {count_of(len(keep), 'mask')} for {count_of(len(targets), 'target')}: {', '.join(names)}"
+        )
     for mask, target in zip(keep, targets, strict=True):
         shape = tuple(target.parameter.shape)
         if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:

@@ -14,6 +14,7 @@ from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.options import shown
 from compress.run_warnings import RunWarning
+from compress.wording import count_of
 
 Size = int | str
 Expected = tuple[tuple[Size, ...], torch.dtype]
@@ -61,7 +62,7 @@ class SlimGraph(fx.GraphModule):
         unknown = [*map(str, range(len(names), len(args))), *(name for name in kwargs if name not in names)]
         if unknown or set(names[: len(args)]) & set(kwargs):
             raise InputError(
-                f"The slim graph takes {', '.join(names)}; found {len(args)} arguments"
+                f"The slim graph takes {', '.join(names)}; found {count_of(len(args), 'argument')}"
                 + (f" and {', '.join(kwargs)}" if kwargs else "")
             )
         return super().__call__(*args, **kwargs)
