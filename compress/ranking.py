@@ -9,6 +9,9 @@ from typing import Literal, NotRequired, TypedDict
 
 Better = Literal["larger", "smaller"]
 
+IntervalMethod = Literal["wilson", "agresti_min", "bootstrap", "paired_bootstrap"]
+"""How the sampling error of a figure was found: see `compress.tasks.intervals`."""
+
 Form = Literal["share", "thousandths", "number", "level"]
 """share: shown in percent, and compared in percentage points. thousandths: a number that tables show in 10^-3. number:
 compared in percent of what it was. level: compared by its difference, as decibels are."""

@@ -20,7 +20,7 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
+from compress.results import Metric, ModelName, Outcome, Parity, Quality, Results, RivalResults, StageResult
 from compress.run import rehearse
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
@@ -41,6 +41,7 @@ from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
+from compress.run.sampling import quality
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
 from compress.run.witness import Reach, Witness
@@ -49,6 +50,7 @@ from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import warn_of_graph
 from compress.tasks import OwnTask
+from compress.tasks.sampling import Samples
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
@@ -228,7 +230,8 @@ def apply(
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
+    samples = Samples(setting.task)
+    figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples)
     networks = three_networks(dense, masked, small)
     del small
     shown = compared(**looks, names=setting.data.class_names)
@@ -240,7 +243,7 @@ def apply(
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
+        results = write_artefacts(recipe, source, networks, folder, setting, figures, samples, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -322,22 +325,28 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
-) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test samples; those of masked and slim have to agree."""
-    reach = Reach(TOLERANCE)
+    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks], samples: Samples
+) -> dict[ModelName, Quality]:
+    """The figures of the three networks on the test samples; those of masked and slim have to agree.
 
-    def seen(output: Any, target: Any) -> None:
-        looks["slim"](output, target)
-        reach(output, target)
+    Args:
+        samples: watch the evaluation of the dense network.
+    """
+    reach, slim_samples = Reach(TOLERANCE), Samples(setting.task)
 
-    found: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), looks["dense"]),
-        "masked": masked,
-        "slim": setting.evaluate(small, seen),
-    }
-    reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
-    return found
+    def evaluated(network: nn.Module, *watchers: Callable[[Any, Any], None]) -> Metric:
+        def seen(output: Any, target: Any) -> None:
+            for watcher in watchers:
+                watcher(output, target)
+
+        return setting.evaluate(network, seen)
+
+    before = evaluated(dense.copy(), looks["dense"], samples)
+    after = evaluated(small, looks["slim"], reach, slim_samples)
+    reach.require_agreement(masked, after, own=isinstance(setting.task, OwnTask))
+    with setting.clock.phase("evaluation"):
+        slim_quality = quality(after, slim_samples, samples)
+        return {"dense": quality(before, samples), "masked": {**slim_quality, "metric": masked}, "slim": slim_quality}
 
 
 @contextmanager

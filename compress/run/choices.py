@@ -16,12 +16,14 @@ from compress.inputs import Inputs
 from compress.quantize.settings import Quantization
 from compress.recipe import schema
 from compress.report.choices import LABELS, best_of, file_kind
-from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
+from compress.results import Choice, ChoiceName, Choices, Format, ModelName, Models, Quality
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
+from compress.run.sampling import quality
 from compress.run.setting import Setting
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
 from compress.tasks import ranking
+from compress.tasks.sampling import Samples
 
 SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
 
@@ -42,6 +44,7 @@ class ChoosingRun:
     networks: dense and slim, on the CPU, released before anything is timed.
     files: what was written of all three networks.
     described: the entries of results.json, with bytes and metrics.
+    samples: that have watched the evaluation of the dense network.
     folder: of the slim network's files. scratch: for files that are only measured.
     fresh: how a fresh process builds the dense network.
     """
@@ -50,6 +53,7 @@ class ChoosingRun:
     networks: dict[ModelName, nn.Module]
     files: Mapping[ModelName, Mapping[Format, Path]]
     described: Models
+    samples: Samples
     folder: Path
     scratch: Path
     setting: Setting
@@ -69,14 +73,18 @@ class ChoosingRun:
             path = self.scratch / f"{name}.safetensors" if kind is None else self.files[name][kind]
             if kind is None:  # for its size
                 compress.export.safetensors(self.networks[name], path)
-            self._add(choice, path, self.described[name]["metric"])
+            self._add(choice, path, self.described[name])
 
-    def _add(self, name: ChoiceName, path: Path, metric: Metric) -> Choice:
+    def _add(self, name: ChoiceName, path: Path, found: Quality) -> Choice:
         choice: Choice = {
             "runtime": "onnxruntime" if path.suffix == ".onnx" else "torch",
             "bytes": path.stat().st_size,
-            "metric": metric,
+            "metric": found["metric"],
         }
+        if "error" in found:
+            choice["error"] = found["error"]
+        if "change" in found:
+            choice["change"] = found["change"]
         if path.parent == self.folder:
             choice["file"] = path.name
         self.choices[name], self._paths[name] = choice, path
@@ -101,7 +109,9 @@ class ChoosingRun:
                     "refused": found.refused,
                 }
                 continue
-            entry = self._add(choice, out, metric_of_file(self.setting, network, out))
+            samples = Samples(self.setting.task)
+            metric = metric_of_file(self.setting, network, out, samples)
+            entry = self._add(choice, out, quality(metric, samples, self.samples))
             entry["agreement"] = agreement_of_files(self.setting, out, source)
             entry["quantization"] = found.entry
 
@@ -113,7 +123,9 @@ class ChoosingRun:
             network = sparse(self.networks["slim"], self.example, self.recipe.benchmark.batch_sizes[0])
             report: SparseReport = network.sparse_report  # type: ignore[assignment]
         self._converted = report.converted
-        self._add("sparse", self.folder / SLIM_SPARSE, self.setting.evaluate(network))
+        samples = Samples(self.setting.task)
+        metric = self.setting.evaluate(network, samples)
+        self._add("sparse", self.folder / SLIM_SPARSE, quality(metric, samples, self.samples))
         self._in_torch = {
             _DENSE_IN_TORCH: (self.networks["dense"], self.example),
             "sparse": (network, self.example),
