@@ -20,11 +20,13 @@ from compress.tasks.metrics import meter
 FEWEST = 10
 """The fewest units that are resampled: samples, or, with a task of the user's own, batches."""
 
-VALUES = 2_000_000
-"""The most outputs that are kept for metrics which are no means over samples, such as AUROC."""
+VALUES, RANKED_VALUES = 2_000_000, 200_000
+"""The most outputs that are kept for metrics which are no means over samples; of those that sort them, fewer."""
 
 RESAMPLES = 200
-"""For such metrics, each of which is computed again for each resample."""
+"""For such metrics, each of which is computed again for each resample: some seconds for the largest."""
+
+_RANKED = ("auroc", "average_precision", "spearman")
 
 _LEAST = 1.17e-6  # the smallest divisor of torchmetrics' percentage errors
 
@@ -227,7 +229,8 @@ class _Sides:
         # Labels of the same sample, as those of its places, are not drawn independently.
         places = self.task.word == "classify" and targets.class_logits(output).ndim > 2
         alike = not self._said or said.shape[1:] == self._said[0].shape[1:]
-        if places or not alike or self._kept > VALUES:
+        most = RANKED_VALUES if self.name in _RANKED else VALUES
+        if places or not alike or self._kept > most:
             self._usable, self._said, self._truth = False, [], []
         else:
             self._said.append(said.cpu())
