@@ -340,6 +340,13 @@ class Choice(TypedDict):
     refused: NotRequired[Annotated[Text, "Why there is no such file."]]
 
 
+class Load(TypedDict):
+    """What else the machine did while files were timed."""
+
+    cores: Annotated[Positive, "Of the machine."]
+    busy: Annotated[NotNegative, "How many of them other programs kept busy, on average."]
+
+
 class Best(TypedDict):
     bound: Annotated[Text, "In words: what the choice is best at, and how far from dense it may be."]
     choice: ChoiceName
@@ -350,6 +357,7 @@ class Choices(TypedDict):
 
     choices: NotRequired[dict[ChoiceName, Choice]]
     best: NotRequired[Best]
+    load: NotRequired[Annotated[Load, "Absent where nothing was timed, or where the system does not tell."]]
 
 
 class TensorResult(TypedDict):

@@ -16,7 +16,7 @@ from compress.inputs import Inputs
 from compress.quantize.settings import Quantization
 from compress.recipe import schema
 from compress.report.choices import LABELS, best_of, file_kind
-from compress.results import Choice, ChoiceName, Choices, Format, ModelName, Models, Quality
+from compress.results import Choice, ChoiceName, Choices, Format, Load, ModelName, Models, Quality
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
 from compress.run.sampling import quality
 from compress.run.setting import Setting
@@ -62,6 +62,7 @@ class ChoosingRun:
     _paths: dict[ChoiceName, Path] = field(default_factory=dict)
     _in_torch: dict[str, tuple[nn.Module, Inputs]] = field(default_factory=dict)
     _sizes: Mapping[str, int] = field(default_factory=dict)  # of dimensions that vary beside the batch
+    _load: Load | None = None  # while the files were timed
     _converted: tuple[str, ...] = ()  # the layers that have become sparse
 
     def __post_init__(self) -> None:
@@ -161,6 +162,7 @@ class ChoosingRun:
         timings = latency.measure(
             models, batch_sizes=wanted.batch_sizes, sizes=self._sizes, threads=wanted.threads, seconds=seconds
         )
+        self._load = timings.load
         if onnx:
             timed = timings.document("dense")["models"]
             for name, described in self.described.items():
@@ -178,4 +180,7 @@ class ChoosingRun:
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
         in_order: dict[ChoiceName, Choice] = {name: self.choices[name] for name in LABELS if name in self.choices}
-        return {"choices": in_order, "best": best_of(in_order, max_drop, ranking(self.setting.task))}
+        found: Choices = {"choices": in_order, "best": best_of(in_order, max_drop, ranking(self.setting.task))}
+        if self._load is not None:
+            found["load"] = self._load
+        return found
