@@ -149,13 +149,13 @@ def _require_noise(
     (own, exact, other), (most, slack, limit) = values, bounds
     if not own.numel():
         return
-    most *= 1 + 10 / math.sqrt(own.numel())  # the fewer the numbers, the more their errors vary
     least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
     if most * _rms(noise) > limit + 4 * _rms(least):
         raise DiffersError(
             "cannot be told from a wrong one",
             f"rounding errors of {_rms(noise):.3g} in {name} would hide a mistake: export model.float(), or .double()",
         )
+    most *= 1 + 10 / math.sqrt(own.numel())  # the fewer the numbers, the more their errors vary
     allowed, largest_allowed = most * _rms(noise) + _rms(least), 2 * most * largest(noise + least)
     if _rms(error) > allowed + slack or largest(error) > largest_allowed + 100 * slack:
         raise DiffersError(

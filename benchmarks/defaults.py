@@ -1,0 +1,199 @@
+"""Which criterion, scope, floor and removal do least harm? Nodes of seven networks, at two budgets of multiply-adds.
+
+Each dense network is trained once, on a part of its data. The learning rate of the retraining is chosen for each
+network and budget on held-out training samples, with the settings of `BASE`, from half of the usual rate, the usual and
+twice the usual one. Then every setting of `SETTINGS` is measured with the same steps, on the test samples after exact
+removal. Finished cells are in docs/benchmarks/defaults.json, so that an interrupted run resumes:
+
+    python benchmarks/defaults.py --data-root DIR --seeds 3
+    python benchmarks/defaults.py vgg lstm --data-root DIR
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from compress.data.dataset import Divisible, TrainingData
+from compress.errors import CompressError
+from compress.files.checkpoint import load_weights, read_weights, write_weights
+from compress.graph.stats import measure
+from compress.recipe.loading import load_recipe
+from compress.recipe.schema import Recipe
+from compress.run.building import build_model, build_task
+from compress.run.clock import Clock
+from compress.run.data_sets import build_data
+from compress.run.setting import Setting, optimization, unwatched
+from compress.run.stage import run_stage
+from compress.select.pruned import Pruned
+
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "defaults.json"
+
+CIFAR = ["data={name: cifar10, train: 5000, test: 2000, batch_size: 50}"]
+BRIEF_CIFAR = [*CIFAR, "train={epochs: 8, optimizer: adamw, lr: 2e-3, lr_schedule: cosine, weight_decay: 1e-2}"]
+ADAM = "{{epochs: {epochs}, optimizer: adamw, lr: {lr}, lr_schedule: cosine, weight_decay: 1e-2}}"
+
+# name -> the recipe whose network and data are used, what is changed, epochs of retraining and the usual rate
+NETWORKS: dict[str, tuple[str, list[str], int, float]] = {
+    "autoencoder": (
+        "mnist_ae",
+        ["data={name: mnist, train: 10000, test: 2000, batch_size: 64}", "train.epochs=30", "model.latent=32"],
+        3,
+        1.5e-3,
+    ),
+    "vgg": ("cifar10_resnet", ["model={factory: 'small_networks:vgg'}", *BRIEF_CIFAR], 1, 1e-3),
+    "mobilenet": ("cifar10_resnet", ["model={factory: 'small_networks:mobilenet'}", *BRIEF_CIFAR], 1, 1e-3),
+    "lstm": (
+        "mnist_lstm",
+        ["data={name: mnist, train: 5000, test: 2000, batch_size: 50}", "train.epochs=6"],
+        1,
+        2e-3,
+    ),
+    "vit": (
+        "fashion_mnist_vit",
+        ["data={name: fashion_mnist, train: 5000, test: 2000, batch_size: 50}", "train.epochs=8"],
+        1,
+        1e-3,
+    ),
+    "bert": ("bert_tiny", [], 2, 3e-4),
+    "resnet20": ("cifar10_resnet", [*BRIEF_CIFAR, "data.train=3000", "data.batch_size=30"], 1, 1e-3),
+}
+BUDGETS = (0.5, 0.25)
+
+SOFT = "{kind: soft, over: 0.4 epochs}"
+GRADUAL_SOFT = "{kind: gradual_soft, over: 0.4 epochs, cohort: 20 steps, every: 5 steps}"
+TAYLOR = "{kind: taylor_square, samples: 500}"
+BASE = {"criterion": TAYLOR, "scope": "isomorphic", "min_keep": 0.1, "removal": SOFT}
+SETTINGS: dict[str, dict[str, Any]] = {
+    f"{name}, {scope}": {**BASE, "criterion": criterion, "scope": scope}
+    for scope in ("layer", "isomorphic", "global")
+    for name, criterion in (("taylor_square", TAYLOR), ("norms", "norms"))
+} | {
+    "magnitude, layer": {**BASE, "criterion": "magnitude", "scope": "layer"},
+    "taylor_square, isomorphic, no floor": {**BASE, "min_keep": 1},
+    "taylor_square, isomorphic, floor 0.25": {**BASE, "min_keep": 0.25},
+    "taylor_square, global, no floor": {**BASE, "scope": "global", "min_keep": 1},
+    "taylor_square, global, floor 0.25": {**BASE, "scope": "global", "min_keep": 0.25},
+    "norms, global, no floor": {**BASE, "criterion": "norms", "scope": "global", "min_keep": 1},
+    "taylor_square, isomorphic, hard": {**BASE, "removal": "hard"},
+    "taylor_square, isomorphic, gradual_soft": {**BASE, "removal": GRADUAL_SOFT},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", help=f"{', '.join(NETWORKS)}; all if absent")
+    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("COMPRESS_DATA", "data")))
+    parser.add_argument("--work", type=Path, default=Path("runs/defaults"), help="folder for the dense networks")
+    parser.add_argument("--seeds", type=int, default=3, help="of the order of the samples in retraining")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for seed in range(arguments.seeds):
+        for name in arguments.networks or NETWORKS:
+            Study(name, arguments.data_root, arguments.work).fill(seed)
+
+
+class Study:
+    """The cells of one network."""
+
+    def __init__(self, name: str, data_root: Path, work: Path) -> None:
+        source, changes, self.epochs, self.rate = NETWORKS[name]
+        self.name, self.source, self.changes, self.data_root = name, source, changes, data_root
+        self.recipe = self._recipe()
+        self.data = build_data(self.recipe.data, data_root)
+        self.weights = work / f"{name}.safetensors"
+
+    def fill(self, seed: int) -> None:
+        """Measure what is not there yet."""
+        found = _read().get(self.name, {})
+        if "dense" not in found:
+            self._train_dense()
+        for budget in BUDGETS:
+            place = f"{budget:g}"
+            if place not in _read()[self.name].get("rate", {}):
+                _note(self.name, "rate", {place: self._best_rate(budget)})
+            for setting, changes in SETTINGS.items():
+                cell = f"{place}, {setting}, seed {seed}"
+                if cell not in _read()[self.name].get("cells", {}):
+                    rate = _read()[self.name]["rate"][place]
+                    began = time.process_time()
+                    result = self._measured(budget, changes, rate, seed, self.data)
+                    result["seconds"] = round(time.process_time() - began, 1)
+                    print(self.name, cell, result, flush=True)
+                    _note(self.name, "cells", {cell: result})
+
+    def _recipe(self, *changes: str) -> Recipe:
+        return load_recipe(self.source, [*self.changes, "export=[]", *changes])
+
+    def _train_dense(self) -> None:
+        train, setting = self.recipe.train, self._setting(self.recipe, self.data, 0)
+        assert train is not None
+        torch.manual_seed(0)
+        model = build_model(self.recipe.model, 0)
+        setting.train(model, train.epochs * setting.steps_per_epoch, optimization(train))
+        write_weights(model.state_dict(), self.weights)
+        size = measure(model, setting.example)
+        entry = {"params": size.params, "macs": size.macs, **_metric(setting.evaluate(model))}
+        print(self.name, "dense", entry, flush=True)
+        _note(self.name, "dense", entry)
+        _note(self.name, "recipe", {"name": self.source, "changes": self.changes, "epochs": self.epochs})
+
+    def _best_rate(self, budget: float) -> float:
+        assert isinstance(self.data, Divisible)
+        held_out = self.data.held_out(0.2)
+        losses = {
+            rate: self._measured(budget, BASE, rate, 0, held_out)["loss"]
+            for rate in (self.rate / 2, self.rate, self.rate * 2)
+        }
+        print(self.name, budget, losses, flush=True)
+        return min(losses, key=lambda rate: losses[rate])
+
+    def _measured(
+        self, budget: float, changes: dict[str, Any], rate: float, seed: int, data: TrainingData
+    ) -> dict[str, Any]:
+        stage = ", ".join(f"{key}: {value}" for key, value in changes.items())
+        retrain = ADAM.format(epochs=self.epochs, lr=rate)
+        recipe = self._recipe(f"stages=[{{target: {{nodes: '*'}}, macs: {budget}, {stage}, retrain: {retrain}}}]")
+        model = build_model(recipe.model, 0)
+        load_weights(model, read_weights(self.weights), str(self.weights))
+        pruned = Pruned()
+        try:
+            result = run_stage(model, recipe.stages[0], 0, pruned, self._setting(recipe, data, seed))
+        except CompressError as error:
+            return {"refused": str(error)}
+        return {**_metric(result["after_removal"]), "narrowest": _narrowest(pruned)}
+
+    def _setting(self, recipe: Recipe, data: TrainingData, seed: int) -> Setting:
+        task = build_task(recipe.task)
+        return Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
+
+
+def _narrowest(pruned: Pruned) -> float:
+    """The least share of its nodes that a layer keeps."""
+    return min(float(keep.float().mean()) for keep in pruned.keep_nodes.values())
+
+
+def _metric(metric: Any) -> dict[str, float]:
+    return {key: float(metric[key]) for key in ("loss", "accuracy") if key in metric}
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+
+
+def _note(network: str, part: str, entries: Any) -> None:
+    """Add to the file, which other processes may write as well."""
+    with FileLock(f"{OUT}.lock"):
+        found = _read()
+        found.setdefault(network, {}).setdefault(part, {}).update(entries)
+        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
