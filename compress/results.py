@@ -155,7 +155,7 @@ class UsedData(TypedDict):
 
 class CurvePoints(TypedDict):
     span: Positive
-    loss: Annotated[Numbers, "Mean training loss of the span."]
+    loss: Annotated[Numbers, "Mean training loss over the samples of the span."]
     factor: NotRequired[
         Annotated[
             Numbers, "What all pruned entries are multiplied by at its end; absent where each has a factor of its own."
@@ -223,7 +223,7 @@ class StageResult(Taken, StageFigures):
     after_removal: Annotated[Metric, "At the end of the stage."]
     steps: Annotated[Count, "Optimizer steps of the retraining."]
     removal_steps: Annotated[Count, "Steps until what is pruned was exactly zero; 0 for hard removal."]
-    epoch_losses: Annotated[list[float], "Mean training loss of each epoch."]
+    epoch_losses: Annotated[list[float], "Mean training loss of each epoch, over its samples."]
     seconds: Annotated[NotNegative, "Of the retraining."]
 
 
