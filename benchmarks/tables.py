@@ -18,7 +18,8 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
-from compress.report.choices import LABELS, choice_table, milliseconds
+from compress.report.choices import LABELS, choice_table
+from compress.report.measures import milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison

@@ -6,6 +6,7 @@ from compress.results import (
     Agreement,
     Contract,
     LatencyResult,
+    Load,
     Metric,
     QuantizationResult,
     RecipeValues,
@@ -40,7 +41,13 @@ class Exported(TypedDict):
     files: dict[str, ExportedFile]
 
 
-class Timed(TypedDict):
+class LoadEntry(TypedDict):
+    """Absent where the system does not tell."""
+
+    load: NotRequired[Load]
+
+
+class Timed(LoadEntry):
     """Latency by model and batch size; ratios are to one of the models, whatever runs it."""
 
     threads: int

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from compress.documents import Measured, Plan, PlannedStage
 from compress.report.files import widths_kept
-from compress.report.tables import MEASURES, removal
+from compress.report.headline import removal
+from compress.report.tables import MEASURES
 from compress.report.visible import visible
 from compress.wording import count_of
 
