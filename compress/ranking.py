@@ -5,7 +5,7 @@ No other place decides by the name of a metric.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NotRequired, TypedDict
 
 Better = Literal["larger", "smaller"]
@@ -23,12 +23,14 @@ class MetricKind:
     """A metric, and how its figures are read.
 
     unit: of the figure as tables show it.
+    over: what tables divide a scaled figure by.
     """
 
     name: str
     better: Better
     form: Form
     unit: str = ""
+    over: float = 1.0
 
     @property
     def larger(self) -> bool:
@@ -36,7 +38,13 @@ class MetricKind:
 
     def scaled(self, value: float) -> float:
         """The value in `unit`: 0.982 as 98.2 (%), 0.00469 as 4.69 (10^-3)."""
-        return value * _SCALES.get(self.form, 1)
+        return value * _SCALES.get(self.form, 1) * self.over
+
+    def near(self, scaled: float) -> "MetricKind":
+        """How a table shows scaled figures of about this size: a loss of 1 is not 1000 thousandths."""
+        if self.form != "thousandths" or abs(scaled) < 100:
+            return self
+        return replace(self, form="number", unit="", over=_SCALES["thousandths"])
 
     def text(self, value: float, error: float | None = None) -> str:
         """The value as it stands in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
@@ -53,7 +61,8 @@ class MetricKind:
         scale = _SCALES[self.form] if self.form == "share" else 1
         if error is not None and (both := uncertain(scale * value, scale * error)) is not None:
             return (*both, unit)
-        return f"{100 * value:.2f}" if scale == 100 else f"{value:{'.2f' if self.form == 'level' else '.4g'}}", "", unit
+        places = ".2f" if self.form in ("share", "level") else ".4g" if abs(value) < 10_000 else ",.0f"
+        return f"{scale * value:{places}}", "", unit
 
     @property
     def heading(self) -> str:
@@ -62,7 +71,9 @@ class MetricKind:
 
     def figure(self, scaled: float) -> str:
         """A value in `unit`, without it, as a table has it below its heading."""
-        return f"{scaled:.4g}" if self.form == "number" else f"{scaled:.2f}"
+        if self.form == "number" or (self.form == "thousandths" and 0 < abs(scaled) < 0.1):
+            return f"{scaled / self.over:.4g}"
+        return f"{scaled:.2f}"
 
     def drop(self, before: float, after: float) -> float:
         """What was lost, in `unit_of_drop`; below 0 where the metric has become better.

@@ -31,7 +31,7 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 
 def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
-    metric = read(results["metric"])
+    metric = _metric_of(results)
     title = f"{results['recipe']['name']}: {metric.heading} on held-out samples, "
     title += f"not retrained; dense {metric.figure(results['dense']['value'])}"
     if is_one_layer_of_nodes(results):
@@ -51,7 +51,7 @@ def sensitivity(results: Sensitivity) -> Table:
 
 def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     """What the layers tolerate alone and together."""
-    together, metric = results["together"], read(results["metric"])
+    together, metric = results["together"], _metric_of(results)
     if results["knee"] is not None:
         yield f"knee of the loss without retraining: {results['knee']} nodes left"
     if not together["sparsity"] or together["metric"] is None:
@@ -64,12 +64,12 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
         f"samples, dense {metric.figure(results['dense']['value'])}"
     )
     if len(results["layers"]) > 1:
-        yield f"each layer is pruned as far as would alone raise the loss to {1000 * together['alone']:.2f} 10^-3"
+        yield f"each layer is pruned as far as would alone raise the loss to {together['alone']:.4g}"
 
 
 def front(results: Search) -> Table:
     """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
-    metric, size = read(results["metric"]), results["size"]
+    metric, size = _metric_of(results), results["size"]
     table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out samples")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
@@ -115,6 +115,11 @@ def of_search(results: Search) -> Iterable[str]:
             f"{name} {value:.4g} (dense {winner['dense_test'][name]:.4g})" for name, value in winner["test"].items()
         )
     )
+
+
+def _metric_of(results: Sensitivity | Search) -> MetricKind:
+    """The metric in the unit that suits the dense network's figure."""
+    return read(results["metric"]).near(results["dense"]["value"])
 
 
 def size_of(trial: TrialNetwork, size: SizeKind) -> float:

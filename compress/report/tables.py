@@ -81,8 +81,7 @@ WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 
 def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
-    metric, seeds = read(results["metric"]), len(results["seeds"])
-    dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
+    metric, dense, seeds = metric_of(results), dense_of(results), len(results["seeds"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
     title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
     table = Table(
@@ -97,6 +96,16 @@ def comparison(results: Comparison) -> Table:
     return table
 
 
+def dense_of(results: Comparison) -> float:
+    """The mean of the dense networks' figures."""
+    return sum(found["value"] for found in results["dense"]) / len(results["dense"])
+
+
+def metric_of(results: Comparison) -> MetricKind:
+    """The metric in the unit that suits the dense networks' figures."""
+    return read(results["metric"]).near(dense_of(results))
+
+
 def labels(results: ComparedRuns) -> dict[str, str]:
     """Labels of the rivals, by name: only what differs between them."""
     return {
@@ -107,7 +116,7 @@ def labels(results: ComparedRuns) -> dict[str, str]:
 def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
     """Each rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
-        kind = read(results["metric"])
+        kind = metric_of(results)
         yield rival, [_figures(level, rival["name"], kind) for level in results["levels"]]
 
 
@@ -150,8 +159,8 @@ def latencies(found: Timed) -> Table:
         table.add_column("runtime")
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
-            numbers = [f"{value:.3f}" for value in (figures["p50"], figures["p90"], figures["p99"], figures["min"])]
-            cells = [batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}"]
+            times = (figures["p50"], figures["p90"], figures["p99"], figures["min"])
+            cells = [batch, *map(milliseconds, times), f"{figures['runs']:,}", f"{figures['ratio']:.3g}"]
             table.add_row(Text(visible(name)), *cells, *([found["runtimes"][name]] if several else []))
     return table
 

@@ -10,7 +10,7 @@ from compress.report import plots, tables
 from compress.report.tables import SCRATCH
 from compress.run.output import whole_folder
 from compress.sweep.compare import figures
-from compress.sweep.compare.summary import NOISE, mean, scratch_wins
+from compress.sweep.compare.summary import NOISE, scratch_wins
 from compress.sweep_results import Comparison
 from compress.train.metrics import headline
 
@@ -44,7 +44,7 @@ def write_all(results: Comparison, folder: Path) -> None:
 def markdown(results: Comparison) -> str:
     """The table, the chosen learning rates, and how to read them."""
     levels = [tables.level(results, value) for value in results["sparsities"]]
-    metric, dense = read(results["metric"]), mean([one["value"] for one in results["dense"]])
+    metric, dense = tables.metric_of(results), tables.dense_of(results)
     values = [
         [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]
         for _, cells in tables.compared(results)
