@@ -22,15 +22,14 @@ compared in percent of what it was. level: compared by its difference, as decibe
 class MetricKind:
     """A metric, and how its figures are read.
 
-    unit: of the figure as tables show it.
-    over: what tables divide a scaled figure by.
+    unit: of the figure as tables show it. plain: whether `figure` shows them without the unit.
     """
 
     name: str
     better: Better
     form: Form
     unit: str = ""
-    over: float = 1.0
+    plain: bool = False
 
     @property
     def larger(self) -> bool:
@@ -38,13 +37,7 @@ class MetricKind:
 
     def scaled(self, value: float) -> float:
         """The value in `unit`: 0.982 as 98.2 (%), 0.00469 as 4.69 (10^-3)."""
-        return value * _SCALES.get(self.form, 1) * self.over
-
-    def near(self, scaled: float) -> "MetricKind":
-        """How a table shows scaled figures of about this size: a loss of 1 is not 1000 thousandths."""
-        if self.form != "thousandths" or abs(scaled) < 100:
-            return self
-        return replace(self, form="number", unit="", over=_SCALES["thousandths"])
+        return value * _SCALES.get(self.form, 1)
 
     def text(self, value: float, error: float | None = None) -> str:
         """The value as it stands in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
@@ -71,9 +64,14 @@ class MetricKind:
 
     def figure(self, scaled: float) -> str:
         """A value in `unit`, without it, as a table has it below its heading."""
-        if self.form == "number" or (self.form == "thousandths" and 0 < abs(scaled) < 0.1):
-            return f"{scaled / self.over:.4g}"
-        return f"{scaled:.2f}"
+        if self.plain:
+            return f"{scaled / _SCALES[self.form]:.4g}"
+        return f"{scaled:.4g}" if self.form == "number" else f"{scaled:.2f}"
+
+    def fitting(self, *scaled: float) -> "MetricKind":
+        """The same for a table with these values: thousandths only where they are shorter than the numbers."""
+        unwieldy = self.form == "thousandths" and scaled and not 0.1 <= max(map(abs, scaled)) < 1000
+        return replace(self, unit="", plain=True) if unwieldy else self
 
     def drop(self, before: float, after: float) -> float:
         """What was lost, in `unit_of_drop`; below 0 where the metric has become better.

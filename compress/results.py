@@ -604,11 +604,68 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
+class AgainstConstant(TypedDict):
+    """How the slim network compares with the best output that does not depend on the input, such as the mean image."""
+
+    output: Annotated[Text, "The constant output, in words; found on training samples."]
+    verdict: Annotated[
+        Literal["better", "no better", "dense no better", "not told"],
+        "Of the slim network; or that the dense network itself is no better, or that it cannot be told.",
+    ]
+    metric: NotRequired[Annotated[Metric, "Of the constant output on the test samples."]]
+    kept: NotRequired[
+        Annotated[
+            dict[str, float],
+            "By metric: the share of the dense network's lead over the constant output that slim has kept.",
+        ]
+    ]
+    why: NotRequired[Annotated[Text, "Why it cannot be told."]]
+
+
 class OptionalOutcome(TypedDict):
+    constant: NotRequired[Annotated[AgainstConstant, "Absent in results of older versions."]]
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
     weights: NotRequired[
         Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
     ]
+
+
+WarningKind = Literal[
+    "layer_loss",
+    "bottleneck",
+    "short_decay",
+    "late_decay",
+    "short_retraining",
+    "large_batch",
+    "known_data",
+    "constant_output",
+    "chance",
+    "no_effect",
+    "refused",
+    "scratch_wins",
+    "early_removal",
+    "traced_graph",
+    "training_only",
+    "no_proof",
+    "unusable_cells",
+    "other",
+]
+
+
+class Warned(TypedDict):
+    """A warning of a command, as it is on the terminal and at the top of the report."""
+
+    kind: Annotated[
+        WarningKind,
+        "layer_loss: a layer loses more than 90 %. bottleneck: a width is below the number of classes or the next "
+        "bottleneck. short_decay, late_decay: of fewer than 20 steps, or until the training ends. short_retraining: "
+        "fewer steps than layers. large_batch: larger than the data. known_data: a bound is judged on data that the "
+        "network was trained on. constant_output, chance: the slim or the dense network is no better than a constant "
+        "output. other: of another package.",
+    ]
+    text: Text
+    way_out: NotRequired[Text]
+    where: NotRequired[Annotated[Text, "The place in the recipe."]]
 
 
 class Outcome(OptionalOutcome):
@@ -621,7 +678,7 @@ class Outcome(OptionalOutcome):
         ]
     ]
     parity: Annotated[Parity, "Largest absolute differences of outputs; a file that was not written has none."]
-    warnings: list[Text]
+    warnings: Annotated[list[Warned | Text], "A text alone in results of older versions."]
 
 
 class Results(Origin, Outcome, Choices, Pictures):

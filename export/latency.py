@@ -28,8 +28,10 @@ from compress.export.machine_load import LoadMeter
 from compress.export.onnx_reading import let_go, read_onnx
 from compress.files.atomic import require_path
 from compress.files.foreign import reading, reason
+from compress.files.torchscript import require_no_torchscript
 from compress.options import check, shown
 from compress.results import LatencyResult, Load, Runtime
+from compress.wording import because, missing
 
 LEAST = 30
 """Runs of each model at the first batch size, however slow it is: that figure stands in headlines."""
@@ -248,9 +250,13 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Raises InputError unless it is a file."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file: name an ONNX model")
+    """Raises InputError unless it is a file that can be read."""
+    try:
+        require_no_torchscript(Path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(Path(path), "name an ONNX model")) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {because(error)}; name an ONNX model") from None
 
 
 def _feed(
@@ -298,7 +304,7 @@ def _interleaved(
         for index in range(rounds):
             for name in rng.permutation(names):
                 run = runs[name]
-                _time(run)  # not counted: the caches still hold the model before
+                _time(run)  # not count_of: the caches still hold the model before
                 for repeat in range(repeats):
                     times[name][index, repeat] = _time(run)
     return times

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, cast
 
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
+from compress.report.constant import no_better
 from compress.report.contract import described
 from compress.report.headline import conditions, narrowed
 from compress.report.load import load_note
@@ -22,6 +23,7 @@ from compress.results import (
     contract_text,
 )
 from compress.task_words import LOSSES, Word
+from compress.wording import count_of
 
 _PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] = {
     "masked_vs_slim": "masked - slim",
@@ -61,7 +63,7 @@ def _what(results: Results) -> str:
     text += f"{dense['params']:,} parameters before, {slim['params']:,} now. "
     text += f"Pruned and measured on {_plain(data['name'])}"
     if "train" in data and "test" in data:
-        text += f" ({data['train']:,} training and {data['test']:,} test samples)"
+        text += f" ({data['train']:,} training and {count_of(data['test'], 'test sample')})"
     note = f"\n**{_plain(data['note'])}**\n" if "note" in data else ""
     return f"{text}.\n{note}"
 
@@ -71,7 +73,7 @@ def _stage(stage: StageResult, errors: Mapping[str, Interval]) -> str:
     return (
         f"{stage['kind']} of {_plain(stage['target'])}: {_percent(stage['achieved'])} {left[stage['measure']]} "
         f"({_percent(stage['asked'])} asked), chosen by {_plain(stage['criterion']['kind'])}, "
-        f"{_plain(stage['removal']['kind'])} removal, {stage['steps']:,} training steps; "
+        f"{_plain(stage['removal']['kind'])} removal, {count_of(stage['steps'], 'training step')}; "
         f"{_plain(metric_text(stage['before_removal'], errors))} before removal; "
         f"{_plain(metric_text(stage['after_removal'], errors))} after removal"
     )
@@ -120,11 +122,13 @@ def _limits(results: Results) -> Iterator[str]:
     choices = choices_of(results).values()
     if any("latency_ms" in choice for choice in choices):
         threads = results["recipe"]["benchmark"]["threads"]
-        where = f"on {_plain(machine['cpu'])}, {threads} thread{'s' if threads > 1 else ''}"
+        where = f"on {_plain(machine['cpu'])}, {count_of(threads, 'thread')}"
         torch = ", and of torch where a row says so" if any(choice["runtime"] == "torch" for choice in choices) else ""
         yield f"Latency (ms, median) is that of onnxruntime{torch}, {where}; another machine gives other figures."
     if any("peak_memory" in choice for choice in choices):
         yield "Memory is what a fresh process takes to run the file, beyond the imported runtime."
+    if (sentence := no_better(results)) is not None:
+        yield f"**{_plain(sentence[0].upper() + sentence[1:])}.**"
     yield from (f"{text}." for text in agreements(results))
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
     yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."

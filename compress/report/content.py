@@ -102,6 +102,8 @@ class ContractFigure(TypedDict):
 
 
 class Content(TypedDict):
+    """warnings: what was found, and the way out."""
+
     name: str
     style: Markup
     headline: str
@@ -109,7 +111,7 @@ class Content(TypedDict):
     tiles: list[Tile]
     conditions: list[str]
     note: str | None
-    warnings: list[str]
+    warnings: list[tuple[str, str]]
     choices: ChoiceTable
     facts: list[str]
     measures: list[Measure]

@@ -9,6 +9,7 @@ from compress.report.choices import best_sentence, choices_of, file_kind
 from compress.report.load import load_words
 from compress.report.measures import AS_FAST, changed, faster, fewer, smaller
 from compress.results import ZIPPED, Measure, Models, RemovalEntry, Results, StageResult, ranked_by
+from compress.wording import count_of
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -91,7 +92,7 @@ def _what_was_pruned(stage: StageResult) -> str:
         return f"{of:,} {ARROW} {of - pruned:,} {target} nodes"
     where = "" if target == "*" else f" of {target}"
     if stage["kind"] == "nodes":
-        return f"{pruned:,} of {of:,} nodes{where} pruned"
+        return f"{pruned:,} of {count_of(of, 'node')}{where} pruned"
     return f"{_share(stage['achieved'])} of the weights{where} pruned"
 
 
@@ -134,12 +135,12 @@ def removal(stage: Removed) -> str:
     if how["kind"] == "hard":
         return "hard"
     curve = f", {how['decay']}" if how["kind"] == "soft" else ""
-    return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
+    return f"{how['kind']}{curve} over {count_of(stage['removal_steps'], 'step')}"
 
 
 def _way(stage: StageResult) -> str:
     text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
-    return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
+    return text + (f"; {count_of(stage['steps'], 'step')} of retraining." if stage["steps"] else "; no retraining.")
 
 
 def _share(share: float) -> str:

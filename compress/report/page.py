@@ -11,7 +11,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import content, figures, samples
+from compress.report import constant, content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -39,10 +39,12 @@ from compress.results import (
     Results,
     StageResult,
     TensorResult,
+    Warned,
     checked,
     contract_text,
     ranked_by,
 )
+from compress.wording import because, count_of, missing
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
@@ -86,10 +88,13 @@ def read(file: Path) -> Results:
     """
     try:
         found = read_json(file, MAX_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; name the output folder of `compress apply`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(file, "name the output folder of `compress apply`")) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {because(error)}") from None
+    except ValueError as error:
+        said = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InputError(f"{file} cannot be read as JSON: {said}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is not a results.json of `compress apply` (schema 1)")
     return checked(found, file)
@@ -124,7 +129,11 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "tiles": list(_tiles(results)),
         "conditions": list(conditions(results)),
         "note": results["data"].get("note"),
-        "warnings": [*filter(None, [load_note(results.get("load"))]), *results.get("warnings", []), *cut],
+        "warnings": [
+            *((note, "") for note in filter(None, [load_note(results.get("load"))])),
+            *map(_warning, results.get("warnings", [])),
+            *((text, "") for text in cut),
+        ],
         "choices": choice_table(results),
         "facts": list(_facts(results)),
         "measures": list(measures(models)),
@@ -173,6 +182,11 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
     ):
         if there:
             yield key, title
+
+
+def _warning(found: Warned | str) -> tuple[str, str]:
+    """(what was found, the way out)."""
+    return (found, "") if isinstance(found, str) else (found["text"], found.get("way_out", ""))
 
 
 # --- the tiles ---
@@ -254,7 +268,7 @@ def _stages(stages: Sequence[StageResult], errors: Mapping[str, Interval]) -> It
     yield "achieved", [f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in stages]
     yield "before removal", [metric_text(stage["before_removal"], errors) for stage in stages]
     yield "after removal", [metric_text(stage["after_removal"], errors) for stage in stages]
-    yield "training", [f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in stages]
+    yield "training", [f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in stages]
 
 
 def _training(results: Results) -> content.TrainingFigure | None:
@@ -346,6 +360,8 @@ def _facts(results: Results) -> Iterator[str]:
     for name, choice in choices.items():
         if "quantization" in choice and "refused" not in choice:
             yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    if (line := constant.compared(results)) is not None:
+        yield f"{line[0].upper()}{line[1:]}."
     yield from (f"{text}." for text in refusals(choices_of(results)))
     yield from (f"{text}." for text in agreements(results))
     if "sparse" in choices:

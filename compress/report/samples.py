@@ -8,6 +8,7 @@ from compress.report import sample_figures
 from compress.report.content import ClassRow, SampleFigure
 from compress.report.measures import UNCHANGED, Change
 from compress.results import ClassCounts, Results
+from compress.wording import count_of
 
 ROWS = 50
 """Classes of the table; of more, those that have lost most."""
@@ -17,7 +18,7 @@ def figures_of(results: Results) -> Iterator[SampleFigure]:
     """The figures of values, series and anomalies, each with its caption."""
     if (found := results.get("values")) is not None:
         both = {"dense": found["dense"], "slim": found["slim"]}
-        spread = f"{len(found['target']):,} test samples, spread over the test set"
+        spread = f"{count_of(len(found['target']), 'test sample')}, spread over the test set"
         svg = sample_figures.scatter("scatter", found["target"], both)
         yield {"svg": Markup(svg), "caption": f"prediction against target of {spread}; on the line, they are equal"}
         svg = sample_figures.residuals("residuals", found["target"], both)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from compress.documents import Timed
 from compress.ranking import MetricKind, kind_of, read
+from compress.report import constant
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.headline import conditions, narrowed, removal
 from compress.report.load import load_note, load_words
@@ -16,6 +17,7 @@ from compress.report.samples import worst_class
 from compress.report.visible import visible
 from compress.results import Interval, Measure, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
+from compress.wording import count_of
 
 
 def choices(results: Results) -> Table:
@@ -46,7 +48,7 @@ def stages(results: Results) -> Table:
     errors = results["models"]["slim"].get("error", {})
     table.add_row("before removal", *(metric_text(stage["before_removal"], errors) for stage in found))
     table.add_row("after removal", *(metric_text(stage["after_removal"], errors) for stage in found))
-    table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
+    table.add_row("training", *(f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in found))
     return table
 
 
@@ -81,12 +83,11 @@ WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 
 def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
-    metric, dense, seeds = metric_of(results), dense_of(results), len(results["seeds"])
+    metric, dense, seeds = metric_of(results), mean_of_dense(results), len(results["seeds"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
     title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
     table = Table(
-        title=f"{title}: test {metric.heading} after removal, "
-        f"{seeds} seed{'s'[: seeds > 1]}; dense {metric.figure(dense)}"
+        title=f"{title}: test {metric.heading} after removal, {count_of(seeds, 'seed')}; dense {metric.figure(dense)}"
     )
     table.add_column("rival", overflow="fold")
     for sparsity in results["sparsities"]:
@@ -96,14 +97,13 @@ def comparison(results: Comparison) -> Table:
     return table
 
 
-def dense_of(results: Comparison) -> float:
-    """The mean of the dense networks' figures."""
+def mean_of_dense(results: Comparison) -> float:
     return sum(found["value"] for found in results["dense"]) / len(results["dense"])
 
 
 def metric_of(results: Comparison) -> MetricKind:
-    """The metric in the unit that suits the dense networks' figures."""
-    return read(results["metric"]).near(dense_of(results))
+    """What is compared, in a unit that fits the dense network's figure."""
+    return read(results["metric"]).fitting(mean_of_dense(results))
 
 
 def labels(results: ComparedRuns) -> dict[str, str]:
@@ -215,6 +215,8 @@ def closing(results: Results) -> Iterable[str]:
     if (note := load_note(results.get("load"))) is not None:
         yield note
     yield from scratch(results)
+    if (line := constant.compared(results)) is not None:
+        yield line
     yield from refusals(choices_of(results))
     yield from agreements(results)
     parity = results["parity"]

@@ -20,8 +20,9 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Quality, Results, RivalResults, StageResult
-from compress.run import rehearse
+from compress.results import Metric, ModelName, Outcome, Parity, Quality, Results, RivalResults, StageResult, Warned
+from compress.run import cautions, rehearse
+from compress.run.against_constant import Compared
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
     build_model,
@@ -119,6 +120,7 @@ def train_dense(
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe)
+    cautions.warn_of_batch(setting)
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
     journal.open(fingerprint(recipe, None, setting), setting.clock)
@@ -177,7 +179,7 @@ def apply(
     out: Path,
     setting: Setting,
     *,
-    warned: list[str] | None = None,
+    warned: list[Warned] | None = None,
     place: Callable[[str], str] = str,
 ) -> Results | None:
     """Run all stages on the weights in `source` and write artefacts, proofs and figures to the folder `out`.
@@ -199,7 +201,7 @@ def apply(
         Interrupted: by a signal.
 
     Warns:
-        ChanceWarning: the dense network knows nothing about the data.
+        ChanceWarning: the dense network is no better than a constant output.
         RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
@@ -209,8 +211,9 @@ def apply(
         loaded, unwrapped = load_dense(recipe, source, setting)
         dense = Shelved(loaded)
         del loaded  # it may be on the disk now
-    require_expected(recipe, dense.copy(), setting)
+    constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
+        cautions.warn_of_int8(recipe, setting, place)
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()
@@ -221,7 +224,9 @@ def apply(
     _follow(journal, clock, warned, pruned, model, witness)
     with _keep_last_good(model, lambda weights: _within(weights, out), setting.ranks):
         stages = [
-            journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
+            journal.chapter(
+                f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting, warned, place)
+            )
             for number in range(len(recipe.stages))
         ]
     setting.ranks.require_same(model)
@@ -235,8 +240,8 @@ def apply(
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    samples = Samples(setting.task)
-    figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples)
+    beside, samples = None if constant is None else Compared(setting.task, constant), Samples(setting.task)
+    figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples, beside)
     networks = three_networks(dense, masked, small)
     del small
     shown = compared(**looks, names=setting.data.class_names)
@@ -245,6 +250,8 @@ def apply(
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     if rivals is not None:
         outcome["rivals"] = rivals
+    if beside is not None:
+        outcome["constant"] = beside.document({name: of["metric"] for name, of in figures.items()})
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
@@ -252,13 +259,13 @@ def apply(
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
-    for text in refusals(results.get("choices", {})):
-        warnings.warn(text, RefusedWarning, stacklevel=2)
+    for refused in refusals(results.get("choices", {})):
+        warnings.warn(RefusedWarning(refused), stacklevel=2)
     return results
 
 
 def _follow(
-    journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module, witness: Witness
+    journal: Journal, clock: Clock, warned: list[Warned], pruned: Pruned, model: nn.Module, witness: Witness
 ) -> None:
     """Follow everything that a checkpoint between two stages holds, in the order in which it is restored."""
     journal.follow("clock", clock)
@@ -270,19 +277,29 @@ def _follow(
     journal.follow("chance", random_state)
 
 
-def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> StageResult:
-    stage = recipe.stages[number]
+def _stage(
+    recipe: schema.Recipe,
+    number: int,
+    model: nn.Module,
+    pruned: Pruned,
+    setting: Setting,
+    warned: list[Warned],
+    place: Callable[[str], str],
+) -> StageResult:
+    stage, earlier = recipe.stages[number], pruned.copy()
     setting.watcher.begin(
         f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
     )
-    return run_stage(model, stage, number, pruned, setting)
+    found = run_stage(model, stage, number, pruned, setting)
+    cautions.look_again(stage, number, earlier, pruned, model, setting, place, warned)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Warned:
     """The warnings issued before an interruption; the same ones were issued again since."""
 
-    said: list[str]
+    said: list[Warned]
 
     def state_dict(self) -> dict[str, Any]:
         return {"said": self.said}
@@ -330,12 +347,19 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks], samples: Samples
+    dense: Shelved,
+    masked: Metric,
+    small: nn.Module,
+    setting: Setting,
+    looks: dict[str, Looks],
+    samples: Samples,
+    beside: Compared | None,
 ) -> dict[ModelName, Quality]:
     """The figures of the three networks on the test samples; those of masked and slim have to agree.
 
     Args:
         samples: watch the evaluation of the dense network.
+        beside: compares both networks with a constant output.
     """
     reach, slim_samples = Reach(TOLERANCE), Samples(setting.task)
 
@@ -346,8 +370,9 @@ def _measured(
 
         return setting.evaluate(network, seen)
 
-    before = evaluated(dense.copy(), looks["dense"], samples)
-    after = evaluated(small, looks["slim"], reach, slim_samples)
+    constant = ([], []) if beside is None else ([beside.dense], [beside.slim])
+    before = evaluated(dense.copy(), looks["dense"], samples, *constant[0])
+    after = evaluated(small, looks["slim"], reach, slim_samples, *constant[1])
     reach.require_agreement(masked, after, own=isinstance(setting.task, OwnTask))
     with setting.clock.phase("evaluation"):
         slim_quality = quality(after, slim_samples, samples)

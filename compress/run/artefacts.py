@@ -19,6 +19,7 @@ from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report.card import model_card
 from compress.report.choices import refusals
+from compress.report.constant import WAY_OUT, no_better
 from compress.results import (
     CONTRACT,
     ZIPPED,
@@ -35,6 +36,7 @@ from compress.results import (
     Pictures,
     Quality,
     Results,
+    Warned,
     contract_text,
 )
 from compress.run.building import fresh_network
@@ -125,10 +127,12 @@ def write_artefacts(
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
+        "warnings": [*outcome["warnings"], *map(_refused, refusals(choices["choices"]))],
         **_optional(outcome),
         "timing": setting.clock.split(),
     }
+    if (text := no_better(results)) is not None:
+        results["warnings"].insert(0, {"kind": "constant_output", "text": text, "way_out": WAY_OUT})
     results = without_folders(results, [folder])
     if (tokenizer := getattr(setting.data.preparation, "tokenizer_json", None)) is not None:
         _text(folder / TOKENIZER, tokenizer)
@@ -138,8 +142,14 @@ def write_artefacts(
     return results
 
 
+def _refused(text: str) -> Warned:
+    return {"kind": "refused", "text": text}
+
+
 def _optional(outcome: Outcome) -> OptionalOutcome:
     found: OptionalOutcome = {}
+    if "constant" in outcome:
+        found["constant"] = outcome["constant"]
     if "rivals" in outcome:
         found["rivals"] = outcome["rivals"]
     if "weights" in outcome:

@@ -20,6 +20,7 @@ from compress.results import Choice, ChoiceName, Choices, Format, Load, ModelNam
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
 from compress.run.sampling import quality
 from compress.run.setting import Setting
+from compress.run_warnings import RunWarning
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
 from compress.tasks import ranking
@@ -33,8 +34,10 @@ _INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_in
 _DENSE_IN_TORCH = "dense in torch"
 
 
-class RefusedWarning(UserWarning):
+class RefusedWarning(RunWarning):
     """A file that was asked for is not worth it; the float file stays."""
+
+    kind = "refused"
 
 
 @dataclass

@@ -178,7 +178,7 @@ class _Arrays:
         labels = None if LABELS in names else arrays.pop(LABELS, None)
         if set(arrays) != set(names):
             raise DataError(
-                f"{path} has the arrays {', '.join(arrays) or 'none'}, and the ONNX file takes {', '.join(names)}: "
+                f"{path} has the arrays {', '.join(arrays) or 'none'}, and the ONNX file takes {', '.join(names)}; "
                 "name the arrays after its inputs; `labels` may be beside them."
             )
         counts = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}

@@ -16,6 +16,7 @@ from compress.errors import DataError
 from compress.task_words import Word
 from compress.tasks import targets
 from compress.tasks.kinds import IGNORED, Loss, NamedTask
+from compress.wording import count_of
 
 
 class UndefinedMetricError(DataError):
@@ -242,7 +243,9 @@ def _of_classes(name: str, classes: int) -> Any:
 
     if name == "top_5_accuracy":
         if classes < 6:
-            raise DataError(f"top_5_accuracy of {classes} classes is always 1; leave it out of `metrics:`.")
+            raise DataError(
+                f"top_5_accuracy of {count_of(classes, 'class', 'classes')} is always 1; leave it out of `metrics:`."
+            )
         return known.MulticlassAccuracy(classes, top_k=5, average="micro", validate_args=False)
     by_class = {
         "balanced_accuracy": known.MulticlassAccuracy,

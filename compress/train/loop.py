@@ -21,6 +21,7 @@ from compress.train.divergence import BATCH, broken_weights, first_broken, liste
 from compress.train.optimization import Optimization
 from compress.train.optimizers import optimizers, schedulers
 from compress.train.ranks import ALONE, Ranks
+from compress.wording import did_you_mean
 
 
 @dataclass
@@ -217,7 +218,9 @@ def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     parameters = {_plain_name(model, name): parameter for name, parameter in model.named_parameters()}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise TargetError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(parameters)}")
+            names = ", ".join(parameters)
+            near = did_you_mean(pattern, parameters)
+            raise TargetError(f"trainable: the pattern {pattern!r} matches no parameter; there is {names}{near}")
     frozen = [
         parameter
         for name, parameter in parameters.items()
