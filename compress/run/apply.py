@@ -136,13 +136,15 @@ def train_dense(
     setting.ranks.require_same(model)
     if not setting.ranks.first:
         return None
-    metric = setting.evaluate(model)
+    samples = Samples(setting.task)
+    metric = setting.evaluate(model, samples)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
     require_seen(out, before)
     placing(journal.folder)
     write(model.state_dict(), out)
-    return {
+    figures = quality(metric, samples)
+    found: TrainedNetwork = {
         "model": str(out),
         "data": describe_data(setting),
         "steps": training["steps"],
@@ -150,6 +152,9 @@ def train_dense(
         "epoch_losses": training["losses"],
         "metric": metric,
     }
+    if "error" in figures:
+        found["error"] = figures["error"]
+    return found
 
 
 def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
