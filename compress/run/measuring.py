@@ -168,7 +168,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         name = missed[0]
         told = "; ".join(_told(name, wanted, found) for name, wanted in (recipe.expect or {}).items() if name in missed)
         raise InputError(
-            f"expect: {told}. {_inputs(setting, found)}. Was it trained so? {_ways_out(network, setting, name)}"
+            f"expect: {told}. {_inputs(setting, found)}. Was it trained that way? {_ways_out(network, setting, name)}"
         )
     accuracy, majority = found.metric.get("accuracy"), found.majority
     if accuracy is None or majority is None or recipe.expect is not None:
@@ -177,7 +177,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         warnings.warn(
             f"the dense network's accuracy is {accuracy:.1%} on {count_of(found.samples, 'test sample')}, and "
             "always answering "
-            f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained so? "
+            f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained that way? "
             f"{_ways_out(network, setting, 'accuracy')}",
             ChanceWarning,
             stacklevel=3,
@@ -207,7 +207,7 @@ def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
         bounds = {"at least": wanted.at_least, "at most": wanted.at_most}
         owner = " and ".join(f"{words} {value:.4g}" for words, value in bounds.items() if value is not None)
     else:
-        owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
+        owner = f"{wanted:.4g} \N{PLUS-MINUS SIGN} {_tolerance(name, wanted, found):.2g}"
     return (
         f"the dense network's {name} is {found.metric[name]:.4g} on {count_of(found.samples, 'test sample')}, "
         "and the recipe "
