@@ -228,7 +228,7 @@ def _earlier(model: nn.Module, earlier: object) -> Pruned:
     if earlier is None:
         return Pruned()
     if isinstance(earlier, Pruner):
-        _refuse(not earlier._finalized, "earlier: this pruner is still at work; call its finalize() first")
+        _refuse(not earlier._finalized, "earlier: this pruner has not finished; call its finalize() first")
         earlier = earlier.pruned
     if isinstance(earlier, Pruned):
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
