@@ -25,7 +25,7 @@ def signature(
         dynamic: names of dimensions that vary beside the batch.
 
     Raises:
-        InputError: `example` is no call, or `dynamic` does not fit it.
+        InputError: `example` is not a call, or `dynamic` does not fit it.
         UnsupportedModelError: the network returns no tensor.
     """
     called = interface(model, example, dynamic)

@@ -81,7 +81,7 @@ def from_table(
     making = Making(layout, table, limit)
 
     def part(source: TableFile | None, chosen: Numbers | None, count: int | None, what: str) -> Samples:
-        """The rows of a file of their own, or those that were chosen of the training file."""
+        """The rows of a separate file, or those chosen from the training file."""
         found = rows if source is None else read_rows(source, layout, settings, limit)
         chosen = _shuffled(len(found)) if chosen is None else chosen
         return making.samples(found, first(chosen, count, f"{(source or file).path}: {what}"))

@@ -90,7 +90,7 @@ class TokenSamples(Samples):
 
     inputs: `input_ids` [N, T] and, of pairs, `token_type_ids` [N, T].
     targets: classes or numbers, or the next tokens [N, T].
-    padding: the id that stands for no token.
+    padding: the id that represents no token.
     names: of what the network gets.
     """
 
@@ -375,7 +375,7 @@ class _Labels:
         return self._codes[text.label]
 
     def targets(self, codes: Mapping[str, Tensor]) -> tuple[tuple[str, ...] | int | None, dict[str, Tensor]]:
-        """Classes (their names, or their number) and the target of each sample; numbers with a point are no classes.
+        """Classes (names or number) and the target of each sample; numbers with a decimal point are not classes.
 
         Words are classes in alphabetical order; integers 0 to n - 1 are classes as they are, and others in their
         order, with their digits as names.

@@ -37,7 +37,7 @@ class WeightsFile:
 
     sets: tensors by qualified name, by the key in the file that has them, such as "state_dict"; "" is the file itself.
     metadata: text by key (a `.pt` file has none).
-    others: keys of what is no set, with the classes of pickled objects in it, which are not read.
+    others: keys of what is not a set, with the classes of pickled objects in it, which are not read.
     """
 
     sets: dict[str, dict[str, Tensor]]
@@ -83,7 +83,7 @@ def _read_file(path: Path, *, mapped: bool = False) -> WeightsFile:
 
 
 def _read_shards(index: Path) -> WeightsFile:
-    """The tensors of all shards; they stay in the files until they are used.
+    """The tensors of all shards; they remain in the files until they are used.
 
     Raises:
         CheckpointError: a shard lacks a tensor that the index says it has, or has another one.
@@ -108,7 +108,7 @@ def write_weights(
 ) -> None:
     """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
 
-    Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
+    Every name gets its own tensor: tensors that are tied, or views of a larger one, are written out in full, so
     that any reader can load the file strictly.
 
     Args:
@@ -185,7 +185,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
-        model.load_state_dict(found, strict=False)  # a module's extra state is no tensor, and stays its own
+        model.load_state_dict(found, strict=False)  # a module's extra state is not a tensor, and remains its own
     return text
 
 

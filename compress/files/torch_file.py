@@ -82,7 +82,7 @@ def _trusted() -> set[str]:
 
 
 def _require_network_apart(foreign: Foreign, path: Path) -> None:
-    """TorchScript has a format of its own, which torch refuses to read so."""
+    """TorchScript has its own format, which `torch.load` refuses."""
     if any(name.startswith("__torch__.") for name in foreign):
         raise CheckpointError(
             f"{path} is a TorchScript program, which torch.jit.load reads and runs: save its weights alone, with "

@@ -16,7 +16,7 @@ from compress.files.pickled import Foreign
 
 
 class Unread(list[Any]):
-    """An object that was not read. It is a list, since torch lets only lists get items; it stays empty."""
+    """An object that was not read. It is a list, since torch lets only lists get items; it remains empty."""
 
     name: ClassVar[str]
 

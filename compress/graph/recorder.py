@@ -292,7 +292,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise UnsupportedModelError(f"{func} changes a tensor that is not part of the network's state_dict")
 
     def _promote(self, func: Any, args: Any, kwargs: Any) -> None:
-        """A constant that something else is written into is no constant from now on, nor is what shares its memory."""
+        """A constant that is written into is not a constant from now on, nor is anything that shares its memory."""
         self._require_own(func, args, kwargs)
         for entry in self._written_entries(func, args, kwargs):
             if entry.value is not None:

@@ -273,7 +273,7 @@ def _refusal(error: Exception, recorder: Recorder) -> str:
     text, way_out = str(error), ""
     if isinstance(error, NeedsValuesError):
         way_out = "; choose by torch.where instead of `if`, or decide outside of forward"
-    elif str(BATCH) in text:  # the number that stands for the size of the batch
+    elif str(BATCH) in text:  # the number that represents the size of the batch
         text = text.replace(str(BATCH), "N")
         way_out = (
             ", where N is the size of the batch; let the network take batches of any size, or, if its inputs have "

@@ -183,7 +183,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         name = self._tensor_name
         orig, _, _ = tensors(module, name)
         if module.__dict__.get(name) is not orig:
-            setattr(module, name, orig)  # an LSTM keeps a list of its own, and changes it here
+            setattr(module, name, orig)  # an LSTM keeps its own list, and changes it here
             module.__dict__[name] = module._parameters.pop(name)
         self._unhook()
         if self._mask_gradients and orig.is_leaf and orig.requires_grad:

@@ -28,7 +28,7 @@ def without_folders(document: T, folders: Sequence[Path] = ()) -> T:
     """
     usual = (Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), Path.home())
     known = {str(form) for folder in (*folders, *usual) for form in (folder.absolute(), folder.resolve())}
-    # The longest first, since one may lie in another; a root would be part of every path.
+    # The longest first, since one may be in another; a root would be part of every path.
     prefixes = sorted((f"{name}{os.sep}" for name in known if Path(name).parent != Path(name)), key=len, reverse=True)
 
     def shortened(text: str) -> str:

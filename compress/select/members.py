@@ -37,7 +37,7 @@ def values(model: nn.Module, member: Member) -> Tensor:
 
 
 def place_of(model: nn.Module, tensor: str) -> tuple[nn.Module, str]:
-    """The module and the attribute that the qualified name of a tensor stands for."""
+    """The module and the attribute that the qualified name of a tensor represents."""
     path, _, name = tensor.rpartition(".")
     return model.get_submodule(path), name
 
