@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, with limits of time and memory, each kept in a file and made once."""
+"""Measurements in separate processes, with limits of time and memory, each stored in a file and made once."""
 
 import json
 import multiprocessing

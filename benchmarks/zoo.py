@@ -14,7 +14,7 @@ without garbage collection. Seconds are of processor time.
 
 Detection networks are tried as a whole, and then their backbone, which is its own network, alone.
 
-Each network has a process, 120 seconds and 16 GB of its own. Measurements are kept in --cache and not repeated;
+Each network has its own process, with 120 seconds and 16 GB. Measurements are kept in --cache and not repeated;
 `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
 after each run, from the whole cache.
 """

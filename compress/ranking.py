@@ -35,7 +35,7 @@ class MetricKind:
         return value * _SCALES.get(self.form, 1)
 
     def text(self, value: float) -> str:
-        """The value as it stands in a table or sentence: "98.20 %", "0.00469", "24.10 dB"."""
+        """The value as shown in a table or sentence: "98.20 %", "0.00469", "24.10 dB"."""
         if self.form == "share":
             return f"{100 * value:.2f} %"
         return f"{value:.2f} {self.unit}" if self.form == "level" else f"{value:.4g}"

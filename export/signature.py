@@ -65,7 +65,7 @@ def _shapes(outputs: Mapping[str, Tensor]) -> Shapes:
 
 
 def _others(called: Interface, sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """One name at a time with another size, so that what follows from it can be told."""
+    """One name at a time with another size, so that the sizes that follow from it show."""
     for name, size in sizes.items():
         step = 1 if name == BATCH_NAME else called.steps.get(name, 1)
         yield {**sizes, name: size + step}

@@ -144,7 +144,7 @@ def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
-    """float32, int64 or bool, in memory of its own. Raises DataError for what none of them holds."""
+    """A copy as float32, int64 or bool. Raises DataError for values that none of these can represent."""
     if array.ndim == 0:
         raise DataError(f"{what} is a single number; it needs an entry for each sample.")
     if array.dtype.kind == "c":

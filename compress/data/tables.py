@@ -17,7 +17,7 @@ from compress.data.validation import held_out_count
 from compress.errors import DataError
 
 Validation = float | TableFile | None
-"""What settings are chosen on: a share in (0, 1) of the training rows, a file, or nothing of its own."""
+"""What settings are chosen on: a share in (0, 1) of the training rows, a separate file, or None."""
 
 
 class Parts(TypedDict):

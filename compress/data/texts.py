@@ -57,7 +57,7 @@ class TextPreparation:
 
     @property
     def tokenizer_json(self) -> str | None:
-        """The file that whoever runs the network needs beside it; None where the ids are bytes or characters."""
+        """The file that is needed to run the network; None if the ids are bytes or characters."""
         return self.tokenization.content if isinstance(self.tokenization, TokenizerFile) else None
 
     def encode(self, text: str, pair: str | None = None) -> Inputs:

@@ -142,7 +142,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     The file may have others beside them, and its names parts of wrappers, as `compress.files.fitting` says. Numbers
     become those of the network's type: a network in float32 is in float32 afterwards, whatever the file's.
 
-    One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
+    One that was built on the device `meta` takes the tensors themselves, so that it needs no further memory.
 
     Args:
         source: where the weights are from (a path), for the error text.

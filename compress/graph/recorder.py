@@ -426,7 +426,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._node(self._entry(value))
         if type(value) is int and self._varies(value):
             return self._size(value)
-        # A graph has no generator of its own, and the proof refuses a network that does not repeat itself.
+        # A graph has no generator, and the proof refuses a network that does not repeat itself.
         return None if isinstance(value, torch.Generator) else value
 
     def _varies(self, value: int) -> bool:

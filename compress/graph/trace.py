@@ -121,7 +121,7 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
         others = _sizes(words, largest * 3 // 4, taken, steps, sizes) if sizes else None
         if sizes is None or others is None:
             continue  # too many names for sizes this small
-        # Libraries avoid branches on values where they are told so, or else what their own export does not support.
+        # Libraries avoid branches on values if this flag is set, or else operators that their export does not support.
         for exported in (True, False):
             try:
                 following = FollowingSizes(others) if words else None

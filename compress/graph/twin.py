@@ -230,7 +230,7 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _function(twin: _Twin, old: types.FunctionType) -> Any:
-    """A function with cells, defaults and attributes of its own; the same one where it has no state."""
+    """A function with its own cells, defaults and attributes; the same one if it has no state."""
     if "_torchdynamo_orig_callable" in old.__dict__:
         return twin.of(_eager(old))
     defaults = *(old.__defaults__ or ()), *(old.__kwdefaults__ or {}).values()

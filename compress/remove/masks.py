@@ -45,7 +45,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """A mask below 1 in the whole set, its version, and its value there, if it is one value."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of a module has a Parameter of its own, without our hook; its first forward pass adds it."""
+        """A copy of a module has its own Parameter, without our hook; its first forward pass adds it."""
         return {"_tensor_name": self._tensor_name, "_mask_gradients": self._mask_gradients}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What the files of a run may say: nothing of the folders of the machine that they were made on.
 
-A recipe may name files by their full paths, and warnings of libraries may, too. Whoever gets the results has no use for
+A recipe may name files by their full paths, and warnings of libraries may, too. Readers of the results have no use for
 the folders, and the user's name is often in them.
 """
 

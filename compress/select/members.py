@@ -46,7 +46,7 @@ def taps(model: nn.Module, coupling: Coupling) -> list[Tap]:
     """All layers that read the nodes, which is behind the activation function; or else the output of a writer.
 
     Raises:
-        TargetError: the nodes cannot be told apart there.
+        TargetError: the nodes cannot be distinguished there.
     """
     reading = readers(coupling)
     modules = dict(model.named_modules())

@@ -187,7 +187,7 @@ def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, in
 
 
 def _normalization(node: fx.Node, arguments: Any, share: float) -> list[Any]:
-    """Layer and group normalization, and batch normalization by the statistics of its own input."""
+    """Layer and group normalization, and batch normalization by the statistics of its input."""
     x, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
     dtype, rank = node.meta["val"].dtype, node.meta["val"].ndim
     channels, kind = [-1, *[1] * (rank - 2)], node.target.overloadpacket  # type: ignore[union-attr]

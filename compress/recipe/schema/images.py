@@ -22,7 +22,7 @@ Size = Annotated[
 
 
 class Statistics(Part):
-    """Numbers of your own for `normalise`: one for each channel or one for all, of pixels in [0, 1]."""
+    """Your own numbers for `normalise`: one for each channel or one for all, of pixels in [0, 1]."""
 
     mean: Listed[float] = Field(min_length=1, max_length=3, description="subtracted from each pixel")
     std: Annotated[Listed[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)] = Field(
