@@ -229,8 +229,8 @@ def _before(found: Rehearsed) -> Mapping[str, int]:
 
 
 def _of_weights(found: Rehearsed, place: LocationOf) -> Iterator[RunWarning]:
-    """Of tensors that lose more than 90 % of their weights where less was asked of all."""
-    if isinstance(found.stage.target, schema.Nodes) or found.asked > LOSS:
+    """Of tensors that lose more than 90 % of their weights where less than that was asked of all."""
+    if isinstance(found.stage.target, schema.Nodes) or found.asked >= LOSS:
         return
     lost = [(one.name, one.of, one.of - one.goes) for one in found.matched if one.goes > LOSS * one.of > LOSS]
     if lost:
@@ -291,6 +291,8 @@ def look_again(
         earlier, pruned: what was pruned before the stage, and after it.
         warned: the warnings so far; those that no longer hold are removed.
     """
+    if isinstance(stage.target, schema.Weights):
+        return
     before = {one.name: _left(one, earlier) for one in pruned.keep_nodes}
     found = list(of_widths(stage, number, before, pruned, network, setting, place))
     certain, at = [entry(warning) for warning in found], f"stages.{number}"

@@ -93,7 +93,9 @@ def test_the_plan_is_what_the_run_does(plan: Plan, apply: Plan, changes: tuple[s
     last = planned["stages"][-1]["after"]
     assert (last["params"], last["macs"]) == (slim["params"], slim["macs"])
     assert last["bytes"] == 4 * slim["params"]
-    assert planned["warnings"] == done["warnings"]
+    # Results do not name the folder of the recipe.
+    found, expected = ([(one["kind"], one["way_out"]) for one in run["warnings"]] for run in (done, planned))
+    assert found == expected
 
 
 def test_parameters_and_layers_are_named_with_what_goes_of_each(plan: Plan) -> None:
