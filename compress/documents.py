@@ -6,7 +6,9 @@ from compress.results import (
     Agreement,
     Contract,
     LatencyResult,
+    Load,
     Metric,
+    MetricErrors,
     QuantizationResult,
     RecipeValues,
     Runtime,
@@ -27,6 +29,7 @@ class TrainedNetwork(TypedDict):
     seconds: float
     epoch_losses: list[float]
     metric: Metric
+    error: NotRequired[MetricErrors]
 
 
 class ExportedFile(TypedDict):
@@ -40,7 +43,13 @@ class Exported(TypedDict):
     files: dict[str, ExportedFile]
 
 
-class Timed(TypedDict):
+class LoadEntry(TypedDict):
+    """Absent where the system does not tell."""
+
+    load: NotRequired[Load]
+
+
+class Timed(LoadEntry):
     """Latency by model and batch size; ratios are to one of the models, whatever runs it."""
 
     threads: int
@@ -49,7 +58,7 @@ class Timed(TypedDict):
 
 
 class QuantizedFile(TypedDict):
-    """What `quantize` has made of an ONNX file. Where the float file stays, `refused` says why."""
+    """The result of `quantize`. If the float file is kept, `refused` says why."""
 
     source: str
     source_bytes: int
@@ -222,9 +231,19 @@ class FileRecipe(TypedDict):
     values: RecipeValues
 
 
+class FileInput(TypedDict):
+    """An input of an ONNX file; sizes that vary are shown by their names."""
+
+    name: str
+    shape: list[int | str]
+    dtype: str
+
+
 class LookedInto(TypedDict, total=False):
-    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, and `graph`
-    the limits of a slim network that is a traced graph."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, `graph` the
+    limits of a slim network that is a traced graph, and `inputs` what an ONNX file takes."""
+
+    inputs: list[FileInput]
 
     nodes: FileNodes
     macs: int

@@ -3,7 +3,7 @@
     python docs/blocks.py README.md docs/quickstart.md
 
 prints the commands of these pages, shortened, one a line: docs/tour.sh runs them. The tests run them too. What is shown
-to a reader is what is run, but for what `shortened` adds.
+to a reader is what is run, with the additions of `shortened`.
 """
 
 import re
@@ -13,6 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCED = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+
+FOLLOWED = (
+    "bring-your-own.md",
+    "detection.md",
+    "latent-space.md",
+    "photographs.md",
+    "policies.md",
+    "series.md",
+    "tables.md",
+    "text.md",
+    "transformers.md",
+)
+"""Pages that tests/test_bring_your_own.py follows: it writes the files that they show, then runs commands and code."""
 
 FEW = ["--set", "data={name: mnist_sample, train: 400, test: 200, batch_size: 4}"]
 

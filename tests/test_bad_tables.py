@@ -52,7 +52,7 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "data", "text"),
     [
-        (ROWS, "{csv: t.csv, target: yy}", "has no column 'yy' (target); did you mean y?; it has a, b, y."),
+        (ROWS, "{csv: t.csv, target: yy}", "has no column 'yy' (target); it has a, b, y; did you mean y?"),
         (ROWS, "{csv: none.csv, target: y}", "none.csv does not exist"),
         ("", "{csv: t.csv, target: y}", "t.csv is empty."),
         ("a,b,y\n", "{csv: t.csv, target: y}", "t.csv has a header and no row"),
@@ -66,7 +66,7 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
         (ROWS + f"{'9' * 400},2,no\n", "{csv: t.csv, target: y}", "beyond what float32 holds"),
         (ROWS.encode() + b"\xff,2,no\n", "{csv: t.csv, target: y}", "t.csv is not utf-8: byte 0xff at position"),
         (ROWS, "{csv: t.csv, target: y, encoding: klingon}", "unknown encoding: klingon"),
-        (ROWS, "{csv: t.csv, target: y, separator: ';'}", "has no column 'y' (target); it has a,b,y."),
+        (ROWS, "{csv: t.csv, target: y, separator: ';'}", "has no column 'y' (target); it has a,b,y"),
         (ROWS.replace("b", "a", 1), "{csv: t.csv, target: y}", "has the column 'a' 2 times"),
         ("a,b,y\n1,2,no\n", "{csv: t.csv, target: y}", "t.csv has one row"),
         (ROWS.replace("yes", "no"), "{csv: t.csv, target: y}", "the target 'y' is the same in all rows"),
@@ -103,7 +103,7 @@ def test_bad_keys(said: Callable[..., str], data: str, text: str) -> None:
 def test_bad_arrays(said: Callable[..., str], tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", inputs=np.array([[1.0, np.nan]] * 12), targets=np.arange(12) % 2)
     text = said(ROWS, "{npz: d.npz, inputs: inputs, targets: targets}")
-    assert "d.npz: the array inputs has nan in sample 0 (from 0); mend the sample, or leave it out" in text
+    assert "d.npz: the array inputs has nan in sample 0 (from 0); fix the sample, or remove it" in text
     text = said(ROWS, "{npz: d.npz}")
     assert "it holds inputs, targets; arrays of other names are read with {npz: FILE, inputs: NAME}" in text
 
@@ -117,7 +117,7 @@ def test_no_target_for_a_task_that_has_one(said: Callable[..., str]) -> None:
 def test_a_batch_larger_than_the_data_and_a_quoted_line_break(
     said: Callable[..., str], run: Run, tmp_path: Path
 ) -> None:
-    """What is no mistake: the command ends well."""
+    """What is not a mistake: the command ends well."""
     content = 'a,b,"y\nor n"\n' + ROWS.partition("\n")[2]
     said("", "{csv: t.csv, target: y}")  # writes the files
     (tmp_path / "t.csv").write_text("\ufeff" + content, encoding="utf-8")

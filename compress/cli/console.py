@@ -17,10 +17,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from compress.errors import CompressError, ProofError, TrainingError
+from compress.errors import CompressError, InputError, ProofError, TrainingError
 from compress.report.visible import visible
 from compress.run.interruption import Stop
 from compress.run_warnings import entry
+from compress.wording import because
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,6 +101,13 @@ def reporting(
             console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             _notes(console, error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # of a path that nothing has checked, such as one in a folder that may not be entered
+            if error.filename is None:
+                raise
+            if debug:
+                traceback.print_exception(error)
+            console.print(Text.assemble(("error: ", "bold red"), visible(f"{error.filename}: {because(error)}")))
+            raise typer.Exit(InputError.exit_code) from None
         except KeyboardInterrupt as error:
             console.print(Text(visible(interrupted)))
             _notes(console, error)

@@ -38,7 +38,7 @@ def plan(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show what apply would do, and how long it would take, without doing it.
+    """Show what apply would do and how long it would take.
 
     Example: compress plan mnist_ae model.pt
     """
@@ -68,4 +68,5 @@ def plan(
             show(plans.sizes(found))
             for line in plans.lines(found):
                 say(line)
-            say(after_plan(recipe, model, repeated(changes, seed, device, data_root)))
+            common = repeated(changes, seed, device, data_root)
+            say(after_plan(recipe, model, loaded.name, common, trains=loaded.train is not None))

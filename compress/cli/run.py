@@ -29,6 +29,7 @@ from compress.cli.options import (
     load,
     read_by,
 )
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     from compress.results import Results
@@ -49,12 +50,13 @@ def train(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the recipe's network from the start.
+    """Train the recipe's dense network.
 
     Example: compress train mnist_ae -o model.pt
     """
     with reporting(debug, quiet=quiet):
         loaded = load(recipe, changes, seed)
+        from compress.report.measures import measured_text
         from compress.run import apply, output
         from compress.run.clock import Clock
         from compress.run.journal import kept
@@ -81,8 +83,8 @@ def train(
         else:
             if not quiet:
                 note(done["data"])
-            metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
-            say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
+            found = measured_text(done["metric"], done.get("error", {}))
+            say(f"{out}: {found} after {count_of(done['steps'], 'step')} in {done['seconds']:.1f} s")
             if not quiet:
                 say(after_train(recipe, out, loaded.name, common))
 
@@ -93,7 +95,7 @@ def apply(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="The folder for the results; the recipe's name if absent.", rich_help_panel=OUTPUT
+            "-o", "--out", help="Folder for the results; the recipe's name by default.", rich_help_panel=OUTPUT
         ),
     ] = None,
     changes: SetOption = None,
@@ -108,7 +110,7 @@ def apply(
     log: LogOption = None,
     force: ForceOption = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if a file was refused, such as an int8 one.")
+        bool, typer.Option("--strict", help="Exit with 1 if a file, such as the int8 one, is not written.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:

@@ -23,8 +23,9 @@ from compress.files.packing import KEY as PACKING
 from compress.files.packing import packed, unpacked
 from compress.files.places import place, shards
 from compress.files.torch_file import RESAVE, read_torch
-from compress.options import listed, shown
+from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
+from compress.wording import listed
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class WeightsFile:
 
     sets: tensors by qualified name, by the key in the file that has them, such as "state_dict"; "" is the file itself.
     metadata: text by key (a `.pt` file has none).
-    others: keys of what is no set, with the classes of pickled objects in it, which are not read.
+    others: keys of what is not a set, with the classes of pickled objects in it, which are not read.
     """
 
     sets: dict[str, dict[str, Tensor]]
@@ -83,7 +84,7 @@ def _read_file(path: Path, *, mapped: bool = False) -> WeightsFile:
 
 
 def _read_shards(index: Path) -> WeightsFile:
-    """The tensors of all shards; they stay in the files until they are used.
+    """The tensors of all shards; they remain in the files until they are used.
 
     Raises:
         CheckpointError: a shard lacks a tensor that the index says it has, or has another one.
@@ -108,7 +109,7 @@ def write_weights(
 ) -> None:
     """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
 
-    Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
+    Every name gets its own tensor: tensors that are tied, or views of a larger one, are written out in full, so
     that any reader can load the file strictly.
 
     Args:
@@ -142,7 +143,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     The file may have others beside them, and its names parts of wrappers, as `compress.files.fitting` says. Numbers
     become those of the network's type: a network in float32 is in float32 afterwards, whatever the file's.
 
-    One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
+    One that was built on the device `meta` takes the tensors themselves, so that it needs no further memory.
 
     Args:
         source: where the weights are from (a path), for the error text.
@@ -185,20 +186,20 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
-        model.load_state_dict(found, strict=False)  # a module's extra state is no tensor, and stays its own
+        model.load_state_dict(found, strict=False)  # a module's extra state is not a tensor, and remains its own
     return text
 
 
 def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Rebuild a network from a file of weights, slim or not, without unpickling anything.
 
-    Checkpoints of DataParallel, `torch.compile`, Lightning, transformers and other training code are files of weights
-    too; the log says what was unwrapped. The network keeps its own type of number.
+    Checkpoints of DataParallel, `torch.compile`, Lightning, transformers and other training code load, too; the log
+    says what was unwrapped. The network keeps its own dtype.
 
     Args:
-        path: the file, a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" takes the weights
-            under the key "ema".
-        model: builds the network in its original, dense size, e.g. the class itself.
+        path: the file, a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" selects the
+            weights under the key "ema".
+        model: a function that builds the network in its original, dense size, such as its class.
 
     Returns:
         The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.
@@ -208,11 +209,17 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = N
         CheckpointError: the file is unreadable, or does not fit the network.
     """
     require_path("path", path)
+    file = place(Path(path)).file
+    if file.suffix == ".pt2":
+        raise InputError(
+            f'{file} is a program, a network by itself: load it with torch.export.load("{file.name}").module()'
+        )
+    if file.suffix == ".onnx":
+        raise InputError(f"{file} is an ONNX file, which runs in onnxruntime; load the weights that it was made of")
     if model is None:
         raise InputError(
-            f"model: it is missing; {os.fspath(path)} holds weights, so name what builds their network, as in "
-            f'compress.load("{Path(path).name}", model=Net). Only a .pt2 program is a network by itself: '
-            "torch.export.load(path).module()"
+            f"model: it is missing; {file} holds weights, so name what builds their network, as in "
+            f'compress.load("{file.name}", model=Net). Only a .pt2 program is a network by itself'
         )
     if not callable(model) or isinstance(model, nn.Module):
         raise InputError(f"model: found {shown(model)}; expected what builds the network, such as its class")

@@ -23,6 +23,7 @@ from typing import Literal, get_args
 
 from compress.errors import OutputError
 from compress.files.atomic import TEMPORARY, atomic, remove, to_disk
+from compress.wording import because
 
 MARK = ".softprune"
 PARTIAL = ".partial"
@@ -171,7 +172,7 @@ def make(folder: Path, mark: Mark) -> None:
 
 
 def dissolve(folder: Path, mark: Mark) -> list[str]:
-    """Remove the folder of a run with all files of its own; other files keep it, and their names are returned."""
+    """Remove the folder of a run with all its own files; other files keep it, and their names are returned."""
     if mark_of(folder, "run") != mark:
         return []  # something else is there now
     others = [path for path in sorted(folder.iterdir()) if path.name != MARK]
@@ -232,4 +233,4 @@ def cells(folder: Path) -> None:
             make(folder, Mark("cells"))
     except OSError as error:
         if not mark_of(folder, "cells"):  # else another sweep was faster
-            raise OutputError(f"{folder} cannot be written: {error.strerror or error}; name another folder") from None
+            raise OutputError(f"{folder} cannot be written: {because(error)}; name another folder") from None

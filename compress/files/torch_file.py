@@ -15,7 +15,7 @@ from compress.files.layouts import Contents, contents
 from compress.files.limits import require_plain_tensors, require_stored
 from compress.files.pickled import Foreign, StrangePickleError, require_cheap
 from compress.files.unread import Unread, skipping, unread
-from compress.options import listed
+from compress.wording import listed
 
 RESAVE = 'torch.save(model.state_dict(), "model.pt")'
 
@@ -40,7 +40,6 @@ def read_torch(path: Path, *, mapped: bool = False) -> Contents:
             require_stored(path, damaged)
         try:
             foreign = _require_cheap(path, zipped, file)
-            _require_network_apart(foreign, path)
             with skipping(foreign), warnings.catch_warnings(action="ignore"):  # which torch gives for other protocols
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
             return _weights_in(content, path)
@@ -55,7 +54,7 @@ def read_torch(path: Path, *, mapped: bool = False) -> Contents:
             refused = re.search(r"GLOBAL (\S+)", str(error))
             names = refused[1] if refused else listed(list(foreign), 3)
             raise CheckpointError(
-                f"{path} holds pickled objects ({names:.300}), which could run any code, in a way that they cannot be "
+                f"{path} holds pickled objects ({names:.300}), which could run any code, in a way that cannot be "
                 f"skipped: save the weights alone with `{RESAVE}`"
                 if names
                 else damaged
@@ -79,15 +78,6 @@ def _trusted() -> set[str]:
     """Names of what the user has allowed by `torch.serialization.add_safe_globals`."""
     allowed = torch.serialization.get_safe_globals()
     return {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed}
-
-
-def _require_network_apart(foreign: Foreign, path: Path) -> None:
-    """TorchScript has a format of its own, which torch refuses to read so."""
-    if any(name.startswith("__torch__.") for name in foreign):
-        raise CheckpointError(
-            f"{path} is a TorchScript program, which torch.jit.load reads and runs: save its weights alone, with "
-            f'`torch.save(torch.jit.load("{path.name}").state_dict(), "model.pt")`'
-        )
 
 
 def _weights_in(content: Any, path: Path) -> Contents:

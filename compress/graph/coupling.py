@@ -23,6 +23,7 @@ from compress.graph.flow import BY_DESIGN, Flow, Number, Shift, layer_of
 from compress.graph.rules import note_zeros, rule_of
 from compress.graph.shifts import checked
 from compress.graph.trace import Trace, trace
+from compress.wording import did_you_mean
 
 Role = Literal["writes", "reads", "follows"]
 
@@ -133,8 +134,11 @@ class Couplings:
                 return coupling
         if module in self.kept:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
-        names = ", ".join(coupling.name for coupling in self.found) or "none"
-        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: {names}.")
+        names = [coupling.name for coupling in self.found]
+        raise TargetError(
+            f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: "
+            f"{', '.join(names) or 'none'}{did_you_mean(module, names)}"
+        )
 
     def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
         """`of` all prunable layers whose qualified names match a shell pattern; each coupling once.
@@ -158,7 +162,7 @@ class Couplings:
     def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
         """The numbers of a kind that change when couplings have only `left` nodes: (number, before, after).
 
-        A number that stands for different sizes at once, such as an attribute of a module that is used twice, is given
+        A number that represents different sizes at once, such as an attribute of a module that is used twice, is given
         with each of them.
         """
         sizes = {coupling.factor: count for coupling, count in left.items()}
@@ -181,12 +185,12 @@ class Couplings:
 
 
 def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) -> Couplings:
-    """Derive from one trace of `model` in evaluation mode on `example` what shrinks together.
+    """Trace `model` once in evaluation mode on `example`, and derive which dimensions must shrink together.
 
     Neither is changed. Only the type of `example` and the sizes of a row matter.
 
     Args:
-        example: what the network is called with (see `compress.Inputs`).
+        example: inputs of the network (see `compress.Inputs`).
         dynamic: names for dimensions of inputs that vary besides the batch (see `trace`).
 
     Raises:

@@ -20,7 +20,7 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult, Warned
+from compress.results import Metric, ModelName, Outcome, Parity, Quality, Results, RivalResults, StageResult, Warned
 from compress.run import cautions, rehearse
 from compress.run.against_constant import Compared
 from compress.run.artefacts import FILES, three_networks, write_artefacts
@@ -42,6 +42,7 @@ from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
+from compress.run.sampling import quality
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
 from compress.run.witness import Reach, Witness
@@ -50,6 +51,7 @@ from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import warn_of_graph
 from compress.tasks import OwnTask
+from compress.tasks.sampling import Samples
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
@@ -113,7 +115,10 @@ def train_dense(
         Interrupted: by a signal.
     """
     if recipe.train is None:
-        raise InputError(f"the recipe {recipe.name} has no train section: it needs a network that is already trained")
+        raise InputError(
+            f"the recipe {recipe.name} has no `train` section, so there is nothing to train; give `compress "
+            "apply` a file of trained weights"
+        )
     torch.manual_seed(recipe.seed)
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
@@ -134,13 +139,15 @@ def train_dense(
     setting.ranks.require_same(model)
     if not setting.ranks.first:
         return None
-    metric = setting.evaluate(model)
+    samples = Samples(setting.task)
+    metric = setting.evaluate(model, samples)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
     require_seen(out, before)
     placing(journal.folder)
     write(model.state_dict(), out)
-    return {
+    figures = quality(metric, samples)
+    found: TrainedNetwork = {
         "model": str(out),
         "data": describe_data(setting),
         "steps": training["steps"],
@@ -148,6 +155,9 @@ def train_dense(
         "epoch_losses": training["losses"],
         "metric": metric,
     }
+    if "error" in figures:
+        found["error"] = figures["error"]
+    return found
 
 
 def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
@@ -233,8 +243,8 @@ def apply(
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    beside = None if constant is None else Compared(setting.task, constant)
-    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks, beside)
+    beside, samples = None if constant is None else Compared(setting.task, constant), Samples(setting.task)
+    figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples, beside)
     networks = three_networks(dense, masked, small)
     del small
     shown = compared(**looks, names=setting.data.class_names)
@@ -244,11 +254,11 @@ def apply(
     if rivals is not None:
         outcome["rivals"] = rivals
     if beside is not None:
-        outcome["constant"] = beside.document(metrics)
+        outcome["constant"] = beside.document({name: of["metric"] for name, of in figures.items()})
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
+        results = write_artefacts(recipe, source, networks, folder, setting, figures, samples, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
@@ -345,29 +355,31 @@ def _measured(
     small: nn.Module,
     setting: Setting,
     looks: dict[str, Looks],
+    samples: Samples,
     beside: Compared | None,
-) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test samples; those of masked and slim have to agree."""
-    reach = Reach(TOLERANCE)
+) -> dict[ModelName, Quality]:
+    """The figures of the three networks on the test samples; those of masked and slim have to agree.
 
-    def seen_dense(output: Any, target: Any) -> None:
-        looks["dense"](output, target)
-        if beside is not None:
-            beside.dense(output, target)
+    Args:
+        samples: watch the evaluation of the dense network.
+        beside: compares both networks with a constant output.
+    """
+    reach, slim_samples = Reach(TOLERANCE), Samples(setting.task)
 
-    def seen_slim(output: Any, target: Any) -> None:
-        looks["slim"](output, target)
-        reach(output, target)
-        if beside is not None:
-            beside.slim(output, target)
+    def evaluated(network: nn.Module, *watchers: Callable[[Any, Any], None]) -> Metric:
+        def seen(output: Any, target: Any) -> None:
+            for watcher in watchers:
+                watcher(output, target)
 
-    found: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), seen_dense),
-        "masked": masked,
-        "slim": setting.evaluate(small, seen_slim),
-    }
-    reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
-    return found
+        return setting.evaluate(network, seen)
+
+    constant = ([], []) if beside is None else ([beside.dense], [beside.slim])
+    before = evaluated(dense.copy(), looks["dense"], samples, *constant[0])
+    after = evaluated(small, looks["slim"], reach, slim_samples, *constant[1])
+    reach.require_agreement(masked, after, own=isinstance(setting.task, OwnTask))
+    with setting.clock.phase("evaluation"):
+        slim_quality = quality(after, slim_samples, samples)
+        return {"dense": quality(before, samples), "masked": {**slim_quality, "metric": masked}, "slim": slim_quality}
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from compress.results import (
     Contract,
     FileSizes,
     Format,
-    Metric,
     ModelName,
     ModelResult,
     Models,
@@ -35,6 +34,7 @@ from compress.results import (
     Outcome,
     Parity,
     Pictures,
+    Quality,
     Results,
     Warned,
     contract_text,
@@ -47,6 +47,7 @@ from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
 from compress.run.shareable import shareable_recipe, without_folders
 from compress.tasks import ranking
+from compress.tasks.sampling import Samples
 
 TOKENIZER = "tokenizer.json"
 """Of texts that are tokenized by such a file: a copy of it."""
@@ -81,7 +82,8 @@ def write_artefacts(
     networks: Networks,
     folder: Path,
     setting: Setting,
-    metrics: Mapping[ModelName, Metric],
+    figures: Mapping[ModelName, Quality],
+    samples: Samples,
     outcome: Outcome,
     pictures: Pictures,
 ) -> Results:
@@ -89,7 +91,8 @@ def write_artefacts(
 
     Args:
         source: the file of the dense network's weights, or the program that it is.
-        metrics: the metrics of each network on the test samples.
+        figures: of each network, on the test samples.
+        samples: that have watched the evaluation of the dense network.
         outcome: the outcome of the run; its "parity" is extended.
 
     Returns:
@@ -99,14 +102,14 @@ def write_artefacts(
         ProofError: a file does not compute the same as the slim network.
     """
     described = {
-        name: _measured(network(), setting.example.mapped(Tensor.cpu), metrics[name])
+        name: _measured(network(), setting.example.mapped(Tensor.cpu), figures[name])
         for name, network in networks.items()
     }
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     shown = shareable_recipe(recipe)
-    choices, contract = _export(recipe, shown, source, networks, folder, setting, described, outcome["parity"])
+    choices, contract = _export(recipe, shown, source, networks, folder, setting, described, samples, outcome["parity"])
     ranked = ranking(setting.task)
     results: Results = {
         "schema": 1,
@@ -154,10 +157,21 @@ def _optional(outcome: Outcome) -> OptionalOutcome:
     return found
 
 
-def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:
+def _measured(network: nn.Module, example: object, figures: Quality) -> ModelResult:
     """The network's entry; its files are measured when they are written."""
     size = stats.measure(network, example)
-    return {"params": size.params, "nonzero": size.nonzero, "macs": size.macs, "metric": metric, "bytes": {}}
+    found: ModelResult = {
+        "params": size.params,
+        "nonzero": size.nonzero,
+        "macs": size.macs,
+        "metric": figures["metric"],
+        "bytes": {},
+    }
+    if "error" in figures:
+        found["error"] = figures["error"]
+    if "change" in figures:
+        found["change"] = figures["change"]
+    return found
 
 
 def _text(path: Path, text: str) -> None:
@@ -172,6 +186,7 @@ def _export(
     folder: Path,
     setting: Setting,
     described: Models,
+    samples: Samples,
     parity: Parity,
 ) -> tuple[Choices, Contract]:
     """Write the slim network's files; measure all three networks, which are released for that, and the choices.
@@ -199,7 +214,7 @@ def _export(
         compared: dict[ModelName, nn.Module] = {"dense": networks["dense"](), "slim": networks["slim"]()}
         networks.clear()
         fresh = fresh_network(recipe, source)
-        choosing = ChoosingRun(recipe, compared, files, described, folder, Path(scratch), setting, fresh)
+        choosing = ChoosingRun(recipe, compared, files, described, samples, folder, Path(scratch), setting, fresh)
         if "int8" in recipe.files:
             with clock.phase("quantize"):
                 choosing.quantize()
@@ -220,7 +235,7 @@ Traced = tuple[ExportedProgram | None, Conversion | None]
 
 
 def _traced(recipe: schema.Recipe, slim: nn.Module, example: object, setting: Setting) -> tuple[Traced, Contract]:
-    """Trace the slim network, and describe the files that come of it."""
+    """Trace the slim network, and describe the files made from it."""
     files, dynamic, data = set(recipe.files), recipe.dynamic, setting.data
     program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & files else None
     graph = None

@@ -25,6 +25,7 @@ from compress.select.pruned import Pruned
 from compress.slimming.shrink import cuttable
 from compress.tasks import prediction, word_of
 from compress.tasks.targets import class_logits
+from compress.wording import count_of
 
 LOSS = 0.9
 """The share of a layer's nodes or weights whose loss is warned of."""
@@ -137,7 +138,7 @@ def _of_effect(found: Rehearsed, place: LocationOf) -> Iterator[RunWarning]:
     ramp = how.ramp if isinstance(how, GradualSoft) else how.length
     if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
         yield NoEffectWarning(
-            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps and has to be complete after "
+            f"{place(f'{at}.removal')}: the set grows every {count_of(how.every, 'step')} and has to be complete after "
             f"{ramp:,}: everything is pruned at once",
             "set a smaller `every`, or retrain for longer",
             at,
@@ -150,7 +151,8 @@ def _of_duration(found: Rehearsed, network: nn.Module, place: LocationOf) -> Ite
         return
     if found.removal.length >= steps:
         yield LateDecayWarning(
-            f"{place(f'{at}.removal')}: the removal ends with the last of the {steps:,} steps, and no training follows",
+            f"{place(f'{at}.removal')}: the removal ends with the last of the {count_of(steps, 'step')}, and "
+            "no training follows",
             "retrain for longer, or set a shorter `over`",
             at,
         )
@@ -163,8 +165,7 @@ def _of_duration(found: Rehearsed, network: nn.Module, place: LocationOf) -> Ite
         )
     if steps < (layers := len(layers_of(network))):
         yield ShortRetrainingWarning(
-            f"{place(f'{at}.retrain')}: the retraining has {steps} optimizer step{'s'[: steps != 1]} for {layers} "
-            "layers",
+            f"{place(f'{at}.retrain')}: the retraining has {count_of(steps, 'optimizer step')} for {layers} layers",
             "retrain for more epochs, or in smaller batches",
             at,
         )

@@ -24,7 +24,6 @@ from compress.documents import InputRange, Measured
 from compress.errors import InputError, TrainingError
 from compress.ranking import kind_of
 from compress.recipe import schema
-from compress.recipe.shipped import did_you_mean
 from compress.report.plans import inputs
 from compress.results import Metric
 from compress.run.against_constant import Compared, constant_output
@@ -34,6 +33,7 @@ from compress.select.scoring import EVALUATION_BATCH
 from compress.tasks import loss
 from compress.tasks.constant import ConstantOutput
 from compress.train import metrics
+from compress.wording import count_of, did_you_mean
 
 BATCHES = 8
 """Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
@@ -170,7 +170,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         name = missed[0]
         told = "; ".join(_told(name, wanted, found) for name, wanted in (recipe.expect or {}).items() if name in missed)
         raise InputError(
-            f"expect: {told}. {_inputs(setting, found)}. Was it trained so? {_ways_out(network, setting, name)}"
+            f"expect: {told}. {_inputs(setting, found)}. Was it trained that way? {_ways_out(network, setting, name)}"
         )
     constant = beside.metric
     if recipe.expect is not None or constant is None or found.samples < ENOUGH:
@@ -180,9 +180,9 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
             warnings.warn(
                 ChanceWarning(
                     f"the dense network is no better than a constant output: its {kind.name} is "
-                    f"{kind.text(found.metric[kind.name])} on {found.samples:,} test samples, and that of "
+                    f"{kind.text(found.metric[kind.name])} on {count_of(found.samples, 'test sample')}, and that of "
                     f"{beside.words} is {kind.text(constant[kind.name])}; {inputs(document(found, setting))}",
-                    f"was it trained so? {_ways_out(network, setting, kind.name).rstrip('.')}",
+                    f"was it trained that way? {_ways_out(network, setting, kind.name).rstrip('.')}",
                 ),
                 stacklevel=3,
             )
@@ -191,8 +191,8 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
 
 def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
     if name not in found.metric:
-        there = did_you_mean(name, found.metric) or f"; it has {', '.join(found.metric)}"
-        raise InputError(f"expect: the task has no metric {name!r}{there}")
+        near = did_you_mean(name, found.metric)
+        raise InputError(f"expect: the task has no metric {name!r}; it has {', '.join(found.metric)}{near}")
     value = found.metric[name]
     if isinstance(wanted, schema.Bound):
         low = -math.inf if wanted.at_least is None else wanted.at_least
@@ -212,10 +212,10 @@ def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
         bounds = {"at least": wanted.at_least, "at most": wanted.at_most}
         owner = " and ".join(f"{words} {value:.4g}" for words, value in bounds.items() if value is not None)
     else:
-        owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
+        owner = f"{wanted:.4g} \N{PLUS-MINUS SIGN} {_tolerance(name, wanted, found):.2g}"
     return (
-        f"the dense network's {name} is {found.metric[name]:.4g} on {found.samples:,} test samples, and the recipe "
-        f"expects {owner}"
+        f"the dense network's {name} is {found.metric[name]:.4g} on {count_of(found.samples, 'test sample')}, and the "
+        f"recipe expects {owner}"
     )
 
 

@@ -26,6 +26,7 @@ from compress.tasks import Task, ranking
 from compress.tasks.scores import sample_scores
 from compress.train import random_state
 from compress.train.ranks import ALONE
+from compress.wording import count_of
 
 NOISE = 2.0
 """Standard errors up to which a difference is noise."""
@@ -106,7 +107,7 @@ def _run(
 ) -> ScratchRun:
     parts = parts_of(recipe, length)
     epochs = sum(part.settings.epochs for part in parts)
-    setting.watcher.begin(f"scratch_{length}", f"from scratch, {epochs} epochs")
+    setting.watcher.begin(f"scratch_{length}", f"from scratch, {count_of(epochs, 'epoch')}")
     network = from_scratch(recipe, small, setting)
     setting.journal.follow(f"scratch, {length}", network)
     setting.journal.follow(f"scratch, {length}, chance", random_state)
@@ -187,7 +188,7 @@ def _warn(found: ScratchResult, ours: Metric, ranked: MetricKind) -> None:
             warnings.warn(
                 RivalWarning(
                     f"the slim network's shape is better trained from scratch: {_figure(run['metric'], ranked)} after "
-                    f"{run['epochs']} epochs, {why}; pruned it has {_figure(ours, ranked)}",
+                    f"{count_of(run['epochs'], 'epoch')}, {why}; pruned it has {_figure(ours, ranked)}",
                     "train the small network instead, prune less, or retrain for longer",
                 ),
                 stacklevel=2,

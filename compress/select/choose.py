@@ -16,6 +16,7 @@ from compress.run_warnings import RunWarning
 from compress.select.amount import WeightScope
 from compress.select.floors import floor_of
 from compress.select.scores import Scores
+from compress.wording import count_of
 
 COLLAPSED = 0.002
 """A layer that keeps a smaller share of its weights than this is reported as collapsed."""
@@ -76,7 +77,7 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
     """How many entries each tensor keeps: Erdos-Renyi-Kernel.
 
     Evci et al., "Rigging the lottery: making all tickets winners", 2020. The density of a tensor is proportional to
-    (fan-in + fan-out + kernel's sides) / (their product), hence its count to the sum of its shape: small tensors stay
+    (fan-in + fan-out + kernel sides) / (their product), and its count to the sum of its shape: small tensors are
     denser than large ones. What would exceed a tensor is distributed over the others.
 
     Args:
@@ -106,7 +107,7 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
     # Not mask.sum(), which copies the mask to int64 first, 8 bytes an entry.
     counts = [int(mask.count_nonzero()) for mask in keep]
     return [
-        f"{name} would keep {count} of its {mask.numel()} weights: a collapsed layer passes nothing on; "
+        f"{name} would keep {count} of its {count_of(mask.numel(), 'weight')}: a collapsed layer passes nothing on; "
         "min_keep holds some of them"
         for name, mask, count in zip(names, keep, counts, strict=True)
         if count < share * mask.numel()
@@ -155,8 +156,8 @@ def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], wha
     count = round(sparsity * total)
     if count > total - sum(floors):
         raise InputError(
-            f"sparsity {sparsity} takes {count} of {total} entries of {what}, but min_keep holds {sum(floors)} of "
-            "them: lower one of the two"
+            f"sparsity {sparsity} takes {count} of {count_of(total, 'entry', 'entries')} of {what}, but min_keep "
+            f"holds {sum(floors)} of them: lower one of the two"
         )
     return count
 
@@ -171,7 +172,7 @@ def lowest(
     """Bool tensors that mark exactly the `count` lowest of all scores; among equals, the first ones.
 
     Radix selection on the bits: the threshold's digits are fixed one after the other from histograms, two of them for
-    float32, one for bfloat16 and float16; a last pass marks what lies below.
+    float32, one for bfloat16 and float16; a last pass marks what is below.
 
     Args:
         names: for messages.

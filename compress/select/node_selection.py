@@ -20,6 +20,7 @@ from compress.select.pruned import Pruned, packed, unpacked, with_earlier
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Group, Selection
 from compress.select.targets import Nodes, couplings_of
+from compress.wording import count_of
 
 SCOPES: Final[tuple[NodeScope, ...]] = get_args(NodeScope)
 
@@ -257,7 +258,10 @@ def _parts(tensor: str) -> tuple[str, str, str]:
 
 def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
     if amount is not None and amount.layers is not None and wanted not in (None, "layer"):
-        raise InputError(f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two")
+        raise InputError(
+            f"scope={wanted!r} distributes the amount over the layers, and `layers` sets it for each; keep one "
+            "of the two"
+        )
     if wanted == "erk":
         raise InputError(
             "scope='erk' shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"
@@ -280,7 +284,9 @@ def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
             what = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
             raise TargetError(f"keep: the mask for {layer} is {what}; it must be bool ({coupling.size},)")
         if not mask.any():
-            raise TargetError(f"keep: the mask for {layer} keeps none of its {coupling.size} nodes; keep one at least")
+            raise TargetError(
+                f"keep: the mask for {layer} keeps none of its {count_of(coupling.size, 'node')}; keep one at least"
+            )
         found[coupling] = mask.cpu()
     missing = [coupling.name for coupling in coupled if coupling not in found]
     if missing or len(found) != len(coupled):

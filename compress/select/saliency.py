@@ -18,6 +18,7 @@ from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs
 from compress.tasks import Loss
+from compress.wording import did_you_mean
 
 Reduce = Literal["sum", "abs", "square"]
 
@@ -48,7 +49,7 @@ def skeletonization(
         For each layer a float64 tensor [nodes], larger = keep.
 
     Raises:
-        TargetError: a layer that does not exist, is not a Linear or Conv, or takes no part in the forward pass.
+        TargetError: a layer that does not exist, is not a Linear or Conv, or is not used in the forward pass.
         InputError: no scoring data.
     """
     modules = {name: layer_with_nodes(model, name) for name in layers}
@@ -89,7 +90,7 @@ def _slopes(
         total = measure(given.call(model), target) * given.rows
         unused = [name for name in modules if not calls[name]]
         if unused:
-            raise TargetError(f"layer {unused[0]!r} takes no part in the forward pass: its nodes have no saliency")
+            raise TargetError(f"layer {unused[0]!r} is not used in the forward pass: its nodes have no saliency")
         probes = [probe for seen in calls.values() for _, probe in seen]
         found = iter(torch.autograd.grad(total, probes, materialize_grads=True))
     return {
@@ -114,7 +115,8 @@ def layer_with_nodes(model: nn.Module, name: str) -> nn.Module:
         module = model.get_submodule(name)
     except AttributeError:
         known = [path for path, found in model.named_modules() if isinstance(found, tuple(_NODES_ALONG))]
-        raise TargetError(f"there is no layer {name!r}; layers with nodes are {', '.join(known)}") from None
+        near = did_you_mean(name, known)
+        raise TargetError(f"there is no layer {name!r}; layers with nodes are {', '.join(known)}{near}") from None
     if not isinstance(module, tuple(_NODES_ALONG)):
         raise TargetError(f"{name!r} is a {type(module).__name__}: nodes are the outputs of a Linear or Conv layer")
     return module

@@ -13,6 +13,7 @@ from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.parametrized import parametrized
 from compress.options import check
+from compress.wording import count_of, did_you_mean
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
 """A shell pattern of qualified names, a parameter, a module (all that is in it), or a parameter as (module, name)."""
@@ -44,28 +45,28 @@ def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weight
 
     Args:
         wanted: any mix of
-            - a shell pattern of qualified parameter names ("decoder.*", "*.weight"): takes weights, that is parameters
-              of two or more dimensions, and with `bias=True` biases as well. A name without wildcards takes that
-              parameter whatever it is, and a module's name everything in the module, as the module itself does;
+            - a shell pattern of qualified parameter names ("decoder.*", "*.weight"). It matches weights (parameters
+              of two or more dimensions), and with `bias=True` biases. A name without wildcards matches that
+              parameter, whatever its dimensions; a module's name matches everything in the module;
             - a module, a parameter, or a pair (module, name of a parameter).
-        exclude: the same, for what is left out; a pattern may also match layers' names.
+        exclude: the same forms, for parameters to leave out; a pattern may also match layers' names.
 
     Raises:
-        InputError: something else is given, or nothing.
+        InputError: an argument has another form, or `wanted` is empty.
     """
     check("bias", bias, bool)
     return Weights(_listed(wanted, "weights"), _listed((exclude,), "exclude", empty=True), bias)
 
 
 def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
-    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, with all that is coupled to them.
+    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, with everything coupled to them.
 
     Args:
         wanted: any mix of shell patterns of layers' names ("blocks.*"), modules, and parameters of layers.
-        exclude: the same, for what keeps its width, with everything that is coupled to it.
+        exclude: the same forms; these layers and everything coupled to them keep their width.
 
     Raises:
-        InputError: something else is given, or nothing.
+        InputError: an argument has another form, or `wanted` is empty.
     """
     return Nodes(_listed(wanted, "nodes"), _listed((exclude,), "exclude", empty=True))
 
@@ -111,7 +112,9 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     targets = [by_path[path] for path in chosen if shared[id(by_path[path].parameter)].path == path]
     targets = [one for one in targets if not any(owner.path in excluded for owner in owners[id(one.parameter)])]
     if chosen and not targets:
-        raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
+        raise TargetError(
+            f"exclude leaves out all of {count_of(len(chosen), 'target')} ({_listing(list(chosen))}); nothing is left"
+        )
     _refuse_sharded(targets)
     for target in targets:
         for owner in owners[id(target.parameter)]:
@@ -139,7 +142,7 @@ def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Cou
                 raise TargetError(tensor.refusal(coupling.name))
     if found and not left:
         names = [coupling.name for coupling in found]
-        raise TargetError(f"exclude takes all {len(found)} widths away ({_listing(names)}); nothing is left")
+        raise TargetError(f"exclude leaves out all of {len(found)} ({_listing(names)}); nothing is left")
     return left
 
 
@@ -219,7 +222,7 @@ def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], b
             names = [target.path for target in everything if target.parameter.dim() >= 2]
             raise TargetError(
                 f"the pattern {item!r} matches no {'parameter' if bias else 'weight'} of the model; "
-                f"its weights are {_listing(names)}"
+                f"its weights are {_listing(names)}{did_you_mean(item, names)}"
             )
         return found
     if isinstance(item, nn.Module):
@@ -246,7 +249,8 @@ def _excluded(model: nn.Module, item: TargetLike, everything: Sequence[Target]) 
     found = [t.path for t in everything if fnmatchcase(t.path, item) or fnmatchcase(t.path.rpartition(".")[0], item)]
     found = found or [target.path for target in _within(item, everything)]
     if not found:
-        raise TargetError(f"exclude: the pattern {item!r} matches no parameter and no layer of the model")
+        near = did_you_mean(item, [target.path for target in everything])
+        raise TargetError(f"exclude: the pattern {item!r} matches no parameter and no layer of the model{near}")
     return found
 
 
@@ -292,7 +296,7 @@ def _listing(names: Sequence[str], most: int = 12) -> str:
 
 
 def _layers(model: nn.Module, item: TargetLike, known: Couplings) -> list[str]:
-    """Patterns of layers' names. A module that computes no nodes itself stands for the layers in it."""
+    """Patterns of layers' names. A module that computes no nodes itself represents the layers in it."""
     if isinstance(item, str):
         return [item]
     if isinstance(item, nn.Module):
@@ -308,7 +312,9 @@ def _excluded_layers(model: nn.Module, item: TargetLike) -> set[str]:
     names = {name for name, _ in model.named_modules() if name} | {name for name, _ in model.named_parameters()}
     found = {name for name in names if fnmatchcase(name, pattern)}
     if not found:
-        raise TargetError(f"exclude: the pattern {pattern!r} matches no layer of the model")
+        raise TargetError(
+            f"exclude: the pattern {pattern!r} matches no layer of the model{did_you_mean(pattern, names)}"
+        )
     return found | {name for name in names if any(name.startswith(f"{parent}.") for parent in found)}
 
 

@@ -22,6 +22,7 @@ from compress.select.scores import Scores, removed_first
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Selection
 from compress.select.targets import Target
+from compress.wording import count_of
 
 SCOPES: Final[tuple[WeightScope, ...]] = get_args(WeightScope)
 
@@ -211,7 +212,8 @@ def _scope(wanted: str | None, amount: Amount | None) -> WeightScope:
     if amount is not None and amount.layers is not None:
         if wanted not in (None, "layer"):
             raise InputError(
-                f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two"
+                f"scope={wanted!r} distributes the amount over the layers, and `layers` sets it for each; keep "
+                "one of the two"
             )
         return "layer"
     if wanted == "isomorphic":
@@ -231,7 +233,9 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
     if not isinstance(keep, list | tuple):
         raise InputError(f"keep: found {shown(keep)}; expected a list of masks, or a dict of names and masks")
     if len(keep) != len(targets):
-        raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
+        raise InputError(
+            f"keep: {count_of(len(keep), 'mask')} for {count_of(len(targets), 'target')}: {', '.join(names)}"
+        )
     for mask, target in zip(keep, targets, strict=True):
         shape = tuple(target.parameter.shape)
         if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from compress.wording import count_of
+
 
 @dataclass(frozen=True)
 class SparseLayer:
     """The decision on one layer.
 
     zeros: share of zero weights. dense_ms, sparse_ms: median time of its calls in a pass; None where not measured.
-    why: the reason why it stays dense; "" of a sparse one.
+    why: the reason why it remains dense; "" of a sparse one.
     """
 
     name: str
@@ -26,14 +28,14 @@ class SparseLayer:
     @property
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
-        times = ("-" if ms is None else f"{ms:.4f}" for ms in (self.dense_ms, self.sparse_ms))
+        times = ("-" if ms is None else f"{ms:.3g}" for ms in (self.dense_ms, self.sparse_ms))
         form = f"{self.form}: {self.why}" if self.why else self.form
         return self.name or "(the network)", "x".join(map(str, self.shape)), f"{self.zeros:.1%}", *times, form
 
 
 @dataclass(frozen=True)
 class SparseReport:
-    """What `compress.sparse` has decided and measured; `print` shows a table.
+    """The decisions and measurements of `compress.sparse`; `print` shows a table.
 
     layers: every Linear and convolutional layer. batch_size, threads: of the measurement.
     dense_ms, sparse_ms: median milliseconds of a pass through the network as it was, and as it is; with one thread its
@@ -55,7 +57,7 @@ class SparseReport:
         rows = [("layer", "shape", "zeros", "dense ms", "sparse ms", "form"), *(layer.row for layer in self.layers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        sparse = "1 sparse layer" if len(self.converted) == 1 else f"{len(self.converted)} sparse layers"
-        times = f"dense {self.dense_ms:.4f} ms, with {sparse} {self.sparse_ms:.4f} ms"
+        threads = count_of(self.threads, "thread")
+        sparse = count_of(len(self.converted), "sparse layer")
+        times = f"dense {self.dense_ms:.3g} ms, with {sparse} {self.sparse_ms:.3g} ms"
         return "\n".join([*lines, f"the network at batch size {self.batch_size}, {threads} of torch: {times}"])

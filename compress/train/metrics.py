@@ -13,6 +13,7 @@ from compress.ranking import MetricKind, default_of, present
 from compress.tasks import OwnTask, Task, counted, in_float64, measured_loss, metrics_of, prediction
 from compress.tasks.kinds import Loss, settings_of
 from compress.tasks.metrics import Meter, UndefinedMetricError, accuracy, meter
+from compress.wording import count_of
 
 
 def evaluate(
@@ -132,7 +133,8 @@ def _require_finite(found: Mapping[str, float], samples: int) -> None:
     for name, value in found.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"The {name} over {samples:,} samples is {value}: the weights have diverged; lower the learning rate."
+                f"The {name} over {count_of(samples, 'sample')} is {value}: the weights have diverged. Train with a "
+                "lower learning rate, or use weights from before"
             )
 
 

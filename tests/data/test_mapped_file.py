@@ -1,4 +1,4 @@
-"""Rows in memory and rows in a mapped file are the same rows; memory stays bounded."""
+"""Rows in memory and rows in a mapped file are the same rows; memory remains bounded."""
 
 import errno
 import resource
@@ -60,13 +60,13 @@ def test_a_full_disk_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch)
 
     with tempfile.TemporaryFile() as file:
         monkeypatch.setattr(tempfile, "TemporaryFile", Full)
-        with pytest.raises(DataError, match=r"No space left on device.*after 0 bytes; set TMPDIR to a folder"):
+        with pytest.raises(DataError, match=r"the disk is full.*after 0 bytes; set TMPDIR to a folder"):
             GrowingRows((), np.int8, 0).append(np.zeros(3))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is anonymous")
 def test_memory_stays_bounded() -> None:
-    """200 MB of rows, which stay in the file: the process's own memory grows by a few pieces at most."""
+    """200 MB of rows, which remain in the file: the process's own memory grows by a few pieces at most."""
 
     def anonymous() -> int:
         resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])

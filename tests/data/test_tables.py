@@ -314,8 +314,13 @@ GOOD = "age,y\n1,0\n2,1\n3,0\n4,1\n"
 @pytest.mark.parametrize(
     ("text", "settings", "test", "message"),
     [
-        (GOOD, TableSettings(("Y",)), None, "has no column 'Y' (target); it has age, y."),
-        (GOOD, TableSettings(("y",), ("agee",)), None, "has no column 'agee' (categorical); did you mean age?; it has"),
+        (GOOD, TableSettings(("Y",)), None, "has no column 'Y' (target); it has age, y; did you mean y?"),
+        (
+            GOOD,
+            TableSettings(("y",), ("agee",)),
+            None,
+            "(categorical); it has age, y; did you mean age?",
+        ),
         (GOOD, TableSettings(("y",), (), ("x",)), None, "has no column 'x' (drop)"),
         ("1,2\n3,4\n", None, None, "it has 1, 2; if the file has no header, name its columns with `columns`"),
         (GOOD, TableSettings(("y",), ("y",)), None, "'y' is the target, which is no input anyway"),
@@ -324,7 +329,7 @@ GOOD = "age,y\n1,0\n2,1\n3,0\n4,1\n"
         ("age,y\n", None, None, "has a header and no row; samples are rows"),
         ("age,y\n1,0.5\n", None, None, "has one row; one to train on and one to test on are needed"),
         ("age,y\n1,a\n2,a\n", None, None, "the target 'y' is the same in all rows; there is nothing to predict"),
-        ("age,y\n3.5,0\nx,1\n", None, None, "line 3, column 'age': found 'x', which is not a number; mend it, or name"),
+        ("age,y\n3.5,0\nx,1\n", None, None, "line 3, column 'age': found 'x', which is not a number; fix it, or name"),
         ("age,y\n3.5,0\nn/a,1\n", None, None, "line 3, column 'age': the value is missing (found 'n/a')"),
         (
             'age,y\n3.5,0\n"1,5",1\n',
@@ -332,8 +337,13 @@ GOOD = "age,y\n1,0\n2,1\n3,0\n4,1\n"
             None,
             "found '1,5', which is not a number; write numbers with a decimal point",
         ),
-        ("age,y\n2020-01-31,0\n", None, None, "found '2020-01-31', which is not a number; a date is no number: leave"),
-        ("age,y\n31.1.2020 10:00,0\n", None, None, "a date is no number"),
+        (
+            "age,y\n2020-01-31,0\n",
+            None,
+            None,
+            "found '2020-01-31', which is not a number; a date is not a number: leave",
+        ),
+        ("age,y\n31.1.2020 10:00,0\n", None, None, "a date is not a number"),
         ("age,y\n1,0\ninf,1\n", None, None, "line 3, column 'age': found 'inf', beyond what float32 holds"),
         (f"age,y\n{'9' * 400},0\n", None, None, "line 2, column 'age': found '9999"),
         ("age,y\n1e39,0\n", None, None, "found '1e39', beyond what float32 holds; rescale the column"),

@@ -449,9 +449,9 @@ def test_mistakes_in_a_shipped_recipe_have_a_place_too() -> None:
             "nowhere/mnist_ae.yaml",
             "nowhere/mnist_ae.yaml: no such file, and no shipped recipe of that name; did you mean",
         ),
-        ("zzz", "zzz: no such file, and no shipped recipe of that name; shipped are "),
+        ("zzz", "zzz: no such file, and no shipped recipe of that name; `compress recipes` lists them"),
         (".", ".: is a folder; name a recipe file in it"),
-        ("x" * 300, f"{'x' * 300}: cannot be read (File name too long); name a readable recipe file"),
+        ("x" * 300, f"{'x' * 300}: cannot be read: its name is too long"),
     ],
 )
 def test_a_recipe_that_is_not_there(source: str, expected: str) -> None:

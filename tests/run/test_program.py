@@ -62,7 +62,7 @@ def test_a_program_computes_and_is_called_as_the_network_was(network: Network, p
     read, images = read_program(program), torch.randn(5, 1, 6, 6)
     assert torch.equal(read(images), network.eval()(images))
     assert [name for name, _ in read.named_parameters()] == [name for name, _ in network.named_parameters()]
-    assert torch.equal(read.train()(images), network(images))  # it stays as it was exported
+    assert torch.equal(read.train()(images), network(images))  # as exported
 
 
 @pytest.mark.extended
@@ -119,4 +119,4 @@ def test_what_cannot_be_trained_on_is_refused(network: Network, apply: Any, tmp_
     assert "was exported in training mode" in apply(path, TAYLOR, 2)
     path.write_bytes(b"no archive")
     assert "other.pt2 cannot be read as an exported program" in apply(path, TAYLOR, 2)
-    assert "missing.pt2 is not a file" in apply(tmp_path / "missing.pt2", TAYLOR, 2)
+    assert "missing.pt2 does not exist" in apply(tmp_path / "missing.pt2", TAYLOR, 2)

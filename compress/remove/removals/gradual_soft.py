@@ -9,6 +9,7 @@ from compress.errors import InputError
 from compress.options import option
 from compress.remove.removals.removal import Driver, Removal, every_option, steps_option
 from compress.select.ramp import level
+from compress.wording import count_of
 
 COHORT = 0.25
 """The share of the removal in which a cohort is removed, by default."""
@@ -16,7 +17,7 @@ COHORT = 0.25
 
 @dataclass(frozen=True)
 class GradualSoft(Removal):
-    """Like gradual, and what joins the set at a step of the ramp decays; it may leave the set until it is removed."""
+    """Like gradual, but entries that join the set decay; they may leave it until they are zero."""
 
     words = ("gradual_soft",)
     cohorts = True
@@ -27,13 +28,13 @@ class GradualSoft(Removal):
     cohort: int | None = option(
         "time from joining the set to removal; a quarter of the length if absent", None, ge=1, duration=True
     )
-    final: float = option("share of the start at which the last ones are cut", 1e-3, gt=0, lt=1)
+    final: float = option("share of the start value at which the last entries are set to zero", 1e-3, gt=0, lt=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.decaying >= self.steps:
             raise InputError(
-                f"a cohort takes {self.decaying} steps to be removed and everything is to be removed after "
+                f"a cohort takes {count_of(self.decaying, 'step')} to be removed and everything is to be removed after "
                 f"{self.steps}: which leaves no time for a ramp; shorten `cohort`, or use soft removal"
             )
 

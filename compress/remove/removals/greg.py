@@ -12,9 +12,9 @@ from compress.remove.removals.removal import Driver, Removal, steps_option
 
 @dataclass(frozen=True)
 class GReg(Removal):
-    """A penalty on what was chosen grows until it is cut (GReg-1; Wang, 2021).
+    """A penalty on the selected entries grows until they are set to zero (GReg-1; Wang, 2021).
 
-    The penalty grows linearly from 0; after every step the chosen weights are multiplied by 1 - penalty, and keep
+    The penalty grows linearly from 0; after every step the selected weights are multiplied by 1 - penalty, and keep
     learning.
     """
 
@@ -22,7 +22,7 @@ class GReg(Removal):
     learns = True
 
     steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
-    ceiling: float = option("the last penalty: the share of a weight that a step takes away", 0.05, gt=0, lt=1)
+    ceiling: float = option("the final penalty: the share of a weight that one step removes", 0.05, gt=0, lt=1)
 
     def advance(self, driver: Driver, step: int) -> None:
         driver.shrink(1.0 - self.ceiling * step / self.steps)

@@ -10,13 +10,13 @@ from compress.remove.removals.removal import Driver, Removal, every_option, step
 
 @dataclass(frozen=True)
 class SFP(Removal):
-    """The lowest are zeroed again and again, and may grow back in between (He, 2018)."""
+    """The entries with the lowest scores are zeroed repeatedly, and may grow back in between (He, 2018)."""
 
     words = ("sfp",)
     learns = True
 
     steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
-    every: int = every_option("the time between two choices")
+    every: int = every_option("the time between two selections")
 
     def start(self, driver: Driver) -> None:
         self._lower(driver, 0)

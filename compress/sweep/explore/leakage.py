@@ -45,10 +45,11 @@ def warn_if_familiar(bound: Bound, held_out: Metric, trained: Trained, basis: Ba
 
 
 def _way_out(basis: Basis) -> str:
-    if tunes_on_validation(basis):
-        return "give samples as `validation` that it was not trained on"
+    way_out = "give samples as `data.validation` that it was not trained on"
+    if tunes_on_validation(basis) or basis.recipe.train is None:
+        return way_out
     samples = load(basis.recipe.data, basis.data_root, True).count("train")
     return (
-        f"give others as `data.validation`, or train it only on the others (compress train --set data.train={samples}; "
-        f"the last {HELD_OUT:.0%} are held out)"
+        f"{way_out}, or, if this recipe has trained it, train it again without them (--set data.train={samples}; the "
+        f"last {HELD_OUT:.0%} of the training samples are held out)"
     )
