@@ -38,11 +38,11 @@ def build():
 
 
 def untold(text: str) -> str:
-    """Without what is said before a factory is called."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("the recipe imports "))
+    """Without warnings, and without what is said before a factory is called."""
+    before = ("the recipe imports ", "warning: ")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(before))
 
 
-@pytest.fixture
 def refused(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command that fails, in the test's folder; give its text. Nothing may be left behind, or on stdout."""
     monkeypatch.chdir(tmp_path)
