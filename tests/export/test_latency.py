@@ -119,7 +119,7 @@ def test_onnxruntime_and_torch_take_turns(files: dict[str, Path]) -> None:
 
 def test_integers_and_fixed_batches(tmp_path: Path) -> None:
     files = {"int": write(tmp_path / "int.onnx", 3, 2, dtype=TensorProto.INT64)}
-    assert measure(files, batch_sizes=(3,), seconds=0.0).summary()["int"]["3"].runs == 5
+    assert measure(files, batch_sizes=(3,), seconds=0.0).summary()["int"]["3"].runs == 30
     with pytest.raises(InputError, match=r"int\.onnx: the input 'input' takes batches of 3 only, not 1"):
         measure(files, batch_sizes=(1,))
 
@@ -129,7 +129,7 @@ def test_a_second_dynamic_size_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.onnx.*'width'.*--sizes width=64"):
         measure(files)
     found = measure(files, batch_sizes=(2,), sizes={"width": 7}, seconds=0.0).summary()
-    assert found["a"]["2"].runs == found["b"]["2"].runs == 5
+    assert found["a"]["2"].runs == found["b"]["2"].runs == 30
     with pytest.raises(InputError, match="sizes, width: found 0"):
         measure(files, sizes={"width": 0})
 
