@@ -60,7 +60,7 @@ class Interface:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The example's sizes of the dimensions that vary, but for the batch."""
+        """The example's sizes of the dimensions that vary, except the batch."""
         found = sizes_of(self.example, self.varying)
         return {name: size for name, size in found.items() if name != BATCH_NAME}
 
@@ -87,7 +87,7 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
         dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
 
     Raises:
-        InputError: `example` is no call, or `dynamic` does not fit it.
+        InputError: `example` is not a call, or `dynamic` does not fit it.
     """
     given = inputs_of(example)
     names = [_identifier(name) for name in given.names(model)]

@@ -63,8 +63,8 @@ def from_arrays(
 ) -> ArrayDataset:
     """A data set from .npz files, whose arrays have one entry [...] for each sample.
 
-    Floats become float32, whole numbers int64; truth values stay, and become float32 where they are targets. Targets of
-    whole numbers [N] are classes; others are passed as they are. Samples stay in the order of the file: without
+    Floats become float32, whole numbers int64; booleans become float32 where they are targets. Targets of
+    whole numbers [N] are classes; others are passed as they are. Samples remain in the order of the file: without
     `test_path` the last sixth is the test set, and `note` says so.
 
     Args:
@@ -144,7 +144,7 @@ def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
-    """float32, int64 or bool, in memory of its own. Raises DataError for what none of them holds."""
+    """A copy as float32, int64 or bool. Raises DataError for values that none of these can represent."""
     if array.ndim == 0:
         raise DataError(f"{what} is a single number; it needs an entry for each sample.")
     if array.dtype.kind == "c":
@@ -159,10 +159,10 @@ def _tensor(array: NDArray[Any], what: str) -> Tensor:
             row = int(np.argmax(wrong.reshape(len(piece), -1).any(1)))
             value = piece[row][wrong[row]].flat[0] if array.ndim > 1 else piece[row]
             raise DataError(
-                f"{what} has {value} in sample {rows.start + row:,} (from 0), which {found.dtype} does not hold; mend "
+                f"{what} has {value} in sample {rows.start + row:,} (from 0), which {found.dtype} does not hold; fix "
                 f"the sample, or leave it out."
                 if np.isfinite(value)
-                else f"{what} has {value} in sample {rows.start + row:,} (from 0); mend the sample, or leave it out."
+                else f"{what} has {value} in sample {rows.start + row:,} (from 0); fix the sample, or remove it."
             )
         found[rows] = piece
     return torch.from_numpy(found)
@@ -270,7 +270,7 @@ class _Scaling:
         return Scale(tuple(mean.tolist()), tuple(torch.where(deviation == 0, 1.0, deviation).tolist()))
 
     def scaled(self, samples: Samples, scales: Mapping[str, Scale | None]) -> Samples:
-        """The same samples, scaled; padding stays as it is."""
+        """The same samples, scaled; padding does not change."""
         inputs = dict(samples.inputs)
         for name, scale in scales.items():
             if scale is None:
@@ -284,7 +284,7 @@ class _Scaling:
         return Samples(inputs, samples.targets)
 
     def _counted(self, name: str, samples: Samples) -> Tensor | None:
-        """Which steps [N, T] of a series are no padding; None where it has none."""
+        """Which steps [N, T] of a series are not padding; None where it has none."""
         if self.names.lengths is None or name != self.names.keyword(self.names.first):
             return None
         return torch.arange(samples.inputs[name].shape[1]) < samples.inputs[self.names.lengths][:, None]

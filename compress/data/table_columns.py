@@ -1,6 +1,6 @@
 """The columns of a table as numbers: each value is checked once, where its place in the file is still known.
 
-Numbers stay as they are, words become the number of their category, and a missing value is NaN.
+Numbers do not change, words become the number of their category, and a missing value is NaN.
 """
 
 import re
@@ -20,7 +20,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What a field without a value holds, in small letters."""
 
 MOST_CATEGORIES = 1_000
-"""Of one column, where each becomes a column of its own."""
+"""Of one column, where each becomes its own column."""
 
 MOST_CLASSES = 10_000
 
@@ -41,9 +41,9 @@ class TableSettings:
     drop: columns that are left out.
     impute: "median" fills missing numbers with the column's median, and missing categories with the most frequent one.
     unknown: a category that only the test file has is an error, or a row of zeros ("zero").
-    embed: categories are numbers for an embedding, in an input of their own; else one column each, of 0 and 1.
+    embed: categories are numbers for an embedding, in their own input; else one column each, of 0 and 1.
     classes: whether the one target column has classes; if None, words are, and up to `MOST_GUESSED` whole numbers.
-    normalise: inputs have mean 0 and standard deviation 1 over the training part ("dataset"), or stay as they are.
+    normalise: inputs have mean 0 and standard deviation 1 over the training part ("dataset"), or do not change.
     normalise_target: so do targets that are numbers.
     """
 
@@ -106,7 +106,7 @@ def layout_of(file: TableFile, settings: TableSettings) -> Layout:
     require_columns(file, names, settings.drop, "drop")
     for name in settings.categorical + settings.drop:
         if name in settings.target:
-            raise DataError(f"the column {name!r} is the target, which is no input anyway; do not name it again.")
+            raise DataError(f"the column {name!r} is the target, which is not an input; do not name it again.")
         if name in settings.categorical and name in settings.drop:
             raise DataError(f"the column {name!r} is both categorical and to be dropped; name it once.")
     inputs = tuple(name for name in names if name not in settings.target + settings.drop)
@@ -216,11 +216,11 @@ class _Reader:
             many = len(self.layout.targets) > 1
             way_out = "several targets must be numbers" if many else "classes in words need `classes: true`"
         elif _DATE.match(text):
-            way_out = "a date is no number: leave the column out with `drop`, or store numbers made of it"
+            way_out = "a date is not a number: leave the column out with `drop`, or store numbers made of it"
         elif re.fullmatch(r"[+-]?[\d.]*,\d+", text):
             way_out = "write numbers with a decimal point"
         else:
-            way_out = "mend it, or name the column under `categorical` or `drop`"
+            way_out = "fix it, or name the column under `categorical` or `drop`"
         raise self._error(name, row, f"found {_shown(word)}, which is not a number; {way_out}")
 
     def _categories(self, name: str, column: Column) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ class Exact:
         self.scales = scales_of(*self._changed)
 
     def _ran(self, network: InFloat64, given: Inputs) -> Outputs:
-        found = self._passes[network].run(network, given).outputs  # constants among them have a dtype of their own
+        found = self._passes[network].run(network, given).outputs  # constants among them have their own dtype
         return Outputs({path: widened(tensor) for path, tensor in found.tensors.items()}, found.plain)
 
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:
@@ -152,7 +152,7 @@ def _require_noise(
     least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
     if most * _rms(noise) > limit + 4 * _rms(least):
         raise DiffersError(
-            "cannot be told from a wrong one",
+            "cannot be distinguished from a wrong one",
             f"rounding errors of {_rms(noise):.3g} in {name} would hide a mistake: export model.float(), or .double()",
         )
     most *= 1 + 10 / math.sqrt(own.numel())  # the fewer the numbers, the more their errors vary

@@ -36,7 +36,7 @@ Evaluate = Callable[[Path], Metric]
 
 @dataclass(frozen=True)
 class Quantized:
-    """What has become of a file: `path` is int8, or None where the float file stays; `entry` has what was measured.
+    """The result for a file: `path` is int8, or None if the float file is kept; `entry` has what was measured.
 
     int8 is not equal to its float file, and nothing of it is proven.
     """
@@ -223,7 +223,7 @@ class _Trials:
             why = f"every kind of int8 loses more than {bound}"
         else:
             why = f"every kind of int8 within {bound} is slower, or hardly faster or smaller"
-        return None, f"the float file stays, because {why}: {'; '.join(map(self._words, self._tried))}"
+        return None, f"the float file is kept, because {why}: {'; '.join(map(self._words, self._tried))}"
 
     def _words(self, candidate: _Candidate) -> str:
         return f"{candidate.name}: {candidate.note or self._figures(candidate)}"

@@ -115,7 +115,10 @@ def train_dense(
         Interrupted: by a signal.
     """
     if recipe.train is None:
-        raise InputError(f"the recipe {recipe.name} has no train section: it needs a network that is already trained")
+        raise InputError(
+            f"the recipe {recipe.name} has no `train` section, so there is nothing to train; give `compress "
+            "apply` a file of trained weights"
+        )
     torch.manual_seed(recipe.seed)
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
@@ -213,7 +216,6 @@ def apply(
         del loaded  # it may be on the disk now
     constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
-        cautions.warn_of_int8(recipe, setting, place)
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()
