@@ -40,7 +40,7 @@ class MetricKind:
         return value * _SCALES.get(self.form, 1)
 
     def text(self, value: float, error: float | None = None) -> str:
-        """The value as shown in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
+        """The value as shown in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.4 %".
 
         Args:
             error: its sampling error, which decides about the digits.
@@ -103,14 +103,14 @@ class MetricKind:
 
 
 def uncertain(value: float, error: float) -> tuple[str, str] | None:
-    """A value and its error in the digits that mean something: two of the error where it begins with 1, or else one.
+    """A value and its error in the digits that mean something; None where the error is 0 or not finite.
 
-    None where the error is 0 or not finite.
+    The rule of the Particle Data Group: two digits of the error where it begins below 3.55, or else one.
     """
     if not (error > 0 and math.isfinite(error) and math.isfinite(value)):
         return None
     exponent = math.floor(math.log10(error))
-    places = -exponent + (round(error / 10.0**exponent, 6) < 2)
+    places = -exponent + (round(error / 10.0**exponent, 6) < 3.55)
     if places > 5 and value:
         digits = max(0, places + math.floor(math.log10(abs(value))))
         return f"{value:.{digits}e}", f"{error:.{int(places + exponent > 0)}e}"

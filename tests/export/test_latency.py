@@ -38,6 +38,13 @@ def test_every_figure_is_there_and_in_order(files: dict[str, Path]) -> None:
             assert found.runs == timings.milliseconds[name, int(batch)].size >= 6
 
 
+def test_the_first_batch_size_has_thirty_runs_however_little_time_there_is(files: dict[str, Path]) -> None:
+    timings = measure(files, batch_sizes=(4, 1), rounds=7, seconds=0.0)
+    runs = {key: times.size for key, times in timings.milliseconds.items()}
+    assert min(runs["dense", 4], runs["slim", 4]) >= 30
+    assert max(runs["dense", 1], runs["slim", 1]) < 30
+
+
 def test_percentiles_and_ratio_by_hand() -> None:
     slow_and_slower = np.array([[2.0, 2.0, 9.0], [4.0, 4.0, 4.0], [8.0, 9.0, 7.0]])
     timings = Timings(1, {("a", 1): slow_and_slower, ("b", 1): slow_and_slower / 2})
@@ -79,13 +86,15 @@ def test_models_take_turns_without_garbage_collection(files: dict[str, Path], mo
 
     monkeypatch.setattr(latency, "_time", recorded)
     timings = measure(files, batch_sizes=(1,), rounds=10, seconds=0.0)
-    assert timings.milliseconds["dense", 1].shape == (5, 1)  # no time: the fewest rounds, one run in each
+    assert timings.milliseconds["dense", 1].shape == (5, 6)  # no time: the fewest rounds, with the fewest runs
     assert gc.isenabled()
-    timed = order[-20:]  # 5 rounds x 2 models x (1 to fill the caches + 1 timed)
+    timed = order[-70:]  # 5 rounds x 2 models x (1 to fill the caches + 6 timed)
     assert not any(enabled for _, enabled in timed)
-    rounds = [[model for model, _ in timed[start : start + 4]] for start in range(0, 20, 4)]
-    assert all(a == b != c == d for a, b, c, d in rounds)
-    assert len({tuple(models) for models in rounds}) == 2  # not always the same one first
+    turns = [[model for model, _ in timed[start : start + 7]] for start in range(0, 70, 7)]
+    assert all(len(set(models)) == 1 for models in turns)
+    firsts = [models[0] for models in turns]
+    assert all(one != other for one, other in zip(firsts[::2], firsts[1::2], strict=True))
+    assert len(set(firsts[::2])) == 2  # not always the same one first
 
 
 def test_onnxruntime_and_torch_take_turns(files: dict[str, Path]) -> None:
@@ -110,7 +119,7 @@ def test_onnxruntime_and_torch_take_turns(files: dict[str, Path]) -> None:
 
 def test_integers_and_fixed_batches(tmp_path: Path) -> None:
     files = {"int": write(tmp_path / "int.onnx", 3, 2, dtype=TensorProto.INT64)}
-    assert measure(files, batch_sizes=(3,), seconds=0.0).summary()["int"]["3"].runs == 5
+    assert measure(files, batch_sizes=(3,), seconds=0.0).summary()["int"]["3"].runs == 30
     with pytest.raises(InputError, match=r"int\.onnx: the input 'input' takes batches of 3 only, not 1"):
         measure(files, batch_sizes=(1,))
 
@@ -120,7 +129,7 @@ def test_a_second_dynamic_size_has_to_be_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.onnx.*'width'.*--sizes width=64"):
         measure(files)
     found = measure(files, batch_sizes=(2,), sizes={"width": 7}, seconds=0.0).summary()
-    assert found["a"]["2"].runs == found["b"]["2"].runs == 5
+    assert found["a"]["2"].runs == found["b"]["2"].runs == 30
     with pytest.raises(InputError, match="sizes, width: found 0"):
         measure(files, sizes={"width": 0})
 
