@@ -6,7 +6,9 @@ from compress.results import (
     Agreement,
     Contract,
     LatencyResult,
+    Load,
     Metric,
+    MetricErrors,
     QuantizationResult,
     RecipeValues,
     Runtime,
@@ -14,6 +16,7 @@ from compress.results import (
     Size,
     Taken,
     UsedData,
+    Warned,
 )
 
 # --- train, export, bench ---
@@ -26,6 +29,7 @@ class TrainedNetwork(TypedDict):
     seconds: float
     epoch_losses: list[float]
     metric: Metric
+    error: NotRequired[MetricErrors]
 
 
 class ExportedFile(TypedDict):
@@ -39,7 +43,13 @@ class Exported(TypedDict):
     files: dict[str, ExportedFile]
 
 
-class Timed(TypedDict):
+class LoadEntry(TypedDict):
+    """Absent where the system does not tell."""
+
+    load: NotRequired[Load]
+
+
+class Timed(LoadEntry):
     """Latency by model and batch size; ratios are to one of the models, whatever runs it."""
 
     threads: int
@@ -133,9 +143,17 @@ class InputRange(TypedDict):
     mean: float
 
 
+class Constant(TypedDict):
+    """The best output that does not depend on the input, such as the mean image, in words, and what it has."""
+
+    output: str
+    metric: Metric
+
+
 class Measured(TypedDict):
     """The dense network on `samples` of the `of` test samples, which loaders do not tell.
 
+    constant: on the same samples; absent where there is none.
     preparation: how a raw sample becomes an input; absent where only the user's own loaders know it.
     """
 
@@ -143,6 +161,7 @@ class Measured(TypedDict):
     samples: int
     of: NotRequired[int]
     inputs: list[InputRange]
+    constant: NotRequired[Constant]
     preparation: NotRequired[dict[str, object]]
 
 
@@ -158,7 +177,7 @@ class Plan(TypedDict):
     stages: list[PlannedStage]
     kept: list[KeptWidth]
     seconds: PlanSeconds
-    warnings: list[str]
+    warnings: list[Warned]
 
 
 # --- inspect ---

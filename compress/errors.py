@@ -1,105 +1,114 @@
-"""Every error that this package raises on purpose.
+"""Every error that softprune raises on purpose.
 
     CompressError                   the base: `except CompressError` catches all of them
     ├── InputError                  the input is wrong; exit code 2
-    │   ├── RecipeError             a recipe: all of its mistakes at once, each with file, line and key
-    │   ├── CheckpointError         a file of weights
-    │   ├── DataError               a data set
-    │   ├── TargetError             a layer, node or parameter that does not exist or cannot be pruned
-    │   ├── UnsupportedModelError   a network that slimming does not understand, with the operation's name
-    │   ├── OutputError             an output folder or file that cannot be written
-    │   └── MissingPackageError     an optional package is not installed; an ImportError too
-    └── RunError                    the input was fine and the run failed; exit code 1
+    │   ├── RecipeError             a recipe is wrong: all mistakes, each with file, line and key
+    │   ├── CheckpointError         a file of weights is unreadable or does not fit the network
+    │   ├── DataError               a data set is missing or wrong
+    │   ├── TargetError             a layer, node or parameter does not exist or cannot be pruned
+    │   ├── UnsupportedModelError   slimming does not support the network; the message names the operation
+    │   ├── OutputError             an output folder or file cannot be written
+    │   └── MissingPackageError     an optional package is not installed; also an ImportError
+    └── RunError                    the input was correct, but the run failed; exit code 1
         ├── TrainingError           a loss is NaN or infinite
-        │   └── DivergedError       ... during training: the model holds its last good weights again
+        │   └── DivergedError       training diverged; the model has its last good weights again
         ├── ProofError              two models that must compute the same do not
-        ├── NothingPrunedError      a run that would leave the network as large as it was
-        ├── NothingFoundError       a search in which no trial meets the bounds
+        ├── ConstantOutputError     the slim network is no better than an output that does not depend on the input
+        ├── NothingPrunedError      the run would not make the network smaller
+        ├── NothingFoundError       no trial of a search meets the bounds
         ├── LostProcessError        another process of the same training has ended
         └── SweepError              some cells of a sweep failed; the others are kept
-            └── LostWorkerError     ... since the process that computed one has died
+            └── LostWorkerError     a process that computed a cell has died
 
-    Interrupted                     a KeyboardInterrupt that knows its signal: Ctrl-C, or SIGTERM
+    Interrupted                     a KeyboardInterrupt for Ctrl-C and SIGTERM, with the signal's exit code
 
-A message is a sentence or two: what was found, where, and the way out.
+Each message says in a sentence or two what was found, where, and the way out.
 """
 
 
 class CompressError(Exception):
-    """Base of all deliberate errors; `exit_code` is what the command line returns."""
+    """Base of all errors that softprune raises on purpose; the command line exits with `exit_code`."""
 
     exit_code = 1
 
 
 class InputError(CompressError):
+    """The input is wrong."""
+
     exit_code = 2
 
 
 class RecipeError(InputError):
-    pass
+    """A recipe is wrong; the message lists all mistakes, each with file, line and key."""
 
 
 class CheckpointError(InputError):
-    pass
+    """A file of weights is unreadable or does not fit the network."""
 
 
 class DataError(InputError):
-    pass
+    """A data set is missing or wrong."""
 
 
 class TargetError(InputError):
-    pass
+    """A layer, node or parameter does not exist or cannot be pruned."""
 
 
 class UnsupportedModelError(InputError):
-    pass
+    """Slimming does not support the network; the message names the operation."""
 
 
 class OutputError(InputError):
-    pass
+    """An output folder or file cannot be written."""
 
 
 class MissingPackageError(InputError, ImportError):
-    pass
+    """An optional package is not installed."""
 
 
 class RunError(CompressError):
-    pass
+    """The input was correct, but the run failed."""
 
 
 class TrainingError(RunError):
-    pass
+    """A loss is NaN or infinite."""
 
 
 class DivergedError(TrainingError):
-    pass
+    """Training diverged; the model has its last good weights again."""
 
 
 class ProofError(RunError):
-    pass
+    """Two models that must compute the same do not."""
+
+
+class ConstantOutputError(RunError):
+    """The slim network is no better than an output that does not depend on the input."""
 
 
 class NothingPrunedError(RunError):
-    pass
+    """The run would not make the network smaller."""
 
 
 class NothingFoundError(RunError):
-    pass
+    """No trial of a search meets the bounds."""
 
 
 class LostProcessError(RunError):
-    pass
+    """Another process of the same training has ended."""
 
 
 class SweepError(RunError):
-    pass
+    """Some cells of a sweep failed; the others are kept."""
 
 
 class LostWorkerError(SweepError):
-    pass
+    """A process that computed a cell has died."""
 
 
 class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM stopped the program; `exit_code` is 128 plus the number of the signal."""
+
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.exit_code = 128 + signal  # as shells report it

@@ -24,8 +24,8 @@ class Inputs:
     """The arguments of one call, `model(*args, **kwargs)`.
 
     batch_dim: the dimension of the tensors that counts the samples; 1 for networks that take the length first.
-    whole: whether no sample can be left out, since others refer to it by number, as edges refer to the nodes of a
-        graph. A network that runs on all samples and not on two is taken for such a one.
+    whole: whether no sample can be left out, because others refer to it by number, as edges refer to the nodes of a
+        graph. A network that runs on all samples but not on two is treated in this way.
 
     Raises:
         InputError: `args` is not a tuple or list, `kwargs` not a dict with words as keys, or `batch_dim` below 0.
@@ -62,20 +62,20 @@ class Inputs:
         return next(tensor.shape[self.batch_dim] for tensor in self.tensors if tensor.ndim > self.batch_dim)
 
     def part(self, rows: slice) -> "Inputs":
-        """The same call with these samples alone; a tensor that has no dimension for them is left as it is."""
+        """The same call with only these samples; a tensor without a dimension for samples does not change."""
         return self.mapped(lambda tensor: sliced(tensor, self.batch_dim_of(tensor), rows))
 
     def batch_dim_of(self, tensor: Tensor) -> int | None:
         """The dimension of one of the tensors that counts the samples; None if it has the same size in every batch.
 
-        It is `batch_dim` where the size there is the number of samples. A tensor with another size there may count
+        It is `batch_dim` if the size there is the number of samples. Otherwise the tensor may count
         them along its first dimension, or its second, as the states of recurrent layers do.
         """
         places = [self.batch_dim] if self.rows == 1 else [self.batch_dim, 0, 1]
         return next((place for place in places if tensor.ndim > place and tensor.shape[place] == self.rows), None)
 
     def mapped(self, function: Callable[[Tensor], Any]) -> "Inputs":
-        """The same call with `function` of each tensor."""
+        """The same call with `function` applied to each tensor."""
         args, kwargs = tree_map_only(Tensor, function, (tuple(self.args), dict(self.kwargs)))
         return Inputs(args, kwargs, self.batch_dim, self.whole)
 
@@ -127,7 +127,7 @@ class Inputs:
         return found
 
     def signature(self) -> Hashable:
-        """Equal for calls that differ in nothing but the values of their tensors and the number of samples."""
+        """Equal for calls that differ only in the values of their tensors and the number of samples."""
         leaves, structure = tree_flatten((tuple(self.args), dict(self.kwargs)))
         return structure, tuple(self._described(leaf) for leaf in leaves), self.batch_dim
 

@@ -14,6 +14,19 @@ from pathlib import Path
 
 FENCED = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
+FOLLOWED = (
+    "bring-your-own.md",
+    "detection.md",
+    "latent-space.md",
+    "photographs.md",
+    "policies.md",
+    "series.md",
+    "tables.md",
+    "text.md",
+    "transformers.md",
+)
+"""Pages that tests/test_bring_your_own.py follows: it writes the files that they show, then runs commands and code."""
+
 FEW = ["--set", "data={name: mnist_sample, train: 400, test: 200, batch_size: 4}"]
 
 FAST = [*FEW, "--set", "stages.0.retrain.optimizer=adam", "--set", "stages.0.retrain.batch_size=2"]

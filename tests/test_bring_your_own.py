@@ -1,4 +1,4 @@
-"""docs/bring-your-own.md as a reader follows it: the files, then the commands, a folder for each section."""
+"""The page of each task, and each section of docs/bring-your-own.md: its files, then its commands, in a new folder."""
 
 import importlib
 import importlib.util
@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blocks import FOLLOWED
 from torch import nn
 
 from compress.loops.pruning import TrainingLength
 from compress.models import from_factory
 from compress.recipe import schema
 
-PAGE = (Path(__file__).parents[1] / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "bring-your-own.md").read_text(encoding="utf-8")
 # The name of a file before a block makes it the file's content.
 BLOCK = re.compile(r"(?:^`([\w.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SECTIONS = {text.partition("\n")[0]: text for text in PAGE.split("\n## ")[1:]}
 LOOP = "A training loop"
+TASKS = [name for name in FOLLOWED if name != "bring-your-own.md"]
+LIBRARIES = {"text.md": ("tokenizers", "transformers"), "transformers.md": ("transformers",)}
+WITHOUT_RUN = ("detection.md", "policies.md", "transformers.md")
+"""Pages of Python alone, whose last lines check the result."""
 
 
 @pytest.fixture
@@ -36,41 +42,55 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def follow(section: str, folder: Path, run: Callable[..., Any]) -> int:
-    """Write the files and run the commands and code; gives the number of commands."""
-    commands = 0
-    for name, language, content in BLOCK.findall(SECTIONS[section]):
+def follow(text: str, folder: Path, run: Callable[..., Any]) -> int:
+    """Write the files and run the commands and code; gives how many of them were run."""
+    done = 0
+    for name, language, content in BLOCK.findall(text):
         if name:
             (folder / name).write_text(content, encoding="utf-8")
             importlib.invalidate_caches()
         elif language == "python":
-            exec(compile(content, section, "exec"), {})
+            done += 1
+            exec(compile(content, "page", "exec"), {})
         elif not language:
             for program, *arguments in map(shlex.split, content.splitlines()):
-                commands += 1
+                done += 1
                 if program == "python":
                     (script,) = arguments
                     runpy.run_path(script, run_name="__main__")  # a process of its own would import torch again
                 else:
                     assert program == "compress"
                     run(*arguments)
-    return commands
+    return done
 
 
 def test_the_sections_are_those_that_are_followed() -> None:
-    assert len(SECTIONS) == 11
+    assert len(SECTIONS) == 7
     assert LOOP in SECTIONS
+
+
+def test_each_task_has_a_page_that_is_linked_to() -> None:
+    """docs/tasks.md is where a reader looks for a task."""
+    overview = (DOCS / "tasks.md").read_text(encoding="utf-8")
+    assert [page for page in TASKS if f"]({page})" not in overview] == []
 
 
 @pytest.mark.extended
 @pytest.mark.usefixtures("sample")
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name != LOOP])
 def test_a_section_can_be_followed(section: str, folder: Path, run: Callable[..., Any]) -> None:
-    if "BERT" in section:
-        pytest.importorskip("tokenizers")
-        pytest.importorskip("transformers")
-    assert follow(section, folder, run) >= 2
+    assert follow(SECTIONS[section], folder, run) >= 2
     assert (folder / "out" / "results.json").exists()
+
+
+@pytest.mark.extended
+@pytest.mark.usefixtures("sample")
+@pytest.mark.parametrize("page", TASKS)
+def test_the_page_of_a_task_can_be_followed(page: str, folder: Path, run: Callable[..., Any]) -> None:
+    for library in LIBRARIES.get(page, ()):
+        pytest.importorskip(library)
+    assert follow((DOCS / page).read_text(encoding="utf-8"), folder, run) >= 1
+    assert (folder / "out" / "results.json").exists() == (page not in WITHOUT_RUN)
 
 
 def test_the_pruners_of_loops_can_be_made(folder: Path) -> None:

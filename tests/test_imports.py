@@ -19,7 +19,7 @@ ORDER = (
     ("inputs",),
     ("batches", "dynamic"),
     ("results",),
-    ("documents", "sweep_results"),
+    ("documents", "run_warnings", "sweep_results"),
     ("graph",),
     ("proof",),
     ("slimming",),
@@ -41,7 +41,17 @@ LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 DOORS = {"compress", "compress.export"}
 
 # What report.html may know beside itself: plain results, and how files of text are read and written.
-RESULTS = {"errors", "wording", "duration", "ranking", "task_words", "results", "documents", "sweep_results"}
+RESULTS = {
+    "errors",
+    "wording",
+    "duration",
+    "ranking",
+    "task_words",
+    "results",
+    "documents",
+    "run_warnings",
+    "sweep_results",
+}
 PLAIN = [*([part] for part in sorted(RESULTS)), ["files", "bounded"], ["files", "yaml_text"]]
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}

@@ -94,7 +94,7 @@ def compare(
 
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
-    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}") as warned:
         changes = expecting(changes, expect)
         from compress.sweep.compare import grid
 
@@ -130,6 +130,7 @@ def compare(
                 device=device,
                 bar=partial(sweep_bar, people(), quiet=quiet),
             )
+        results["warnings"] = warned
         document.write_all(results, out)
         if as_json:
             print_json(results)

@@ -250,14 +250,14 @@ class _Scaling:
         tensor = train.inputs[name]
         if not tensor.is_floating_point():
             return None
-        count_of = self._counted(name, train)
-        width = tensor.shape[-1] if tensor.ndim == 3 or (tensor.ndim == 2 and count_of is None) else 1
+        counted = self._counted(name, train)
+        width = tensor.shape[-1] if tensor.ndim == 3 or (tensor.ndim == 2 and counted is None) else 1
 
         def values() -> Iterator[Tensor]:
             """[n, numbers of the last dimension], or [n, 1]."""
             for rows in _pieces(tensor):
                 found = tensor[rows].double()
-                found = found if count_of is None else found[count_of[rows]]
+                found = found if counted is None else found[counted[rows]]
                 yield found.reshape(-1, width)
 
         count = sum(len(found) for found in values())
@@ -275,12 +275,12 @@ class _Scaling:
         for name, scale in scales.items():
             if scale is None:
                 continue
-            tensor, count_of = inputs[name], self._counted(name, samples)
+            tensor, counted = inputs[name], self._counted(name, samples)
             mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (scale.mean, scale.std))
             inputs[name] = torch.cat([((tensor[rows] - mean) / std).float() for rows in _pieces(tensor)])
-            if count_of is not None:
-                count_of = count_of.reshape(*count_of.shape, *[1] * (tensor.ndim - 2))
-                inputs[name] = torch.where(count_of, inputs[name], tensor)
+            if counted is not None:
+                counted = counted.reshape(*counted.shape, *[1] * (tensor.ndim - 2))
+                inputs[name] = torch.where(counted, inputs[name], tensor)
         return Samples(inputs, samples.targets)
 
     def _counted(self, name: str, samples: Samples) -> Tensor | None:

@@ -211,9 +211,8 @@ def _series(path: Path) -> _Series:
         where = f"{path}, line {number}"
         if len(texts) != channels or label not in names:
             raise DataError(
-                f"{where}: found {count_of(len(texts), 'channel')} and the class {label[:20]!r}; expected "
-                f"{channels} and one of "
-                f"{', '.join(names)}."
+                f"{where}: found {count_of(len(texts), 'channel')} and the class {label[:20]!r}; expected {channels} "
+                f"and one of {', '.join(names)}."
             )
         first, *others = (_numbers(text, None, where) for text in texts)
         if any(len(one) != len(first) for one in others):

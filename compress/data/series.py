@@ -136,9 +136,8 @@ def _ends(rows: int, has_test_file: bool, validation: Validation, windows: Windo
     if windows.count(end - held_out) < 1:
         raise DataError(
             f"{file.path} has {count_of(rows, 'row')}, of which {end - held_out:,} are to train on, and a window of "
-            f"{count_of(windows.window, 'row')} with the {windows.horizon:,} after it takes {windows.rows:,}; "
-            "add rows, or set a "
-            f"smaller `window` or `horizon`."
+            f"{count_of(windows.window, 'row')} with the {windows.horizon:,} after it takes {windows.rows:,}; add "
+            "rows, or set a smaller `window` or `horizon`."
         )
     return end - held_out, end
 

@@ -211,9 +211,8 @@ class _Reader:
         for part, found in streams.items():
             if int((found[: self.length + 2] >= 0).sum()) < (self.length + 1 if part == "train" else 2):
                 raise DataError(
-                    f"{self.name}: the {part} part has {count_of(max(0, len(found) - 1), 'token')} to predict, "
-                    "and a window has "
-                    f"{self.length:,}; give more text, or a smaller length."
+                    f"{self.name}: the {part} part has {count_of(max(0, len(found) - 1), 'token')} to predict, and a "
+                    f"window has {self.length:,}; give more text, or a smaller length."
                 )
         samples = {part: self._windows(found, tokens) for part, found in streams.items()}
         return self._dataset(samples, tokens, (train, test), (note, unknown), windows=True)

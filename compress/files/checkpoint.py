@@ -197,13 +197,13 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
 def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = None) -> nn.Module:
     """Rebuild a network from a file of weights, slim or not, without unpickling anything.
 
-    Checkpoints of DataParallel, `torch.compile`, Lightning, transformers and other training code are files of weights
-    too; the log says what was unwrapped. The network keeps its own type of number.
+    Checkpoints of DataParallel, `torch.compile`, Lightning, transformers and other training code load, too; the log
+    says what was unwrapped. The network keeps its own dtype.
 
     Args:
-        path: the file, a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" takes the weights
-            under the key "ema".
-        model: builds the network in its original, dense size, e.g. the class itself.
+        path: the file, a folder of transformers or Accelerate, or an index of shards; "model.pt#ema" selects the
+            weights under the key "ema".
+        model: a function that builds the network in its original, dense size, such as its class.
 
     Returns:
         The network in evaluation mode, shrunk as the file's metadata says, with the file's weights.

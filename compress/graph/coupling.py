@@ -185,12 +185,12 @@ class Couplings:
 
 
 def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) -> Couplings:
-    """Derive from one trace of `model` in evaluation mode on `example` what shrinks together.
+    """Trace `model` once in evaluation mode on `example`, and derive which dimensions must shrink together.
 
     Neither is changed. Only the type of `example` and the sizes of a row matter.
 
     Args:
-        example: what the network is called with (see `compress.Inputs`).
+        example: inputs of the network (see `compress.Inputs`).
         dynamic: names for dimensions of inputs that vary besides the batch (see `trace`).
 
     Raises:

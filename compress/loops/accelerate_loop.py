@@ -22,26 +22,14 @@ class Accelerator(Protocol):
 
 
 class AcceleratePruning:
-    """Prunes a model that `accelerator.prepare` has wrapped, and keeps its state in `accelerator.save_state`.
-
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    pruning = AcceleratePruning(
-        accelerator, model, lambda model, loop: Pruner(model, "*", sparsity=0.9, removal=Soft(loop.steps("2 epochs"))),
-        batches=len(loader), epochs=3)
-    for epoch in range(3):
-        for x, y in loader:
-            with accelerator.accumulate(model):
-                accelerator.backward(loss(model(x), y)); optimizer.step(); optimizer.zero_grad()
-                pruning.step()  # does nothing while gradients accumulate
-    pruning.finalize()
-    """
+    """Prunes a model that `accelerator.prepare` has wrapped; its state is part of `accelerator.save_state`."""
 
     def __init__(
         self, accelerator: Accelerator, model: nn.Module, make: Maker, *, batches: int | None = None, epochs: int = 1
     ) -> None:
         """
         Args:
-            make: called with the model from before `prepare`, and the loop's length.
+            make: creates the pruner; called with the model as it was before `prepare`, and the loop's length.
             batches, epochs: the length of the loop. `batches` is the length of the prepared loader, on this process;
                 None if it is unknown.
 
@@ -67,7 +55,7 @@ class AcceleratePruning:
             self._pruning.step()
 
     def finalize(self) -> None:
-        """Make zeros final, and parameters plain again."""
+        """Set the pruned entries to exactly zero and restore plain parameters."""
         self._pruning.end()
 
     def state_dict(self) -> dict[str, Any]:

@@ -21,17 +21,15 @@ except ImportError:
 
 
 class LightningPruning(Callback):
-    """Prunes the LightningModule while it is fitted, and keeps its state in Lightning's checkpoints.
+    """Prunes the LightningModule while it is fitted; its state is part of Lightning's checkpoints.
 
-    LightningPruning(lambda model, loop: Pruner(model, "net.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
-
-    The pruner is created after the sanity check, which thus sees the original network. A step is a batch after which an
-    optimizer has stepped; with `accumulate_grad_batches`, not every batch is one. Trainers of the package
-    pytorch_lightning also accept this callback.
+    The pruner is created after the sanity check, which therefore sees the original network. It takes a step after each
+    batch in which an optimizer has stepped; with `accumulate_grad_batches`, not every batch counts. Trainers of the
+    package pytorch_lightning also accept this callback.
     """
 
     def __init__(self, make: Maker) -> None:
-        """make: called with the LightningModule, whose names the targets use, and the loop's length."""
+        """make: creates the pruner; called with the LightningModule and the length of the loop."""
         self._pruning = Pruning(make)
         self._steps_seen = 0  # steps of all optimizers together
 

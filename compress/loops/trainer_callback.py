@@ -26,17 +26,14 @@ STATE = "softprune.pt"
 
 
 class TrainerPruning(TrainerCallback):
-    """Prunes the Trainer's model while it trains, and keeps its state in the Trainer's checkpoints.
-
-    TrainerPruning(lambda model, loop: Pruner(model, "*.fc1.*", sparsity=0.9, removal=Soft(loop.steps("3 epochs"))))
-    """
+    """Prunes the Trainer's model while it trains; its state is part of the Trainer's checkpoints."""
 
     def __init__(self, make: Maker, *, resume_from: str | os.PathLike[str] | None = None) -> None:
         """
         Args:
-            make: called with the model and the loop's length.
-            resume_from: the checkpoint's folder, if `Trainer.train(resume_from_checkpoint=...)` gets one outside of
-                the output folder, since the Trainer does not pass it to callbacks.
+            make: creates the pruner; called with the model and the loop's length.
+            resume_from: the folder of the checkpoint, if `Trainer.train(resume_from_checkpoint=...)` gets one outside
+                the output folder, because the Trainer does not pass it to callbacks.
         """
         if resume_from is not None:
             require_path("resume_from", resume_from)
@@ -52,8 +49,8 @@ class TrainerPruning(TrainerCallback):
     ) -> None:
         """
         Raises:
-            InputError: the training is too short for the removal, or would end with another checkpoint than its last.
-            CheckpointError: it resumes from a checkpoint without the state of a pruner.
+            InputError: the training is too short for the removal, or would not end with its last checkpoint.
+            CheckpointError: the checkpoint to resume from has no state of a pruner.
         """
         if args.load_best_model_at_end:
             raise InputError(

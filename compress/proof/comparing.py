@@ -191,9 +191,8 @@ def _require_equal(one: Tensor, other: Tensor, name: str) -> None:
     if bool(unequal.any()):
         raise DiffersError(
             "computes something else",
-            f"{name} differs in {int(unequal.sum())} of its {count_of(one.numel(), 'value')}, which are "
-            f"{one.dtype} and have to "
-            "be equal",
+            f"{name} differs in {int(unequal.sum())} of its {count_of(one.numel(), 'value')}, which are {one.dtype} "
+            "and have to be equal",
             rounding=True,
         )
 

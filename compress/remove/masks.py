@@ -34,7 +34,7 @@ from compress.wording import did_you_mean
 
 
 class SoftPruningMethod(prune.BasePruningMethod):
-    """A set of entries under a decaying mask: they get no gradient, and `place` puts them at start * mask."""
+    """A set of entries under a decaying mask: they get no gradient, and `place` sets them to start * mask."""
 
     PRUNING_TYPE = "unstructured"
 
@@ -65,8 +65,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
         Args:
             keep: bool tensor of the parameter's shape, False where the parameter is pruned.
             fades: whether entries decay; if they are only ever set to zero, no start is kept.
-            mask_gradients: whether entries of the set get a gradient of zero; `place` undoes what the optimizer makes
-                of them either way.
+            mask_gradients: whether entries of the set get a gradient of zero; in either case, `place` overwrites the
+                optimizer's update.
 
         Raises:
             TargetError: the parameter does not exist, it is pruned already, or `keep` does not fit it.
@@ -103,10 +103,10 @@ class SoftPruningMethod(prune.BasePruningMethod):
     @classmethod
     @torch.no_grad()
     def place(cls, places: "Sequence[Masked]", factor: float | None = None) -> None:
-        """Put the entries of the sets at start * mask, whatever the optimizer has made of them.
+        """Set the entries of the sets to start * mask, overwriting the optimizer's update.
 
         Args:
-            factor: the mask of all entries in the sets from now on; None leaves the masks as they are.
+            factor: the new mask of all entries in the sets; None does not change the masks.
         """
         for module, method in places:
             orig, mask, pruned = tensors(module, method._tensor_name)
@@ -148,7 +148,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     @torch.no_grad()
     def take(self, module: nn.Module, keep: Tensor) -> None:
-        """Replace the set. Entries that join it decay from their present value; those that leave keep learning."""
+        """Replace the set. Entries that join it decay from their current value; those that leave it keep learning."""
         orig, mask, pruned = tensors(module, self._tensor_name)
         keep = keep.to(pruned.device)
         start = self._start_of(module)
@@ -165,7 +165,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
             yield orig
 
     def remove(self, module: nn.Module) -> None:
-        """Called by `prune.remove`: the parameter is a plain one again, with its present values."""
+        """Called by `prune.remove`: make the parameter a plain one again, with its current values."""
         name = self._tensor_name
         self.place([(module, self)])
         with _keeping_place(module, f"{name}_orig", name):

@@ -1,4 +1,4 @@
-"""`Pruner`: chooses weights or nodes, and removes them in any training loop.
+"""`Pruner`: selects weights or nodes, and removes them in any training loop.
 
 pruner = Pruner(model, nodes("*", exclude="stem.*"), macs=0.5, example=x, criterion="taylor_square",
                 batches=loader, loss=loss, removal=Soft(steps=1000))
@@ -32,7 +32,7 @@ from compress.tasks import Loss
 
 
 class Layer(NamedTuple):
-    """One layer of a pruner's target: its name, its weights or nodes, and how many of them are pruned by now."""
+    """One layer of a pruner's target: its name, its number of weights or nodes, and how many are pruned so far."""
 
     name: str
     size: int
@@ -44,10 +44,10 @@ class Layer(NamedTuple):
 
 
 class Pruner(Remover):
-    """Chooses what is pruned, and removes it as `removal` says while the rest trains.
+    """Selects weights or nodes by a criterion, and removes them while the rest of the network trains.
 
-    A recipe's stage is a call of this, with the same arguments. Call `step()` after each step of the optimizer, which
-    may be made before or after the pruner, and `finalize()` at the end.
+    Call `step()` after each step of the optimizer, and `finalize()` at the end. The optimizer may be created before or
+    after the pruner. A stage of a recipe has the same arguments.
     """
 
     def __init__(
@@ -79,41 +79,44 @@ class Pruner(Remover):
         """
         Args:
             targets: `weights(...)` or `nodes(...)`; a pattern, a module, a parameter, or a list of these means weights.
-            sparsity: the fraction of the targets' entries or nodes that is pruned, in [0, 1), of the original ones; or
-                instead of it exactly one of
-            params, macs: for nodes, the fraction of the network's parameters or multiply-adds that may be left, (0, 1);
-            layers: the sparsity of each layer by patterns of names, of which the first that matches counts;
+            sparsity: fraction of the original entries or nodes to prune, in [0, 1). Instead, you can give exactly one
+                of `params`, `macs`, `layers` and `keep`.
+            params, macs: for nodes, the fraction of the network's parameters or multiply-adds to keep, in (0, 1).
+            layers: the sparsity of each layer, by patterns of names; the first pattern that matches counts.
             keep: the masks themselves, bool, True = keep: for weights one of each target's shape, in their order or by
                 name; for nodes [nodes] by layer.
-            example: for nodes, what the network is called with, to trace it: a tensor, a tuple or list of arguments, a
+            example: for nodes, the inputs to trace the network with: a tensor, a tuple or list of arguments, a
                 dict of keyword arguments, or `Inputs(args, kwargs)`.
-            criterion: which are pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
+            criterion: what is pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
                 tensor of weights to a score for each entry, larger = keep.
             batches: scoring data that can be iterated over repeatedly: a loader, a list, or a function from a batch
-                size to such. A batch is a pair (input, target), its input in any form that `example` takes; a dict of
-                keyword arguments, whose "labels" are the target; or an input alone, for criteria without a target.
+                size to one of these. A batch is a pair (input, target), with the input in any form that `example`
+                takes; a dict of keyword arguments, whose "labels" are the target; or only an input, for criteria
+                without a target.
             loss: (output, target) -> mean over the batch. Without it, a network whose forward takes labels or targets
                 is scored by the loss in its own output.
             removal: how they are removed; by default at once.
-            scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), or of
+            scope: what is ranked together: weights of all targets ("global", the default), of each ("layer"), of
                 each with a share by its shape ("erk"), or of m consecutive inputs, n of which are kept ({"n": 2,
-                "m": 4}, which sets the sparsity); nodes of each width ("layer", the default), of widths that are
-                alike ("isomorphic"), or of all ("global").
-            multiple_of: for nodes, widths are rounded up to a multiple of it.
-            min_keep: what every layer keeps at least: a number of entries or nodes, or a share in (0, 1).
-            compensate: for nodes that are removed at once, let the layers that read them make up for them, by least
-                squares from the kept ones on `batches`.
-            regrow: for weights that are removed gradually, the share of removed ones that come back at each choice.
-            earlier: a finished pruner of the same model, or what several have pruned: it remains pruned, and counts.
-            seed: of the random numbers.
+                "m": 4}, which sets the sparsity); nodes of each width ("layer", the default), of widths with the same
+                structure ("isomorphic"), or of all ("global").
+            multiple_of: for nodes, round widths up to a multiple of it.
+            min_keep: the least that every layer keeps: a number of entries or nodes, or a share in (0, 1). If None, a
+                tenth of each width where nodes of several layers compete (`scope`) or share a budget; 0 is no floor.
+            compensate: for nodes that are removed at once, adjust the layers that read them by least squares on
+                `batches`, so that the kept nodes compensate for them.
+            regrow: for weights that are removed gradually, the share of removed ones that grow back at each selection.
+            earlier: a finished pruner of the same model, or the `pruned` of several: what they pruned remains pruned,
+                and counts.
+            seed: seeds the random numbers.
             mask_gradients, start: see `Remover`.
-            traced: the owner of the traces, where several pruners of copies of a network share it.
+            traced: shares traces between pruners of copies of a network.
 
         Raises:
-            InputError: options that do not exist, contradict each other, or are missing.
-            TargetError: targets that do not exist, are computed from other parameters (weight_norm), or are pruned
+            InputError: an option does not exist, contradicts another, or is missing.
+            TargetError: a target does not exist, is computed from other parameters (weight_norm), or is pruned
                 already.
-            UnsupportedModelError: a network that cannot be traced, or a layer that must keep its width.
+            UnsupportedModelError: the network cannot be traced, or a layer must keep its width.
         """
         require_parameters(model)
         how, self._before = removal_of(removal), _earlier(model, earlier)
@@ -164,18 +167,18 @@ class Pruner(Remover):
 
     @property
     def pruned(self) -> Pruned:
-        """What this pruner and the ones before it have pruned, for the `earlier` of the next one."""
+        """What this pruner and earlier ones have pruned; pass it as `earlier` to the next one."""
         found = self._before.copy()
         self.selection.add_to(found)
         return found
 
     @property
     def achieved(self) -> float:
-        """How much of the amount is chosen by now: the sparsity so far, or the share of the budget's measure left."""
+        """The sparsity so far, or the share of the parameters or multiply-adds left."""
         return self.selection.achieved
 
     def layers(self) -> list[Layer]:
-        """Each layer of the target: its name, its weights or nodes, and how many of them are pruned by now."""
+        """Each layer of the target: its name, its number of weights or nodes, and how many are pruned so far."""
         pruned = self.selection.pruned_in
         return [Layer(name, size, pruned.get(name, 0)) for name, size in self.selection.layers.items()]
 
@@ -204,7 +207,7 @@ class Pruner(Remover):
 
 
 def _compensate(selection: Selection, how: Removal, start: bool) -> None:
-    """Before any mask, let the layers that read the chosen nodes make up for them."""
+    """Before any mask is set, adjust the layers that read the selected nodes."""
     if not isinstance(selection, NodeSelection):
         raise InputError("compensate is for nodes, and the target is weights")
     _refuse(

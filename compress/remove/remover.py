@@ -1,4 +1,4 @@
-"""`Remover`: runs any removal in any training loop; a removal only says what happens at its steps."""
+"""`Remover`: runs any removal in any training loop; a removal only defines what happens at its steps."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from compress.errors import InputError
 from compress.remove.learning import LearningMethod, caller_of
 from compress.remove.masks import Masked, SoftPruningMethod, tensors
 from compress.remove.removals import Removal
+from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
 from compress.wording import count_of
@@ -19,19 +20,21 @@ from compress.wording import count_of
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
 """(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
 
-Called whenever the set is chosen; entries that are removed (True, exactly zero) are pruned again, or come back at zero.
+Called for each selection; entries that are removed (True, exactly zero) are pruned again, or grow back from zero.
 """
 
 
-class EarlyRemovalWarning(UserWarning):
+class EarlyRemovalWarning(RunWarning):
     """`finalize()` had to zero weights that were still decaying."""
+
+    kind = "early_removal"
 
 
 class Remover:
-    """Removes the entries that a chooser chooses, as `removal` says, while the rest trains.
+    """Removes the entries that a chooser selects, in the way of `removal`, while the rest trains.
 
-    The optimizer may be made before or after. Momentum or weight decay can move a pruned entry in the optimizer's step;
-    `step` puts it back to its value by eq. 1, so that the forward pass never sees another one.
+    The optimizer may be created before or after. Momentum or weight decay can move a pruned entry in the optimizer's
+    step; `step` sets it to its value by eq. 1 again, so the forward pass never sees another value.
     """
 
     def __init__(
@@ -48,14 +51,14 @@ class Remover:
         """
         Args:
             paths: qualified names of parameters.
-            share: the share that the chooser is asked for in the end.
-            mask_gradients: whether pruned entries get a gradient of zero. Without, a step is faster, and the weights
-                are the same to the last bit as long as no entry leaves the set, the optimizer treats every entry by
-                itself (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
-            start: whether to choose. False where `load_state_dict` follows: the choice is in the model's state.
+            share: the final share to request from the chooser.
+            mask_gradients: whether pruned entries get a gradient of zero. Without it, a step is faster, and the weights
+                are the same to the last bit if no entry leaves the set, the optimizer updates every entry
+                independently (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
+            start: whether to select. False if `load_state_dict` follows: the model's state contains the selection.
 
         Raises:
-            TargetError: parameters that do not exist, or are pruned already.
+            TargetError: a parameter does not exist, or is pruned already.
         """
         self._model, self.removal = model, removal
         self.targets = resolve(model, Weights(tuple(paths))) if paths else []
@@ -112,10 +115,11 @@ class Remover:
             return
         if not self.removed:
             warnings.warn(
-                f"the removal takes {count_of(self.removal.length, 'step')} and the loop made "
-                f"{self.steps_done}: weights that were "
-                "still decaying are set to zero now; make the removal shorter or the loop longer",
-                EarlyRemovalWarning,
+                EarlyRemovalWarning(
+                    f"the removal takes {count_of(self.removal.length, 'step')} and the loop made {self.steps_done}: "
+                    "weights that were still decaying are set to zero now",
+                    "make the removal shorter or the loop longer",
+                ),
                 stacklevel=2,
             )
             self.steps_done = self.removal.length

@@ -21,18 +21,18 @@ MOST = 200
 
 def layers(found: FileContents) -> Table:
     """A row for each layer: its shape, its zeros, its all-zero rows and columns, its multiply-adds."""
-    count_of = any("macs" in layer for layer in found["layers"])
+    counted = any("macs" in layer for layer in found["layers"])
     table = Table()
     table.add_column("layer", overflow="fold")
     table.add_column("shape")
-    for title in ("entries", "zeros", "zero rows", "zero columns", *(["MACs"] if count_of else [])):
+    for title in ("entries", "zeros", "zero rows", "zero columns", *(["MACs"] if counted else [])):
         table.add_column(title, justify="right")
     for layer in found["layers"][:MOST]:
         shape = visible(" x ".join(str(size) for size in layer["shape"]) or "scalar", SHORT)
         share = layer["zeros"] / max(1, layer["entries"])
         cells = [f"{layer['entries']:,}", f"{share:.1%}"]
         cells += [_part(layer["zero_rows"], layer["rows"]), _part(layer["zero_columns"], layer["columns"])]
-        if count_of:
+        if counted:
             cells.append(f"{layer['macs']:,}" if "macs" in layer else "")
         table.add_row(Text(visible(layer["name"], NAME)), shape, *cells)
     return table

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from compress.documents import Measured, Plan, PlannedStage
 from compress.report.files import widths_kept
-from compress.report.tables import MEASURES, removal
+from compress.report.headline import removal
+from compress.report.tables import MEASURES
 from compress.report.visible import visible
 from compress.wording import count_of
 
@@ -86,9 +87,8 @@ def lines(plan: Plan) -> Iterable[str]:
         if stage["kind"] == "weights":
             zeros = stage["after"]["params"] - stage["after"]["nonzero"]
             yield (
-                f"stage {number}: weights are pruned one by one, leaving {count_of(zeros, 'zero')} in place; "
-                "only nodes "
-                "with no weights left are cut out"
+                f"stage {number}: weights are pruned one by one, leaving {count_of(zeros, 'zero')} in place; only "
+                "nodes with no weights left are cut out"
             )
     yield from widths_kept(plan["kept"])
     yield _time(plan)

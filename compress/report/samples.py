@@ -6,6 +6,7 @@ from markupsafe import Markup
 
 from compress.report import sample_figures
 from compress.report.content import ClassRow, SampleFigure
+from compress.report.measures import UNCHANGED, Change
 from compress.results import ClassCounts, Results
 from compress.wording import count_of
 
@@ -46,7 +47,7 @@ def class_rows(found: ClassCounts | None) -> list[ClassRow]:
             "of": found["of"][number],
             "dense": found["dense"][number],
             "slim": found["slim"][number],
-            "change": -100 * _lost(found, number),
+            "change": _change(found, number),
         }
         for number in shown
     ]
@@ -61,7 +62,18 @@ def worst_class(results: Results) -> str | None:
     if _lost(found, worst) <= 0:
         return None
     before, after, of = found["dense"][worst], found["slim"][worst], found["of"][worst]
-    return f"worst class {_name(found, worst)}: {before:,} of {of:,} right before, {after:,} after"
+    # The best file may be the dense network itself, which has lost nothing.
+    whose = "" if results.get("best", {}).get("choice", "slim") in ("slim", "slim_int8") else "slim's "
+    return f"{whose}worst class {_name(found, worst)}: {before:,} of {of:,} right before, {after:,} after"
+
+
+def _change(found: ClassCounts, number: int) -> Change:
+    """In percentage points; of fewer than 300 samples without decimals, which they cannot tell."""
+    lost, places = _lost(found, number), 0 if found["of"][number] < 300 else 1
+    if not lost:
+        return Change(UNCHANGED, "same")
+    sign = "\N{MINUS SIGN}" if lost > 0 else "+"
+    return Change(f"{sign}{abs(100 * lost):.{places}f} points", "worse" if lost > 0 else "better")
 
 
 def _judged(found: ClassCounts) -> list[int]:

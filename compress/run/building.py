@@ -54,7 +54,7 @@ def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.M
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
         case schema.ConvAutoencoder():
-            return models.conv_autoencoder(wanted.latent, generator=generator)
+            return models.conv_autoencoder(wanted.latent, wanted.width, generator=generator)
         case schema.Classifier():
             return models.classifier(wanted.image, wanted.classes, generator=generator)
         case schema.ConvClassifier():

@@ -7,21 +7,28 @@ from pathlib import Path
 from compress.errors import DataError
 from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
-from compress.results import Results
+from compress.results import Results, Warned
 from compress.run import apply
 from compress.run.clock import Clock
 from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
-# With MNIST, an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
+# With MNIST, a few of the recipe's epochs. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {
-    "mnist": ["train.epochs=8"],
+    "mnist": [
+        "train.epochs=8",
+        "stages.0.retrain.epochs=3",
+        "stages.1.retrain.epochs=6",
+        "stages.1.removal.over=2 epochs",
+    ],
     "mnist_sample": [
         "data.name=mnist_sample",
         "data.train=4000",
-        "train.epochs=100",
-        "stages.0.retrain.epochs=40",
-        "stages.0.removal.over=8 epochs",
+        "train.epochs=55",
+        "stages.0.retrain.epochs=10",
+        "stages.0.removal.over=3 epochs",
+        "stages.1.retrain.epochs=28",
+        "stages.1.removal.over=9 epochs",
     ],
 }
 
@@ -33,7 +40,7 @@ def run(
     watcher: Watcher,
     tell: Callable[[str], None],
     clock: Clock,
-    warned: list[str],
+    warned: list[Warned],
 ) -> Results:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 

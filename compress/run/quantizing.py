@@ -60,10 +60,13 @@ def quantized(recipe: schema.Recipe, setting: Setting, network: nn.Module, file:
     )
 
 
-def metric_of_file(setting: Setting, network: nn.Module, file: Path) -> Metric:
-    """The metric of an ONNX file of `network` on all test data, as onnxruntime computes it."""
+def metric_of_file(setting: Setting, network: nn.Module, file: Path, seen: Callable[[Any, Any], None]) -> Metric:
+    """The metric of an ONNX file of `network` on all test data, as onnxruntime computes it.
+
+    `seen` is called with each (output, target).
+    """
     model = OnnxNetwork(file, like=_output(network, setting))
-    return metrics.evaluate(model, _batches(setting, "test"), setting.task)
+    return metrics.evaluate(model, _batches(setting, "test"), setting.task, seen)
 
 
 def agreement_of_files(setting: Setting, int8: Path, float_file: Path) -> Agreement:

@@ -163,7 +163,6 @@ class Reach:
             if abs(value - slim[name]) > allowed:
                 raise ProofError(
                     f"masked and slim are proven equal, but their {name} is {value:.6g} and {slim[name]:.6g} on the "
-                    f"same {count_of(self._samples, 'sample')}; the allowed difference is {allowed:.2g}; no "
-                    "results are "
-                    f"written. A metric must depend only on output and target; if it does, please report this."
+                    f"same {count_of(self._samples, 'sample')}; the allowed difference is {allowed:.2g}; no results "
+                    "are written. A metric must depend only on output and target; if it does, please report this."
                 )

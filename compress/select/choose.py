@@ -12,7 +12,9 @@ from torch import Tensor
 
 from compress.errors import InputError, TargetError
 from compress.options import check, require_word
+from compress.run_warnings import RunWarning
 from compress.select.amount import WeightScope
+from compress.select.floors import floor_of
 from compress.select.scores import Scores
 from compress.wording import count_of
 
@@ -24,8 +26,10 @@ _HALF = 1 << (_DIGIT - 1)
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class LayerCollapseWarning(UserWarning):
+class LayerCollapseWarning(RunWarning):
     """A layer would lose all, or nearly all, of its weights."""
+
+    kind = "layer_loss"
 
 
 def choose(
@@ -44,7 +48,7 @@ def choose(
         sparsity: the fraction to prune, in [0, 1): exactly round(sparsity * n) entries, of all entries together
             (`scope="global"`, or "erk", where `erk_counts` says how many each tensor keeps) or of each tensor
             ("layer"). Equal scores are pruned in order of position.
-        min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1).
+        min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1); nothing if None or 0.
         names: for messages.
 
     Returns:
@@ -58,7 +62,7 @@ def choose(
     require_word("scope", scope, get_args(WeightScope))
     ranked = [Scores.of(score) for score in scores]
     names = _names(ranked, names)
-    floors = [_floor(score.numel(), min_keep) for score in ranked]
+    floors = [floor_of(score.numel(), min_keep) for score in ranked]
     if scope == "layer":
         return [
             _choose_together([score], sparsity, [floor], [name], name)[0]
@@ -112,7 +116,7 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
 
 def warn_of_collapse(keep: Sequence[Tensor], names: Sequence[str]) -> None:
     for sentence in collapsed(keep, names):
-        warnings.warn(sentence, LayerCollapseWarning, stacklevel=3)
+        warnings.warn(LayerCollapseWarning(*sentence.split("; ")), stacklevel=3)
 
 
 def _choose_together(
@@ -152,25 +156,10 @@ def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], wha
     count = round(sparsity * total)
     if count > total - sum(floors):
         raise InputError(
-            f"sparsity {sparsity} takes {count} of {count_of(total, 'entry', 'entries')} of {what}, but "
-            f"min_keep holds {sum(floors)} of "
-            "them: lower one of the two"
+            f"sparsity {sparsity} takes {count} of {count_of(total, 'entry', 'entries')} of {what}, but min_keep "
+            f"holds {sum(floors)} of them: lower one of the two"
         )
     return count
-
-
-def require_min_keep(min_keep: object) -> None:
-    """Raise InputError unless it is None, a number of entries, or a share."""
-    is_count = isinstance(min_keep, int) and not isinstance(min_keep, bool) and min_keep >= 1
-    if min_keep is not None and not is_count and not (isinstance(min_keep, float) and 0 < min_keep < 1):
-        raise InputError(f"min_keep: found {min_keep!r}; expected a number of entries (1, 2, ...) or a share in (0, 1)")
-
-
-def _floor(size: int, min_keep: int | float | None) -> int:
-    require_min_keep(min_keep)
-    if min_keep is None:
-        return 0
-    return min(int(min_keep), size) if min_keep >= 1 else max(1, round(min_keep * size))
 
 
 def lowest(
@@ -270,7 +259,7 @@ def _digits(all_keys: Sequence[_Keys], shift: int, prefix: int | None) -> Iterat
 
 
 def _histogram(digits: Iterable[Tensor]) -> Tensor:
-    """How often each digit occurs: int64 [2**16]. Small pieces are count_of together: a count passes over all bins."""
+    """How often each digit occurs: int64 [2**16]. Small pieces are counted together: a count passes over all bins."""
     histogram = torch.zeros(2 * _HALF, dtype=torch.int64)
     waiting: list[Tensor] = []
 

@@ -13,9 +13,9 @@ from compress.graph.traced_once import TracedOnce
 from compress.options import check, require_word, shown
 from compress.select.amount import Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
-from compress.select.choose import require_min_keep
 from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion
+from compress.select.floors import require_min_keep
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Group, Selection

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regrowth:
-    """At each new choice of a gradual removal, the removed weights with the largest |gradient| come back at zero, and
+    """At each selection of a gradual removal, the removed weights with the largest |gradient| grow back from zero, and
     as many others are pruned instead (RigL; Evci, 2020)."""
 
     share: float = option(

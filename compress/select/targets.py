@@ -45,28 +45,28 @@ def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weight
 
     Args:
         wanted: any mix of
-            - a shell pattern of qualified parameter names ("decoder.*", "*.weight"): takes weights, that is parameters
-              of two or more dimensions, and with `bias=True` biases as well. A name without wildcards takes that
-              parameter whatever it is, and a module's name everything in the module, as the module itself does;
+            - a shell pattern of qualified parameter names ("decoder.*", "*.weight"). It matches weights (parameters
+              of two or more dimensions), and with `bias=True` biases. A name without wildcards matches that
+              parameter, whatever its dimensions; a module's name matches everything in the module;
             - a module, a parameter, or a pair (module, name of a parameter).
-        exclude: the same, for what is left out; a pattern may also match layers' names.
+        exclude: the same forms, for parameters to leave out; a pattern may also match layers' names.
 
     Raises:
-        InputError: something else is given, or nothing.
+        InputError: an argument has another form, or `wanted` is empty.
     """
     check("bias", bias, bool)
     return Weights(_listed(wanted, "weights"), _listed((exclude,), "exclude", empty=True), bias)
 
 
 def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
-    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, with all that is coupled to them.
+    """Outputs of layers (nodes, channels, attention heads) as the target of a pruner, with everything coupled to them.
 
     Args:
         wanted: any mix of shell patterns of layers' names ("blocks.*"), modules, and parameters of layers.
-        exclude: the same, for what keeps its width, with everything that is coupled to it.
+        exclude: the same forms; these layers and everything coupled to them keep their width.
 
     Raises:
-        InputError: something else is given, or nothing.
+        InputError: an argument has another form, or `wanted` is empty.
     """
     return Nodes(_listed(wanted, "nodes"), _listed((exclude,), "exclude", empty=True))
 

@@ -11,8 +11,9 @@ from compress.errors import InputError, TargetError
 from compress.options import require_word, shown
 from compress.select import gradients
 from compress.select.amount import BUDGETS, Amount, WeightScope, shares_of
-from compress.select.choose import choose, lowest, require_min_keep
+from compress.select.choose import choose, lowest
 from compress.select.criteria import Criterion
+from compress.select.floors import require_min_keep
 from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned, with_earlier
 from compress.select.ramp import progress_at

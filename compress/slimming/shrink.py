@@ -50,43 +50,43 @@ def slim(
     dynamic: Dynamic | None = None,
     custom_gradients: Literal["refuse", "drop"] = "refuse",
 ) -> nn.Module:
-    """A copy of `model` without its dead nodes, proven to compute the same; input and output keep their widths.
+    """Return a copy of `model` without its dead nodes, proven to compute the same. Inputs and outputs keep their size.
 
-    A node is dead where every column that reads it is exactly 0.0, or becomes so because the node is the same for
-    every input (its row is zero) and can be folded into the next bias; where a computation sums over the nodes without
-    weights, as attention does, its rows and biases must be 0.0 too. The last node of a width is kept even if dead.
+    A node is dead if every column that reads it is exactly 0.0, or if the node is the same for every input (its row is
+    zero) and can be folded into the next bias. Where a computation sums over the nodes without weights, as attention
+    does, its rows and biases must be 0.0 too. The last node of a width is kept even if it is dead.
 
-    The copy is in the model's own mode, its tensors are new, and its `shape_edits` (a tuple of ShapeEdit, against the
-    network that the model's class builds) let `apply_edits` rebuild it. It is of the model's own class where the
-    class's forward runs at the new sizes: integer attributes of its modules that are sizes follow the cut. Else it is
-    the graph traced of it, a `SlimGraph`, with its limits: fixed sizes of the inputs, evaluation mode, and no custom
-    gradients.
+    The copy has new tensors and the model's own mode. It has the model's class if the class's forward runs at the new
+    sizes; integer attributes of its modules that are sizes follow the cut. Otherwise it is a `SlimGraph`, with limits:
+    fixed sizes of the inputs, evaluation mode, and no custom gradients. Its `shape_edits` (a tuple of ShapeEdit,
+    relative to the network that the model's class builds) let `apply_edits` rebuild it.
 
     Args:
-        example: what the network is called with (see `compress.Inputs`); the proof runs on it and on drawn ones like it
+        example: inputs of the network (see `compress.Inputs`). The proof runs on them and on random ones like them
             with 2 and 3 samples (one of these numbers, if a sample has more than 16,384 numbers).
         tolerance: allowed difference relative to how much the output varies over the inputs (see `prove_same`); a
             model in float64 must agree to 1e-7 times it.
-        optimizer: of the model's parameters; from then on it trains those of the copy, its state cut in the same way.
-        known: `couplings(model, example)`, where the caller has it already.
-        dynamic: names of the dimensions that vary, beside the batch, by input and dimension, as in
+        optimizer: an optimizer of the model's parameters; it trains the copy from now on, with its state cut in the
+            same way.
+        known: the result of `couplings(model, example)`, if you have it already.
+        dynamic: names of the dimensions that vary besides the batch, by input and dimension, as in
             {"ids": {1: "length"}}; inputs have the names that `forward` gives them. The proof runs at several of their
-            sizes, and a slim graph takes any.
-        custom_gradients: of a network whose gradients are not those of its operators, as with a straight-through
-            estimator, a slim graph refuses its backward pass; "drop" lets it train without them.
+            sizes, and a slim graph accepts any.
+        custom_gradients: "drop" lets a slim graph train without the network's custom gradients, such as those of a
+            straight-through estimator; by default its backward pass raises an error.
 
     Raises:
-        InputError: the model still carries pruning masks, or does not run on `example`, or not at other sizes of the
+        InputError: the model still has pruning masks, or does not run on `example`, or not at other sizes of the
             dimensions that `dynamic` names.
-        UnsupportedModelError: there are dead nodes and none of them can be cut, with layer, operator and reason;
-            or the network cannot be traced, or is wrapped (pass `model.module`). Where only some can be cut,
-            `couplings` tells why others cannot.
+        UnsupportedModelError: there are dead nodes and none of them can be cut (with layer, operator and reason);
+            or the network cannot be traced, or is wrapped (pass `model.module`). If only some can be cut,
+            `couplings` gives the reasons for the others.
         ProofError: the smaller network would compute something else.
 
     Warns:
-        ConstantOutputsWarning: the outputs do not depend on the inputs, so that the proof shows nothing.
-        TrainingOnlyWarning: training reads tensors that evaluation does not use, such as the heads of GoogLeNet
-            beside its last one, and the copy does not run in training mode.
+        ConstantOutputsWarning: the outputs do not depend on the inputs, so the proof shows nothing.
+        TrainingOnlyWarning: the copy does not run in training mode, which reads tensors that evaluation does not use,
+            such as the auxiliary heads of GoogLeNet.
     """
     model = uncompiled(model)
     _require_arguments(model, tolerance, optimizer, known, custom_gradients)
@@ -344,9 +344,8 @@ def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tens
             continue  # zeros there are not zeros of the layer
         if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
-                f"{dead} of the {count_of(coupling.size, 'node')} of the layer {coupling.name!r} are zero, but "
-                "cannot be cut out: "
-                f"{reason}."
+                f"{dead} of the {count_of(coupling.size, 'node')} of the layer {coupling.name!r} are zero, but cannot "
+                f"be cut out: {reason}."
             )
 
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.options import shown
+from compress.run_warnings import RunWarning
 from compress.wording import count_of
 
 Size = int | str
@@ -22,21 +23,23 @@ Expected = tuple[tuple[Size, ...], torch.dtype]
 _ELSEWHERE = "slim again with an example of this size, or let it vary: slim(..., dynamic=...)"
 
 
-class SlimGraphWarning(UserWarning):
-    """A slim network is a graph, with limits; or one was put into training mode, which changes nothing in it."""
+class SlimGraphWarning(RunWarning):
+    """A slim network is a graph, with limits; or `train()` was called on one, which has no effect."""
+
+    kind = "traced_graph"
 
 
 class SlimGraph(fx.GraphModule):
-    """A slim network as the graph of operators that was traced of it, under the names of the network's own tensors.
+    """A slim network as a traced graph of operators, with the names of the network's own tensors.
 
-    `slim` gives one where the network's class cannot run at the smaller widths. It computes the same, with limits:
+    `slim` returns one if the network's class cannot run at the smaller widths. It computes the same, with limits:
 
-    - It holds for inputs of the example's sizes but for the batch and dimensions named in `dynamic`; it raises
-      InputError for others (see `fixed_sizes`).
-    - It always computes as in evaluation mode: norms use their running statistics and dropout does nothing, whatever
-      `train()` says.
-    - Custom gradients (autograd functions, code under `no_grad`) are not in it; if the network has any, its backward
-      pass raises InputError.
+    - Its inputs have the example's sizes, except the batch and the dimensions named in `dynamic`; other sizes raise
+      InputError (see `fixed_sizes`).
+    - It always computes as in evaluation mode: norms use their running statistics and dropout does nothing, even after
+      `train()`.
+    - It has no custom gradients (autograd functions, code under `no_grad`); if the network has any, the graph's
+      backward pass raises InputError.
     """
 
     @property

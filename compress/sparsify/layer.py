@@ -18,8 +18,8 @@ with warnings.catch_warnings(action="ignore"):  # torch says once in a process t
 class SparseLinear(nn.Module):
     """A Linear layer whose weight is a CSR matrix, for inference on the CPU; made by `compress.sparse`.
 
-    Its weights do not train; gradients pass through to its inputs and its bias. Its state_dict is that of the Linear
-    layer, so that each can load the other's.
+    Its weights do not train; gradients reach its inputs and its bias. It has the state_dict of the Linear layer, so
+    each can load the other's.
 
     crow [out + 1], col [nonzeros], values [nonzeros]: the matrix; 32-bit indices, with which torch's kernels compute.
     """

@@ -29,18 +29,18 @@ _CONVOLUTIONS = nn.modules.conv._ConvNd
 
 
 def sparse(model: nn.Module, example: object, batch_size: int = 1, *, tolerance: float = 1e-5) -> nn.Module:
-    """A copy of `model` for inference on the CPU whose zeros save time, proven to compute the same.
+    """Return a copy of `model` for inference on the CPU whose zeros save time, proven to compute the same.
 
-    A Linear layer becomes a `SparseLinear`, with torch's own CSR kernels, where it is measured to be at least a tenth
-    faster so: on this machine, within the network, at this batch size, with torch's present number of threads, dense
-    and sparse in turns. All others stay dense. Convolutions do, since torch has no sparse kernels for them. If the
-    network as a whole is not a twentieth faster, all layers stay dense.
+    A Linear layer becomes a `SparseLinear`, with torch's CSR kernels, if this makes it at least a tenth
+    faster: measured on this machine, within the network, at this batch size, with torch's current number of threads,
+    dense and sparse in turns. All other layers remain dense, convolutions included, because torch has no sparse kernels
+    for them. If the whole network is not a twentieth faster, all layers remain dense.
 
-    Masks of pruning, and parametrizations of Linear layers, are folded into the weights of the copy. Its attribute
-    `sparse_report` (a `SparseReport`) says what was decided on each layer, and why.
+    Pruning masks and parametrizations of Linear layers are folded into the weights of the copy. Its attribute
+    `sparse_report` (a `SparseReport`) gives the decision for each layer, and the reason.
 
     Args:
-        example: what the network is called with (see `compress.Inputs`).
+        example: inputs of the network (see `compress.Inputs`).
         batch_size: the number of samples to measure with; the copy runs with any.
         tolerance: allowed difference relative to how much the output varies over the inputs, as in `slim`.
 

@@ -44,6 +44,13 @@ class Meter(Protocol):
 
     def update(self, output: Any, target: Any) -> None: ...
 
+    def sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        """What the metric compares, a row for each sample or label that counts, in the shapes that it wants."""
+        ...
+
+    def add(self, said: Tensor, truth: Tensor) -> None:
+        """`update` with what `sides` has given."""
+
     def compute(self) -> float:
         """Raises UndefinedMetricError where the samples do not determine it."""
         ...
@@ -63,7 +70,9 @@ class _Meter:
         self._seen: Tensor | None = None  # by class or label: how many samples have it, and how many do not
 
     def update(self, output: Any, target: Any) -> None:
-        said, truth = self._sides(output, target)
+        self.add(*self.sides(output, target))
+
+    def add(self, said: Tensor, truth: Tensor) -> None:
         if not len(truth):
             return
         if self._metric is None:
@@ -80,8 +89,7 @@ class _Meter:
         with warnings.catch_warnings(action="ignore"):  # of the memory that exact AUROC and ranks take
             return built(self._name, self._task.word, outputs).set_dtype(torch.float64).to(said.device)
 
-    def _sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
-        """What torchmetrics compares, in the shapes that it wants."""
+    def sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
         word = self._task.word
         said, truth = _SIDES[word](output, target, self._task)
         if word == "classify" and said.shape[1] == 2 and self._name in _OF_TWO:

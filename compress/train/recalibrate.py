@@ -23,21 +23,21 @@ SAMPLES = 2000
 def recalibrate(model: nn.Module, batches: BatchSource, *, samples: int = SAMPLES) -> None:
     """Replace the running statistics of all norms of `model` by their means over training samples, without training.
 
-    Norms are batch norms, synchronized ones included, and instance norms that track statistics. Each takes the mean
-    and variance of every batch, weighted by its samples. All other modules are in evaluation mode meanwhile, so that
-    dropout is off; modes and random numbers are restored. Frozen norms keep their statistics: those with a momentum of
-    0, and those in evaluation mode within a network in training mode.
+    Norms are batch norms, synchronized ones included, and instance norms that track statistics. Each averages the mean
+    and variance of every batch, weighted by its samples. All other modules are in evaluation mode, so
+    dropout is off; modes and random numbers are restored afterwards. Frozen norms keep their statistics: those with a
+    momentum of 0, and those in evaluation mode within a network in training mode.
 
     Call it on the pruned network before `slim`, so that both have the same statistics.
 
     Args:
-        batches: training samples in random order: a loader, a list, or a function from a batch size to such; targets
-            are ignored.
-        samples: how many are used, at least 2; fewer if there are no more.
+        batches: training samples in random order: a loader, a list, or a function from a batch size to one of these;
+            targets are ignored.
+        samples: number of samples to use, at least 2; all of them if there are fewer.
 
     Raises:
         InputError: there is no norm with statistics, no batch with two samples, or an input or a statistic is NaN or
-            infinite. The statistics are then as before.
+            infinite. The statistics do not change then.
     """
     require_parameters(model)
     require_source(batches, None)

@@ -1,5 +1,6 @@
 """Every block that README, docs and recipes show is run, or stands here with the reason why not."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -8,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from blocks import Block, blocks, commands, shortened
+from blocks import FOLLOWED, Block, blocks, commands, shortened
 from reader import finish, given
 from typer.testing import Result
 
@@ -25,11 +27,13 @@ from compress.remove.pruner import Pruner
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for pattern in ("*.md", "docs/*.md", "recipes/*.md") for page in ROOT.glob(pattern))
 
+WITH_FILES = {f"docs/{page}" for page in FOLLOWED}
+"""Pages that are run with the files that they show, in tests/test_bring_your_own.py."""
+
 RUN = ("README.md", "docs/quickstart.md", "recipes/README.md")
 """Pages whose commands are run here, one after the other in one folder, as `blocks.shortened` says."""
 
 NOT_RUN = {
-    "docs/bring-your-own.md": "run with the files that the page shows, in tests/test_bring_your_own.py",
     "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
@@ -70,11 +74,10 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/security.md",
         "docs/terminal.md",
     }, "what a command prints"
-    assert {page for page, language in found if language == ""} == {*RUN, *NOT_RUN}
-    assert {page for page, language in found if language == "python"} == {
+    assert {page for page, language in found if language == ""} - WITH_FILES == {*RUN, *NOT_RUN}
+    assert {page for page, language in found if language == "python"} - WITH_FILES == {
         "README.md",
         "docs/api.md",
-        "docs/bring-your-own.md",  # in tests/test_bring_your_own.py
         "docs/extending.md",
         "docs/faq.md",
         "docs/int8.md",  # in tests/quantize/test_page.py
@@ -90,7 +93,7 @@ def test_every_command_is_of_a_kind_that_is_checked() -> None:
     """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks."""
     ours = r"(torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+"
     kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
-    lines = [line for page in PAGES if page.name != "bring-your-own.md" for line in commands(page)]
+    lines = [line for page in PAGES if page.name not in FOLLOWED for line in commands(page)]
     assert len(lines) > 30
     assert [line for line in lines if not kinds.match(line)] == []
 
@@ -123,13 +126,22 @@ def only_wanted_files(line: str, lines: list[str]) -> list[str]:
     return ["--set", f"export=[{', '.join(formats)}]", "--set", "benchmark.batch_sizes=[1]"]
 
 
+def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = given()
+    dense = measure(names["build"](), names["example"]).macs
+    (block,) = blocks(ROOT / "README.md", "python")
+    exec(compile(block.text, "README.md", "exec"), names)
+    assert 0.3 * dense < measure(names["small"], names["example"]).macs <= 0.5 * dense
+    assert Path("small.onnx").exists()
+
+
 def test_the_loops_of_ones_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a block says that the loop is the one above, `finish` is the rest of it."""
     monkeypatch.chdir(tmp_path)
     names = given()
     model, data, dense = names["model"], names["example"], names["build"]()
     weights, nodes, at_once, statistics, saving = blocks(ROOT / "docs" / "python.md", "python")
-    assert weights.text == blocks(ROOT / "README.md", "python")[0].text
     total = model.fc.weight.numel()
     for block in (weights, nodes, at_once, saving):
         exec(compile(block.text, "python.md", "exec"), names)
@@ -159,18 +171,30 @@ def test_the_code_of_the_answers_runs(
     assert names["pruner"].steps_done == names["saved"]["pruner"]["steps_done"] > 0
 
 
-def test_the_export_of_several_inputs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_api_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the page; the last one is of Accelerate, whose tests are in tests/loops."""
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks(ROOT / "docs" / "api.md", "python")
-    exec(compile(block.text, "api.md", "exec"), {})
+    names: dict[str, Any] = {}
+    *ours, accelerate = blocks(ROOT / "docs" / "api.md", "python")
+    for block in ours:
+        exec(compile(block.text, "api.md", "exec"), names)
+    assert "network" in capsys.readouterr().out  # why the last layer keeps its width
+    assert names["small"][0].out_features < 64
+    assert torch.equal(names["again"](names["example"]), names["small"].eval()(names["example"]))
     session = onnxruntime.InferenceSession(tmp_path / "twin.onnx")
     assert [one.name for one in session.get_inputs()] == ["left", "right"]
     assert [one.name for one in session.get_outputs()] == ["logits"]
+    if importlib.util.find_spec("accelerate") is not None:
+        names["model"] = names["build"]()
+        exec(compile(accelerate.text, "api.md", "exec"), names)
+        assert int((names["model"][0].weight == 0).sum()) > 0
 
 
 @pytest.mark.parametrize(
     "block",
-    [block for page in PAGES if page.name != "bring-your-own.md" for block in blocks(page, "yaml")],
+    [block for page in PAGES if page.name not in FOLLOWED for block in blocks(page, "yaml")],
     ids=lambda block: name(block.page),
 )
 def test_what_is_shown_of_a_recipe_loads(block: Block, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ ONE_MISTAKE = [
     ("sparsity: 0.75", "params: 1.5", "10: stages.0.params: found 1.5; needs a number below 1 (instead of sparsity"),
     ("sparsity: 0.5", "macs: 0.5", "16: stages.1.macs: macs is for nodes, and the target is weights; remove the key"),
     ("scope: layer", "scope: isomorphic", "15: stages.1.scope: isomorphic is for nodes, and the target is weights"),
-    ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: 0", "11: stages.0.min_keep: found 0; needs at least 1"),
+    ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: -1", "11: stages.0.min_keep: found -1; needs at least 0"),
     ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: 1.0", "11: stages.0.min_keep: found 1.0; needs a number below 1"),
     (
         "decay: exponential",

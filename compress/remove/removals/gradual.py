@@ -8,7 +8,7 @@ from compress.select.ramp import level
 
 @dataclass(frozen=True)
 class Gradual(Removal):
-    """A set that grows along a cubic ramp, chosen again at each of its steps, zeroed at once (Zhu & Gupta, 2017)."""
+    """The set grows along a cubic ramp, is selected again at each step, and is zeroed at once (Zhu & Gupta, 2017)."""
 
     words = ("gradual",)
     grows = True

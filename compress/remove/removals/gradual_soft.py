@@ -17,7 +17,7 @@ COHORT = 0.25
 
 @dataclass(frozen=True)
 class GradualSoft(Removal):
-    """Like gradual, and what joins the set at a step of the ramp decays; it may leave the set until it is removed."""
+    """Like gradual, but entries that join the set decay; they may leave it until they are zero."""
 
     words = ("gradual_soft",)
     cohorts = True

@@ -12,9 +12,9 @@ from compress.remove.removals.removal import Driver, Removal, steps_option
 
 @dataclass(frozen=True)
 class GReg(Removal):
-    """A penalty on what was chosen grows until it is cut (GReg-1; Wang, 2021).
+    """A penalty on the selected entries grows until they are set to zero (GReg-1; Wang, 2021).
 
-    The penalty grows linearly from 0; after every step the chosen weights are multiplied by 1 - penalty, and keep
+    The penalty grows linearly from 0; after every step the selected weights are multiplied by 1 - penalty, and keep
     learning.
     """
 

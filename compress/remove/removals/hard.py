@@ -7,6 +7,6 @@ from compress.remove.removals.removal import Removal
 
 @dataclass(frozen=True)
 class Hard(Removal):
-    """Zero at once, before the retraining."""
+    """Selected entries become zero at once, before the retraining."""
 
     words = ("hard",)

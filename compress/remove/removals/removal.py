@@ -39,10 +39,10 @@ def every_option(doc: str) -> Any:
 
 
 class Removal:
-    """How chosen entries are removed. A member overrides what it does at its start, at a step, and at its end.
+    """How selected entries are removed. A subclass overrides what happens at the start, at a step, and at the end.
 
-    A member is a frozen dataclass in a file of its own, listed in `compress.remove.removals.REMOVALS`. Its docstring is
-    its meaning, in a sentence, for the reference of recipes.
+    Each removal is a frozen dataclass in a separate file, listed in `compress.remove.removals.REMOVALS`. The first
+    sentence of its docstring is shown in the reference of recipes.
     """
 
     words: ClassVar[tuple[str, ...]] = ()
@@ -85,5 +85,5 @@ class Removal:
         """After the optimizer's step number `step`, in [1, length)."""
 
     def finish(self, driver: Driver) -> None:
-        """At step `length`: afterwards everything chosen is exactly zero."""
+        """At step `length`: afterwards all selected entries are exactly zero."""
         driver.fade_to(0.0)

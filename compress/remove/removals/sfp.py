@@ -10,7 +10,7 @@ from compress.remove.removals.removal import Driver, Removal, every_option, step
 
 @dataclass(frozen=True)
 class SFP(Removal):
-    """The lowest are zeroed again and again, and may grow back in between (He, 2018)."""
+    """The entries with the lowest scores are zeroed repeatedly, and may grow back in between (He, 2018)."""
 
     words = ("sfp",)
     learns = True

@@ -47,7 +47,7 @@ def _gone_if_exponential(before: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True)
 class Soft(Removal):
-    """Decay to zero during the retraining (paper, eq. 1).
+    """Selected entries decay to zero during the retraining (paper, eq. 1).
 
     One set, chosen at the start, whose mask falls along the decay; see `compress.remove.decay`.
     """

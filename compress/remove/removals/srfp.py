@@ -10,7 +10,7 @@ from compress.remove.removals.sfp import SFP
 
 @dataclass(frozen=True)
 class SRFP(SFP):
-    """The lowest are lowered again and again, ever more, and may grow back in between (He, 2020)."""
+    """Like sfp, but entries are multiplied by a factor that falls from 1 to 0 over the removal (He, 2020)."""
 
     words = ("srfp",)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ablation(Criterion):
-    """Prunes the node without which the loss rises least first: a pass over the samples for each node."""
+    """Prunes the node whose removal raises the loss least first; needs a pass over the samples for each node."""
 
     words = ("ablation",)
     needs_data = True

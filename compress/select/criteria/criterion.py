@@ -32,8 +32,8 @@ def samples_option(default: int) -> Any:
 class Criterion:
     """Scores weights or nodes: the lowest are pruned first.
 
-    A member is a frozen dataclass in a file of its own, listed in `compress.select.criteria.CRITERIA`. Its docstring
-    says what is pruned first, in one sentence, for the reference of recipes.
+    Each criterion is a frozen dataclass in a separate file, listed in `compress.select.criteria.CRITERIA`. The first
+    sentence of its docstring says what is pruned first; the reference of recipes shows it.
     """
 
     words: ClassVar[tuple[str, ...]] = ()
@@ -58,7 +58,7 @@ class Criterion:
         check_options(self)
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
-        """A score for every entry of the targets as they act now, larger = keep."""
+        """A score for every entry of the targets with their current values, larger = keep."""
         raise TargetError(
             f"the criterion {self.word} ranks nodes, and the target is weights; use magnitude, or nodes()"
         )
@@ -78,15 +78,15 @@ class Criterion:
         *,
         restore: bool = False,
     ) -> list[str] | None:
-        """Change the network before anything is chosen.
+        """Change the network before the selection.
 
         Args:
             known: the couplings of the network, of which `coupled` are the target.
-            earlier: what is pruned already, and stays so.
-            restore: its structure alone, into which weights will be loaded.
+            earlier: what earlier pruners pruned, which remains pruned.
+            restore: change only the structure, because weights will be loaded into it.
 
         Returns:
-            The layers whose nodes are the target from now on; None where the network does not change.
+            The layers whose nodes are the new target; None if the network does not change.
         """
         return None
 

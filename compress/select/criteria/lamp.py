@@ -33,7 +33,7 @@ def lamp(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Lamp(Criterion):
-    """Prunes the smallest w^2 first, as a share of all squares in its tensor that are as large (Lee, 2021)."""
+    """Prunes the smallest w^2 first, as a share of all squares in its tensor that are at least as large (Lee, 2021)."""
 
     words = ("lamp",)
 

@@ -31,7 +31,7 @@ def row_norm(weight: Tensor, dim: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class Magnitude(Criterion):
-    """Prunes the smallest |weight| first; of nodes, the one whose rows have the smallest norm."""
+    """Prunes the smallest |weight| first; for nodes, the node whose rows have the smallest norm."""
 
     words = ("magnitude",)
     per_entry = True

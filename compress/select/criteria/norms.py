@@ -31,7 +31,7 @@ def norms(incoming: Sequence[Tensor], outgoing: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Norms(Criterion):
-    """Prunes the node with the smallest norm of its rows times norm of its columns first."""
+    """Prunes the node with the smallest product of the norms of its rows and its columns first."""
 
     words = ("norms",)
     per_entry = True

@@ -28,7 +28,7 @@ def random(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Prunes at random, from the seed."""
+    """Prunes at random, by the seed."""
 
     words = ("random",)
     measures = False

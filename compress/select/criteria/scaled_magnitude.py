@@ -48,7 +48,7 @@ def fan_in(module: nn.Module, weight: Tensor) -> int:
 
 @dataclass(frozen=True)
 class ScaledMagnitude(Criterion):
-    """Prunes the smallest |weight| * sqrt(fan-in) first: layers of small weights are not emptied."""
+    """Prunes the smallest |weight| * sqrt(fan-in) first, so that layers with small weights are not emptied."""
 
     words = ("scaled_magnitude",)
     watches_layers = True

@@ -9,6 +9,7 @@ from compress.ranking import read
 from compress.report import plots, tables
 from compress.report.tables import SCRATCH
 from compress.run.output import whole_folder
+from compress.run_warnings import text_of
 from compress.sweep.compare import figures
 from compress.sweep.compare.summary import NOISE, scratch_wins
 from compress.sweep_results import Comparison
@@ -58,6 +59,7 @@ def markdown(results: Comparison) -> str:
         [
             f"# {results['recipe']['name']}: test {metric.heading} after exact removal\n",
             f"Mean ± sample standard deviation; dense {metric.figure(dense)}.\n",
+            *(f"Warning: {text_of(found)}.\n" for found in results.get("warnings", [])),
             _grid(results, levels, values),
             *(f"- {line.replace('*', chr(92) + '*', 1)}" for line in closing(results)),
             "\n## Learning rates\n",
