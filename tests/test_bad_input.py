@@ -78,7 +78,7 @@ def test_a_missing_file(refused: Callable[..., str], recipe: Path) -> None:
     assert "nowhere.pt does not exist" in refused("inspect", "nowhere.pt")
     assert "nowhere.onnx does not exist; name a file to time" in refused("bench", "nowhere.onnx")
     # Before any data is loaded, which may mean to download it.
-    assert "make one with: compress train mnist_ae -o nowhere.pt" in refused("plan", "mnist_ae", "nowhere.pt")
+    assert "train the network first: compress train mnist_ae -o nowhere.pt" in refused("plan", "mnist_ae", "nowhere.pt")
 
 
 def test_an_empty_file(refused: Callable[..., str], recipe: Path, tmp_path: Path) -> None:

@@ -349,4 +349,4 @@ def test_the_terminal_and_the_next_command(run: Run, recipe: Path, trained: Path
     assert "tiny: what would be pruned" in result.stdout
     assert "estimated time of the run: " in result.stdout
     last = result.stdout.splitlines()[-1]
-    assert last == f"next: compress apply {recipe} {trained} --set stages.0.sparsity=0.5 --seed 4"
+    assert last == f"next: compress apply {recipe} {trained} --set stages.0.sparsity=0.5 --seed 4 -o tiny"
