@@ -1,9 +1,9 @@
 """Which criterion, scope, floor and removal do least harm? Nodes of seven networks, at two budgets of multiply-adds.
 
 Each dense network is trained once, on a part of its data. The learning rate of the retraining is chosen for each
-network and budget on held-out training samples, with the settings of `BASE`, from half of the usual rate, the usual and
-twice the usual one. Then every setting of `SETTINGS` is measured with the same steps, on the test samples after exact
-removal. Finished cells are in docs/benchmarks/defaults.json, so that an interrupted run resumes:
+network and budget on held-out training samples, with the first of the settings, from half of the usual rate, the usual
+one, twice and four times that. Then every setting of `SETTINGS` is measured with the same steps, on the test samples
+after exact removal. Finished cells are in docs/benchmarks/defaults.json, so that an interrupted run resumes:
 
     python benchmarks/defaults.py --data-root DIR --seeds 3
     python benchmarks/defaults.py vgg lstm --data-root DIR
@@ -67,22 +67,27 @@ BUDGETS = (0.5, 0.25)
 
 SOFT = "{kind: soft, over: 0.4 epochs}"
 GRADUAL_SOFT = "{kind: gradual_soft, over: 0.4 epochs, cohort: 20 steps, every: 5 steps}"
-TAYLOR = "{kind: taylor_square, samples: 500}"
-BASE = {"criterion": TAYLOR, "scope": "isomorphic", "min_keep": 0.1, "removal": SOFT}
-SETTINGS: dict[str, dict[str, Any]] = {
-    f"{name}, {scope}": {**BASE, "criterion": criterion, "scope": scope}
-    for scope in ("layer", "isomorphic", "global")
-    for name, criterion in (("taylor_square", TAYLOR), ("norms", "norms"))
-} | {
-    "magnitude, layer": {**BASE, "criterion": "magnitude", "scope": "layer"},
-    "taylor_square, isomorphic, no floor": {**BASE, "min_keep": 1},
-    "taylor_square, isomorphic, floor 0.25": {**BASE, "min_keep": 0.25},
-    "taylor_square, global, no floor": {**BASE, "scope": "global", "min_keep": 1},
-    "taylor_square, global, floor 0.25": {**BASE, "scope": "global", "min_keep": 0.25},
-    "norms, global, no floor": {**BASE, "criterion": "norms", "scope": "global", "min_keep": 1},
-    "taylor_square, isomorphic, hard": {**BASE, "removal": "hard"},
-    "taylor_square, isomorphic, gradual_soft": {**BASE, "removal": GRADUAL_SOFT},
-}
+CRITERIA = {"taylor_square": "{kind: taylor_square, samples: 500}", "norms": "norms", "magnitude": "magnitude"}
+REMOVALS = {"hard": "hard", "soft": SOFT, "gradual soft": GRADUAL_SOFT}
+
+
+def setting(criterion: str, scope: str, floor: float, removal: str = "soft") -> tuple[str, dict[str, Any]]:
+    """A name, and the keys of a stage. A floor of 0 is one node."""
+    name = f"{criterion}, {scope}, floor {floor:g}, {removal}"
+    keys = {"criterion": CRITERIA[criterion], "scope": scope, "min_keep": floor or 1, "removal": REMOVALS[removal]}
+    return name, keys
+
+
+SETTINGS = dict(
+    [
+        *(setting(criterion, "layer", 0) for criterion in CRITERIA),
+        *(setting("taylor_square", "layer", 0, removal) for removal in ("hard", "gradual soft")),
+        *(setting("taylor_square", scope, floor) for scope in ("isomorphic", "global") for floor in (0, 0.1, 0.25)),
+        *(setting("norms", scope, 0.1) for scope in ("isomorphic", "global")),
+        setting("taylor_square", "global", 0.25, "gradual soft"),
+    ]
+)
+BASE = next(iter(SETTINGS.values()))
 
 
 def main() -> None:
@@ -118,8 +123,8 @@ class Study:
             place = f"{budget:g}"
             if place not in _read()[self.name].get("rate", {}):
                 _note(self.name, "rate", {place: self._best_rate(budget)})
-            for setting, changes in SETTINGS.items():
-                cell = f"{place}, {setting}, seed {seed}"
+            for name, changes in SETTINGS.items():
+                cell = f"{place}, {name}, seed {seed}"
                 if cell not in _read()[self.name].get("cells", {}):
                     rate = _read()[self.name]["rate"][place]
                     began = time.process_time()
@@ -149,7 +154,7 @@ class Study:
         held_out = self.data.held_out(0.2)
         losses = {
             rate: self._measured(budget, BASE, rate, 0, held_out)["loss"]
-            for rate in (self.rate / 2, self.rate, self.rate * 2)
+            for rate in (self.rate / 2, self.rate, self.rate * 2, self.rate * 4)
         }
         print(self.name, budget, losses, flush=True)
         return min(losses, key=lambda rate: losses[rate])

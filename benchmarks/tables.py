@@ -18,7 +18,8 @@ from rivals import EXPERIMENTS, command
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
-from compress.report.choices import LABELS, choice_table, milliseconds
+from compress.report.choices import LABELS, choice_table
+from compress.report.measures import milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
 from compress.sweep_results import Comparison
@@ -52,16 +53,30 @@ def filled(path: Path) -> str:
 
 
 def picture() -> str:
-    """The picture of the README, by docs/figures.py, with a description."""
-    level = next(level for level in measured("rivals/mnist_decoder")["levels"] if level["sparsity"] == 0.9)
-    hard, gradual, fading = (f"{found['mean']:.1f}" for found in level["rivals"].values())
-    dense = f"{1e3 * measured('recipes')['mnist_decoder']['dense']['loss']:.1f}"
-    times = [f"{found['1']:.2f}" for found in measured("slim_latency")["cases"]["ResNet-18"]["p50_ms"].values()]
+    """The picture of the README, by docs/picture.py, with a description."""
+    cases = measured("choices")
+    parts = []
+    for name, key in {"ResNet-20": "resnet", "LSTM": "lstm", "BERT": "bert"}.items():
+        found = [cases[key]["choices"][choice] for choice in ("dense", "slim", "slim_int8")]
+        sizes = " to ".join(f"{choice['bytes'] / 1e3:,.0f}" for choice in found)
+        times = " to ".join(f"{choice['latency_ms']['1']['p50']:.3f}" for choice in found)
+        right = " to ".join(f"{100 * choice['metric']['accuracy']:.1f}" for choice in found)
+        parts.append(f"{name} {sizes} KB, {times} ms, {right} %")
+    return f"![Dense to slim to slim int8: {'; '.join(parts)}.](docs/images/result.svg)"
+
+
+def resnet_outcome() -> str:
+    """What the README's example gives with the recipe cifar10_resnet."""
+    case = measured("choices")["resnet"]
+    dense, slim = (case["choices"][name] for name in ("dense", "slim"))
+    macs = case["sizes"]["dense"]["macs"] / case["sizes"]["slim"]["macs"]
     return (
-        f"![Left: with 90 % of a decoder's weights pruned, the test loss is {hard} by hard pruning, {gradual} by "
-        f"cutting a growing set, {fading} by letting it decay; dense {dense}. Right: ResNet-18 with half of its "
-        f"channels takes {times[0]} ms dense, {times[1]} masked, {times[2]} slim, {times[3]} built by hand."
-        "](docs/images/result.svg)"
+        f"A ResNet-20 for CIFAR-10, pruned like this in two epochs (recipe `cifar10_resnet`): {macs:.1f} times fewer "
+        f"multiply-adds, {dense['bytes'] / 1e3:,.0f} to {slim['bytes'] / 1e3:,.0f} KB, "
+        f"{dense['latency_ms']['1']['p50']:.3f} to {slim['latency_ms']['1']['p50']:.3f} ms, "
+        f"{100 * dense['metric']['accuracy']:.1f} to {100 * slim['metric']['accuracy']:.1f} % accuracy; in int8 "
+        f"{case['choices']['slim_int8']['bytes'] / 1e3:,.0f} KB and "
+        f"{case['choices']['slim_int8']['latency_ms']['1']['p50']:.3f} ms."
     )
 
 
@@ -111,6 +126,38 @@ def stream() -> str:
     machine = shared(found)
     titles = ("network", *models, *(f"slim / {other}" for other in others))
     return table(titles, rows, right=5) + conditions(found, machine)
+
+
+def defaults() -> str:
+    """Criteria, scopes, floors and removals on several networks, a table for each budget."""
+    found = measured("defaults")
+    parts = []
+    for budget in ("0.5", "0.25"):
+        names = dict.fromkeys(
+            cell.removeprefix(f"{budget}, ").rpartition(", seed")[0]
+            for network in found.values()
+            for cell in network["cells"]
+            if cell.startswith(f"{budget}, ")
+        )
+        rows = [[name, *(_of_seeds(network, f"{budget}, {name}") for network in found.values())] for name in names]
+        dense = ["dense", *(_of_one(network["dense"]) for network in found.values())]
+        figures = table(("setting", *found), [dense, *rows], right=len(found))
+        parts.append(f"**{float(budget):.0%} of the multiply-adds**\n\n{figures}")
+    return "\n\n".join(parts)
+
+
+def _of_seeds(network: dict[str, Any], setting: str) -> str:
+    cells = [cell for name, cell in network["cells"].items() if name.rpartition(", seed")[0] == setting]
+    if not cells or any("refused" in cell for cell in cells):
+        return "refused" if cells else ""
+    key, factor = ("accuracy", 100) if "accuracy" in cells[0] else ("loss", 1000)
+    values = [factor * cell[key] for cell in cells]
+    spread = f" \N{PLUS-MINUS SIGN} {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def _of_one(metric: dict[str, float]) -> str:
+    return f"{100 * metric['accuracy']:.1f}" if "accuracy" in metric else f"{1000 * metric['loss']:.1f}"
 
 
 def choices() -> str:
@@ -604,6 +651,8 @@ def suite() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "picture": picture,
+    "defaults": defaults,
+    "resnet_outcome": resnet_outcome,
     "latent": latent,
     "latency": latency,
     "stream": stream,

@@ -6,6 +6,7 @@ from compress.results import (
     Agreement,
     Contract,
     LatencyResult,
+    Load,
     Metric,
     QuantizationResult,
     RecipeValues,
@@ -14,6 +15,7 @@ from compress.results import (
     Size,
     Taken,
     UsedData,
+    Warned,
 )
 
 # --- train, export, bench ---
@@ -39,7 +41,13 @@ class Exported(TypedDict):
     files: dict[str, ExportedFile]
 
 
-class Timed(TypedDict):
+class LoadEntry(TypedDict):
+    """Absent where the system does not tell."""
+
+    load: NotRequired[Load]
+
+
+class Timed(LoadEntry):
     """Latency by model and batch size; ratios are to one of the models, whatever runs it."""
 
     threads: int
@@ -133,9 +141,17 @@ class InputRange(TypedDict):
     mean: float
 
 
+class Constant(TypedDict):
+    """The best output that does not depend on the input, such as the mean image, in words, and what it has."""
+
+    output: str
+    metric: Metric
+
+
 class Measured(TypedDict):
     """The dense network on `samples` of the `of` test samples, which loaders do not tell.
 
+    constant: on the same samples; absent where there is none.
     preparation: how a raw sample becomes an input; absent where only the user's own loaders know it.
     """
 
@@ -143,6 +159,7 @@ class Measured(TypedDict):
     samples: int
     of: NotRequired[int]
     inputs: list[InputRange]
+    constant: NotRequired[Constant]
     preparation: NotRequired[dict[str, object]]
 
 
@@ -158,7 +175,7 @@ class Plan(TypedDict):
     stages: list[PlannedStage]
     kept: list[KeptWidth]
     seconds: PlanSeconds
-    warnings: list[str]
+    warnings: list[Warned]
 
 
 # --- inspect ---
@@ -212,9 +229,19 @@ class FileRecipe(TypedDict):
     values: RecipeValues
 
 
+class FileInput(TypedDict):
+    """An input of an ONNX file; sizes that vary are shown by their names."""
+
+    name: str
+    shape: list[int | str]
+    dtype: str
+
+
 class LookedInto(TypedDict, total=False):
-    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, and `graph`
-    the limits of a slim network that is a traced graph."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, `graph` the
+    limits of a slim network that is a traced graph, and `inputs` what an ONNX file takes."""
+
+    inputs: list[FileInput]
 
     nodes: FileNodes
     macs: int

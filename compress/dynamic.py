@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.inputs import Inputs
 from compress.options import shown
+from compress.wording import did_you_mean
 
 Dynamic = Mapping[str, Mapping[int, str]]
 
@@ -42,7 +43,8 @@ def _require(dynamic: object, inputs: Mapping[str, Tensor], given: Inputs) -> No
     sizes: dict[str, int] = {}
     for name, dims in dynamic.items():
         if name not in inputs:
-            raise InputError(f"dynamic: the network has no input {name!r}; its inputs are {', '.join(inputs)}")
+            near = did_you_mean(str(name), inputs)
+            raise InputError(f"dynamic: the network has no input {name!r}; its inputs are {', '.join(inputs)}{near}")
         if not isinstance(dims, Mapping):
             raise InputError(f"dynamic: {name}: found {shown(dims)}; {_EXPECTED}")
         shape = list(inputs[name].shape)

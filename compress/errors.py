@@ -13,6 +13,7 @@
         ├── TrainingError           a loss is NaN or infinite
         │   └── DivergedError       training diverged; the model has its last good weights again
         ├── ProofError              two models that must compute the same do not
+        ├── ConstantOutputError     the slim network is no better than an output that does not depend on the input
         ├── NothingPrunedError      the run would not make the network smaller
         ├── NothingFoundError       no trial of a search meets the bounds
         ├── LostProcessError        another process of the same training has ended
@@ -79,6 +80,10 @@ class DivergedError(TrainingError):
 
 class ProofError(RunError):
     """Two models that must compute the same do not."""
+
+
+class ConstantOutputError(RunError):
+    """The slim network is no better than an output that does not depend on the input."""
 
 
 class NothingPrunedError(RunError):

@@ -9,14 +9,14 @@ class Taylor:
 """
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from compress.errors import InputError
+from compress.wording import did_you_mean
 
 _LARGEST = 2**64
 """Whole numbers beyond it fit nowhere."""
@@ -118,17 +118,6 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)[:80]
     return f"an object of {type(value).__name__}"
-
-
-def listed(names: Sequence[str], limit: int = 6) -> str:
-    """Names for an error text; a file from elsewhere may have any number of them."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """The end of a message that `word` is unknown: the option with the most similar spelling, if there is one."""
-    close = difflib.get_close_matches(word, list(options), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _kinds(hint: Any) -> list[Any]:

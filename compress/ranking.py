@@ -3,11 +3,15 @@
 No other place decides by the name of a metric.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NotRequired, TypedDict
 
 Better = Literal["larger", "smaller"]
+
+IntervalMethod = Literal["wilson", "agresti_min", "bootstrap", "paired_bootstrap"]
+"""How the sampling error of a figure was found: see `compress.tasks.intervals`."""
 
 Form = Literal["share", "thousandths", "number", "level"]
 """share: shown in percent, and compared in percentage points. thousandths: a number that tables show in 10^-3. number:
@@ -18,13 +22,14 @@ compared in percent of what it was. level: compared by its difference, as decibe
 class MetricKind:
     """A metric, and how its figures are read.
 
-    unit: of the figure as tables show it.
+    unit: of the figure as tables show it. plain: whether `figure` shows them without the unit.
     """
 
     name: str
     better: Better
     form: Form
     unit: str = ""
+    plain: bool = False
 
     @property
     def larger(self) -> bool:
@@ -34,11 +39,22 @@ class MetricKind:
         """The value in `unit`: 0.982 as 98.2 (%), 0.00469 as 4.69 (10^-3)."""
         return value * _SCALES.get(self.form, 1)
 
-    def text(self, value: float) -> str:
-        """The value as shown in a table or sentence: "98.20 %", "0.00469", "24.10 dB"."""
-        if self.form == "share":
-            return f"{100 * value:.2f} %"
-        return f"{value:.2f} {self.unit}" if self.form == "level" else f"{value:.4g}"
+    def text(self, value: float, error: float | None = None) -> str:
+        """The value as shown in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
+
+        Args:
+            error: its sampling error, which decides about the digits.
+        """
+        figure, spread, unit = self.parts(value, error)
+        return " ".join(filter(None, [figure, spread and f"± {spread}", unit]))
+
+    def parts(self, value: float, error: float | None = None) -> tuple[str, str, str]:
+        """The value, its error ("" where it is not known) and its unit, as text."""
+        unit = "" if self.form == "thousandths" else self.unit
+        scale = _SCALES[self.form] if self.form == "share" else 1
+        if error is not None and (both := uncertain(scale * value, scale * error)) is not None:
+            return (*both, unit)
+        return f"{100 * value:.2f}" if scale == 100 else f"{value:{'.2f' if self.form == 'level' else '.4g'}}", "", unit
 
     @property
     def heading(self) -> str:
@@ -47,7 +63,14 @@ class MetricKind:
 
     def figure(self, scaled: float) -> str:
         """A value in `unit`, without it, as a table has it below its heading."""
+        if self.plain:
+            return f"{scaled / _SCALES[self.form]:.4g}"
         return f"{scaled:.4g}" if self.form == "number" else f"{scaled:.2f}"
+
+    def fitting(self, *scaled: float) -> "MetricKind":
+        """The same for a table with these values: thousandths only where they are shorter than the numbers."""
+        unwieldy = self.form == "thousandths" and scaled and not 0.1 <= max(map(abs, scaled)) < 1000
+        return replace(self, unit="", plain=True) if unwieldy else self
 
     def drop(self, before: float, after: float) -> float:
         """What was lost, in `unit_of_drop`; below 0 where the metric has become better.
@@ -76,6 +99,22 @@ class MetricKind:
         if self.form in ("share", "level"):
             return badness + drop
         return badness + drop / 100 * (abs(badness) or 1.0)
+
+
+def uncertain(value: float, error: float) -> tuple[str, str] | None:
+    """A value and its error in the digits that mean something: two of the error where it begins with 1, or else one.
+
+    None where the error is 0 or not finite.
+    """
+    if not (error > 0 and math.isfinite(error) and math.isfinite(value)):
+        return None
+    exponent = math.floor(math.log10(error))
+    places = -exponent + (round(error / 10.0**exponent, 6) < 2)
+    if places > 5 and value:
+        digits = max(0, places + math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}e}", f"{error:.{int(places + exponent > 0)}e}"
+    places = max(0, places)
+    return f"{value:,.{places}f}", f"{error:,.{places}f}"
 
 
 _SCALES: Mapping[Form, int] = {"share": 100, "thousandths": 1000}

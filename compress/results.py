@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, cast
 
 from compress.errors import InputError
-from compress.ranking import Better, MetricKind, default_of, kind_of, present
+from compress.ranking import Better, IntervalMethod, MetricKind, default_of, kind_of, present
 from compress.task_words import Word
 from compress.typed_json import Limits, Schema, also, first_mistake, schema
 
@@ -36,6 +36,26 @@ Metric = Annotated[
     "The loss, and under their names the other metrics of the task.",
     Limits(required=["loss"], properties={"accuracy": {"type": "number", "minimum": 0, "maximum": 1}}),
 ]
+
+
+class Interval(TypedDict):
+    """A 95 % interval, and how it was found.
+
+    wilson: of a share of samples. bootstrap: percentiles of resamples of the test samples, or of batches for a task of
+    the user's own. paired_bootstrap, agresti_min: of a difference between two networks on the same samples.
+    """
+
+    low: float
+    high: float
+    method: IntervalMethod
+
+
+MetricErrors = Annotated[
+    dict[str, Interval],
+    "By metric, the sampling error: where the figure on all samples like the test samples may be. Metrics of which it "
+    "is not known are absent.",
+]
+MetricChanges = Annotated[dict[str, Interval], "By metric, the sampling error of the metric minus the dense network's."]
 
 
 Versions = Annotated[dict[str, str], Limits(required=["python", "softprune", "torch", "onnx", "onnxruntime"])]
@@ -135,7 +155,7 @@ class UsedData(TypedDict):
 
 class CurvePoints(TypedDict):
     span: Positive
-    loss: Annotated[Numbers, "Mean training loss of the span."]
+    loss: Annotated[Numbers, "Mean training loss over the samples of the span."]
     factor: NotRequired[
         Annotated[
             Numbers, "What all pruned entries are multiplied by at its end; absent where each has a factor of its own."
@@ -203,7 +223,7 @@ class StageResult(Taken, StageFigures):
     after_removal: Annotated[Metric, "At the end of the stage."]
     steps: Annotated[Count, "Optimizer steps of the retraining."]
     removal_steps: Annotated[Count, "Steps until what is pruned was exactly zero; 0 for hard removal."]
-    epoch_losses: Annotated[list[float], "Mean training loss of each epoch."]
+    epoch_losses: Annotated[list[float], "Mean training loss of each epoch, over its samples."]
     seconds: Annotated[NotNegative, "Of the retraining."]
 
 
@@ -249,9 +269,14 @@ class Size(TypedDict):
     macs: Annotated[Count, "Multiply-accumulates for one input; those with a stored zero count too."]
 
 
-@also(**{"if": {"properties": {"bytes": {"required": ["onnx"]}}}, "then": {"required": ["latency_ms"]}})
-class ModelResult(Size):
+class Quality(TypedDict):
     metric: Metric
+    error: NotRequired[MetricErrors]
+    change: NotRequired[MetricChanges]
+
+
+@also(**{"if": {"properties": {"bytes": {"required": ["onnx"]}}}, "then": {"required": ["latency_ms"]}})
+class ModelResult(Size, Quality):
     bytes: FileSizes
     latency_ms: NotRequired[Latencies]
 
@@ -299,6 +324,8 @@ class Choice(TypedDict):
     bytes: NotRequired[Annotated[Positive, "Of the ONNX file, or else of the weights as safetensors."]]
     file: NotRequired[Annotated[Text, "In the folder of results; absent where it was measured only."]]
     metric: NotRequired[Annotated[Metric, "On the test data, as the runtime computes it for int8 and sparse."]]
+    error: NotRequired[MetricErrors]
+    change: NotRequired[MetricChanges]
     latency_ms: NotRequired[Latencies]
     peak_memory: NotRequired[
         Annotated[
@@ -313,6 +340,13 @@ class Choice(TypedDict):
     refused: NotRequired[Annotated[Text, "Why there is no such file."]]
 
 
+class Load(TypedDict):
+    """What else the machine did while files were timed."""
+
+    cores: Annotated[Positive, "Of the machine."]
+    busy: Annotated[NotNegative, "How many of them other programs kept busy, on average."]
+
+
 class Best(TypedDict):
     bound: Annotated[Text, "In words: what the choice is best at, and how far from dense it may be."]
     choice: ChoiceName
@@ -323,6 +357,7 @@ class Choices(TypedDict):
 
     choices: NotRequired[dict[ChoiceName, Choice]]
     best: NotRequired[Best]
+    load: NotRequired[Annotated[Load, "Absent where nothing was timed, or where the system does not tell."]]
 
 
 class TensorResult(TypedDict):
@@ -569,11 +604,68 @@ class RivalResults(TypedDict):
     scratch: ScratchResult
 
 
+class AgainstConstant(TypedDict):
+    """How the slim network compares with the best output that does not depend on the input, such as the mean image."""
+
+    output: Annotated[Text, "The constant output, in words; found on training samples."]
+    verdict: Annotated[
+        Literal["better", "no better", "dense no better", "not told"],
+        "Of the slim network; or that the dense network itself is no better, or that it cannot be told.",
+    ]
+    metric: NotRequired[Annotated[Metric, "Of the constant output on the test samples."]]
+    kept: NotRequired[
+        Annotated[
+            dict[str, float],
+            "By metric: the share of the dense network's lead over the constant output that slim has kept.",
+        ]
+    ]
+    why: NotRequired[Annotated[Text, "Why it cannot be told."]]
+
+
 class OptionalOutcome(TypedDict):
+    constant: NotRequired[Annotated[AgainstConstant, "Absent in results of older versions."]]
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
     weights: NotRequired[
         Annotated[Text, "What was unwrapped and left out of the file of the dense network; absent where nothing was."]
     ]
+
+
+WarningKind = Literal[
+    "layer_loss",
+    "bottleneck",
+    "short_decay",
+    "late_decay",
+    "short_retraining",
+    "large_batch",
+    "known_data",
+    "constant_output",
+    "chance",
+    "no_effect",
+    "refused",
+    "scratch_wins",
+    "early_removal",
+    "traced_graph",
+    "training_only",
+    "no_proof",
+    "unusable_cells",
+    "other",
+]
+
+
+class Warned(TypedDict):
+    """A warning of a command, as it is on the terminal and at the top of the report."""
+
+    kind: Annotated[
+        WarningKind,
+        "layer_loss: a layer loses more than 90 %. bottleneck: a width is below the number of classes or the next "
+        "bottleneck. short_decay, late_decay: of fewer than 20 steps, or until the training ends. short_retraining: "
+        "fewer steps than layers. large_batch: larger than the data. known_data: a bound is judged on data that the "
+        "network was trained on. constant_output, chance: the slim or the dense network is no better than a constant "
+        "output. other: of another package.",
+    ]
+    text: Text
+    way_out: NotRequired[Text]
+    where: NotRequired[Annotated[Text, "The place in the recipe."]]
 
 
 class Outcome(OptionalOutcome):
@@ -586,7 +678,7 @@ class Outcome(OptionalOutcome):
         ]
     ]
     parity: Annotated[Parity, "Largest absolute differences of outputs; a file that was not written has none."]
-    warnings: list[Text]
+    warnings: Annotated[list[Warned | Text], "A text alone in results of older versions."]
 
 
 class Results(Origin, Outcome, Choices, Pictures):

@@ -3,7 +3,7 @@
 from typing import Literal, NotRequired, TypedDict, final
 
 from compress.ranking import Written
-from compress.results import KindEntry, Machine, Measure, Metric, ScratchLength, Size, TargetKind
+from compress.results import KindEntry, Machine, Measure, Metric, ScratchLength, Size, TargetKind, Warned
 
 
 class SweptRecipe(TypedDict):
@@ -30,7 +30,8 @@ class SweepData(TypedDict):
 class SweepOrigin(TypedDict):
     """What a sweep ran on, and with what.
 
-    held_out: the share of the training samples that choices use; 0 where they use a validation part.
+    held_out: the share of the training samples that choices use; 0 where they use a validation part. warnings: absent
+    in results of older versions.
     """
 
     schema: Literal[1]
@@ -40,6 +41,7 @@ class SweepOrigin(TypedDict):
     machine: Machine
     data: SweepData
     held_out: float
+    warnings: NotRequired[list[Warned]]
 
 
 class Cached(TypedDict, total=False):

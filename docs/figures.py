@@ -1,4 +1,4 @@
-"""Draws the figures of README.md and soft-pruning.md, of real numbers; prunes a network for it, in two minutes.
+"""Draws the figures of soft-pruning.md, of real numbers; prunes a network for it, in two minutes.
 
     python docs/figures.py
 
@@ -7,16 +7,12 @@ go.
 """
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import nn
 
 from compress import models, tasks
@@ -30,7 +26,7 @@ from compress.train import metrics
 from compress.train.loop import train
 from compress.train.optimization import LRSchedule, Optimization
 
-IMAGES, BENCHMARKS = Path(__file__).parent / "images", Path(__file__).parent / "benchmarks"
+IMAGES = Path(__file__).parent / "images"
 TARGETS, SPARSITY = ["decoder.*"], 0.9
 LAYER = "decoder.7"  # 512 x 256, in the middle
 BATCH_SIZE, STEPS, EVERY = 32, 600, 5
@@ -38,43 +34,12 @@ BATCH_SIZE, STEPS, EVERY = 32, 600, 5
 
 def main() -> None:
     torch.set_num_threads(1)
-    draw_result()
     draw_curves()
     data = sources.mnist_sample()
     dense = models.autoencoder(64, generator=torch.Generator().manual_seed(0))
     train_on(data, dense, 5000, "cosine")  # 40 epochs
     draw_fading(data, dense)
     draw_losses(data, dense)
-
-
-def draw_result() -> None:
-    """What removal does to the loss, and slimming to the time, as measured: docs/benchmarks has both."""
-    figure = Figure(figsize=(8, 2.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    (level,) = [level for level in measured("rivals/mnist_decoder")["levels"] if level["sparsity"] == 0.9]
-    losses = {name.split()[0].rstrip(","): rival["mean"] for name, rival in level["rivals"].items()}
-    bars(left, losses, "{:.1f}")
-    dense = 1e3 * measured("recipes")["mnist_decoder"]["dense"]["loss"]
-    left.axvline(dense, color=plots.COLOURS[-1], linestyle=":", label=f"dense: {dense:.1f}")
-    left.legend()
-    left.set(title="90 % of a decoder's weights gone", xlabel="test loss x 10^-3 (MNIST), five seeds")
-    times = measured("slim_latency")["cases"]["ResNet-18"]["p50_ms"]
-    bars(right, {name: of["1"] for name, of in times.items()}, "{:.2f}")
-    right.set(title="half of ResNet-18's channels gone", xlabel="ms for an image in onnxruntime, one thread")
-    plots.save(figure, "result", IMAGES / "result.svg")
-
-
-def bars(axes: Axes, values: Mapping[str, float], form: str) -> None:
-    """Horizontal bars with their figures, the first on top."""
-    drawn = axes.barh(list(values), list(values.values()), color=plots.COLOURS[: len(values)])
-    axes.bar_label(drawn, [f" {form.format(value)}" for value in values.values()])
-    axes.margins(x=0.15)
-    axes.invert_yaxis()
-
-
-def measured(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
 
 
 def draw_curves() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
-from compress.export.onnx_reading import onnx_size, quantizes, read_onnx
+from compress.export.onnx_reading import inputs_of, onnx_size, quantizes, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
 from compress.export.program_reading import program_metadata, program_weights
 from compress.files.checkpoint import WeightsFile, read_weights
@@ -271,7 +271,7 @@ def _onnx(path: Path) -> FileContents:
     graph = read_onnx(path)
     described = _described(_initializers(graph, path))
     metadata = {_text(key): _text(value) for key, value in graph.metadata_props.items()}
-    known = Known(found={}, per_layer={})
+    known = Known(found={"inputs": inputs_of(graph)}, per_layer={})
     try:
         total, known["per_layer"] = _onnx_macs(graph)
         if total is not None:

@@ -19,16 +19,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.documents import Timed
+from compress.documents import LoadEntry, Timed
 from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.evaluation_mode import evaluation_mode
 from compress.export.interface import interface
+from compress.export.machine_load import LoadMeter
 from compress.export.onnx_reading import let_go, read_onnx
 from compress.files.atomic import require_path
 from compress.files.foreign import reading, reason
+from compress.files.torchscript import require_no_torchscript
 from compress.options import check, shown
-from compress.results import LatencyResult, Runtime
+from compress.results import LatencyResult, Load, Runtime
+from compress.wording import because, missing
+
+LEAST = 30
+"""Runs of each model at the first batch size, however slow it is: that figure stands in headlines."""
 
 Timeable = str | os.PathLike[str] | tuple[nn.Module, object]
 """An ONNX file, which onnxruntime runs, or a network and what it is called with, which torch runs."""
@@ -64,6 +70,7 @@ class Timings:
     threads: int
     milliseconds: Mapping[tuple[str, int], NDArray[np.float64]]
     runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    load: Load | None = None  # None where the system does not tell
 
     def summary(self) -> dict[str, dict[str, Latency]]:
         """Latency by model's name and batch size, the latter as text, as JSON has it."""
@@ -84,7 +91,9 @@ class Timings:
 
     def document(self, reference: str) -> Timed:
         """The summary as JSON has it, with quantiles, and each model's `ratio` to the model called `reference`."""
+        load: LoadEntry = {} if self.load is None else {"load": self.load}
         return {
+            **load,
             "threads": self.threads,
             "runtimes": dict(self.runtimes),
             "models": {
@@ -125,7 +134,8 @@ def measure(
         sizes: those of other dimensions of ONNX files that vary, by name, such as {"length": 128}.
         threads: of the runtime, inside an operation; operations run one after the other.
         rounds: each runs every model at least once. Fast models run several times in a round.
-        seconds: the rough total. Where `rounds` rounds take longer there are fewer, but at least 5.
+        seconds: the rough total. Where `rounds` rounds take longer there are fewer, but at least 5; at the first batch
+            size, every model runs at least 30 times.
         seed: of the random inputs and of the order.
 
     Raises:
@@ -145,14 +155,17 @@ def measure(
             let_go(read_onnx(model))  # which other files onnxruntime itself opens depends on its version
     rng = np.random.default_rng(seed)
     milliseconds: dict[tuple[str, int], NDArray[np.float64]] = {}
+    meter = LoadMeter()
     with ExitStack() as stack:
         called = {name: _called(model, name, sizes or {}, threads, rng, stack) for name, model in files.items()}
         for batch in batch_sizes:
             runs = {name: at(batch) for name, at in called.items()}
             with reading(InputError, f"{_named(files)} cannot run a batch of {batch}"):
-                found = _interleaved(runs, rounds, seconds / len(batch_sizes), rng)
+                least = LEAST if batch == batch_sizes[0] else 1
+                with meter.measuring():
+                    found = _interleaved(runs, rounds, seconds / len(batch_sizes), least, rng)
             milliseconds |= {(name, batch): times for name, times in found.items()}
-    return Timings(threads, milliseconds, runtimes)
+    return Timings(threads, milliseconds, runtimes, meter.load)
 
 
 def _require_arguments(files: object, batch_sizes: object, sizes: object) -> None:
@@ -237,9 +250,13 @@ def open_session(path: str | os.PathLike[str], threads: int = 1) -> Any:
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
-    """Raises InputError unless it is a file."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file: name an ONNX model")
+    """Raises InputError unless it is a file that can be read."""
+    try:
+        require_no_torchscript(Path(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(Path(path), "name an ONNX model")) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {because(error)}; name an ONNX model") from None
 
 
 def _feed(
@@ -275,19 +292,19 @@ def _feed(
 
 
 def _interleaved(
-    runs: Mapping[str, Run], rounds: int, seconds: float, rng: np.random.Generator
+    runs: Mapping[str, Run], rounds: int, seconds: float, least: int, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds as [rounds, runs in a round] by name."""
+    """Milliseconds as [rounds, runs in a round] by name, of at least `least` runs."""
     sweep = sum(min(_time(run) for _ in range(2)) for run in runs.values()) / 1e3  # the warm-up, too
     rounds = min(rounds, max(5, int(seconds / (2 * sweep))))
-    repeats = max(1, int(seconds / (rounds * sweep)) - 1)
+    repeats = max(1, int(seconds / (rounds * sweep)) - 1, -(-least // rounds))
     times = {name: np.empty((rounds, repeats)) for name in runs}
     names = list(runs)
     with _no_garbage_collection():
         for index in range(rounds):
             for name in rng.permutation(names):
                 run = runs[name]
-                _time(run)  # not counted: the caches still hold the model before
+                _time(run)  # not count_of: the caches still hold the model before
                 for repeat in range(repeats):
                     times[name][index, repeat] = _time(run)
     return times

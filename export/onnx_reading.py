@@ -6,9 +6,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.documents import FileInput
 from compress.errors import InputError
 from compress.export.program_file import quiet
 from compress.files.foreign import TIMES, confined, reading
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -56,6 +58,20 @@ def onnx_size(path: str | os.PathLike[str]) -> int:
     return size
 
 
+def inputs_of(model: "onnx_ir.Model") -> list[FileInput]:
+    """What the model takes; a size that varies without a name is "?"."""
+    weights = set(model.graph.initializers)
+    return [
+        {
+            "name": str(value.name),
+            "shape": [size if isinstance(size, int) else str(size.value or "?") for size in value.shape or ()],
+            "dtype": "?" if value.dtype is None else value.dtype.name.lower(),
+        }
+        for value in model.graph.inputs
+        if value.name not in weights
+    ]
+
+
 def let_go(model: "onnx_ir.Model") -> None:
     """Take the weights out of a model that is no longer used.
 
@@ -86,7 +102,7 @@ def _require_flat(model: "onnx_ir.Model", path: str | os.PathLike[str]) -> None:
             raise InputError(f"{path} has the function {key[1]!r}, which stands for more than {_MOST_NODES:,} nodes")
     nodes = sum(total.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
     if nodes > _MOST_NODES:
-        raise InputError(f"{path} stands for {nodes:,} nodes, and {_MOST_NODES:,} are the most that are read")
+        raise InputError(f"{path} stands for {count_of(nodes, 'node')}, and {_MOST_NODES:,} are the most that are read")
 
 
 def _require_own(model: "onnx_ir.Model", file: Path, path: str | os.PathLike[str]) -> None:

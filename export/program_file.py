@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +22,7 @@ from compress.export.interface import Exported, Interface, interface, output_nam
 from compress.export.weights_file import require_metadata, require_plain
 from compress.files.atomic import archive, atomic, require_path
 from compress.files.foreign import reason
+from compress.files.places import place
 from compress.graph.network import require_unwrapped, uncompiled
 from compress.graph.real_pass import RealPass
 from compress.graph.trace import tensors_of
@@ -200,8 +202,7 @@ def load_program(path: str | os.PathLike[str]) -> ExportedProgram:
     Raises:
         CheckpointError: it is not a file, or not a program.
     """
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{path} is not a file: name a program, as torch.export.save writes it")
+    place(Path(path), "name a program, as torch.export.save writes it")
     try:
         with quiet():
             return torch.export.load(path)

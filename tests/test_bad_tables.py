@@ -52,7 +52,7 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "data", "text"),
     [
-        (ROWS, "{csv: t.csv, target: yy}", "has no column 'yy' (target); did you mean y?; it has a, b, y."),
+        (ROWS, "{csv: t.csv, target: yy}", "has no column 'yy' (target); it has a, b, y; did you mean y?"),
         (ROWS, "{csv: none.csv, target: y}", "none.csv does not exist"),
         ("", "{csv: t.csv, target: y}", "t.csv is empty."),
         ("a,b,y\n", "{csv: t.csv, target: y}", "t.csv has a header and no row"),
@@ -66,7 +66,7 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
         (ROWS + f"{'9' * 400},2,no\n", "{csv: t.csv, target: y}", "beyond what float32 holds"),
         (ROWS.encode() + b"\xff,2,no\n", "{csv: t.csv, target: y}", "t.csv is not utf-8: byte 0xff at position"),
         (ROWS, "{csv: t.csv, target: y, encoding: klingon}", "unknown encoding: klingon"),
-        (ROWS, "{csv: t.csv, target: y, separator: ';'}", "has no column 'y' (target); it has a,b,y."),
+        (ROWS, "{csv: t.csv, target: y, separator: ';'}", "has no column 'y' (target); it has a,b,y"),
         (ROWS.replace("b", "a", 1), "{csv: t.csv, target: y}", "has the column 'a' 2 times"),
         ("a,b,y\n1,2,no\n", "{csv: t.csv, target: y}", "t.csv has one row"),
         (ROWS.replace("yes", "no"), "{csv: t.csv, target: y}", "the target 'y' is the same in all rows"),

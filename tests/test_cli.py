@@ -267,7 +267,7 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
     assert found["recipe"]["data"]["name"] == ("mnist" if mnist else "mnist_sample")
     assert ("Falling back to mnist_sample" in result.stderr) == (not mnist)
     assert ("no network [here]" in result.stderr) == (not mnist)
-    assert sum("Falling back" in warning for warning in found["warnings"]) == (not mnist)
+    assert sum("Falling back" in warning["text"] for warning in found["warnings"]) == (not mnist)
     assert (tmp_path / "demo" / "model.pt").exists()
     assert (tmp_path / "demo" / "mnist_ae" / "results.json").exists()
     if mnist:

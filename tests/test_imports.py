@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a part imports from itself and from parts below it, never from others on its own line.
 ORDER = (
-    ("errors", "lazy_layers"),
+    ("errors", "lazy_layers", "wording"),
     ("duration", "evaluation_mode", "models", "options", "ranking", "task_words", "typed_json", "worker_signals"),
     ("tasks",),
     ("inputs",),
     ("batches", "dynamic"),
     ("results",),
-    ("documents", "sweep_results"),
+    ("documents", "run_warnings", "sweep_results"),
     ("graph",),
     ("proof",),
     ("slimming",),
@@ -41,7 +41,17 @@ LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 DOORS = {"compress", "compress.export"}
 
 # What report.html may know beside itself: plain results, and how files of text are read and written.
-RESULTS = {"errors", "duration", "ranking", "task_words", "results", "documents", "sweep_results"}
+RESULTS = {
+    "errors",
+    "wording",
+    "duration",
+    "ranking",
+    "task_words",
+    "results",
+    "documents",
+    "run_warnings",
+    "sweep_results",
+}
 PLAIN = [*([part] for part in sorted(RESULTS)), ["files", "bounded"], ["files", "yaml_text"]]
 
 HEAVY = {"torch", "torchvision", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy", "matplotlib", "pandas"}

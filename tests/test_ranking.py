@@ -81,6 +81,27 @@ def test_how_figures_are_written(kind, value, text, figure) -> None:
     assert kind.figure(kind.scaled(value)) == figure
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "error", "text"),
+    [
+        (ACCURACY, 0.98214, 0.0031, "98.2 ± 0.3 %"),
+        (ACCURACY, 0.98214, 0.00131, "98.21 ± 0.13 %"),
+        (ACCURACY, 1.0, 0.184, "100 ± 18 %"),
+        (ACCURACY, 0.9704, 0.0378, "97 ± 4 %"),
+        (ACCURACY, 0.0, 0.00001, "0.000 ± 0.0010 %".replace("0.000 ", "0.0000 ")),
+        (LOSS, 0.0046912, 0.00012, "0.00469 ± 0.00012"),
+        (LOSS, 4.69123e-6, 3.4e-8, "4.69e-06 ± 3e-08"),
+        (LOSS, 1.00215, 0.034, "1.00 ± 0.03"),
+        (KINDS["perplexity"], 1002.15, 35.2, "1,002 ± 35"),
+        (KINDS["psnr"], 24.126, 0.25, "24.1 ± 0.2 dB"),
+        (LOSS, 0.0046912, 0.0, "0.004691"),  # an error of 0 says nothing
+        (LOSS, 0.0046912, float("inf"), "0.004691"),
+    ],
+)
+def test_the_digits_follow_the_error(kind, value, error, text) -> None:
+    assert kind.text(value, error) == text
+
+
 def test_results_that_do_not_say_it_are_read_by_the_name() -> None:
     assert read({"name": "accuracy"}) is ACCURACY
     assert read({"name": "gain", "better": "larger"}) == kind_of("gain", "larger")

@@ -149,7 +149,7 @@ PRUNER: dict[str, list[Any]] = {
     ],
     "scope": [*words(("global", "layer")), "coupling", "coupled", "layers"],
     "multiple_of": [*COUNTS, None],
-    "min_keep": [*COUNTS, 0.0, 1.0],
+    "min_keep": [*NUMBERLESS, -1, 0.0, 1.0, 1.5, 2.0],
     "compensate": FLAGS,
     "regrow": [*SHARES, 0, 0.0, compress.Regrowth],
     "earlier": [3, "pruner", True, [], {}, compress.Pruner, network(), compress.Hard(), of_another()],

@@ -17,14 +17,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from compress.errors import CompressError, ProofError, TrainingError
+from compress.errors import CompressError, InputError, ProofError, TrainingError
 from compress.report.visible import visible
 from compress.run.interruption import Stop
+from compress.run_warnings import entry
+from compress.wording import because
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from compress.results import UsedData
+    from compress.results import UsedData, Warned
     from compress.run.setting import Watcher
 
 STARTED = time.perf_counter()
@@ -73,15 +75,16 @@ def print_json(document: Any) -> None:
 @contextmanager
 def reporting(
     debug: bool, *, quiet: bool = False, interrupted: str = "interrupted: no results were written"
-) -> Iterator[list[str]]:
+) -> Iterator[list["Warned"]]:
     """Print errors, warnings and, unless `quiet`, notes as lines on stderr, and exit with the error's code."""
-    warned: list[str] = []
+    warned: list[Warned] = []
     console = people()
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) in warned:  # a rehearsal or a resumed run warns of the same again
+        found = entry(message)
+        if found in warned:  # a rehearsal or a resumed run warns of the same again
             return
-        warned.append(str(message))
+        warned.append(found)
         console.print(Text.assemble(("warning: ", "yellow"), visible(message)))
 
     with warnings.catch_warnings():
@@ -98,6 +101,13 @@ def reporting(
             console.print(Text.assemble(("error: ", "bold red"), visible(error)))
             _notes(console, error)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # of a path that nothing has checked, such as one in a folder that may not be entered
+            if error.filename is None:
+                raise
+            if debug:
+                traceback.print_exception(error)
+            console.print(Text.assemble(("error: ", "bold red"), visible(f"{error.filename}: {because(error)}")))
+            raise typer.Exit(InputError.exit_code) from None
         except KeyboardInterrupt as error:
             console.print(Text(visible(interrupted)))
             _notes(console, error)

@@ -65,7 +65,7 @@ def sensitivity(
 
     Example: compress sensitivity mnist_classifier model.pt --tolerate 0.5
     """
-    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}") as warned:
         changes = expecting(changes, expect)
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
@@ -95,6 +95,7 @@ def sensitivity(
                 device=device,
                 bar=partial(sweep_bar, people(), quiet=quiet),
             )
+        results["warnings"] = warned
         tolerated = job.recipe_with(loaded, results)
         names = document.write_sensitivity(results, tolerated, out)
         if as_json:
@@ -157,7 +158,7 @@ def search(
 
     Example: compress search mnist_ae model.pt --max-loss 1.05x
     """
-    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished trials are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished trials are kept in {cache}") as warned:
         changes = expecting(changes, expect)
         from compress.run.inputs import making, require_model
         from compress.sweep.explore import bounds
@@ -196,6 +197,7 @@ def search(
                 device=device,
                 bar=partial(sweep_bar, people(), quiet=quiet),
             )
+        results["warnings"] = warned
         won = job.recipe_with(loaded, results)
         names = document.write_search(results, won, out)
         if as_json:

@@ -132,6 +132,8 @@ def bench(
             print_json(found)
         else:
             show(tables.latencies(found))
+            for line in tables.load_lines(found):
+                say(line)
             say(after_bench(found))
 
 

@@ -11,7 +11,7 @@ from compress.ranking import read
 from compress.run.output import free
 
 if TYPE_CHECKING:
-    from compress.documents import FileContents, QuantizedFile, Timed
+    from compress.documents import FileContents, FileInput, QuantizedFile, Timed
     from compress.sweep_results import Comparison
 
 
@@ -24,11 +24,17 @@ def after_train(recipe: str, model: Path, name: str, repeated: Sequence[str]) ->
     return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
 
 
-def after_plan(recipe: str, model: Path | None, repeated: Sequence[str]) -> str:
-    """Apply the planned recipe, or train the missing network."""
-    if model is None:
+def after_plan(recipe: str, model: Path | None, name: str, repeated: Sequence[str], *, trains: bool) -> str:
+    """Apply the planned recipe, or train the missing network.
+
+    Args:
+        trains: whether the recipe has a `train` section.
+    """
+    if model is not None:
+        return _line("apply", recipe, model, *repeated, "-o", free(Path(name)))
+    if trains:
         return _line("train", recipe, *repeated, "-o", free(Path("model.pt")))
-    return _line("apply", recipe, model, *repeated)
+    return "to apply it, bring a file of trained weights: the recipe has no `train` section"
 
 
 def after_apply(out: Path) -> str:
@@ -43,8 +49,9 @@ def after_recipes() -> str:
 
 
 def after_export(out: Path, written: Sequence[str]) -> str:
-    onnx = [name for name in written if name.endswith(".onnx")]
-    return _line("bench", out / onnx[0]) if onnx else _line("inspect", out / written[0])
+    """Time the ONNX file, or inspect another one."""
+    onnx = [out / name for name in written if name.endswith(".onnx")]
+    return (_benches(*onnx) if onnx else None) or _line("inspect", out / written[0])
 
 
 def after_bench(found: "Timed") -> str:
@@ -55,14 +62,17 @@ def after_bench(found: "Timed") -> str:
 
 def after_quantize(found: "QuantizedFile") -> list[str]:
     """Time the int8 file beside the float file, if there is one."""
-    return [_line("bench", found["source"], found["file"])] if "file" in found else []
+    if "file" not in found:
+        return []
+    return [_benches(found["source"], found["file"]) or _line("inspect", found["file"])]
 
 
 def after_inspect(found: "FileContents") -> list[str]:
     """Export weights that name their network, and time an ONNX file; other files have no obvious next step."""
     file = Path(found["file"])
     if found["format"] == "onnx":
-        return [_line("bench", file)]
+        options = _to_bench(found["inputs"])
+        return [] if options is None else [_line("bench", file, *options)]
     model = found["recipe"]["values"]["model"] if "recipe" in found else {}
     # `export` does not run factories or programs that only a file names.
     if found["format"] == "safetensors" and model.get("name", "program") != "program":
@@ -115,6 +125,26 @@ def to_resume(*words: object, out: Path, every: float, json: bool, quiet: bool, 
     together = ["torchrun", "--nproc-per-node", processes, "-m", "compress.cli"]
     start = ["compress"] if processes == "1" else together
     return shlex.join([*start, *map(str, words), "-o", str(out), *interval, *options, "--resume"])
+
+
+def _benches(*files: object) -> str | None:
+    """The line that times the ONNX files, which have equal inputs."""
+    from compress.export.onnx_reading import inputs_of, read_onnx
+
+    options = _to_bench(inputs_of(read_onnx(str(files[0]))))
+    return None if options is None else _line("bench", *files, *options)
+
+
+def _to_bench(inputs: Sequence["FileInput"]) -> list[str] | None:
+    """The options that `bench` needs for such inputs; None if it also needs sizes, which only the user knows."""
+    first = {one["shape"][0] for one in inputs if one["shape"]}
+    others = [size for one in inputs for size in one["shape"][1:]]
+    fixed = {size for size in first if isinstance(size, int)}
+    if any(isinstance(size, str) and size not in first for size in others) or len(first) > 1:
+        return None
+    if any(not one["dtype"].startswith(("float", "double", "int", "uint", "bool")) for one in inputs):
+        return None
+    return ["--batch-sizes", str(*fixed)] if fixed else []
 
 
 def _line(*words: object) -> str:

@@ -68,4 +68,5 @@ def plan(
             show(plans.sizes(found))
             for line in plans.lines(found):
                 say(line)
-            say(after_plan(recipe, model, repeated(changes, seed, device, data_root)))
+            common = repeated(changes, seed, device, data_root)
+            say(after_plan(recipe, model, loaded.name, common, trains=loaded.train is not None))

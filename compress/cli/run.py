@@ -29,6 +29,7 @@ from compress.cli.options import (
     load,
     read_by,
 )
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     from compress.results import Results
@@ -82,7 +83,7 @@ def train(
             if not quiet:
                 note(done["data"])
             metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
-            say(f"{out}: {metric} after {done['steps']:,} steps in {done['seconds']:.1f} s")
+            say(f"{out}: {metric} after {count_of(done['steps'], 'step')} in {done['seconds']:.1f} s")
             if not quiet:
                 say(after_train(recipe, out, loaded.name, common))
 
@@ -120,7 +121,7 @@ def apply(
         changes = expecting(changes, expect)
         loaded = load(recipe, changes, seed)
         from compress.recipe import loading
-        from compress.run import apply, artefacts, inputs, output
+        from compress.run import against_constant, apply, artefacts, inputs, output
         from compress.run.clock import Clock
         from compress.run.journal import kept
         from compress.train.ranks import joined
@@ -159,8 +160,9 @@ def apply(
             print_json(results)
         else:
             _show_results(results, out, quiet)
-            if not quiet:
-                say(after_apply(out))
+        against_constant.require_better(results)
+        if not (as_json or quiet):
+            say(after_apply(out))
         if strict and any("refused" in choice for choice in results.get("choices", {}).values()):
             raise typer.Exit(1)
 
@@ -181,8 +183,8 @@ def demo(
     Example: compress demo -o demo
     """
     with reporting(debug, quiet=quiet) as warned:
+        from compress.run import against_constant, output
         from compress.run import demo as job
-        from compress.run import output
         from compress.run.clock import Clock
 
         output.require_writable(out, force=force)
@@ -193,6 +195,8 @@ def demo(
             print_json(results)
         else:
             _show_results(results, out / "mnist_ae", quiet)
+        against_constant.require_better(results)
+        if not as_json:
             if not quiet:
                 say(after_recipes())
             _show_outcome(results)

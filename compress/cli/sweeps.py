@@ -28,6 +28,7 @@ from compress.cli.options import (
     tell_factories,
 )
 from compress.sweep.engines import Workers
+from compress.wording import count_of
 
 AXES = "What to compare (comma-separated lists)"
 
@@ -93,7 +94,7 @@ def compare(
 
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
-    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}"):
+    with reporting(debug, quiet=quiet, interrupted=f"interrupted: finished cells are kept in {cache}") as warned:
         changes = expecting(changes, expect)
         from compress.sweep.compare import grid
 
@@ -129,6 +130,7 @@ def compare(
                 device=device,
                 bar=partial(sweep_bar, people(), quiet=quiet),
             )
+        results["warnings"] = warned
         document.write_all(results, out)
         if as_json:
             print_json(results)
@@ -185,7 +187,7 @@ def reproduce(
         if resume is not None:
             done = reproducing.restore(resume, cells, cache)
             if not quiet:
-                tell(f"{resume}: {done} of {len(cells)} cells are done")
+                tell(f"{resume}: {done} of {count_of(len(cells), 'cell')} are done")
         if draw:
             found = reproducing.finished(cells, cache)
         else:
@@ -196,4 +198,4 @@ def reproduce(
         if as_json:
             print_json(results)
         else:
-            say(f"{out / 'paper.md'}: {len(results['cells']):,} of {results['planned']:,} cells")
+            say(f"{out / 'paper.md'}: {len(results['cells']):,} of {count_of(results['planned'], 'cell')}")

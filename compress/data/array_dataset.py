@@ -18,6 +18,7 @@ from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs, word_of
+from compress.wording import count_of
 
 ONLY = "input"
 """The name of the input that is passed by position, whatever the network's forward calls it."""
@@ -118,8 +119,8 @@ class ArrayDataset:
             count = held_out_count(share, len(self.train), self.name)
             if count + self.overlap >= len(self.train):
                 raise DataError(
-                    f"{self.name} has {len(self.train)} training samples; {count} of them are to be held out, and the "
-                    f"{self.overlap} before these share targets with them; take more training samples."
+                    f"{self.name} has {count_of(len(self.train), 'training sample')}; {count} of them are to be held "
+                    f"out, and the {self.overlap} before these share targets with them; take more training samples."
                 )
             train, test = self.train.take(slice(-count - self.overlap)), self.train.take(slice(-count, None))
         return replace(self, train=train, test=test, validation=None, sha256=digest(train, None, test))

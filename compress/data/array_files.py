@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compress.data.reading import opened
 from compress.errors import DataError
+from compress.wording import did_you_mean
 
 LARGEST_BYTES = 8 << 30
 """The most that is held in memory."""
@@ -91,10 +92,13 @@ def _member(archive: zipfile.ZipFile, name: str, names: Sequence[str], path: Pat
 
 def _refuse_absent(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> None:
     there = [name.removesuffix(".npy") for name in archive.namelist()]
-    absent = " nor ".join(sorted(set(names).difference(there)))
+    lacking = sorted(set(names).difference(there))
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
     other = "; arrays of other names are read with {npz: FILE, inputs: NAME}" if "images" in names else ""
-    raise DataError(f"{path} has no array {absent}; it holds {shown or 'nothing'}{other}.")
+    raise DataError(
+        f"{path} has no array {' nor '.join(lacking)}; it holds {shown or 'nothing'}{other}"
+        f"{did_you_mean(lacking[0], there)}"
+    )
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from compress.data.dataset import times
 from compress.data.preparation import Arrays, Scale
 from compress.data.validation import held_out_count
 from compress.errors import DataError
-from compress.options import did_you_mean
+from compress.wording import count_of, did_you_mean
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -83,7 +83,7 @@ def from_arrays(
         if len(trained) < 2:
             raise DataError(f"{path} has one sample; one to train on and one to test on are needed.")
         held_out = max(1, len(trained) // 6)
-        notes.append(f"No test file: the last {held_out:,} of {len(trained):,} samples are the test set.")
+        notes.append(f"No test file: the test set is the last {held_out:,} of {count_of(len(trained), 'sample')}.")
         trained, tested = trained.take(slice(-held_out)), trained.take(slice(-held_out, None))
     else:
         tested = _read_alike(Path(test_path), names, trained, files[0])
@@ -140,7 +140,7 @@ def _read(path: Path, names: ArrayNames, notes: list[str]) -> Samples:
 
 def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10:,} more" if len(there) > 10 else "")
-    return DataError(f"{path} has no array {name}{did_you_mean(name, there)}; it holds {shown or 'nothing'}.")
+    return DataError(f"{path} has no array {name}; it holds {shown or 'nothing'}{did_you_mean(name, there)}")
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
@@ -213,7 +213,7 @@ def _read_alike(path: Path, names: ArrayNames, model: Samples, model_path: Path)
 
 def _first(samples: Samples, count: int | None, what: str) -> Samples:
     if count is not None and count > len(samples):
-        raise DataError(f"{what} asks for {count:,} samples; there are {len(samples):,}.")
+        raise DataError(f"{what} asks for {count:,} of {count_of(len(samples), 'sample')}.")
     return samples if count is None else samples.take(slice(count))
 
 

@@ -22,6 +22,7 @@ from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs
+from compress.wording import count_of
 
 
 class TrainingData(Protocol):
@@ -215,8 +216,8 @@ def require_classes(data: TrainingData, outputs: int, source: str) -> None:
     """Raise DataError if `data` has more classes than `source` (a model's name) has outputs."""
     if data.classes is not None and data.classes > outputs:
         raise DataError(
-            f"{data.name} has labels up to {data.classes - 1} and {source} only {outputs} outputs; "
-            f"give the model {data.classes} classes."
+            f"{data.name} has labels up to {data.classes - 1} and {source} only {count_of(outputs, 'output')}; "
+            f"give the model {count_of(data.classes, 'class', 'classes')}."
         )
 
 

@@ -15,6 +15,7 @@ from compress.data.reading import require_regular
 from compress.errors import DataError
 from compress.files.atomic import remove
 from compress.files.foreign import reason
+from compress.wording import similar
 
 Arrays = tuple[NDArray[Any], Any]
 """Images and their labels."""
@@ -72,9 +73,13 @@ def _torchvision(source: Any, present: Sequence[Path], temporary: Sequence[Path]
             raise DataError(
                 f"{source.__name__} in {where} is damaged or incomplete ({reason(error)}); delete its files there."
             ) from error
+        root = where.parents[1]
+        near = similar(root) if not root.exists() else None
+        why = "its servers were not reached" if "urlopen error" in str(error) else reason(error)
         raise DataError(
-            f"{source.__name__} is not in {where}, and downloading it failed ({reason(error)}). Point --data-root or "
-            f"COMPRESS_DATA to a folder that has it, or use mnist_sample, which needs no download."
+            f"{source.__name__} is not in {where}, and downloading it failed ({why}). "
+            + (f"Did you mean --data-root {near}? " if near else "")
+            + "Point --data-root or COMPRESS_DATA to a folder that has it, or use mnist_sample, which is no download."
         ) from error
 
 

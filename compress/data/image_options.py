@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from compress.errors import DataError
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -134,7 +135,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 def _each(name: str, values: Sequence[float], channels: int, what: str) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise DataError(
-            f"`normalise` has a {name} of {len(values)} numbers, and the images of {what} have {channels} "
-            f"channel{'s'[: channels != 1]}; give {channels}, or one for all, or convert the images with `channels`."
+            f"`normalise` has a {name} of {len(values)} numbers, and the images of {what} have "
+            f"{count_of(channels, 'channel')}; give {channels}, or one for all, or convert the images with `channels`."
         )
     return tuple(values) if len(values) == channels else tuple(values) * channels

@@ -18,6 +18,7 @@ from compress.data.image_options import AS_STORED, ImageOptions, Normalise, Stat
 from compress.data.streaming import StreamedDataset
 from compress.data.validation import held_out_count
 from compress.errors import DataError
+from compress.wording import count_of
 
 
 class Keys(TypedDict, total=False):
@@ -96,7 +97,8 @@ def share_of(labels: Tensor, share: float, name: str) -> int:
     gone = set(labels.tolist()) - set(labels[:-count].tolist())
     if gone:
         raise DataError(
-            f"{name}: `validation: {share:g}` takes the last {count:,} of {len(labels):,} training samples, and all of "
+            f"{name}: `validation: {share:g}` takes the last {count:,} of "
+            f"{count_of(len(labels), 'training sample')}, and all of "
             f"class {min(gone)} are among them. Shuffle them, or give a validation file of its own."
         )
     return count
@@ -120,7 +122,7 @@ def first(split: Split, count: int | None, what: str) -> Split:
 
 def require_count(count: int, there: int, what: str) -> None:
     if not 1 <= count <= there:
-        raise DataError(f"{what} asks for the first {count:,} images; there are {there:,}.")
+        raise DataError(f"{what} asks for the first {count:,} of {count_of(there, 'image')}.")
 
 
 # --- statistics ---
@@ -169,7 +171,9 @@ def split_of(images: NDArray[np.uint8], labels: object, source: str) -> Split:
     """Images uint8 [N, C, H, W] and as many labels, N >= 1, as tensors that own their memory in this order."""
     split = Split(torch.as_tensor(np.ascontiguousarray(images)), torch.as_tensor(np.asarray(labels, np.int64)))
     if len(split.images) != len(split.labels):
-        raise DataError(f"{source} has {len(split.images):,} images and {len(split.labels):,} labels.")
+        raise DataError(
+            f"{source} has {count_of(len(split.images), 'image')} and {count_of(len(split.labels), 'label')}."
+        )
     if not len(split.images):
         raise DataError(f"{source} has no image.")
     return split

@@ -1,16 +1,19 @@
 """A user's own loaders as a data set."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sized
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader
 
+from compress import worker_signals
 from compress.batches import LABELS, Batches, Subset, pair_of, tensors_of_target, without_labels
 from compress.errors import DataError, InputError
 from compress.inputs import Inputs
@@ -84,7 +87,7 @@ class Loaders:
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
             for loader, most in ((self.train, 1), (self.validation, None), (self.test, None)):
-                for batch in islice(loader or (), most):
+                for batch in islice(begun(loader or ()), most):
                     given, target = pair_of(batch)
                     for tensor in (*given.tensors, *tensors_of_target(target)):
                         found.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
@@ -111,7 +114,7 @@ class LoaderBatches:
         return len(self.loader)
 
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Any]:
-        batches = enumerate(self.loader)
+        batches = enumerate(begun(self.loader))
         for _ in islice(batches, skip):
             pass  # a loader can skip its first batches only by reading them
         return (self._checked(number, batch) for number, batch in batches)
@@ -149,6 +152,25 @@ def next_tokens(given: Inputs, target: Any) -> tuple[Inputs, Any]:
     return without_labels(given), torch.cat([target[:, 1:], torch.full_like(target[:, :1], IGNORED)], dim=1)
 
 
+def begun(loader: Any) -> Iterator[Any]:
+    """An iterator over the loader, whose workers leave signals to all processes to this one."""
+    if not isinstance(loader, DataLoader) or not loader.num_workers:
+        return iter(loader)
+    own = loader.worker_init_fn
+    loader.worker_init_fn = partial(_obey, os.getpid(), own)
+    try:
+        with worker_signals.starting():
+            return iter(loader)
+    finally:
+        loader.worker_init_fn = own
+
+
+def _obey(parent: int, own: Callable[[int], None] | None, worker: int) -> None:
+    worker_signals.obey(parent)
+    if own is not None:
+        own(worker)
+
+
 def _finite(tensor: Tensor, masks: bool) -> bool:
     return bool((tensor.isfinite() | tensor.isneginf()).all() if masks else tensor.isfinite().all())
 
@@ -173,7 +195,7 @@ def from_loaders(loaders: object, name: str = "loaders") -> Loaders:
         if not length:
             raise DataError(f"{name}: a loader has no batch.")
     with torch.random.fork_rng([]):
-        first = next(iter(loaders[0]))
+        first = next(begun(loaders[0]))
     try:
         given, _ = pair_of(first, name)
         example = without_labels(given)

@@ -21,6 +21,7 @@ from compress.data.preparation import Arrays, CategoryColumn, NumberColumn, Prep
 from compress.data.reading import opened
 from compress.data.validation import held_out_count
 from compress.errors import DataError
+from compress.wording import count_of
 
 MOST_BYTES = 64 << 20
 """The most that a file may unpack to; the largest of these has 1.4 MB."""
@@ -172,7 +173,7 @@ def _numbers(text: str, count: int | None, where: str) -> Numbers:
     except ValueError as error:
         raise DataError(f"{where}: {error}; the file is damaged.") from error
     if count is not None and len(found) != count:
-        raise DataError(f"{where}: found {len(found)} values; expected {count}.")
+        raise DataError(f"{where}: found {count_of(len(found), 'value')}; expected {count}.")
     if not np.isfinite(found).all():
         raise DataError(f"{where}: found a value that is not finite; the file is damaged.")
     return found
@@ -210,8 +211,8 @@ def _series(path: Path) -> _Series:
         where = f"{path}, line {number}"
         if len(texts) != channels or label not in names:
             raise DataError(
-                f"{where}: found {len(texts)} channels and the class {label[:20]!r}; expected {channels} and one of "
-                f"{', '.join(names)}."
+                f"{where}: found {count_of(len(texts), 'channel')} and the class {label[:20]!r}; expected {channels} "
+                f"and one of {', '.join(names)}."
             )
         first, *others = (_numbers(text, None, where) for text in texts)
         if any(len(one) != len(first) for one in others):
@@ -247,7 +248,7 @@ class _Wanted:
 
 def _first(places: Places, count: int | None, what: str) -> Places:
     if count is not None and count > len(places):
-        raise DataError(f"{what} asks for the first {count:,} samples; there are {len(places):,}.")
+        raise DataError(f"{what} asks for the first {count:,} of {count_of(len(places), 'sample')}.")
     return places[:count]
 
 
@@ -260,7 +261,9 @@ def _parted(
 ) -> dict[Subset, tuple[Numbers, NDArray[np.int64]]]:
     """The parts of a table that is one file; after shuffling, the last `held_out` rows are the test part."""
     if len(rows) <= held_out:
-        raise DataError(f"{name} has {len(rows)} rows, of which {held_out} are the test part; the file is damaged.")
+        raise DataError(
+            f"{name} has {count_of(len(rows), 'row')}, of which {held_out} are the test part; the file is damaged."
+        )
     order = _shuffled(len(rows))
     places = wanted.places(name, order[:-held_out], order[-held_out:])
     return {part: (rows[chosen], labels[chosen]) for part, chosen in places.items()}

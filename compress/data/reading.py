@@ -10,6 +10,7 @@ from typing import BinaryIO
 from compress.errors import CompressError, DataError
 from compress.files.bounded import kind
 from compress.files.foreign import reason
+from compress.wording import because, missing
 
 
 @contextmanager
@@ -24,8 +25,12 @@ def boundary(path: str | Path, what: str) -> Iterator[None]:
     except CompressError:
         raise
     except Exception as error:
-        if isinstance(error, FileNotFoundError) and error.filename == str(path):
-            raise DataError(f"{path} does not exist.") from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.exists(path):
+            raise DataError(missing(path)) from error
+        if isinstance(error, NotADirectoryError):
+            raise DataError(f"{path} is a file, not a {what}.") from error
+        if isinstance(error, PermissionError):
+            raise DataError(f"{path} cannot be read: {because(error)}.") from error
         raise DataError(f"{path} is not a readable {what} ({reason(error)}).") from error
 
 
@@ -52,4 +57,5 @@ def opened(path: str | Path, what: str, *, links: bool = False) -> Iterator[Bina
 def require_regular(path: str | Path, mode: int) -> None:
     """Raise DataError unless `mode`, of `os.stat`, is that of a regular file."""
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is {kind(mode)}; only regular files are read. Put a copy of the file there.")
+        way_out = "name a file in it" if stat.S_ISDIR(mode) else "put a copy of the file there"
+        raise DataError(f"{path} is {kind(mode)}, not a file; {way_out}.")

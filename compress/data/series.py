@@ -16,6 +16,7 @@ from compress.data.table_samples import Making
 from compress.data.table_statistics import Rows, fitted
 from compress.data.tables import Validation, in_memory
 from compress.errors import DataError
+from compress.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def from_series(
     trained = _samples(matrix[: ends[0]], windows, targets, count)
     chosen_on = None if validation is None else part(validation, ends[0], ends[1], None, "validation")
     tested = part(test_file, ends[1], len(rows), test, "test")
-    note = f"No test file: the last {len(rows) - ends[1]:,} of {len(rows):,} rows are predicted in the test set."
+    note = f"No test file: the test set predicts the last {len(rows) - ends[1]:,} of {count_of(len(rows), 'row')}."
     return ArrayDataset(
         file.path.name,
         trained,
@@ -134,9 +135,9 @@ def _ends(rows: int, has_test_file: bool, validation: Validation, windows: Windo
     held_out = max(windows.horizon, round(validation * end)) if isinstance(validation, float) else 0
     if windows.count(end - held_out) < 1:
         raise DataError(
-            f"{file.path} has {rows:,} rows, of which {end - held_out:,} are to train on, and a window of "
-            f"{windows.window:,} rows with the {windows.horizon:,} after it takes {windows.rows:,}; add rows, or set a "
-            f"smaller `window` or `horizon`."
+            f"{file.path} has {count_of(rows, 'row')}, of which {end - held_out:,} are to train on, and a window of "
+            f"{count_of(windows.window, 'row')} with the {windows.horizon:,} after it takes {windows.rows:,}; add "
+            "rows, or set a smaller `window` or `horizon`."
         )
     return end - held_out, end
 
@@ -144,14 +145,15 @@ def _ends(rows: int, has_test_file: bool, validation: Validation, windows: Windo
 def _require_rows(rows: int, windows: Windows, what: str) -> None:
     if windows.count(rows) < 1:
         raise DataError(
-            f"{what} has {rows:,} rows, and a window of {windows.window:,} rows with the {windows.horizon:,} after it "
+            f"{what} has {count_of(rows, 'row')}, and a window of {count_of(windows.window, 'row')} with the "
+            f"{windows.horizon:,} after it "
             f"takes {windows.rows:,}; add rows, or set a smaller `window` or `horizon`."
         )
 
 
 def _limited(count: int, wanted: int | None, what: str) -> int:
     if wanted is not None and wanted > count:
-        raise DataError(f"{what} asks for {wanted:,} samples; there are {count:,}.")
+        raise DataError(f"{what} asks for {wanted:,} of {count_of(count, 'sample')}.")
     return count if wanted is None else wanted
 
 

@@ -46,6 +46,7 @@ from compress.data.image_parts import (
 )
 from compress.data.streaming import Decoder, Files, StreamedDataset, default_workers
 from compress.errors import DataError
+from compress.wording import count_of
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """The names of the classes, in the order of their numbers."""
@@ -136,7 +137,7 @@ def from_npz(train_file: str | Path, test_file: str | Path | None = None, **keys
             raise DataError(f"{train_file} has one image; one to train on and one to test on are needed.")
         held_out = max(1, len(whole.images) // 6)
         parts = whole.without_last(held_out)
-        note = f"No test file: the last {held_out:,} of {len(whole.images):,} images are the test set."
+        note = f"No test file: the test set is the last {held_out:,} of {count_of(len(whole.images), 'image')}."
     else:
         parts = npz_split(train_file), npz_split(Path(test_file))
     classes = count_classes(parts[0].labels, f"{train_file} (the training images)")

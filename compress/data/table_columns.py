@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from compress.data.mapped_file import GrowingRows
 from compress.data.table_files import Column, TableFile
 from compress.errors import DataError
-from compress.options import did_you_mean
+from compress.wording import did_you_mean
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What a field without a value holds, in small letters."""
@@ -123,7 +123,7 @@ def require_columns(file: TableFile, names: Sequence[str], wanted: Sequence[str]
             shown = ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
             numbers = "; if the file has no header, name its columns with `columns`" if _is_number(names[0]) else ""
             raise DataError(
-                f"{file.path} has no column {name!r} ({key}){did_you_mean(name, names)}; it has {shown}{numbers}."
+                f"{file.path} has no column {name!r} ({key}); it has {shown}{numbers}{did_you_mean(name, names)}"
             )
 
 

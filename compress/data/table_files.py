@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from compress.data.reading import opened
 from compress.errors import DataError, MissingPackageError
+from compress.wording import count_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -100,7 +101,7 @@ class CsvFile:
         if len(fields) != count:
             raise DataError(
                 f"{self.path}, line {place}: found {len(fields)} fields separated by {self.separator!r}, and there are "
-                f"{count} columns; mend the row, or name another `separator`."
+                f"{count_of(count, 'column')}; mend the row, or name another `separator`."
             )
 
     def _rows(self, file: BinaryIO) -> Generator[tuple[int, list[str]]]:
@@ -192,7 +193,7 @@ def _column(found: "pyarrow.Array", name: str, path: Path) -> Column:
 
 def _distinct(names: tuple[str, ...], path: Path) -> tuple[str, ...]:
     if len(names) > MOST_COLUMNS:
-        raise DataError(f"{path} has {len(names):,} columns; the most is {MOST_COLUMNS:,}.")
+        raise DataError(f"{path} has {count_of(len(names), 'column')}; the most is {MOST_COLUMNS:,}.")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{path} has the column {twice[0]!r} {names.count(twice[0])} times; rename one of them.")
     return names

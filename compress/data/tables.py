@@ -15,6 +15,7 @@ from compress.data.table_samples import Making
 from compress.data.table_statistics import Numbers, Rows, fitted
 from compress.data.validation import held_out_count
 from compress.errors import DataError
+from compress.wording import count_of
 
 Validation = float | TableFile | None
 """What settings are chosen on: a share in (0, 1) of the training rows, a separate file, or None."""
@@ -71,7 +72,9 @@ def from_table(
     if test_file is None:
         held_out = max(1, len(rows) // 6)
         order, test_order = order[:-held_out], order[-held_out:]
-        notes.insert(0, f"No test file: {held_out:,} of {len(rows):,} rows, chosen by chance, are the test set.")
+        notes.insert(
+            0, f"No test file: the test set is {held_out:,} of {count_of(len(rows), 'row')}, chosen at random."
+        )
     order = first(order, train, f"{file.path}: train")
     validation_order = None
     if isinstance(validation, float):
@@ -119,7 +122,7 @@ def _shuffled(count: int) -> Numbers:
 def first(order: Numbers, count: int | None, what: str) -> Numbers:
     """The first `count` of them. Raises DataError where there are fewer."""
     if count is not None and count > len(order):
-        raise DataError(f"{what} asks for {count:,} samples; there are {len(order):,}.")
+        raise DataError(f"{what} asks for {count:,} of {count_of(len(order), 'sample')}.")
     return order[:count]
 
 

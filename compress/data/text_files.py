@@ -13,6 +13,7 @@ from compress.data.image_folder import class_folders, files_below, require_folde
 from compress.data.reading import boundary, opened
 from compress.errors import DataError
 from compress.options import shown
+from compress.wording import count_of, did_you_mean
 
 LONGEST_TEXT = 16 << 20
 """Bytes of one line, or of one file of a class folder."""
@@ -140,13 +141,16 @@ def _rows(rows: Any, path: Path, columns: Columns) -> Iterator[Text]:
     """The texts of a reader of the module csv."""
     names: list[str] = next(rows, [])
     if names and (absent := [name for name in columns if name not in names]):
-        raise DataError(f"{path} has no column {absent[0]}; it has {', '.join(map(shown, names[:20]))}.")
+        there = ", ".join(map(shown, names[:20]))
+        raise DataError(f"{path} has no column {absent[0]}; it has {there}{did_you_mean(absent[0], names)}")
     if twice := next((name for name in columns if names.count(name) > 1), None):
-        raise DataError(f"{path} has {names.count(twice)} columns {twice}; keep one of them.")
+        raise DataError(f"{path} has {count_of(names.count(twice), 'column')} {twice}; keep one of them.")
     for row in rows:
         place = f"{path}:{rows.line_num}"
         if row and len(row) != len(names):
-            raise DataError(f"{place}: {len(row)} values, and the first line names {len(names)} columns.")
+            raise DataError(
+                f"{place}: {count_of(len(row), 'value')}, and the first line names {count_of(len(names), 'column')}."
+            )
         if row:
             yield _text(dict(zip(names, row, strict=True)), columns, place, "column")
 
@@ -208,7 +212,7 @@ def _text(found: Mapping[str, Any], columns: Columns, place: str, what: str) -> 
     for name in columns:
         if name not in found:
             there = ", ".join(map(shown, list(found)[:20])) or "nothing"
-            raise DataError(f"{place}: no {what} {name}; it has {there}.")
+            raise DataError(f"{place}: no {what} {name}; it has {there}{did_you_mean(name, map(str, found))}")
     texts = [found[columns.text], *([found[columns.pair]] if columns.pair else [])]
     for name, text in zip(columns, texts, strict=False):
         if not isinstance(text, str):

@@ -23,6 +23,7 @@ from compress.data.tokenization import CODE_POINTS, Characters, Ids, Tokenizatio
 from compress.data.validation import held_out_count
 from compress.errors import DataError
 from compress.inputs import Inputs
+from compress.wording import count_of
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 
@@ -204,14 +205,14 @@ class _Reader:
             held_out = max(1, windows // 6)
             cut = max(0, windows - held_out) * self.length
             streams |= {"train": whole[: cut + 1], "test": whole[cut:]}
-            note = f"No test file: the last {held_out:,} of {windows:,} windows are the test set."
+            note = f"No test file: the test set is the last {held_out:,} of {count_of(windows, 'window')}."
         tokens, unknown = self._fitted(streams)
         streams = {part: self._finished(found, tokens) for part, found in streams.items()}
         for part, found in streams.items():
             if int((found[: self.length + 2] >= 0).sum()) < (self.length + 1 if part == "train" else 2):
                 raise DataError(
-                    f"{self.name}: the {part} part has {max(0, len(found) - 1):,} tokens to predict, and a window has "
-                    f"{self.length:,}; give more text, or a smaller length."
+                    f"{self.name}: the {part} part has {count_of(max(0, len(found) - 1), 'token')} to predict, and a "
+                    f"window has {self.length:,}; give more text, or a smaller length."
                 )
         samples = {part: self._windows(found, tokens) for part, found in streams.items()}
         return self._dataset(samples, tokens, (train, test), (note, unknown), windows=True)
@@ -253,10 +254,14 @@ class _Reader:
             held_out = max(1, count // 6)
             order |= {"train": order["train"][:-held_out], "test": order["train"][-held_out:]}
             parts["test"] = stored["train"]
-            note = f"No test file: {held_out:,} of {count:,} texts, drawn in a fixed way, are the test set."
+            note = f"No test file: the test set is {held_out:,} of {count_of(count, 'text')}, always the same ones."
         cut = sum(one.cut for one in stored.values())
         total = sum(len(one) for one in stored.values())
-        cut_note = f"{cut:,} of {total:,} texts have more than {self.length:,} tokens and are cut." if cut else None
+        cut_note = (
+            f"{cut:,} of {count_of(total, 'text')} have more than {count_of(self.length, 'token')} and are cut."
+            if cut
+            else None
+        )
         ids = {part: in_order(one.ids, order[part], _limit()) for part, one in parts.items()}
         tokens, unknown = self._fitted(ids)
         classes, targets = labels.targets({part: one.labels[order[part]] for part, one in parts.items()})
@@ -457,7 +462,7 @@ def _first(samples: TokenSamples, count: int | None, what: str) -> TokenSamples:
     if count is None:
         return samples
     if not 1 <= count <= len(samples):
-        raise DataError(f"{what} asks for the first {count:,} samples; there are {len(samples):,}.")
+        raise DataError(f"{what} asks for the first {count:,} of {count_of(len(samples), 'sample')}.")
     return samples.take(slice(count))
 
 

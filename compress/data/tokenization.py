@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from compress.data.reading import opened
 from compress.errors import CompressError, DataError
 from compress.files.foreign import reason
+from compress.wording import count_of
 
 LARGEST_TOKENIZER = 64 << 20
 """Bytes of a tokenizer.json; those of the largest public vocabularies have about 33 million."""
@@ -198,11 +199,14 @@ class TokenizerFile:
             found = self._library.encode_batch(clean, add_special_tokens=most is not None)
         if most is not None and any(len(one.ids) > most for one in found):
             raise DataError(
-                f"{self.source} puts marks around each text that alone take {most} tokens; set a larger length."
+                f"{self.source} puts marks around each text that alone take {count_of(most, 'token')}; set a "
+                "larger length."
             )
         # Its marks around a text, as [CLS], have their own ids in the file, which need not be of the vocabulary.
         if (largest := max((max(one.ids, default=0) for one in found), default=0)) >= self.size:
-            raise DataError(f"{self.source} gives the id {largest:,}, and its vocabulary has {self.size:,} tokens.")
+            raise DataError(
+                f"{self.source} gives the id {largest:,}, and its vocabulary has {count_of(self.size, 'token')}."
+            )
         return [Ids(np.array(one.ids, np.int64), np.array(one.type_ids, np.int64)) for one in found]
 
 

@@ -1,6 +1,7 @@
 """The part of a data set that settings are chosen on, where it is a share of the training samples."""
 
 from compress.errors import DataError
+from compress.wording import count_of
 
 
 def has_validation(data: object) -> bool:
@@ -17,7 +18,7 @@ def held_out_count(share: float, samples: int, name: str) -> int:
     count = max(1, round(share * samples))
     if count >= samples:
         raise DataError(
-            f"{name} has {samples} training sample{'s'[: samples != 1]}, and {count} of them are to be held out; take "
+            f"{name} has {count_of(samples, 'training sample')}, and {count} of them are to be held out; take "
             "more training samples, or a smaller share."
         )
     return count

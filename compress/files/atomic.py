@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from compress.errors import InputError, OutputError
 from compress.options import shown
+from compress.wording import because
 
 
 def require_path(what: str, path: object) -> None:
@@ -51,7 +52,9 @@ def atomic(path: str | os.PathLike[str], of: str = "") -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        no_folder = isinstance(error, FileNotFoundError) and not path.parent.exists()
+        why = f"there is no folder {path.parent}" if no_folder else because(error)
+        raise OutputError(f"cannot write {path}: {why}") from error
 
 
 def require_replaceable(path: Path) -> None:

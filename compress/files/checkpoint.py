@@ -23,8 +23,9 @@ from compress.files.packing import KEY as PACKING
 from compress.files.packing import packed, unpacked
 from compress.files.places import place, shards
 from compress.files.torch_file import RESAVE, read_torch
-from compress.options import listed, shown
+from compress.options import shown
 from compress.slimming.edits import apply_edits, edits_from_json
+from compress.wording import listed
 
 _log = logging.getLogger(__name__)
 
@@ -208,11 +209,17 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = N
         CheckpointError: the file is unreadable, or does not fit the network.
     """
     require_path("path", path)
+    file = place(Path(path)).file
+    if file.suffix == ".pt2":
+        raise InputError(
+            f'{file} is a program, a network by itself: load it with torch.export.load("{file.name}").module()'
+        )
+    if file.suffix == ".onnx":
+        raise InputError(f"{file} is an ONNX file, which runs in onnxruntime; load the weights that it was made of")
     if model is None:
         raise InputError(
-            f"model: it is missing; {os.fspath(path)} holds weights, so name what builds their network, as in "
-            f'compress.load("{Path(path).name}", model=Net). Only a .pt2 program is a network by itself: '
-            "torch.export.load(path).module()"
+            f"model: it is missing; {file} holds weights, so name what builds their network, as in "
+            f'compress.load("{file.name}", model=Net). Only a .pt2 program is a network by itself'
         )
     if not callable(model) or isinstance(model, nn.Module):
         raise InputError(f"model: found {shown(model)}; expected what builds the network, such as its class")

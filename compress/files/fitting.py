@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.files.layouts import Contents, quoted, rank
-from compress.options import listed
+from compress.wording import listed
 
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of names that torch's wrappers add: DataParallel and AveragedModel, compile, FSDP, activation checkpointing."""

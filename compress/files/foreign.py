@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from compress import errors
 from compress.errors import CompressError, InputError
+from compress.wording import because
 
 TIMES = 20
 """A file may take this many times its size in memory, ..."""
@@ -40,7 +41,7 @@ LONGEST = 400
 
 def reason(error: BaseException) -> str:
     """What another library's error says, without the frames and files of its C++ code, on one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    said = because(error) if isinstance(error, OSError) else str(error)
     text = said[: 10 * LONGEST]  # it can be as long as the file
     text = re.split(r"\nException raised from |\nC\+\+ CapturedTraceback|\nframe #\d", text)[0]
     words = [word for word in text.split() if not re.search(r"/\S{1,200}\.(cc|cpp|h|hpp|cu)\b", word[:LONGEST])]

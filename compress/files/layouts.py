@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compress.errors import CheckpointError
 from compress.files.unread import unread
+from compress.wording import did_you_mean
 
 LEVELS = 4
 """How deep in dicts weights are looked for."""
@@ -94,7 +95,8 @@ def under(found: Contents, key: str, source: str) -> Contents:
                 sets[own] = part
     if not sets:
         there = quoted([own for own in found.sets if own]) if any(found.sets) else "no keys"
-        raise CheckpointError(f'{source} has no weights under "{key:.100}": it has {there}')
+        near = did_you_mean(key[:100], [own for own in found.sets if own])
+        raise CheckpointError(f'{source} has no weights under "{key:.100}"; it has {there}{near}')
     rest = {own: list[str]() for own in found.sets if own and own not in sets}
     return Contents(sets, rest | found.others)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compress.errors import CheckpointError
 from compress.files.bounded import MOST_TENSORS
-from compress.options import listed
+from compress.wording import listed
 
 _MOST_TIES = 16
 """Tensors may share their memory, as tied weights do, and be together this many times as large as their file."""

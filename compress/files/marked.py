@@ -23,6 +23,7 @@ from typing import Literal, get_args
 
 from compress.errors import OutputError
 from compress.files.atomic import TEMPORARY, atomic, remove, to_disk
+from compress.wording import because
 
 MARK = ".softprune"
 PARTIAL = ".partial"
@@ -232,4 +233,4 @@ def cells(folder: Path) -> None:
             make(folder, Mark("cells"))
     except OSError as error:
         if not mark_of(folder, "cells"):  # else another sweep was faster
-            raise OutputError(f"{folder} cannot be written: {error.strerror or error}; name another folder") from None
+            raise OutputError(f"{folder} cannot be written: {because(error)}; name another folder") from None

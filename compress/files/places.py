@@ -12,7 +12,8 @@ from pathlib import Path
 
 from compress.errors import CheckpointError
 from compress.files.bounded import MOST_HEADER, MOST_TENSORS, read_json, strange
-from compress.options import listed
+from compress.files.torchscript import require_no_torchscript
+from compress.wording import because, listed, missing
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 """Suffixes of files of weights; torch's may also have others, such as .pth.tar."""
@@ -46,15 +47,19 @@ def place(path: Path, way_out: str = "name a file of weights") -> Place:
 
     Raises:
         CheckpointError: there is no such file, or the folder has none whose name says that it is the weights; the
-            message ends with `way_out` or a better one.
+            message ends with `way_out` or a better one. Or the file cannot be read, or is a TorchScript archive.
     """
-    path, key = without_key(path)
-    if path.is_dir():
-        path = _in_folder(path, way_out)
-    if not path.exists():
-        raise CheckpointError(f"{path} is not a file: {way_out}")
-    if kind := strange(path):
-        raise CheckpointError(f"{path} is {kind}, not a file of weights: {way_out}")
+    try:
+        path, key = without_key(path)
+        if path.is_dir():
+            path = _in_folder(path, way_out)
+        if not path.exists():
+            raise CheckpointError(missing(path, way_out))
+        if kind := strange(path):
+            raise CheckpointError(f"{path} is {kind}, not a file of weights; {way_out}")
+        require_no_torchscript(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {because(error)}") from None
     return Place(path, key)
 
 
@@ -84,7 +89,7 @@ def _in_folder(folder: Path, way_out: str) -> Path:
             "it is a distributed checkpoint: write it as one file with `python -m torch.distributed.checkpoint."
             f"format_utils dcp_to_torch {folder} model.pt`"
         )
-    raise CheckpointError(f"{folder} is a folder, not a file of weights: {way_out}")
+    raise CheckpointError(f"{folder} is a folder, not a file of weights; {way_out}")
 
 
 def shards(index: Path) -> dict[Path, list[str]]:
@@ -99,7 +104,7 @@ def shards(index: Path) -> dict[Path, list[str]]:
     try:
         content = read_json(index, MOST_HEADER)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{index} cannot be read: {error}") from error
+        raise CheckpointError(f"{index} cannot be read: {because(error)}") from error
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(file, str) and file for file in names.values()):
         raise CheckpointError(f'{index} is not an index of shards: it needs "weight_map", with a file for each tensor')

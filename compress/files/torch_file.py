@@ -15,7 +15,7 @@ from compress.files.layouts import Contents, contents
 from compress.files.limits import require_plain_tensors, require_stored
 from compress.files.pickled import Foreign, StrangePickleError, require_cheap
 from compress.files.unread import Unread, skipping, unread
-from compress.options import listed
+from compress.wording import listed
 
 RESAVE = 'torch.save(model.state_dict(), "model.pt")'
 
@@ -40,7 +40,6 @@ def read_torch(path: Path, *, mapped: bool = False) -> Contents:
             require_stored(path, damaged)
         try:
             foreign = _require_cheap(path, zipped, file)
-            _require_network_apart(foreign, path)
             with skipping(foreign), warnings.catch_warnings(action="ignore"):  # which torch gives for other protocols
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipped)
             return _weights_in(content, path)
@@ -79,15 +78,6 @@ def _trusted() -> set[str]:
     """Names of what the user has allowed by `torch.serialization.add_safe_globals`."""
     allowed = torch.serialization.get_safe_globals()
     return {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in allowed}
-
-
-def _require_network_apart(foreign: Foreign, path: Path) -> None:
-    """TorchScript has its own format, which `torch.load` refuses."""
-    if any(name.startswith("__torch__.") for name in foreign):
-        raise CheckpointError(
-            f"{path} is a TorchScript program, which torch.jit.load reads and runs: save its weights alone, with "
-            f'`torch.save(torch.jit.load("{path.name}").state_dict(), "model.pt")`'
-        )
 
 
 def _weights_in(content: Any, path: Path) -> Contents:

@@ -23,6 +23,7 @@ from compress.graph.flow import BY_DESIGN, Flow, Number, Shift, layer_of
 from compress.graph.rules import note_zeros, rule_of
 from compress.graph.shifts import checked
 from compress.graph.trace import Trace, trace
+from compress.wording import did_you_mean
 
 Role = Literal["writes", "reads", "follows"]
 
@@ -133,8 +134,11 @@ class Couplings:
                 return coupling
         if module in self.kept:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
-        names = ", ".join(coupling.name for coupling in self.found) or "none"
-        raise TargetError(f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: {names}.")
+        names = [coupling.name for coupling in self.found]
+        raise TargetError(
+            f"There is no layer {module!r} with nodes of its own; layers with prunable nodes: "
+            f"{', '.join(names) or 'none'}{did_you_mean(module, names)}"
+        )
 
     def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
         """`of` all prunable layers whose qualified names match a shell pattern; each coupling once.

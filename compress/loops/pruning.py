@@ -16,6 +16,7 @@ from compress.options import check, shown
 from compress.remove.masks import fold
 from compress.remove.pruner import Pruner
 from compress.select.choose import LayerCollapseWarning
+from compress.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Pruning:
             left = None if loop.total is None else loop.total - done + pruner.steps_done
             if left is not None and pruner.removal.length > left:
                 raise InputError(
-                    f"the removal takes {pruner.removal.length} steps and the loop has only {left}: make the removal "
-                    "shorter or the loop longer"
+                    f"the removal takes {count_of(pruner.removal.length, 'step')} and the loop has only {left}: make "
+                    "the removal shorter or the loop longer"
                 )
         except InputError:
             self._names.remove()

@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.errors import InputError
 from compress.lazy_layers import first_without_size
+from compress.wording import did_you_mean
 
 
 def from_factory(spec: str, args: Mapping[str, Any] | None = None) -> nn.Module:
@@ -62,6 +63,7 @@ def function(spec: str) -> Callable[..., object]:
         ) from error
     found = getattr(module, name, None)
     if not callable(found):
-        raise InputError(f"{spec}: {module_name} has no function {name}.")
+        near = did_you_mean(name, [own for own, value in vars(module).items() if callable(value)])
+        raise InputError(f"{spec}: {module_name} has no function {name}{near}")
     named: Callable[..., object] = found
     return named

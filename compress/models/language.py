@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.wording import count_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -74,7 +75,9 @@ class TransformerLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         if dim % heads:
-            raise InputError(f"{heads} heads do not divide tokens of {dim}; choose a divisor, or another dim")
+            raise InputError(
+                f"{count_of(heads, 'head')} do not divide tokens of {dim}; choose a divisor, or another dim"
+            )
         self.embedding = nn.Embedding(vocabulary, dim)
         self.positions = nn.Parameter(torch.empty(length, dim))
         self.blocks = nn.Sequential(*(DecoderBlock(dim, heads, hidden) for _ in range(depth)))

@@ -83,46 +83,50 @@ def conv_classifier(classes: int = 10, *, generator: torch.Generator | None = No
     return initialised(network, generator)
 
 
-def conv_autoencoder(latent: int = 64, *, generator: torch.Generator | None = None) -> Network:
+def conv_autoencoder(latent: int = 64, width: float = 1.0, *, generator: torch.Generator | None = None) -> Network:
     """Table IV, right: five convolutions to 1,152 features, `latent` nodes, and transposed convolutions back.
 
     [N, 3, 32, 32] to the same shape with values in [0, 1]. The latent values are tanh(`latent`(...)): the tanh is
     the decoder's first part. A dense layer from `latent` to 72 precedes the table's reshape to 8 x 3 x 3.
+
+    Args:
+        width: the share of the table's channels, above 0.
     """
+    narrow, wide = (max(1, round(width * channels)) for channels in (64, 128))
     network = Network(
         CIFAR_IMAGE,
         encoder=nn.Sequential(
-            nn.Conv2d(3, 64, 3),
+            nn.Conv2d(3, narrow, 3),
             nn.Tanh(),
-            nn.Conv2d(64, 128, 3),
-            nn.Tanh(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(128, 128, 3),
-            nn.Tanh(),
-            nn.Conv2d(128, 128, 3),
+            nn.Conv2d(narrow, wide, 3),
             nn.Tanh(),
             nn.MaxPool2d(2),
-            nn.Conv2d(128, 128, 3),
+            nn.Conv2d(wide, wide, 3),
+            nn.Tanh(),
+            nn.Conv2d(wide, wide, 3),
+            nn.Tanh(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(wide, wide, 3),
             nn.Tanh(),
             nn.Flatten(),
         ),
-        latent=nn.Linear(1152, latent),
+        latent=nn.Linear(9 * wide, latent),
         decoder=nn.Sequential(
             nn.Tanh(),
             nn.Linear(latent, 72),
             nn.Tanh(),
             nn.Unflatten(1, (8, 3, 3)),
-            nn.ConvTranspose2d(8, 128, 3),
+            nn.ConvTranspose2d(8, wide, 3),
             nn.Tanh(),
             nn.Upsample(scale_factor=2),
-            nn.ConvTranspose2d(128, 128, 3),
+            nn.ConvTranspose2d(wide, wide, 3),
             nn.Tanh(),
-            nn.ConvTranspose2d(128, 128, 3),
+            nn.ConvTranspose2d(wide, wide, 3),
             nn.Tanh(),
             nn.Upsample(scale_factor=2),
-            nn.ConvTranspose2d(128, 128, 3),
+            nn.ConvTranspose2d(wide, wide, 3),
             nn.Tanh(),
-            nn.ConvTranspose2d(128, 3, 3),
+            nn.ConvTranspose2d(wide, 3, 3),
             nn.Sigmoid(),
         ),
     )

@@ -19,6 +19,7 @@ from compress.run.provenance import cpu_name
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells, Result, checksum
 from compress.sweep.engines import Workers
+from compress.wording import because, did_you_mean, missing
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; with all experiments it has less than 1 MB."""
@@ -45,12 +46,13 @@ def choose(
     """
     known = {name for cell in cells for name in (cell.experiment, f"{cell.experiment}/{cell.dataset}")}
     if unknown := [name for name in wanted if name not in known]:
-        raise InputError(f"experiment {unknown[0]!r} does not exist; choose from {', '.join(sorted(known))}")
+        there = ", ".join(sorted(known))
+        raise InputError(f"no experiment is called {unknown[0]!r}; there is {there}{did_you_mean(unknown[0], known)}")
     named = [
         cell for cell in cells if not wanted or {cell.experiment, f"{cell.experiment}/{cell.dataset}"} & set(wanted)
     ]
-    if missing := set(levels) - (known_levels := {cell.level for cell in named}):
-        raise InputError(f"no cell has the level {min(missing)}; choose from {sorted(known_levels)}")
+    if absent := set(levels) - (known_levels := {cell.level for cell in named}):
+        raise InputError(f"no cell has the level {min(absent)}; there is {', '.join(map(str, sorted(known_levels)))}")
     return [
         cell
         for cell in named
@@ -137,7 +139,11 @@ def restore(path: Path, cells: Sequence[PaperCell], cache: Path) -> int:
             raise ValueError("it was changed after it was written: its checksum differs")
         found = {cell["key"]: cell["result"] for cell in document["cells"]}
         by = document["versions"]["softprune"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        raise InputError(missing(path, "name the results.json of an earlier `compress reproduce`")) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {because(error)}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a results.json of `compress reproduce`: {error}") from None
     wanted = {running.key(cell) for cell in cells} & set(found) if by == __version__ else set()
     for key in wanted:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compress.proof.outputs import Outputs, Path, named
+from compress.wording import count_of
 
 LENIENCE = 100
 """A column of an output, or a row, is judged by the whole tensor's variation, and at most so many times its own."""
@@ -150,7 +151,7 @@ def require_alike(expected: Outputs, found: Outputs) -> None:
     """Raise DiffersError unless both have the same paths, plain values, shapes and dtypes."""
     if len(expected.tensors) != len(found.tensors):
         raise DiffersError(
-            "computes something else", f"{len(found.tensors)} outputs instead of {len(expected.tensors)}"
+            "computes something else", f"{count_of(len(found.tensors), 'output')} instead of {len(expected.tensors)}"
         )
     for path, one in expected.tensors.items():
         other = found.tensors.get(path)
@@ -190,8 +191,8 @@ def _require_equal(one: Tensor, other: Tensor, name: str) -> None:
     if bool(unequal.any()):
         raise DiffersError(
             "computes something else",
-            f"{name} differs in {int(unequal.sum())} of its {one.numel()} values, which are {one.dtype} and have to "
-            "be equal",
+            f"{name} differs in {int(unequal.sum())} of its {count_of(one.numel(), 'value')}, which are {one.dtype} "
+            "and have to be equal",
             rounding=True,
         )
 

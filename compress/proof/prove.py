@@ -23,6 +23,7 @@ from compress.proof.parting import parting
 from compress.proof.precision import COARSE, dtypes_of
 from compress.proof.randomness import Draw, draws_of
 from compress.proof.running import Network, Passes, Ran, run
+from compress.run_warnings import RunWarning
 
 FILE_BATCHES = (1, 7)
 """Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
@@ -31,8 +32,10 @@ _MOST_SAMPLES, _MOST_ENTRIES = 256, 2**18
 """Of inputs that are drawn where a few don't make the outputs vary."""
 
 
-class ConstantOutputsWarning(UserWarning):
+class ConstantOutputsWarning(RunWarning):
     """The outputs of a network do not depend on its inputs beyond the tolerance, so a proof shows nothing."""
+
+    kind = "no_proof"
 
 
 @dataclass(frozen=True)

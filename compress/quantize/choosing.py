@@ -91,6 +91,7 @@ def quantize(
         best, why = trials.choice()
         if best is not None:
             require_same_elsewhere(best.path, [samples.first], out.name)
+            out.parent.mkdir(parents=True, exist_ok=True)  # as the files of other commands
             with atomic(out) as temporary:
                 shutil.copyfile(best.path, temporary)
         return Quantized(None if best is None else out, trials.entry(best, why))

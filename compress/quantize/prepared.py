@@ -13,7 +13,7 @@ from compress.export.latency import open_session, require_file
 from compress.export.onnx_reading import let_go, quantizes, read_onnx
 from compress.export.program_file import quiet
 from compress.files.foreign import reading
-from compress.options import did_you_mean
+from compress.wording import did_you_mean
 
 if TYPE_CHECKING:
     import onnx

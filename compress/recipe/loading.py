@@ -20,7 +20,8 @@ from compress.errors import RecipeError
 from compress.files.bounded import read_bytes, strange
 from compress.files.yaml_text import yaml_text
 from compress.recipe.schema import FORMS, Part, Recipe
-from compress.recipe.shipped import did_you_mean, shipped_files, suggestion
+from compress.recipe.shipped import shipped_files
+from compress.wording import because, count_of, did_you_mean, missing, nearest, similar
 
 MAX_BYTES = 64 * 1024
 MAX_VALUES = 10_000  # of the document with its aliases written out
@@ -28,6 +29,7 @@ MAX_DEPTH = 32
 MAX_INTEGER = 2**63  # in either direction; Python refuses to print more than 4,300 digits
 MAX_SHOWN = 200  # characters of a `--set` in messages
 MAX_BITS = 1024  # of a whole number, as large as a float can be
+YAML_FILES = (".yaml", ".yml")
 MODELS = (".pt", ".pth", ".safetensors", ".pt2", ".onnx")  # often passed by mistake in place of a recipe
 
 Key = tuple[str | int, ...]
@@ -125,12 +127,22 @@ def _content(source: str | Path) -> tuple[str, bytes]:
         if path.exists() and not path.is_dir():
             return str(source), read_bytes(path, MAX_BYTES)
     except OSError as error:
-        raise RecipeError(f"{source}: cannot be read ({error.strerror}); name a readable recipe file") from None
+        raise RecipeError(f"{source}: cannot be read: {because(error)}") from None
     except ValueError as error:  # a NUL in the path, too
         raise RecipeError(f"{_one_line(source)}: {error}; is it the right file?") from None
     if str(source) in files:
         return f"recipes/{source}.yaml", files[str(source)].read_bytes()
-    raise RecipeError(f"{source}: no such file, and no shipped recipe of that name{suggestion(path.stem, files)}")
+    raise RecipeError(_missing(source, files))
+
+
+def _missing(source: str | Path, files: Iterable[str]) -> str:
+    path = Path(source)
+    close, is_path = nearest(path.stem, files), path.suffix in YAML_FILES or path.parent != Path()
+    if close and not (is_path and similar(path)):
+        return f"{source}: no such file, and no shipped recipe of that name; did you mean {close}?"
+    if is_path or similar(path):
+        return missing(source, "`compress recipes` lists the shipped recipes")
+    return f"{source}: no such file, and no shipped recipe of that name; `compress recipes` lists them"
 
 
 def _parse(text: str, at: Callable[[Line], str]) -> Any:
@@ -188,7 +200,7 @@ def _plain(
             return bool(node)
         case int() if node.bit_length() > MAX_BITS:
             raise RecipeError(
-                f"{at(line)}: {_dotted(key)}: found a whole number of {node.bit_length():,} bits; "
+                f"{at(line)}: {_dotted(key)}: found a whole number of {count_of(node.bit_length(), 'bit')}; "
                 f"no key takes more than {MAX_BITS:,}"
             )
         case int():
@@ -282,7 +294,8 @@ def _entry(node: Any, part: str, key: Key, place: str) -> str | int:
         )
     if not part.isdecimal() or len(part) > len(str(MAX_VALUES)) or int(part) >= len(node):
         raise RecipeError(
-            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its {len(node)} entries are numbered from 0"
+            f"{place}: {_dotted(key)} has no entry {_shown(part)}; its "
+            f"{count_of(len(node), 'entry', 'entries')} are numbered from 0"
         )
     return int(part)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from compress.errors import InputError
+from compress.options import require_word
+from compress.wording import count_of
 
 Curve = Callable[[float], float]
 
@@ -75,13 +77,12 @@ def over(steps: int, curve: str | Curve = "exponential", *, final: float = GONE)
         InputError: for a negative number of steps, an unknown curve, or a `final` outside (0, 1).
     """
     if steps < 0:
-        raise InputError(f"a decay over {steps} steps: the number of steps must be 0 (at once) or larger")
+        raise InputError(f"a decay over {count_of(steps, 'step')}: the number of steps must be 0 (at once) or larger")
     if not 0 < final < 1:
         raise InputError(f"final={final}: an exponential decay must end between 0 and 1, both excluded")
     if callable(curve):
         return Decay(steps, curve)
-    if curve not in CURVES:
-        raise InputError(f"unknown decay {curve!r}; known are {', '.join(CURVES)}")
+    require_word("decay", curve, CURVES)
     if curve == "exponential":
         return Decay(steps, lambda progress: exponential(progress, final))
     return Decay(steps, CURVES[curve])

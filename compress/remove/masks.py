@@ -30,6 +30,7 @@ from compress.graph.network import require_network
 from compress.graph.parametrized import parametrized
 from compress.options import check, shown
 from compress.select.gradients import requiring_grad
+from compress.wording import did_you_mean
 
 
 class SoftPruningMethod(prune.BasePruningMethod):
@@ -289,5 +290,6 @@ def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     parameter = module._parameters.get(name)
     if parameter is None:
         known = ", ".join(key for key, value in module._parameters.items() if value is not None)
-        raise TargetError(f"name: {kind} has no parameter {name!r}; it has {known or 'none of its own'}")
+        near = did_you_mean(name, known.split(", "))
+        raise TargetError(f"name: {kind} has no parameter {name!r}; it has {known or 'none of its own'}{near}")
     return parameter

@@ -101,7 +101,8 @@ class Pruner(Remover):
                 "m": 4}, which sets the sparsity); nodes of each width ("layer", the default), of widths with the same
                 structure ("isomorphic"), or of all ("global").
             multiple_of: for nodes, round widths up to a multiple of it.
-            min_keep: the least that every layer keeps: a number of entries or nodes, or a share in (0, 1).
+            min_keep: the least that every layer keeps: a number of entries or nodes, or a share in (0, 1). If None, a
+                tenth of each width where nodes of several layers compete (`scope`) or share a budget; 0 is no floor.
             compensate: for nodes that are removed at once, adjust the layers that read them by least squares on
                 `batches`, so that the kept nodes compensate for them.
             regrow: for weights that are removed gradually, the share of removed ones that grow back at each selection.

@@ -12,8 +12,10 @@ from compress.errors import InputError
 from compress.remove.learning import LearningMethod, caller_of
 from compress.remove.masks import Masked, SoftPruningMethod, tensors
 from compress.remove.removals import Removal
+from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
+from compress.wording import count_of
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
 """(share to prune by now, removed entries) -> kept entries: bool tensors of the targets' shapes, in their order.
@@ -22,8 +24,10 @@ Called for each selection; entries that are removed (True, exactly zero) are pru
 """
 
 
-class EarlyRemovalWarning(UserWarning):
+class EarlyRemovalWarning(RunWarning):
     """`finalize()` had to zero weights that were still decaying."""
+
+    kind = "early_removal"
 
 
 class Remover:
@@ -111,9 +115,11 @@ class Remover:
             return
         if not self.removed:
             warnings.warn(
-                f"the removal takes {self.removal.length} steps and the loop made {self.steps_done}: weights that were "
-                "still decaying are set to zero now; make the removal shorter or the loop longer",
-                EarlyRemovalWarning,
+                EarlyRemovalWarning(
+                    f"the removal takes {count_of(self.removal.length, 'step')} and the loop made {self.steps_done}: "
+                    "weights that were still decaying are set to zero now",
+                    "make the removal shorter or the loop longer",
+                ),
                 stacklevel=2,
             )
             self.steps_done = self.removal.length

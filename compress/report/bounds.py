@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any, cast
 
 from compress.results import Results
+from compress.wording import count_of
 
 MOST: Mapping[str, int] = {
     "stages": 20,
@@ -55,7 +56,7 @@ class _Cut:
     def value(self, key: str, value: Any) -> Any:
         self._left -= 1
         if isinstance(value, str) and len(value) > TEXT:
-            self._note(f"{TEXT:,} of {len(value):,} characters of {key!r}")
+            self._note(f"{TEXT:,} of {count_of(len(value), 'character')} of {key!r}")
             return value[:TEXT] + "..."
         if key == "curve" and isinstance(value, dict):
             return self._curve(value)
@@ -73,7 +74,7 @@ class _Cut:
         most = POINTS if key in _LISTS else MOST.get(key, ENTRIES)
         most = max(0, min(most if isinstance(value, list) or key in MOST else ENTRIES, self._left))
         if len(value) > most:
-            self._note(f"{most:,} of {len(value):,} entries of {key!r}")
+            self._note(f"{most:,} of {count_of(len(value), 'entry', 'entries')} of {key!r}")
         return most
 
     def _curve(self, curve: Mapping[str, object]) -> dict[str, object]:
@@ -82,7 +83,7 @@ class _Cut:
         step = -(-longest // POINTS) or 1
         if step == 1:
             return dict(curve)
-        self._note(f"{POINTS:,} of {longest:,} points of a curve")
+        self._note(f"{POINTS:,} of {count_of(longest, 'point')} of a curve")
         thin = {key: _thin(key, value, step) if isinstance(value, list) else value for key, value in curve.items()}
         return thin | {"span": _whole(curve.get("span")) * step}
 

@@ -5,12 +5,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, cast
 
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
+from compress.report.constant import no_better
 from compress.report.contract import described
+from compress.report.headline import conditions, narrowed
+from compress.report.load import load_note
+from compress.report.samples import worst_class
 from compress.report.snippets import snippets
+from compress.report.tables import metric_text
 from compress.results import (
     CONTRACT,
     Contract,
-    Metric,
+    Interval,
     NamedTaskValues,
     OwnTaskValues,
     Results,
@@ -18,6 +23,7 @@ from compress.results import (
     contract_text,
 )
 from compress.task_words import LOSSES, Word
+from compress.wording import count_of
 
 _PARITY: Mapping[Literal["masked_vs_slim", "slim_vs_onnx", "slim_vs_pt2"], str] = {
     "masked_vs_slim": "masked - slim",
@@ -35,7 +41,9 @@ def model_card(results: Results) -> str:
     recipe = results["recipe"]
     sections = {
         f"# {_plain(recipe['name'])}, slim": _what(results),
-        "## How it was made": _listed(_stage(stage) for stage in results["stages"]),
+        "## How it was made": _listed(
+            _stage(stage, results["models"]["slim"].get("error", {})) for stage in results["stages"]
+        ),
         "## Figures": _figures(results),
         "## The input contract": _contract(results.get("contract")),
         "## How to use it": "\n".join(_usage(*snippet) for snippet in snippets(results)),
@@ -48,21 +56,26 @@ def _what(results: Results) -> str:
     model, data = results["recipe"]["model"], results["data"]
     dense, slim = results["models"]["dense"], results["models"]["slim"]
     text = f"A network ({_plain(model.get('name') or model.get('factory') or 'of its own')}) that was pruned and then "
-    text += f"made physically smaller: {dense['params']:,} parameters before, {slim['params']:,} now. "
+    text += "made physically smaller: "
+    text += "".join(
+        f"{layer.before:,} {_plain(layer.name)} nodes before, {layer.after:,} now; " for layer in narrowed(results)
+    )
+    text += f"{dense['params']:,} parameters before, {slim['params']:,} now. "
     text += f"Pruned and measured on {_plain(data['name'])}"
     if "train" in data and "test" in data:
-        text += f" ({data['train']:,} training and {data['test']:,} test samples)"
+        text += f" ({data['train']:,} training and {count_of(data['test'], 'test sample')})"
     note = f"\n**{_plain(data['note'])}**\n" if "note" in data else ""
     return f"{text}.\n{note}"
 
 
-def _stage(stage: StageResult) -> str:
+def _stage(stage: StageResult, errors: Mapping[str, Interval]) -> str:
     left = {"sparsity": "removed", "params": "of all parameters left", "macs": "of all multiply-adds left"}
     return (
         f"{stage['kind']} of {_plain(stage['target'])}: {_percent(stage['achieved'])} {left[stage['measure']]} "
         f"({_percent(stage['asked'])} asked), chosen by {_plain(stage['criterion']['kind'])}, "
-        f"{_plain(stage['removal']['kind'])} removal, {stage['steps']:,} training steps; "
-        f"{_metric(stage['before_removal'])} before removal; {_metric(stage['after_removal'])} after removal"
+        f"{_plain(stage['removal']['kind'])} removal, {count_of(stage['steps'], 'training step')}; "
+        f"{_plain(metric_text(stage['before_removal'], errors))} before removal; "
+        f"{_plain(metric_text(stage['after_removal'], errors))} after removal"
     )
 
 
@@ -72,11 +85,18 @@ def _figures(results: Results) -> str:
     rows = [[row.label, *("-" if row.refused else cell.text for cell in row.cells)] for row in table.rows]
     lines = ["", *columns], ["---", *["---:"] * len(columns)], *rows
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    best = best_sentence(results)
+    best, worst, note = best_sentence(results), worst_class(results), load_note(results.get("load"))
     dense, slim = results["models"]["dense"], results["models"]["slim"]
     more = [
         *([] if best is None else [f"Best is the {_plain(best)}."]),
+        *([] if worst is None else [f"{_plain(worst[0].upper() + worst[1:])}."]),
+        *(_plain(text) for text in conditions(results)),
+        *([] if note is None else [_plain(note)]),
         *(_plain(text) for text in refusals(choices_of(results))),
+        *(
+            f"Nodes of {_plain(layer.name)}: {layer.before:,} dense, {layer.after:,} slim."
+            for layer in narrowed(results)
+        ),
         f"Parameters: {dense['params']:,} dense, {slim['params']:,} slim, {slim['nonzero']:,} of them nonzero.",
         f"Multiply-accumulates: {dense['macs']:,} dense, {slim['macs']:,} slim.",
     ]
@@ -102,11 +122,13 @@ def _limits(results: Results) -> Iterator[str]:
     choices = choices_of(results).values()
     if any("latency_ms" in choice for choice in choices):
         threads = results["recipe"]["benchmark"]["threads"]
-        where = f"on {_plain(machine['cpu'])}, {threads} thread{'s' if threads > 1 else ''}"
+        where = f"on {_plain(machine['cpu'])}, {count_of(threads, 'thread')}"
         torch = ", and of torch where a row says so" if any(choice["runtime"] == "torch" for choice in choices) else ""
         yield f"Latency (ms, median) is that of onnxruntime{torch}, {where}; another machine gives other figures."
     if any("peak_memory" in choice for choice in choices):
         yield "Memory is what a fresh process takes to run the file, beyond the imported runtime."
+    if (sentence := no_better(results)) is not None:
+        yield f"**{_plain(sentence[0].upper() + sentence[1:])}.**"
     yield from (f"{text}." for text in agreements(results))
     proofs = [f"{label} {parity[key]:.1e}" for key, label in _PARITY.items() if key in parity]
     yield f"Largest differences of outputs on the inputs tried: {', '.join(proofs)}."
@@ -131,10 +153,6 @@ def _usage(file: str, needs: str, code: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g} %"
-
-
-def _metric(metric: Metric) -> str:
-    return ", ".join(f"{_plain(name)} {value:.4g}" for name, value in metric.items())
 
 
 def _listed(items: Iterable[str]) -> str:

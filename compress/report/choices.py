@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from compress.ranking import MetricKind, drop, kind_of, present
-from compress.report.measures import changed, faster, kilobytes, smaller
+from compress.report.measures import STEADY, Change, changed, error_of, faster, kilobytes, milliseconds, smaller
 from compress.results import (
     Best,
     Choice,
@@ -31,10 +31,6 @@ TORCH_DENSE = "dense in torch"
 FORMATS: tuple[Format, ...] = ("onnx", "safetensors")
 """The files whose size represents the network's size; the first one that was written counts."""
 
-NOISE = 1.03
-"""Times that differ by less count as equal, since machines are not steadier."""
-
-
 # --- the best one ---
 
 
@@ -57,7 +53,7 @@ def best_of(choices: Mapping[ChoiceName, Choice], max_drop: float, ranked: Metri
     if batch is None:
         return {"bound": f"smallest {bound}", "choice": min(within, key=lambda name: within[name]["bytes"])}
     times = {name: one["latency_ms"][batch]["p50"] for name, one in within.items() if "latency_ms" in one}
-    quick = [name for name, time in times.items() if time <= NOISE * min(times.values())]
+    quick = [name for name, time in times.items() if time <= STEADY * min(times.values())]
     return {"bound": f"fastest at batch {batch} {bound}", "choice": min(quick, key=lambda name: within[name]["bytes"])}
 
 
@@ -75,17 +71,17 @@ def against_dense(choices: Mapping[ChoiceName, Choice], name: ChoiceName) -> lis
     dense, choice = choices["dense"], choices[name]
     if name == "dense" or "refused" in choice:
         return []
-    found = [smaller(dense["bytes"], choice["bytes"])]
+    found = [str(smaller(dense["bytes"], choice["bytes"]))]
     for batch, figures in list(choice.get("latency_ms", {}).items())[:1]:
         if choice["runtime"] == dense["runtime"]:
-            found.append(faster(1.0, figures["ratio"]))
+            found.append(str(faster(1.0, figures["ratio"])))
         else:
             quotient = faster(dense["latency_ms"][batch]["p50"], figures["p50"])
             found.append(f"{quotient} than in {dense['runtime']}")
     for key, value in shown_metrics(choice):
         was = dense["metric"].get(key)
         if was is not None:
-            found.append(f"test {key} {changed(kind_of(key), was, value)}")
+            found.append(f"test {key} {changed(kind_of(key), was, value, choice.get('change', {}).get(key))}")
     return found
 
 
@@ -116,7 +112,7 @@ class Cell:
     """A figure as text, and in words how it compares with dense; words are missing for dense itself."""
 
     text: str = "-"
-    change: str | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +145,10 @@ def choices_of(results: Results) -> dict[ChoiceName, Choice]:
             choice["bytes"] = model["bytes"][kind]
         if "latency_ms" in model:
             choice["latency_ms"] = model["latency_ms"]
+        if "error" in model:
+            choice["error"] = model["error"]
+        if "change" in model:
+            choice["change"] = model["change"]
         found["dense" if name == "dense" else "slim"] = choice
     return found
 
@@ -196,15 +196,11 @@ def _cells(choice: Choice, dense: Choice) -> Iterator[tuple[str, Cell]]:
         yield _latency(batch), Cell(milliseconds(figures["p50"]), words)
     for name, value in shown_metrics(choice):
         was = dense["metric"].get(name) if other else None
-        words = None if was is None else changed(kind_of(name), was, value)
-        yield _metric(name), Cell(kind_of(name).text(value), words)
+        kind, error = kind_of(name), error_of(value, choice.get("error", {}).get(name))
+        words = None if was is None else changed(kind, was, value, choice.get("change", {}).get(name))
+        yield _metric(name), Cell(kind.text(value, error), words)
     if "peak_memory" in choice:
         yield "memory, MB", Cell(f"{choice['peak_memory'] / 1e6:.1f}")
-
-
-def milliseconds(value: float) -> str:
-    """In three digits: small networks take microseconds."""
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def shown_metrics(choice: Choice) -> Iterable[tuple[str, float]]:

@@ -6,8 +6,19 @@ from typing import TypedDict
 from markupsafe import Markup
 
 from compress.report.choices import ChoiceTable
-from compress.report.measures import Measure
+from compress.report.measures import Change, Measure
 from compress.results import ImageResult
+
+
+class Tile(TypedDict):
+    """A figure of the first screen; error and unit are "" where there is none."""
+
+    label: str
+    before: str
+    after: str
+    error: str
+    unit: str
+    change: Change
 
 
 class TrainingFigure(TypedDict):
@@ -44,7 +55,7 @@ class TensorRow(TypedDict):
     name: str
     entries: int
     zeros: int
-    share: float
+    share: str
     shape: str
     slim: str
     changed: bool
@@ -62,13 +73,13 @@ class SampleFigure(TypedDict):
 
 
 class ClassRow(TypedDict):
-    """change: of the share that is right, in percentage points."""
+    """change: of the share that is right."""
 
     name: str
     of: int
     dense: int
     slim: int
-    change: float
+    change: Change
 
 
 class LatencyFigure(TypedDict):
@@ -91,14 +102,16 @@ class ContractFigure(TypedDict):
 
 
 class Content(TypedDict):
+    """warnings: what was found, and the way out."""
+
     name: str
     style: Markup
     headline: str
     deck: str
-    same: tuple[str, ...]
-    tiles: list[tuple[str, str, str, str]]
+    tiles: list[Tile]
+    conditions: list[str]
     note: str | None
-    warnings: list[str]
+    warnings: list[tuple[str, str]]
     choices: ChoiceTable
     facts: list[str]
     measures: list[Measure]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from compress.results import UNKNOWN_PREPARATION, Contract, TensorContract
+from compress.wording import count_of
 
 KINDS = {
     "images": "images",
@@ -26,7 +27,9 @@ def described(contract: Contract) -> Iterator[str]:
     yield UNKNOWN_PREPARATION if known is None else f"the samples are {KINDS.get(kind, 'of an unknown kind')}"
     if contract["classes"]:
         names, count = ", ".join(contract["classes"][:MOST_NAMES]), len(contract["classes"])
-        yield f"{count:,} classes: {names}" + (f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else "")
+        yield f"{count_of(count, 'class', 'classes')}: {names}" + (
+            f" and {count - MOST_NAMES:,} more" if count > MOST_NAMES else ""
+        )
     if contract["opset"] is not None:
         yield f"opset {contract['opset']} of ONNX"
 

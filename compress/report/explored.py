@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from compress.ranking import MetricKind, read
+from compress.ranking import LOSS, MetricKind, read
 from compress.sweep_results import (
     Search,
     SensitiveLayer,
@@ -14,6 +14,7 @@ from compress.sweep_results import (
     SizeKind,
     TrialNetwork,
 )
+from compress.wording import count_of
 
 SIZES: Mapping[SizeKind, str] = {
     "params": "parameters",
@@ -31,7 +32,7 @@ def is_one_layer_of_nodes(results: Sensitivity) -> bool:
 
 def sensitivity(results: Sensitivity) -> Table:
     """The metric by layer and sparsity; for a single layer of nodes, by the number of nodes left."""
-    metric = read(results["metric"])
+    metric = read(results["metric"]).fitting(results["dense"]["value"])
     title = f"{results['recipe']['name']}: {metric.heading} on held-out samples, "
     title += f"not retrained; dense {metric.figure(results['dense']['value'])}"
     if is_one_layer_of_nodes(results):
@@ -51,9 +52,9 @@ def sensitivity(results: Sensitivity) -> Table:
 
 def of_sensitivity(results: Sensitivity) -> Iterable[str]:
     """What the layers tolerate alone and together."""
-    together, metric = results["together"], read(results["metric"])
+    together, metric = results["together"], read(results["metric"]).fitting(results["dense"]["value"])
     if results["knee"] is not None:
-        yield f"knee of the loss without retraining: {results['knee']} nodes left"
+        yield f"knee of the loss without retraining: {count_of(results['knee'], 'node')} left"
     if not together["sparsity"] or together["metric"] is None:
         yield f"no layer can be pruned within {results['tolerated']['text']}"
         return
@@ -64,12 +65,12 @@ def of_sensitivity(results: Sensitivity) -> Iterable[str]:
         f"samples, dense {metric.figure(results['dense']['value'])}"
     )
     if len(results["layers"]) > 1:
-        yield f"each layer is pruned as far as would alone raise the loss to {1000 * together['alone']:.2f} 10^-3"
+        yield f"each layer is pruned as far as would alone raise the loss to {LOSS.text(together['alone'])}"
 
 
 def front(results: Search) -> Table:
     """The networks that no other trial beats in both size and quality, the smallest first; then the dense one."""
-    metric, size = read(results["metric"]), results["size"]
+    metric, size = read(results["metric"]).fitting(results["dense"]["value"]), results["size"]
     table = Table(title=f"{results['recipe']['name']}: the best trials, on held-out samples")
     table.add_column("levels", overflow="fold")
     table.add_column(SIZES[size], justify="right")
@@ -94,10 +95,13 @@ def of_search(results: Search) -> Iterable[str]:
     if results["knee"] is not None:
         bend = results["knee"]["left"]
         loss = next(point["loss"] for point in results["curve"] if point["left"] == bend)
-        yield f"knee of the loss over {len(results['curve'])} sizes: {bend} nodes left, loss {loss:.4g}"
+        yield (
+            f"knee of the loss over {count_of(len(results['curve']), 'size')}: {count_of(bend, 'node')} left, "
+            f"loss {loss:.4g}"
+        )
     if winner is None:
         if results["bounds"]:
-            yield f"none of {tried} trials keeps to {bounds}"
+            yield f"none of {count_of(tried, 'trial')} keeps to {bounds}"
         return
     trial = results["trials"][winner["trial"]]
     what = {
@@ -105,7 +109,7 @@ def of_search(results: Search) -> Iterable[str]:
         "best": "the best within",
         "knee": "at the knee",
     }[results["goal"]]
-    yield f"{' '.join(filter(None, [what, bounds]))} of {tried} trials: {trial['title']}"
+    yield f"{' '.join(filter(None, [what, bounds]))} of {count_of(tried, 'trial')}: {trial['title']}"
     dense = size_of(results["dense"], size)
     found = winner["latency"]["ratio"] if size == "latency" else winner[size]
     yield f"{SIZES[size]}: {_number(dense)} -> {_number(found)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from compress.report.drawing import Drawing, Scale, short, spanning
 from compress.report.measures import REMOVAL
 from compress.results import Histogram, LatencyResult, StageResult
+from compress.wording import count_of
 
 CLASSES = 50
 """The most classes drawn of a confusion matrix."""
@@ -78,7 +79,7 @@ def _curve(drawing: Drawing, stage: StageResult, begin: int, x: Scale, y: Scale,
 
 
 def _described(number: int, stage: StageResult) -> str:
-    text = f"Stage {number}: {stage['steps']:,} steps"
+    text = f"Stage {number}: {count_of(stage['steps'], 'step')}"
     losses = stage.get("curve", {}).get("loss")
     if losses:
         text += f", training loss from {losses[0]:.4g} to {losses[-1]:.4g}"

@@ -10,6 +10,7 @@ from rich.text import Text
 from compress.documents import FileContents, FileNodes, KeptWidth
 from compress.report.contract import described
 from compress.report.visible import visible
+from compress.wording import count_of
 
 SHORT, NAME = 100, 300
 """The most characters shown of a note and of a name; the JSON document has all."""
@@ -44,9 +45,12 @@ def _part(part: int, whole: int) -> str:
 def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]:
     """Size, what can be pruned, what `slim` could cut out, and the file's notes."""
     if (hidden := len(found["layers"]) - MOST) > 0:
-        yield f"and {hidden:,} more layers: --json shows all of them"
+        yield f"and {count_of(hidden, 'more layer')}: --json shows all of them"
     share = found["zeros"] / max(1, found["entries"])
-    yield f"{found['file']}: {found['bytes']:,} bytes, {found['entries']:,} entries, {share:.1%} of them zero"
+    yield (
+        f"{found['file']}: {found['bytes']:,} bytes, {count_of(found['entries'], 'entry', 'entries')}, "
+        f"{share:.1%} of them zero"
+    )
     if "macs" in found:
         yield f"MACs: {found['macs']:,} for one sample"
     yield f"weights that can be pruned one by one: {sum(layer['weights'] for layer in found['layers']):,}"

@@ -1,7 +1,7 @@
 """The outcome of a run at a glance, in the terminal: bars for size, time and quality, digits, and one sentence."""
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 
 from rich.bar import Bar
@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.ranking import MetricKind
-from compress.report.choices import LABELS, choices_of, milliseconds
-from compress.report.measures import AS_FAST, SAME_SIZE, faster, kilobytes, smaller
+from compress.report.choices import LABELS, choices_of
+from compress.report.headline import narrowed
+from compress.report.measures import changed, error_of, faster, kilobytes, milliseconds, smaller
+from compress.report.samples import worst_class
 from compress.results import Choice, ChoiceName, ImageResult, Results, ranked_by
 
 SHOWN: Sequence[ChoiceName] = ("dense", "slim", "slim_int8")
@@ -46,11 +48,7 @@ def _measures(choices: Iterable[Choice], ranked: MetricKind) -> Iterator[tuple[s
     batch = next((key for one in choices for key in one.get("latency_ms", {})), None)
     if batch is not None:
         yield f"time of a batch of {batch}", lambda one: _latency(one, batch), lambda value: f"{milliseconds(value)} ms"
-    yield f"test {ranked.name}", lambda one: one.get("metric", {}).get(ranked.name), _form(ranked)
-
-
-def _form(kind: MetricKind) -> Callable[[float], str]:
-    return "{:.2%}".format if kind.form == "share" else "{:.3g}".format
+    yield f"test {ranked.name}", lambda one: one.get("metric", {}).get(ranked.name), ranked.text
 
 
 def _latency(choice: Choice, batch: str) -> float | None:
@@ -83,24 +81,21 @@ def _drawn(image: ImageResult, entry: str, shades: str) -> list[str]:
 def gain(results: Results) -> str:
     """One sentence: what the slim network saves against the dense one, and what that costs."""
     dense, slim = (choices_of(results)[name] for name in ("dense", "slim"))
-    latent = _latent(results)
-    found = [] if latent is None else [latent]
-    if "bytes" in dense and "bytes" in slim and (size := smaller(dense["bytes"], slim["bytes"])) != SAME_SIZE:
-        found.append(size)
-    times = [faster(1.0, figures["ratio"]) for figures in list(slim.get("latency_ms", {}).values())[:1]]
-    found += [speed for speed in times if speed != AS_FAST]
+    found = [f"{layer.before:,} to {layer.after:,} {layer.name} nodes" for layer in narrowed(results)]
+    changes = [smaller(dense["bytes"], slim["bytes"])] if "bytes" in dense and "bytes" in slim else []
+    changes += [faster(1.0, figures["ratio"]) for figures in list(slim.get("latency_ms", {}).values())[:1]]
+    found += [change.text for change in changes if change.verdict != "same"]
     what = ", ".join(found) or "as large and as fast as the dense one"
-    return f"The slim network: {what}; {_price(dense.get('metric', {}), slim.get('metric', {}), ranked_by(results))}."
+    told = filter(None, [f"The slim network: {what}", _price(dense, slim, ranked_by(results)), worst_class(results)])
+    return f"{'; '.join(told)}."
 
 
-def _price(before: Mapping[str, float], after: Mapping[str, float], ranked: MetricKind) -> str:
-    form = _form(ranked)
-    return f"test {ranked.name} {form(after[ranked.name])} (dense {form(before[ranked.name])})"
-
-
-def _latent(results: Results) -> str | None:
-    """The size of the latent space, where a stage has pruned its nodes."""
-    for stage in results["stages"]:
-        if stage["kind"] == "nodes" and stage["target"] == "latent":
-            return f"{stage['of'] - stage['pruned']} of {stage['of']} latent nodes"
-    return None
+def _price(dense: Choice, slim: Choice, ranked: MetricKind) -> str:
+    """The metric that ranks, of both, and the difference."""
+    name, before, after = ranked.name, dense["metric"][ranked.name], slim["metric"][ranked.name]
+    texts = [
+        ranked.text(value, error_of(value, choice.get("error", {}).get(name)))
+        for value, choice in ((after, slim), (before, dense))
+    ]
+    change = changed(ranked, before, after, slim.get("change", {}).get(name))
+    return f"test {name} {texts[0]} (dense {texts[1]}, {change})"

@@ -11,46 +11,46 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import content, figures, samples
+from compress.report import constant, content, figures, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
     TORCH_DENSE,
     agreements,
-    best_sentence,
     choice_table,
     choices_of,
     file_kind,
     refusals,
 )
 from compress.report.contract import described
-from compress.report.measures import AS_FAST, SAME, changed, faster, fewer, measures, smaller
+from compress.report.headline import conditions, deck, headline, narrowed, removal
+from compress.report.load import load_note
+from compress.report.measures import Change, changed, error_of, faster, fewer, measures, milliseconds, smaller
 from compress.report.snippets import snippets
-from compress.report.tables import MEASURES, PROOFS, metric_text, removal, scratch
+from compress.report.tables import MEASURES, PROOFS, metric_text, scratch
 from compress.results import (
-    ZIPPED,
     Confusion,
     Contract,
     Histogram,
+    Interval,
     LatencyResult,
-    Measure,
     Models,
     Parity,
     Results,
     StageResult,
     TensorResult,
+    Warned,
     checked,
     contract_text,
     ranked_by,
 )
+from compress.wording import because, count_of, missing
 
 MAX_BYTES = 64 * 2**20
 """The largest results.json; a normal one has some 100 KB."""
 
 MAX_CONTRACT = 2**18
 """The most characters of a contract that is shown whole."""
-
-ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 def page(results: Results) -> str:
@@ -88,10 +88,13 @@ def read(file: Path) -> Results:
     """
     try:
         found = read_json(file, MAX_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; name the output folder of `compress apply`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}; name a results.json of `compress apply`") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(missing(file, "name the output folder of `compress apply`")) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {because(error)}") from None
+    except ValueError as error:
+        said = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InputError(f"{file} cannot be read as JSON: {said}; name a results.json of `compress apply`") from None
     if not isinstance(found, dict) or found.get("schema") != 1 or "models" not in found:
         raise InputError(f"{file} is not a results.json of `compress apply` (schema 1)")
     return checked(found, file)
@@ -122,16 +125,20 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "name": recipe["name"],
         "style": Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         "headline": headline(results),
-        "deck": _deck(results),
-        "same": SAME,
-        "tiles": list(_tiles(models, ranked_by(results))),
+        "deck": deck(results),
+        "tiles": list(_tiles(results)),
+        "conditions": list(conditions(results)),
         "note": results["data"].get("note"),
-        "warnings": [*results.get("warnings", []), *cut],
+        "warnings": [
+            *((note, "") for note in filter(None, [load_note(results.get("load"))])),
+            *map(_warning, results.get("warnings", [])),
+            *((text, "") for text in cut),
+        ],
         "choices": choice_table(results),
         "facts": list(_facts(results)),
         "measures": list(measures(models)),
         "rivals": list(scratch(results)),
-        "stages": list(_stages(results["stages"])),
+        "stages": list(_stages(results["stages"], models["slim"].get("error", {}))),
         "training": _training(results),
         "scores": list(_scores(results["stages"])),
         "tensors": list(_tensors(results.get("tensors", []))),
@@ -177,109 +184,59 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
             yield key, title
 
 
-# --- the first sentence ---
+def _warning(found: Warned | str) -> tuple[str, str]:
+    """(what was found, the way out)."""
+    return (found, "") if isinstance(found, str) else (found["text"], found.get("way_out", ""))
 
 
-def headline(results: Results) -> str:
-    """The outcome in one sentence, good news or not: what was pruned, and which choice is best within which bound."""
-    stages = results["stages"]
-    what = [_what_was_pruned(stage) for stage in stages[-2:]]
-    text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
-    best = best_sentence(results)
-    worst = samples.worst_class(results)
-    found = f"{text}: {_slim_words(results)}" if best is None else f"{text}; {best}"
-    return found if worst is None else f"{found}; {worst}"
+# --- the tiles ---
 
 
-def _slim_words(results: Results) -> str:
-    models = results["models"]
-    return ", ".join([_size(models), *_speed(models), _quality(models, ranked_by(results))])
-
-
-def _what_was_pruned(stage: StageResult) -> str:
-    target, of, pruned = stage["target"], stage["of"], stage["pruned"]
-    if stage["measure"] != "sparsity":
-        return f"{_share(stage['achieved'])} of the {_BUDGETS[stage['measure']]} left"
-    if stage["kind"] == "nodes" and not set(target) & set("*?[,"):
-        return f"{of:,} {ARROW} {of - pruned:,} {target} nodes"
-    where = "" if target == "*" else f" of {target}"
-    if stage["kind"] == "nodes":
-        return f"{pruned:,} of {of:,} nodes{where} pruned"
-    return f"{_share(stage['achieved'])} of the weights{where} pruned"
-
-
-_BUDGETS: Mapping[Measure, str] = {"params": "parameters", "macs": "multiply-adds"}
-
-
-def _size(models: Models) -> str:
+def _tiles(results: Results) -> Iterator[content.Tile]:
+    """The most important figures; what was made narrower comes first."""
+    models, ranked = results["models"], ranked_by(results)
     dense, slim = models["dense"], models["slim"]
-    kind = file_kind(models)
-    if kind is None:
-        return _hardly(dense["params"], slim["params"])
-    sizes = [(dense["bytes"][key], slim["bytes"][key]) for key in (kind, ZIPPED[kind])]
-    plain, zipped = (before / after for before, after in sizes)
-    # Pruning single weights leaves the file as large, but zeros compress.
-    return _hardly(*sizes[0]) + (f", {smaller(*sizes[1])} when compressed" if zipped > 1.5 * plain else "")
-
-
-def _hardly(before: float, after: float) -> str:
-    """The size in words; below a factor of 1.05, "hardly smaller"."""
-    times = before / after
-    return f"hardly smaller ({times:.2f}\N{MULTIPLICATION SIGN})" if 1.005 <= times < 1.05 else smaller(before, after)
-
-
-def _speed(models: Models) -> Iterator[str]:
-    timed = {batch: found for batch, found in models["slim"].get("latency_ms", {}).items() if "ratio" in found}
-    words = {batch: faster(1.0, found["ratio"]) for batch, found in timed.items()}
-    if words:
-        # A smaller network shows its speed at large batches; small ones mostly time the calls.
-        batch = max(words, key=int)
-        alike = len(set(words.values())) == 1
-        yield ("as fast as before" if words[batch] == AS_FAST else words[batch]) + (
-            "" if alike else f" at batch {batch}"
-        )
-
-
-def _quality(models: Models, ranked: MetricKind) -> str:
-    before, after = models["dense"]["metric"], models["slim"]["metric"]
-    return f"test {ranked.name} {changed(ranked, before[ranked.name], after[ranked.name])}"
-
-
-def _deck(results: Results) -> str:
-    """How it was done, in a line below the headline."""
-    model, data = results["recipe"]["model"], results["data"]["name"]
-    ways = dict.fromkeys(_way(stage) for stage in results["stages"])
-    text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
-    return f"{text} Slim against dense: {_slim_words(results)}." if "best" in results else text
-
-
-def _way(stage: StageResult) -> str:
-    text = f"Chosen by {stage['criterion']['kind']}; removal: {removal(stage)}".replace("_", " ")
-    return text + (f"; {stage['steps']:,} steps of retraining." if stage["steps"] else "; no retraining.")
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.4g} %"
-
-
-def _tiles(models: Models, ranked: MetricKind) -> Iterator[tuple[str, str, str, str]]:
-    """(label, dense, slim, change) of the most important figures."""
-    dense, slim = models["dense"], models["slim"]
-    yield "parameters", _compact(dense["params"]), _compact(slim["params"]), fewer(dense["params"], slim["params"])
-    yield "multiply-adds", _compact(dense["macs"]), _compact(slim["macs"]), fewer(dense["macs"], slim["macs"])
+    for layer in narrowed(results):
+        yield _tile(f"{layer.name} nodes", f"{layer.before:,}", f"{layer.after:,}", fewer(layer.before, layer.after))
+    yield _tile("parameters", *_counts(dense["params"], slim["params"]), fewer(dense["params"], slim["params"]))
+    yield _tile("multiply-adds", *_counts(dense["macs"], slim["macs"]), fewer(dense["macs"], slim["macs"]))
     if (kind := file_kind(models)) is not None:
         before, after = dense["bytes"][kind], slim["bytes"][kind]
-        yield f"size of slim.{kind}", f"{_compact(before)}B", f"{_compact(after)}B", smaller(before, after)
+        was, now = _counts(before, after)
+        yield _tile(f"size of slim.{kind}", f"{was}B", f"{now}B", smaller(before, after))
     for batch, timed in slim.get("latency_ms", {}).items():
         earlier = dense.get("latency_ms", {}).get(batch)
         if earlier is not None and "ratio" in timed:
-            label, change = f"latency, batch {batch}", faster(1.0, timed["ratio"])
-            yield label, f"{earlier['p50']:.3g} ms", f"{timed['p50']:.3g} ms", change
-    for name, was in dense["metric"].items():
+            was, now = (f"{milliseconds(found['p50'])} ms" for found in (earlier, timed))
+            yield _tile(f"latency, batch {batch}", was, now, faster(1.0, timed["ratio"]))
+    for name, value in dense["metric"].items():
         # The loss beside a metric that ranks is in the table.
         if name in slim["metric"] and (name != "loss" or ranked.name == "loss"):
-            read_as, now = ranked if name == ranked.name else kind_of(name), slim["metric"][name]
-            yield f"test {name}", read_as.text(was), read_as.text(now), changed(read_as, was, now)
+            yield _quality_tile(ranked if name == ranked.name else kind_of(name), value, models)
+
+
+def _tile(label: str, before: str, after: str, change: Change) -> content.Tile:
+    return {"label": label, "before": before, "after": after, "error": "", "unit": "", "change": change}
+
+
+def _quality_tile(kind: MetricKind, was: float, models: Models) -> content.Tile:
+    dense, slim = models["dense"], models["slim"]
+    now, interval = slim["metric"][kind.name], slim.get("error", {}).get(kind.name)
+    after, error, unit = kind.parts(now, error_of(now, interval))
+    return {
+        "label": f"test {kind.name}",
+        "before": kind.text(was, error_of(was, dense.get("error", {}).get(kind.name))),
+        "after": after,
+        "error": error,
+        "unit": unit,
+        "change": changed(kind, was, now, slim.get("change", {}).get(kind.name)),
+    }
+
+
+def _counts(before: float, after: float) -> tuple[str, str]:
+    """Both in three digits, or in as many as tell them apart."""
+    shown = _compact(before), _compact(after)
+    return shown if shown[0] != shown[1] or before == after else (f"{before:,} ", f"{after:,} ")
 
 
 def _compact(count: float) -> str:
@@ -292,8 +249,12 @@ def _compact(count: float) -> str:
 # --- the sections ---
 
 
-def _stages(stages: Sequence[StageResult]) -> Iterator[tuple[str, list[str]]]:
-    """Rows of the table of stages: (label, a cell for each stage)."""
+def _stages(stages: Sequence[StageResult], errors: Mapping[str, Interval]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of the table of stages: (label, a cell for each stage).
+
+    Args:
+        errors: of the slim network's metrics, for the digits.
+    """
 
     def criterion(stage: StageResult) -> str:
         settings = {key: value for key, value in stage["criterion"].items() if key != "kind" and value is not None}
@@ -305,9 +266,9 @@ def _stages(stages: Sequence[StageResult]) -> Iterator[tuple[str, list[str]]]:
     yield "removal", [removal(stage) for stage in stages]
     yield "asked", [f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in stages]
     yield "achieved", [f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in stages]
-    yield "before removal", [metric_text(stage["before_removal"]) for stage in stages]
-    yield "after removal", [metric_text(stage["after_removal"]) for stage in stages]
-    yield "training", [f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in stages]
+    yield "before removal", [metric_text(stage["before_removal"], errors) for stage in stages]
+    yield "after removal", [metric_text(stage["after_removal"], errors) for stage in stages]
+    yield "training", [f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in stages]
 
 
 def _training(results: Results) -> content.TrainingFigure | None:
@@ -365,11 +326,19 @@ def _tensors(found: Sequence[TensorResult]) -> Iterator[content.TensorRow]:
                 "name": tensor["name"],
                 "entries": entries,
                 "zeros": tensor["zeros"],
-                "share": 100 * tensor["zeros"] / max(1, entries),
+                "share": _percent(tensor["zeros"], max(1, entries)),
                 "shape": _shape(shape),
                 "slim": "-" if slim is None else _shape(slim),
                 "changed": slim != shape,
             }
+
+
+def _percent(part: int, of: int) -> str:
+    """Without decimals where there are none: "0", "50", "99.98"; never 0 or 100 where it is not exactly so."""
+    if part in (0, of):
+        return "100" if part else "0"
+    share = 100 * part / of
+    return f"{min(max(share, 0.01), 99.99):.{1 if 0.05 <= share < 99.95 else 2}f}".removesuffix(".0")
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -391,6 +360,8 @@ def _facts(results: Results) -> Iterator[str]:
     for name, choice in choices.items():
         if "quantization" in choice and "refused" not in choice:
             yield f"{LABELS[name]}: {choice['quantization']['why']}."
+    if (line := constant.compared(results)) is not None:
+        yield f"{line[0].upper()}{line[1:]}."
     yield from (f"{text}." for text in refusals(choices_of(results)))
     yield from (f"{text}." for text in agreements(results))
     if "sparse" in choices:

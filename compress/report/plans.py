@@ -8,8 +8,10 @@ from rich.text import Text
 
 from compress.documents import Measured, Plan, PlannedStage
 from compress.report.files import widths_kept
-from compress.report.tables import MEASURES, removal
+from compress.report.headline import removal
+from compress.report.tables import MEASURES
 from compress.report.visible import visible
+from compress.wording import count_of
 
 PARTS: tuple[Literal["training", "selection", "evaluation"], ...] = ("training", "selection", "evaluation")
 
@@ -68,7 +70,7 @@ def _retraining(stage: PlannedStage) -> str:
     if not stage["steps"]:
         return "none"
     epochs = stage["steps"] / stage["steps_per_epoch"]
-    return f"{stage['steps']:,} steps, {epochs:g} epoch{'s'[: epochs != 1]}"
+    return f"{count_of(stage['steps'], 'step')}, {count_of(epochs, 'epoch')}"
 
 
 def lines(plan: Plan) -> Iterable[str]:
@@ -85,8 +87,8 @@ def lines(plan: Plan) -> Iterable[str]:
         if stage["kind"] == "weights":
             zeros = stage["after"]["params"] - stage["after"]["nonzero"]
             yield (
-                f"stage {number}: weights are pruned one by one, so {zeros:,} zeros remain in place; only nodes "
-                "with no weights left are cut out"
+                f"stage {number}: weights are pruned one by one, leaving {count_of(zeros, 'zero')} in place; only "
+                "nodes with no weights left are cut out"
             )
     yield from widths_kept(plan["kept"])
     yield _time(plan)
@@ -128,7 +130,7 @@ def _chosen(stage: PlannedStage) -> str:
     elif chosen["samples"] is None:
         text = f"chosen by {kind} on the current network"
     else:
-        text = f"chosen by {kind} on {chosen['samples']:,} training samples and the current network"
+        text = f"chosen by {kind} on {count_of(chosen['samples'], 'training sample')} and the current network"
     return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
 
 
@@ -139,7 +141,8 @@ def _time(plan: Plan) -> str:
     named = [*parts.items(), ("training from scratch", seconds.get("rivals", 0.0))]
     split = ", ".join(f"{part} {duration(value)}" for part, value in named if value)
     return (
-        f"estimated time of the run: {duration(seconds['total'])} ({split}), from {timed} training steps timed on this "
+        f"estimated time of the run: {duration(seconds['total'])} ({split}), from "
+        f"{count_of(timed, 'training step')} timed on this "
         f"machine at its current load; {seconds['without']} are extra"
     )
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.report.visible import visible
+from compress.wording import count_of
 
 DRAW = 0.2
 """Seconds between two drawings. Each takes some tenths of a millisecond, like a step of a small network."""
@@ -175,7 +176,7 @@ class _Training:
     @property
     def size(self) -> str:
         epochs = self.steps / self.epoch
-        return f"{epochs:.3g} epoch{'s'[: epochs != 1]}, {self.steps:,} step{'s'[: self.steps != 1]}"
+        return f"{count_of(epochs, 'epoch')}, {count_of(self.steps, 'step')}"
 
     def pieces(self) -> list[str]:
         """Epoch, time left, loss, and the progress of pruning; the most important first."""

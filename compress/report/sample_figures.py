@@ -6,6 +6,7 @@ from statistics import fmean
 from compress.report.drawing import Drawing, Scale, short
 from compress.report.figures import LEFT
 from compress.results import RocPoints
+from compress.wording import count_of
 
 WIDTH = 400.0
 BINS = 25
@@ -19,7 +20,7 @@ def scatter(name: str, target: Sequence[float], outputs: Mapping[str, Sequence[f
         f"{label}: mean error {fmean(abs(a - b) for a, b in zip(values, target, strict=True)):.4g}"
         for label, values in outputs.items()
     )
-    drawing = Drawing(name, (WIDTH, 336), "Prediction against target", f"{len(target):,} samples; {text}.")
+    drawing = Drawing(name, (WIDTH, 336), "Prediction against target", f"{count_of(len(target), 'sample')}; {text}.")
     _axes(drawing, x, y, "prediction", "target")
     drawing.line((x(low), y(low)), (x(high), y(high)), "threshold")
     for label, values in outputs.items():
@@ -53,7 +54,7 @@ def series(name: str, lines: Mapping[str, Sequence[float]]) -> str:
     low, high = _range([value for values in lines.values() for value in values])
     steps = max(2, *(len(values) for values in lines.values()))
     x, y = Scale(1, steps, LEFT, WIDTH - 12), Scale(low, high, 180, 22)
-    drawing = Drawing(name, (WIDTH, 216), "A series", f"{steps} steps of {', '.join(lines)}.")
+    drawing = Drawing(name, (WIDTH, 216), "A series", f"{count_of(steps, 'step')} of {', '.join(lines)}.")
     _axes(drawing, x, y, "value", "step")
     for label, values in lines.items():
         drawing.path(((x(step), y(value)) for step, value in enumerate(values, 1)), f"{label}-path")

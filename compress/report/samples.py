@@ -6,7 +6,9 @@ from markupsafe import Markup
 
 from compress.report import sample_figures
 from compress.report.content import ClassRow, SampleFigure
+from compress.report.measures import UNCHANGED, Change
 from compress.results import ClassCounts, Results
+from compress.wording import count_of
 
 ROWS = 50
 """Classes of the table; of more, those that have lost most."""
@@ -16,7 +18,7 @@ def figures_of(results: Results) -> Iterator[SampleFigure]:
     """The figures of values, series and anomalies, each with its caption."""
     if (found := results.get("values")) is not None:
         both = {"dense": found["dense"], "slim": found["slim"]}
-        spread = f"{len(found['target']):,} test samples, spread over the test set"
+        spread = f"{count_of(len(found['target']), 'test sample')}, spread over the test set"
         svg = sample_figures.scatter("scatter", found["target"], both)
         yield {"svg": Markup(svg), "caption": f"prediction against target of {spread}; on the line, they are equal"}
         svg = sample_figures.residuals("residuals", found["target"], both)
@@ -45,7 +47,7 @@ def class_rows(found: ClassCounts | None) -> list[ClassRow]:
             "of": found["of"][number],
             "dense": found["dense"][number],
             "slim": found["slim"][number],
-            "change": -100 * _lost(found, number),
+            "change": _change(found, number),
         }
         for number in shown
     ]
@@ -61,6 +63,15 @@ def worst_class(results: Results) -> str | None:
         return None
     before, after, of = found["dense"][worst], found["slim"][worst], found["of"][worst]
     return f"worst class {_name(found, worst)}: {before:,} of {of:,} right before, {after:,} after"
+
+
+def _change(found: ClassCounts, number: int) -> Change:
+    """In percentage points; of fewer than 300 samples without decimals, which they cannot tell."""
+    lost, places = _lost(found, number), 0 if found["of"][number] < 300 else 1
+    if not lost:
+        return Change(UNCHANGED, "same")
+    sign = "\N{MINUS SIGN}" if lost > 0 else "+"
+    return Change(f"{sign}{abs(100 * lost):.{places}f} points", "worse" if lost > 0 else "better")
 
 
 def _judged(found: ClassCounts) -> list[int]:

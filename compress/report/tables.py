@@ -1,18 +1,23 @@
 """Results as tables for the terminal."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypedDict
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from compress.documents import Timed
-from compress.ranking import MetricKind, read
+from compress.ranking import MetricKind, kind_of, read
+from compress.report import constant
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
-from compress.report.measures import fewer
+from compress.report.headline import conditions, narrowed, removal
+from compress.report.load import load_note, load_words
+from compress.report.measures import faster, fewer, milliseconds
+from compress.report.samples import worst_class
 from compress.report.visible import visible
-from compress.results import Measure, RemovalEntry, Results, ScratchLength
+from compress.results import Interval, Measure, Results, ScratchLength
 from compress.sweep_results import ComparedLevel, ComparedRuns, Comparison, RivalNames, Way
+from compress.wording import count_of
 
 
 def choices(results: Results) -> Table:
@@ -40,9 +45,10 @@ def stages(results: Results) -> Table:
     table.add_row("removal", *(removal(stage) for stage in found))
     table.add_row("asked", *(f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in found))
     table.add_row("achieved", *(f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in found))
-    table.add_row("before removal", *(metric_text(stage["before_removal"]) for stage in found))
-    table.add_row("after removal", *(metric_text(stage["after_removal"]) for stage in found))
-    table.add_row("training", *(f"{stage['steps']:,} steps in {stage['seconds']:.1f} s" for stage in found))
+    errors = results["models"]["slim"].get("error", {})
+    table.add_row("before removal", *(metric_text(stage["before_removal"], errors) for stage in found))
+    table.add_row("after removal", *(metric_text(stage["after_removal"], errors) for stage in found))
+    table.add_row("training", *(f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in found))
     return table
 
 
@@ -59,24 +65,16 @@ def level(results: ComparedRuns, value: float) -> str:
     return f"{100 * value:.10g} %" + ("" if measure == "sparsity" else f" of {MEASURES[measure]}")
 
 
-class Removed(TypedDict):
-    """The part of a planned or finished stage that describes its removal."""
-
-    removal: RemovalEntry
-    removal_steps: int
+def metric_text(metric: Mapping[str, float] | None, errors: Mapping[str, Interval] | None = None) -> str:
+    """Each metric by its name, in the digits that the sampling errors of a similar network leave."""
+    return "-" if metric is None else ", ".join(_metric_text(name, value, errors) for name, value in metric.items())
 
 
-def removal(stage: Removed) -> str:
-    """How a stage removes entries, and for how long."""
-    how = stage["removal"]
-    if how["kind"] == "hard":
-        return "hard"
-    curve = f", {how['decay']}" if how["kind"] == "soft" else ""
-    return f"{how['kind']}{curve} over {stage['removal_steps']:,} steps"
-
-
-def metric_text(metric: Mapping[str, float] | None) -> str:
-    return "-" if metric is None else ", ".join(f"{name} {value:.4g}" for name, value in metric.items())
+def _metric_text(name: str, value: float, errors: Mapping[str, Interval] | None) -> str:
+    interval = (errors or {}).get(name)
+    error = None if interval is None else (interval["high"] - interval["low"]) / 2
+    figure, _, unit = kind_of(name).parts(value, error)
+    return f"{name} {figure} {unit}".rstrip()
 
 
 WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
@@ -85,13 +83,11 @@ WAYS: tuple[Way, ...] = ("removal", "criterion", "scope")
 
 def comparison(results: Comparison) -> Table:
     """Rivals by sparsity: mean and standard deviation over seeds; the best is bold, with * if it is beyond noise."""
-    metric, seeds = read(results["metric"]), len(results["seeds"])
-    dense = sum(found["value"] for found in results["dense"]) / len(results["dense"])
+    metric, dense, seeds = metric_of(results), mean_of_dense(results), len(results["seeds"])
     common = [results["rivals"][0][way] for way in WAYS if way not in _telling(results)]
     title = ", ".join(filter(None, [results["recipe"]["name"], *common]))
     table = Table(
-        title=f"{title}: test {metric.heading} after removal, "
-        f"{seeds} seed{'s'[: seeds > 1]}; dense {metric.figure(dense)}"
+        title=f"{title}: test {metric.heading} after removal, {count_of(seeds, 'seed')}; dense {metric.figure(dense)}"
     )
     table.add_column("rival", overflow="fold")
     for sparsity in results["sparsities"]:
@@ -99,6 +95,15 @@ def comparison(results: Comparison) -> Table:
     for (_, cells), label in zip(compared(results), labels(results).values(), strict=True):
         table.add_row(Text(visible(label)), *map(_stacked, cells))
     return table
+
+
+def mean_of_dense(results: Comparison) -> float:
+    return sum(found["value"] for found in results["dense"]) / len(results["dense"])
+
+
+def metric_of(results: Comparison) -> MetricKind:
+    """What is compared, in a unit that fits the dense network's figure."""
+    return read(results["metric"]).fitting(mean_of_dense(results))
 
 
 def labels(results: ComparedRuns) -> dict[str, str]:
@@ -111,7 +116,7 @@ def labels(results: ComparedRuns) -> dict[str, str]:
 def compared(results: Comparison) -> Iterable[tuple[RivalNames, list[str]]]:
     """Each rival with its figures by sparsity, as text."""
     for rival in results["rivals"]:
-        kind = read(results["metric"])
+        kind = metric_of(results)
         yield rival, [_figures(level, rival["name"], kind) for level in results["levels"]]
 
 
@@ -160,6 +165,13 @@ def latencies(found: Timed) -> Table:
     return table
 
 
+def load_lines(found: Timed) -> Iterable[str]:
+    """What else the machine did meanwhile."""
+    load = found.get("load")
+    if load is not None:
+        yield load_note(load) or f"timed{load_words(load)}"
+
+
 def scratch(results: Results) -> Iterable[str]:
     """The slim network's shape, trained from random weights: how good it is, and which of the two is better."""
     found = results.get("rivals", {}).get("scratch", {})
@@ -190,12 +202,21 @@ def closing(results: Results) -> Iterable[str]:
     dense, slim = results["models"]["dense"], results["models"]["slim"]
     if (sentence := best_sentence(results)) is not None:
         yield sentence
+    if (worst := worst_class(results)) is not None:
+        yield worst
+    for layer in narrowed(results):
+        yield f"{layer.name} nodes: {layer.before:,} -> {layer.after:,}, {fewer(layer.before, layer.after)}"
     yield f"parameters: {dense['params']:,} -> {slim['params']:,}, {fewer(dense['params'], slim['params'])}"
     yield f"multiply-adds: {dense['macs']:,} -> {slim['macs']:,}, {fewer(dense['macs'], slim['macs'])}"
-    if "latency_ms" in slim:
-        threads = results["recipe"]["benchmark"]["threads"]
-        yield f"latency: medians in turns, {threads} thread{'s' if threads > 1 else ''}"
+    for batch, figures in list(slim.get("latency_ms", {}).items())[:1]:
+        before, after = (milliseconds(found["p50"]) for found in (dense["latency_ms"][batch], figures))
+        yield f"latency at batch {batch}: {before} -> {after} ms, {faster(1.0, figures['ratio'])}"
+    yield from conditions(results)
+    if (note := load_note(results.get("load"))) is not None:
+        yield note
     yield from scratch(results)
+    if (line := constant.compared(results)) is not None:
+        yield line
     yield from refusals(choices_of(results))
     yield from agreements(results)
     parity = results["parity"]

@@ -1,5 +1,7 @@
 """Make untrusted text safe for a terminal: names of tensors can contain anything."""
 
+from compress.wording import count_of
+
 LONGEST = 10_000
 """The most characters shown of one text; a terminal takes minutes to lay out a name of a megabyte."""
 
@@ -11,5 +13,5 @@ def visible(text: object, most: int = LONGEST) -> str:
     """
     text = str(text)
     if len(text) > most:
-        text = f"{text[:most]}... ({len(text):,} characters)"
+        text = f"{text[:most]}... ({count_of(len(text), 'character')})"
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

@@ -20,8 +20,9 @@ from compress.proof import prove_same
 from compress.recipe import schema
 from compress.report.choices import refusals
 from compress.report.page import page
-from compress.results import Metric, ModelName, Outcome, Parity, Results, RivalResults, StageResult
-from compress.run import rehearse
+from compress.results import Metric, ModelName, Outcome, Parity, Quality, Results, RivalResults, StageResult, Warned
+from compress.run import cautions, rehearse
+from compress.run.against_constant import Compared
 from compress.run.artefacts import FILES, three_networks, write_artefacts
 from compress.run.building import (
     build_model,
@@ -41,6 +42,7 @@ from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
+from compress.run.sampling import quality
 from compress.run.setting import Setting, Watcher, optimization
 from compress.run.stage import describe_target, run_stage
 from compress.run.witness import Reach, Witness
@@ -49,6 +51,7 @@ from compress.slimming.edits import apply_edits, edits_from_json, edits_to_json
 from compress.slimming.shrink import slim
 from compress.slimming.slim_graph import warn_of_graph
 from compress.tasks import OwnTask
+from compress.tasks.sampling import Samples
 from compress.train import random_state
 from compress.train.ranks import ALONE, Ranks
 
@@ -117,6 +120,7 @@ def train_dense(
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
     require_inputs(model, setting.example, recipe)
+    cautions.warn_of_batch(setting)
     steps = recipe.train.epochs * setting.steps_per_epoch
     settings, journal = recipe.train, setting.journal
     journal.open(fingerprint(recipe, None, setting), setting.clock)
@@ -170,7 +174,7 @@ def apply(
     out: Path,
     setting: Setting,
     *,
-    warned: list[str] | None = None,
+    warned: list[Warned] | None = None,
     place: Callable[[str], str] = str,
 ) -> Results | None:
     """Run all stages on the weights in `source` and write artefacts, proofs and figures to the folder `out`.
@@ -192,7 +196,7 @@ def apply(
         Interrupted: by a signal.
 
     Warns:
-        ChanceWarning: the dense network knows nothing about the data.
+        ChanceWarning: the dense network is no better than a constant output.
         RefusedWarning: a file that the recipe asks for is not worth it, such as int8; all others are there.
     """
     torch.manual_seed(recipe.seed)
@@ -202,8 +206,9 @@ def apply(
         loaded, unwrapped = load_dense(recipe, source, setting)
         dense = Shelved(loaded)
         del loaded  # it may be on the disk now
-    require_expected(recipe, dense.copy(), setting)
+    constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
+        cautions.warn_of_int8(recipe, setting, place)
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()
@@ -214,7 +219,9 @@ def apply(
     _follow(journal, clock, warned, pruned, model, witness)
     with _keep_last_good(model, lambda weights: _within(weights, out), setting.ranks):
         stages = [
-            journal.chapter(f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting))
+            journal.chapter(
+                f"stage {number + 1}", partial(_stage, recipe, number, model, pruned, setting, warned, place)
+            )
             for number in range(len(recipe.stages))
         ]
     setting.ranks.require_same(model)
@@ -228,7 +235,8 @@ def apply(
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
-    metrics = _measured(dense, stages[-1]["after_removal"], small, setting, looks)
+    beside, samples = None if constant is None else Compared(setting.task, constant), Samples(setting.task)
+    figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples, beside)
     networks = three_networks(dense, masked, small)
     del small
     shown = compared(**looks, names=setting.data.class_names)
@@ -237,20 +245,22 @@ def apply(
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
     if rivals is not None:
         outcome["rivals"] = rivals
+    if beside is not None:
+        outcome["constant"] = beside.document({name: of["metric"] for name, of in figures.items()})
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
-        results = write_artefacts(recipe, source, networks, folder, setting, metrics, outcome, shown)
+        results = write_artefacts(recipe, source, networks, folder, setting, figures, samples, outcome, shown)
     # The results are already in place: a page that fails can be made again, hours of training cannot.
     with added(out, "report.html") as draft:
         draft.write_text(page(results), encoding="utf-8", newline="\n")
-    for text in refusals(results.get("choices", {})):
-        warnings.warn(text, RefusedWarning, stacklevel=2)
+    for refused in refusals(results.get("choices", {})):
+        warnings.warn(RefusedWarning(refused), stacklevel=2)
     return results
 
 
 def _follow(
-    journal: Journal, clock: Clock, warned: list[str], pruned: Pruned, model: nn.Module, witness: Witness
+    journal: Journal, clock: Clock, warned: list[Warned], pruned: Pruned, model: nn.Module, witness: Witness
 ) -> None:
     """Follow everything that a checkpoint between two stages holds, in the order in which it is restored."""
     journal.follow("clock", clock)
@@ -262,19 +272,29 @@ def _follow(
     journal.follow("chance", random_state)
 
 
-def _stage(recipe: schema.Recipe, number: int, model: nn.Module, pruned: Pruned, setting: Setting) -> StageResult:
-    stage = recipe.stages[number]
+def _stage(
+    recipe: schema.Recipe,
+    number: int,
+    model: nn.Module,
+    pruned: Pruned,
+    setting: Setting,
+    warned: list[Warned],
+    place: Callable[[str], str],
+) -> StageResult:
+    stage, earlier = recipe.stages[number], pruned.copy()
     setting.watcher.begin(
         f"stage_{number + 1}", f"stage {number + 1} of {len(recipe.stages)}, {describe_target(stage)}"
     )
-    return run_stage(model, stage, number, pruned, setting)
+    found = run_stage(model, stage, number, pruned, setting)
+    cautions.look_again(stage, number, earlier, pruned, model, setting, place, warned)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Warned:
     """The warnings issued before an interruption; the same ones were issued again since."""
 
-    said: list[str]
+    said: list[Warned]
 
     def state_dict(self) -> dict[str, Any]:
         return {"said": self.said}
@@ -322,22 +342,36 @@ def _rivals(recipe: schema.Recipe, small: nn.Module, masked: nn.Module, setting:
 
 
 def _measured(
-    dense: Shelved, masked: Metric, small: nn.Module, setting: Setting, looks: dict[str, Looks]
-) -> dict[ModelName, Metric]:
-    """The figures of the three networks on the test samples; those of masked and slim have to agree."""
-    reach = Reach(TOLERANCE)
+    dense: Shelved,
+    masked: Metric,
+    small: nn.Module,
+    setting: Setting,
+    looks: dict[str, Looks],
+    samples: Samples,
+    beside: Compared | None,
+) -> dict[ModelName, Quality]:
+    """The figures of the three networks on the test samples; those of masked and slim have to agree.
 
-    def seen(output: Any, target: Any) -> None:
-        looks["slim"](output, target)
-        reach(output, target)
+    Args:
+        samples: watch the evaluation of the dense network.
+        beside: compares both networks with a constant output.
+    """
+    reach, slim_samples = Reach(TOLERANCE), Samples(setting.task)
 
-    found: dict[ModelName, Metric] = {
-        "dense": setting.evaluate(dense.copy(), looks["dense"]),
-        "masked": masked,
-        "slim": setting.evaluate(small, seen),
-    }
-    reach.require_agreement(masked, found["slim"], own=isinstance(setting.task, OwnTask))
-    return found
+    def evaluated(network: nn.Module, *watchers: Callable[[Any, Any], None]) -> Metric:
+        def seen(output: Any, target: Any) -> None:
+            for watcher in watchers:
+                watcher(output, target)
+
+        return setting.evaluate(network, seen)
+
+    constant = ([], []) if beside is None else ([beside.dense], [beside.slim])
+    before = evaluated(dense.copy(), looks["dense"], samples, *constant[0])
+    after = evaluated(small, looks["slim"], reach, slim_samples, *constant[1])
+    reach.require_agreement(masked, after, own=isinstance(setting.task, OwnTask))
+    with setting.clock.phase("evaluation"):
+        slim_quality = quality(after, slim_samples, samples)
+        return {"dense": quality(before, samples), "masked": {**slim_quality, "metric": masked}, "slim": slim_quality}
 
 
 @contextmanager

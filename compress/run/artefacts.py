@@ -19,6 +19,7 @@ from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report.card import model_card
 from compress.report.choices import refusals
+from compress.report.constant import WAY_OUT, no_better
 from compress.results import (
     CONTRACT,
     ZIPPED,
@@ -26,7 +27,6 @@ from compress.results import (
     Contract,
     FileSizes,
     Format,
-    Metric,
     ModelName,
     ModelResult,
     Models,
@@ -34,7 +34,9 @@ from compress.results import (
     Outcome,
     Parity,
     Pictures,
+    Quality,
     Results,
+    Warned,
     contract_text,
 )
 from compress.run.building import fresh_network
@@ -45,6 +47,7 @@ from compress.run.provenance import describe_data, machine, versions
 from compress.run.setting import Setting
 from compress.run.shareable import shareable_recipe, without_folders
 from compress.tasks import ranking
+from compress.tasks.sampling import Samples
 
 TOKENIZER = "tokenizer.json"
 """Of texts that are tokenized by such a file: a copy of it."""
@@ -79,7 +82,8 @@ def write_artefacts(
     networks: Networks,
     folder: Path,
     setting: Setting,
-    metrics: Mapping[ModelName, Metric],
+    figures: Mapping[ModelName, Quality],
+    samples: Samples,
     outcome: Outcome,
     pictures: Pictures,
 ) -> Results:
@@ -87,7 +91,8 @@ def write_artefacts(
 
     Args:
         source: the file of the dense network's weights, or the program that it is.
-        metrics: the metrics of each network on the test samples.
+        figures: of each network, on the test samples.
+        samples: that have watched the evaluation of the dense network.
         outcome: the outcome of the run; its "parity" is extended.
 
     Returns:
@@ -97,14 +102,14 @@ def write_artefacts(
         ProofError: a file does not compute the same as the slim network.
     """
     described = {
-        name: _measured(network(), setting.example.mapped(Tensor.cpu), metrics[name])
+        name: _measured(network(), setting.example.mapped(Tensor.cpu), figures[name])
         for name, network in networks.items()
     }
     tensors = stats.tensors(networks["masked"](), networks["slim"]())
     (folder / "checkpoint").mkdir()
     compress.export.safetensors(networks["masked"](), folder / "checkpoint" / "masked.safetensors")
     shown = shareable_recipe(recipe)
-    choices, contract = _export(recipe, shown, source, networks, folder, setting, described, outcome["parity"])
+    choices, contract = _export(recipe, shown, source, networks, folder, setting, described, samples, outcome["parity"])
     ranked = ranking(setting.task)
     results: Results = {
         "schema": 1,
@@ -122,10 +127,12 @@ def write_artefacts(
         **pictures,
         "evaluated": outcome["evaluated"],
         "parity": outcome["parity"],
-        "warnings": [*outcome["warnings"], *refusals(choices["choices"])],
+        "warnings": [*outcome["warnings"], *map(_refused, refusals(choices["choices"]))],
         **_optional(outcome),
         "timing": setting.clock.split(),
     }
+    if (text := no_better(results)) is not None:
+        results["warnings"].insert(0, {"kind": "constant_output", "text": text, "way_out": WAY_OUT})
     results = without_folders(results, [folder])
     if (tokenizer := getattr(setting.data.preparation, "tokenizer_json", None)) is not None:
         _text(folder / TOKENIZER, tokenizer)
@@ -135,8 +142,14 @@ def write_artefacts(
     return results
 
 
+def _refused(text: str) -> Warned:
+    return {"kind": "refused", "text": text}
+
+
 def _optional(outcome: Outcome) -> OptionalOutcome:
     found: OptionalOutcome = {}
+    if "constant" in outcome:
+        found["constant"] = outcome["constant"]
     if "rivals" in outcome:
         found["rivals"] = outcome["rivals"]
     if "weights" in outcome:
@@ -144,10 +157,21 @@ def _optional(outcome: Outcome) -> OptionalOutcome:
     return found
 
 
-def _measured(network: nn.Module, example: object, metric: Metric) -> ModelResult:
+def _measured(network: nn.Module, example: object, figures: Quality) -> ModelResult:
     """The network's entry; its files are measured when they are written."""
     size = stats.measure(network, example)
-    return {"params": size.params, "nonzero": size.nonzero, "macs": size.macs, "metric": metric, "bytes": {}}
+    found: ModelResult = {
+        "params": size.params,
+        "nonzero": size.nonzero,
+        "macs": size.macs,
+        "metric": figures["metric"],
+        "bytes": {},
+    }
+    if "error" in figures:
+        found["error"] = figures["error"]
+    if "change" in figures:
+        found["change"] = figures["change"]
+    return found
 
 
 def _text(path: Path, text: str) -> None:
@@ -162,6 +186,7 @@ def _export(
     folder: Path,
     setting: Setting,
     described: Models,
+    samples: Samples,
     parity: Parity,
 ) -> tuple[Choices, Contract]:
     """Write the slim network's files; measure all three networks, which are released for that, and the choices.
@@ -189,7 +214,7 @@ def _export(
         compared: dict[ModelName, nn.Module] = {"dense": networks["dense"](), "slim": networks["slim"]()}
         networks.clear()
         fresh = fresh_network(recipe, source)
-        choosing = ChoosingRun(recipe, compared, files, described, folder, Path(scratch), setting, fresh)
+        choosing = ChoosingRun(recipe, compared, files, described, samples, folder, Path(scratch), setting, fresh)
         if "int8" in recipe.files:
             with clock.phase("quantize"):
                 choosing.quantize()

@@ -18,7 +18,9 @@ from compress.files.checkpoint import load_weights, read_weights
 from compress.files.foreign import reason
 from compress.graph.real_pass import runs
 from compress.inputs import Inputs, inputs_of
+from compress.options import require_word
 from compress.recipe import schema
+from compress.wording import count_of
 
 _MOST_BYTES = 8 * 2**30
 """A network up to this size is built whatever the machine's memory."""
@@ -52,7 +54,7 @@ def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.M
         case schema.Autoencoder():
             return models.autoencoder(wanted.latent, wanted.image, generator=generator)
         case schema.ConvAutoencoder():
-            return models.conv_autoencoder(wanted.latent, generator=generator)
+            return models.conv_autoencoder(wanted.latent, wanted.width, generator=generator)
         case schema.Classifier():
             return models.classifier(wanted.image, wanted.classes, generator=generator)
         case schema.ConvClassifier():
@@ -241,9 +243,13 @@ def _require_text_fits(recipe: schema.Recipe, text: TextPreparation, name: str) 
             raise DataError(f"{name} has texts without labels; use task: language_model.")
         raise DataError(f"{name} has a label for each text; for task: language_model, set target: null in its data.")
     if (there := getattr(model, "vocabulary", tokens)) < tokens:
-        raise DataError(f"{name} has {tokens:,} tokens and the network a vocabulary of {there:,}; set it to {tokens}.")
+        raise DataError(
+            f"{name} has {count_of(tokens, 'token')} and the network a vocabulary of {there:,}; set it to {tokens}."
+        )
     if (seen := getattr(model, "length", text.length)) < text.length:
-        raise DataError(f"{name} has samples of {text.length:,} tokens and the network sees {seen:,}; set its length.")
+        raise DataError(
+            f"{name} has samples of {count_of(text.length, 'token')} and the network sees {seen:,}; set its length."
+        )
 
 
 def require_inputs(model: nn.Module, example: object, recipe: schema.Recipe) -> None:
@@ -273,8 +279,7 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         InputError: another word, or "cuda" without a CUDA device.
     """
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {wanted!r}: choose auto, cpu or cuda")
+    require_word("--device", wanted, ("auto", "cpu", "cuda"))
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no CUDA device here; choose auto or cpu")
+        raise InputError("--device cuda: torch finds no CUDA device here; choose auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -25,8 +25,10 @@ from filelock import FileLock, Timeout
 from compress.errors import InputError, OutputError
 from compress.files.atomic import archive, atomic, remove
 from compress.files.bounded import read_json, strange
+from compress.files.foreign import reason
 from compress.files.marked import MARK, Mark, dissolve, make, mark_of, sha256
 from compress.run.output import discard
+from compress.wording import because
 
 KEPT = 2
 
@@ -115,7 +117,7 @@ def _told(folder: Path) -> Iterator[None]:
     except Timeout:  # an OSError too
         raise
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}; name another folder") from None
+        raise OutputError(f"{folder} cannot be written: {because(error)}; name another folder") from None
 
 
 def _process(folder: Path, mark: Mark) -> Path:
@@ -192,7 +194,9 @@ class Checkpoints:
                     raise ValueError("its checksum differs")
                 state = torch.load(content, map_location="cpu", weights_only=True)
             except Exception as error:  # on damaged input, torch.load may raise anything
-                self.tell(f"warning: checkpoint {number} in {self.folder} is damaged ({error}): using the one before")
+                self.tell(
+                    f"warning: checkpoint {number} in {self.folder} is damaged ({reason(error)}): using the one before"
+                )
                 continue
             if different := list(_differences(note.fingerprint, json.loads(json.dumps(self.fingerprint)))):
                 raise InputError(

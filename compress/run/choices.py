@@ -16,12 +16,15 @@ from compress.inputs import Inputs
 from compress.quantize.settings import Quantization
 from compress.recipe import schema
 from compress.report.choices import LABELS, best_of, file_kind
-from compress.results import Choice, ChoiceName, Choices, Format, Metric, ModelName, Models
+from compress.results import Choice, ChoiceName, Choices, Format, Load, ModelName, Models, Quality
 from compress.run.quantizing import agreement_of_files, metric_of_file, quantized
+from compress.run.sampling import quality
 from compress.run.setting import Setting
+from compress.run_warnings import RunWarning
 from compress.sparsify.decisions import SparseReport
 from compress.sparsify.sparse import sparse
 from compress.tasks import ranking
+from compress.tasks.sampling import Samples
 
 SLIM_INT8, SLIM_SPARSE = "slim.int8.onnx", "slim.sparse.safetensors"
 
@@ -31,8 +34,10 @@ _INT8: Mapping[ModelName, ChoiceName] = {"dense": "dense_int8", "slim": "slim_in
 _DENSE_IN_TORCH = "dense in torch"
 
 
-class RefusedWarning(UserWarning):
+class RefusedWarning(RunWarning):
     """A requested file is not worth it; the float file is kept."""
+
+    kind = "refused"
 
 
 @dataclass
@@ -42,6 +47,7 @@ class ChoosingRun:
     networks: dense and slim, on the CPU, released before anything is timed.
     files: what was written of all three networks.
     described: the entries of results.json, with bytes and metrics.
+    samples: that have watched the evaluation of the dense network.
     folder: of the slim network's files. scratch: for files that are only measured.
     fresh: how a fresh process builds the dense network.
     """
@@ -50,6 +56,7 @@ class ChoosingRun:
     networks: dict[ModelName, nn.Module]
     files: Mapping[ModelName, Mapping[Format, Path]]
     described: Models
+    samples: Samples
     folder: Path
     scratch: Path
     setting: Setting
@@ -58,6 +65,7 @@ class ChoosingRun:
     _paths: dict[ChoiceName, Path] = field(default_factory=dict)
     _in_torch: dict[str, tuple[nn.Module, Inputs]] = field(default_factory=dict)
     _sizes: Mapping[str, int] = field(default_factory=dict)  # of dimensions that vary beside the batch
+    _load: Load | None = None  # while the files were timed
     _converted: tuple[str, ...] = ()  # the layers that have become sparse
 
     def __post_init__(self) -> None:
@@ -69,14 +77,18 @@ class ChoosingRun:
             path = self.scratch / f"{name}.safetensors" if kind is None else self.files[name][kind]
             if kind is None:  # for its size
                 compress.export.safetensors(self.networks[name], path)
-            self._add(choice, path, self.described[name]["metric"])
+            self._add(choice, path, self.described[name])
 
-    def _add(self, name: ChoiceName, path: Path, metric: Metric) -> Choice:
+    def _add(self, name: ChoiceName, path: Path, found: Quality) -> Choice:
         choice: Choice = {
             "runtime": "onnxruntime" if path.suffix == ".onnx" else "torch",
             "bytes": path.stat().st_size,
-            "metric": metric,
+            "metric": found["metric"],
         }
+        if "error" in found:
+            choice["error"] = found["error"]
+        if "change" in found:
+            choice["change"] = found["change"]
         if path.parent == self.folder:
             choice["file"] = path.name
         self.choices[name], self._paths[name] = choice, path
@@ -101,7 +113,9 @@ class ChoosingRun:
                     "refused": found.refused,
                 }
                 continue
-            entry = self._add(choice, out, metric_of_file(self.setting, network, out))
+            samples = Samples(self.setting.task)
+            metric = metric_of_file(self.setting, network, out, samples)
+            entry = self._add(choice, out, quality(metric, samples, self.samples))
             entry["agreement"] = agreement_of_files(self.setting, out, source)
             entry["quantization"] = found.entry
 
@@ -113,7 +127,9 @@ class ChoosingRun:
             network = sparse(self.networks["slim"], self.example, self.recipe.benchmark.batch_sizes[0])
             report: SparseReport = network.sparse_report  # type: ignore[assignment]
         self._converted = report.converted
-        self._add("sparse", self.folder / SLIM_SPARSE, self.setting.evaluate(network))
+        samples = Samples(self.setting.task)
+        metric = self.setting.evaluate(network, samples)
+        self._add("sparse", self.folder / SLIM_SPARSE, quality(metric, samples, self.samples))
         self._in_torch = {
             _DENSE_IN_TORCH: (self.networks["dense"], self.example),
             "sparse": (network, self.example),
@@ -149,6 +165,7 @@ class ChoosingRun:
         timings = latency.measure(
             models, batch_sizes=wanted.batch_sizes, sizes=self._sizes, threads=wanted.threads, seconds=seconds
         )
+        self._load = timings.load
         if onnx:
             timed = timings.document("dense")["models"]
             for name, described in self.described.items():
@@ -166,4 +183,7 @@ class ChoosingRun:
         wanted = self.recipe.quantize
         max_drop = Quantization().max_drop if wanted is None else wanted.build().max_drop
         in_order: dict[ChoiceName, Choice] = {name: self.choices[name] for name in LABELS if name in self.choices}
-        return {"choices": in_order, "best": best_of(in_order, max_drop, ranking(self.setting.task))}
+        found: Choices = {"choices": in_order, "best": best_of(in_order, max_drop, ranking(self.setting.task))}
+        if self._load is not None:
+            found["load"] = self._load
+        return found

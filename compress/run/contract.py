@@ -12,6 +12,7 @@ from compress.files.bounded import parse_json
 from compress.results import CONTRACT, Contract
 from compress.run.provenance import versions
 from compress.typed_json import first_mistake
+from compress.wording import count_of
 
 MAX_CHARACTERS = 8 * 2**20
 """The longest contract that is read: the statistics of a table have some 100 bytes a column."""
@@ -58,7 +59,7 @@ def noted_contract(metadata: Mapping[str, str], source: str) -> Contract | None:
         return None
     damaged = f"the contract inside {source} is damaged"
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"{damaged}: {len(text):,} characters; the limit is {MAX_CHARACTERS:,}")
+        raise InputError(f"{damaged}: {count_of(len(text), 'character')}; the limit is {MAX_CHARACTERS:,}")
     try:
         found = parse_json(text)
     except ValueError as error:

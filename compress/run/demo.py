@@ -7,7 +7,7 @@ from pathlib import Path
 from compress.errors import DataError
 from compress.files.checkpoint import write_weights
 from compress.recipe.loading import load_recipe
-from compress.results import Results
+from compress.results import Results, Warned
 from compress.run import apply
 from compress.run.clock import Clock
 from compress.run.output import added, begin
@@ -33,7 +33,7 @@ def run(
     watcher: Watcher,
     tell: Callable[[str], None],
     clock: Clock,
-    warned: list[str],
+    warned: list[Warned],
 ) -> Results:
     """Train the autoencoder of the recipe mnist_ae briefly into `out`/model.pt, and apply the recipe to it.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from compress.errors import InputError, OutputError
 from compress.run.output import free, require_writable
 from compress.run.setting import Moment, OnStep, Unwatched
+from compress.wording import because, did_you_mean
 
 KINDS = ("tensorboard", "csv")
 HOME = Path("runs")
@@ -68,7 +69,10 @@ def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
     """
     kind, _, given = wanted.partition(":")
     if kind not in KINDS:
-        raise InputError(f"--log {wanted}: needs {' or '.join(KINDS)}, with a folder as in --log tensorboard:runs/mine")
+        raise InputError(
+            f"--log {wanted}: needs {' or '.join(KINDS)}, with a folder as in --log tensorboard:runs/mine"
+            f"{did_you_mean(kind, KINDS)}"
+        )
     if kind == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "--log tensorboard needs the package tensorboard, which is not installed: "
@@ -112,7 +116,7 @@ def _table(folder: Path) -> Iterator[Write]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / "events.csv").open("x", encoding="utf-8", newline="")
     except OSError as error:
-        raise OutputError(f"--log: {folder} cannot be written: {error.strerror}; name another folder") from None
+        raise OutputError(f"--log: {folder} cannot be written: {because(error)}; name another folder") from None
     with stream:
         rows = csv.writer(stream)
         rows.writerow(("tag", "step", "value"))

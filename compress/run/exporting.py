@@ -14,7 +14,7 @@ from compress.export.onnx_file import converted
 from compress.export.reading_back import read_back
 from compress.files.checkpoint import read_weights, rebuild
 from compress.files.places import place, size_of
-from compress.options import check
+from compress.options import check, require_word
 from compress.recipe import schema
 from compress.recipe.loading import load_recipe
 from compress.results import CONTRACT, OPSETS, contract_text
@@ -59,9 +59,8 @@ def export(
         InputError: the format or the opset is unknown, the recipe is missing, or the contract of `source` is damaged.
         ProofError: a file does not compute the same; nothing is written.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError(f"unknown format {unknown[0]!r}: choose from {', '.join(FORMATS)}")
+    for name in formats:
+        require_word("--format", name, FORMATS)
     if recipe is None and changes:
         raise InputError("--set changes a recipe: name it with --recipe")
     if opset is not None:

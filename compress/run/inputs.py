@@ -6,11 +6,10 @@ from pathlib import Path
 
 from compress.errors import CheckpointError
 from compress.files.places import place
+from compress.recipe.loading import YAML_FILES
 from compress.recipe.schema import Recipe
 from compress.recipe.shipped import shipped_files
 from compress.run.output import SUFFIXES
-
-RECIPES = (".yaml", ".yml")
 
 
 def require_model(path: Path, way_out: str = "name a file of weights") -> None:
@@ -20,10 +19,10 @@ def require_model(path: Path, way_out: str = "name a file of weights") -> None:
         CheckpointError: a recipe, a folder without weights, or nothing at all; the message ends with `way_out` or a
             better one.
     """
-    if path.suffix in RECIPES or (not path.exists() and str(path) in shipped_files()):
-        raise CheckpointError(f"{path} is a recipe, not a file of weights: {way_out}")
+    if path.suffix in YAML_FILES or (not path.exists() and str(path) in shipped_files()):
+        raise CheckpointError(f"{path} is a recipe, not a file of weights; {way_out}")
     if path.suffix == ".onnx":
-        raise CheckpointError(f"{path} is an ONNX file, not a file of weights: {way_out}")
+        raise CheckpointError(f"{path} is an ONNX file, not a file of weights; {way_out}")
     place(path, way_out)
 
 
@@ -34,9 +33,9 @@ def making(model: Path, recipe: Recipe, source: str | Path, changes: Sequence[st
         source, changes: where the recipe comes from.
     """
     if recipe.train is None:
-        return f"the recipe {recipe.name} has no train section, and needs weights that are already trained"
+        return f"name a file of trained weights, since the recipe {recipe.name} has no train section"
     out = model if model.suffix in SUFFIXES and not model.exists() else Path("model.pt")
-    return f"make one with: {training(source, changes, out)}"
+    return f"train the network first: {training(source, changes, out)}"
 
 
 def training(source: str | Path, changes: Sequence[str], out: Path) -> str:

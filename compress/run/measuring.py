@@ -24,14 +24,16 @@ from compress.documents import InputRange, Measured
 from compress.errors import InputError, TrainingError
 from compress.ranking import kind_of
 from compress.recipe import schema
-from compress.recipe.shipped import did_you_mean
 from compress.report.plans import inputs
 from compress.results import Metric
+from compress.run.against_constant import Compared, constant_output
 from compress.run.setting import Setting
+from compress.run_warnings import RunWarning
 from compress.select.scoring import EVALUATION_BATCH
-from compress.tasks import NamedTask, loss, word_of
-from compress.tasks.targets import class_labels, class_logits
+from compress.tasks import loss
+from compress.tasks.constant import ConstantOutput
 from compress.train import metrics
+from compress.wording import count_of, did_you_mean
 
 BATCHES = 8
 """Of test samples that are measured: 2,000 samples tell an accuracy to about a point."""
@@ -44,33 +46,35 @@ POINTS, SHARE, ERRORS = 0.02, 0.05, 3.0
 of it, and each by three standard errors."""
 
 
-class ChanceWarning(UserWarning):
-    """The dense network knows nothing about the data as it is given them."""
+class ChanceWarning(RunWarning):
+    """The dense network is no better than an output that does not depend on the input."""
+
+    kind = "chance"
 
 
 @dataclass(frozen=True)
 class Sample:
     """What was measured of a network.
 
-    majority: the share of the most frequent class among the samples, if the task has classes.
     error: the standard error of the loss, from the differences between batches; 0 where there are too few.
     """
 
     metric: Metric
     samples: int
     inputs: list[InputRange]
-    majority: float | None
     error: float
 
 
-def sample(network: nn.Module, setting: Setting) -> Sample:
+def sample(network: nn.Module, setting: Setting, beside: Compared | None = None) -> Sample:
     """Measure the network on up to `BATCHES` batches of test samples, drawn at random where the data allow it.
+
+    Args:
+        beside: compares it with a constant output.
 
     Raises:
         TrainingError: a metric is not finite.
     """
     batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
-    labels: list[Tensor] = []
     losses: list[float] = []
     ranges: list[InputRange] = []
     count = 0
@@ -84,29 +88,22 @@ def sample(network: nn.Module, setting: Setting) -> Sample:
                 ranges.extend(_ranges(given))
             yield batch
 
-    ignored = setting.task.ignore_index if isinstance(setting.task, NamedTask) else None
-
     def seen(output: object, target: object) -> None:
         losses.append(float(loss(setting.task)(output, target)))
-        if word_of(setting.task) == "classify":
-            labels.append(class_labels(class_logits(output), target, ignored).flatten().cpu())
+        if beside is not None:
+            beside.dense(output, target)
 
     with torch.random.fork_rng([]):
         metric = metrics.evaluate(network, drawn, setting.task, seen, partial=True)
     error = statistics.stdev(losses) / math.sqrt(len(losses)) if len(losses) > 2 else 0.0
-    majority = _majority(torch.cat(labels)) if labels else None
-    return Sample(metric, count, ranges, majority, error)
+    return Sample(metric, count, ranges, error)
 
 
-def _majority(labels: Tensor) -> float:
-    """The share of the most frequent class; negative labels are not counted."""
-    counts = labels[labels >= 0].bincount()
-    return float(counts.max() / counts.sum()) if len(counts) else 1.0
-
-
-def document(found: Sample, setting: Setting) -> Measured:
+def document(found: Sample, setting: Setting, beside: Compared | None = None) -> Measured:
     """For `compress plan --json`."""
     made: Measured = {"metric": found.metric, "samples": found.samples, "inputs": found.inputs}
+    if beside is not None and (constant := beside.metric) is not None:
+        made["constant"] = {"output": beside.words, "metric": constant}
     if (count := setting.data.count("test")) is not None:
         made["of"] = count
     if setting.data.preparation is not None:
@@ -140,28 +137,33 @@ def _error_of_share(share: float, samples: int) -> float:
 # --- what its owner knows ---
 
 
-def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting) -> None:
-    """Compare the dense network with the recipe's `expect`, on a part of the test data.
+def require_expected(recipe: schema.Recipe, network: nn.Module, setting: Setting) -> ConstantOutput | None:
+    """Compare the dense network with the recipe's `expect` and with a constant output, on a part of the test data.
+
+    Returns:
+        The constant output, such as the mean image; None where the network's figures are not finite, of which the run
+        itself speaks.
 
     Raises:
         InputError: it is another network than its owner knows, or `expect` names a metric that there is not.
 
     Warns:
-        ChanceWarning: its accuracy is no better than that of always answering the most frequent class.
+        ChanceWarning: it is no better than the constant output.
     """
-    if recipe.expect is None and word_of(setting.task) != "classify":
-        return
     with setting.clock.phase("evaluation"):
         try:
-            found = sample(network, setting)
+            constant = constant_output(network, setting)
+            beside = Compared(setting.task, constant)
+            found = sample(network, setting, beside)
         except TrainingError as error:
             if recipe.expect is None:
-                return  # the run itself says what is not finite
+                return None
             raise InputError(f"expect: {error}") from error
-        judge(recipe, network, setting, found)
+        judge(recipe, network, setting, found, beside)
+        return constant
 
 
-def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sample) -> None:
+def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sample, beside: Compared) -> None:
     """`require_expected`, of a network that has been measured."""
     missed = [name for name, wanted in (recipe.expect or {}).items() if not _holds(name, wanted, found)]
     if missed:
@@ -170,23 +172,27 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         raise InputError(
             f"expect: {told}. {_inputs(setting, found)}. Was it trained so? {_ways_out(network, setting, name)}"
         )
-    accuracy, majority = found.metric.get("accuracy"), found.majority
-    if accuracy is None or majority is None or recipe.expect is not None:
+    constant = beside.metric
+    if recipe.expect is not None or constant is None or found.samples < ENOUGH:
         return
-    if found.samples >= ENOUGH and accuracy <= majority + 2 * _error_of_share(majority, found.samples):
-        warnings.warn(
-            f"the dense network's accuracy is {accuracy:.1%} on {found.samples:,} test samples, and always answering "
-            f"the most frequent class has {majority:.1%}. {_inputs(setting, found)}. Was it trained so? "
-            f"{_ways_out(network, setting, 'accuracy')}",
-            ChanceWarning,
-            stacklevel=3,
-        )
+    for kind in beside.judged:
+        if kind.name in constant and kind.name in found.metric and beside.is_chance(kind):
+            warnings.warn(
+                ChanceWarning(
+                    f"the dense network is no better than a constant output: its {kind.name} is "
+                    f"{kind.text(found.metric[kind.name])} on {count_of(found.samples, 'test sample')}, and that of "
+                    f"{beside.words} is {kind.text(constant[kind.name])}; {inputs(document(found, setting))}",
+                    f"was it trained so? {_ways_out(network, setting, kind.name).rstrip('.')}",
+                ),
+                stacklevel=3,
+            )
+            return
 
 
 def _holds(name: str, wanted: float | schema.Bound, found: Sample) -> bool:
     if name not in found.metric:
-        there = did_you_mean(name, found.metric) or f"; it has {', '.join(found.metric)}"
-        raise InputError(f"expect: the task has no metric {name!r}{there}")
+        near = did_you_mean(name, found.metric)
+        raise InputError(f"expect: the task has no metric {name!r}; it has {', '.join(found.metric)}{near}")
     value = found.metric[name]
     if isinstance(wanted, schema.Bound):
         low = -math.inf if wanted.at_least is None else wanted.at_least
@@ -208,8 +214,8 @@ def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
     else:
         owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
     return (
-        f"the dense network's {name} is {found.metric[name]:.4g} on {found.samples:,} test samples, and the recipe "
-        f"expects {owner}"
+        f"the dense network's {name} is {found.metric[name]:.4g} on {count_of(found.samples, 'test sample')}, and the "
+        f"recipe expects {owner}"
     )
 
 

@@ -15,6 +15,7 @@ from compress.recipe import schema
 from compress.recipe.loading import MAX_BYTES
 from compress.recipe.noted import noted_recipe
 from compress.run.building import build_model, example_of
+from compress.wording import count_of
 
 MOST_OPERATORS = 5_000
 """The most operators of a network that only a file names: 120 blocks of a transformer, a few milliseconds each."""
@@ -42,7 +43,7 @@ def recipe_of(metadata: Mapping[str, str], source: str) -> schema.Recipe | None:
         return None
     if len(text) > MAX_BYTES:
         raise InputError(
-            f"the recipe inside {source} is damaged ({len(text):,} characters; the limit is {MAX_BYTES:,}): "
+            f"the recipe inside {source} is damaged ({count_of(len(text), 'character')}; the limit is {MAX_BYTES:,}): "
             "name one with --recipe"
         )
     return noted_recipe(text, source)
@@ -74,7 +75,9 @@ def _without_memory(wanted: schema.Model, source: str) -> nn.Module:
     except (RuntimeError, TypeError, OverflowError) as error:
         raise InputError(f"the network that the recipe inside {source} names cannot be built: {error}") from error
     if size > _MOST_BYTES or layers > MOST_OPERATORS:
-        what, most = (f"{size:,} bytes", _MOST_BYTES) if size > _MOST_BYTES else (f"{layers:,} layers", MOST_OPERATORS)
+        what, most = (
+            (f"{size:,} bytes", _MOST_BYTES) if size > _MOST_BYTES else (count_of(layers, "layer"), MOST_OPERATORS)
+        )
         raise InputError(
             f"the recipe inside {source} names a network of {what}; the limit is {most:,}: "
             "if the size is right, name the recipe with --recipe"
@@ -103,7 +106,7 @@ def _require_room(largest: int, steps: int, source: str, size: int) -> None:
     """Refuse activations of `largest` entries per sample, or that many `steps`, for a file of `size` bytes."""
     needed = 4 * largest * _ROWS * _COPIES
     if needed > ROOM + TIMES * size or steps > MOST_STEPS:
-        what = f"{steps:,} steps of recurrent layers" if steps > MOST_STEPS else f"{needed:,} bytes to run"
+        what = f"{count_of(steps, 'step')} of recurrent layers" if steps > MOST_STEPS else f"{needed:,} bytes to run"
         raise InputError(
             f"the recipe inside {source} names a network that takes {what}, out of proportion to {size:,} bytes of "
             "weights: if the size is right, name the recipe with --recipe"

@@ -27,6 +27,7 @@ from compress.files.marked import (
     require_place,
     sha256,
 )
+from compress.wording import because
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -128,12 +129,9 @@ def require_file(out: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
             or cannot be created.
     """
     require_place(out)
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file to write")
-    if out.suffix not in SUFFIXES:
+    if not is_folder(out) and out.suffix not in SUFFIXES:
         raise OutputError(f"{out} ends in {out.suffix!r}: weights are written as {', '.join(SUFFIXES)}")
     require_new(out, force=force, inputs=inputs)
-    _try_to_write(out.parent)
 
 
 def require_new(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -145,8 +143,11 @@ def require_new(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None
     require_other(path, inputs)
     if path.name == MARK:
         raise OutputError(f"{path} is the mark of its folder; name another file")
+    if is_folder(path):
+        raise OutputError(f"{path} is a folder; name a file to write")
     if os.path.lexists(path) and not force:
         raise OutputError(f"{path} exists; name another file, or replace it with --force")
+    _try_to_write(path.parent)
 
 
 def require_other(path: Path, inputs: Iterable[Path]) -> None:
@@ -174,7 +175,8 @@ def _try_to_write(out: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror} ({nearest}); name another folder") from None
+        where = "" if nearest == out else f" in {nearest}"
+        raise OutputError(f"{out} cannot be written: {because(error)}{where}; name another folder") from None
 
 
 # --- the output's place at the beginning and at the end of a run ---
@@ -355,4 +357,4 @@ def _told_as_output_error(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}; name another folder") from None
+        raise OutputError(f"{out} cannot be written: {because(error)}; name another folder") from None

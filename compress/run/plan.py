@@ -19,14 +19,16 @@ from compress.graph.twin import copied
 from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
-from compress.results import ScratchLength
-from compress.run import measuring, rehearse
+from compress.results import ScratchLength, Warned
+from compress.run import cautions, measuring, rehearse
+from compress.run.against_constant import Compared, constant_output
 from compress.run.apply import load_dense
+from compress.run.cautions import LocationOf
 from compress.run.clock import Clock
 from compress.run.entries import taken
 from compress.run.provenance import describe_data
 from compress.run.pruning import in_batches_of, masks_gradients
-from compress.run.rehearse import LocationOf, Matched, Rehearsed
+from compress.run.rehearsed import Matched, Rehearsed
 from compress.run.rivals import parts_of
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import describe_target, teacher_of
@@ -53,7 +55,7 @@ def plan(
     source: Path | None,
     setting: Setting,
     *,
-    warned: Sequence[str] = (),
+    warned: Sequence[Warned] = (),
     place: LocationOf = str,
     now: Now = time.perf_counter,
 ) -> Plan:
@@ -76,9 +78,10 @@ def plan(
     setting, pruned = dataclasses.replace(setting, dense=lambda: dense), Pruned()
     size = _size(network, setting)
     kept = setting.couplings(network).kept
-    measured, evaluation = _measured(network, setting, now)
+    measured, beside, evaluation = _measured(network, setting, now)
     if source is not None:
-        measuring.judge(recipe, network, setting, measured)
+        measuring.judge(recipe, network, setting, measured, beside)
+    cautions.warn_of_int8(recipe, setting, place)
     stages: list[PlannedStage] = []
     slimming = 0.0
     for stage in rehearse.rehearse(recipe, network, pruned, setting, place, now):
@@ -110,7 +113,7 @@ def plan(
         "warnings": list(warned),
     }
     if source is not None:
-        found["dense"] = measuring.document(measured, setting)
+        found["dense"] = measuring.document(measured, setting, beside)
     return found
 
 
@@ -266,11 +269,14 @@ def _seconds_of_rivals(recipe: schema.Recipe, stages: Sequence[PlannedStage], ev
     return sum(part.settings.epochs * epoch for found in parts for part in found) + (len(parts) + 1) * evaluation
 
 
-def _measured(network: nn.Module, setting: Setting, now: Now) -> tuple[measuring.Sample, float]:
-    """(the network on a part of the test data, seconds of an evaluation on all of them)."""
+def _measured(network: nn.Module, setting: Setting, now: Now) -> tuple[measuring.Sample, Compared, float]:
+    """(the network on a part of the test data, beside a constant output; seconds of an evaluation on all of them)."""
     batches = setting.data.batches("test", EVALUATION_BATCH, setting.task, setting.device)
+    beside = Compared(setting.task, constant_output(network, setting))
     # The libraries of some metrics take seconds to import, once.
     metrics.evaluate(network, lambda: islice(batches(), 1), setting.task, partial=True)
     start = now()
     found = measuring.sample(network, setting)
-    return found, (now() - start) / min(measuring.BATCHES, len(batches)) * len(batches)
+    seconds = (now() - start) / min(measuring.BATCHES, len(batches)) * len(batches)
+    measuring.sample(network, setting, beside)
+    return found, beside, seconds

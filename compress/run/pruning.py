@@ -21,6 +21,7 @@ from compress.select.selection import Selection
 from compress.select.selections import selection_of
 from compress.select.targets import Nodes, Weights
 from compress.tasks import loss
+from compress.wording import count_of
 
 
 def removal_of(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, Removal]:
@@ -33,7 +34,7 @@ def removal_of(stage: schema.Stage, steps_per_epoch: int) -> tuple[int, Removal]
     removal = stage.removal.build(steps, steps_per_epoch)
     if removal.length > steps:
         raise InputError(
-            f"the {stage.removal.kind} removal takes {removal.length} steps and the retraining has {steps} "
+            f"the {stage.removal.kind} removal takes {count_of(removal.length, 'step')} and the retraining has {steps} "
             f"({steps_per_epoch} an epoch): retrain for longer, or shorten the removal"
         )
     return steps, removal

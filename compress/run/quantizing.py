@@ -60,10 +60,13 @@ def quantized(recipe: schema.Recipe, setting: Setting, network: nn.Module, file:
     )
 
 
-def metric_of_file(setting: Setting, network: nn.Module, file: Path) -> Metric:
-    """The metric of an ONNX file of `network` on all test data, as onnxruntime computes it."""
+def metric_of_file(setting: Setting, network: nn.Module, file: Path, seen: Callable[[Any, Any], None]) -> Metric:
+    """The metric of an ONNX file of `network` on all test data, as onnxruntime computes it.
+
+    `seen` is called with each (output, target).
+    """
     model = OnnxNetwork(file, like=_output(network, setting))
-    return metrics.evaluate(model, _batches(setting, "test"), setting.task)
+    return metrics.evaluate(model, _batches(setting, "test"), setting.task, seen)
 
 
 def agreement_of_files(setting: Setting, int8: Path, float_file: Path) -> Agreement:
@@ -175,7 +178,7 @@ class _Arrays:
         labels = None if LABELS in names else arrays.pop(LABELS, None)
         if set(arrays) != set(names):
             raise DataError(
-                f"{path} has the arrays {', '.join(arrays) or 'none'}, and the ONNX file takes {', '.join(names)}: "
+                f"{path} has the arrays {', '.join(arrays) or 'none'}, and the ONNX file takes {', '.join(names)}; "
                 "name the arrays after its inputs; `labels` may be beside them."
             )
         counts = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}

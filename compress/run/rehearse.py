@@ -5,88 +5,32 @@ warn of the same things.
 """
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from compress.errors import NothingPrunedError, UnsupportedModelError
+from compress.errors import NothingPrunedError
 from compress.graph.coupling import Coupling
 from compress.graph.flow import layer_of
 from compress.recipe import schema
-from compress.remove.removals import Gradual, GradualSoft, Hard, Removal
+from compress.remove.removals import Hard
 from compress.remove.remover import Remover
+from compress.run import cautions
+from compress.run.cautions import LocationOf
 from compress.run.journal import Journal
 from compress.run.pruning import in_batches_of, removal_of, sketch, stage_selection
+from compress.run.rehearsed import Matched, Rehearsed
 from compress.run.setting import Setting
-from compress.run.stage import check_stage, told_at, trainable_of
+from compress.run.stage import check_stage, quiet_about_nodes, told_at, trainable_of
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.weight_selection import WeightSelection
-from compress.slimming.shrink import cuttable
 
 SAMPLES = 250
 """Training samples for a criterion in a rehearsal: enough for a rough selection, and fast."""
-
-LocationOf = Callable[[str], str]
-"""Where a key of the recipe, such as "stages.0.target", was written, for messages."""
-
-
-class PlanWarning(UserWarning):
-    """A recipe that can be run, but will not do what it seems to intend."""
-
-
-@dataclass(frozen=True)
-class Matched:
-    """One parameter, or the nodes of one layer with everything coupled to them.
-
-    goes: entries or nodes that are pruned after the stage, `earlier` of them by an earlier stage.
-    layers: all layers that compute the nodes.
-    """
-
-    name: str
-    of: int
-    goes: int
-    earlier: int
-    layers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rehearsed:
-    """What a stage would do.
-
-    samples: training samples that the criterion used here; `wanted` is the number in the stage. None: it uses none.
-    even: the nodes were chosen by even scores instead of the criterion's scores, which would take too long.
-    paths: all parameters with masks, earlier stages' included. trainable: patterns of the parameters that train.
-    analysis_seconds, choice_seconds: how long the stage's preparation and its choice took.
-    """
-
-    number: int
-    stage: schema.Stage
-    steps: int
-    steps_per_epoch: int
-    removal: Removal
-    matched: tuple[Matched, ...]
-    asked: float
-    achieved: float
-    samples: int | None
-    wanted: int | None
-    even: bool
-    paths: Sequence[str]
-    trainable: Sequence[str]
-    analysis_seconds: float
-    choice_seconds: float
-
-    @property
-    def pruned(self) -> int:
-        return sum(found.goes for found in self.matched)
-
-    @property
-    def of(self) -> int:
-        return sum(found.of for found in self.matched)
 
 
 def check(recipe: schema.Recipe, model: nn.Module, setting: Setting, place: LocationOf = str) -> None:
@@ -109,7 +53,7 @@ def rehearse(
 ) -> Iterator[Rehearsed]:
     """Yield what each stage would do, after applying it to `network`: its chosen entries are zero then.
 
-    Warns with PlanWarning and LayerCollapseWarning of anything without effect. The global random state is left
+    Warns as `compress.run.cautions` says, and with LayerCollapseWarning. The global random state is left
     unchanged.
 
     Args:
@@ -132,9 +76,9 @@ def rehearse(
     for number, stage in enumerate(recipe.stages):
         with torch.random.fork_rng([setting.device] if setting.device.type == "cuda" else []):
             found = _rehearse(network, stage, number, pruned, setting, place, now)
-        _warn(found, place)
+        cautions.warn_of_stage(found, network, setting, pruned, place)
         yield found
-    _warn_if_nothing_is_cut(network, setting)
+    cautions.warn_if_nothing_is_cut(network, setting)
 
 
 def _rehearse(
@@ -152,7 +96,7 @@ def _rehearse(
     short, samples, wanted = _with_fewer_samples(stage, setting)
     even = stage.criterion.kind == "ablation"
     start = now()
-    with told_at(place(f"stages.{number}")):
+    with told_at(place(f"stages.{number}")), quiet_about_nodes(stage):
         make = sketch if even else stage_selection
         chosen = make(network, short, number, pruned, setting)
         ready = now()
@@ -214,51 +158,3 @@ def _matched(chosen: Selection, pruned: Pruned, earlier: Pruned) -> tuple[Matche
 
 def _writers(coupling: Coupling) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer_of(member.tensor) for member in coupling.members if member.role == "writes"))
-
-
-def _warn(found: Rehearsed, place: LocationOf) -> None:
-    at, stage = f"stages.{found.number}", found.stage
-    things = "nodes" if isinstance(stage.target, schema.Nodes) else "entries"
-    measure = stage.level[0] if stage.layers is None else "layers"
-    if not found.pruned:
-        _say(
-            f"{place(f'{at}.{measure}')}: {found.asked:g} of {found.of:,} {things} rounds to 0, so this stage prunes "
-            "nothing; ask for more"
-        )
-    elif found.pruned == sum(matched.earlier for matched in found.matched):
-        _say(
-            f"{place(f'{at}.target')}: all {found.pruned:,} {things} of this stage were already pruned by an "
-            f"earlier one ({measure} refers to the original network, stages do not add up); ask for more, or remove it"
-        )
-    removal = stage.removal
-    duration_set = getattr(removal, "over", None) or getattr(removal, "factor", None)
-    if duration_set is not None and found.removal.length == found.steps:
-        _say(
-            f"{place(f'{at}.removal')}: the removal ends with the last of the {found.steps:,} steps, and no training "
-            "follows; retrain for longer, or shorten the removal"
-        )
-    how = found.removal
-    ramp = how.ramp if isinstance(how, GradualSoft) else how.length
-    if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
-        _say(
-            f"{place(f'{at}.removal')}: the set grows every {how.every:,} steps and has to be complete after "
-            f"{ramp:,}: everything is pruned at once; set a smaller `every`, or retrain for longer"
-        )
-
-
-def _warn_if_nothing_is_cut(network: nn.Module, setting: Setting) -> None:
-    zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in network.parameters())
-    why = "every node of every layer still has weights"
-    try:
-        if cuttable(network, setting.couplings(network)):
-            return
-    except UnsupportedModelError as error:
-        why = str(error).rstrip(".")
-    _say(
-        f"nothing can be cut out: {why}, as far as can be known before training; {zeros:,} zeros remain in place, "
-        "and the slim network is as large as the dense one. Prune nodes, or more of the weights"
-    )
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, PlanWarning, stacklevel=3)

@@ -19,19 +19,23 @@ from compress.run.building import build_model
 from compress.run.pruning import in_batches_of
 from compress.run.setting import Setting, optimization
 from compress.run.stage import teacher_of
+from compress.run_warnings import RunWarning
 from compress.slimming.fresh import fresh
 from compress.slimming.slim_graph import SlimGraphWarning
 from compress.tasks import Task, ranking
 from compress.tasks.scores import sample_scores
 from compress.train import random_state
 from compress.train.ranks import ALONE
+from compress.wording import count_of
 
 NOISE = 2.0
 """Standard errors up to which a difference is noise."""
 
 
-class RivalWarning(UserWarning):
+class RivalWarning(RunWarning):
     """The slim network's shape is better if it is trained from scratch."""
+
+    kind = "scratch_wins"
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def _run(
 ) -> ScratchRun:
     parts = parts_of(recipe, length)
     epochs = sum(part.settings.epochs for part in parts)
-    setting.watcher.begin(f"scratch_{length}", f"from scratch, {epochs} epochs")
+    setting.watcher.begin(f"scratch_{length}", f"from scratch, {count_of(epochs, 'epoch')}")
     network = from_scratch(recipe, small, setting)
     setting.journal.follow(f"scratch, {length}", network)
     setting.journal.follow(f"scratch, {length}, chance", random_state)
@@ -182,10 +186,11 @@ def _warn(found: ScratchResult, ours: Metric, ranked: MetricKind) -> None:
     ):
         if run is not None and run.get("better") == "scratch":
             warnings.warn(
-                f"the slim network's shape is better trained from scratch: {_figure(run['metric'], ranked)} after "
-                f"{run['epochs']} epochs, {why}; pruned it has {_figure(ours, ranked)}. Train the small network "
-                "instead, prune less, or retrain for longer",
-                RivalWarning,
+                RivalWarning(
+                    f"the slim network's shape is better trained from scratch: {_figure(run['metric'], ranked)} after "
+                    f"{count_of(run['epochs'], 'epoch')}, {why}; pruned it has {_figure(ours, ranked)}",
+                    "train the small network instead, prune less, or retrain for longer",
+                ),
                 stacklevel=2,
             )
             return

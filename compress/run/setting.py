@@ -36,6 +36,7 @@ class Moment(NamedTuple):
     lr: the learning rate of the step.
     factor: the factor of all pruned entries, if they share one.
     share: the share of the final set that has been chosen, in [0, 1]; None if nothing is pruned.
+    rows: samples of the step's batch.
     """
 
     step: int
@@ -43,6 +44,7 @@ class Moment(NamedTuple):
     lr: float | None = None
     factor: float | None = None
     share: float | None = None
+    rows: int = 1
 
 
 OnStep = Callable[[Moment], None]
@@ -181,9 +183,9 @@ class Setting:
         journal, epoch = self.journal, self.steps_per_epoch
         with self.watcher.training(steps, epoch) as tell, self.clock.phase("training"), journal.training(steps) as keep:
 
-            def on_step(step: int, loss: float, lr: float) -> None:
-                removal = () if pruner is None else (pruner.factor, pruner.share)
-                now = Moment(step, loss, lr, *removal)
+            def on_step(step: int, loss: float, lr: float, rows: int) -> None:
+                factor, share = (None, None) if pruner is None else (pruner.factor, pruner.share)
+                now = Moment(step, loss, lr, factor, share, rows)
                 on_moment(now)
                 tell(now)
                 keep(step)

@@ -1,7 +1,8 @@
 """Run one stage of a recipe on a model in memory: choose, remove during retraining, and leave exact zeros."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from compress.run.curve import Curve
 from compress.run.entries import taken
 from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, stage_selection, target_of
 from compress.run.setting import Setting, optimization
+from compress.select.choose import LayerCollapseWarning
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.targets import describe
@@ -39,7 +41,7 @@ def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned
         DivergedError: see `compress.train.loop.train`.
         RunError: the result differs from what the recipe asks for.
     """
-    with setting.journal.notes():
+    with setting.journal.notes(), quiet_about_nodes(stage):
         return _run_stage(model, stage, number, pruned, in_batches_of(stage, setting))
 
 
@@ -181,6 +183,13 @@ def _count(model: nn.Module, stage: schema.Stage, number: int, setting: Setting,
     chosen.choose_now()
     pruned.keep_nodes.update(chosen.kept_nodes)
     return sum(chosen.pruned_in.values())
+
+
+def quiet_about_nodes(stage: schema.Stage) -> AbstractContextManager[None]:
+    """Layers that lose their nodes are warned of by their widths, and not by every tensor besides."""
+    if isinstance(stage.target, schema.Weights):
+        return nullcontext()
+    return warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
 
 
 @contextmanager

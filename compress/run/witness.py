@@ -14,6 +14,7 @@ from compress.errors import ProofError, RunError
 from compress.inputs import Inputs, inputs_of
 from compress.proof.outputs import outputs_of
 from compress.results import EvaluatedData
+from compress.wording import count_of
 
 SIZE = 32
 """Bytes of a digest."""
@@ -39,7 +40,7 @@ class Evaluated:
             self.digest = (self.digest + int.from_bytes(found.digest())) % 256**SIZE
 
     def __str__(self) -> str:
-        return f"{self.samples:,} samples ({self.document()['digest'][:8]})"
+        return f"{count_of(self.samples, 'sample')} ({self.document()['digest'][:8]})"
 
     def document(self) -> EvaluatedData:
         """The entry of results.json."""
@@ -70,7 +71,7 @@ class Witness:
         self.first = self.first or found
         if found != self.first:
             before, now = (
-                f"{each.samples:,} samples ({each.document()['digest'][:8]})" for each in (self.first, found)
+                f"{count_of(each.samples, 'sample')} ({each.document()['digest'][:8]})" for each in (self.first, found)
             )
             raise RunError(
                 f"The test data changed between two evaluations: {before} before and {now} now, so that figures of "
@@ -162,6 +163,6 @@ class Reach:
             if abs(value - slim[name]) > allowed:
                 raise ProofError(
                     f"masked and slim are proven equal, but their {name} is {value:.6g} and {slim[name]:.6g} on the "
-                    f"same {self._samples:,} samples; the allowed difference is {allowed:.2g}; no results are "
-                    f"written. A metric must depend only on output and target; if it does, please report this."
+                    f"same {count_of(self._samples, 'sample')}; the allowed difference is {allowed:.2g}; no results "
+                    "are written. A metric must depend only on output and target; if it does, please report this."
                 )

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from compress.errors import InputError, TargetError
 from compress.options import check
+from compress.wording import did_you_mean
 
 Measure = Literal["sparsity", "params", "macs"]
 WeightScope = Literal["global", "layer", "erk"]
@@ -95,6 +96,7 @@ def shares_of(
         if not any(fnmatchcase(name, pattern) for names in layers.values() for name in names):
             raise TargetError(
                 f"the pattern {pattern!r} of `layers` matches none of the target's layers, {', '.join(layers)}"
+                f"{did_you_mean(pattern, layers)}"
             )
     found: dict[str, float] = {}
     for layer, names in layers.items():

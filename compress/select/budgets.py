@@ -11,7 +11,7 @@ from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.options import check, require_word
 from compress.select.amount import Measure, NodeScope
-from compress.select.choose import require_min_keep
+from compress.select.floors import FLOOR, floor_of, require_min_keep
 
 Keep = dict[Coupling, Tensor]
 
@@ -38,12 +38,14 @@ def choose_nodes(
         scope: nodes compete within their coupling ("layer"), with those of couplings whose members are alike (whose
             scores are of one kind: "isomorphic"), or with all others ("global").
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
-        min_keep: every coupling keeps at least this number of nodes, or this share of them if it is below 1; 1 if None.
+        min_keep: every coupling keeps at least this number of nodes, or this share of them if it is below 1. None:
+            `FLOOR` where several couplings compete or share a budget, and 1 node where each has the sparsity by itself.
+            0: 1 node in any case.
         earlier: bool [size] of any couplings, what earlier choices kept: the rest is pruned first, and counts in a
             budget.
 
     Raises:
-        InputError: an option is out of range, or the budget cannot be reached.
+        InputError: an option is out of range, or the amount cannot be reached.
         TargetError: a score is NaN.
     """
     require_word("scope", scope, get_args(NodeScope))
@@ -56,26 +58,71 @@ def choose_nodes(
     scores = {coupling: pruned_first(score, before.get(coupling)) for coupling, score in scores.items()}
     pools = _pools(scores, scope)
 
+    least = _floor(scores, measure, scope, min_keep)
+    floors = {
+        coupling: min(max(1, floor_of(coupling.size, least)), _alive(before.get(coupling), coupling))
+        for coupling in scores
+    }
+
     def at(share: float) -> Keep:
-        keep = _at(share, scores, pools, multiple_of, min_keep or 1)
+        keep = _at(share, scores, pools, multiple_of, floors)
         return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
 
     if measure == "sparsity":
+        if scope != "layer":
+            _require_room(value, pools, floors, least)
         return at(value)
     weights = weights_of(measure, known)
     budget = value * cost(known, {}, weights)
     low, high = 0.0, 1.0
-    least = cost(known, {**before, **at(high)}, weights)
-    if least > budget:
+    fewest = cost(known, {**before, **at(high)}, weights)
+    if fewest > budget:
         raise InputError(
             f"{measure}={value:g} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
-            f"min_keep={min_keep or 1} allow, {least / budget * value:.0%} of the {measure} are left"
+            f"min_keep={least or 1} allow, {_percent(fewest / budget * value)} of the {measure} are left; ask "
+            f"for more than that{_without_floor(least)}"
         )
     for _ in range(_STEPS):
         middle = (low + high) / 2
         fits = cost(known, {**before, **at(middle)}, weights) <= budget
         low, high = (low, middle) if fits else (middle, high)
     return at(high)
+
+
+def _floor(
+    scores: Mapping[Coupling, Tensor], measure: Measure, scope: NodeScope, min_keep: int | float | None
+) -> int | float:
+    """The floor that is given; where couplings compete and none is given, the usual one."""
+    if min_keep is not None:
+        return min_keep
+    compete = len(scores) > 1 and (scope != "layer" or measure != "sparsity")
+    return FLOOR if compete else 0
+
+
+def _alive(keep: Tensor | None, coupling: Coupling) -> int:
+    return coupling.size if keep is None else int(keep.count_nonzero())
+
+
+def _require_room(
+    sparsity: float, pools: list[list[Coupling]], floors: Mapping[Coupling, int], least: int | float
+) -> None:
+    """Refuse a sparsity that the floors of competing couplings do not allow."""
+    for pool in pools:
+        size, kept = sum(coupling.size for coupling in pool), sum(floors[coupling] for coupling in pool)
+        if round(sparsity * size) > size - kept:
+            raise InputError(
+                f"sparsity={sparsity:g} cannot be reached: min_keep={least or 1} keeps {kept} of the {size} nodes of "
+                f"{', '.join(coupling.name for coupling in pool[:3])}{', ...' if len(pool) > 3 else ''}, so at most "
+                f"{_percent(1 - kept / size)} can be pruned; ask for less{_without_floor(least)}"
+            )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _without_floor(least: int | float) -> str:
+    return ", or set min_keep to 0, which leaves a single node of a layer if it comes to that" if least else ""
 
 
 def pruned_first(scores: Tensor, keep: Tensor | None) -> Tensor:
@@ -132,18 +179,27 @@ def _at(
     scores: Mapping[Coupling, Tensor],
     pools: list[list[Coupling]],
     multiple_of: int,
-    min_keep: int | float,
+    floors: Mapping[Coupling, int],
 ) -> Keep:
-    """Prune the lowest round(sparsity * n) of each pool; where rounding keeps more, it keeps the best of those."""
+    """Prune the lowest round(sparsity * n) of each pool, as far as the floors leave so many.
+
+    The best nodes of every coupling, as many as its floor, do not compete. Where rounding keeps more, it keeps the
+    best.
+    """
     keep: Keep = {}
     for pool in pools:
-        together = torch.cat([scores[coupling] for coupling in pool])
+        together = torch.cat([_above_floor(scores[coupling], floors[coupling]) for coupling in pool])
+        spare = len(together) - sum(floors[coupling] for coupling in pool)
         kept = torch.ones(len(together), dtype=torch.bool)
-        kept[together.argsort(stable=True)[: round(sparsity * len(together))]] = False
+        kept[together.argsort(stable=True)[: min(round(sparsity * len(together)), spare)]] = False
         for coupling, mine in zip(pool, torch.split(kept, [coupling.size for coupling in pool]), strict=True):
-            floor = min_keep if min_keep >= 1 else max(1, round(min_keep * coupling.size))
-            count = max(int(mine.sum()), int(floor))
-            count = min(-(-count // multiple_of) * multiple_of, coupling.size)
+            count = min(-(-int(mine.sum()) // multiple_of) * multiple_of, coupling.size)
             best = scores[coupling].argsort(descending=True, stable=True)[:count]
             keep[coupling] = torch.zeros(coupling.size, dtype=torch.bool).index_fill_(0, best, True)
     return keep
+
+
+def _above_floor(scores: Tensor, floor: int) -> Tensor:
+    """The scores with those of the `floor` best nodes at infinity."""
+    best = scores.argsort(descending=True, stable=True)[:floor]
+    return scores.index_fill(0, best, torch.inf)

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from compress.errors import InputError, TargetError
 from compress.options import check, require_word
+from compress.run_warnings import RunWarning
 from compress.select.amount import WeightScope
+from compress.select.floors import floor_of
 from compress.select.scores import Scores
+from compress.wording import count_of
 
 COLLAPSED = 0.002
 """A layer that keeps a smaller share of its weights than this is reported as collapsed."""
@@ -23,8 +26,10 @@ _HALF = 1 << (_DIGIT - 1)
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class LayerCollapseWarning(UserWarning):
+class LayerCollapseWarning(RunWarning):
     """A layer would lose all, or nearly all, of its weights."""
+
+    kind = "layer_loss"
 
 
 def choose(
@@ -43,7 +48,7 @@ def choose(
         sparsity: the fraction to prune, in [0, 1): exactly round(sparsity * n) entries, of all entries together
             (`scope="global"`, or "erk", where `erk_counts` says how many each tensor keeps) or of each tensor
             ("layer"). Equal scores are pruned in order of position.
-        min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1).
+        min_keep: what every tensor keeps at least: a number of entries, or a share in (0, 1); nothing if None or 0.
         names: for messages.
 
     Returns:
@@ -57,7 +62,7 @@ def choose(
     require_word("scope", scope, get_args(WeightScope))
     ranked = [Scores.of(score) for score in scores]
     names = _names(ranked, names)
-    floors = [_floor(score.numel(), min_keep) for score in ranked]
+    floors = [floor_of(score.numel(), min_keep) for score in ranked]
     if scope == "layer":
         return [
             _choose_together([score], sparsity, [floor], [name], name)[0]
@@ -102,7 +107,7 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
     # Not mask.sum(), which copies the mask to int64 first, 8 bytes an entry.
     counts = [int(mask.count_nonzero()) for mask in keep]
     return [
-        f"{name} would keep {count} of its {mask.numel()} weights: a collapsed layer passes nothing on; "
+        f"{name} would keep {count} of its {count_of(mask.numel(), 'weight')}: a collapsed layer passes nothing on; "
         "min_keep holds some of them"
         for name, mask, count in zip(names, keep, counts, strict=True)
         if count < share * mask.numel()
@@ -111,7 +116,7 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
 
 def warn_of_collapse(keep: Sequence[Tensor], names: Sequence[str]) -> None:
     for sentence in collapsed(keep, names):
-        warnings.warn(sentence, LayerCollapseWarning, stacklevel=3)
+        warnings.warn(LayerCollapseWarning(*sentence.split("; ")), stacklevel=3)
 
 
 def _choose_together(
@@ -151,24 +156,10 @@ def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], wha
     count = round(sparsity * total)
     if count > total - sum(floors):
         raise InputError(
-            f"sparsity {sparsity} takes {count} of {total} entries of {what}, but min_keep holds {sum(floors)} of "
-            "them: lower one of the two"
+            f"sparsity {sparsity} takes {count} of {count_of(total, 'entry', 'entries')} of {what}, but min_keep "
+            f"holds {sum(floors)} of them: lower one of the two"
         )
     return count
-
-
-def require_min_keep(min_keep: object) -> None:
-    """Raise InputError unless it is None, a number of entries, or a share."""
-    is_count = isinstance(min_keep, int) and not isinstance(min_keep, bool) and min_keep >= 1
-    if min_keep is not None and not is_count and not (isinstance(min_keep, float) and 0 < min_keep < 1):
-        raise InputError(f"min_keep: found {min_keep!r}; expected a number of entries (1, 2, ...) or a share in (0, 1)")
-
-
-def _floor(size: int, min_keep: int | float | None) -> int:
-    require_min_keep(min_keep)
-    if min_keep is None:
-        return 0
-    return min(int(min_keep), size) if min_keep >= 1 else max(1, round(min_keep * size))
 
 
 def lowest(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compress.batches import Pairs, pairs
 from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.wording import count_of
 
 
 @torch.no_grad()
@@ -46,7 +47,9 @@ def _reader(model: nn.Module, name: str, nodes: int) -> nn.Module:
     if width is None or getattr(layer, "transposed", False) or getattr(layer, "groups", 1) != 1:
         raise TargetError(f"{name!r} reads the nodes and is not a plain Linear or Conv: its inputs are not the nodes")
     if width != nodes:
-        raise TargetError(f"{name!r} reads {nodes} nodes through {width} inputs: it must read them one by one")
+        raise TargetError(
+            f"{name!r} reads {count_of(nodes, 'node')} through {count_of(width, 'input')}: it must read them one by one"
+        )
     return layer
 
 

@@ -13,13 +13,14 @@ from compress.graph.traced_once import TracedOnce
 from compress.options import check, require_word, shown
 from compress.select.amount import Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
-from compress.select.choose import require_min_keep
 from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion
+from compress.select.floors import require_min_keep
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Group, Selection
 from compress.select.targets import Nodes, couplings_of
+from compress.wording import count_of
 
 SCOPES: Final[tuple[NodeScope, ...]] = get_args(NodeScope)
 
@@ -280,7 +281,9 @@ def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:
             what = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
             raise TargetError(f"keep: the mask for {layer} is {what}; it must be bool ({coupling.size},)")
         if not mask.any():
-            raise TargetError(f"keep: the mask for {layer} keeps none of its {coupling.size} nodes; keep one at least")
+            raise TargetError(
+                f"keep: the mask for {layer} keeps none of its {count_of(coupling.size, 'node')}; keep one at least"
+            )
         found[coupling] = mask.cpu()
     missing = [coupling.name for coupling in coupled if coupling not in found]
     if missing or len(found) != len(coupled):

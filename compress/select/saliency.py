@@ -18,6 +18,7 @@ from compress.errors import InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
 from compress.inputs import Inputs
 from compress.tasks import Loss
+from compress.wording import did_you_mean
 
 Reduce = Literal["sum", "abs", "square"]
 
@@ -114,7 +115,8 @@ def layer_with_nodes(model: nn.Module, name: str) -> nn.Module:
         module = model.get_submodule(name)
     except AttributeError:
         known = [path for path, found in model.named_modules() if isinstance(found, tuple(_NODES_ALONG))]
-        raise TargetError(f"there is no layer {name!r}; layers with nodes are {', '.join(known)}") from None
+        near = did_you_mean(name, known)
+        raise TargetError(f"there is no layer {name!r}; layers with nodes are {', '.join(known)}{near}") from None
     if not isinstance(module, tuple(_NODES_ALONG)):
         raise TargetError(f"{name!r} is a {type(module).__name__}: nodes are the outputs of a Linear or Conv layer")
     return module

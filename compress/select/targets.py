@@ -13,6 +13,7 @@ from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.parametrized import parametrized
 from compress.options import check
+from compress.wording import count_of, did_you_mean
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
 """A shell pattern of qualified names, a parameter, a module (all that is in it), or a parameter as (module, name)."""
@@ -111,7 +112,9 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     targets = [by_path[path] for path in chosen if shared[id(by_path[path].parameter)].path == path]
     targets = [one for one in targets if not any(owner.path in excluded for owner in owners[id(one.parameter)])]
     if chosen and not targets:
-        raise TargetError(f"exclude takes all {len(chosen)} targets away ({_listing(list(chosen))}); nothing is left")
+        raise TargetError(
+            f"exclude takes all {count_of(len(chosen), 'target')} away ({_listing(list(chosen))}); nothing is left"
+        )
     _refuse_sharded(targets)
     for target in targets:
         for owner in owners[id(target.parameter)]:
@@ -219,7 +222,7 @@ def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], b
             names = [target.path for target in everything if target.parameter.dim() >= 2]
             raise TargetError(
                 f"the pattern {item!r} matches no {'parameter' if bias else 'weight'} of the model; "
-                f"its weights are {_listing(names)}"
+                f"its weights are {_listing(names)}{did_you_mean(item, names)}"
             )
         return found
     if isinstance(item, nn.Module):
@@ -246,7 +249,8 @@ def _excluded(model: nn.Module, item: TargetLike, everything: Sequence[Target]) 
     found = [t.path for t in everything if fnmatchcase(t.path, item) or fnmatchcase(t.path.rpartition(".")[0], item)]
     found = found or [target.path for target in _within(item, everything)]
     if not found:
-        raise TargetError(f"exclude: the pattern {item!r} matches no parameter and no layer of the model")
+        near = did_you_mean(item, [target.path for target in everything])
+        raise TargetError(f"exclude: the pattern {item!r} matches no parameter and no layer of the model{near}")
     return found
 
 
@@ -308,7 +312,9 @@ def _excluded_layers(model: nn.Module, item: TargetLike) -> set[str]:
     names = {name for name, _ in model.named_modules() if name} | {name for name, _ in model.named_parameters()}
     found = {name for name in names if fnmatchcase(name, pattern)}
     if not found:
-        raise TargetError(f"exclude: the pattern {pattern!r} matches no layer of the model")
+        raise TargetError(
+            f"exclude: the pattern {pattern!r} matches no layer of the model{did_you_mean(pattern, names)}"
+        )
     return found | {name for name in names if any(name.startswith(f"{parent}.") for parent in found)}
 
 

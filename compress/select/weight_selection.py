@@ -11,8 +11,9 @@ from compress.errors import InputError, TargetError
 from compress.options import require_word, shown
 from compress.select import gradients
 from compress.select.amount import BUDGETS, Amount, WeightScope, shares_of
-from compress.select.choose import choose, lowest, require_min_keep
+from compress.select.choose import choose, lowest
 from compress.select.criteria import Criterion
+from compress.select.floors import require_min_keep
 from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned, with_earlier
 from compress.select.ramp import progress_at
@@ -21,6 +22,7 @@ from compress.select.scores import Scores, removed_first
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Selection
 from compress.select.targets import Target
+from compress.wording import count_of
 
 SCOPES: Final[tuple[WeightScope, ...]] = get_args(WeightScope)
 
@@ -230,7 +232,9 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
     if not isinstance(keep, list | tuple):
         raise InputError(f"keep: found {shown(keep)}; expected a list of masks, or a dict of names and masks")
     if len(keep) != len(targets):
-        raise InputError(f"keep: {len(keep)} masks for {len(targets)} targets: {', '.join(names)}")
+        raise InputError(
+            f"keep: {count_of(len(keep), 'mask')} for {count_of(len(targets), 'target')}: {', '.join(names)}"
+        )
     for mask, target in zip(keep, targets, strict=True):
         shape = tuple(target.parameter.shape)
         if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:

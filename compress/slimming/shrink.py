@@ -32,6 +32,7 @@ from compress.slimming.queries import scaled_by_size, with_rescaled_queries
 from compress.slimming.shifts import with_shifts_removed
 from compress.slimming.traced import numbers_of, traced_module
 from compress.slimming.training import warn_where_training_fails
+from compress.wording import count_of
 
 _LARGE = 2**14
 """Numbers in a sample, as in a picture of 74 x 74: a proof takes most of the time of `slim` then."""
@@ -343,8 +344,8 @@ def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tens
             continue  # zeros there are not zeros of the layer
         if dead := int(all_zero(coupling, coupling.members, tensors).sum()):
             raise UnsupportedModelError(
-                f"{dead} of the {coupling.size} nodes of the layer {coupling.name!r} are zero, but cannot be cut out: "
-                f"{reason}."
+                f"{dead} of the {count_of(coupling.size, 'node')} of the layer {coupling.name!r} are zero, but cannot "
+                f"be cut out: {reason}."
             )
 
 

@@ -13,6 +13,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from compress.dynamic import BATCH_NAME
 from compress.errors import InputError
 from compress.options import shown
+from compress.run_warnings import RunWarning
+from compress.wording import count_of
 
 Size = int | str
 Expected = tuple[tuple[Size, ...], torch.dtype]
@@ -21,8 +23,10 @@ Expected = tuple[tuple[Size, ...], torch.dtype]
 _ELSEWHERE = "slim again with an example of this size, or let it vary: slim(..., dynamic=...)"
 
 
-class SlimGraphWarning(UserWarning):
+class SlimGraphWarning(RunWarning):
     """A slim network is a graph, with limits; or `train()` was called on one, which has no effect."""
+
+    kind = "traced_graph"
 
 
 class SlimGraph(fx.GraphModule):
@@ -58,7 +62,7 @@ class SlimGraph(fx.GraphModule):
         unknown = [*map(str, range(len(names), len(args))), *(name for name in kwargs if name not in names)]
         if unknown or set(names[: len(args)]) & set(kwargs):
             raise InputError(
-                f"The slim graph takes {', '.join(names)}; found {len(args)} arguments"
+                f"The slim graph takes {', '.join(names)}; found {count_of(len(args), 'argument')}"
                 + (f" and {', '.join(kwargs)}" if kwargs else "")
             )
         return super().__call__(*args, **kwargs)

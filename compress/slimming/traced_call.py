@@ -17,6 +17,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from compress.dynamic import BATCH_NAME
 from compress.errors import CheckpointError
 from compress.inputs import Inputs
+from compress.wording import count_of
 
 _SCALAR = "scalar"
 _ROWS = 2
@@ -79,7 +80,7 @@ def call_of(entries: Iterable[Entry]) -> tuple[Inputs, list[dict[int, str]]]:
             raise CheckpointError(f"The shape edits are for inputs of the sizes {sizes}, which no network takes.")
         arguments[where] = torch.zeros((), dtype=dtype).expand(sizes)
     if len(arguments) > _MOST_ARGUMENTS or not shapes:
-        raise _damaged(f"{len(arguments)} arguments")
+        raise _damaged(f"{count_of(len(arguments), 'argument')}")
     nested = _nested(arguments)
     args = [nested[key] for key in nested if key.isdigit()]
     batch = [next((dim for dim, word in words.items() if word == BATCH_NAME), 0) for _, _, words in shapes.values()]

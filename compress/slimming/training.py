@@ -10,12 +10,15 @@ from compress.graph.flow import UNUSED
 from compress.graph.untouched import untouched
 from compress.inputs import Inputs
 from compress.proof.randomness import seeded
+from compress.run_warnings import RunWarning
 
 _LISTED = 3
 
 
-class TrainingOnlyWarning(UserWarning):
+class TrainingOnlyWarning(RunWarning):
     """A slim network does not run in training mode, which reads tensors that evaluation does not use."""
+
+    kind = "training_only"
 
 
 def warn_where_training_fails(model: nn.Module, small: nn.Module, given: Inputs, known: Couplings) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from compress.wording import count_of
+
 
 @dataclass(frozen=True)
 class SparseLayer:
@@ -55,7 +57,7 @@ class SparseReport:
         rows = [("layer", "shape", "zeros", "dense ms", "sparse ms", "form"), *(layer.row for layer in self.layers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        sparse = "1 sparse layer" if len(self.converted) == 1 else f"{len(self.converted)} sparse layers"
+        threads = count_of(self.threads, "thread")
+        sparse = count_of(len(self.converted), "sparse layer")
         times = f"dense {self.dense_ms:.4f} ms, with {sparse} {self.sparse_ms:.4f} ms"
         return "\n".join([*lines, f"the network at batch size {self.batch_size}, {threads} of torch: {times}"])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.inputs import Inputs
+from compress.wording import count_of
 
 _SECONDS = 1.0
 """For all rounds of one comparison, unless the fewest of them take longer."""
@@ -105,7 +106,9 @@ def _milliseconds(network: nn.Module, batch: Inputs) -> float:
     try:
         given.call(network)
     except Exception as error:
-        raise InputError(f"example: the network does not run on {batch.rows} samples of it: {error}") from error
+        raise InputError(
+            f"example: the network does not run on {count_of(batch.rows, 'sample')} of it: {error}"
+        ) from error
     return 1e3 * (now() - start)
 
 

@@ -16,6 +16,7 @@ from compress import __version__
 from compress.files import marked
 from compress.files.atomic import atomic
 from compress.files.bounded import read_json, strange
+from compress.run_warnings import RunWarning
 
 Result = dict[str, Any]
 Code = Mapping[str, str]
@@ -24,8 +25,10 @@ Code = Mapping[str, str]
 MAX_BYTES = 16 * 2**20
 
 
-class UnusableCellsWarning(UserWarning):
+class UnusableCellsWarning(RunWarning):
     """Some files of finished cells are damaged, or were written by other code."""
+
+    kind = "unusable_cells"
 
 
 class Cells:

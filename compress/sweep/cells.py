@@ -183,7 +183,7 @@ def require_expected(trained: Trained, basis: Basis, seed: int) -> None:
         InputError: it is another network than its owner knows.
 
     Warns:
-        ChanceWarning: it knows nothing about the data.
+        ChanceWarning: it is no better than a constant output.
     """
     measuring.require_expected(basis.recipe, network(trained, basis, seed), prepare(basis, seed, tuning=False))
 

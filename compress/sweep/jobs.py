@@ -13,6 +13,7 @@ from compress.files import marked
 from compress.run.interruption import Stop
 from compress.sweep.cell_store import Cells, Code, Result
 from compress.sweep.engines import ONE, Workers
+from compress.wording import count_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def run(
                     lost.add(job.key)
                 watch.ended(job)
     if failed:
-        raise SweepError(f"{len(failed)} of {len(todo)} cells failed; the first: {failed[0]}")
+        raise SweepError(f"{len(failed)} of {count_of(len(todo), 'cell')} failed; the first: {failed[0]}")
     return results
 
 

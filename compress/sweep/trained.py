@@ -18,10 +18,7 @@ class Trained:
     @classmethod
     def of(cls, path: Path) -> Self:
         """The file at `path`. Raises CheckpointError if it is not a file or cannot be read."""
-        try:
-            return cls(path, digest(place(path)))
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror}); name a file of weights") from None
+        return cls(path, digest(place(path)))
 
     def require_unchanged(self) -> None:
         """Raises CheckpointError if the file has changed, since its figures would be recorded under the old hash."""

@@ -16,6 +16,7 @@ from compress.errors import DataError
 from compress.task_words import Word
 from compress.tasks import targets
 from compress.tasks.kinds import IGNORED, Loss, NamedTask
+from compress.wording import count_of
 
 
 class UndefinedMetricError(DataError):
@@ -43,6 +44,13 @@ class Meter(Protocol):
 
     def update(self, output: Any, target: Any) -> None: ...
 
+    def sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+        """What the metric compares, a row for each sample or label that counts, in the shapes that it wants."""
+        ...
+
+    def add(self, said: Tensor, truth: Tensor) -> None:
+        """`update` with what `sides` has given."""
+
     def compute(self) -> float:
         """Raises UndefinedMetricError where the samples do not determine it."""
         ...
@@ -62,7 +70,9 @@ class _Meter:
         self._seen: Tensor | None = None  # by class or label: how many samples have it, and how many do not
 
     def update(self, output: Any, target: Any) -> None:
-        said, truth = self._sides(output, target)
+        self.add(*self.sides(output, target))
+
+    def add(self, said: Tensor, truth: Tensor) -> None:
         if not len(truth):
             return
         if self._metric is None:
@@ -79,8 +89,7 @@ class _Meter:
         with warnings.catch_warnings(action="ignore"):  # of the memory that exact AUROC and ranks take
             return built(self._name, self._task.word, outputs).set_dtype(torch.float64).to(said.device)
 
-    def _sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
-        """What torchmetrics compares, in the shapes that it wants."""
+    def sides(self, output: Any, target: Any) -> tuple[Tensor, Tensor]:
         word = self._task.word
         said, truth = _SIDES[word](output, target, self._task)
         if word == "classify" and said.shape[1] == 2 and self._name in _OF_TWO:
@@ -234,7 +243,9 @@ def _of_classes(name: str, classes: int) -> Any:
 
     if name == "top_5_accuracy":
         if classes < 6:
-            raise DataError(f"top_5_accuracy of {classes} classes is always 1; leave it out of `metrics:`.")
+            raise DataError(
+                f"top_5_accuracy of {count_of(classes, 'class', 'classes')} is always 1; leave it out of `metrics:`."
+            )
         return known.MulticlassAccuracy(classes, top_k=5, average="micro", validate_args=False)
     by_class = {
         "balanced_accuracy": known.MulticlassAccuracy,

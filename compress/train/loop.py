@@ -21,11 +21,12 @@ from compress.train.divergence import BATCH, broken_weights, first_broken, liste
 from compress.train.optimization import Optimization
 from compress.train.optimizers import optimizers, schedulers
 from compress.train.ranks import ALONE, Ranks
+from compress.wording import did_you_mean
 
 
 @dataclass
 class TrainingRecord:
-    """The record of a training: the mean loss of each epoch, and the optimizer steps."""
+    """The record of a training: the mean loss of each epoch, over its samples, and the optimizer steps."""
 
     losses: list[float] = field(default_factory=list)
     steps: int = 0
@@ -47,7 +48,7 @@ def train(
     *,
     generator: torch.Generator,
     after_step: Callable[[int], None] = lambda step: None,
-    on_step: Callable[[int, float, float], None] = lambda step, value, lr: None,
+    on_step: Callable[[int, float, float, int], None] = lambda step, value, lr, rows: None,
     on_start: Callable[["Loop"], None] = lambda loop: None,
     ranks: Ranks = ALONE,
 ) -> TrainingRecord:
@@ -58,8 +59,8 @@ def train(
         loss: (output, target) -> scalar.
         generator: the only source of the order of the samples.
         after_step: called with the number of steps done once the weights are updated: pruning happens here.
-        on_step: called after that with (steps done, loss, learning rate of the step): progress is shown here, and
-            checkpoints are made.
+        on_step: called after that with (steps done, loss, learning rate of the step, samples of its batch): progress
+            is shown here, and checkpoints are made.
         on_start: called with the loop before its first step: a resumed run loads its state here.
         ranks: this process among those that train the same model together, and have the same batches.
 
@@ -99,22 +100,25 @@ class Loop:
             found for optimizer in self._optimizers for found in schedulers(optimizer, optimization, max(1, steps))
         ]
         self.training = TrainingRecord()
-        self._losses: list[float] = []  # of this epoch's batches
+        self._losses: list[tuple[float, int]] = []  # of this epoch's batches, each with its number of samples
         self._began: dict[str, Any] = {}  # order and random state at the start of this epoch
         self._epoch_start = self._good = _Weights(0, Aside(model.state_dict()))
 
-    def run(self, after_step: Callable[[int], None], on_step: Callable[[int, float, float], None]) -> TrainingRecord:
+    def run(
+        self, after_step: Callable[[int], None], on_step: Callable[[int, float, float, int], None]
+    ) -> TrainingRecord:
         done = self.training
         self._model.zero_grad()
         self._model.train()
         while self._losses or done.steps < self._steps:
             for given, target in islice(pairs(self._rest_of_epoch(), self._model), self._steps - done.steps):
                 loss, lr = self._update(given, target)
-                self._losses.append(loss)
+                self._losses.append((loss, given.rows))
                 done.steps += 1
                 after_step(done.steps)
-                on_step(done.steps, loss, lr)
-            done.losses.append(sum(self._losses) / len(self._losses))
+                on_step(done.steps, loss, lr, given.rows)
+            # The last batch of an epoch may be smaller, and every sample counts alike.
+            done.losses.append(weighted_mean(self._losses))
             self._losses = []
         if done.steps and (broken := listed(broken_weights(self._model))):
             raise self._diverged(f"the last step, {done.steps}, left NaN or infinite values in {broken}")
@@ -136,7 +140,8 @@ class Loop:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Before the first step; the caller loads the model's own state."""
         self.training = TrainingRecord(list(state["epoch_losses"]), state["steps"])
-        self._losses, self._began = list(state["losses"]), state["began"]
+        self._losses = [(loss, rows) for loss, rows in state["losses"]]
+        self._began = state["began"]
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for scheduler, saved in zip(self._schedulers, state["schedulers"], strict=True):
@@ -196,6 +201,11 @@ class Loop:
         return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
 
 
+def weighted_mean(losses: Sequence[tuple[float, int]]) -> float:
+    """Of (loss of a batch, its number of samples)."""
+    return sum(loss * rows for loss, rows in losses) / sum(rows for _, rows in losses)
+
+
 @contextmanager
 def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     """Freeze every parameter whose qualified name matches none of the shell patterns, until the end of the block.
@@ -208,7 +218,9 @@ def only_trainable(model: nn.Module, patterns: Sequence[str]) -> Iterator[None]:
     parameters = {_plain_name(model, name): parameter for name, parameter in model.named_parameters()}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise TargetError(f"trainable: {pattern!r} matches no parameter; there are {', '.join(parameters)}")
+            names = ", ".join(parameters)
+            near = did_you_mean(pattern, parameters)
+            raise TargetError(f"trainable: the pattern {pattern!r} matches no parameter; there is {names}{near}")
     frozen = [
         parameter
         for name, parameter in parameters.items()

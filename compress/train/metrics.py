@@ -13,6 +13,7 @@ from compress.ranking import MetricKind, default_of, present
 from compress.tasks import OwnTask, Task, counted, in_float64, measured_loss, metrics_of, prediction
 from compress.tasks.kinds import Loss, settings_of
 from compress.tasks.metrics import Meter, UndefinedMetricError, accuracy, meter
+from compress.wording import count_of
 
 
 def evaluate(
@@ -37,30 +38,62 @@ def evaluate(
         TrainingError: the loss or a metric is not finite.
         DataError: there is no sample, targets do not fit the outputs, or the samples cannot tell a metric.
     """
-    means, meters = _means(task), _meters(task)
-    totals, weights, samples = dict.fromkeys(means, 0.0), 0, 0
+    tally, samples = Tally(task), 0
     with evaluation_mode(model):
         for given, targets in pairs(batches(), model):
-            output = given.call(model)
-            # A mean in float32 would change with the batch size in the seventh digit.
-            output = in_float64(output if isinstance(task, OwnTask) else prediction(output))
-            weight = counted(task, output, targets, given.rows)
-            for name, measure in means.items():
-                totals[name] += float(measure(output, targets)) * weight if weight else 0.0
-            for one in meters.values():
-                one.update(output, targets)
-            weights, samples = weights + weight, samples + given.rows
+            output = comparable(given.call(model), task)
+            tally.add(output, targets, given.rows)
+            samples += given.rows
             seen(output, targets)
     if not samples:
         raise DataError("No sample to evaluate on: this part of the data set is empty.")
-    if not weights:
+    if not tally.weight:
         raise DataError("No label to evaluate on: none in this part of the data set counts.")
-    found = {name: total / weights for name, total in totals.items()}
-    if not isinstance(task, OwnTask) and "perplexity" in metrics_of(task):
-        found["perplexity"] = math.exp(min(found["loss"], _MOST))
-    _add(found, meters, partial=partial)
+    found = tally.metric(partial=partial)
     _require_finite(found, samples)
-    return {name: found[name] for name in ("loss", *_names(task)) if name in found}
+    return found
+
+
+def comparable(output: Any, task: Task) -> Any:
+    """What the measures of `task` see of a network's output: for a built-in task the prediction; in float64.
+
+    A mean in float32 would change with the batch size in the seventh digit.
+    """
+    return in_float64(output if isinstance(task, OwnTask) else prediction(output))
+
+
+class Tally:
+    """The metrics of outputs that are added batch by batch."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._means, self._meters = task, _means(task), _meters(task)
+        self._totals = dict.fromkeys(self._means, 0.0)
+        self.weight = 0
+        """The number of samples, labels or tokens that count."""
+
+    def add(self, output: Any, target: Any, rows: int) -> None:
+        """Add a batch of `rows` samples; the output is what `comparable` makes of it."""
+        weight = counted(self._task, output, target, rows)
+        for name, measure in self._means.items():
+            self._totals[name] += float(measure(output, target)) * weight if weight else 0.0
+        for one in self._meters.values():
+            one.update(output, target)
+        self.weight += weight
+
+    def metric(self, *, partial: bool) -> dict[str, float]:
+        """The metrics so far, of which at least one sample has to count.
+
+        Args:
+            partial: leave out a metric that the samples cannot tell.
+
+        Raises:
+            DataError: the samples cannot tell a metric.
+        """
+        found = {name: total / self.weight for name, total in self._totals.items()}
+        if not isinstance(self._task, OwnTask) and "perplexity" in metrics_of(self._task):
+            found["perplexity"] = math.exp(min(found["loss"], _MOST))
+        _add(found, self._meters, partial=partial)
+        return {name: found[name] for name in ("loss", *_names(self._task)) if name in found}
 
 
 _MOST = 709.0
@@ -100,7 +133,8 @@ def _require_finite(found: Mapping[str, float], samples: int) -> None:
     for name, value in found.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"The {name} over {samples:,} samples is {value}: the weights have diverged; lower the learning rate."
+                f"The {name} over {count_of(samples, 'sample')} is {value}: the weights have diverged; lower "
+                "the learning rate."
             )
 
 

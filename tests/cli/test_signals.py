@@ -37,13 +37,27 @@ stages:
 export: []
 """
 
+OWN = """\
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+def loaders():
+    data = TensorDataset(torch.rand(40, 1, 28, 28), torch.arange(40) % 2)
+    return DataLoader(data, batch_size=10, num_workers=2), DataLoader(data, batch_size=10, num_workers=2)
+"""
+
+FACTORY = ("--set", "data={factory: 'own:loaders'}")
 SWEEP = ("--workers", "2", "--cache", "cells", "-q", "--set", "data.workers=0")
 COMMANDS = {
     "train": ("recipe.yaml", "-o", "new.pt", "-q", "--checkpoint-every", "0.1"),
     "apply": ("recipe.yaml", "model.pt", "-o", "out", "-q", "--checkpoint-every", "0.1"),
     "compare": ("recipe.yaml", "model.pt", "--removal", "hard,soft", "--lr", "1e-3,2e-3", "--sparsity", ".5", *SWEEP),
+    "own": ("recipe.yaml", "model.pt", "-o", "out", "-q", "--checkpoint-every", "0.1", *FACTORY),
     "search": ("recipe.yaml", "model.pt", "--max-loss", "1.5x", *SWEEP),
 }
+
+
+TRAINING = ("train", "apply", "own")
 
 
 @pytest.fixture
@@ -55,6 +69,7 @@ def place(tmp_path: Path) -> Path:
         pixels = torch.randint(256, (28, 28), generator=chance, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(path)
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     torch.save(classifier(classes=2, generator=chance).state_dict(), tmp_path / "model.pt")
     return tmp_path
 
@@ -82,9 +97,9 @@ def of_session(leader: int) -> Iterator[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_signal_to_all_processes_ends_the_command_alone(place: Path, command: str, number: int) -> None:
-    words = [sys.executable, "-m", "compress.cli", command, *COMMANDS[command]]
+    words = [sys.executable, "-m", "compress.cli", "apply" if command == "own" else command, *COMMANDS[command]]
     run = subprocess.Popen(words, cwd=place, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    if command in ("train", "apply"):
+    if command in TRAINING:
         busy = lambda: list(place.glob("*.partial/*.json"))  # noqa: E731
     else:  # the command, the two that compute, and what Python tracks their semaphores with
         busy = lambda: list(place.glob("cells")) and len(list(of_session(run.pid))) >= 4  # noqa: E731
@@ -95,7 +110,7 @@ def test_a_signal_to_all_processes_ends_the_command_alone(place: Path, command: 
     assert "Traceback" not in said
     assert "interrupted: " in said
     waited(lambda: not list(of_session(run.pid)))
-    assert not list(place.glob("*/.*")), "nothing half-written"
-    if command in ("train", "apply"):
+    assert not list(place.glob("**/.softprune-*")), "nothing half-written"
+    if command in TRAINING:
         assert " is kept in " in said
         assert said.splitlines()[-1].endswith("--resume")

@@ -154,8 +154,12 @@ def with_one(value: Any, dtype: Any = float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "names", "message"),
     [
-        ({"x": X}, None, "has no array inputs; it holds x."),
-        ({"inputs": X, "labels": Y}, ArrayNames("input", "labels"), "no array input; did you mean inputs?; it holds"),
+        ({"x": X}, None, "has no array inputs; it holds x"),
+        (
+            {"inputs": X, "labels": Y},
+            ArrayNames("input", "labels"),
+            "labels; did you mean inputs?",
+        ),
         ({}, None, "has no array inputs; it holds nothing"),
         ({"inputs": X}, ArrayNames("inputs", "inputs"), "the array inputs is named 2 times in `data`"),
         ({"inputs": X, "targets": Y[:29]}, SUPERVISED, "differ in their number of samples (inputs 30, targets 29)"),

@@ -209,7 +209,7 @@ def test_what_may_not_be_read_is_named(folder: Path, name: str) -> None:
         pytest.skip("root reads everything")
     (folder / name).chmod(0)
     try:
-        with pytest.raises(DataError, match="Permission denied"):
+        with pytest.raises(DataError, match="permission denied"):
             sources.from_folder(folder)
     finally:
         (folder / name).chmod(0o700)
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied", os.fspath(path))  # type: ignore[call-overload]
 
     monkeypatch.setattr("compress.data.reading.os.open", denied)
-    with pytest.raises(DataError, match=r"0\.png is not a readable image \(.*Permission denied"):
+    with pytest.raises(DataError, match=r"0\.png cannot be read: permission denied"):
         read_image(str(folder / "a/0.png"))
 
 

@@ -1,14 +1,17 @@
 """A user's own loaders as a data set."""
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from compress.data.dataset import TrainingData
-from compress.data.loaders import from_factory, from_loaders
+from compress.data.loaders import begun, from_factory, from_loaders
 from compress.errors import DataError, InputError
 from compress.tasks import loss
 
@@ -135,3 +138,26 @@ def test_the_shifted_loss_is_that_of_a_network_of_transformers() -> None:
         output = given.call(network)
         expected = network(input_ids=ids, labels=ids).loss
     torch.testing.assert_close(loss("language_model")(output, target), expected)
+
+
+class Signalled(Dataset[int]):
+    """Each of its workers gets a signal as from a terminal or a batch system, and works on."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), (signal.SIGTERM, signal.SIGINT)[index])
+        return index
+
+
+def noted(worker: int) -> None:
+    torch.utils.data.get_worker_info().dataset.worker = worker  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who has sent a signal")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_workers_leave_signals_to_the_run() -> None:
+    mine = DataLoader(Signalled(), num_workers=1, worker_init_fn=noted, batch_size=1)
+    assert [int(batch) for batch in begun(mine)] == [0, 1]
+    assert mine.worker_init_fn is noted

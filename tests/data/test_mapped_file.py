@@ -60,7 +60,7 @@ def test_a_full_disk_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch)
 
     with tempfile.TemporaryFile() as file:
         monkeypatch.setattr(tempfile, "TemporaryFile", Full)
-        with pytest.raises(DataError, match=r"No space left on device.*after 0 bytes; set TMPDIR to a folder"):
+        with pytest.raises(DataError, match=r"the disk is full.*after 0 bytes; set TMPDIR to a folder"):
             GrowingRows((), np.int8, 0).append(np.zeros(3))
 
 

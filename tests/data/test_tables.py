@@ -314,8 +314,13 @@ GOOD = "age,y\n1,0\n2,1\n3,0\n4,1\n"
 @pytest.mark.parametrize(
     ("text", "settings", "test", "message"),
     [
-        (GOOD, TableSettings(("Y",)), None, "has no column 'Y' (target); it has age, y."),
-        (GOOD, TableSettings(("y",), ("agee",)), None, "has no column 'agee' (categorical); did you mean age?; it has"),
+        (GOOD, TableSettings(("Y",)), None, "has no column 'Y' (target); it has age, y; did you mean y?"),
+        (
+            GOOD,
+            TableSettings(("y",), ("agee",)),
+            None,
+            "(categorical); it has age, y; did you mean age?",
+        ),
         (GOOD, TableSettings(("y",), (), ("x",)), None, "has no column 'x' (drop)"),
         ("1,2\n3,4\n", None, None, "it has 1, 2; if the file has no header, name its columns with `columns`"),
         (GOOD, TableSettings(("y",), ("y",)), None, "'y' is the target, which is no input anyway"),

@@ -75,7 +75,7 @@ def test_what_is_no_such_file(tmp_path: Path, name: str, error: type[InputError]
     with pytest.raises(error, match=text):
         inspect(tmp_path / name)
     (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=f"{name} is not a file"):
+    with pytest.raises(InputError, match=f"{name} does not exist"):
         inspect(tmp_path / name)
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name} is a folder"):

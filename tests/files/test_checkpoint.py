@@ -99,7 +99,7 @@ class TestReading:
 
 class TestBadFiles:
     def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match=r"model\.pt is not a file"):
+        with pytest.raises(CheckpointError, match=r"model\.pt does not exist"):
             read_weights(tmp_path / "model.pt")
 
     def test_folder(self, tmp_path: Path) -> None:

@@ -204,5 +204,9 @@ def test_many_prefixes_take_no_time() -> None:
 
 
 def test_a_missing_network_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r'compress\.load\("w\.pt", model=Net\).*torch\.export\.load'):
+    torch.save({"weight": torch.ones(2, 2)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r'compress\.load\("w\.pt", model=Net\)'):
         compress.load(tmp_path / "w.pt")
+    (tmp_path / "w.pt2").touch()
+    with pytest.raises(InputError, match=r'w\.pt2 is a program.*torch\.export\.load\("w\.pt2"\)\.module\(\)'):
+        compress.load(tmp_path / "w.pt2")

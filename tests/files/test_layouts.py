@@ -179,7 +179,7 @@ def test_a_key_takes_a_set(key: str, tmp_path: Path) -> None:
 
 def test_a_key_that_is_not_there(tmp_path: Path) -> None:
     saved({"model": STATE, "ema": OTHER}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r'w\.pt has no weights under "emma": it has "model" and "ema"'):
+    with pytest.raises(CheckpointError, match=r'w\.pt has no weights under "emma"; it has "model" and "ema"'):
         read_weights(f"{tmp_path}/w.pt#emma")
     with pytest.raises(CheckpointError, match="it has no keys"):
         read_weights(f"{saved(STATE, tmp_path / 'plain.pt')}#ema")

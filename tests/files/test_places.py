@@ -153,7 +153,7 @@ def test_a_number_sign_in_a_name(tmp_path: Path) -> None:
     torch.save({"ema": STATE}, tmp_path / "a#b.pt")
     assert place(tmp_path / "a#b.pt").key is None
     assert place(Path(f"{tmp_path}/a#b.pt#ema")).key == "ema"
-    with pytest.raises(CheckpointError, match="not a file"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         place(tmp_path / "c.pt#ema")
 
 

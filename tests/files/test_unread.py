@@ -155,7 +155,7 @@ def test_a_pickled_network_in_the_older_format(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_scripted_network_is_refused_with_the_way_out(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r'TorchScript program.*torch\.jit\.load\("w\.pt"\)\.state_dict'):
+    with pytest.raises(CheckpointError, match=r'TorchScript archive.*torch\.jit\.load\("w\.pt"\)\.state_dict'):
         read_weights(tmp_path / "w.pt")
 
 

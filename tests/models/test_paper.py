@@ -53,6 +53,14 @@ def test_conv_classifier_is_table_iii() -> None:
     assert model.features(torch.zeros(2, 3, 32, 32)).shape == (2, 576)
 
 
+def test_a_narrower_conv_autoencoder_has_a_share_of_the_channels() -> None:
+    model = models.conv_autoencoder(10, width=0.25)
+    channels = [layer.out_channels for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    assert channels == [16, *[32] * 8, 3]
+    assert widths(model) == [(288, 10), (10, 72)]
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+
+
 def test_conv_autoencoder_is_table_iv() -> None:
     model = models.conv_autoencoder(10)
     channels = [

@@ -177,7 +177,7 @@ ONE_MISTAKE = [
     ("sparsity: 0.75", "params: 1.5", "10: stages.0.params: found 1.5; needs a number below 1 (instead of sparsity"),
     ("sparsity: 0.5", "macs: 0.5", "16: stages.1.macs: macs is for nodes, and the target is weights; remove the key"),
     ("scope: layer", "scope: isomorphic", "15: stages.1.scope: isomorphic is for nodes, and the target is weights"),
-    ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: 0", "11: stages.0.min_keep: found 0; needs at least 1"),
+    ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: -1", "11: stages.0.min_keep: found -1; needs at least 0"),
     ("sparsity: 0.75", "sparsity: 0.75\n    min_keep: 1.0", "11: stages.0.min_keep: found 1.0; needs a number below 1"),
     (
         "decay: exponential",
@@ -449,9 +449,9 @@ def test_mistakes_in_a_shipped_recipe_have_a_place_too() -> None:
             "nowhere/mnist_ae.yaml",
             "nowhere/mnist_ae.yaml: no such file, and no shipped recipe of that name; did you mean",
         ),
-        ("zzz", "zzz: no such file, and no shipped recipe of that name; shipped are "),
+        ("zzz", "zzz: no such file, and no shipped recipe of that name; `compress recipes` lists them"),
         (".", ".: is a folder; name a recipe file in it"),
-        ("x" * 300, f"{'x' * 300}: cannot be read (File name too long); name a readable recipe file"),
+        ("x" * 300, f"{'x' * 300}: cannot be read: its name is too long"),
     ],
 )
 def test_a_recipe_that_is_not_there(source: str, expected: str) -> None:

@@ -68,7 +68,7 @@ def test_own_curve():
     ("make", "says"),
     [
         (lambda: decay.over(-1), "-1 steps"),
-        (lambda: decay.over(3, "cubic"), "unknown decay 'cubic'"),
+        (lambda: decay.over(3, "cubic"), "decay: found 'cubic'"),
         (lambda: decay.over(3, final=0.0), "final=0.0"),
         (lambda: decay.by_factor(1.0), "factor 1.0"),
         (lambda: decay.by_factor(0.0), "factor 0.0"),

@@ -14,7 +14,7 @@ def results(**changed: Any) -> dict[str, Any]:
             "macs": 2 * params,
             "bytes": {"onnx": 4 * params, "onnx_gzip": 3 * params},
             "metric": {"loss": loss},
-            "latency_ms": {"1": {"p50": 0.07}, "32": {"p50": 0.8}},
+            "latency_ms": {"1": {"p50": 0.07, "runs": 900, "ratio": 1.0}, "32": {"p50": 0.8, "runs": 40, "ratio": 1.0}},
         }
 
     return {
@@ -36,6 +36,8 @@ def results(**changed: Any) -> dict[str, Any]:
                 "measure": "sparsity",
                 "asked": 0.75,
                 "achieved": 0.75,
+                "of": 64,
+                "pruned": 48,
                 "before_removal": {"loss": 0.0141},
                 "after_removal": {"loss": 0.0143},
                 "steps": 1955,
@@ -50,7 +52,8 @@ def results(**changed: Any) -> dict[str, Any]:
 def test_says_what_how_and_how_well() -> None:
     card = model_card(results())
     for text in (
-        "1,000 parameters before, 800 now",
+        "64 latent nodes before, 16 now; 1,000 parameters before, 800 now",
+        "- Nodes of latent: 64 dense, 16 slim.",
         "mnist (50,000 training and 10,000 test samples)",
         "nodes of latent: 75 % removed (75 % asked), chosen by skeletonization, soft removal, 1,955 training steps",
         "; loss 0.0141 before removal; loss 0.0143 after removal",
@@ -91,6 +94,30 @@ def test_it_says_that_files_were_read_back() -> None:
     assert "read back in a fresh process and compared with its network; they differ by 6.0e-08" in model_card(
         results(parity=parity)
     ).replace("\\", "")
+
+
+def test_the_price_is_told_with_its_error() -> None:
+    """The class that lost most, what ± means, how often it was timed and what else the machine did."""
+    found = results(load={"cores": 2, "busy": 1.2}, evaluated={"samples": 500, "digest": "0" * 64})
+    found["by_class"] = {"of": [50, 50], "dense": [17, 50], "slim": [0, 50], "names": ["cat", "dog"]}
+    for name, model in found["models"].items():
+        loss = model["metric"]["loss"]
+        model["error"] = {"loss": {"low": loss - 0.0004, "high": loss + 0.0004, "method": "bootstrap"}}
+        if name != "dense":
+            model["change"] = {"loss": {"low": 0.0088, "high": 0.009, "method": "paired_bootstrap"}}
+    card = model_card(found)
+    for text in (
+        "- Worst class cat: 17 of 50 right before, 0 after.",
+        "| dense | 4.0 | 0.07 | 0.8 | 0.0054 ± 0.0004 |",
+        "| slim | 3.2 | 0.07 | 0.8 | 0.0143 ± 0.0004 |",
+        "the median of 900 runs at batch 1, 1 thread, while other programs kept 1.2 of 2 cores busy.",
+        "the 95 % sampling error of 500 test samples",
+        "Times are longer than on an idle machine",
+    ):
+        assert text in card
+    quiet = model_card({**found, "load": {"cores": 2, "busy": 0.1}})
+    assert "other programs kept 0.1 of 2 cores busy." in quiet
+    assert "idle machine" not in quiet
 
 
 def test_a_note_on_the_data_is_shown() -> None:

@@ -60,11 +60,13 @@ def test_the_gain_is_one_sentence(changed: Any) -> None:
             "latency_ms": {"1": figures},
             "metric": {"loss": loss},
         }
+        for key in ("error", "change"):
+            changed["models"][model].pop(key, None)
     changed.pop("choices", None)
     sentence = outcome.gain(changed)
     assert "4.00\N{MULTIPLICATION SIGN} smaller" in sentence
-    assert "5.00\N{MULTIPLICATION SIGN} faster" in sentence
-    assert "test loss 0.005 (dense 0.004)" in sentence
+    assert "5.0\N{MULTIPLICATION SIGN} faster" in sentence
+    assert "test loss 0.005 (dense 0.004, +25.0 %)" in sentence
 
 
 def test_of_a_latent_space_its_size_is_told(changed: Any) -> None:
@@ -72,5 +74,5 @@ def test_of_a_latent_space_its_size_is_told(changed: Any) -> None:
     changed.pop("choices", None)
     changed["models"]["slim"]["bytes"] = changed["models"]["dense"]["bytes"]
     sentence = outcome.gain(changed)
-    assert sentence.startswith("The slim network: 16 of 64 latent nodes")
+    assert sentence.startswith("The slim network: 64 to 16 latent nodes")
     assert "1.00" not in sentence

@@ -36,7 +36,7 @@ def test_it_is_in_the_headline_and_the_table(classes) -> None:
     shown = {**without, **counts([50, 50, 20], [41, 50, 20], [33, 49, 20], names=["cat", "dog", "<b>"])}
     assert headline(shown).endswith("; worst class cat: 41 of 50 right before, 33 after")
     text = page(shown)
-    assert "16.0 points" in text
+    assert "\N{MINUS SIGN}16 points" in text
     assert "&lt;b&gt;" in text
 
 

@@ -2,6 +2,7 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -29,7 +30,10 @@ def test_the_choices_side_by_side(results: dict[str, Any]) -> None:
         assert kilobytes == f"{choice['bytes'] / 1000:,.1f}"
         assert batch_1 == f"{choice['latency_ms']['1']['p50']:.3g}"
         assert batch_4 == f"{choice['latency_ms']['4']['p50']:.3g}"
-        assert loss == f"{choice['metric']['loss']:.4g}"
+        value, interval = choice["metric"]["loss"], choice["error"]["loss"]
+        shown, error = map(float, loss.split(" ± "))
+        assert error == pytest.approx(max(interval["high"] - value, value - interval["low"]), rel=0.5)
+        assert shown == pytest.approx(value, abs=error / 2)
 
 
 def test_what_was_not_measured_has_no_column(changed: dict[str, Any]) -> None:
@@ -66,8 +70,12 @@ def test_the_stages(results: dict[str, Any], changed: dict[str, Any]) -> None:
     assert row(table, "criterion")[1] == "skeletonization"
     assert row(table, "removal")[1] == "soft, exponential over 5 steps"
     assert row(table, "achieved")[1] == "0.75 (6 of 8)"
-    assert row(table, "before removal")[1] == f"loss {stage['before_removal']['loss']:.4g}"
-    assert row(table, "after removal")[1] == f"loss {stage['after_removal']['loss']:.4g}"
+    interval = results["models"]["slim"]["error"]["loss"]
+    for when in ("before_removal", "after_removal"):
+        name, figure = row(table, when.replace("_", " "))[1].split()
+        assert name == "loss"
+        assert float(figure) == pytest.approx(stage[when]["loss"], abs=(interval["high"] - interval["low"]) / 2)
+        assert len(figure) < 8  # digits that mean something
     changed["stages"].append({**stage, "removal": {"kind": "hard"}, "removal_steps": 0})
     assert row(tables.stages(changed), "removal")[1:] == ["soft, exponential over 5 steps", "hard"]
 
@@ -80,7 +88,7 @@ def test_the_shape_from_scratch(changed: dict[str, Any]) -> None:
     lines = list(tables.scratch(changed))
     length = "17 epochs, as many as the dense training and the retraining"
     assert lines == [
-        f"from scratch, {length}: loss 1.2, accuracy 0.57; better than the pruned network",
+        f"from scratch, {length}: loss 1.2, accuracy 57.00 %; better than the pruned network",
         "from scratch, 1 epoch, as many as the retraining: the loss became nan at step 2 of 10",
         "from scratch: the reason",
     ]
@@ -90,6 +98,25 @@ def test_the_shape_from_scratch(changed: dict[str, Any]) -> None:
 def shown_by(results: dict[str, Any]) -> Iterable[str]:
     yield text(tables.stages(results))
     yield text(tables.choices(results))
+
+
+def test_the_worst_class_is_told(classes: dict[str, Any]) -> None:
+    classes["by_class"] = {"of": [50, 50, 2], "dense": [17, 50, 2], "slim": [0, 49, 2], "names": ["cat", "dog", "eel"]}
+    assert "worst class cat: 17 of 50 right before, 0 after" in tables.closing(classes)
+
+
+def test_a_busy_machine_is_told(changed: dict[str, Any]) -> None:
+    changed["load"] = {"cores": 4, "busy": 1.2}
+    assert any("idle machine" in line for line in tables.closing(changed))
+    changed["load"]["busy"] = 0.9
+    lines = list(tables.closing(changed))
+    assert not any("idle machine" in line for line in lines)
+    assert any(line.endswith("while other programs kept 0.9 of 4 cores busy.") for line in lines)
+    timed: Any = {"threads": 1, "runtimes": {}, "models": {}}
+    assert list(tables.load_lines(timed)) == []
+    assert list(tables.load_lines({**timed, "load": {"cores": 4, "busy": 0.9}})) == [
+        "timed, while other programs kept 0.9 of 4 cores busy"
+    ]
 
 
 def test_nothing_is_cut_off_in_eighty_columns(results: dict[str, Any], every_choice: dict[str, Any]) -> None:
@@ -121,7 +148,15 @@ def test_the_closing_lines(results: dict[str, Any]) -> None:
     lines = list(tables.closing(results))
     dense, slim = (results["models"][name]["params"] for name in ("dense", "slim"))
     assert lines[0].startswith("fastest at batch 1 within 0.5 % of dense's loss: ")
-    assert f"parameters: {dense:,} -> {slim:,}, as many" in lines
+    share = f"{100 * (1 - slim / dense):.2g}"
+    assert f"parameters: {dense:,} -> {slim:,}, {share} % fewer" in lines  # never 1.00 times
+    assert "latent nodes: 8 -> 2, 4.00\N{MULTIPLICATION SIGN} fewer" in lines
+    timed = results["models"]["slim"]["latency_ms"]["1"]
+    assert timed["runs"] >= 30
+    (latency,) = [line for line in lines if line.startswith("Latency: ")]
+    assert latency.startswith(f"Latency: the median of {timed['runs']:,} runs at batch 1, 1 thread")
+    (errors,) = [line for line in lines if line.startswith("\N{PLUS-MINUS SIGN}")]
+    assert f"{results['evaluated']['samples']} test samples" in errors
     (proof,) = [line for line in lines if line.startswith("largest differences: masked - slim ")]
     assert "slim - onnxruntime" in proof
     assert "slim - .pt2" in proof

@@ -262,7 +262,7 @@ with alone(Path({str(folder)!r}), Path({str(out)!r})):
 def test_where_nothing_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(OutputError, match=r"out\.partial cannot be written: Not a directory"),
+        pytest.raises(OutputError, match=r"out\.partial cannot be written: a part of its path is a file, not a folder"),
         alone(tmp_path / "file" / "out.partial", tmp_path / "file" / "out"),
     ):
         pass

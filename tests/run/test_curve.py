@@ -21,6 +21,17 @@ def test_the_number_of_points_is_bounded_and_each_is_a_mean(steps: int) -> None:
     assert found["share"] == [1.0] * len(spans)
 
 
+def test_every_sample_counts_alike() -> None:
+    """A span of two batches, the second of which is the small rest of an epoch; and the same after a resume."""
+    curve = Curve(2 * POINTS)
+    curve.add(Moment(1, 1.0, rows=128))
+    resumed = Curve(2 * POINTS)
+    resumed.load_state_dict(curve.state_dict())
+    for one in (curve, resumed):
+        one.add(Moment(2, 5.0, rows=16))
+        assert one.document()["loss"] == [round((128 * 1.0 + 16 * 5.0) / 144, 4)]
+
+
 def test_the_mask_is_that_at_the_end_of_the_span() -> None:
     curve = Curve(800)
     for step in range(1, 801):

@@ -24,12 +24,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ("mnist_ae", "mnist_ae is a recipe, not a file of weights: way out"),
-        ("mine.yaml", "mine.yaml is a recipe, not a file of weights: way out"),
-        ("nowhere.yml", "nowhere.yml is a recipe, not a file of weights: way out"),
-        ("model.pt", "model.pt is not a file: way out"),
-        ("full", "full is a folder, not a file of weights: name a file in it, such as full/slim.safetensors"),
-        ("empty", "empty is a folder, not a file of weights: way out"),
+        ("mnist_ae", "mnist_ae is a recipe, not a file of weights; way out"),
+        ("mine.yaml", "mine.yaml is a recipe, not a file of weights; way out"),
+        ("nowhere.yml", "nowhere.yml is a recipe, not a file of weights; way out"),
+        ("model.pt", "model.pt does not exist; way out"),
+        ("full", "full is a folder, not a file of weights; name a file in it, such as full/slim.safetensors"),
+        ("empty", "empty is a folder, not a file of weights; way out"),
     ],
 )
 def test_what_is_no_file_of_weights(here: Path, given: str, text: str) -> None:
@@ -76,4 +76,4 @@ def test_a_model_where_the_recipe_belongs(run: Run, trained: Path, command: str)
 
 @pytest.mark.parametrize("arguments", [["export", "mnist_ae", "-o", "files"], ["compare", "mnist_ae", "mnist_ae"]])
 def test_a_recipe_where_the_model_belongs(run: Run, here: Path, arguments: list[str]) -> None:
-    assert "error: mnist_ae is a recipe, not a file of weights: " in run(*arguments, code=2).stderr
+    assert "error: mnist_ae is a recipe, not a file of weights; " in run(*arguments, code=2).stderr

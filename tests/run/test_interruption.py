@@ -1,11 +1,13 @@
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 
 import pytest
 
 from compress.errors import Interrupted
+from compress.run import interruption
 from compress.run.interruption import SIGNALS, Stop
 
 
@@ -14,7 +16,7 @@ def come(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_the_run_at_once_unless_it_is_deferred(number: int) -> None:
+def test_a_signal_ends_the_run_at_once_unless_it_is_deferred(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before, stop = signal.getsignal(number), Stop()
     with stop.listening():
         with pytest.raises(Interrupted) as caught:
@@ -29,8 +31,51 @@ def test_a_signal_ends_the_run_at_once_unless_it_is_deferred(number: int) -> Non
         assert stop.wanted, "the outer block goes on deferring"
         with pytest.raises(Interrupted):
             stop.check()
+        come(number)  # right after the first: torchrun signals each process, and a batch system all of them
+        monkeypatch.setattr(interruption, "TOGETHER", 0.0)
         with pytest.raises(Interrupted):
             come(number)
+
+
+class Loses:
+    """Python drops what its destructor raises."""
+
+    def __del__(self) -> None:
+        come(signal.SIGTERM)
+        time.sleep(0.001)
+
+
+def test_an_exception_that_a_destructor_has_lost_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def lose() -> None:
+        Loses()
+        time.sleep(10)
+
+    with Stop().listening(), pytest.raises(Interrupted):
+        lose()
+    assert capsys.readouterr().err == ""
+
+
+def test_an_exception_that_other_code_has_caught_is_raised_again() -> None:
+    def catch() -> None:
+        with suppress(BaseException):
+            come(signal.SIGTERM)
+        time.sleep(10)
+
+    with Stop().listening(), pytest.raises(Interrupted):
+        catch()
+
+
+def test_other_exceptions_in_destructors_are_printed_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr("sys.unraisablehook", found.append)
+
+    class Fails:
+        def __del__(self) -> None:
+            raise ValueError("in a destructor")
+
+    with Stop().listening():
+        Fails()
+    assert [str(each.exc_value) for each in found] == ["in a destructor"]
 
 
 def test_what_python_swallows_is_not_lost() -> None:

@@ -119,4 +119,4 @@ def test_what_cannot_be_trained_on_is_refused(network: Network, apply: Any, tmp_
     assert "was exported in training mode" in apply(path, TAYLOR, 2)
     path.write_bytes(b"no archive")
     assert "other.pt2 cannot be read as an exported program" in apply(path, TAYLOR, 2)
-    assert "missing.pt2 is not a file" in apply(tmp_path / "missing.pt2", TAYLOR, 2)
+    assert "missing.pt2 does not exist" in apply(tmp_path / "missing.pt2", TAYLOR, 2)

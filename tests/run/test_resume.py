@@ -29,7 +29,7 @@ from compress.run.output import added, begin
 from compress.run.setting import Moment, unwatched
 
 # Many of these recipes take weights here and there, which leaves the network as large as it was.
-pytestmark = pytest.mark.filterwarnings("ignore::compress.run.rehearse.PlanWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::compress.run_warnings.RunWarning")
 
 Command = Callable[..., Result]
 
@@ -566,7 +566,7 @@ def test_a_disk_that_is_full_on_the_way(
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert result.stderr.count("warning: no checkpoint at stage 1, step ") == 9
     documents = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert documents["warnings"] == []
+    assert {one["kind"] for one in documents["warnings"]} <= {"short_decay", "short_retraining"}
     assert not (tmp_path / "out.partial").exists()
 
 
@@ -581,7 +581,8 @@ def test_warnings_from_before_the_interruption_are_in_the_results_once(
         result = run("apply", recipe, trained, "-o", tmp_path / "out", *options, code=143)
     run(*command_in(result.stderr))
     found, whole = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("out", "whole"))
-    assert len(whole["warnings"]) == len(set(whole["warnings"])) > 0
+    texts = [one["text"] for one in whole["warnings"]]
+    assert len(texts) == len(set(texts)) > 0
     assert timeless(found) == timeless(whole)
     assert found["timing"]["phases"]["training"] > 0
     assert found["timing"]["total"] == pytest.approx(sum(found["timing"]["phases"].values()))

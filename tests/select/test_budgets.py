@@ -74,7 +74,7 @@ def test_a_budget_out_of_reach_says_what_is_possible():
         ({"scope": "coupling"}, "scope: found 'coupling'; there is layer, isomorphic, global"),
         ({"scope": "isomorphc"}, "did you mean isomorphic"),
         ({"multiple_of": 0}, "multiple_of: found 0"),
-        ({"min_keep": 0}, "min_keep: found 0"),
+        ({"min_keep": -1}, "min_keep: found -1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, says):

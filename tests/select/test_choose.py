@@ -205,8 +205,8 @@ def test_min_keep_that_contradicts_the_sparsity():
         choose([torch.rand(10), torch.rand(10)], 0.9, min_keep=5)
     with pytest.raises(InputError, match="takes 9 of 10 entries of fc, but min_keep holds 5"):
         choose([torch.rand(10)], 0.9, min_keep=0.5, scope="layer", names=["fc"])
-    with pytest.raises(InputError, match="min_keep: found 0"):
-        choose([torch.rand(10)], 0.5, min_keep=0)
+    with pytest.raises(InputError, match="min_keep: found -1"):
+        choose([torch.rand(10)], 0.5, min_keep=-1)
 
 
 def test_collapse_names_layers_below_the_share():

@@ -107,7 +107,7 @@ def test_a_loop_that_is_resumed(form: str) -> None:
 
     kept: dict[str, Any] = {}
 
-    def keep(step: int, value: float, lr: float) -> None:
+    def keep(step: int, value: float, lr: float, rows: int) -> None:
         if step == 9:
             kept.update(copy.deepcopy({"loop": first.state_dict(), "network": network.state_dict()}))
 
@@ -118,7 +118,7 @@ def test_a_loop_that_is_resumed(form: str) -> None:
     again.load_state_dict(kept["network"])
     second = loop(again)
     second.load_state_dict(kept["loop"])
-    second.run(lambda step: None, lambda step, value, lr: None)
+    second.run(lambda step: None, lambda *told: None)
     require_equal(again.state_dict(), network.state_dict())
 
 

@@ -38,6 +38,7 @@ class ConvAutoencoder(Part):
 
     name: Literal["conv_autoencoder"]
     latent: Count = Field(default=64, description="number of latent nodes")
+    width: float = Field(default=1.0, gt=0, le=4, description="share of the channels in the paper's table")
 
 
 class Classifier(Part):

@@ -88,6 +88,11 @@ class Recipe(Part):
         description="known metrics of the dense network, such as {accuracy: 0.43}; the run stops if a part of the "
         "test data shows others",
     )
+    allow_constant: bool = Field(
+        default=False,
+        description="whether `apply` may end in a network that is no better than a constant output, such as the mean "
+        "image or the most frequent class; else it exits with code 1, after writing its results",
+    )
     train: Training | None = Field(
         default=None, description="how `compress train` trains the dense network; omit it if you bring a trained one"
     )

@@ -50,7 +50,8 @@ def _min_keep_form(value: object) -> str:
 
 
 MinKeep = Annotated[
-    Annotated[Count, Tag("count")] | Annotated[float, Field(gt=0, lt=1), Tag("share")], Discriminator(_min_keep_form)
+    Annotated[int, Field(ge=0), Tag("count")] | Annotated[float, Field(gt=0, lt=1), Tag("share")],
+    Discriminator(_min_keep_form),
 ]
 
 
@@ -107,7 +108,9 @@ class Stage(Part):
     )
     multiple_of: Count = Field(default=1, description="for nodes: round widths up to a multiple of this")
     min_keep: MinKeep | None = Field(
-        default=None, description="the least that every layer keeps: a number of entries, or a share between 0 and 1"
+        default=None,
+        description="the least that every layer keeps: a number of entries, or a share between 0 and 1; if absent, 0.1 "
+        "of each width where nodes of several layers compete or share a budget, and else nothing; 0 is no floor",
     )
     compensate: bool = Field(
         default=False,

@@ -9,6 +9,7 @@ from compress.errors import InputError
 from compress.options import option
 from compress.remove.removals.removal import Driver, Removal, every_option, steps_option
 from compress.select.ramp import level
+from compress.wording import count_of
 
 COHORT = 0.25
 """The share of the removal in which a cohort is removed, by default."""
@@ -33,7 +34,7 @@ class GradualSoft(Removal):
         super().__post_init__()
         if self.decaying >= self.steps:
             raise InputError(
-                f"a cohort takes {self.decaying} steps to be removed and everything is to be removed after "
+                f"a cohort takes {count_of(self.decaying, 'step')} to be removed and everything is to be removed after "
                 f"{self.steps}: which leaves no time for a ramp; shorten `cohort`, or use soft removal"
             )
 

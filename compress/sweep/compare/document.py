@@ -9,10 +9,12 @@ from compress.ranking import read
 from compress.report import plots, tables
 from compress.report.tables import SCRATCH
 from compress.run.output import whole_folder
+from compress.run_warnings import text_of
 from compress.sweep.compare import figures
-from compress.sweep.compare.summary import NOISE, mean, scratch_wins
+from compress.sweep.compare.summary import NOISE, scratch_wins
 from compress.sweep_results import Comparison
 from compress.train.metrics import headline
+from compress.wording import count_of
 
 FILES = ("results.json", "table.md", "results.csv", "curve.svg", "curve.png")
 COLUMNS = (
@@ -44,7 +46,7 @@ def write_all(results: Comparison, folder: Path) -> None:
 def markdown(results: Comparison) -> str:
     """The table, the chosen learning rates, and how to read them."""
     levels = [tables.level(results, value) for value in results["sparsities"]]
-    metric, dense = read(results["metric"]), mean([one["value"] for one in results["dense"]])
+    metric, dense = tables.metric_of(results), tables.mean_of_dense(results)
     values = [
         [f"**{cell.removesuffix(' *')}** \\*" if cell.endswith("*") else cell for cell in cells]
         for _, cells in tables.compared(results)
@@ -57,6 +59,7 @@ def markdown(results: Comparison) -> str:
         [
             f"# {results['recipe']['name']}: test {metric.heading} after exact removal\n",
             f"Mean ± sample standard deviation; dense {metric.figure(dense)}.\n",
+            *(f"Warning: {text_of(found)}.\n" for found in results.get("warnings", [])),
             _grid(results, levels, values),
             *(f"- {line.replace('*', chr(92) + '*', 1)}" for line in closing(results)),
             "\n## Learning rates\n",
@@ -96,7 +99,7 @@ def closing(results: Comparison) -> Iterable[str]:
     if seeds < 3:
         yield f"{seeds} seed{'s'[: seeds > 1]}: too few to tell a difference from noise, so none is marked"
     else:
-        yield f"* beats the second-best beyond the noise: paired t-test over {seeds} seeds, p < {NOISE}"
+        yield f"* beats the second-best beyond the noise: paired t-test over {count_of(seeds, 'seed')}, p < {NOISE}"
         yield "p of the best against the second-best: " + ", ".join(
             f"{100 * level['sparsity']:.10g} %: " + ("-" if level["p"] is None else f"{level['p']:.2g}")
             for level in results["levels"]

@@ -14,6 +14,7 @@ from compress.recipe.loading import load_recipe
 from compress.results import ScratchLength
 from compress.run.inputs import making, require_model
 from compress.sweep.trained import Trained
+from compress.wording import count_of
 
 RATES = (0.5, 1.0, 2.0, 4.0)
 """Factors on the recipe's learning rate, tried if no learning rates are named."""
@@ -43,7 +44,7 @@ class Rival:
         """Removal, criterion and scope as people write them; the scope may be empty."""
         removal = _written(self.template.removal)
         if self.scratch:
-            removal = f"from scratch, {self.epochs} epochs"
+            removal = f"from scratch, {count_of(self.epochs, 'epoch')}"
         return removal, _written(self.template.criterion), str(self.template.scope or "")
 
     @property
@@ -200,7 +201,9 @@ def _as_options(text: str, number: int) -> str:
 def _seeds(first: int, wanted: int | None, models: int) -> tuple[int, ...]:
     count = wanted or (SEEDS if models == 1 else models)
     if models not in (1, count):
-        raise InputError(f"{models} models and {count} seeds: give one model for all seeds, or one for each")
+        raise InputError(
+            f"{count_of(models, 'model')} and {count_of(count, 'seed')}: give one model for all seeds, or one for each"
+        )
     return tuple(range(first, first + count))
 
 

@@ -11,6 +11,7 @@ from compress.recipe import schema
 from compress.recipe.loading import resolved_yaml
 from compress.report import explored, plots
 from compress.run.output import whole_folder
+from compress.run_warnings import text_of
 from compress.sweep.explore import figures
 from compress.sweep_results import Search, Sensitivity
 
@@ -60,7 +61,8 @@ def _write(
     with (folder / "results.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
     if recipe is not None:
-        comment = "".join(f"# {line}\n" for line in about)
+        told = (f"warning: {text_of(found)}" for found in results.get("warnings", []))
+        comment = "".join(f"# {' '.join(line.split())}\n" for line in (*about, *told))
         (folder / RECIPE).write_text(comment + resolved_yaml(recipe), encoding="utf-8", newline="\n")
 
 

@@ -69,7 +69,7 @@ class Trials:
         self.dense = network_of(measured)
         bounds.require_reach(wanted.bounds, self.dense, self.judged)
         for bound in wanted.bounds:
-            if bound.relative_quality:
+            if bound.kind in bounds.QUALITY:
                 warn_if_familiar(bound, self.dense["metric"], trained, basis, cells)
 
     @property

@@ -67,7 +67,7 @@ def test_a_model_for_every_seed(recipe: Path, trained: Path, tmp_path: Path) -> 
     assert {one.model(seed).path for seed in one.seeds} == {trained}
     with pytest.raises(InputError, match="2 models and 3 seeds"):
         plan(recipe, [trained, other], seeds=3)
-    with pytest.raises(CheckpointError, match=r"nowhere\.pt is not a file: make one with: compress train"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt does not exist; train the network first: compress train"):
         plan(recipe, [Path("nowhere.pt")])
 
 
