@@ -41,7 +41,7 @@ ADAM = "{{epochs: {epochs}, optimizer: adamw, lr: {lr}, lr_schedule: cosine, wei
 # name -> the recipe whose network and data are used, what is changed, epochs of retraining and the usual rate
 NETWORKS: dict[str, tuple[str, list[str], int, float]] = {
     "autoencoder": (
-        "mnist_ae",
+        "mnist_latent",
         ["data={name: mnist, train: 10000, test: 2000, batch_size: 64}", "train.epochs=30", "model.latent=32"],
         3,
         1.5e-3,

@@ -6,7 +6,7 @@
 Each run is its own process on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
 reset, here at each change of phase. The same command on a tiny network and tiny images shows what a process needs
 anyway: it has imported the same packages by the same phase. The wide network, 124 million
-random parameters, is `wide` below; mnist_ae gets mnist_sample, repeated up to MNIST's size.
+random parameters, is `wide` below; mnist_latent gets mnist_sample, repeated up to MNIST's size.
 """
 
 import json
@@ -64,7 +64,7 @@ ADAMW, SGD = (
     "stages.0.retrain={epochs: 1, optimizer: sgd, lr: 1e-3}",
 )
 CASES: dict[str, tuple[str, list[str]]] = {
-    "mnist_ae": ("mnist_ae", ["stages.0.retrain.epochs=1", "stages.0.removal.over=0.5 epochs"]),
+    "mnist_latent": ("mnist_latent", ["stages.0.retrain.epochs=1", "stages.0.removal.over=0.5 epochs"]),
     "wide, weights, hard, SGD": ("mnist_classifier", [*WIDE, HARD, SGD]),
     "wide, weights, soft, AdamW": ("mnist_classifier", [*WIDE, SOFT, ADAMW]),
     "wide, nodes, soft, AdamW": ("mnist_classifier", [*NODES, SOFT, ADAMW]),
@@ -135,7 +135,7 @@ def main(
     cases = {}
     with tempfile.TemporaryDirectory() as scratch:
         root = stand_in(Path(scratch))
-        for name in only or (["mnist_ae"] if quick else CASES):
+        for name in only or (["mnist_latent"] if quick else CASES):
             cases[name] = measured(*CASES[name], Path(scratch), root, threads)
             print(f"{name}: {cases[name]['beyond']:.2f}", file=sys.stderr)
     from compress.run.provenance import cpu_name
@@ -169,7 +169,7 @@ def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads
 
     if "name=wide" in changes:
         changes = [*changes, "model={factory: 'memory:wide'}"]
-    least = "tiny_autoencoder" if recipe == "mnist_ae" else "tiny"
+    least = "tiny_autoencoder" if recipe == "mnist_latent" else "tiny"
     tiny = [*changes, f"model={{factory: 'memory:{least}'}}", "data.train=128", "data.test=64"]
     peaks = {}
     for which, settings in (("tiny", tiny), ("run", changes)):

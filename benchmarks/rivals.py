@@ -69,11 +69,11 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         ("--removal", f"hard,gradual,{GRADUAL_SOFT}", "--sparsity", ".97", "--lr", "2e-3", "--seeds", "3"),
     ),
     "mnist_latent": (
-        "mnist_ae",
+        "mnist_latent",
         ("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}", *LATENT),
     ),
     "mnist_latent_compensated": (
-        "mnist_ae",
+        "mnist_latent",
         (*COMPENSATED, *LATENT),
     ),
     "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "3e-3,6e-3")),

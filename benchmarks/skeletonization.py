@@ -28,7 +28,7 @@ from compress.select.activations import Tap, ablation
 from compress.select.saliency import skeletonization
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "skeletonization.json"
-BATCH_SIZE = 128  # of the recipe mnist_ae
+BATCH_SIZE = 128  # of the recipe mnist_latent
 LATENT = 64
 EPOCH, FIRST, BOTTLENECK, ALL, ABLATION = "training epoch", "first layer", "latent", "all layers", "ablation of latent"
 RATIOS = {  # (of, to): aim

@@ -3,7 +3,7 @@
     python benchmarks/start.py
     python benchmarks/start.py --quick
 
-Each run is its own process. `--help` and `recipes` are timed from outside. `apply` (the recipe mnist_ae on
+Each run is its own process. `--help` and `recipes` are timed from outside. `apply` (the recipe mnist_latent on
 mnist_sample, random weights) runs in this script's own interpreter, which imports the command line first and torch
 after that, and stops before the first optimizer step: that is timed from the end of `import torch`.
 """
@@ -83,7 +83,7 @@ def random_weights(model: Path) -> str:
     from compress.run.building import build_model
     from compress.run.provenance import cpu_name
 
-    write_weights(build_model(load_recipe("mnist_ae").model, 0).state_dict(), model)
+    write_weights(build_model(load_recipe("mnist_latent").model, 0).state_dict(), model)
     return cpu_name()
 
 
@@ -97,7 +97,7 @@ def timed(*arguments: str) -> float:
 def first_step(model: Path, threads: int) -> float:
     """Seconds from the end of `import torch` to the first optimizer step."""
     settings = [part for change in SETTINGS for part in ("--set", change)]
-    arguments = ["apply", "mnist_ae", str(model), "-o", str(model.with_name("out")), "--json", *settings]
+    arguments = ["apply", "mnist_latent", str(model), "-o", str(model.with_name("out")), "--json", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-c", FIRST_STEP, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

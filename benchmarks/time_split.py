@@ -1,6 +1,6 @@
 """Splits the wall time of `compress apply` into its phases.
 
-    python benchmarks/time_split.py mnist_ae model.pt --runs 3
+    python benchmarks/time_split.py mnist_latent model.pt --runs 3
     python benchmarks/time_split.py --quick
 
 Each run is its own process, timed from its start to its end, the interpreter's start included. Without a model the
@@ -29,7 +29,7 @@ OUTSIDE = "start and end of the process"
 
 
 def main(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")] = "mnist_ae",
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")] = "mnist_latent",
     model: Annotated[Path | None, typer.Argument(help="The dense weights.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As of compress apply.")

@@ -3,8 +3,8 @@
     python benchmarks/whole_run.py --data-root DIR
     python benchmarks/whole_run.py --quick
 
-The recipe is mnist_ae: 5 epochs of retraining after pruning three quarters of the latent nodes. Every run is a process
-of its own, timed from outside, the start of Python included; they take turns. All have the same images,
+The recipe is mnist_latent: 5 epochs of retraining after pruning three quarters of the latent nodes. Every run is a
+process, timed from outside, the start of Python included; they take turns. All have the same images,
 epochs, batch size, loss, optimizer and schedule, start from the same weights, evaluate on the test images at the end,
 and write the weights. Beside that
 
@@ -79,7 +79,7 @@ def measure(
             for train in counts
         }
     document: dict[str, Any] = {
-        "recipe": "mnist_ae",
+        "recipe": "mnist_latent",
         "data": "mnist" if data_root else "mnist_sample, repeated",
         "train": counts[-1],
         "runs": runs,
@@ -161,7 +161,17 @@ def command(way: str, scratch: Path, root: Path, train: int) -> list[str]:
     model = str(scratch / "model.pt")
     if way.startswith("apply"):
         settings = ["--set", f"data.train={train}", *(["--set", "export=[]"] if way != "apply" else [])]
-        apply = ["apply", "mnist_ae", model, "-o", str(scratch / "out"), "--force", "--json", "--data-root", str(root)]
+        apply = [
+            "apply",
+            "mnist_latent",
+            model,
+            "-o",
+            str(scratch / "out"),
+            "--force",
+            "--json",
+            "--data-root",
+            str(root),
+        ]
         return [sys.executable, "-m", "compress.cli", *apply, *settings]
     loop, _, compiled = way.partition(", ")
     wanted = [loop.replace(" ", "-"), model, str(root), str(scratch / "loop.pt"), "--train", str(train)]
@@ -183,7 +193,7 @@ def prepared(scratch: Path) -> str:
     from compress.run.building import build_model
     from compress.run.provenance import cpu_name
 
-    recipe = load_recipe("mnist_ae")
+    recipe = load_recipe("mnist_latent")
     (stage,) = recipe.stages
     settings = stage.retrain
     assert settings is not None

@@ -8,6 +8,7 @@ from compress.results import (
     LatencyResult,
     Load,
     Metric,
+    MetricErrors,
     QuantizationResult,
     RecipeValues,
     Runtime,
@@ -28,6 +29,7 @@ class TrainedNetwork(TypedDict):
     seconds: float
     epoch_losses: list[float]
     metric: Metric
+    error: NotRequired[MetricErrors]
 
 
 class ExportedFile(TypedDict):

@@ -54,7 +54,8 @@ class MetricKind:
         scale = _SCALES[self.form] if self.form == "share" else 1
         if error is not None and (both := uncertain(scale * value, scale * error)) is not None:
             return (*both, unit)
-        return f"{100 * value:.2f}" if scale == 100 else f"{value:{'.2f' if self.form == 'level' else '.4g'}}", "", unit
+        places = ".2f" if self.form in ("share", "level") else ".4g" if abs(value) < 10_000 else ",.0f"
+        return f"{scale * value:{places}}", "", unit
 
     @property
     def heading(self) -> str:

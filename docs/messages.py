@@ -37,16 +37,26 @@ def messages() -> list[Message]:
 
 def of_file(source: str, name: Path) -> list[Message]:
     tree = ast.parse(source)
-    lines = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
-    documentation = {id(value) for value in lines if isinstance(value, ast.Constant)}
-    found, seen = list[Message](), documentation
+    found, seen = list[Message](), {id(part) for node in _documentation(tree) for part in ast.walk(node)}
     for kind, node in _spoken(tree):
         for part in _texts(node, seen):
-            found.append(Message(kind, str(name), part.lineno, _shown(part)))
+            if _shown(part):
+                found.append(Message(kind, str(name), part.lineno, _shown(part)))
     for part in _texts(tree, seen):
         if len(_shown(part).split()) > 2:
             found.append(Message("text", str(name), part.lineno, _shown(part)))
     return sorted(found, key=lambda message: message.line)
+
+
+def _documentation(tree: ast.Module) -> Iterator[ast.AST]:
+    """Docstrings, the help of commands, and descriptions of keys and options: other pages list these."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and node.func.id in ("option", "described"):
+                yield from node.args[:1]
+            yield from (word.value for word in node.keywords if word.arg in ("help", "description"))
 
 
 def _spoken(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
@@ -59,7 +69,7 @@ def _spoken(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
             name = called.rpartition(".")[2]
             if name == "warn":
                 yield "warning", node
-            elif called.startswith("log.") or ".getLogger(" in called:
+            elif name == "info" and called.lstrip("_").startswith("log"):
                 yield "note", node
             elif called == "_line":
                 yield "next", node

@@ -494,4 +494,4 @@ def test_wrong_values_of_the_other_commands(refused: Callable[..., str], recipe:
     assert "does not name its network: name a recipe for it with --recipe" in refused("export", trained, "-o", "out")
     assert "--batch-sizes 1,x: give numbers separated by commas" in refused("bench", "a.onnx", "--batch-sizes", "1,x")
     assert "recipe.yaml ends in '.yaml': known are .pt" in refused("inspect", recipe)
-    assert "the recipe tiny has no train section" in refused("train", recipe, "-o", "new.pt", "--set", "train=null")
+    assert "the recipe tiny has no `train` section" in refused("train", recipe, "-o", "new.pt", "--set", "train=null")

@@ -103,7 +103,7 @@ def test_bad_keys(said: Callable[..., str], data: str, text: str) -> None:
 def test_bad_arrays(said: Callable[..., str], tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", inputs=np.array([[1.0, np.nan]] * 12), targets=np.arange(12) % 2)
     text = said(ROWS, "{npz: d.npz, inputs: inputs, targets: targets}")
-    assert "d.npz: the array inputs has nan in sample 0 (from 0); mend the sample, or leave it out" in text
+    assert "d.npz: the array inputs has nan in sample 0 (from 0); fix the sample, or remove it" in text
     text = said(ROWS, "{npz: d.npz}")
     assert "it holds inputs, targets; arrays of other names are read with {npz: FILE, inputs: NAME}" in text
 

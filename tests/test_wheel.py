@@ -114,7 +114,7 @@ def test_an_editable_installation_exports_beside_a_foreign_export(desk: Path) ->
 
 def test_a_shipped_recipe_is_found_by_its_name(site: Path, desk: Path) -> None:
     command = "from compress.cli import main; main()"
-    assert python("-c", command, "recipes", "mnist_ae", cwd=desk, path=site).startswith("# Reduce the latent space")
+    assert python("-c", command, "recipes", "mnist_ae", cwd=desk, path=site).startswith("# Cut an MNIST autoencoder")
     load = "from compress.recipe.loading import load_recipe; print(load_recipe('mnist_ae').name)"
     assert python("-c", load, cwd=desk, path=site) == "mnist_ae\n"
 

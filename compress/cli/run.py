@@ -56,6 +56,7 @@ def train(
     """
     with reporting(debug, quiet=quiet):
         loaded = load(recipe, changes, seed)
+        from compress.report.measures import measured_text
         from compress.run import apply, output
         from compress.run.clock import Clock
         from compress.run.journal import kept
@@ -82,8 +83,8 @@ def train(
         else:
             if not quiet:
                 note(done["data"])
-            metric = ", ".join(f"test {name} {value:.4g}" for name, value in done["metric"].items())
-            say(f"{out}: {metric} after {count_of(done['steps'], 'step')} in {done['seconds']:.1f} s")
+            found = measured_text(done["metric"], done.get("error", {}))
+            say(f"{out}: {found} after {count_of(done['steps'], 'step')} in {done['seconds']:.1f} s")
             if not quiet:
                 say(after_train(recipe, out, loaded.name, common))
 

@@ -159,10 +159,10 @@ def _tensor(array: NDArray[Any], what: str) -> Tensor:
             row = int(np.argmax(wrong.reshape(len(piece), -1).any(1)))
             value = piece[row][wrong[row]].flat[0] if array.ndim > 1 else piece[row]
             raise DataError(
-                f"{what} has {value} in sample {rows.start + row:,} (from 0), which {found.dtype} does not hold; mend "
+                f"{what} has {value} in sample {rows.start + row:,} (from 0), which {found.dtype} does not hold; fix "
                 f"the sample, or leave it out."
                 if np.isfinite(value)
-                else f"{what} has {value} in sample {rows.start + row:,} (from 0); mend the sample, or leave it out."
+                else f"{what} has {value} in sample {rows.start + row:,} (from 0); fix the sample, or remove it."
             )
         found[rows] = piece
     return torch.from_numpy(found)

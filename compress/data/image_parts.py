@@ -99,7 +99,7 @@ def share_of(labels: Tensor, share: float, name: str) -> int:
         raise DataError(
             f"{name}: `validation: {share:g}` takes the last {count:,} of "
             f"{count_of(len(labels), 'training sample')}, and all of "
-            f"class {min(gone)} are among them. Shuffle them, or give a validation file of its own."
+            f"class {min(gone)} are among them. Shuffle them, or give a validation file."
         )
     return count
 

@@ -131,7 +131,7 @@ class LoaderBatches:
             masks = what == "inputs" and len(tensors) > 1
             if not all(_finite(tensor, masks) for tensor in tensors):
                 # Raised here: later it would look as if the training had diverged.
-                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; mend or leave them out.")
+                raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; fix or remove them.")
         return given.mapped(self._moved), tree_map_only(Tensor, self._moved, target)
 
     def _moved(self, tensor: Tensor) -> Tensor:

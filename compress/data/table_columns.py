@@ -106,7 +106,7 @@ def layout_of(file: TableFile, settings: TableSettings) -> Layout:
     require_columns(file, names, settings.drop, "drop")
     for name in settings.categorical + settings.drop:
         if name in settings.target:
-            raise DataError(f"the column {name!r} is the target, which is no input anyway; do not name it again.")
+            raise DataError(f"the column {name!r} is the target, which is not an input; do not name it again.")
         if name in settings.categorical and name in settings.drop:
             raise DataError(f"the column {name!r} is both categorical and to be dropped; name it once.")
     inputs = tuple(name for name in names if name not in settings.target + settings.drop)
@@ -216,11 +216,11 @@ class _Reader:
             many = len(self.layout.targets) > 1
             way_out = "several targets must be numbers" if many else "classes in words need `classes: true`"
         elif _DATE.match(text):
-            way_out = "a date is no number: leave the column out with `drop`, or store numbers made of it"
+            way_out = "a date is not a number: leave the column out with `drop`, or store numbers made of it"
         elif re.fullmatch(r"[+-]?[\d.]*,\d+", text):
             way_out = "write numbers with a decimal point"
         else:
-            way_out = "mend it, or name the column under `categorical` or `drop`"
+            way_out = "fix it, or name the column under `categorical` or `drop`"
         raise self._error(name, row, f"found {_shown(word)}, which is not a number; {way_out}")
 
     def _categories(self, name: str, column: Column) -> NDArray[np.float64]:

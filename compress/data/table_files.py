@@ -101,7 +101,7 @@ class CsvFile:
         if len(fields) != count:
             raise DataError(
                 f"{self.path}, line {place}: found {len(fields)} fields separated by {self.separator!r}, and there are "
-                f"{count_of(count, 'column')}; mend the row, or name another `separator`."
+                f"{count_of(count, 'column')}; fix the row, or name another `separator`."
             )
 
     def _rows(self, file: BinaryIO) -> Generator[tuple[int, list[str]]]:

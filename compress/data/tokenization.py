@@ -239,7 +239,7 @@ def tokenization(spec: str) -> Tokenization:
     with opened(spec, "tokenizer.json", links=True) as file:
         content = file.read(LARGEST_TOKENIZER + 1)
     if len(content) > LARGEST_TOKENIZER:
-        raise DataError(f"{spec} is larger than {LARGEST_TOKENIZER:,} bytes, and no tokenizer.json is.")
+        raise DataError(f"{spec} has more than {LARGEST_TOKENIZER:,} bytes, the most for a tokenizer.json.")
     try:
         made = TokenizerFile(content.decode("utf-8"), Path(spec).name)
     except UnicodeDecodeError as error:

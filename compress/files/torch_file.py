@@ -54,7 +54,7 @@ def read_torch(path: Path, *, mapped: bool = False) -> Contents:
             refused = re.search(r"GLOBAL (\S+)", str(error))
             names = refused[1] if refused else listed(list(foreign), 3)
             raise CheckpointError(
-                f"{path} holds pickled objects ({names:.300}), which could run any code, in a way that they cannot be "
+                f"{path} holds pickled objects ({names:.300}), which could run any code, in a way that cannot be "
                 f"skipped: save the weights alone with `{RESAVE}`"
                 if names
                 else damaged

@@ -35,7 +35,7 @@ _READ_VALUES = {
 # The first that is seen of a tensor that `torch.tensor` makes.
 _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
 _SIZES = dict.fromkeys((operator.mul, operator.add, operator.floordiv), "size")  # names of what computes them
-_ROW_BY_ROW = "it goes through its batch row by row, so that the trace would hold for one size of the batch"
+_ROW_BY_ROW = "it loops over its batch row by row, so that the trace would hold for one size of the batch"
 
 
 class TooManyOperatorsError(UnsupportedModelError):

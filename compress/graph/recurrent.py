@@ -20,7 +20,7 @@ def recurrent(gates: int) -> Rule:
             return "has projections, which have no rule"
         width, reads = hidden[0][-1], flow.dims(source)[-1]
         keep([dims[:-1] for dims in hidden], EXTENT)
-        keep(flow.dims(source)[:-1], f"{at(node)} goes through its steps in order")
+        keep(flow.dims(source)[:-1], f"{at(node)} processes its steps in order")
         for dims in hidden[1:]:
             flow.align(node, width, dims[-1])
         for start in range(0, len(arguments["params"]), each):

@@ -85,7 +85,7 @@ def turned(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
     """rot90: an odd number of turns exchanges the two dimensions."""
     dims = list(flow.dims(arguments["self"]))
     one, other = places_of(arguments["dims"], len(dims))
-    keep((dims[one], dims[other]), f"{at(node)} turns its positions around")
+    keep((dims[one], dims[other]), f"{at(node)} reverses its positions")
     if arguments["k"] % 2:
         dims[one], dims[other] = dims[other], dims[one]
     return tuple(dims)

@@ -152,7 +152,7 @@ def _require_noise(
     least, error, noise = step * exact.abs(), (other - exact).abs(), (own - exact).abs()
     if most * _rms(noise) > limit + 4 * _rms(least):
         raise DiffersError(
-            "cannot be told from a wrong one",
+            "cannot be distinguished from a wrong one",
             f"rounding errors of {_rms(noise):.3g} in {name} would hide a mistake: export model.float(), or .double()",
         )
     most *= 1 + 10 / math.sqrt(own.numel())  # the fewer the numbers, the more their errors vary

@@ -98,4 +98,4 @@ def _require_fitting(feed: Mapping[str, NDArray[Any]], inputs: list[Any], what: 
         # Additive masks, beside other inputs, are made of -inf.
         finite = np.isfinite(array) | (np.isneginf(array) if len(feed) > 1 and array.dtype.kind == "f" else False)
         if not np.all(finite):
-            raise DataError(f"{what}: {name} has NaN or infinite values; mend or leave them out")
+            raise DataError(f"{what}: {name} has NaN or infinite values; fix or remove them")

@@ -223,7 +223,7 @@ class _Trials:
             why = f"every kind of int8 loses more than {bound}"
         else:
             why = f"every kind of int8 within {bound} is slower, or hardly faster or smaller"
-        return None, f"the float file stays, because {why}: {'; '.join(map(self._words, self._tried))}"
+        return None, f"the float file is kept, because {why}: {'; '.join(map(self._words, self._tried))}"
 
     def _words(self, candidate: _Candidate) -> str:
         return f"{candidate.name}: {candidate.note or self._figures(candidate)}"

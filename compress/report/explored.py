@@ -101,7 +101,7 @@ def of_search(results: Search) -> Iterable[str]:
         )
     if winner is None:
         if results["bounds"]:
-            yield f"none of {count_of(tried, 'trial')} keeps to {bounds}"
+            yield f"none of {count_of(tried, 'trial')} is within {bounds}"
         return
     trial = results["trials"][winner["trial"]]
     what = {

@@ -11,6 +11,9 @@ from compress.wording import count_of
 CLASSES = 50
 """The most classes drawn of a confusion matrix."""
 
+NAME = 16
+"""The most characters of a class's name beside a confusion matrix."""
+
 LEFT = 46.0
 """Room for the labels of an axis."""
 
@@ -42,7 +45,7 @@ def training(name: str, stages: Sequence[StageResult], dense: float | None, widt
             drawing.box(left, 232, x(begin + stage["removal_steps"]) - left, 56, "decay")
         if number > 1:
             drawing.line((left, 12), (left, 288), "border")
-        if len(stages) > 1:
+        if len(stages) > 1 and stage["steps"]:  # two names at one place would cover each other
             drawing.text(left + 4, 18, f"stage {number}", "muted")
         begin += stage["steps"]
     _grid(drawing, x, y, "loss", 196, bottom=False)
@@ -169,13 +172,19 @@ def latency(name: str, batch: str, choices: Mapping[str, LatencyResult]) -> str:
     return str(drawing)
 
 
-def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
-    """Test images by true class (rows) and predicted one (columns), shaded by their share of the row."""
+def confusion(name: str, model: str, counts: Sequence[Sequence[int]], names: Sequence[str] = ()) -> str:
+    """Test images by true class (rows) and predicted one (columns), shaded by their share of the row.
+
+    Args:
+        names: of the classes, if they have any; shown beside the numbers of the rows.
+    """
     sums, right = [sum(row) for row in counts], sum(row[index] for index, row in enumerate(counts))
     total = sum(sums)
     shown = _most_mistaken(counts, sums)
-    cell = min(34.0, 340 / len(shown))
-    size = 34 + cell * len(shown)
+    labels = [_class_label(true, names) for true in shown]
+    left_edge = 34.0 if not names else max(34.0, 12 + 6.4 * max(map(len, labels)))
+    cell = min(34.0, (374 - left_edge) / len(shown))
+    width, size = left_edge + cell * len(shown), 34 + cell * len(shown)
     worst = max(
         ((count, true, guess) for true, row in enumerate(counts) for guess, count in enumerate(row) if true != guess),
         default=(0, 0, 0),
@@ -183,15 +192,15 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
     text = f"{right:,} of {total:,} right"
     if worst[0]:
         text += f"; most often class {worst[1]} is taken for {worst[2]}, {worst[0]:,} times"
-    drawing = Drawing(name, (size + 4, size + 4), f"Confusion matrix of the {model} network", f"{text}.")
-    drawing.text(34 + cell * len(shown) / 2, 11, "predicted", "tick", "middle")
+    drawing = Drawing(name, (width + 4, size + 4), f"Confusion matrix of the {model} network", f"{text}.")
+    drawing.text(left_edge + cell * len(shown) / 2, 11, "predicted", "tick", "middle")
     for place, true in enumerate(shown):
-        drawing.text(28, 34 + cell * (place + 0.5) + 4, str(true), "tick", "end")
-        drawing.text(34 + cell * (place + 0.5), 27, str(true), "tick", "middle")
+        drawing.text(left_edge - 6, 34 + cell * (place + 0.5) + 4, labels[place], "tick", "end")
+        drawing.text(left_edge + cell * (place + 0.5), 27, str(true), "tick", "middle")
         for column, guess in enumerate(shown):
             count = counts[true][guess]
             share = count / max(1, sums[true])
-            left, top = 34 + cell * column, 34 + cell * place
+            left, top = left_edge + cell * column, 34 + cell * place
             drawing.box(left, top, cell - 1, cell - 1, "cell")
             if count:
                 kind = "right" if true == guess else "wrong"
@@ -202,6 +211,14 @@ def confusion(name: str, model: str, counts: Sequence[Sequence[int]]) -> str:
                     label = "count on" if full else "count"
                     drawing.text(left + cell / 2, top + cell / 2 + 4, str(count), label, "middle")
     return str(drawing)
+
+
+def _class_label(number: int, names: Sequence[str]) -> str:
+    """The number and the name, such as "3 cat"; of a long name its beginning."""
+    name = names[number] if number < len(names) else str(number)
+    if name == str(number):
+        return name
+    return f"{number} {name if len(name) <= NAME else name[: NAME - 1] + '…'}"
 
 
 def _most_mistaken(counts: Sequence[Sequence[int]], sums: Sequence[int]) -> list[int]:

@@ -89,6 +89,13 @@ def error_of(value: float, interval: Interval | None) -> float | None:
     return None if interval is None else max(interval["high"] - value, value - interval["low"])
 
 
+def measured_text(metric: Mapping[str, float], errors: Mapping[str, Interval]) -> str:
+    """Each test metric by its name, with its sampling error where that is known."""
+    return ", ".join(
+        f"test {name} {kind_of(name).text(value, error_of(value, errors.get(name)))}" for name, value in metric.items()
+    )
+
+
 def kilobytes(size: float) -> str:
     return f"{size / 1000:,.1f}"
 

@@ -148,7 +148,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "classes": samples.class_rows(results.get("by_class")),
         "all_classes": len(results.get("by_class", {}).get("of", [])),
         "text": samples.text_rows(results),
-        "confusion": list(_confusion(results.get("confusion"))),
+        "confusion": list(_confusion(results.get("confusion"), results.get("by_class", {}).get("names", []))),
         "most_classes": figures.CLASSES,
         "latency": _latency(results),
         "threads": recipe["benchmark"]["threads"],
@@ -242,7 +242,7 @@ def _counts(before: float, after: float) -> tuple[str, str]:
 def _compact(count: float) -> str:
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= unit:
-            return f"{count / unit:.3g} {letter}"
+            return f"{count / unit:#.3g}".rstrip(".") + f" {letter}"
     return f"{count:,} "
 
 
@@ -345,10 +345,10 @@ def _shape(shape: Sequence[int]) -> str:
     return " \N{MULTIPLICATION SIGN} ".join(str(int(size)) for size in shape) or "scalar"
 
 
-def _confusion(found: Confusion | None) -> Iterator[content.ConfusionFigure]:
+def _confusion(found: Confusion | None, names: Sequence[str]) -> Iterator[content.ConfusionFigure]:
     if found is not None:
         for model, counts in (("dense", found["dense"]), ("slim", found["slim"])):
-            svg = Markup(figures.confusion(f"confusion-{model}", model, counts))
+            svg = Markup(figures.confusion(f"confusion-{model}", model, counts, names))
             yield {"model": model, "svg": svg, "classes": len(counts)}
 
 

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.documents import QuantizedFile
+from compress.report.measures import smaller
 from compress.report.tables import metric_text
 from compress.report.visible import visible
 from compress.results import Agreement, QuantizationTrial
@@ -39,7 +40,7 @@ def _figures(trial: QuantizationTrial, sizes: Iterable[str]) -> list[str]:
 def lines(found: QuantizedFile) -> Iterable[str]:
     """The file that was written, why it is that one, and how far it is from the float file; or nothing."""
     if "file" in found:
-        yield f"{found['file']}: {found['bytes']:,} bytes, {found['source_bytes'] / found['bytes']:.1f} times fewer"
+        yield f"{found['file']}: {found['bytes']:,} bytes, {smaller(found['source_bytes'], found['bytes'])}"
         yield found["quantization"]["why"]
         yield f"It is not equal to the float file: {agreement(found['agreement'])}"
 

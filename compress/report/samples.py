@@ -62,7 +62,9 @@ def worst_class(results: Results) -> str | None:
     if _lost(found, worst) <= 0:
         return None
     before, after, of = found["dense"][worst], found["slim"][worst], found["of"][worst]
-    return f"worst class {_name(found, worst)}: {before:,} of {of:,} right before, {after:,} after"
+    # The best file may be the dense network itself, which has lost nothing.
+    whose = "" if results.get("best", {}).get("choice", "slim") in ("slim", "slim_int8") else "slim's "
+    return f"{whose}worst class {_name(found, worst)}: {before:,} of {of:,} right before, {after:,} after"
 
 
 def _change(found: ClassCounts, number: int) -> Change:

@@ -159,8 +159,8 @@ def latencies(found: Timed) -> Table:
         table.add_column("runtime")
     for name, batches in found["models"].items():
         for batch, figures in batches.items():
-            numbers = [f"{value:.3f}" for value in (figures["p50"], figures["p90"], figures["p99"], figures["min"])]
-            cells = [batch, *numbers, str(figures["runs"]), f"{figures['ratio']:.3f}"]
+            times = (figures["p50"], figures["p90"], figures["p99"], figures["min"])
+            cells = [batch, *map(milliseconds, times), f"{figures['runs']:,}", f"{figures['ratio']:.3g}"]
             table.add_row(Text(visible(name)), *cells, *([found["runtimes"][name]] if several else []))
     return table
 

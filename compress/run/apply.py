@@ -115,7 +115,10 @@ def train_dense(
         Interrupted: by a signal.
     """
     if recipe.train is None:
-        raise InputError(f"the recipe {recipe.name} has no train section: it needs a network that is already trained")
+        raise InputError(
+            f"the recipe {recipe.name} has no `train` section, so there is nothing to train; give `compress "
+            "apply` a file of trained weights"
+        )
     torch.manual_seed(recipe.seed)
     before = seen(out)
     model = build_model(recipe.model, recipe.seed).to(setting.device)
@@ -136,13 +139,15 @@ def train_dense(
     setting.ranks.require_same(model)
     if not setting.ranks.first:
         return None
-    metric = setting.evaluate(model)
+    samples = Samples(setting.task)
+    metric = setting.evaluate(model, samples)
     setting.watcher.measured("test", metric, training["steps"])
     out.parent.mkdir(parents=True, exist_ok=True)
     require_seen(out, before)
     placing(journal.folder)
     write(model.state_dict(), out)
-    return {
+    figures = quality(metric, samples)
+    found: TrainedNetwork = {
         "model": str(out),
         "data": describe_data(setting),
         "steps": training["steps"],
@@ -150,6 +155,9 @@ def train_dense(
         "epoch_losses": training["losses"],
         "metric": metric,
     }
+    if "error" in figures:
+        found["error"] = figures["error"]
+    return found
 
 
 def load_dense(recipe: schema.Recipe, source: Path | None, setting: Setting) -> tuple[nn.Module, str | None]:
@@ -208,7 +216,6 @@ def apply(
         del loaded  # it may be on the disk now
     constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
-        cautions.warn_of_int8(recipe, setting, place)
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()

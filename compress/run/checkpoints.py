@@ -148,7 +148,7 @@ class Checkpoints:
         """
         mark = mark_of(self.folder, "run")
         if mark is None:
-            raise OutputError(f"{self.folder} has lost its mark ({MARK}): move it away, and begin again")
+            raise OutputError(f"{self.folder} has lost its mark ({MARK}): move it away, and start again")
         return mark.id
 
     @property

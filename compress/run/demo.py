@@ -13,15 +13,22 @@ from compress.run.clock import Clock
 from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
-# With MNIST, an eighth of the recipe's training. The sample is a twelfth of MNIST, so its epochs are short.
+# With MNIST, a few of the recipe's epochs. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {
-    "mnist": ["train.epochs=8"],
+    "mnist": [
+        "train.epochs=8",
+        "stages.0.retrain.epochs=3",
+        "stages.1.retrain.epochs=6",
+        "stages.1.removal.over=2 epochs",
+    ],
     "mnist_sample": [
         "data.name=mnist_sample",
         "data.train=4000",
-        "train.epochs=100",
-        "stages.0.retrain.epochs=40",
-        "stages.0.removal.over=8 epochs",
+        "train.epochs=55",
+        "stages.0.retrain.epochs=10",
+        "stages.0.removal.over=3 epochs",
+        "stages.1.retrain.epochs=28",
+        "stages.1.removal.over=9 epochs",
     ],
 }
 

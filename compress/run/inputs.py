@@ -33,7 +33,7 @@ def making(model: Path, recipe: Recipe, source: str | Path, changes: Sequence[st
         source, changes: where the recipe comes from.
     """
     if recipe.train is None:
-        return f"name a file of trained weights, since the recipe {recipe.name} has no train section"
+        return f"name a file of trained weights, since the recipe {recipe.name} has no `train` section"
     out = model if model.suffix in SUFFIXES and not model.exists() else Path("model.pt")
     return f"train the network first: {training(source, changes, out)}"
 

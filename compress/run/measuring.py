@@ -170,7 +170,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
         name = missed[0]
         told = "; ".join(_told(name, wanted, found) for name, wanted in (recipe.expect or {}).items() if name in missed)
         raise InputError(
-            f"expect: {told}. {_inputs(setting, found)}. Was it trained so? {_ways_out(network, setting, name)}"
+            f"expect: {told}. {_inputs(setting, found)}. Was it trained that way? {_ways_out(network, setting, name)}"
         )
     constant = beside.metric
     if recipe.expect is not None or constant is None or found.samples < ENOUGH:
@@ -182,7 +182,7 @@ def judge(recipe: schema.Recipe, network: nn.Module, setting: Setting, found: Sa
                     f"the dense network is no better than a constant output: its {kind.name} is "
                     f"{kind.text(found.metric[kind.name])} on {count_of(found.samples, 'test sample')}, and that of "
                     f"{beside.words} is {kind.text(constant[kind.name])}; {inputs(document(found, setting))}",
-                    f"was it trained so? {_ways_out(network, setting, kind.name).rstrip('.')}",
+                    f"was it trained that way? {_ways_out(network, setting, kind.name).rstrip('.')}",
                 ),
                 stacklevel=3,
             )
@@ -212,7 +212,7 @@ def _told(name: str, wanted: float | schema.Bound, found: Sample) -> str:
         bounds = {"at least": wanted.at_least, "at most": wanted.at_most}
         owner = " and ".join(f"{words} {value:.4g}" for words, value in bounds.items() if value is not None)
     else:
-        owner = f"{wanted:.4g}, give or take {_tolerance(name, wanted, found):.2g}"
+        owner = f"{wanted:.4g} \N{PLUS-MINUS SIGN} {_tolerance(name, wanted, found):.2g}"
     return (
         f"the dense network's {name} is {found.metric[name]:.4g} on {count_of(found.samples, 'test sample')}, and the "
         f"recipe expects {owner}"

@@ -196,7 +196,7 @@ def seen(path: Path) -> Seen:
 def require_seen(path: Path, before: Seen) -> None:
     """Refuse to replace a file or folder that appeared meanwhile. Raises OutputError."""
     if seen(path) != before:
-        raise OutputError(f"{path} is not what it was when the run began: move it away, and resume")
+        raise OutputError(f"{path} has changed since the run began: move it away, and resume")
 
 
 # --- writing ---

@@ -209,4 +209,4 @@ class _Arrays:
 def _require_finite(array: NDArray[Any], what: str, *, masks: bool) -> None:
     finite = np.isfinite(array) | (np.isneginf(array) if masks and array.dtype.kind == "f" else False)
     if not np.all(finite):
-        raise DataError(f"{what} has NaN or infinite values; mend or leave them out.")
+        raise DataError(f"{what} has NaN or infinite values; fix or remove them.")

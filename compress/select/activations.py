@@ -44,7 +44,7 @@ def variance(model: nn.Module, taps: Mapping[str, Tap], batches: Pairs) -> dict[
         taps: where the nodes of each layer are seen: best at their readers, behind the activation function.
 
     Raises:
-        TargetError: a layer that takes no part in the forward pass.
+        TargetError: a layer that is not used in the forward pass.
         InputError: no scoring data.
     """
     sums: dict[Tap, tuple[int, Tensor, Tensor]] = {}
@@ -80,7 +80,7 @@ def ablation(model: nn.Module, taps: Mapping[str, Sequence[Tap]], batches: Pairs
         taps: everywhere that the nodes of each layer are set to zero: at all of their readers, as in their removal.
 
     Raises:
-        TargetError: a layer that takes no part in the forward pass.
+        TargetError: a layer that is not used in the forward pass.
         InputError: no scoring data.
     """
     scored = list(pairs(batches, model))
@@ -129,7 +129,7 @@ def _tapped(model: nn.Module, taps: Collection[Tap], see: See) -> Iterator[None]
         yield
     for tap in taps:
         if tap not in passed:
-            raise TargetError(f"layer {tap.layer!r} takes no part in the forward pass: no nodes can be seen there")
+            raise TargetError(f"layer {tap.layer!r} is not used in the forward pass: no nodes can be seen there")
 
 
 def _hook(tap: Tap, axis: int, see: See) -> Callable[..., Tensor]:

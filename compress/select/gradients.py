@@ -119,7 +119,7 @@ def requiring_grad(parameter: nn.Parameter) -> Iterator[nn.Parameter]:
 
 
 def _gradient(model: nn.Module, leaves: Sequence[Tensor], given: Inputs, target: Any, loss: Loss) -> Sequence[Tensor]:
-    """Zeros for a leaf that takes no part in the forward pass."""
+    """Zeros for a leaf that is not used in the forward pass."""
     with evaluation_mode(model, gradients=True):
         return torch.autograd.grad(loss(given.call(model), target), list(leaves), materialize_grads=True)
 

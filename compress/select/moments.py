@@ -36,7 +36,7 @@ def moments(model: nn.Module, readers: Mapping[str, int], batches: Pairs) -> dic
     if not samples:
         raise InputError("no scoring data to fit the nodes on: `batches` gave none")
     if missing := [name for name in layers if name not in found]:
-        raise TargetError(f"layer {missing[0]!r} takes no part in the forward pass: its inputs cannot be seen")
+        raise TargetError(f"layer {missing[0]!r} is not used in the forward pass: its inputs cannot be seen")
     return found
 
 

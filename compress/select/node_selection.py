@@ -258,7 +258,10 @@ def _parts(tensor: str) -> tuple[str, str, str]:
 
 def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
     if amount is not None and amount.layers is not None and wanted not in (None, "layer"):
-        raise InputError(f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two")
+        raise InputError(
+            f"scope={wanted!r} distributes the amount over the layers, and `layers` sets it for each; keep one "
+            "of the two"
+        )
     if wanted == "erk":
         raise InputError(
             "scope='erk' shares weights out over tensors, and the target is nodes; use layer, isomorphic or global"

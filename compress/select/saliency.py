@@ -49,7 +49,7 @@ def skeletonization(
         For each layer a float64 tensor [nodes], larger = keep.
 
     Raises:
-        TargetError: a layer that does not exist, is not a Linear or Conv, or takes no part in the forward pass.
+        TargetError: a layer that does not exist, is not a Linear or Conv, or is not used in the forward pass.
         InputError: no scoring data.
     """
     modules = {name: layer_with_nodes(model, name) for name in layers}
@@ -90,7 +90,7 @@ def _slopes(
         total = measure(given.call(model), target) * given.rows
         unused = [name for name in modules if not calls[name]]
         if unused:
-            raise TargetError(f"layer {unused[0]!r} takes no part in the forward pass: its nodes have no saliency")
+            raise TargetError(f"layer {unused[0]!r} is not used in the forward pass: its nodes have no saliency")
         probes = [probe for seen in calls.values() for _, probe in seen]
         found = iter(torch.autograd.grad(total, probes, materialize_grads=True))
     return {

@@ -54,9 +54,9 @@ class Scoring:
     def require(self, asker: object, *, data: bool = True, loss: bool = True) -> None:
         """Raises InputError where `asker` looks at data, or at the loss, and none was given."""
         if data and self.source is None:
-            raise InputError(f"{_called(asker)} looks at data; give batches=..., an iterable of (input, target)")
+            raise InputError(f"{_called(asker)} needs data; give batches=..., an iterable of (input, target)")
         if loss and self.function is None and not has_own_loss(self.model):
-            raise InputError(f"{_called(asker)} looks at the loss; give loss=..., a function of (output, target)")
+            raise InputError(f"{_called(asker)} needs the loss; give loss=..., a function of (output, target)")
 
     def loss(self, asker: object, *, linear: bool = False) -> Loss:
         """(output, target) -> mean over the batch: the caller's loss, or else the network's own, from its output.

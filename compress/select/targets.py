@@ -113,7 +113,7 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     targets = [one for one in targets if not any(owner.path in excluded for owner in owners[id(one.parameter)])]
     if chosen and not targets:
         raise TargetError(
-            f"exclude takes all {count_of(len(chosen), 'target')} away ({_listing(list(chosen))}); nothing is left"
+            f"exclude leaves out all of {count_of(len(chosen), 'target')} ({_listing(list(chosen))}); nothing is left"
         )
     _refuse_sharded(targets)
     for target in targets:
@@ -142,7 +142,7 @@ def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Cou
                 raise TargetError(tensor.refusal(coupling.name))
     if found and not left:
         names = [coupling.name for coupling in found]
-        raise TargetError(f"exclude takes all {len(found)} widths away ({_listing(names)}); nothing is left")
+        raise TargetError(f"exclude leaves out all of {len(found)} ({_listing(names)}); nothing is left")
     return left
 
 

@@ -212,7 +212,8 @@ def _scope(wanted: str | None, amount: Amount | None) -> WeightScope:
     if amount is not None and amount.layers is not None:
         if wanted not in (None, "layer"):
             raise InputError(
-                f"scope={wanted!r} shares out among layers what `layers` says of each; keep one of the two"
+                f"scope={wanted!r} distributes the amount over the layers, and `layers` sets it for each; keep "
+                "one of the two"
             )
         return "layer"
     if wanted == "isomorphic":

@@ -28,7 +28,7 @@ class SparseLayer:
     @property
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
-        times = ("-" if ms is None else f"{ms:.4f}" for ms in (self.dense_ms, self.sparse_ms))
+        times = ("-" if ms is None else f"{ms:.3g}" for ms in (self.dense_ms, self.sparse_ms))
         form = f"{self.form}: {self.why}" if self.why else self.form
         return self.name or "(the network)", "x".join(map(str, self.shape)), f"{self.zeros:.1%}", *times, form
 
@@ -59,5 +59,5 @@ class SparseReport:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         threads = count_of(self.threads, "thread")
         sparse = count_of(len(self.converted), "sparse layer")
-        times = f"dense {self.dense_ms:.4f} ms, with {sparse} {self.sparse_ms:.4f} ms"
+        times = f"dense {self.dense_ms:.3g} ms, with {sparse} {self.sparse_ms:.3g} ms"
         return "\n".join([*lines, f"the network at batch size {self.batch_size}, {threads} of torch: {times}"])

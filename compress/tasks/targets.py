@@ -80,7 +80,7 @@ def _require_whole(labels: Tensor) -> None:
     odd = labels[labels != labels.round()]  # NaN, too, differs from itself
     if len(odd):
         raise DataError(
-            f"The labels are {labels.dtype} and hold {float(odd.flatten()[0]):g}, which is no class number; "
+            f"The labels are {labels.dtype} and hold {float(odd.flatten()[0]):g}, which is not a class number; "
             "use task: regress for values."
         )
 
@@ -100,7 +100,7 @@ def out_of_range(labels: Tensor, classes: int) -> DataError:
     if low >= 1 and high == classes:
         advice = "they count from 1: subtract 1 from them."
     elif low < 0 and high < classes:
-        advice = f"name the label that is not counted, `task: {{name: classify, ignore_index: {low}}}`, or mend it."
+        advice = f"name the label that is not counted, `task: {{name: classify, ignore_index: {low}}}`, or fix it."
     return DataError(
         f"The labels reach from {low} to {high}, and the model has only the classes 0 to {classes - 1}; {advice}"
     )

@@ -133,8 +133,8 @@ def _require_finite(found: Mapping[str, float], samples: int) -> None:
     for name, value in found.items():
         if not math.isfinite(value):
             raise TrainingError(
-                f"The {name} over {count_of(samples, 'sample')} is {value}: the weights have diverged; lower "
-                "the learning rate."
+                f"The {name} over {count_of(samples, 'sample')} is {value}: the weights have diverged. Train with a "
+                "lower learning rate, or use weights from before"
             )
 
 

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.helper
 import pytest
 from typer.testing import Result
 
+from compress.cli import next_steps
 from compress.cli.next_steps import after_compare, after_inspect
 
 Run = Callable[..., Result]
@@ -132,3 +135,56 @@ def test_no_export_is_proposed_that_is_refused(
     monkeypatch.chdir(tmp_path)
     found = {"file": "slim.safetensors", "format": "safetensors", "recipe": {"values": {"model": model}}}
     assert after_inspect(found) == (["next: compress export slim.safetensors -o files"] if exported else [])
+
+
+def test_a_plan_without_weights_leads_to_a_training_if_there_can_be_one(
+    run: Run, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    common = ("--set", "train.epochs=1", "--seed", "3")
+    run(*pasted(following(run("plan", recipe, *common))))
+    assert following(run("plan", recipe, trained, *common)).endswith("-o tiny-2")
+    run(*pasted(following(run("plan", recipe, "model.pt", *common))))
+    *_, last = run("plan", recipe, "--set", "train=null").stdout.splitlines()
+    assert last == "to apply it, bring a file of trained weights: the recipe has no `train` section"
+
+
+def test_the_listing_of_recipes_leads_to_one_of_them(run: Run, pasted: Pasted) -> None:
+    line, _, file = following(run("recipes")).partition(" > ")
+    assert file == "mine.yaml"
+    assert run(*pasted(line)).stdout.startswith("#")
+
+
+@pytest.mark.extended
+def test_an_int8_file_can_be_timed(
+    run: Run, recipe: Path, applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pasted: Pasted
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = run("quantize", applied / "slim.onnx", "--data", recipe, "--max-drop", "1e9", "-o", "new/slim.int8.onnx")
+    if "next: " in kept.stdout:  # this machine's times decide whether it is kept
+        run(*pasted(following(kept)))
+
+
+def graph(path: Path, *sizes: int | str) -> Path:
+    """An ONNX model with an input of these sizes."""
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes) for name in "xy"]
+    made = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    onnx.save(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_a_file_that_was_inspected_can_be_timed(run: Run, tmp_path: Path, pasted: Pasted) -> None:
+    for sizes, options in (((5, 3), ["--batch-sizes", "5"]), (("batch", 3), []), (("N", 3), [])):
+        words = pasted(following(run("inspect", graph(tmp_path / "m.onnx", *sizes))))
+        assert words[2:] == options
+        run(*words, "--seconds", "0.1")
+    # Which size is right, only the user knows.
+    assert "next: " not in run("inspect", graph(tmp_path / "m.onnx", "batch", "length")).stdout
+
+
+def test_every_next_line_is_pasted_by_a_test() -> None:
+    """Add a function to both: to the module, and to a test in this file that runs the line."""
+    written = {name for name in vars(next_steps) if name.startswith("after_")}
+    pasted = {"train", "plan", "apply", "recipes", "export", "bench", "quantize", "inspect", "compare", "search"}
+    assert written == {f"after_{command}" for command in pasted}

@@ -113,7 +113,7 @@ def test_one_that_is_neither_smaller_nor_faster_is_not_kept(made: Made) -> None:
 def test_a_failure_of_all_is_no_crash(made: Made) -> None:
     found = made.quantized()
     assert found.refused is not None
-    assert found.refused.startswith("the float file stays, because no kind of int8 can be made of it")
+    assert found.refused.startswith("the float file is kept, because no kind of int8 can be made of it")
     assert all("says no" in trial["note"] for trial in found.entry["tried"])
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from compress.report.page import page
+
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -78,6 +80,90 @@ def test_it_shows_everything_quietly_at_any_width(browser: Any, file: Path, widt
         assert (int(red) < 60) == (scheme == "dark")
         assert visit.said == []
         assert {address for address in visit.asked if not address.startswith("data:")} == {file.as_uri()}
+
+
+# What is wider than its place, beside the bar of links, which scrolls by itself, and text for those who listen.
+WIDER = """() => [...document.querySelectorAll("main *, header *, footer *")].filter(element => {
+  const style = getComputedStyle(element);
+  const hidden = element.closest(".unseen, thead") || style.display === "inline" || element.closest("svg");
+  return !hidden && element.clientWidth && element.scrollWidth > element.clientWidth + 1;
+}).map(element => element.outerHTML.slice(0, 80))"""
+
+# Cells of the slim network that are not on the screen.
+OUTSIDE = """() => [...document.querySelectorAll("td[data-label=slim], .choices tr:nth-child(2) td, .images span")]
+  .map(cell => cell.getBoundingClientRect())
+  .filter(box => !box.width || box.left < 0 || box.right > innerWidth).length"""
+
+LONG = "a_very_long_name_of_a_layer.with_many_parts.and_no_space_in_it." * 3
+
+
+def every_section(results: dict[str, Any]) -> dict[str, Any]:
+    """Results with all that any task shows, long names, many stages, and lines of code that are longer than a phone."""
+    curve = [0.1 * number for number in range(30)]
+    roc = {"false_alarms": [0.0, 0.2, 1.0], "found": [0.0, 0.9, 1.0], "auroc": 0.87654321}
+    results["values"] = {"target": curve, "dense": curve, "slim": curve[::-1]}
+    results["series"] = [{"number": 12_345, "target": curve, "dense": curve, "slim": curve}]
+    results["roc"] = {"dense": roc, "slim": roc}
+    results["text"] = {"prompt": LONG, "dense": "b" * 300, "slim": "c c c " * 80}
+    results["stages"] *= 3
+    results["recipe"]["stages"] *= 3
+    results["stages"][0]["target"] = LONG
+    results["warnings"] = [LONG]
+    results["tensors"].append({"name": LONG, "shape": [512, 512, 3, 3], "zeros": 17, "slim": [256, 256, 3, 3]})
+    results["recipe"]["model"] = {"factory": "module:build", "args": {"path": LONG}}
+    for model in results["models"].values():
+        model["metric"] |= {"matthews_corrcoef": 0.123456789, "a_metric_of_the_users_own": 123456.789}
+    if "by_class" in results:
+        results["by_class"]["names"] = [LONG, *map(str, range(1, len(results["by_class"]["of"])))]
+    return results
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("which", ["changed", "every_choice"])
+def test_nothing_is_wider_than_the_screen(
+    browser: Any, request: pytest.FixtureRequest, tmp_path: Path, which: str, width: int, scheme: str
+) -> None:
+    """Every section of every task: a phone shows the slim column and whole lines of code without scrolling."""
+    file = tmp_path / "report.html"
+    file.write_text(page(every_section(request.getfixturevalue(which))), encoding="utf-8")
+    with Visit(browser, file, width, scheme) as visit:
+        visit.run("document.querySelectorAll('details').forEach(part => { part.open = true })")
+        assert visit.run(OVERFLOW) == 0
+        assert visit.run(WIDER) == []
+        assert visit.run("document.querySelectorAll('td[data-label=slim]').length") > 10
+        assert visit.run(OUTSIDE) == 0
+        assert visit.run(UNSEEN) == []
+
+
+CONTRAST = """() => {
+  const light = text => {
+    const parts = text.match(/[0-9.]+/g).slice(0, 3).map(part => part / 255);
+    const linear = parts.map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const page = light(getComputedStyle(document.body).backgroundColor);
+  return [...document.querySelectorAll(".better, .worse, .change, .conditions")].map(element => {
+    const [low, high] = [page, light(getComputedStyle(element).color)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_gains_and_losses_differ_by_more_than_a_colour(
+    browser: Any, every_choice: dict[str, Any], tmp_path: Path, scheme: str
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(every_choice), encoding="utf-8")
+    with Visit(browser, file, 1400, scheme) as visit:
+        assert min(visit.run(CONTRAST)) > 4.5  # WCAG AA
+        for verdict, mark in (("better", "▲ better: "), ("worse", "▼ worse: ")):
+            texts = visit.run(f"[...document.querySelectorAll('.change.{verdict}')].map(one => one.textContent)")
+            assert texts
+            assert all(text.startswith(mark) for text in texts)
+        colours = "kind => getComputedStyle(document.querySelector(`.change.${kind}`)).color"
+        assert visit.page.evaluate(colours, "better") != visit.page.evaluate(colours, "worse")
 
 
 @pytest.mark.extended

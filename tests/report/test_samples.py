@@ -34,7 +34,9 @@ def test_it_is_in_the_headline_and_the_table(classes) -> None:
     without = {key: value for key, value in classes.items() if key != "by_class"}
     assert "worst class" not in headline(without)
     shown = {**without, **counts([50, 50, 20], [41, 50, 20], [33, 49, 20], names=["cat", "dog", "<b>"])}
-    assert headline(shown).endswith("; worst class cat: 41 of 50 right before, 33 after")
+    for best, words in (("slim", "worst class"), ("sparse", "slim's worst class"), ("dense", "slim's worst class")):
+        shown["best"] = {**without["best"], "choice": best if best in without["choices"] else "dense"}
+        assert headline(shown).endswith(f"; {words} cat: 41 of 50 right before, 33 after")
     text = page(shown)
     assert "\N{MINUS SIGN}16 points" in text
     assert "&lt;b&gt;" in text

@@ -102,6 +102,7 @@ def shown_by(results: dict[str, Any]) -> Iterable[str]:
 
 def test_the_worst_class_is_told(classes: dict[str, Any]) -> None:
     classes["by_class"] = {"of": [50, 50, 2], "dense": [17, 50, 2], "slim": [0, 49, 2], "names": ["cat", "dog", "eel"]}
+    classes["best"]["choice"] = "slim"
     assert "worst class cat: 17 of 50 right before, 0 after" in tables.closing(classes)
 
 

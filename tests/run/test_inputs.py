@@ -52,7 +52,7 @@ def test_how_to_come_by_weights(here: Path) -> None:
     for given in ("mnist_ae", "mine.yaml", "full"):
         assert making(Path(given), recipe, "mnist_ae").endswith("compress train mnist_ae -o model.pt")
     bare = recipe.model_copy(update={"train": None})
-    assert "has no train section" in making(Path("m.pt"), bare, "mnist_ae")
+    assert "has no `train` section" in making(Path("m.pt"), bare, "mnist_ae")
 
 
 def test_the_line_that_makes_the_model_works(

@@ -127,9 +127,7 @@ def test_a_network_on_another_scale_is_refused_with_the_way_out() -> None:
     text = str(error.value)
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
     low, mean = -float(data("dataset").mean / data("dataset").std), float(data("dataset").mean)
-    assert (
-        "the dense network's accuracy is 0.75 on 600 test samples, and the recipe expects 1, give or take 0.02" in text
-    )
+    assert "the dense network's accuracy is 0.75 on 600 test samples, and the recipe expects 1 ± 0.02" in text
     assert f"It gets input from {low:.4g} to " in text
     assert f"(data.normalise: dataset; pixels in [0, 1], less {mean:.4g}, divided by " in text
     assert "Its accuracy with other values of `data.normalise`: none 1, {mean: [0.5], std: [0.5]} 0.25." in text
@@ -223,7 +221,7 @@ def test_a_run_stops_before_anything_is_pruned(run: Run, brought: tuple[str, str
     }
     result = run(command, *brought, "--expect", "accuracy=1.0", *more.get(command, []), code=2)
     text = result.stderr.replace("\n", " ")
-    assert "and the recipe expects 1, give or take 0.02" in text
+    assert "and the recipe expects 1 ± 0.02" in text
     assert "none 1" in text
     assert not Path("out").exists()
 

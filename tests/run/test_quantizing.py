@@ -72,7 +72,7 @@ def test_without_labels_outputs_are_compared_and_a_refusal_is_a_warning(run: Run
     data = arrays(tmp_path / "data.npz", labels=None)
     for strict, code in (((), 0), (("--strict",), 1)):
         result = run("quantize", file, "--data", data, "--max-drop", 0, "--json", *strict, code=code)
-        assert "warning: the float file stays, because every kind of int8 loses more than 0 %" in result.stderr
+        assert "warning: the float file is kept, because every kind of int8 loses more than 0 %" in result.stderr
         assert json.loads(result.stdout)["quantization"]["float_metric"] == {"loss": 0.0}
     assert not (tmp_path / "net.int8.onnx").exists()
 

@@ -169,7 +169,7 @@ def test_what_cannot_be_scored(given: list[Any], message: str) -> None:
 
 def test_a_network_without_a_loss_asks_for_one() -> None:
     data = batches(FORMS["a tuple of inputs"])
-    with pytest.raises(InputError, match="looks at the loss; give loss="):
+    with pytest.raises(InputError, match="needs the loss; give loss="):
         masked(TwoInputs(), "snip", "*.weight", batches=data)
     network = OwnLoss(lambda logits, loss: logits)
     with pytest.raises(InputError, match="has no loss of its own"):

@@ -59,7 +59,7 @@ def test_labels_of_places() -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (torch.tensor([0.5, 1, 2, 3, 3, 0]), r"hold 0.5, which is no class number; use task: regress"),
+        (torch.tensor([0.5, 1, 2, 3, 3, 0]), r"hold 0.5, which is not a class number; use task: regress"),
         (torch.tensor([torch.nan, 1, 2, 3, 3, 0]), "hold nan"),
         (LABELS + 1, r"reach from 1 to 4.*they count from 1: subtract 1"),
         (LABELS - 1, r"reach from -1 to 2.*ignore_index: -1"),

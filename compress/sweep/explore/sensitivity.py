@@ -80,7 +80,10 @@ def sensitivity(
             found = compute(list(zip(sizes, of_one, strict=True)), basis, cells, workers, on_progress)
         dense = found[0]["curve"][0]["metric"]
         if dense is None:
-            raise InputError(f"{model}: the network's loss on the held-out samples is not finite; train it again")
+            raise InputError(
+                f"{model}: the network's loss on the held-out samples is not finite; use weights from before "
+                "the training diverged"
+            )
         warn_if_familiar(tolerance, dense, trained, basis, cells)
         kind, limit = tolerance.kind, tolerance.limit(bounds.badness(tolerance.kind, dense, ranked), ranked)
         # By the loss whatever ranks, since an accuracy is flat over much of the curve.
