@@ -1,4 +1,4 @@
-"""Common networks at small sizes: half of every coupled width is cut, and slim computes the same as masked."""
+"""Common networks, small: half of every coupled width is cut, and slim computes the same as masked."""
 
 import copy
 from collections.abc import Callable
