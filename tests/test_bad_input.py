@@ -1,4 +1,4 @@
-"""Everything that may be wrong with what people give us: what they are told, the exit code, and nothing left behind."""
+"""Bad input of every kind: the error text, the exit code, and nothing left behind."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""The commands as people and scripts meet them: what goes to stdout, what to stderr, which options count."""
+"""The commands as people and scripts use them: stdout, stderr, and which options count."""
 
 import errno
 import gc

@@ -1,4 +1,4 @@
-"""A dense network that knows the held-out images is told of, and no other."""
+"""A warning names a dense network that knows the held-out images, and no other."""
 
 from collections.abc import Callable
 from pathlib import Path
