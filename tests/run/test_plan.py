@@ -164,7 +164,7 @@ def test_an_untrained_network_will_do(run: Run, recipe: Path) -> None:
         ((WEIGHTS.replace("0.9", "0.2"),), "nothing can be cut out: every node of every layer still has weights"),
         (
             (WEIGHTS.replace("['*']", "[latent.weight]").replace("0.9", "0.999"),),
-            "latent.weight would keep 1 of its 1,024 weights: a collapsed layer passes nothing on",
+            "latent.weight would keep 1 of its 1,024 weights: an empty layer lets nothing through",
         ),
     ],
 )
