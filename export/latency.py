@@ -34,7 +34,7 @@ from compress.results import LatencyResult, Load, Runtime
 from compress.wording import because, missing
 
 LEAST = 30
-"""Runs of each model at the first batch size, however slow it is: that figure stands in headlines."""
+"""Runs of each model at the first batch size, however slow it is: headlines show that figure."""
 
 Timeable = str | os.PathLike[str] | tuple[nn.Module, object]
 """An ONNX file, which onnxruntime runs, or a network and what it is called with, which torch runs."""

@@ -153,7 +153,7 @@ class Compared:
         return best, values[best]
 
     def is_chance(self, kind: MetricKind) -> bool:
-        """Whether the dense network is not ahead of the constant output beyond chance, as far as that can be told."""
+        """Whether the dense network is not ahead of the constant output beyond chance, as far as that is known."""
         leads = self._leads(kind, "dense")
         return len(leads) >= 3 and statistics.mean(leads) <= CHANCE * _error(leads)
 

@@ -189,7 +189,7 @@ def _of_batches(stage: schema.Stage, number: int, setting: Setting) -> Iterator[
 
 
 def of_batch_size(size: int, key: str, setting: Setting) -> Iterator[RunWarning]:
-    """Of a batch that is larger than the training data; a user's own loaders have batches of their own."""
+    """Of a batch that is larger than the training data; a user's loaders define their own batches."""
     count = None if isinstance(setting.data, Loaders) else setting.data.count("train")
     if count is not None and size > count:
         yield LargeBatchWarning(
