@@ -109,8 +109,9 @@ class Stage(Part):
     multiple_of: Count = Field(default=1, description="for nodes: round widths up to a multiple of this")
     min_keep: MinKeep | None = Field(
         default=None,
-        description="the least that every layer keeps: a number of entries, or a share between 0 and 1; if absent, 0.1 "
-        "of each width where nodes of several layers compete or share a budget, and else nothing; 0 is no floor",
+        description="the least that every layer keeps: a number of entries, or a share between 0 and 1; if absent, a "
+        "quarter or less of each width where nodes of several layers compete or share a budget, and otherwise nothing; "
+        "0 is no floor",
     )
     compensate: bool = Field(
         default=False,

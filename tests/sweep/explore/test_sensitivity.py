@@ -161,6 +161,6 @@ def test_a_network_without_a_finite_loss_is_refused(recipe: Path, trained: Path,
     options = ("--set", stage, "--levels", ".5", "--workers", 1, "--cache", tmp_path / "cells")
     result = run("sensitivity", recipe, tmp_path / "wild.pt", *options, "-o", tmp_path / "out", code=2)
     assert (
-        "wild.pt: the network's loss on the held-out samples is not finite; use weights from before the training diverged"
-        in result.stderr
+        "wild.pt: the network's loss on the held-out samples is not finite; use weights from before the training "
+        "diverged" in result.stderr
     )
