@@ -161,7 +161,7 @@ NEW = {"stages": ("curve", "scores"), "data": ("shape",), "latency": ("quantiles
 
 
 def test_older_results_have_a_page_too(either: dict[str, Any]) -> None:
-    for key in ("tensors", "images", "confusion", "choices", "best", "load"):
+    for key in ("tensors", "images", "confusion", "choices", "best", "load", "constant"):
         either.pop(key, None)
     for stage in either["stages"]:
         for key in NEW["stages"]:
