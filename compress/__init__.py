@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compress import export as export
     from compress.errors import CheckpointError as CheckpointError
     from compress.errors import CompressError as CompressError
+    from compress.errors import ConstantOutputError as ConstantOutputError
     from compress.errors import DataError as DataError
     from compress.errors import DivergedError as DivergedError
     from compress.errors import InputError as InputError
@@ -86,7 +87,8 @@ _REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "Removal", "SFP", "SRFP",
 _ERRORS = (
     *("CheckpointError", "CompressError", "DataError", "DivergedError", "InputError", "Interrupted"),
     *("LostProcessError", "LostWorkerError"),
-    *("MissingPackageError", "NothingFoundError", "NothingPrunedError", "OutputError", "ProofError", "RecipeError"),
+    *("ConstantOutputError", "MissingPackageError", "NothingFoundError", "NothingPrunedError", "OutputError"),
+    *("ProofError", "RecipeError"),
     *("RunError", "SweepError", "TargetError", "TrainingError", "UnsupportedModelError"),
 )
 

@@ -70,7 +70,7 @@ class MetricKind:
 
     def fitting(self, *scaled: float) -> "MetricKind":
         """The same for a table with these values: thousandths only where they are shorter than the numbers."""
-        unwieldy = self.form == "thousandths" and scaled and not 0.1 <= max(map(abs, scaled)) < 1000
+        unwieldy = self.form == "thousandths" and scaled and not 0.1 <= max(map(abs, scaled)) < 100
         return replace(self, unit="", plain=True) if unwieldy else self
 
     def drop(self, before: float, after: float) -> float:

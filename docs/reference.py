@@ -55,9 +55,9 @@ def results_schema() -> str:
 def tasks() -> str:
     """A row for each task: its targets, its loss, and the metrics that it has by default."""
     rows = (
-        (f"`{word}`", TARGETS[word], LOSSES[word], listed(DEFAULT_METRICS[word]) or "the loss alone") for word in WORDS
+        (f"`{word}`", TARGETS[word], LOSSES[word], listed(DEFAULT_METRICS[word]) or "only the loss") for word in WORDS
     )
-    return table(("task", "targets", "loss", "measured beside it"), rows)
+    return table(("task", "targets", "loss", "metrics by default"), rows)
 
 
 def metrics() -> str:

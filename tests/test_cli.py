@@ -1,8 +1,10 @@
-"""The commands as people and scripts meet them: what goes to stdout, what to stderr, which options count."""
+"""The commands as people and scripts use them: stdout, stderr, and which options count."""
 
+import errno
 import gc
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import save_file
 from typer.testing import Result
 
@@ -310,3 +313,14 @@ def test_notes_appear_once_unless_quiet(quiet: bool, capsys: pytest.CaptureFixtu
         for _ in range(2):  # a rehearsal loads the same file again
             logging.getLogger("compress.files.layouts").info("w.pt: %s", "\x1b[31mred")
     assert capsys.readouterr().err == ("" if quiet else "note: w.pt: \\x1b[31mred\n")
+
+
+def test_a_path_that_nothing_has_checked_is_an_error_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as one in a folder that may not be entered; a broken pipe has no path and is not the user's mistake."""
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "locked/out")
+    with pytest.raises(typer.Exit) as ended, reporting(debug=False):
+        raise denied
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err == "error: locked/out: permission denied\n"
+    with pytest.raises(BrokenPipeError), reporting(debug=False):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

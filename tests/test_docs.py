@@ -87,7 +87,7 @@ def test_the_page_about_the_terminal_runs(
         assert program == "compress"
         told = run(*arguments)
         if "--quiet" in arguments:
-            assert told.stderr == ""
+            assert [line for line in told.stderr.splitlines() if not line.startswith("warning: ")] == []
             assert "stages" in json.loads(told.stdout)
     for place in ("runs/csv/tiny-train/events.csv", "runs/tensorboard/tiny", "curves/events.csv"):
         assert (tmp_path / place).exists()
@@ -109,8 +109,8 @@ def test_what_make_is_asked_for_is_in_the_makefile() -> None:
 def test_the_scripts_that_are_shown_exist() -> None:
     scripts = {line.split()[1] for _, line in command_lines() if line.startswith("python ")}
     files = [script for name in ("benchmarks", "examples") for script in (ROOT / name).glob("*.py")]
-    imported = re.compile(rf"^(?:from|import) ({'|'.join(script.stem for script in files)})\b", re.MULTILINE)
-    parts = {name for script in files for name in imported.findall(script.read_text(encoding="utf-8"))}
+    imported = re.compile(rf"^(?:from|import) ({'|'.join(script.stem for script in files)})\b|'(\w+):\w+'", re.MULTILINE)
+    parts = {name for script in files for found in imported.findall(script.read_text(encoding="utf-8")) for name in found}
     kept = {str(script.relative_to(ROOT)) for script in files if script.stem not in parts}
     assert {script for script in scripts if "/" in script} >= kept
     assert [script for script in scripts if "/" in script and not (ROOT / script).is_file()] == []

@@ -116,3 +116,18 @@ def test_the_loss_stands_in_where_the_data_cannot_tell() -> None:
     assert present(KINDS["auroc"], before) is LOSS
     assert drop(before, after, KINDS["auroc"]) == pytest.approx(10)
     assert drop({"loss": 0.0}, {"loss": 0.1}, LOSS) == pytest.approx(10)  # of 1, where it was 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "heading", "figure"),
+    [
+        (0.00469, "loss (10^-3)", "4.69"),
+        (0.0933, "loss (10^-3)", "93.30"),
+        (1.00215, "loss", "1.002"),
+        (1e-5, "loss", "1e-05"),
+    ],
+)
+def test_thousandths_only_where_they_are_short(loss: float, heading: str, figure: str) -> None:
+    kind = LOSS.fitting(LOSS.scaled(loss))
+    assert (kind.heading, kind.figure(LOSS.scaled(loss))) == (heading, figure)
+    assert ACCURACY.fitting(98.2) is ACCURACY

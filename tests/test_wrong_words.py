@@ -122,7 +122,6 @@ PRUNER: dict[str, list[Any]] = {
     "example": EXAMPLES,
     "criterion": [
         *words(CRITERIA_WORDS),
-        None,
         compress.Taylor,
         compress.Criterion(),
         compress.Soft(steps=3),
@@ -689,8 +688,8 @@ def test_missing_data_is_said_at_once(target: Any, removal: Any) -> None:
     """Not at the first choice of a ramp, in the middle of a training."""
     for missing, given in (("batches", {"loss": F.cross_entropy}), ("loss", {"batches": LOADER})):
         how: dict[str, Any] = {"sparsity": 0.5, "example": EXAMPLE, "removal": removal, **given}
-        with pytest.raises(InputError, match=f"the criterion taylor looks at .*; give {missing}="):
+        with pytest.raises(InputError, match=f"the criterion taylor needs .*; give {missing}="):
             compress.Pruner(network(), target, criterion="taylor", **how)
         if isinstance(target, type(compress.weights("*"))):
-            with pytest.raises(InputError, match=f"the criterion regrow looks at .*; give {missing}="):
+            with pytest.raises(InputError, match=f"the criterion regrow needs .*; give {missing}="):
                 compress.Pruner(network(), target, regrow=0.3, **how)

@@ -75,12 +75,16 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 def _read_file(path: Path, *, mapped: bool = False) -> WeightsFile:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): write it again with `{RESAVE}`")
-    if path.suffix == ".onnx":
-        raise CheckpointError(f"{path} is an ONNX file, which only runs: give the weights that it was made of")
+    _refuse_onnx(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     found = read_torch(path, mapped=mapped)
     return WeightsFile(found.sets, {}, found.others)
+
+
+def _refuse_onnx(path: Path) -> None:
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file, which only runs: give the weights that it was made of")
 
 
 def _read_shards(index: Path) -> WeightsFile:
@@ -214,8 +218,7 @@ def load(path: str | os.PathLike[str], model: Callable[[], nn.Module] | None = N
         raise InputError(
             f'{file} is a program, a network by itself: load it with torch.export.load("{file.name}").module()'
         )
-    if file.suffix == ".onnx":
-        raise InputError(f"{file} is an ONNX file, which runs in onnxruntime; load the weights that it was made of")
+    _refuse_onnx(file)
     if model is None:
         raise InputError(
             f"model: it is missing; {file} holds weights, so name what builds their network, as in "

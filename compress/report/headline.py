@@ -49,12 +49,12 @@ def conditions(results: Results) -> Iterator[str]:
         batch, found = timed
         threads = results["recipe"]["benchmark"]["threads"]
         yield (
-            f"Latency: the median of {found['runs']:,} runs at batch {batch}, {threads} "
-            f"thread{'s'[: threads > 1]}{load_words(results.get('load'))}."
+            f"Latency: the median of {count_of(found['runs'], 'run')} at batch {batch}, "
+            f"{count_of(threads, 'thread')}{load_words(results.get('load'))}."
         )
     if errors_known(results):
         count = results.get("evaluated", {}).get("samples")
-        of = "the test samples" if count is None else f"{count:,} test samples"
+        of = "the test samples" if count is None else count_of(count, "test sample")
         yield f"\N{PLUS-MINUS SIGN}: the 95 % sampling error of {of}; dense and slim are compared sample by sample."
 
 

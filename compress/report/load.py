@@ -1,6 +1,7 @@
 """What else the machine did while files were timed, in words."""
 
 from compress.results import Load
+from compress.wording import count_of
 
 HIGH = 0.25
 """The share of the cores from which on other programs are said to disturb."""
@@ -11,7 +12,7 @@ def load_words(load: Load | None) -> str:
     if load is None:
         return ""
     cores = load["cores"]
-    return f", while other programs kept {load['busy']:.1f} of {cores} core{'s'[: cores > 1]} busy"
+    return f", while other programs kept {load['busy']:.1f} of {count_of(cores, 'core')} busy"
 
 
 def load_note(load: Load | None) -> str | None:

@@ -413,7 +413,7 @@ def _origin(results: Results) -> Iterator[tuple[str, str]]:
     if data["sha256"]:
         yield "sha256 of the data", data["sha256"]
     yield "seed", str(results["seed"])
-    yield "processor", f"{machine['cpu']}, {machine['threads']} thread{'s'[: machine['threads'] > 1]} of torch"
+    yield "processor", f"{machine['cpu']}, {count_of(machine['threads'], 'thread')} of torch"
     yield "device", machine["device"]
     yield "versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     if "timing" in results:

@@ -177,7 +177,7 @@ def scratch(results: Results) -> Iterable[str]:
     found = results.get("rivals", {}).get("scratch", {})
     for kind, length in SCRATCH.items():
         if run := found.get(kind):
-            about = f"from scratch, {run['epochs']} epoch{'s'[: run['epochs'] > 1]}, as many {length}"
+            about = f"from scratch, {count_of(run['epochs'], 'epoch')}, as many {length}"
             if "metric" in run:
                 yield f"{about}: {metric_text(run['metric'])}; {VERDICTS[run.get('better', 'neither')]}"
             else:

@@ -93,74 +93,72 @@ def warn_of_stage(found: Rehearsed, network: nn.Module, setting: Setting, pruned
         pruned: what this stage and earlier ones have pruned.
     """
     for warning in (
-        *_of_effect(found, place),
-        *_of_duration(found, network, place),
-        *_of_batches(found.stage, found.number, setting, place),
-        *_of_weights(found, place),
-        *of_widths(found.stage, found.number, _before(found), pruned, network, setting, place),
+        *_of_effect(found),
+        *_of_duration(found, network),
+        *_of_batches(found.stage, found.number, setting),
+        *_of_weights(found),
+        *of_widths(found.stage, found.number, _before(found), pruned, network, setting),
     ):
-        _say(warning)
+        _say(warning, place)
 
 
-def _say(warning: RunWarning) -> None:
-    warnings.warn(warning, stacklevel=4)
+def _say(warning: RunWarning, place: LocationOf = str) -> None:
+    warnings.warn(warning.at(place), stacklevel=4)
 
 
 # --- stages ---
 
 
-def _of_effect(found: Rehearsed, place: LocationOf) -> Iterator[RunWarning]:
+def _of_effect(found: Rehearsed) -> Iterator[RunWarning]:
     at, stage = f"stages.{found.number}", found.stage
     things = "nodes" if isinstance(stage.target, schema.Nodes) else "entries"
     measure = stage.level[0] if stage.layers is None else "layers"
     if not found.pruned:
         yield NoEffectWarning(
-            f"{place(f'{at}.{measure}')}: {found.asked:g} of {found.of:,} {things} rounds to 0, so this stage prunes "
-            "nothing",
+            f"{at}.{measure}: {found.asked:g} of {found.of:,} {things} rounds to 0, so this stage prunes nothing",
             "ask for more",
-            at,
+            f"{at}.{measure}",
         )
     elif found.pruned == sum(matched.earlier for matched in found.matched):
         yield NoEffectWarning(
-            f"{place(f'{at}.target')}: all {found.pruned:,} {things} of this stage were already pruned by an "
+            f"{at}.target: all {found.pruned:,} {things} of this stage were already pruned by an "
             f"earlier one ({measure} refers to the original network, stages do not add up)",
             "ask for more, or remove it",
-            at,
+            f"{at}.target",
         )
     how = found.removal
     ramp = how.ramp if isinstance(how, GradualSoft) else how.length
     if isinstance(how, Gradual | GradualSoft) and how.every >= ramp:
         yield NoEffectWarning(
-            f"{place(f'{at}.removal')}: the set grows every {count_of(how.every, 'step')} and has to be complete after "
+            f"{at}.removal: the set grows every {count_of(how.every, 'step')} and has to be complete after "
             f"{ramp:,}: everything is pruned at once",
             "set a smaller `every`, or retrain for longer",
-            at,
+            f"{at}.removal",
         )
 
 
-def _of_duration(found: Rehearsed, network: nn.Module, place: LocationOf) -> Iterator[RunWarning]:
+def _of_duration(found: Rehearsed, network: nn.Module) -> Iterator[RunWarning]:
     at, steps = f"stages.{found.number}", found.steps
     if not steps:
         return
     if found.removal.length >= steps:
         yield LateDecayWarning(
-            f"{place(f'{at}.removal')}: the removal ends with the last of the {count_of(steps, 'step')}, and "
-            "no training follows",
+            f"{at}.removal: the removal ends with the last of the {count_of(steps, 'step')}, and no training follows",
             "retrain for longer, or set a shorter `over`",
-            at,
+            f"{at}.removal",
         )
     if 0 < (length := decay_steps(found.removal)) < STEPS:
         yield ShortDecayWarning(
-            f"{place(f'{at}.removal')}: the decay takes {length} optimizer step{'s'[: length != 1]}, and below {STEPS} "
+            f"{at}.removal: the decay takes {length} optimizer step{'s'[: length != 1]}, and below {STEPS} "
             "it is nearly hard removal",
             "set a longer `over`, train in smaller batches or for more epochs, or use removal: hard",
-            at,
+            f"{at}.removal",
         )
     if steps < (layers := len(layers_of(network))):
         yield ShortRetrainingWarning(
-            f"{place(f'{at}.retrain')}: the retraining has {count_of(steps, 'optimizer step')} for {layers} layers",
+            f"{at}.retrain: the retraining has {count_of(steps, 'optimizer step')} for {layers} layers",
             "retrain for more epochs, or in smaller batches",
-            at,
+            f"{at}.retrain",
         )
 
 
@@ -183,19 +181,19 @@ def warn_of_batch(setting: Setting) -> None:
         _say(warning)
 
 
-def _of_batches(stage: schema.Stage, number: int, setting: Setting, place: LocationOf) -> Iterator[RunWarning]:
+def _of_batches(stage: schema.Stage, number: int, setting: Setting) -> Iterator[RunWarning]:
     if stage.retrain is not None and stage.retrain.epochs:
         own = stage.retrain.batch_size is not None
         key = f"stages.{number}.retrain.batch_size" if own else "data.batch_size"
-        yield from of_batch_size(stage.retrain.batch_size or setting.batch_size, key, setting, place)
+        yield from of_batch_size(stage.retrain.batch_size or setting.batch_size, key, setting)
 
 
-def of_batch_size(size: int, key: str, setting: Setting, place: LocationOf = str) -> Iterator[RunWarning]:
+def of_batch_size(size: int, key: str, setting: Setting) -> Iterator[RunWarning]:
     """Of a batch that is larger than the training data; a user's own loaders have batches of their own."""
     count = None if isinstance(setting.data, Loaders) else setting.data.count("train")
     if count is not None and size > count:
         yield LargeBatchWarning(
-            f"{place(key)}: a batch of {size:,} is larger than the training data, which have {count:,} "
+            f"{key}: a batch of {size:,} is larger than the training data, which have {count:,} "
             f"sample{'s'[: count != 1]}: an epoch is a single step",
             f"set a `batch_size` below {count:,}",
             key,
@@ -210,17 +208,17 @@ def _before(found: Rehearsed) -> Mapping[str, int]:
     return {matched.name: matched.of - matched.earlier for matched in found.matched if matched.layers}
 
 
-def _of_weights(found: Rehearsed, place: LocationOf) -> Iterator[RunWarning]:
-    """Of tensors that lose more than 90 % of their weights where less was asked of all."""
-    if isinstance(found.stage.target, schema.Nodes) or found.asked > LOSS:
+def _of_weights(found: Rehearsed) -> Iterator[RunWarning]:
+    """Of tensors that lose more than 90 % of their weights where less than that was asked of all."""
+    if isinstance(found.stage.target, schema.Nodes) or found.asked >= LOSS:
         return
     lost = [(one.name, one.of, one.of - one.goes) for one in found.matched if one.goes > LOSS * one.of > LOSS]
     if lost:
         yield LayerLossWarning(
-            f"{place(f'stages.{found.number}.target')}: {_many(lost, 'tensor')} more than {LOSS:.0%} of the weights, "
+            f"stages.{found.number}.target: {_many(lost, 'tensor')} more than {LOSS:.0%} of the weights, "
             f"and {found.asked:.0%} were asked of all: {_listed(lost)}",
             "raise `min_keep`, or use scope: layer or erk",
-            f"stages.{found.number}",
+            f"stages.{found.number}.target",
         )
 
 
@@ -231,7 +229,6 @@ def of_widths(
     pruned: Pruned,
     network: nn.Module,
     setting: Setting,
-    place: LocationOf,
 ) -> Iterator[RunWarning]:
     """Of the widths that a stage leaves.
 
@@ -249,12 +246,12 @@ def of_widths(
     if lost:
         asked = stage.level[0] == "sparsity" and stage.scope in (None, "layer")
         yield LayerLossWarning(
-            f"{place(f'{at}.target')}: {_many(lost, 'layer')} more than {LOSS:.0%} of the nodes: {_listed(lost)}",
+            f"{at}.target: {_many(lost, 'layer')} more than {LOSS:.0%} of the nodes: {_listed(lost)}",
             "prune less of them" if asked else "raise `min_keep`, prune less, or use scope: layer",
-            at,
+            f"{at}.target",
         )
-    yield from _below_classes(changed, left, _classes(network, setting), place(f"{at}.target"), at)
-    yield from _below_bottlenecks(known, changed, left, place(f"{at}.target"), at)
+    yield from _below_classes(changed, left, _classes(network, setting), f"{at}.target")
+    yield from _below_bottlenecks(known, changed, left, f"{at}.target")
 
 
 def look_again(
@@ -273,29 +270,35 @@ def look_again(
         earlier, pruned: what was pruned before the stage, and after it.
         warned: the warnings so far; those that no longer hold are removed.
     """
+    if isinstance(stage.target, schema.Weights):
+        return
     before = {one.name: _left(one, earlier) for one in pruned.keep_nodes}
-    found = list(of_widths(stage, number, before, pruned, network, setting, place))
-    certain, at = [entry(warning) for warning in found], f"stages.{number}"
-    warned[:] = [one for one in warned if one["kind"] not in OF_WIDTHS or one.get("where") != at or one in certain]
+    found = list(of_widths(stage, number, before, pruned, network, setting))
+    certain, at = [entry(warning) for warning in found], f"stages.{number}."
+    warned[:] = [
+        one
+        for one in warned
+        if one["kind"] not in OF_WIDTHS or not one.get("where", "").startswith(at) or one in certain
+    ]
     for warning in found:
-        _say(warning)
+        _say(warning, place)
 
 
 def _below_classes(
-    changed: Mapping[Coupling, int], left: Mapping[Coupling, int], classes: int, place: str, at: str
+    changed: Mapping[Coupling, int], left: Mapping[Coupling, int], classes: int, key: str
 ) -> Iterator[RunWarning]:
     low = [(one.name, one.size, left[one]) for one, was in changed.items() if left[one] < classes <= was]
     if classes > 2 and low:
         yield BottleneckWarning(
-            f"{place}: {_many(low, 'layer', 'keeps', 'keep')} fewer nodes than there are classes ({classes:,}): "
+            f"{key}: {_many(low, 'layer', 'keeps', 'keep')} fewer nodes than there are classes ({classes:,}): "
             f"{_listed(low)}",
             f"set `min_keep: {classes}`, or prune less",
-            at,
+            key,
         )
 
 
 def _below_bottlenecks(
-    known: Couplings, changed: Mapping[Coupling, int], left: Mapping[Coupling, int], place: str, at: str
+    known: Couplings, changed: Mapping[Coupling, int], left: Mapping[Coupling, int], key: str
 ) -> Iterator[RunWarning]:
     """Of widths that are smaller now than a bottleneck that all they compute passes through."""
     was = {coupling: changed.get(coupling, left[coupling]) for coupling in known.found}
@@ -310,10 +313,10 @@ def _below_bottlenecks(
     if low:
         widest = max(low.values(), key=lambda other: left[other])
         yield BottleneckWarning(
-            f"{place}: {_many(list(low), 'layer', 'keeps', 'keep')} fewer nodes than the bottleneck that follows "
+            f"{key}: {_many(list(low), 'layer', 'keeps', 'keep')} fewer nodes than the bottleneck that follows "
             f"({widest.name}: {left[widest]:,}): {_listed((one.name, one.size, left[one]) for one in low)}",
             f"set `min_keep: {left[widest]}`, or prune less",
-            at,
+            key,
         )
 
 

@@ -107,8 +107,8 @@ def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLA
     # Not mask.sum(), which copies the mask to int64 first, 8 bytes an entry.
     counts = [int(mask.count_nonzero()) for mask in keep]
     return [
-        f"{name} would keep {count} of its {count_of(mask.numel(), 'weight')}: a collapsed layer passes nothing on; "
-        "min_keep holds some of them"
+        f"{name} would keep {count} of its {count_of(mask.numel(), 'weight')}: an empty layer lets nothing through; "
+        "set min_keep to keep some of them"
         for name, mask, count in zip(names, keep, counts, strict=True)
         if count < share * mask.numel()
     ]

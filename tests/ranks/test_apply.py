@@ -1,4 +1,4 @@
-"""`torchrun -m compress.cli apply`: two processes come to what one does, one writes, a death is told and survived."""
+"""`torchrun -m compress.cli apply`: two processes reach the result of one, and a death is reported."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whose code a recipe runs is told on stderr before it runs."""
+"""stderr names the code that a recipe runs, before it runs."""
 
 import sys
 from collections.abc import Callable

@@ -171,7 +171,7 @@ def test_sizes_that_vary_must_fit_the_network(dynamic: str, match: str) -> None:
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(InputError, match="device 'gpu': choose auto, cpu or cuda"):
+    with pytest.raises(InputError, match="--device: found 'gpu'; there is auto, cpu, cuda"):
         choose_device("gpu")
 
 

@@ -47,7 +47,7 @@ def test_how_to_come_by_weights(here: Path) -> None:
     recipe = load_recipe("mnist_ae")
     changes = ["model.latent=32", "name=my"]
     command = "compress train 'a b.yaml' -o m.pt --set model.latent=32 --set name=my"
-    assert making(Path("m.pt"), recipe, "a b.yaml", changes) == f"make one with: {command}"
+    assert making(Path("m.pt"), recipe, "a b.yaml", changes) == f"train the network first: {command}"
     # What is there, or has a name that weights cannot have, is not to be written.
     for given in ("mnist_ae", "mine.yaml", "full"):
         assert making(Path(given), recipe, "mnist_ae").endswith("compress train mnist_ae -o model.pt")
@@ -62,7 +62,7 @@ def test_the_line_that_makes_the_model_works(
     (tmp_path / "my recipe.yaml").write_text(recipe_text, encoding="utf-8")
     arguments = ("apply", "my recipe.yaml", "my model.pt", "--set", "train.epochs=1")
     text = run(*arguments, code=2).stderr
-    run(*pasted(text.partition("make one with: ")[2]))
+    run(*pasted(text.partition("train the network first: ")[2]))
     run(*arguments)
     assert (tmp_path / "tiny" / "results.json").exists()
 

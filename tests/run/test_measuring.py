@@ -146,7 +146,7 @@ def test_chance_is_no_difference(expected: float, holds: bool) -> None:
 
 
 def test_a_metric_that_there_is_not() -> None:
-    with pytest.raises(Exception, match=r"no metric 'acuracy'; did you mean accuracy\?"):
+    with pytest.raises(Exception, match=r"no metric 'acuracy'; it has loss, accuracy; did you mean accuracy\?"):
         judged(data("none"), acuracy=0.9)
     with pytest.raises(Exception, match=r"no metric 'psnr'; it has loss, accuracy"):
         judged(data("none"), psnr=0.9)

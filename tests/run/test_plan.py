@@ -93,7 +93,9 @@ def test_the_plan_is_what_the_run_does(plan: Plan, apply: Plan, changes: tuple[s
     last = planned["stages"][-1]["after"]
     assert (last["params"], last["macs"]) == (slim["params"], slim["macs"])
     assert last["bytes"] == 4 * slim["params"]
-    assert planned["warnings"] == done["warnings"]
+    # Results do not name the folder of the recipe.
+    found, expected = ([(one["kind"], one["way_out"]) for one in run["warnings"]] for run in (done, planned))
+    assert found == expected
 
 
 def test_parameters_and_layers_are_named_with_what_goes_of_each(plan: Plan) -> None:
@@ -162,15 +164,15 @@ def test_an_untrained_network_will_do(run: Run, recipe: Path) -> None:
         ((WEIGHTS.replace("0.9", "0.2"),), "nothing can be cut out: every node of every layer still has weights"),
         (
             (WEIGHTS.replace("['*']", "[latent.weight]").replace("0.9", "0.999"),),
-            "latent.weight would keep 1 of its 1024 weights: a collapsed layer passes nothing on",
+            "latent.weight would keep 1 of its 1,024 weights: an empty layer lets nothing through",
         ),
     ],
 )
 def test_what_is_in_vain(plan: Plan, apply: Plan, changes: tuple[str, ...], text: str) -> None:
     planned = plan(*changes)["warnings"]
     assert sum(text in warning["text"] for warning in planned) == 1
-    done = apply(*changes)["warnings"]
-    assert [warning for warning in planned if warning not in done] == []
+    done = [(one["kind"], one.get("way_out")) for one in apply(*changes)["warnings"]]
+    assert {(one["kind"], one.get("way_out")) for one in planned} <= {*done}
 
 
 def test_apply_warns_before_it_trains(
@@ -188,8 +190,7 @@ def test_apply_warns_before_it_trains(
 
 def test_a_shipped_kind_of_recipe_is_no_reason_to_warn(plan: Plan) -> None:
     """Apart from its few steps: the tiny data have five an epoch."""
-    few = {"short_decay", "short_retraining"}
-    assert {warning["kind"] for warning in plan()["warnings"]} == few
+    assert {warning["kind"] for warning in plan()["warnings"]} == {"short_decay"}
     enough = ("stages.0.removal=soft", "stages.0.retrain.epochs=8")
     assert {warning["kind"] for warning in plan(*enough)["warnings"]} == {"late_decay"}
     assert plan("stages.0.removal={kind: soft, over: 4 epochs}", "stages.0.retrain.epochs=8")["warnings"] == []
@@ -243,6 +244,7 @@ def test_nothing_is_written(
         run("plan", recipe, trained)
 
 
+@pytest.mark.filterwarnings("ignore::compress.run_warnings.RunWarning")  # the tiny data have few steps
 def test_the_rehearsal_does_not_change_the_run(recipe: Path, trained: Path) -> None:
     """Neither the network nor the order of chance."""
     loaded = load_recipe(recipe)
@@ -347,4 +349,4 @@ def test_the_terminal_and_the_next_command(run: Run, recipe: Path, trained: Path
     assert "tiny: what would be pruned" in result.stdout
     assert "estimated time of the run: " in result.stdout
     last = result.stdout.splitlines()[-1]
-    assert last == f"next: compress apply {recipe} {trained} --set stages.0.sparsity=0.5 --seed 4"
+    assert last == f"next: compress apply {recipe} {trained} --set stages.0.sparsity=0.5 --seed 4 -o tiny"

@@ -1,4 +1,4 @@
-"""Layers with sparsities of their own: which pattern counts, and exactly what goes, at once and along a ramp."""
+"""A sparsity for each layer: which pattern counts, and exactly what is pruned, at once and along a ramp."""
 
 from pathlib import Path
 from typing import Any

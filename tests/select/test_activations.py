@@ -79,7 +79,7 @@ def test_mistakes():
         ablation(model, {"0": [taps["0"]]}, [], F.mse_loss)
     model.add_module("idle", nn.Linear(5, 5))
     model.forward = lambda x: x
-    with pytest.raises(TargetError, match="'idle' takes no part"):
+    with pytest.raises(TargetError, match="'idle' is not used in the forward pass"):
         ablation(model, {"0": [Tap("idle", "input", torch.arange(5))]}, [(inputs, inputs)], F.mse_loss)
-    with pytest.raises(TargetError, match="'idle' takes no part"):
+    with pytest.raises(TargetError, match="'idle' is not used in the forward pass"):
         variance(model, {"0": Tap("idle", "input", torch.arange(5))}, [(inputs, target)])

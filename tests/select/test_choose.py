@@ -214,7 +214,7 @@ def test_collapse_names_layers_below_the_share():
     keep[2][:3] = True
     assert [line.split(" ")[0] for line in collapsed(keep, ["a", "b", "c"])] == ["a"]
     assert [line.split(" ")[0] for line in collapsed(keep, ["a", "b", "c"], share=0.01)] == ["a", "c"]
-    with pytest.warns(LayerCollapseWarning, match="^a would keep 0 of its 1000"):
+    with pytest.warns(LayerCollapseWarning, match="^a would keep 0 of its 1,000 weights"):
         warn_of_collapse(keep, ["a", "b", "c"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -164,5 +164,5 @@ def test_mistakes():
         skeletonization(model, ["0"], [], loss)
     model.add_module("idle", nn.Linear(5, 5).double())
     model.forward = lambda x: model[3](model[2](model[1](model[0](x))))
-    with pytest.raises(TargetError, match="'idle' takes no part"):
+    with pytest.raises(TargetError, match="'idle' is not used in the forward pass"):
         skeletonization(model, ["idle"], [(inputs, target)], loss)

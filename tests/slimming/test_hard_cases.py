@@ -1,4 +1,4 @@
-"""Networks that people have, in small: half of every coupled width goes, and slim computes what masked does."""
+"""Common networks, small: half of every coupled width is cut, and slim computes the same as masked."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Networks of benchmarks/beyond.py, called as their users call them: half of every width goes, the outputs remain."""
+"""Networks of benchmarks/beyond.py, called as their users call them: half of every width is cut, outputs are equal."""
 
 import importlib
 import math

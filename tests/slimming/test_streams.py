@@ -1,4 +1,4 @@
-"""Half of the residual stream of well-known transformers goes, and the class remains."""
+"""Half of the residual stream of well-known transformers is cut, and the class does not change."""
 
 from collections.abc import Callable
 from typing import Any

@@ -64,7 +64,7 @@ Names = Annotated[SomeDistinct[Text], BeforeValidator(listed, json_schema_input_
 Factory = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
-    Field(description="your function, as my_module:build"),
+    Field(description="a function, as my_module:build"),
 ]
 
 

@@ -97,7 +97,7 @@ def closing(results: Comparison) -> Iterable[str]:
     """How to read the table, and its weaknesses."""
     seeds = len(results["seeds"])
     if seeds < 3:
-        yield f"{seeds} seed{'s'[: seeds > 1]}: too few to tell a difference from noise, so none is marked"
+        yield f"{count_of(seeds, 'seed')}: too few to tell a difference from noise, so none is marked"
     else:
         yield f"* beats the second-best beyond the noise: paired t-test over {count_of(seeds, 'seed')}, p < {NOISE}"
         yield "p of the best against the second-best: " + ", ".join(

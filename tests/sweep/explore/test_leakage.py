@@ -1,4 +1,4 @@
-"""A dense network that knows the held-out images is told of, and no other."""
+"""A warning names a dense network that knows the held-out images, and no other."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_bounds_relative_to_images_that_are_known(
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1)
     found = run(command, unlike, trained, *options, *where)
     assert WARNING.format(bound) in found.stderr
-    assert "(compress train --set data.train=90; the last 10% are held out)" in found.stderr
+    assert "train it again without them (--set data.train=90; the last 10% of the training samples" in found.stderr
 
 
 @pytest.mark.extended
@@ -56,4 +56,4 @@ def test_a_validation_part_that_is_known_says_another_way_out(
 ) -> None:
     where = ("-o", tmp_path / "out", "--cache", tmp_path / "cells", "--workers", 1, "--levels", ".25,.5")
     found = run("search", unlike, trained, "--max-loss", "3x", *where, "--set", "data.validation=0.2")
-    assert "give samples as `validation` that it was not trained on" in found.stderr
+    assert "give samples as `data.validation` that it was not trained on" in found.stderr

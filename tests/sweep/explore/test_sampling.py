@@ -1,4 +1,4 @@
-"""Several stages by Optuna: it goes on where it was, and puts what keeps to the bounds first."""
+"""Several stages by Optuna: it resumes, and prefers trials within the bounds."""
 
 import json
 from collections.abc import Callable

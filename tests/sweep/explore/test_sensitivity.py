@@ -160,7 +160,4 @@ def test_a_network_without_a_finite_loss_is_refused(recipe: Path, trained: Path,
     stage = f"stages.0={STAGE.replace('taylor', 'magnitude').replace('decoder.*', 'decoder.1.weight')}"
     options = ("--set", stage, "--levels", ".5", "--workers", 1, "--cache", tmp_path / "cells")
     result = run("sensitivity", recipe, tmp_path / "wild.pt", *options, "-o", tmp_path / "out", code=2)
-    assert (
-        "wild.pt: the network's loss on the held-out samples is not finite; use weights from before the training "
-        "diverged" in result.stderr
-    )
+    assert "wild.pt: the network's loss on the held-out samples is not finite; use weights from" in result.stderr
