@@ -98,7 +98,7 @@ def in_process(checkout: Path, task: str, **given: Any) -> Any:
     return json.loads(ran.stdout)
 
 
-# Each in a process of its own
+# Each in its own process
 
 
 def widths(name: str) -> list[str]:

@@ -10,11 +10,15 @@ docs/benchmarks/autoencoders.json; those that are there are not computed again:
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from choices import without_quantiles
 
+import compress
+from compress import models
 from recipes import run
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "autoencoders.json"
@@ -31,6 +35,7 @@ ONCE = ("half", "scratch")
 
 
 def main() -> None:
+    """Measure what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=list(RECIPES), help=", ".join(RECIPES))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -38,6 +43,9 @@ def main() -> None:
     parser.add_argument("--data-root", default=os.environ.get("COMPRESS_DATA", "data"))
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder for dense networks and results")
     arguments = parser.parse_args()
+    found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    if "calls" not in found:
+        OUT.write_text(json.dumps({"calls": calls(), **found}, indent=1) + "\n", encoding="utf-8")
     for name in arguments.recipes:
         model = arguments.work / f"{name}.pt"
         if not model.exists():
@@ -52,6 +60,20 @@ def main() -> None:
                 cells[key] = measure(name, model, CASES[case], seed, arguments)
                 OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(name, key, cells[key], flush=True)
+
+
+def calls() -> dict[str, float]:
+    """Milliseconds of the dense autoencoder at batch 1, and of its layers with one node each: the time of the calls."""
+    example = torch.rand(2, 1, 28, 28)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.onnx" for name in ("dense", "one node each")}
+        model = models.autoencoder()
+        compress.export.onnx(model, files["dense"], example)
+        pruner = compress.Pruner(model, compress.nodes("*"), sparsity=0.999, criterion="norms", example=example)
+        pruner.finalize()
+        compress.export.onnx(compress.slim(model, example), files["one node each"], example)
+        timed = compress.export.measure(files, batch_sizes=[1]).summary()
+    return {name: round(of["1"].p50, 5) for name, of in timed.items()}
 
 
 def measure(name: str, model: Path, changes: list[str], seed: int, arguments: argparse.Namespace) -> dict[str, Any]:

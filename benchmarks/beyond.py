@@ -17,7 +17,7 @@ passes if it runs, with the same structure of outputs and 30 % of the parameters
 
 Analysis is `couplings` here, and building the dependency graph with all its groups there, in one thread, without
 garbage collection, in seconds of processor time: cold is the first in a process (after one of a tiny network), warm the
-second. Each network has a process, 120 seconds and 16 GB of its own. Measurements are kept in --cache and not repeated.
+second. Each network has its own process, with 120 seconds and 16 GB. Measurements are kept in --cache and not repeated.
 """
 
 import importlib
@@ -205,7 +205,7 @@ def pruned(network: Network, told: bool) -> Row:
 
 
 def outputs(model: nn.Module, example: object) -> list[nn.Module]:
-    """The layers whose width is that of an output, which the peer must be told."""
+    """The layers whose width is that of an output; the peer needs this list."""
     try:
         kept = couplings(model, example).kept
     except CompressError:

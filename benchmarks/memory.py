@@ -3,7 +3,7 @@
     python benchmarks/memory.py
     python benchmarks/memory.py --quick
 
-Each run is a process of its own on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
+Each run is its own process on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
 reset, here at each change of phase. The same command on a tiny network and tiny images shows what a process needs
 anyway: it has imported the same packages by the same phase. The wide network, 124 million
 random parameters, is `wide` below; mnist_latent gets mnist_sample, repeated up to MNIST's size.

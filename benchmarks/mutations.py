@@ -62,7 +62,7 @@ class Masked(nn.Module):
 
 
 class Norm(nn.Module):
-    """A layer norm with a count of its own."""
+    """A layer norm with its own count."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

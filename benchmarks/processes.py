@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, with limits of time and memory, each kept in a file and made once."""
+"""Measurements in separate processes, with limits of time and memory, each stored in a file and made once."""
 
 import json
 import multiprocessing
@@ -53,7 +53,7 @@ def _ended(code: int | None) -> str:
 
 
 def _one(function: Callable[[str], Row], name: str, pipe: Connection) -> None:
-    """In a process of its own; seconds are those of its processor, whatever else the machine does."""
+    """In its own process; seconds are those of its processor, whatever else the machine does."""
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT + 5))  # at the second it would be SIGKILL
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_LIMIT, MEMORY_LIMIT))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -3,7 +3,7 @@
     python benchmarks/selection.py
 
 Beside `torch.nn.utils.prune.global_unstructured`, up to the size where that still fits: it needs several copies of all
-weights. Each measurement is a process of its own with one thread, and they take turns. Seconds are the process's own
+weights. Each measurement is its own process with one thread, and they take turns. Seconds are the process's own
 processor time, without that of other processes; memory is the peak of resident memory beyond that before (Linux). The
 plot shows the seconds over the size, with the exponent of the power law through them.
 """

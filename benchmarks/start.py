@@ -3,7 +3,7 @@
     python benchmarks/start.py
     python benchmarks/start.py --quick
 
-Each run is a process of its own. `--help` and `recipes` are timed from outside. `apply` (the recipe mnist_latent on
+Each run is its own process. `--help` and `recipes` are timed from outside. `apply` (the recipe mnist_latent on
 mnist_sample, random weights) runs in this script's own interpreter, which imports the command line first and torch
 after that, and stops before the first optimizer step: that is timed from the end of `import torch`.
 """

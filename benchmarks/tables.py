@@ -128,6 +128,41 @@ def stream() -> str:
     return table(titles, rows, right=5) + conditions(found, machine)
 
 
+def autoencoders() -> str:
+    """The recipes of two stages beside other settings, and beside their shapes from scratch."""
+    titles = {
+        "recipe": "the recipe",
+        "skeletonization": "skeletonization in stage 1",
+        "hard": "hard removal in stage 2",
+        "half": "half of the multiply-adds",
+    }
+    rows: list[tuple[str, ...]] = []
+    networks = measured("autoencoders")
+    calls = networks.pop("calls")
+    for name, cells in networks.items():
+        rows.append((name, "dense", "", thousandths({"loss": cells["recipe, seed 0"]["dense"]}), "", "", ""))
+        for case, title in titles.items():
+            found = [cell for key, cell in cells.items() if key.startswith(f"{case}, ")]
+            if found:
+                after = [[1e3 * cell["stages"][number] for cell in found] for number in (0, 1)]
+                fewer = found[0]["params"][0] / found[0]["params"][1]
+                faster = [f"{1 / found[0]['latency'][batch]:.1f}" for batch in ("1", "32")]
+                rows.append((name, title, *map(_spread, after), f"{fewer:.2f}", *faster))
+        if "scratch, seed 0" in cells:
+            for run in cells["scratch, seed 0"]["scratch"].values():
+                title = f"its shape from scratch, {run['epochs']} epochs"
+                rows.append((name, title, "", thousandths(run["metric"]), "", "", ""))
+    columns = ("", "", "after stage 1", "after stage 2", "times fewer parameters", "times faster, batch 1", "batch 32")
+    words = (
+        f"of one node each take {calls['one node each']:.4f} ms at batch 1, and the dense ones {calls['dense']:.4f} ms"
+    )
+    return f"{table(columns, rows, right=5)}\n\nThe same ten layers {words}: calls alone are no faster."
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.2f}" + (f" \N{PLUS-MINUS SIGN} {stdev(values):.2f}" if len(values) > 1 else "")
+
+
 def defaults() -> str:
     """Criteria, scopes, floors and removals on several networks, a table for each budget."""
     found = measured("defaults")
@@ -651,6 +686,7 @@ def suite() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "picture": picture,
+    "autoencoders": autoencoders,
     "defaults": defaults,
     "resnet_outcome": resnet_outcome,
     "latent": latent,

@@ -3,7 +3,7 @@
     python benchmarks/time_split.py mnist_latent model.pt --runs 3
     python benchmarks/time_split.py --quick
 
-Each run is a process of its own, timed from its start to its end, the interpreter's start included. Without a model the
+Each run is its own process, timed from its start to its end, the interpreter's start included. Without a model the
 weights are random, and without --data-root mnist_sample, repeated up to MNIST's size, replaces it: neither changes the
 time.
 """

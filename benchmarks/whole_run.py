@@ -3,8 +3,8 @@
     python benchmarks/whole_run.py --data-root DIR
     python benchmarks/whole_run.py --quick
 
-The recipe is mnist_latent: 5 epochs of retraining after pruning three quarters of the latent nodes. Every run is a process
-of its own, timed from outside, the start of Python included; they take turns. All have the same images,
+The recipe is mnist_latent: 5 epochs of retraining after pruning three quarters of the latent nodes. Every run is a
+process, timed from outside, the start of Python included; they take turns. All have the same images,
 epochs, batch size, loss, optimizer and schedule, start from the same weights, evaluate on the test images at the end,
 and write the weights. Beside that
 

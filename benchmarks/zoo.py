@@ -12,9 +12,9 @@ passes if it runs, with the same shape and saving. The analysis is `couplings` h
 with all its groups there, both on one picture of 224 x 224 in one thread, after a first analysis of a tiny network and
 without garbage collection. Seconds are of processor time.
 
-Detection networks are tried as a whole, and then their backbone, which is a network of its own, alone.
+Detection networks are tried as a whole, and then their backbone, which is its own network, alone.
 
-Each network has a process, 120 seconds and 16 GB of its own. Measurements are kept in --cache and not repeated;
+Each network has its own process, with 120 seconds and 16 GB. Measurements are kept in --cache and not repeated;
 `--onnx` adds a pass that exports the slim classifiers and compares onnxruntime's outputs. The tables are written
 after each run, from the whole cache.
 """

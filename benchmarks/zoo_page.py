@@ -22,21 +22,19 @@ def write() -> None:
 def page(torchvision: Results, others: Results) -> str:
     """Markdown: how many pass, and a table for each kind of network. Unmeasured networks are left out."""
     lines = ["# Networks, slimmed", ""]
-    lines += [
-        "Half of every width that can shrink is set to zero and cut out; the result is proven to compute the same."
-    ]
+    lines += ["Each network loses half of every width that can shrink; the slim network is proven to compute the same."]
     return "\n".join([*lines, "", *first_part(torchvision), "", *second_part(others)]).rstrip() + "\n"
 
 
 def first_part(results: Results) -> list[str]:
     kinds = {kind: of_kind(results, kind) for kind in KINDS}
     lines = ["## Torchvision's networks", ""]
-    lines += ["Measured by `python benchmarks/zoo.py`, which says at its top what passes and how time is taken."]
+    lines += ["Measured by `python benchmarks/zoo.py`, whose docstring defines what passes and how time is measured."]
     if not any("depends" in parts.get("ours", {}) for parts in results.values()):
         lines += [
-            "These figures are of an earlier version, whose analysis ran no real pass, and whose batch norms had random"
+            "These figures are from an earlier version: its analysis ran no real pass, and its batch norms had random"
         ]
-        lines += ["statistics: the outputs of some networks hardly depended on the picture."]
+        lines += ["statistics, so the outputs of some networks hardly depended on the picture."]
     missing = sum("ours" not in parts for parts in results.values())
     lines += [f"{missing} of torchvision's {len(results)} networks have not been measured yet."] if missing else []
     lines += ["", *summary(kinds)]
@@ -54,9 +52,11 @@ def second_part(results: Results) -> list[str]:
     kinds = dict.fromkeys(parts["kind"]["is"] for parts in results.values())
     lines = ["## Beyond torchvision", ""]
     lines += [
-        "Networks of other libraries, small where the library has sizes to choose, and common ones written by hand,"
+        "Networks of other libraries, at small sizes where the library offers them, and common hand-written networks,"
     ]
-    lines += ["called as their users call them. Measured by `python benchmarks/beyond.py`, which says at its top what"]
+    lines += [
+        "called as their users call them. Measured by `python benchmarks/beyond.py`, whose docstring defines what"
+    ]
     lines += ["passes; `benchmarks/networks.py` builds them. Batch norms have the statistics of random batches.", ""]
     lines += totals(results)
     for kind in kinds:
@@ -78,9 +78,9 @@ def totals(results: Results) -> list[str]:
     same = sum(isinstance(length, float) and length <= 1e-4 for length in lengths)
     wrong = sum(isinstance(length, float) and length > 1e-4 for length in lengths)
     lines += [
-        f"- Of {len(lengths)} that take other lengths, {same} compute the same at another, {wrong} something else;"
+        f"- Of {len(lengths)} that accept other lengths, {same} compute the same at another, {wrong} something else;"
     ]
-    lines += [f"  {len(lengths) - same - wrong} refuse it with the reason."]
+    lines += [f"  {len(lengths) - same - wrong} refuse it with a reason."]
     lines += [f"- {sum(row['trains'] is True for row in good)} of {len(good)} have a lower loss after one step."]
     converted = [parts["onnx"] for parts in rows if "onnx" in parts]
     if converted:
@@ -91,8 +91,8 @@ def totals(results: Results) -> list[str]:
 
 
 def others_table(results: Results) -> list[str]:
-    heads = ["network", "parameters", "gone", "result", "analysis cold", "warm", "ONNX", "other length", "trains"]
-    heads += ["peer: gone", "peer: cold", "warm", "what holds most of the rest"]
+    heads = ["network", "parameters", "removed", "result", "analysis cold", "warm", "ONNX", "other length", "trains"]
+    heads += ["peer: removed", "peer: cold", "warm", "largest kept part, and why"]
     lines = [f"| {' | '.join(heads)} |", "|---|--:|--:|---|--:|--:|--:|--:|---|--:|--:|--:|---|"]
     for name, parts in results.items():
         mine, other = parts["ours"], parts.get("peer", {})
@@ -167,8 +167,8 @@ def pace(rows: list[dict[str, Row]]) -> list[str]:
 
 def table(rows: Results) -> list[str]:
     onnx = any("onnx" in parts for parts in rows.values())
-    heads = ["network", "parameters", "gone", "analysis", "result", *(["ONNX"] if onnx else [])]
-    heads += ["peer: gone", "peer: analysis"]
+    heads = ["network", "parameters", "removed", "analysis", "result", *(["ONNX"] if onnx else [])]
+    heads += ["peer: removed", "peer: analysis"]
     explained = (
         "`result`: an instance of the network's own class, or, where the class has sizes in its code, the traced graph."
     )

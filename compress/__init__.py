@@ -1,4 +1,4 @@
-"""softprune: make a trained PyTorch network small, and prove that it stayed the same.
+"""softprune: make a trained PyTorch network small, and prove that it computes the same.
 
 pruner = compress.Pruner(model, "decoder.*", sparsity=0.9, removal=compress.Soft(steps=1000))
 ...                                                  # the training loop, with pruner.step() after optimizer.step()

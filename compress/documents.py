@@ -58,7 +58,7 @@ class Timed(LoadEntry):
 
 
 class QuantizedFile(TypedDict):
-    """What `quantize` has made of an ONNX file. Where the float file stays, `refused` says why."""
+    """The result of `quantize`. If the float file is kept, `refused` says why."""
 
     source: str
     source_bytes: int

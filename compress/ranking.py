@@ -40,7 +40,7 @@ class MetricKind:
         return value * _SCALES.get(self.form, 1)
 
     def text(self, value: float, error: float | None = None) -> str:
-        """The value as it stands in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
+        """The value as shown in a table or sentence: "98.20 %", "24.10 dB"; with an error "98.2 ± 0.3 %".
 
         Args:
             error: its sampling error, which decides about the digits.

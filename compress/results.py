@@ -318,7 +318,7 @@ class QuantizationResult(TypedDict):
 
 @also(**{"if": {"required": ["refused"]}, "else": {"required": ["bytes", "metric"]}})
 class Choice(TypedDict):
-    """A file that somebody could deploy. One that was refused has no figures, and the float file stays."""
+    """A file that you can deploy. A refused one has no figures; the float file is used instead."""
 
     runtime: Runtime
     bytes: NotRequired[Annotated[Positive, "Of the ONNX file, or else of the weights as safetensors."]]

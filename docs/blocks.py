@@ -3,7 +3,7 @@
     python docs/blocks.py README.md docs/quickstart.md
 
 prints the commands of these pages, shortened, one a line: docs/tour.sh runs them. The tests run them too. What is shown
-to a reader is what is run, but for what `shortened` adds.
+to a reader is what is run, with the additions of `shortened`.
 """
 
 import re

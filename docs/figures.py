@@ -58,7 +58,7 @@ def draw_fading(data: Dataset, dense: nn.Module) -> None:
     """The weights of one layer at five moments of a linear decay: the chosen ones move to zero, the others learn on."""
     model, moments = copy.deepcopy(dense), {}
     pruner = Pruner(model, TARGETS, sparsity=SPARSITY, removal=Soft(steps=STEPS, decay="linear"))
-    weight = model.get_parameter(f"{LAYER}.weight_orig")  # what acts, while pruning goes on
+    weight = model.get_parameter(f"{LAYER}.weight_orig")  # the effective weight, during pruning
 
     def keep(step: int) -> None:
         if step % (STEPS // 4) == 0:

@@ -48,7 +48,7 @@ def names() -> list[str]:
 
 
 def followed() -> dict[str, list[str]]:
-    """The operators with a rule of their own, by what it is about."""
+    """The operators with their own rule, by what it is about."""
     found: dict[str, list[str]] = {}
     for name in names():
         rule = rule_named(name)

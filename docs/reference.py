@@ -7,7 +7,7 @@ markers, and a test fails where it has drifted from the code:
 
     <!-- keys: Training -->    a table of the keys of these definitions of the schema
     <!-- forms: NpzData -->    what each of these definitions is; `removals`, `criteria_for_weights`, `..._nodes` and
-                               `..._both` stand for all of them
+                               `..._both` represent all of them
     <!-- commands -->          every command with its example, arguments and options
     <!-- tasks -->             what each task compares, minimises and measures, and `metrics` all that it can measure
 

@@ -1,4 +1,4 @@
-"""A loop of your own with Accelerate: half of the channels of a small convolutional network decay to zero meanwhile.
+"""Your own loop with Accelerate: half of the channels of a small convolutional network decay to zero meanwhile.
 
 Install:  pip install 'softprune[accelerate,sample]'
 Run:      python examples/accelerate_digits.py          (--quick: fewer epochs)

@@ -1,6 +1,6 @@
 """A recurrent policy that balances CartPole without seeing velocities, with 8 of its 64 states left.
 
-PPO trains it; then most of its states are pruned in a loop of our own, in which the shrinking policy acts and learns
+PPO trains it; then most of its states are pruned in a plain loop, in which the shrinking policy acts and learns
 from what the dense one would have done (DAgger). Needs the package gymnasium:
 
     python examples/cartpole_policy.py --seeds 5

@@ -36,7 +36,7 @@ class RawHeads(nn.Module):
 
 
 def with_statistics(detector: nn.Module) -> nn.Module:
-    """Stands for training: the norms measure random images, since without statistics they let no signal through."""
+    """In place of training, the norms measure random images: without statistics they let no signal through."""
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None

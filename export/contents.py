@@ -115,7 +115,7 @@ def _format(path: Path) -> str:
 
 def _with_limits(found: FileContents) -> FileContents:
     """What is said of a slim network that is a graph; its sizes are in the metadata."""
-    with suppress(CheckpointError):  # whoever loads the file hears of it
+    with suppress(CheckpointError):  # users of the file see it
         shapes = graph_inputs(edits_from_json(found["metadata"].get("shape_edits", "[]")))
         if shapes:
             found["graph"] = limits(shapes)

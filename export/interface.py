@@ -60,7 +60,7 @@ class Interface:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The example's sizes of the dimensions that vary, but for the batch."""
+        """The example's sizes of the dimensions that vary, except the batch."""
         found = sizes_of(self.example, self.varying)
         return {name: size for name, size in found.items() if name != BATCH_NAME}
 
@@ -87,7 +87,7 @@ def interface(model: nn.Module, example: object, dynamic: Dynamic | None = None)
         dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
 
     Raises:
-        InputError: `example` is no call, or `dynamic` does not fit it.
+        InputError: `example` is not a call, or `dynamic` does not fit it.
     """
     given = inputs_of(example)
     names = [_identifier(name) for name in given.names(model)]
@@ -213,5 +213,5 @@ def named_outputs(paths: Iterable[Sequence[Any]], taken: Iterable[str]) -> list[
             name += "_output"
         found.append(name)
     if not found:
-        raise UnsupportedModelError("the network returns no tensor, so that a file of it would give nothing")
+        raise UnsupportedModelError("the network returns no tensor, so a file of it would have no output")
     return found

@@ -103,7 +103,7 @@ def converted(
     opset: int | None = None,
     program: ExportedProgram | None = None,
 ) -> Conversion:
-    """The first half of `onnx`, for whoever needs to know the opset before writing.
+    """The first half of `onnx`, for callers that need the opset before writing.
 
     Raises:
         InputError, UnsupportedModelError: as `onnx`.

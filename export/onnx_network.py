@@ -46,7 +46,7 @@ class OnnxNetwork(nn.Module):
         self._gives = [value.name for value in self._session.get_outputs()]
 
     def feed(self, given: Inputs) -> Feed:
-        """The arrays that a call stands for.
+        """The arrays that a call represents.
 
         Raises:
             InputError: there are more or fewer tensors than the file has inputs.
@@ -89,7 +89,7 @@ class _Named(dict[str, Any]):
 def _array(tensor: Tensor, dtype: Any) -> NDArray[Any]:
     """The tensor's values, in the type of the file's input where that is of the same sort: networks cast, files don't.
 
-    An id in 32 bits is one in 64 bits, but pixels from 0 to 255 are no network's floats.
+    An id in 32 bits is one in 64 bits, but pixels from 0 to 255 are not a network's floats.
     """
     array = np.asarray(tensor.detach().cpu().numpy())
     same_sort = dtype is not None and array.dtype.kind == np.dtype(dtype).kind

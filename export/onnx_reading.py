@@ -1,4 +1,4 @@
-"""Reads untrusted ONNX models, if all of their data lies in the file itself, or beside it."""
+"""Reads untrusted ONNX models, if all of their data is in the file itself, or beside it."""
 
 import os
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ def read_onnx(path: str | os.PathLike[str]) -> "onnx_ir.Model":
     """The model; tensors in other files are not read until they are used.
 
     Raises:
-        InputError: it is not an ONNX model, or its data lies outside of its folder, in a file that is not ordinary, or
-            beyond the end of its file, or its functions stand for too many nodes.
+        InputError: it is not an ONNX model, or its data is outside of its folder, in a file that is not ordinary, or
+            beyond the end of its file, or its functions represent too many nodes.
     """
     import onnx_ir
 

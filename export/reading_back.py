@@ -128,7 +128,7 @@ def peak_memory(
     sparse: Sequence[str] = (),
     threads: int = 1,
 ) -> int | None:
-    """Bytes that a file takes to run batches of these sizes, in a fresh process of its own.
+    """Bytes that a file takes to run batches of these sizes, in a fresh process.
 
     It is the largest resident size while it runs, above that of the process after importing the runtime: the weights,
     as the runtime keeps them, the largest activations, and what the runtime itself needs, some 10 MB for onnxruntime.

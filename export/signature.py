@@ -25,7 +25,7 @@ def signature(
         dynamic: names of dimensions that vary beside the batch.
 
     Raises:
-        InputError: `example` is no call, or `dynamic` does not fit it.
+        InputError: `example` is not a call, or `dynamic` does not fit it.
         UnsupportedModelError: the network returns no tensor.
     """
     called = interface(model, example, dynamic)
@@ -65,7 +65,7 @@ def _shapes(outputs: Mapping[str, Tensor]) -> Shapes:
 
 
 def _others(called: Interface, sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """One name at a time with another size, so that what follows from it can be told."""
+    """One name at a time with another size, so that the sizes that follow from it show."""
     for name, size in sizes.items():
         step = 1 if name == BATCH_NAME else called.steps.get(name, 1)
         yield {**sizes, name: size + step}

@@ -164,7 +164,7 @@ _IMPORTED = {
 """What a process has imported before it reads such a file."""
 
 TENSOR = {"tensor": True}
-"""Stands for a tensor among the leaves of a call."""
+"""Represents a tensor among the leaves of a call."""
 
 
 def arrays_of(tensors: Mapping[str, Any]) -> Arrays:
@@ -190,6 +190,6 @@ def tensors_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    gc.disable()  # importing torch makes millions of objects that stay
+    gc.disable()  # importing torch creates millions of objects that are kept
     work(Path(sys.argv[1]))
     os._exit(0)  # taking all of them down again takes a third of a second

@@ -31,7 +31,7 @@ from compress.export import reading_back, stranger
 from compress.results import Results
 from compress.typed_json import schema
 
-hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is no failure
+hypothesis.settings.register_profile("any machine", deadline=None)  # a slow one is not a failure
 hypothesis.settings.load_profile("any machine")
 
 
@@ -45,7 +45,7 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def strangers_at_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read files back in this process, which is 2 s faster, but for tests marked `fresh_process`."""
+    """Read files back in this process, which is 2 s faster, except tests marked `fresh_process`."""
 
     def at_home(folder: Path, room: int, seconds: float) -> str:
         before = list(sys.path)

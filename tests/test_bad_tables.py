@@ -117,7 +117,7 @@ def test_no_target_for_a_task_that_has_one(said: Callable[..., str]) -> None:
 def test_a_batch_larger_than_the_data_and_a_quoted_line_break(
     said: Callable[..., str], run: Run, tmp_path: Path
 ) -> None:
-    """What is no mistake: the command ends well."""
+    """What is not a mistake: the command ends well."""
     content = 'a,b,"y\nor n"\n' + ROWS.partition("\n")[2]
     said("", "{csv: t.csv, target: y}")  # writes the files
     (tmp_path / "t.csv").write_text("\ufeff" + content, encoding="utf-8")

@@ -85,7 +85,7 @@ def test_labels_are_arguments_where_the_network_takes_them() -> None:
 
 @pytest.mark.parametrize("batch_dim", [0, 1])
 def test_parts_of_a_batch(batch_dim: int) -> None:
-    """Samples are cut out of all tensors that have them, and plain values and constants stay."""
+    """Samples are cut out of all tensors that have them, and plain values and constants remain."""
     sample, steps = torch.randn(6, 4, 2), torch.arange(4.0)
     tokens = sample if batch_dim == 0 else sample.movedim(0, 1)
     given = Inputs((tokens, steps, 3), {"states": torch.randn(2, 6, 5), "none": None}, batch_dim)

@@ -57,7 +57,7 @@ def follow(text: str, folder: Path, run: Callable[..., Any]) -> int:
                 done += 1
                 if program == "python":
                     (script,) = arguments
-                    runpy.run_path(script, run_name="__main__")  # a process of its own would import torch again
+                    runpy.run_path(script, run_name="__main__")  # its own process would import torch again
                 else:
                     assert program == "compress"
                     run(*arguments)

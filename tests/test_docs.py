@@ -58,7 +58,7 @@ def test_a_command_that_is_shown_is_one_that_exists(file: str, line: str) -> Non
 def test_the_plan_that_is_shown_is_the_one_that_is_made(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an untrained network, since what is compared does not hang on the weights: names, counts, sizes and steps."""
+    """Of an untrained network: names, counts, sizes and steps do not depend on the weights."""
     page = ROOT / "docs" / "plan.md"
     (recipe,), (shown, _) = ([block.text for block in blocks(page, language)] for language in ("yaml", "text"))
     (tmp_path / "mine.yaml").write_text(recipe, encoding="utf-8")

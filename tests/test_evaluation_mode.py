@@ -36,7 +36,7 @@ BATCHES = [(EXAMPLE, torch.tensor([0, 2])), (EXAMPLE + 1, torch.tensor([1, 1]))]
 
 
 class Mixed(nn.Module):
-    """A frozen stem in evaluation mode inside a network in training mode, and a head with a mode of its own."""
+    """A frozen stem in evaluation mode inside a network in training mode, and a head with its own mode."""
 
     def __init__(self) -> None:
         super().__init__()

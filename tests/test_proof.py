@@ -360,7 +360,7 @@ def deep(width: int = 32, depth: int = 40) -> nn.Module:
 
 
 class Halves(nn.Module):
-    """A linear layer that adds up its two halves: the same but for rounding."""
+    """A linear layer that adds up its two halves: the same except rounding."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -446,7 +446,7 @@ class Chain(nn.Module):
 
 
 class OnlyFloat32(nn.Module):
-    """Refuses float64, as a kernel of its own would."""
+    """Refuses float64, as its own kernel would."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64:

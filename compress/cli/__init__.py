@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make a trained PyTorch network smaller: select weights or nodes, let them decay while the rest trains, cut "
-    "them out, prove that nothing else changed, time the result. To see it work: compress demo",
+    "them out, prove that the result computes the same, and time it. Try: compress demo",
 )
 
 COMMANDS: tuple[Callable[..., None], ...] = (

@@ -36,10 +36,13 @@ def sensitivity(
     recipe: RecipeArgument,
     model: ModelArgument,
     tolerate: Annotated[
-        str, typer.Option("--tolerate", help="1.05x the dense network's loss, or 0.5 points (percent) of what ranks.")
+        str,
+        typer.Option(
+            "--tolerate", help="Allowed loss: 1.05x the dense network's, or 0.5 points (percent) of its metric."
+        ),
     ] = "1.05x",
     levels: Annotated[
-        str | None, typer.Option("--levels", metavar="LIST", help="Sparsities to try: .5,.9,.95; many if absent.")
+        str | None, typer.Option("--levels", metavar="LIST", help="Sparsities to try: .5,.9,.95; many by default.")
     ] = None,
     stage: Annotated[int, typer.Option("--stage", min=0, help="Which stage of the recipe, from 0.")] = 0,
     changes: SetOption = None,
@@ -48,11 +51,9 @@ def sensitivity(
     engine: EngineOption = "local",
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The folder for curves and recipe; runs/sensitivity/NAME if absent."),
+        typer.Option("-o", "--out", help="Folder for curves and recipe; runs/sensitivity/NAME by default."),
     ] = None,
-    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells are kept.")] = Path(
-        "runs/sensitivity/cells"
-    ),
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for finished cells.")] = Path("runs/sensitivity/cells"),
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "cpu",
@@ -130,22 +131,22 @@ def search(
         str | None, typer.Option("--max-latency", metavar="X", help="The best network: 0.5x, under onnxruntime.")
     ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="The size of one layer of nodes at the bend of the loss.")
+        bool, typer.Option("--knee", help="The size at the bend of the loss, for one layer of nodes.")
     ] = False,
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="Number of trials by Optuna, instead of a bisection.")
     ] = None,
     levels: Annotated[
-        str | None, typer.Option("--levels", metavar="LIST", help="Levels to bisect over: .5,.9,.95; many if absent.")
+        str | None, typer.Option("--levels", metavar="LIST", help="Levels to bisect over: .5,.9,.95; many by default.")
     ] = None,
     changes: SetOption = None,
     expect: ExpectOption = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The folder for front and recipe; runs/search/NAME if absent.")
+        Path | None, typer.Option("-o", "--out", help="Folder for front and recipe; runs/search/NAME by default.")
     ] = None,
-    cache: Annotated[Path, typer.Option("--cache", help="Where finished trials are kept.")] = Path("runs/search/cells"),
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for finished trials.")] = Path("runs/search/cells"),
     data_root: DataOption = Path("data"),
     seed: SeedOption = None,
     device: DeviceOption = "cpu",

@@ -35,7 +35,7 @@ def export(
         str | None,
         typer.Option(
             "--recipe",
-            help="The recipe of its network; a slim.safetensors contains it.",
+            help="The network's recipe; a slim.safetensors contains it.",
             rich_help_panel=INPUT,
             autocompletion=recipe_names,
         ),
@@ -44,18 +44,18 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="onnx, safetensors, pt2 or sparse; all but sparse if absent.", rich_help_panel=OUTPUT
+            "--format", help="onnx, safetensors, pt2 or sparse; by default all except sparse.", rich_help_panel=OUTPUT
         ),
     ] = None,
     opset: Annotated[
         int | None,
-        typer.Option("--opset", help="Of the ONNX file; the exporter's own choice if absent.", rich_help_panel=OUTPUT),
+        typer.Option("--opset", help="ONNX opset, 18 to 25; by default the exporter's choice.", rich_help_panel=OUTPUT),
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write ONNX, safetensors (sparse: without zeros) and .pt2, masks folded.
+    """Write ONNX, safetensors (sparse: without zeros) and .pt2 files, with masks folded.
 
     Example: compress export model.pt --recipe mnist_ae -o files
     """
@@ -90,7 +90,7 @@ def bench(
         str | None,
         typer.Option(
             "--recipe",
-            help="The recipe of the networks whose weights are given; a slim.safetensors contains it.",
+            help="The recipe of the networks in .pt files; a slim.safetensors contains it.",
             rich_help_panel=INPUT,
             autocompletion=recipe_names,
         ),
@@ -101,10 +101,10 @@ def bench(
     ] = False,
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Samples per call, separated by commas.")] = "1,32",
     sizes: Annotated[
-        str, typer.Option("--sizes", help="Other sizes that vary, by name, such as length=128, separated by commas.")
+        str, typer.Option("--sizes", help="Sizes of dynamic dimensions, separated by commas: length=128")
     ] = "",
     threads: Annotated[int, typer.Option("--threads", help="Threads of the runtime.")] = 1,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long it may take, about.")] = 4.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Approximate time limit in seconds.")] = 4.0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -140,13 +140,13 @@ def bench(
 def report(
     results: Annotated[Path, typer.Argument(help="The output folder of `compress apply`, or its results.json.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The page; report.html beside results.json if absent.")
+        Path | None, typer.Option("-o", "--out", help="The page; by default report.html next to results.json.")
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make report.html again, from results.json alone.
+    """Create report.html from results.json.
 
     Example: compress report out
     """
@@ -172,7 +172,7 @@ def inspect(
     trust: Annotated[
         bool, typer.Option("--trust", help="Also load a .pt2 as a program, for its MACs; this can run code from it.")
     ] = False,
-    whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show the whole recipe stored in it.")] = False,
+    whole_recipe: Annotated[bool, typer.Option("--recipe", help="Show the whole recipe stored in the file.")] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -196,7 +196,7 @@ def inspect(
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(help="Print this shipped recipe, as a start for your own.", autocompletion=shipped_names),
+        typer.Argument(help="Print this shipped recipe; start your own from it.", autocompletion=shipped_names),
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
     as_json: JsonOption = False,

@@ -37,52 +37,54 @@ DataOption = Annotated[
     typer.Option(
         "--data-root",
         envvar="COMPRESS_DATA",
-        help="The folder of data sets, and for downloads.",
+        help="Folder with data sets; downloads are stored here.",
         rich_help_panel=INPUT,
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Overrides the recipe's seed.", rich_help_panel=INPUT)]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Override the recipe's seed.", rich_help_panel=INPUT)]
 ExpectOption = Annotated[
     list[str] | None,
     typer.Option(
         "--expect",
         metavar="METRIC=VALUE",
-        help="Stop unless the dense network has it: accuracy=0.43",
+        help="Stop unless the dense network reaches it: accuracy=0.43",
         rich_help_panel=INPUT,
     ),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=1024, help="Processes, with one thread each.")]
 EngineOption = Annotated[
-    Engine, typer.Option("--engine", help="Whose processes: this machine's, or those of a Ray cluster (RAY_ADDRESS).")
+    Engine, typer.Option("--engine", help="Where processes run: on this machine, or on a Ray cluster (RAY_ADDRESS).")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print one JSON document to stdout.", rich_help_panel=OUTPUT),
 ]
 QuietOption = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Print only warnings and errors on stderr.", rich_help_panel=OUTPUT)
+    bool, typer.Option("-q", "--quiet", help="Print only warnings and errors to stderr.", rich_help_panel=OUTPUT)
 ]
 LogOption = Annotated[
     str | None,
     typer.Option(
         "--log",
         metavar="KIND[:DIR]",
-        help="Log the curves: tensorboard or csv, in DIR or below runs.",
+        help="Log the curves as tensorboard or csv, to DIR or below runs.",
         rich_help_panel=OUTPUT,
     ),
 ]
 ForceOption = Annotated[
     bool,
     typer.Option(
-        "--force", help="Replace the file, or the files in the folder that softprune wrote.", rich_help_panel=OUTPUT
+        "--force", help="Overwrite the file, or the files in the folder that softprune wrote.", rich_help_panel=OUTPUT
     ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
-EveryOption = Annotated[float, typer.Option("--checkpoint-every", min=0.0, help="Seconds between checkpoints, about.")]
+EveryOption = Annotated[
+    float, typer.Option("--checkpoint-every", min=0.0, help="Approximate seconds between checkpoints.")
+]
 
 
 def expecting(changes: list[str] | None, expect: list[str] | None) -> list[str]:

@@ -38,7 +38,7 @@ def plan(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show what apply would do, and how long it would take, without doing it.
+    """Show what apply would do and how long it would take.
 
     Example: compress plan mnist_ae model.pt
     """

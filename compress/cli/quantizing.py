@@ -31,40 +31,42 @@ def quantize(
         str,
         typer.Option(
             "--data",
-            help="Training data: an .npz with an array for each input (and `labels`), or a recipe, for its data.",
+            help="Training data: an .npz with an array per input (and `labels`), or a recipe.",
             rich_help_panel=INPUT,
             autocompletion=training_data,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The int8 file; FILE.int8.onnx if absent.", rich_help_panel=OUTPUT),
+        typer.Option("-o", "--out", help="The int8 file; FILE.int8.onnx by default.", rich_help_panel=OUTPUT),
     ] = None,
     kind: Annotated[str, typer.Option("--kind", help="auto, static or dynamic.")] = "auto",
     method: Annotated[
         str, typer.Option("--method", help="How static int8 is calibrated: minmax, percentile or entropy.")
     ] = "minmax",
-    samples: Annotated[int, typer.Option("--samples", help="Training samples for the calibration.")] = 512,
+    samples: Annotated[int, typer.Option("--samples", help="Number of training samples for calibration.")] = 512,
     max_drop: Annotated[
-        float, typer.Option("--max-drop", help="The most to lose: points of accuracy, or percent of the loss.")
+        float, typer.Option("--max-drop", help="Largest allowed drop: points of accuracy, or percent of the loss.")
     ] = 0.5,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", help="A node or operator that stays float, such as Gemm or '*head*'; repeatable."),
+        typer.Option("--exclude", help="A node or operator to keep in float, such as Gemm or '*head*'; repeatable."),
     ] = None,
     per_tensor: Annotated[
-        bool, typer.Option("--per-tensor", help="One scale for a whole weight, or else one for each channel.")
+        bool, typer.Option("--per-tensor", help="Use one scale per weight instead of one per channel.")
     ] = False,
-    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="What is timed, separated by commas.")] = "1,32",
+    batch_sizes: Annotated[
+        str, typer.Option("--batch-sizes", help="Batch sizes to time, separated by commas.")
+    ] = "1,32",
     threads: Annotated[int, typer.Option("--threads", help="Threads of onnxruntime.")] = 1,
     changes: SetOption = None,
     data_root: DataOption = Path("data"),
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where the float file stays.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if no int8 file is kept.")] = False,
     as_json: JsonOption = False,
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Make int8 of an ONNX file, and keep it if it is faster or smaller and loses little.
+    """Quantize an ONNX file to int8, and keep it if it is faster or smaller and loses little.
 
     Example: compress quantize slim.onnx --data mnist_classifier --max-drop 0.5
     """

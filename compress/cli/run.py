@@ -50,7 +50,7 @@ def train(
     force: ForceOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the recipe's network from the start.
+    """Train the recipe's dense network.
 
     Example: compress train mnist_ae -o model.pt
     """
@@ -95,7 +95,7 @@ def apply(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help="The folder for the results; the recipe's name if absent.", rich_help_panel=OUTPUT
+            "-o", "--out", help="Folder for the results; the recipe's name by default.", rich_help_panel=OUTPUT
         ),
     ] = None,
     changes: SetOption = None,
@@ -110,7 +110,7 @@ def apply(
     log: LogOption = None,
     force: ForceOption = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if a file was refused, such as an int8 one.")
+        bool, typer.Option("--strict", help="Exit with 1 if a file, such as the int8 one, is not written.")
     ] = False,
     debug: DebugOption = False,
 ) -> None:

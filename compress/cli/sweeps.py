@@ -38,7 +38,7 @@ def compare(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="The trained network: one file, or one for every seed.", autocompletion=weights
+            metavar="MODEL...", help="The trained network: one file, or one per seed.", autocompletion=weights
         ),
     ],
     removal: Annotated[
@@ -59,7 +59,7 @@ def compare(
         typer.Option(
             "--lr",
             metavar="LIST",
-            help="Learning rates to try; the recipe's times 0.5, 1, 2, 4 if absent.",
+            help="Learning rates to try; by default the recipe's times 0.5, 1, 2, 4.",
             rich_help_panel=AXES,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def compare(
         typer.Option(
             "--rival",
             metavar="LIST",
-            help="scratch: also train the shape that the first combination leaves, from random weights.",
+            help="scratch: also train the shape of the first combination from random weights.",
             rich_help_panel=AXES,
         ),
     ] = None,
@@ -81,16 +81,16 @@ def compare(
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The folder for table and curves; runs/compare/NAME if absent.")
+        Path | None, typer.Option("-o", "--out", help="Folder for table and curves; runs/compare/NAME by default.")
     ] = None,
-    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells are kept.")] = Path("runs/compare/cells"),
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for finished cells.")] = Path("runs/compare/cells"),
     data_root: DataOption = Path("data"),
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Compare which removal and criterion preserve most, at equal steps.
+    """Compare removals and criteria at equal steps.
 
     Example: compress compare mnist_ae model.pt --removal hard,soft --seeds 3
     """
@@ -144,22 +144,22 @@ def compare(
 def reproduce(
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all if absent."),
+        typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all by default."),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="The same as an argument.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Same as the argument.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Run only the first N seeds.")] = None,
     levels: Annotated[
         str | None, typer.Option("--levels", metavar="SHARES", help="Run only these levels, such as .75,.95.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few minutes on mnist_sample.")] = False,
-    draw: Annotated[bool, typer.Option("--draw", help="Run nothing; write the page from finished cells.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Only write the page, from finished cells.")] = False,
     resume: Annotated[Path | None, typer.Option("--resume", help="Reuse the finished cells of a results.json.")] = None,
     workers: WorkersOption = 2,
     engine: EngineOption = "local",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="For paper.md and paper/; docs, or the cache for a part.")
+        Path | None, typer.Option("-o", "--out", help="Folder for paper.md and paper/; docs, or the cache for a part.")
     ] = None,
-    cache: Annotated[Path, typer.Option("--cache", help="Where finished cells and trained networks are kept.")] = Path(
+    cache: Annotated[Path, typer.Option("--cache", help="Folder for finished cells and trained networks.")] = Path(
         "runs/paper"
     ),
     data_root: DataOption = Path("data"),
@@ -167,7 +167,7 @@ def reproduce(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run the paper's experiments, and write a page that compares them with its own figures.
+    """Run the paper's experiments, and write a page that compares them with the paper's figures.
 
     Example: compress reproduce --quick
     """

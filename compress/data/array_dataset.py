@@ -1,6 +1,6 @@
 """Data sets of arrays in memory, of any number, shape and dtype: tables, series, tokens, and what an .npz file holds.
 
-Images have a class of their own (`compress.data.dataset.Dataset`), since they are kept as bytes.
+Images have their own class (`compress.data.dataset.Dataset`), since they are kept as bytes.
 """
 
 import hashlib

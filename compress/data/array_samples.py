@@ -63,8 +63,8 @@ def from_arrays(
 ) -> ArrayDataset:
     """A data set from .npz files, whose arrays have one entry [...] for each sample.
 
-    Floats become float32, whole numbers int64; truth values stay, and become float32 where they are targets. Targets of
-    whole numbers [N] are classes; others are passed as they are. Samples stay in the order of the file: without
+    Floats become float32, whole numbers int64; booleans become float32 where they are targets. Targets of
+    whole numbers [N] are classes; others are passed as they are. Samples remain in the order of the file: without
     `test_path` the last sixth is the test set, and `note` says so.
 
     Args:
@@ -144,7 +144,7 @@ def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
-    """float32, int64 or bool, in memory of its own. Raises DataError for what none of them holds."""
+    """A copy as float32, int64 or bool. Raises DataError for values that none of these can represent."""
     if array.ndim == 0:
         raise DataError(f"{what} is a single number; it needs an entry for each sample.")
     if array.dtype.kind == "c":
@@ -203,7 +203,7 @@ def _read_alike(path: Path, names: ArrayNames, model: Samples, model_path: Path)
         if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
             raise DataError(
                 f"{path} has {one.dtype} of {times(one.shape[1:])} a sample where {model_path} has {other.dtype} of "
-                f"{times(other.shape[1:])}; they must be alike."
+                f"{times(other.shape[1:])}; they must match."
             )
     return found
 
@@ -270,7 +270,7 @@ class _Scaling:
         return Scale(tuple(mean.tolist()), tuple(torch.where(deviation == 0, 1.0, deviation).tolist()))
 
     def scaled(self, samples: Samples, scales: Mapping[str, Scale | None]) -> Samples:
-        """The same samples, scaled; padding stays as it is."""
+        """The same samples, scaled; padding does not change."""
         inputs = dict(samples.inputs)
         for name, scale in scales.items():
             if scale is None:
@@ -284,7 +284,7 @@ class _Scaling:
         return Samples(inputs, samples.targets)
 
     def _counted(self, name: str, samples: Samples) -> Tensor | None:
-        """Which steps [N, T] of a series are no padding; None where it has none."""
+        """Which steps [N, T] of a series are not padding; None where it has none."""
         if self.names.lengths is None or name != self.names.keyword(self.names.first):
             return None
         return torch.arange(samples.inputs[name].shape[1]) < samples.inputs[self.names.lengths][:, None]

@@ -78,7 +78,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images in memory, prepared as `options` say but for the scale: that is done batch by batch.
+    """Images in memory, prepared by `options` except the scale, which is done batch by batch.
 
     mean, std: [C], what is subtracted from pixels in [0, 1], and what the result is divided by.
     sha256: of the bytes of the images (uint8) and labels (int64) of train, validation and test, one after the other.

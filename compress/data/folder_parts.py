@@ -87,7 +87,7 @@ def shuffled_rows(count: int) -> torch.Tensor:
 
 
 def with_validation(found: Listed, directory: Path, validation: Path) -> Listed:
-    """The same with the files of a folder of its own for validation."""
+    """The same with the files of a separate folder for validation."""
     require_one_validation(found, directory)
     return replace(found, validation=files_of_classes(validation, found.classes, str(directory)))
 

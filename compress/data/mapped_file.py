@@ -1,6 +1,6 @@
 """Rows of numbers that arrive in pieces and may be more than memory holds: beyond a limit they go into a file.
 
-The file has no name, lies in the folder for temporary files (TMPDIR), and is mapped into memory: the system reads the
+The file has no name, is in the folder for temporary files (TMPDIR), and is mapped into memory: the system reads the
 rows when they are used, and drops them when it needs the memory for something else.
 """
 

@@ -75,7 +75,7 @@ def from_series(
         limit: as in `compress.data.tables.from_table`.
 
     Raises:
-        DataError: as `from_table`; or there are fewer rows than one window takes, or a target is no number.
+        DataError: as `from_table`; or there are fewer rows than one window takes, or a target is not a number.
         MissingPackageError: as `from_table`.
     """
     settings, limit = settings or TableSettings(), in_memory() if limit is None else limit

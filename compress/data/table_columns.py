@@ -1,6 +1,6 @@
 """The columns of a table as numbers: each value is checked once, where its place in the file is still known.
 
-Numbers stay as they are, words become the number of their category, and a missing value is NaN.
+Numbers do not change, words become the number of their category, and a missing value is NaN.
 """
 
 import re
@@ -20,7 +20,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What a field without a value holds, in small letters."""
 
 MOST_CATEGORIES = 1_000
-"""Of one column, where each becomes a column of its own."""
+"""Of one column, where each becomes its own column."""
 
 MOST_CLASSES = 10_000
 
@@ -41,9 +41,9 @@ class TableSettings:
     drop: columns that are left out.
     impute: "median" fills missing numbers with the column's median, and missing categories with the most frequent one.
     unknown: a category that only the test file has is an error, or a row of zeros ("zero").
-    embed: categories are numbers for an embedding, in an input of their own; else one column each, of 0 and 1.
+    embed: categories are numbers for an embedding, in their own input; else one column each, of 0 and 1.
     classes: whether the one target column has classes; if None, words are, and up to `MOST_GUESSED` whole numbers.
-    normalise: inputs have mean 0 and standard deviation 1 over the training part ("dataset"), or stay as they are.
+    normalise: inputs have mean 0 and standard deviation 1 over the training part ("dataset"), or do not change.
     normalise_target: so do targets that are numbers.
     """
 

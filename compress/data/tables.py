@@ -18,7 +18,7 @@ from compress.errors import DataError
 from compress.wording import count_of
 
 Validation = float | TableFile | None
-"""What settings are chosen on: a share in (0, 1) of the training rows, a file, or nothing of its own."""
+"""What settings are chosen on: a share in (0, 1) of the training rows, a separate file, or None."""
 
 
 class Parts(TypedDict):
@@ -84,7 +84,7 @@ def from_table(
     making = Making(layout, table, limit)
 
     def part(source: TableFile | None, chosen: Numbers | None, count: int | None, what: str) -> Samples:
-        """The rows of a file of their own, or those that were chosen of the training file."""
+        """The rows of a separate file, or those chosen from the training file."""
         found = rows if source is None else read_rows(source, layout, settings, limit)
         chosen = _shuffled(len(found)) if chosen is None else chosen
         return making.samples(found, first(chosen, count, f"{(source or file).path}: {what}"))

@@ -58,7 +58,7 @@ class TextPreparation:
 
     @property
     def tokenizer_json(self) -> str | None:
-        """The file that whoever runs the network needs beside it; None where the ids are bytes or characters."""
+        """The file that is needed to run the network; None if the ids are bytes or characters."""
         return self.tokenization.content if isinstance(self.tokenization, TokenizerFile) else None
 
     def encode(self, text: str, pair: str | None = None) -> Inputs:
@@ -91,7 +91,7 @@ class TokenSamples(Samples):
 
     inputs: `input_ids` [N, T] and, of pairs, `token_type_ids` [N, T].
     targets: classes or numbers, or the next tokens [N, T].
-    padding: the id that stands for no token.
+    padding: the id that represents no token.
     names: of what the network gets.
     """
 
@@ -380,7 +380,7 @@ class _Labels:
         return self._codes[text.label]
 
     def targets(self, codes: Mapping[str, Tensor]) -> tuple[tuple[str, ...] | int | None, dict[str, Tensor]]:
-        """Classes (their names, or their number) and the target of each sample; numbers with a point are no classes.
+        """Classes (names or number) and the target of each sample; numbers with a decimal point are not classes.
 
         Words are classes in alphabetical order; integers 0 to n - 1 are classes as they are, and others in their
         order, with their digits as names.

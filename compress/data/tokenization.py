@@ -116,7 +116,7 @@ class Characters:
 
 
 def _code_points(text: str) -> NDArray[np.int32]:
-    # "replace": JSON can spell half of a surrogate pair, which is no character.
+    # "replace": JSON can spell half of a surrogate pair, which is not a character.
     return np.frombuffer(text.encode("utf-32-le", "replace"), np.int32)
 
 
@@ -191,7 +191,7 @@ class TokenizerFile:
         }
 
     def _encoded(self, given: Sequence[Any], most: int | None) -> list[Ids]:
-        # Half of a surrogate pair is no text for the library, which would refuse it.
+        # Half of a surrogate pair is not a text for the library, which would refuse it.
         clean = [_without_surrogates(one) for one in given]
         with panics_reported(self.source):
             if most is not None:
@@ -202,7 +202,7 @@ class TokenizerFile:
                 f"{self.source} puts marks around each text that alone take {count_of(most, 'token')}; set a "
                 "larger length."
             )
-        # Its marks around a text, as [CLS], have ids of their own in the file, which need not be of the vocabulary.
+        # Its marks around a text, as [CLS], have their own ids in the file, which need not be of the vocabulary.
         if (largest := max((max(one.ids, default=0) for one in found), default=0)) >= self.size:
             raise DataError(
                 f"{self.source} gives the id {largest:,}, and its vocabulary has {count_of(self.size, 'token')}."

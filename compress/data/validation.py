@@ -5,7 +5,7 @@ from compress.wording import count_of
 
 
 def has_validation(data: object) -> bool:
-    """Whether a data set has samples of their own to choose settings on."""
+    """Whether a data set has separate samples to choose settings on."""
     return getattr(data, "validation", None) is not None
 
 

@@ -38,7 +38,7 @@ class WeightsFile:
 
     sets: tensors by qualified name, by the key in the file that has them, such as "state_dict"; "" is the file itself.
     metadata: text by key (a `.pt` file has none).
-    others: keys of what is no set, with the classes of pickled objects in it, which are not read.
+    others: keys of what is not a set, with the classes of pickled objects in it, which are not read.
     """
 
     sets: dict[str, dict[str, Tensor]]
@@ -88,7 +88,7 @@ def _refuse_onnx(path: Path) -> None:
 
 
 def _read_shards(index: Path) -> WeightsFile:
-    """The tensors of all shards; they stay in the files until they are used.
+    """The tensors of all shards; they remain in the files until they are used.
 
     Raises:
         CheckpointError: a shard lacks a tensor that the index says it has, or has another one.
@@ -113,7 +113,7 @@ def write_weights(
 ) -> None:
     """Write a state_dict as `.pt`, `.pth` or `.safetensors`; the same tensors give the same bytes.
 
-    Every name gets a tensor of its own: tensors that are tied, or views of a larger one, are written out in full, so
+    Every name gets its own tensor: tensors that are tied, or views of a larger one, are written out in full, so
     that any reader can load the file strictly.
 
     Args:
@@ -147,7 +147,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     The file may have others beside them, and its names parts of wrappers, as `compress.files.fitting` says. Numbers
     become those of the network's type: a network in float32 is in float32 afterwards, whatever the file's.
 
-    One that was built on the device `meta` takes the tensors themselves, so that it costs no memory of its own.
+    One that was built on the device `meta` takes the tensors themselves, so that it needs no further memory.
 
     Args:
         source: where the weights are from (a path), for the error text.
@@ -190,7 +190,7 @@ def load_weights(model: nn.Module, weights: WeightsFile, source: str) -> str | N
     if any(tensor.is_meta for tensor in wanted.values()):  # it has no memory to copy into
         model.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()}, assign=True)
     else:
-        model.load_state_dict(found, strict=False)  # a module's extra state is no tensor, and stays its own
+        model.load_state_dict(found, strict=False)  # a module's extra state is not a tensor, and remains its own
     return text
 
 

@@ -3,7 +3,7 @@
 Wrappers write their own part into every name: "module.", "_orig_mod.", Lightning's "model.". Weights fit where the
 names under one prefix, without such parts, are exactly the network's, with the same shapes. Names outside the prefix
 are of other networks, and are left out; under it, none may be left over: they would be of a larger network.
-Tensors of whole numbers are no weights: a counter may be left over, and a table of positions may be missing.
+Tensors of whole numbers are not weights: a counter may be left over, and a table of positions may be missing.
 """
 
 from bisect import bisect_left

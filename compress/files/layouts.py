@@ -31,7 +31,7 @@ class Contents:
     """What a file holds.
 
     sets: tensors by name, by the key of the set.
-    others: the keys of what is no set, and the classes in it that were not read, such as argparse.Namespace.
+    others: the keys of what is not a set, and the classes in it that were not read, such as argparse.Namespace.
     """
 
     sets: dict[str, dict[str, Tensor]] = field(default_factory=dict)

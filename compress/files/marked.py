@@ -172,7 +172,7 @@ def make(folder: Path, mark: Mark) -> None:
 
 
 def dissolve(folder: Path, mark: Mark) -> list[str]:
-    """Remove the folder of a run with all files of its own; other files keep it, and their names are returned."""
+    """Remove the folder of a run with all its own files; other files keep it, and their names are returned."""
     if mark_of(folder, "run") != mark:
         return []  # something else is there now
     others = [path for path in sorted(folder.iterdir()) if path.name != MARK]

@@ -73,7 +73,7 @@ class _Box:
 
     size: values in it, repeated ones counted each time.
     strange: how many of its own items are not plain keys; pairs: how many have a first item that is not one.
-    closed: whether it lies in another container, or was referred to again; then it no longer grows.
+    closed: whether it is in another container, or was referred to again; then it no longer grows.
     """
 
     __slots__ = ("closed", "depth", "items", "kind", "methods", "pairs", "size", "strange")

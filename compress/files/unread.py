@@ -1,4 +1,4 @@
-"""What stands in a checkpoint for objects that are not read: hyper-parameters, schedulers, whole networks.
+"""Placeholders for objects in a checkpoint that are not read: hyper-parameters, schedulers, whole networks.
 
 torch's own reader (`weights_only=True`) refuses a file with a class that it does not know. Here each of these classes
 is allowed under its name as a class that ignores whatever it is given. So no foreign code is imported, called or
@@ -16,7 +16,7 @@ from compress.files.pickled import Foreign
 
 
 class Unread(list[Any]):
-    """An object that was not read. It is a list, since torch lets only lists get items; it stays empty."""
+    """An object that was not read. It is a list, since torch lets only lists get items; it remains empty."""
 
     name: ClassVar[str]
 

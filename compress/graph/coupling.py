@@ -162,7 +162,7 @@ class Couplings:
     def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
         """The numbers of a kind that change when couplings have only `left` nodes: (number, before, after).
 
-        A number that stands for different sizes at once, such as an attribute of a module that is used twice, is given
+        A number that represents different sizes at once, such as an attribute of a module that is used twice, is given
         with each of them.
         """
         sizes = {coupling.factor: count for coupling, count in left.items()}

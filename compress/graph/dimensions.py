@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(eq=False)
 class Factor:
-    """A factor of a dimension; once found to be the product `parts` or the sum `terms` of others, it stands for it."""
+    """A factor of a dimension; it may turn out to be the product `parts` or the sum `terms` of others."""
 
     size: int
     reason: str | None = None  # why it must keep its size
@@ -25,7 +25,7 @@ class Factor:
 
 Dim = tuple[Factor, ...]  # a product, outermost first; () is the size 1
 
-# The size of the batch in a trace: a prime that no width is divisible by, so that it is a factor of its own.
+# The size of the batch in a trace: a prime that no width is divisible by, so that it is its own factor.
 BATCH = 1_000_003
 
 

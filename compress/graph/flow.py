@@ -223,7 +223,7 @@ Rule = Callable[[Flow, fx.Node, dict[str, Any]], Value | str]
 
 
 def layer_of(tensor: str) -> str:
-    """Name of the layer that a qualified parameter name belongs to; a bare parameter is a layer of its own."""
+    """Name of the layer that a qualified parameter name belongs to; a bare parameter is its own layer."""
     owner, parametrized, _ = tensor.partition(".parametrizations.")
     if parametrized:
         return owner

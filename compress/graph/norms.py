@@ -2,7 +2,7 @@
 
 A dead node counts in a mean, even if it is zero. Where it is zero, the mean over n nodes of which m are left is the
 sum over the m, divided by n. The number n is noted for every such operator, and for the module whose code calls it, or
-for the tensor of a layer that takes means of its own weights.
+for the tensor of a layer that takes means over its weights.
 """
 
 from collections.abc import Iterable
@@ -108,7 +108,7 @@ def not_kept(dims: Iterable[Dim]) -> Dim:
 
 
 def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple[str, int, Dim]]:
-    """Where a layer takes the mean of its own weight: (parameter, dimension, nodes) of what is in `dim`."""
+    """Where a layer takes the mean over its weight: (parameter, dimension, nodes) of what is in `dim`."""
     weight = origin(flow, source)
     if weight is None or owner_of(flow.tensors[weight]) != layer_at(node).partition(".parametrizations.")[0]:
         return []

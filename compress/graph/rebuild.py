@@ -44,7 +44,7 @@ class Rebuild:
 
 
 def outline(value: Any, tensor: Callable[[Tensor], Any], rebuilt: Callable[[Rebuild, dict[Any, Any]], Any]) -> Any:
-    """`value` with `tensor` of each tensor in it, and `rebuilt` of each object that is no plain tuple, list or dict.
+    """`value` with `tensor` of each tensor in it, and `rebuilt` of each object that is not a plain tuple, list or dict.
 
     Raises:
         UnsupportedModelError: it is a generator, whose tensors nobody has seen yet.

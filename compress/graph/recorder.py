@@ -292,7 +292,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise UnsupportedModelError(f"{func} changes a tensor that is not part of the network's state_dict")
 
     def _promote(self, func: Any, args: Any, kwargs: Any) -> None:
-        """A constant that something else is written into is no constant from now on, nor is what shares its memory."""
+        """A constant that is written into is not a constant from now on, nor is anything that shares its memory."""
         self._require_own(func, args, kwargs)
         for entry in self._written_entries(func, args, kwargs):
             if entry.value is not None:
@@ -426,7 +426,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._node(self._entry(value))
         if type(value) is int and self._varies(value):
             return self._size(value)
-        # A graph has no generator of its own, and the proof refuses a network that does not repeat itself.
+        # A graph has no generator, and the proof refuses a network that does not repeat itself.
         return None if isinstance(value, torch.Generator) else value
 
     def _varies(self, value: int) -> bool:

@@ -44,7 +44,7 @@ def shared_state_kept(model: nn.Module) -> Iterator["SharedState"]:
     """Put right what passes through twins of `model` leave in the state that the twins share with it.
 
     Inside, `watch` each tensor without data. If one of them is in shared state afterwards, everything in that state
-    that has changed is set back, and caches of functions that hold one are emptied. Other changes stay.
+    that has changed is set back, and caches of functions that hold one are emptied. Other changes remain.
 
     Raises:
         UnsupportedModelError: the network still leads to a watched tensor; the message says by what.
@@ -68,7 +68,7 @@ class SharedState:
         self._found = _Search(model)
 
     def watch(self, tensor: Tensor) -> None:
-        """Note a tensor that must not stay anywhere."""
+        """Note a tensor that must not be left anywhere."""
         self._watched.append(weakref.ref(tensor))
 
     def put_right(self) -> None:
@@ -138,7 +138,9 @@ class _Place(NamedTuple):
     name: str
 
     def is_as_before(self) -> bool:
-        if type(self.owner) is dict and len(self.owner) == len(self.before):  # most are, and their order stays
+        if type(self.owner) is dict and len(self.owner) == len(
+            self.before
+        ):  # most are, and their order does not change
             before = cast(dict[Any, Any], self.before)
             if all(map(operator.is_, self.owner, before)):
                 return all(map(operator.is_, self.owner.values(), before.values()))
@@ -212,7 +214,7 @@ def _set_items_back(owner: Any, before: Mapping[Any, Any]) -> None:
         put, remove = functools.partial(base.__setitem__, owner), functools.partial(base.__delitem__, owner)
     now = _content(owner)
     for key, value in now.items():
-        if key not in before and not isinstance(value, types.ModuleType):  # imports stay
+        if key not in before and not isinstance(value, types.ModuleType):  # imports are kept
             remove(key)
     for key, value in before.items():
         if now.get(key, _ABSENT) is not value:
@@ -264,7 +266,7 @@ class _Search:
         kind = type(module)
         if id(kind) not in self._seen:
             self._class(kind)
-            self._value(kind.forward, f"{kind.__qualname__}.forward")  # of an fx.GraphModule, it is no library's
+            self._value(kind.forward, f"{kind.__qualname__}.forward")  # of an fx.GraphModule, it is not from a library
         for name, value in vars(module).items():
             if (type(value) in _COPIED and not value) or name in ("_parameters", "_buffers", "_modules"):
                 continue

@@ -10,7 +10,7 @@ META = torch.device("meta")
 
 
 class StandIn(Tensor):
-    """Looks to the network's code like the tensor that it stands in for: its sizes, type and device are the same.
+    """Looks to the network's code like the tensor that it replaces: its sizes, type and device are the same.
 
     bare: a tensor of the device "meta", on which operators are run to find out the sizes of their results.
     node: its node in the graph; None for a constant that no recorded operator has used yet.

@@ -66,7 +66,7 @@ def _looked_up(name: str, arguments: Any, ids: fx.Node) -> int | None:
 def _size(table: fx.Node, dim: int) -> int | None:
     value = table.meta.get("val")
     size = int(value.shape[dim]) if isinstance(value, torch.Tensor) and value.ndim else 0
-    return size if size % BATCH else None  # samples of the batch are no table
+    return size if size % BATCH else None  # the samples of the batch are not a table
 
 
 def _name(node: fx.Node) -> str:

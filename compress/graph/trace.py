@@ -121,7 +121,7 @@ def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedSta
         others = _sizes(words, largest * 3 // 4, taken, steps, sizes) if sizes else None
         if sizes is None or others is None:
             continue  # too many names for sizes this small
-        # Libraries avoid branches on values where they are told so, or else what their own export does not support.
+        # Libraries avoid branches on values if this flag is set, or else operators that their export does not support.
         for exported in (True, False):
             try:
                 following = FollowingSizes(others) if words else None
@@ -273,7 +273,7 @@ def _refusal(error: Exception, recorder: Recorder) -> str:
     text, way_out = str(error), ""
     if isinstance(error, NeedsValuesError):
         way_out = "; choose by torch.where instead of `if`, or decide outside of forward"
-    elif str(BATCH) in text:  # the number that stands for the size of the batch
+    elif str(BATCH) in text:  # the number that represents the size of the batch
         text = text.replace(str(BATCH), "N")
         way_out = (
             ", where N is the size of the batch; let the network take batches of any size, or, if its inputs have "

@@ -1,4 +1,4 @@
-"""`twin`: a network of the same structure with containers of its own, so that a pass through it leaves the first alone.
+"""`twin`: a network of the same structure with its own containers, so that a pass through it leaves the first alone.
 
 `copy.deepcopy` is no help here: it copies the weights, refuses tensors with gradients and locks, leaves closures and
 hooks on the network they came from, and calls what the network's classes make of `__deepcopy__`. A twin costs some
@@ -41,7 +41,7 @@ _COPIED = ("torch.nn", "torch.utils.hooks", "torch.distributions", "collections"
 def twin(model: Network, replaced: Mapping[Tensor, Tensor]) -> Network:
     """A network like `model` of which every module, container and hook is new.
 
-    Modules with several names and tied tensors stay so. Bound methods, partials, closures and weak references lead to
+    Modules with several names and tied tensors remain so. Bound methods, partials, closures and weak references lead to
     the twin's modules, tensors and containers. Objects that cannot be copied are shared: classes, locks, files,
     generators, instances of classes with `__del__`, and those of the standard library, torch's compilers and trainers.
 
@@ -53,7 +53,7 @@ def twin(model: Network, replaced: Mapping[Tensor, Tensor]) -> Network:
 
 
 def copied(model: Network) -> Network:
-    """A twin with tensors of its own, gradients included: nothing that trains one of them changes the other."""
+    """A twin with its own tensors, gradients included: nothing that trains one of them changes the other."""
     tensors = {*model.parameters(), *model.buffers()}
     return twin(model, {old: copy.deepcopy(old) if old.is_leaf else old.detach().clone() for old in tensors})
 
@@ -230,7 +230,7 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _function(twin: _Twin, old: types.FunctionType) -> Any:
-    """A function with cells, defaults and attributes of its own; the same one where it has no state."""
+    """A function with its own cells, defaults and attributes; the same one if it has no state."""
     if "_torchdynamo_orig_callable" in old.__dict__:
         return twin.of(_eager(old))
     defaults = *(old.__defaults__ or ()), *(old.__kwdefaults__ or {}).values()
@@ -253,7 +253,7 @@ def _function(twin: _Twin, old: types.FunctionType) -> Any:
 
 
 def _eager(compiled: types.FunctionType) -> Any:
-    """What was given to `torch.compile`, which may put a method into a function of its own first."""
+    """What was given to `torch.compile`, which may put a method into its own function first."""
     function = compiled.__dict__["_torchdynamo_orig_callable"]
     own = _is_shared(getattr(function, "__globals__", {}).get("__name__"))
     return function.__dict__.get("__wrapped__", function) if own else function
@@ -303,7 +303,7 @@ def _weak_reference(twin: _Twin, old: Any) -> Any:
         target = old()
     else:
         try:
-            target = old.__reduce_ex__.__self__  # what the proxy stands for
+            target = old.__reduce_ex__.__self__  # what the proxy represents
         except ReferenceError:
             return old
     if id(target) in twin.known or isinstance(target, dict) or id(target) in twin.modules:

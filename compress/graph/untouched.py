@@ -32,7 +32,7 @@ def untouched(model: Network, *, faked: bool = False) -> Iterator[Network]:
 
 
 def evaluated_twin(model: Network, replaced: Mapping[Tensor, Tensor] | None = None) -> Network:
-    """A twin in evaluation mode; by default with the same parameters, and buffers of its own."""
+    """A twin in evaluation mode; by default with the same parameters, and its own buffers."""
     network = twin(model, {one: one for one in model.parameters()} if replaced is None else replaced)
     for module in network.modules():
         module.training = False

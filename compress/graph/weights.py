@@ -29,7 +29,7 @@ _PADDING = {"pad", "constant_pad_nd", "slice", "narrow"}
 
 
 def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """g * v / |v|: the magnitudes g write nodes; a direction v without length is no number, so it only follows."""
+    """g * v / |v|: the magnitudes g write nodes; a direction v without length is not a number, so it only follows."""
     direction, magnitude = arguments["v"], arguments["g"]
     dims, lengths = flow.dims(direction), flow.dims(magnitude)
     zeros = flow.zeros(direction).difference(leaves(joint(lengths)))
@@ -91,7 +91,7 @@ def _size(value: object) -> int:
 
 
 def _divided(flow: Flow, source: fx.Node, divisor: fx.Node) -> None:
-    """By what is zero where it is zero itself, such as its length: zero by zero is no number."""
+    """By what is zero where it is zero itself, such as its length: zero by zero is not a number."""
     zeros = flow.zeros(divisor)
     for place, dim in enumerate(flow.dims(source)):
         if zeros.intersection(leaves(dim)):

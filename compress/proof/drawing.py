@@ -34,7 +34,7 @@ def inputs_like(
 ) -> Iterator[Inputs]:
     """For each of `sizes` a call with that many samples, on the example's device.
 
-    Floating-point numbers are like the example's: values of its own in any order, or from the normal distribution if
+    Floating-point numbers are like the example's: its values in any order, or from the normal distribution if
     it is constant, and never negative if it is never negative. Integers that look up rows of a table are drawn from all
     of them; the last batch is larger than asked for, up to 16 samples, where that looks up every row. All others, as
     masks and lengths, are whole samples of the example: other values might be out of range.

@@ -52,7 +52,7 @@ class Exact:
         self.scales = scales_of(*self._changed)
 
     def _ran(self, network: InFloat64, given: Inputs) -> Outputs:
-        found = self._passes[network].run(network, given).outputs  # constants among them have a dtype of their own
+        found = self._passes[network].run(network, given).outputs  # constants among them have their own dtype
         return Outputs({path: widened(tensor) for path, tensor in found.tensors.items()}, found.plain)
 
     def _on_the_probe(self, network: InFloat64) -> tuple[Outputs, Outputs]:

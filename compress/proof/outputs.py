@@ -110,7 +110,7 @@ def _parts(value: Any, path: Path) -> Iterator[tuple[Step, Any]]:
 
 
 def _sequence(value: Any) -> bool:
-    """Of a class of its own that neither is a list nor keeps its items in attributes."""
+    """Of a class that neither is a list nor keeps its items in attributes."""
     own = hasattr(value, "__dict__") or _slots(value)
     return not own and hasattr(value, "__len__") and hasattr(value, "__getitem__")
 

@@ -296,7 +296,7 @@ class _Proof:
         return difference
 
     def _undecided(self, own: Outputs, found: Outputs, why: DiffersError, error: Exception) -> float:
-        """Without float64, coarse dtypes have a bound of their own, and float32 has none."""
+        """Without float64, coarse dtypes have their own bound, and float32 has none."""
         if not self._dtypes & COARSE:
             raise DiffersError(
                 why.how, f"{why} in {self._own}, and float64 cannot show whether that is rounding: {error}"
@@ -309,7 +309,7 @@ class _Proof:
         return "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in self._dtypes)) or "integers"
 
     def _draws_otherwise(self, given: Inputs) -> bool:
-        """Whether equal seeds give the candidate other random numbers; a file has a generator of its own."""
+        """Whether equal seeds give the candidate other random numbers; a file has its own generator."""
         if self._candidate is None:
             return True
         expected = draws_of(self._reference, lambda: self._run_reference(given))

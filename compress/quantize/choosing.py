@@ -36,7 +36,7 @@ Evaluate = Callable[[Path], Metric]
 
 @dataclass(frozen=True)
 class Quantized:
-    """What has become of a file: `path` is int8, or None where the float file stays; `entry` has what was measured.
+    """The result for a file: `path` is int8, or None if the float file is kept; `entry` has what was measured.
 
     int8 is not equal to its float file, and nothing of it is proven.
     """

@@ -63,7 +63,7 @@ def int8(
         dynamic: names of dimensions that vary beside the batch, as for `compress.export.onnx`.
 
     Returns:
-        `path` (None where the float file stays), `why`, and `entry` with all measurements.
+        `path` (None if the float file is kept), `why`, and `entry` with all measurements.
 
     Raises:
         InputError: an argument, a batch or the file is wrong, or there is nothing to quantize.

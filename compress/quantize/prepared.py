@@ -36,7 +36,7 @@ class Prepared:
     """source: the file as it was, in one piece and with names for the dimensions that vary. path: ready for int8.
 
     nodes: (name, operator, whether its weights are floats that int8 replaces) of the latter.
-    excluded: names of the nodes that stay float.
+    excluded: names of the nodes that remain float.
     inputs: onnxruntime's description of the inputs.
     metadata: text by key, of the source.
     """

@@ -31,7 +31,7 @@ class Calibration:
 class Quantization:
     """How an ONNX file becomes int8.
 
-    exclude: node names or operator types that stay float, with wildcards, such as "Gemm" or "*head*".
+    exclude: node names or operator types that remain float, with wildcards, such as "Gemm" or "*head*".
     """
 
     kind: Literal["auto", "static", "dynamic"] = option(

@@ -46,7 +46,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """A mask below 1 in the whole set, its version, and its value there, if it is one value."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of a module has a Parameter of its own, without our hook; its first forward pass adds it."""
+        """A copy of a module has its own Parameter, without our hook; its first forward pass adds it."""
         return {"_tensor_name": self._tensor_name, "_mask_gradients": self._mask_gradients}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         name = self._tensor_name
         orig, _, _ = tensors(module, name)
         if module.__dict__.get(name) is not orig:
-            setattr(module, name, orig)  # an LSTM keeps a list of its own, and changes it here
+            setattr(module, name, orig)  # an LSTM keeps its own list, and changes it here
             module.__dict__[name] = module._parameters.pop(name)
         self._unhook()
         if self._mask_gradients and orig.is_leaf and orig.requires_grad:

@@ -61,7 +61,7 @@ class Pruner(Remover):
         layers: Mapping[str, float] | None = None,
         keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
         example: object = None,
-        criterion: str | Criterion | ScoreFunction = "magnitude",
+        criterion: str | Criterion | ScoreFunction | None = None,
         batches: BatchSource | None = None,
         loss: Loss | None = None,
         removal: str | Removal = Hard(),
@@ -88,7 +88,8 @@ class Pruner(Remover):
             example: for nodes, the inputs to trace the network with: a tensor, a tuple or list of arguments, a
                 dict of keyword arguments, or `Inputs(args, kwargs)`.
             criterion: what is pruned first: a word, an object such as `Taylor(samples=1000)`, or a function from a
-                tensor of weights to a score for each entry, larger = keep.
+                tensor of weights to a score for each entry, larger = keep. By default "magnitude" for weights and
+                "norms" for nodes.
             batches: scoring data that can be iterated over repeatedly: a loader, a list, or a function from a batch
                 size to one of these. A batch is a pair (input, target), with the input in any form that `example`
                 takes; a dict of keyword arguments, whose "labels" are the target; or only an input, for criteria
@@ -102,7 +103,8 @@ class Pruner(Remover):
                 structure ("isomorphic"), or of all ("global").
             multiple_of: for nodes, round widths up to a multiple of it.
             min_keep: the least that every layer keeps: a number of entries or nodes, or a share in (0, 1). If None, a
-                tenth of each width where nodes of several layers compete (`scope`) or share a budget; 0 is no floor.
+                quarter of each width where nodes of several layers compete (`scope`) or share a budget, or half of what
+                an equal cut would leave, if that is less; 0 is no floor.
             compensate: for nodes that are removed at once, adjust the layers that read them by least squares on
                 `batches`, so that the kept nodes compensate for them.
             regrow: for weights that are removed gradually, the share of removed ones that grow back at each selection.

@@ -29,7 +29,7 @@ TORCH_DENSE = "dense in torch"
 """The row that sparse is compared with."""
 
 FORMATS: tuple[Format, ...] = ("onnx", "safetensors")
-"""The files whose size stands for the network's size; the first one that was written counts."""
+"""The files whose size represents the network's size; the first one that was written counts."""
 
 # --- the best one ---
 
@@ -154,7 +154,7 @@ def choices_of(results: Results) -> dict[ChoiceName, Choice]:
 
 
 def file_kind(models: Models) -> Format | None:
-    """The kind of file whose size stands for the network's, if one was written."""
+    """The kind of file whose size represents the network's, if one was written."""
     written: list[FileSizes] = [models["dense"]["bytes"], models["slim"]["bytes"]]
     return next((kind for kind in FORMATS if all(kind in sizes for sizes in written)), None)
 

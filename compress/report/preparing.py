@@ -48,7 +48,7 @@ def _in_order(imports: list[str]) -> list[str]:
 
 
 def preparing(contract: Contract | None) -> Preparing:
-    """How inputs are made; of a kind of preparation that is not known here, inputs of ones stand for them."""
+    """How inputs are made; for an unknown kind of preparation, inputs are ones."""
     if contract is None:
         return _OF_THE_OWNER
     known = contract["preparation"] or {}

@@ -1,1 +1,1 @@
-"""A recipe applied to a network: plan, rehearse, run the stages, write what comes of them."""
+"""A recipe applied to a network: plan, rehearse, run the stages, write the results."""

@@ -216,7 +216,6 @@ def apply(
         del loaded  # it may be on the disk now
     constant = require_expected(recipe, dense.copy(), setting)
     with clock.phase("selection"):
-        cautions.warn_of_int8(recipe, setting, place)
         rehearse.check(recipe, dense.copy(), setting, place)
     with clock.phase("load"):
         model = dense.copy()

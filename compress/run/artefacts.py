@@ -235,7 +235,7 @@ Traced = tuple[ExportedProgram | None, Conversion | None]
 
 
 def _traced(recipe: schema.Recipe, slim: nn.Module, example: object, setting: Setting) -> tuple[Traced, Contract]:
-    """Trace the slim network, and describe the files that come of it."""
+    """Trace the slim network, and describe the files made from it."""
     files, dynamic, data = set(recipe.files), recipe.dynamic, setting.data
     program = compress.export.trace(slim, example, dynamic=dynamic) if {"onnx", "pt2"} & files else None
     graph = None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from compress.data.loaders import Loaders
-from compress.data.validation import has_validation
 from compress.errors import UnsupportedModelError
 from compress.evaluation_mode import evaluation_mode
 from compress.graph.coupling import Coupling, Couplings
@@ -80,12 +79,6 @@ class LargeBatchWarning(RunWarning):
     """A batch that is larger than the training data."""
 
     kind = "large_batch"
-
-
-class KnownDataWarning(RunWarning):
-    """A bound that is judged on data that the network was trained on."""
-
-    kind = "known_data"
 
 
 OF_WIDTHS: tuple[WarningKind, ...] = (LayerLossWarning.kind, BottleneckWarning.kind)
@@ -206,18 +199,6 @@ def of_batch_size(size: int, key: str, setting: Setting, place: LocationOf = str
             f"sample{'s'[: count != 1]}: an epoch is a single step",
             f"set a `batch_size` below {count:,}",
             key,
-        )
-
-
-def warn_of_int8(recipe: schema.Recipe, setting: Setting, place: LocationOf) -> None:
-    """Warn of an int8 file whose `max_drop` is judged on training samples."""
-    if "int8" in recipe.files and not has_validation(setting.data):
-        _say(
-            KnownDataWarning(
-                f"{place('export')}: int8 is judged on training samples (`quantize.max_drop`), which the network knows",
-                "hold samples out as `data.validation`, or give the loaders (train, validation, test)",
-                "export",
-            )
         )
 
 

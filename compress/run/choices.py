@@ -35,7 +35,7 @@ _DENSE_IN_TORCH = "dense in torch"
 
 
 class RefusedWarning(RunWarning):
-    """A file that was asked for is not worth it; the float file stays."""
+    """A requested file is not worth it; the float file is kept."""
 
     kind = "refused"
 

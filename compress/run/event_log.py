@@ -65,7 +65,7 @@ def where(wanted: str, name: str, out: Path | None = None) -> tuple[str, Path]:
 
     Raises:
         InputError: another word, or the package that writes for TensorBoard is not installed.
-        OutputError: the folder is not empty, lies in `out`, or cannot be created.
+        OutputError: the folder is not empty, is in `out`, or cannot be created.
     """
     kind, _, given = wanted.partition(":")
     if kind not in KINDS:

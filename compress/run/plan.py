@@ -20,7 +20,7 @@ from compress.recipe import schema
 from compress.remove.removals import Removal
 from compress.remove.remover import Remover
 from compress.results import ScratchLength, Warned
-from compress.run import cautions, measuring, rehearse
+from compress.run import measuring, rehearse
 from compress.run.against_constant import Compared, constant_output
 from compress.run.apply import load_dense
 from compress.run.cautions import LocationOf
@@ -81,7 +81,6 @@ def plan(
     measured, beside, evaluation = _measured(network, setting, now)
     if source is not None:
         measuring.judge(recipe, network, setting, measured, beside)
-    cautions.warn_of_int8(recipe, setting, place)
     stages: list[PlannedStage] = []
     slimming = 0.0
     for stage in rehearse.rehearse(recipe, network, pruned, setting, place, now):

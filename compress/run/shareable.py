@@ -1,6 +1,6 @@
 """What the files of a run may say: nothing of the folders of the machine that they were made on.
 
-A recipe may name files by their full paths, and warnings of libraries may, too. Whoever gets the results has no use for
+A recipe may name files by their full paths, and warnings of libraries may, too. Readers of the results have no use for
 the folders, and the user's name is often in them.
 """
 
@@ -28,7 +28,7 @@ def without_folders(document: T, folders: Sequence[Path] = ()) -> T:
     """
     usual = (Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix), Path.home())
     known = {str(form) for folder in (*folders, *usual) for form in (folder.absolute(), folder.resolve())}
-    # The longest first, since one may lie in another; a root would be part of every path.
+    # The longest first, since one may be in another; a root would be part of every path.
     prefixes = sorted((f"{name}{os.sep}" for name in known if Path(name).parent != Path(name)), key=len, reverse=True)
 
     def shortened(text: str) -> str:

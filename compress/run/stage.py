@@ -154,7 +154,7 @@ def check_stage(
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
-        pruned: stands for the nodes that earlier stages will prune (their number counts); this stage adds its own.
+        pruned: the nodes that earlier stages will prune (only their number counts); this stage adds its nodes.
 
     Returns:
         The number of entries or nodes to prune.

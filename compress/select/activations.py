@@ -17,7 +17,7 @@ from compress.tasks import Loss, in_float64
 See = Callable[["Tap", Tensor, int], Tensor]  # (tap, value, axis of its features) -> what takes the value's place
 
 
-@dataclass(frozen=True, eq=False)  # tensors have no equality of their own
+@dataclass(frozen=True, eq=False)  # tensors have no equality that gives one bool
 class Tap:
     """Where nodes are seen: the features that a Linear or Conv layer takes or gives.
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +12,7 @@ from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.options import check, require_word
 from compress.select.amount import Measure, NodeScope
-from compress.select.floors import FLOOR, floor_of, require_min_keep
+from compress.select.floors import floor_of, require_min_keep, usual_floor
 
 Keep = dict[Coupling, Tensor]
 
@@ -39,8 +40,8 @@ def choose_nodes(
             scores are of one kind: "isomorphic"), or with all others ("global").
         multiple_of: widths are rounded up to a multiple of it, as far as there are nodes.
         min_keep: every coupling keeps at least this number of nodes, or this share of them if it is below 1. None:
-            `FLOOR` where several couplings compete or share a budget, and 1 node where each has the sparsity by itself.
-            0: 1 node in any case.
+            `usual_floor` where several couplings compete or share a budget, and 1 node where each has the sparsity by
+            itself. 0: 1 node in any case.
         earlier: bool [size] of any couplings, what earlier choices kept: the rest is pruned first, and counts in a
             budget.
 
@@ -56,47 +57,72 @@ def choose_nodes(
             raise TargetError(f"the scores of the nodes of {coupling.name} hold NaN: nothing can be ranked by them")
     before: Mapping[Coupling, Tensor] = earlier or {}
     scores = {coupling: pruned_first(score, before.get(coupling)) for coupling, score in scores.items()}
-    pools = _pools(scores, scope)
-
-    least = _floor(scores, measure, scope, min_keep)
-    floors = {
-        coupling: min(max(1, floor_of(coupling.size, least)), _alive(before.get(coupling), coupling))
-        for coupling in scores
-    }
-
-    def at(share: float) -> Keep:
-        keep = _at(share, scores, pools, multiple_of, floors)
-        return {coupling: nodes & before.get(coupling, nodes) for coupling, nodes in keep.items()}
-
-    if measure == "sparsity":
+    widths = _Widths(scores, before, multiple_of)
+    budget = None if measure == "sparsity" else _Budget(known, before, weights_of(measure, known))
+    least = _least(widths, budget, value, scope) if min_keep is None else min_keep
+    floors = widths.floors(least)
+    if budget is None:
         if scope != "layer":
-            _require_room(value, pools, floors, least)
-        return at(value)
-    weights = weights_of(measure, known)
-    budget = value * cost(known, {}, weights)
-    low, high = 0.0, 1.0
-    fewest = cost(known, {**before, **at(high)}, weights)
-    if fewest > budget:
+            _require_room(value, _pools(scores, scope), floors, least)
+        return widths.at(value, scope, floors)
+    fewest = budget.needs(widths.at(1.0, scope, floors))
+    if fewest > value:
         raise InputError(
             f"{measure}={value:g} cannot be reached: with the fewest nodes that multiple_of={multiple_of} and "
-            f"min_keep={least or 1} allow, {_percent(fewest / budget * value)} of the {measure} are left; ask "
-            f"for more than that{_without_floor(least)}"
+            f"min_keep={_shown(least)} allow, {_percent(fewest)} of the {measure} are left; ask for more than "
+            f"that{_without_floor(least)}"
         )
+    return widths.at(_share(widths, budget, value, scope, floors), scope, floors)
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """What is kept at each share to prune."""
+
+    scores: Mapping[Coupling, Tensor]
+    before: Mapping[Coupling, Tensor]
+    multiple_of: int
+
+    def at(self, share: float, scope: NodeScope, floors: Mapping[Coupling, int]) -> Keep:
+        keep = _at(share, self.scores, _pools(self.scores, scope), self.multiple_of, floors)
+        return {coupling: nodes & self.before.get(coupling, nodes) for coupling, nodes in keep.items()}
+
+    def floors(self, least: int | float) -> dict[Coupling, int]:
+        """The fewest nodes of each coupling: what an earlier stage pruned below its floor remains pruned."""
+        return {
+            coupling: min(max(1, floor_of(coupling.size, least)), _alive(self.before.get(coupling), coupling))
+            for coupling in self.scores
+        }
+
+
+@dataclass(frozen=True)
+class _Budget:
+    known: Couplings
+    before: Mapping[Coupling, Tensor]
+    weights: Mapping[str, int]
+
+    def needs(self, keep: Keep) -> float:
+        """The share of the network's parameters or multiply-adds that is left."""
+        whole = cost(self.known, {}, self.weights)
+        return cost(self.known, {**self.before, **keep}, self.weights) / whole
+
+
+def _share(widths: _Widths, budget: _Budget, value: float, scope: NodeScope, floors: Mapping[Coupling, int]) -> float:
+    """The lowest share to prune with which the rest is within the budget; 1 if none is."""
+    low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        fits = cost(known, {**before, **at(middle)}, weights) <= budget
+        fits = budget.needs(widths.at(middle, scope, floors)) <= value
         low, high = (low, middle) if fits else (middle, high)
-    return at(high)
+    return high
 
 
-def _floor(
-    scores: Mapping[Coupling, Tensor], measure: Measure, scope: NodeScope, min_keep: int | float | None
-) -> int | float:
-    """The floor that is given; where couplings compete and none is given, the usual one."""
-    if min_keep is not None:
-        return min_keep
-    compete = len(scores) > 1 and (scope != "layer" or measure != "sparsity")
-    return FLOOR if compete else 0
+def _least(widths: _Widths, budget: _Budget | None, value: float, scope: NodeScope) -> float:
+    """The floor where none is given."""
+    if len(widths.scores) < 2 or (scope == "layer" and budget is None):
+        return 0  # none compete: each width has the amount by itself
+    alike = value if budget is None else _share(widths, budget, value, "layer", widths.floors(0))
+    return usual_floor(1 - alike)
 
 
 def _alive(keep: Tensor | None, coupling: Coupling) -> int:
@@ -111,10 +137,14 @@ def _require_room(
         size, kept = sum(coupling.size for coupling in pool), sum(floors[coupling] for coupling in pool)
         if round(sparsity * size) > size - kept:
             raise InputError(
-                f"sparsity={sparsity:g} cannot be reached: min_keep={least or 1} keeps {kept} of the {size} nodes of "
-                f"{', '.join(coupling.name for coupling in pool[:3])}{', ...' if len(pool) > 3 else ''}, so at most "
+                f"sparsity={sparsity:g} cannot be reached: min_keep={_shown(least)} keeps {kept} of the {size} nodes "
+                f"of {', '.join(coupling.name for coupling in pool[:3])}{', ...' if len(pool) > 3 else ''}, so at most "
                 f"{_percent(1 - kept / size)} can be pruned; ask for less{_without_floor(least)}"
             )
+
+
+def _shown(least: int | float) -> str:
+    return f"{least or 1:.3g}"
 
 
 def _percent(share: float) -> str:

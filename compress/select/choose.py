@@ -77,7 +77,7 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
     """How many entries each tensor keeps: Erdos-Renyi-Kernel.
 
     Evci et al., "Rigging the lottery: making all tickets winners", 2020. The density of a tensor is proportional to
-    (fan-in + fan-out + kernel's sides) / (their product), hence its count to the sum of its shape: small tensors stay
+    (fan-in + fan-out + kernel sides) / (their product), and its count to the sum of its shape: small tensors are
     denser than large ones. What would exceed a tensor is distributed over the others.
 
     Args:
@@ -172,7 +172,7 @@ def lowest(
     """Bool tensors that mark exactly the `count` lowest of all scores; among equals, the first ones.
 
     Radix selection on the bits: the threshold's digits are fixed one after the other from histograms, two of them for
-    float32, one for bfloat16 and float16; a last pass marks what lies below.
+    float32, one for bfloat16 and float16; a last pass marks what is below.
 
     Args:
         names: for messages.

@@ -4,9 +4,20 @@ import math
 
 from compress.errors import InputError
 
-FLOOR = 0.1
-"""The share of each width that is kept where several compete for an amount, unless another one is given: scores of
-different layers are comparable at best, and a layer with a handful of nodes lets nothing through."""
+FLOOR = 0.25
+"""The largest share of each width that is kept where several compete for an amount and no floor is given."""
+
+
+def usual_floor(alike: float) -> float:
+    """The share of each width that is kept where several compete and no floor is given.
+
+    A quarter, or half of what would be left if all widths were cut alike, if that is less. Scores of different layers
+    are comparable at best, and a layer with a handful of nodes lets nothing through (docs/benchmarks.md).
+
+    Args:
+        alike: the share of each width that would be left.
+    """
+    return min(FLOOR, alike / 2)
 
 
 def require_min_keep(min_keep: object) -> None:

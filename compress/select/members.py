@@ -37,7 +37,7 @@ def values(model: nn.Module, member: Member) -> Tensor:
 
 
 def place_of(model: nn.Module, tensor: str) -> tuple[nn.Module, str]:
-    """The module and the attribute that the qualified name of a tensor stands for."""
+    """The module and the attribute that the qualified name of a tensor represents."""
     path, _, name = tensor.rpartition(".")
     return model.get_submodule(path), name
 
@@ -46,7 +46,7 @@ def taps(model: nn.Module, coupling: Coupling) -> list[Tap]:
     """All layers that read the nodes, which is behind the activation function; or else the output of a writer.
 
     Raises:
-        TargetError: the nodes cannot be told apart there.
+        TargetError: the nodes cannot be distinguished there.
     """
     reading = readers(coupling)
     modules = dict(model.named_modules())

@@ -37,7 +37,7 @@ class Pattern:
         """The pattern in a `scope`, such as {"n": 2, "m": 4}; None where it is something else.
 
         Raises:
-            InputError: a mapping that is no pattern.
+            InputError: a mapping that is not a pattern.
         """
         if not isinstance(scope, Mapping):
             return scope if isinstance(scope, cls) else None

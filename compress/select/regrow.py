@@ -24,8 +24,8 @@ class Regrowth:
     as many others are pruned instead (RigL; Evci, 2020)."""
 
     share: float = option(
-        "how many: this share of the weights that are kept, or of those that are removed where these are fewer; by "
-        "half a cosine it falls to 0 until the set is complete",
+        "share of the kept weights that grow back, or of the removed weights if these are fewer; it falls to 0 along "
+        "half a cosine until the set is complete",
         gt=0,
         lt=1,
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from compress.errors import InputError
 
 PIECE = 1 << 17
-"""Entries at a time: few enough to stay in a processor's cache from one operation to the next."""
+"""Entries at a time: few enough to remain in a processor's cache from one operation to the next."""
 
 
 class Scores:

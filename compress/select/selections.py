@@ -32,7 +32,7 @@ def selection_of(
     layers: Mapping[str, float] | None = None,
     keep: Sequence[Tensor] | Mapping[str, Tensor] | None = None,
     example: object = None,
-    criterion: str | Criterion | ScoreFunction = "magnitude",
+    criterion: str | Criterion | ScoreFunction | None = None,
     batches: BatchSource | None = None,
     loss: Loss | None = None,
     scope: str | Pattern | Mapping[str, int] | None = None,
@@ -80,7 +80,7 @@ def selection_of(
             raise InputError("regrow is for weights, and the target is nodes, which remain chosen")
         return NodeSelection(
             target,
-            criterion_of(criterion),
+            criterion_of("norms" if criterion is None else criterion),
             amount,
             scoring,
             before,
@@ -96,7 +96,7 @@ def selection_of(
         raise InputError("multiple_of is for nodes, and the target is weights")
     return WeightSelection(
         resolve(model, target),
-        criterion_of(criterion),
+        criterion_of("magnitude" if criterion is None else criterion),
         amount,
         scoring,
         before,

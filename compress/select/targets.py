@@ -296,7 +296,7 @@ def _listing(names: Sequence[str], most: int = 12) -> str:
 
 
 def _layers(model: nn.Module, item: TargetLike, known: Couplings) -> list[str]:
-    """Patterns of layers' names. A module that computes no nodes itself stands for the layers in it."""
+    """Patterns of layers' names. A module that computes no nodes itself represents the layers in it."""
     if isinstance(item, str):
         return [item]
     if isinstance(item, nn.Module):

@@ -1,4 +1,4 @@
-"""Sizes that stand in integer attributes of a network's modules, such as a number of heads, follow the cut.
+"""Sizes in integer attributes of a network's modules, such as a number of heads, follow the cut.
 
 The code of many classes has its sizes in attributes: `x.view(n, -1, self.heads, self.head_size)`. Which attributes
 those are, nothing says: they are tried. An attribute is a candidate if it equals a size that changes in its module, or
@@ -172,7 +172,7 @@ def _changes(
 
 
 def _around(modules: Mapping[str, nn.Module], path: str) -> Iterator[tuple[int, str]]:
-    """The module and all around it, with their distances; containers have no code of their own and do not count."""
+    """The module and all around it, with their distances; containers have no code and do not count."""
     distance = 0
     while True:
         yield distance, path

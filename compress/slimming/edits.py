@@ -53,7 +53,7 @@ class ShapeEdit:
     weights: the layer of the parameter `name` standardizes it as if dimension `index` still had the size `before` (see
         `standardized`).
 
-    Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit of their own.
+    Widths that follow from a weight's shape (`in_features`, `out_channels`) have no edit.
     """
 
     kind: Kind

@@ -27,7 +27,7 @@ _ENOUGH, _MOST_DRAWS = 4096, 32
 
 
 def fresh(small: nn.Module, build: Build, seed: int, example: object) -> nn.Module:
-    """A network of `small`'s shape with the weights of `build(seed)`, in training mode; `small` stays as it is.
+    """A network of `small`'s shape with the weights of `build(seed)`, in training mode; `small` does not change.
 
     Tensors that were cut have entries of the built ones, evenly spaced along each dimension. The weights of their layer
     are multiplied by a factor: the size of what its `reset_parameters` draws at the slim shape, over that at the shape

@@ -1,4 +1,4 @@
-"""Norms that go on dividing by the number of nodes that there were before the cut.
+"""Norms that divide by the number of nodes before the cut.
 
 Of n nodes, m are left, and the others were zero. With sums over the m that are left, the layer norm over all n has
 
@@ -121,7 +121,7 @@ def nodes_of(module: nn.Module | None) -> int | None:
 
 
 def count_on(model: nn.Module, name: str, axis: int, before: int, after: int) -> None:
-    """Let the norm `name`, of `after` nodes from now on, go on counting `before`; `rescale` adds what weights need."""
+    """Let the norm `name`, now of `after` nodes, continue to count `before`; `rescale` adds what weights need."""
     norm = model.get_submodule(name)
     if norm_kind(norm) == "rms":
         epsilon = epsilon_of(norm)
@@ -187,7 +187,7 @@ def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, in
 
 
 def _normalization(node: fx.Node, arguments: Any, share: float) -> list[Any]:
-    """Layer and group normalization, and batch normalization by the statistics of its own input."""
+    """Layer and group normalization, and batch normalization by the statistics of its input."""
     x, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
     dtype, rank = node.meta["val"].dtype, node.meta["val"].ndim
     channels, kind = [-1, *[1] * (rank - 2)], node.target.overloadpacket  # type: ignore[union-attr]

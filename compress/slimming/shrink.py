@@ -237,7 +237,7 @@ class _Checks:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A graph has its code in a class of its own, which a twin would share."""
+    """A graph has its code in its own class, which a twin would share."""
     return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
 
 
@@ -375,7 +375,7 @@ def _resized(known: Couplings, left: Mapping[Coupling, int], kind: Kind) -> Iter
 @torch.no_grad()
 def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
     for name, tensor in small.items():
-        if name in tensors:  # a graph has constants of its own
+        if name in tensors:  # a graph has its own constants
             tensor.copy_(_cut(tensors[name].detach(), name, kept))
 
 

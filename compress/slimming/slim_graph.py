@@ -115,7 +115,7 @@ def slim_graph(tensors: Mapping[str, Tensor], graph: fx.Graph, sizes: Mapping[st
     """The graph as a module on its `tensors`, with the check of its inputs.
 
     Args:
-        sizes: the primes that stand for the sizes that vary, by name; that of the batch is "batch".
+        sizes: the primes that represent the sizes that vary, by name; that of the batch is "batch".
     """
     places = [node for node in graph.nodes if node.op == "placeholder"]
     for node in places:

@@ -1,9 +1,9 @@
-"""Layers that compute the weight that acts from their parameter, as weight standardization does, after a cut.
+"""Layers that compute their effective weight from a parameter, as weight standardization does, after a cut.
 
 Their code takes the mean and the variance over all weights of a row. Those of dead inputs are zero and count, so that
-without them the row would get other numbers. The layer goes on computing the row as wide as it was, with zeros in
-place of what was cut, and the operator that applies the weight gets the part that is left. Whatever the code is, the
-weight that acts is the one of before, and it trains as that of the masked layer.
+without them the row would get other numbers. The layer continues to compute the row at its old width, with zeros in
+place of what was cut, and the operator that applies the weight gets the remaining part. For any such code, the
+effective weight does not change, and it trains like that of the masked layer.
 """
 
 from collections.abc import Callable, Mapping

@@ -104,7 +104,7 @@ class Trials:
         return call_in_float64(network, given, self._own) if self._exact else given.call(network)
 
     def _agree(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-        """Whether a module's output is what is left of the network's; False if that cannot be told.
+        """Whether a module's output is what is left of the network's; False if that is unknown.
 
         Raises:
             _DiffersError: it is something else.

@@ -10,7 +10,7 @@ class SparseLayer:
     """The decision on one layer.
 
     zeros: share of zero weights. dense_ms, sparse_ms: median time of its calls in a pass; None where not measured.
-    why: the reason why it stays dense; "" of a sparse one.
+    why: the reason why it remains dense; "" of a sparse one.
     """
 
     name: str

@@ -147,7 +147,7 @@ def _is_listed(module: nn.Module) -> bool:
 
 
 def _seen(name: str, module: nn.Module) -> SparseLayer:
-    """What is known of a layer before it is measured; `why` where it stays dense anyway."""
+    """What is known of a layer before it is measured; `why` where it remains dense anyway."""
     weight: Tensor = module.weight  # type: ignore[assignment]
     zeros = 1.0 - int(weight.count_nonzero()) / max(1, weight.numel())
     why = ""

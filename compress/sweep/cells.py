@@ -215,7 +215,7 @@ def _divisible(dataset: TrainingData) -> Divisible:
 
 
 def tunes_on_validation(basis: Basis) -> bool:
-    """Whether settings are chosen on samples of their own, and not on a share of the training samples."""
+    """Whether settings are chosen on separate samples, and not on a share of the training samples."""
     return has_validation(load(basis.recipe.data, basis.data_root, False))
 
 

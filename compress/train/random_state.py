@@ -1,6 +1,6 @@
 """The state of the process's global random generators, such as torch's own, which dropout draws from.
 
-Objects with a generator of their own save it themselves.
+Objects with their own generator save it themselves.
 """
 
 import random

@@ -103,7 +103,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     except RuntimeError as error:
-        # It has no class of its own: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
+        # It has no separate class: gloo says "Connection closed by peer", "Connection reset by peer", "Broken pipe".
         if not any(word in str(error) for word in ("by peer", "Broken pipe", "gloo", "NCCL")):
             raise
         # torchrun ends the others at any moment from now on; this process ends by itself, and has to say why.

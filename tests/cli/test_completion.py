@@ -1,4 +1,4 @@
-"""What the shell offers, asked as the shell asks: through its environment variables, in a program of its own."""
+"""What the shell offers, asked as the shell asks: through its environment variables, in its own program."""
 
 import os
 import re

@@ -289,7 +289,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changes_nothing_in_pil(tmp_path: Path) -> None:
-    """The limits are ours: PIL's own, which are the whole process's, stay as they are."""
+    """The limits are ours: PIL's own, which are the whole process's, do not change."""
     before = (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK)
     (tmp_path / "a.png").write_bytes(saved(Image.fromarray(RGB), "PNG"))
     read_image(str(tmp_path / "a.png"))

@@ -117,7 +117,7 @@ def test_labels_that_are_the_input_ids_are_shifted_as_transformers_does_it() -> 
     ((given, target),) = found.batches("test", 2, "language_model")()
     assert target.tolist() == [[6, 7, 8, -100], [2, -100, -100, -100]]
     assert set(given.kwargs) == {"input_ids"}
-    # Other tasks, and labels that are the tokens that follow, stay as they are.
+    # Other tasks, and labels that are the tokens that follow, do not change.
     ((given, target),) = found.batches("test", 2, "classify")()
     assert torch.equal(target, labels)
     batches = [{"input_ids": ids, "labels": ids.roll(-1, 1)}]

@@ -1,4 +1,4 @@
-"""Rows in memory and rows in a mapped file are the same rows; memory stays bounded."""
+"""Rows in memory and rows in a mapped file are the same rows; memory remains bounded."""
 
 import errno
 import resource
@@ -66,7 +66,7 @@ def test_a_full_disk_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is anonymous")
 def test_memory_stays_bounded() -> None:
-    """200 MB of rows, which stay in the file: the process's own memory grows by a few pieces at most."""
+    """200 MB of rows, which remain in the file: the process's own memory grows by a few pieces at most."""
 
     def anonymous() -> int:
         resident, shared = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split()[1:3])

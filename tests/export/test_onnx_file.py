@@ -72,7 +72,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
 
 
 def assert_same(path: Path, model: nn.Module, example: torch.Tensor) -> None:
-    """By a session of our own, at batch sizes other than those of the package's proof too."""
+    """By our own session, at batch sizes other than those of the package's proof too."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     network = copy.deepcopy(model).eval()
     for batch in (1, 2, 7, 33):

@@ -16,7 +16,7 @@ VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def external(location: str, offset: int = 0, length: int = 24) -> TensorProto:
-    """A tensor whose values lie in another file."""
+    """A tensor whose values are in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2, 3], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         entry = tensor.external_data.add()

@@ -1,4 +1,4 @@
-"""Files that are no files, that do not end, or that are no JSON: an error that says what was found, at once."""
+"""Files that are not files, that do not end, or that are not JSON: an error that says what was found, at once."""
 
 import os
 import socket

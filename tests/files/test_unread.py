@@ -114,7 +114,7 @@ class Payload:
 @pytest.mark.parametrize("how", ["pathlib", "eval", "system"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_nothing_runs(how: str, zipped: bool, tmp_path: Path) -> None:
-    """The system's own functions are refused by torch whatever stands for them; the others are skipped."""
+    """The system's own functions are refused by torch whatever represents them; the others are skipped."""
     victim, path = tmp_path / "victim", tmp_path / "w.pt"
     payload = Payload(victim, how)
     torch.save(

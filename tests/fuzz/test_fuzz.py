@@ -1,6 +1,6 @@
 """Files that were damaged, or made up, by chance: each is read, or refused with an error of this package. Nothing else.
 
-An input is a valid file with a few mutations, of its bytes or of the structure that they stand for. The short version
+An input is a valid file with a few mutations, of its bytes or of the structure that they represent. The short version
 runs always, with the same inputs each time; `-m slow` tries `LONG` inputs of every kind, with others each day unless
 COMPRESS_FUZZ_SEED says which. An error names target and number of the input, which make it again.
 """

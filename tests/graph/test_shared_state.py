@@ -192,7 +192,7 @@ class Watching(TorchFunctionMode):
 
 
 def pass_without_data(model: nn.Module) -> None:
-    """As a trace does it: a twin on tensors without data, all of which are watched and none of which stays."""
+    """As a trace does it: a twin on tensors without data, all of which are watched and none of which remains."""
     with shared_state_kept(model) as shared, Watching(shared) as watching:
         stand_ins = {tensor: torch.empty_like(tensor, device="meta") for tensor in tensors_of(model).values()}
         twin(model, stand_ins)(torch.empty(7, 4, device="meta"))

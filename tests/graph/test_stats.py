@@ -44,7 +44,7 @@ def test_the_papers_networks() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_attention(training: bool) -> None:
-    """Evaluated without gradients, torch has a fused operator for it: that is no reason to count nothing."""
+    """Evaluated without gradients, torch has a fused operator for it: that is not a reason to count nothing."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).train(training)
     projections, hidden, attention = 5 * 4 * 8 * 8, 5 * 2 * 8 * 16, 2 * 5 * 5 * 8
     assert measure(layer, torch.randn(3, 5, 8)).macs == projections + hidden + attention

@@ -1,4 +1,4 @@
-"""The graph computes what the network does, for batches of any size, and the network stays as it was."""
+"""The graph computes what the network does, for batches of any size, and the network does not change."""
 
 import copy
 from importlib import import_module

@@ -19,7 +19,7 @@ accelerate = pytest.importorskip(
 
 
 class Wrapped(nn.Module):
-    """Stands for what `prepare` puts around a model on several devices."""
+    """In place of the wrapper that `prepare` puts around a model on several devices."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def padded(fill: float) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_padded_series_gives_what_it_gives_alone_without_padding(layers: int) -> None:
-    """torch's own packing, and each series in a batch of its own."""
+    """torch's own packing, and each series in its own batch."""
     model = lstm_classifier(3, 6, layers, 4, generator=torch.Generator().manual_seed(0)).eval()
     given = padded(0)
     packed = torch.nn.utils.rnn.pack_padded_sequence(

@@ -93,7 +93,7 @@ def test_a_picture(channels: int, tmp_path: Path) -> None:
 
 
 def test_arrays(tmp_path: Path) -> None:
-    """Ones of each input's own type and shape stand for the arrays: also a mask or a length may be 1."""
+    """Ones of each input's own type and shape represent the arrays: also a mask or a length may be 1."""
 
     class Two(nn.Module):
         def __init__(self) -> None:

@@ -248,7 +248,7 @@ def test_the_same_run_gives_the_same_figures_and_the_same_bytes(
     apply: Callable[..., tuple[dict[str, Any], Path]], applied: Path, results: dict[str, Any]
 ) -> None:
     changes = ("export=[onnx, safetensors, pt2]", "benchmark.batch_sizes=[1, 4]")
-    torch.manual_seed(99)  # nothing hangs on what the process has done before
+    torch.manual_seed(99)  # nothing depends on what the process has done before
     again, out = apply(*changes)
     assert figures(again) == figures(results)
     for name in ("slim.safetensors", "slim.onnx", "recipe.yaml", "checkpoint/masked.safetensors"):
@@ -511,7 +511,7 @@ def drifting(hidden):
 def test_a_file_that_a_stranger_cannot_use_fails_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is no parameter and no buffer is in no file."""
+    """Only parameters and buffers are in a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(__import__("sys").path))
     (tmp_path / "drifting_mine.py").write_text(MINE + DRIFTING, encoding="utf-8")

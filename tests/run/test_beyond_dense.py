@@ -129,6 +129,6 @@ def test_what_is_left_computes_the_same(
         if kind in ("resnet", "mobile"):  # torch counts the multiply-adds of no recurrent layer
             assert entry["achieved"] == pytest.approx(after / before)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in dense.parameters())
-    if removal is GRADUAL and kind != "gru":  # which is unrolled over its rows and takes long; the LSTM stands for it
+    if removal is GRADUAL and kind != "gru":  # which is unrolled over its rows and takes long; the LSTM represents it
         compress.export.onnx(small, tmp_path / "slim.onnx", setting.example)  # raises where the two differ
         assert (tmp_path / "slim.onnx").stat().st_size > 0

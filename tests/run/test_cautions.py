@@ -79,7 +79,6 @@ CASES = {
         ("stages.0.retrain.batch_size=300", "stages.0.retrain.epochs=60"),
         ("stages.0.retrain.batch_size=192", "stages.0.retrain.epochs=60"),
     ),
-    "known_data": (("export=[onnx, int8]",), ("export=[onnx, int8]", "data.validation=0.1")),
 }
 
 

@@ -123,7 +123,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def different(copies: Path) -> list[Path]:
-    """Of states that differ in nothing but drafts without a name of their own, which nothing reads, one."""
+    """Of states that differ in nothing but drafts without their own name, which nothing reads, one."""
     found = {}
     for copy in copies.iterdir():
         named = {
@@ -165,7 +165,7 @@ def test_killed_before_every_single_operation(run: Command, words: tuple[str, ..
             continue
         said = run(*words, "--resume").stderr
         left.add(said.partition("resuming from ")[2].partition("\n")[0])
-        found = {path: text for path, text in content(place).items() if not path.startswith(".")}  # drafts stay
+        found = {path: text for path, text in content(place).items() if not path.startswith(".")}  # drafts remain
         assert found == whole, state
     steps = {"train": {f"the training, step {step} of 4" for step in (1, 2, 3, 4)}, "apply": set()}[words[0]]
     assert left == {"", *steps, "the end of the training" if steps else "the end of stage 1"}

@@ -374,7 +374,7 @@ def filled(user: User, made: Path) -> list[str]:
 
 
 def disturbed(user: User, seconds: float) -> Callable[[int], None]:
-    """While a process runs: the user goes on working there, and then it dies, most of the time."""
+    """While a process runs: the user continues working there, and then it dies, most of the time."""
 
     def meanwhile(process: int) -> None:
         rest = user.chance.uniform(0.0, 0.9 * seconds)

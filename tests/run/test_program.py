@@ -62,7 +62,7 @@ def test_a_program_computes_and_is_called_as_the_network_was(network: Network, p
     read, images = read_program(program), torch.randn(5, 1, 6, 6)
     assert torch.equal(read(images), network.eval()(images))
     assert [name for name, _ in read.named_parameters()] == [name for name, _ in network.named_parameters()]
-    assert torch.equal(read.train()(images), network(images))  # it stays as it was exported
+    assert torch.equal(read.train()(images), network(images))  # as exported
 
 
 @pytest.mark.extended

@@ -306,7 +306,7 @@ def test_whatever_draws_from_chance_goes_on_where_it_was(
 
 @pytest.mark.extended
 def test_a_program_goes_on_as_a_network_does(make: Callable[..., Run], tmp_path: Path) -> None:
-    """Its weights, and what stays as it was traced, come from the file again."""
+    """Its weights, and its traced constants, come from the file again."""
     torch.manual_seed(1)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(), nn.Linear(64, 3))
     export.pt2(network, tmp_path / "network.pt2", torch.zeros(2, 1, 6, 6))
@@ -511,7 +511,7 @@ def test_where_there_is_nothing_to_go_on_from_it_is_the_beginning(
 def test_an_output_folder_that_is_there(
     run: Command, recipe: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a mount: nothing can be made beside it, and it stays itself."""
+    """Such as a mount: nothing can be made beside it, and it remains itself."""
     begin(tmp_path / "out", "apply")
     with added(tmp_path / "out", "old"):
         pass

@@ -74,7 +74,7 @@ def test_fifty_deaths(tmp_path: Path, measured: Callable[[str, dict[str, Any]], 
             with subprocess.Popen([*apply, "-o", str(out), "--resume"], stderr=subprocess.PIPE, text=True) as run:
                 number = chance.choice([signal.SIGKILL, signal.SIGTERM])
                 try:
-                    # Processes that die before they have begun are no news.
+                    # Processes that die before they have begun are not news.
                     run.wait(chance.uniform(0.15, 0.9) * seconds)
                 except subprocess.TimeoutExpired:
                     run.send_signal(number)

@@ -252,7 +252,7 @@ def test_compensation_where_there_is_none(changes: dict[str, Any], message: str)
         stage(compensate=True, **changes)
 
 
-# --- criteria that hang on data ---
+# --- criteria that depend on data ---
 
 DATA_DRIVEN = ["taylor", "taylor_square", "snip", "obd"]
 

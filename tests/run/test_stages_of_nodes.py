@@ -36,7 +36,7 @@ REMOVALS: list[dict[str, Any]] = [
 
 
 def each_removal_and(names: tuple[str, ...], *values: tuple[Any, ...]) -> pytest.MarkDecorator:
-    """Not all combinations, which would take minutes: hard, soft, gradual and gradual_soft with values of their own."""
+    """Not all combinations, which would take minutes: hard, soft, gradual and gradual_soft with their own values."""
     rows = [(how, *value) for how, value in zip(REMOVALS, values, strict=True)]
     return pytest.mark.parametrize(("how", *names), rows)
 
@@ -67,7 +67,7 @@ class Residual(nn.Module):
 
 
 def network() -> Residual:
-    """Norms have seen data, and every channel has a scale and a shift of its own."""
+    """Norms have seen data, and every channel has a scale and its own shift."""
     torch.manual_seed(0)
     model = Residual()
     for module in model.modules():
@@ -114,7 +114,7 @@ def pruned_by(stages: Sequence[Stage], setting: Setting) -> tuple[nn.Module, nn.
         (["blocks.*"], [4, 6, 8, 20]),  # the stream too: the blocks write it
         (["blocks.*.a"], [8, 6, 8, 20]),
         (["blocks.1.*", "blocks.*.b", "*.1.a", "stem"], [4, 12, 8, 20]),  # each once, however often it is named
-        (["*e*"], [4, 12, 16, 10]),  # the head's width stays, and a pattern does not mind
+        (["*e*"], [4, 12, 16, 10]),  # the head's width remains, and a pattern does not mind
     ],
 )
 def test_a_pattern_takes_every_coupling_of_the_layers_that_it_matches(
@@ -212,7 +212,7 @@ def test_a_budget_out_of_reach_is_refused_before_anything_is_trained(setting: Se
     ],
 )
 def test_the_scope_says_whose_nodes_compete(setting: Setting, scope: str, expected: list[int]) -> None:
-    """The loss hangs on next to nothing in the second block, and on two channels of the first that are always off."""
+    """The loss depends on next to nothing in the second block, and on two channels of the first that are always off."""
     model = network()
     with torch.no_grad():
         model.get_parameter("blocks.1.b.weight").mul_(1e-6)

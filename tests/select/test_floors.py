@@ -12,7 +12,7 @@ import compress
 from compress.errors import InputError
 from compress.graph.coupling import Coupling, couplings
 from compress.select.budgets import choose_nodes
-from compress.select.floors import FLOOR, floor_of
+from compress.select.floors import floor_of, usual_floor
 
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=5)
 
@@ -63,7 +63,7 @@ def test_a_floor_is_a_number_or_a_share_rounded_up(size, min_keep, floor):
 @given(SIZES, st.floats(0, 0.85), st.integers(0, 99), st.sampled_from([None, 0.25, 2]))
 def test_one_choice_against_brute_force(sizes, sparsity, seed, min_keep):
     scores = scored(sizes, seed)
-    wanted = FLOOR if min_keep is None else min_keep
+    wanted = min(0.25, (1 - sparsity) / 2) if min_keep is None else min_keep
     floors = {one: max(1, floor_of(one.size, wanted)) for one in scores}
     total = sum(sizes)
     if round(sparsity * total) > total - sum(floors.values()):
@@ -79,7 +79,7 @@ def test_one_choice_against_brute_force(sizes, sparsity, seed, min_keep):
 @given(SIZES, st.floats(0.3, 0.8), st.integers(0, 99), st.integers(2, 6))
 def test_rounds_end_where_they_should_and_hold_the_floor_on_the_way(sizes, sparsity, seed, rounds):
     """Scores change between the rounds, and what was pruned remains pruned."""
-    floors = [math.ceil(FLOOR * size - 1e-9) for size in sizes]
+    floors = [math.ceil(min(0.25, (1 - sparsity) / 2) * size - 1e-9) for size in sizes]
     total, keep = sum(sizes), {}
     if round(sparsity * total) > total - sum(floors):
         return
@@ -90,10 +90,15 @@ def test_rounds_end_where_they_should_and_hold_the_floor_on_the_way(sizes, spars
     assert sum(int((~nodes).sum()) for nodes in keep.values()) == round(sparsity * total)
 
 
+@pytest.mark.parametrize(("alike", "floor"), [(0.7, 0.25), (0.5, 0.25), (0.1, 0.05)])
+def test_the_usual_floor_is_a_quarter_or_half_of_an_equal_cut(alike, floor):
+    assert usual_floor(alike) == pytest.approx(floor)
+
+
 def test_without_a_floor_a_layer_is_nearly_emptied():
     scores = scored([20, 20, 20], 0)
     assert [int(nodes.sum()) for nodes in choice(scores, 0.6, min_keep=0).values()] == [1, 4, 19]
-    assert [int(nodes.sum()) for nodes in choice(scores, 0.6).values()] == [2, 3, 19]
+    assert [int(nodes.sum()) for nodes in choice(scores, 0.6).values()] == [4, 4, 16]
 
 
 def test_who_asks_for_a_share_of_each_layer_gets_it():
@@ -111,12 +116,12 @@ def test_an_earlier_stage_may_have_gone_below_the_floor():
     assert [int(nodes.sum()) for nodes in kept.values()] == [1, 15], "24 of 40 are pruned, 19 of them before"
 
 
-@pytest.mark.parametrize(("options", "floor"), [({}, "min_keep=0.1"), ({"min_keep": 0.3}, "min_keep=0.3")])
-def test_a_sparsity_that_the_floor_does_not_allow(options, floor):
+@pytest.mark.parametrize("floor", [0.1, 0.3])
+def test_a_sparsity_that_the_floor_does_not_allow(floor):
     with pytest.raises(InputError) as error:
-        choice(scored([20, 30], 0), 0.95, **options)
+        choice(scored([20, 30], 0), 0.95, min_keep=floor)
     text = str(error.value)
-    assert f"sparsity=0.95 cannot be reached: {floor} keeps" in text
+    assert f"sparsity=0.95 cannot be reached: min_keep={floor} keeps" in text
     assert "of the 50 nodes of layer0, layer1, so at most" in text
     assert "ask for less, or set min_keep to 0" in text
     assert sum(int(n.sum()) for n in choice(scored([20, 30], 0), 0.95, min_keep=0).values()) == 2
@@ -152,11 +157,10 @@ def test_a_budget_is_met_above_the_floor(budget, scope, value):
     if value == 0.02:  # by hand: the widths 4, 3 and 2 leave 71 of 2,294 parameters, or 58 of 2,200 multiply-adds
         left = {"params": "3.1", "macs": "2.64"}[budget]
         with pytest.raises(InputError, match=rf"{budget}=0.02 cannot be reached: .* min_keep=0.1 allow, {left} % of"):
-            choose_nodes(known, scores, budget, value, scope=scope)
-        assert min(widths(choose_nodes(known, scores, budget, value, scope=scope, min_keep=0)).values()) >= 1
-        return
+            choose_nodes(known, scores, budget, value, scope=scope, min_keep=0.1)
     found = widths(choose_nodes(known, scores, budget, value, scope=scope))
-    assert all(found[name] >= least for name, least in LEAST.items())
+    alike = widths(choose_nodes(known, scores, budget, value, scope="layer", min_keep=0))
+    assert all(found[one.name] >= min(one.size // 4, alike[one.name] // 2) for one in scores)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_smaller_queries_make_up_for_a_scale_that_is_the_size_of_a_head(attentio
 
 
 class Unscalable(Scaled):
-    """What follows from the size of a head is no power of it."""
+    """What follows from the size of a head is not a power of it."""
 
     def scale_of(self, size: int) -> float:
         return size + 3

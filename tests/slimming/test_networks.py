@@ -1,4 +1,4 @@
-"""Networks of benchmarks/beyond.py, called as their users call them: half of every width goes, the outputs stay."""
+"""Networks of benchmarks/beyond.py, called as their users call them: half of every width goes, the outputs remain."""
 
 import importlib
 import math

@@ -216,7 +216,7 @@ PLANS = st.builds(
 
 
 def masks_of(plan: Plan, model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], bool]:
-    """(what stays of each parameter, whether every coupling keeps a node)."""
+    """(what remains of each parameter, whether every coupling keeps a node)."""
     chance = torch.Generator().manual_seed(plan.seed)
     masks: dict[str, Tensor] = {}
     alive = True
@@ -278,7 +278,7 @@ def check(plan: Plan, *, onnx: bool) -> set[str]:
             assert torch.equal(again(rows), small(rows))
         if onnx:
             compress.export.onnx(small, Path(folder) / "slim.onnx", example)  # raises unless onnxruntime agrees
-    if alive:  # else the last node of a width, which stays, may come to life again
+    if alive:  # else the last node of a width, which remains, may come to life again
         step(masked, theirs, rows)
         prune(masked, masks)
         step(small, optimizer, rows)

@@ -98,7 +98,7 @@ def test_groups_of_linear_nodes_go_as_channels():
     rows = [*range(4), *range(8, 12)]
     for name, positions in (("0.weight", rows), ("0.bias", rows), ("3.weight", [0, 2])):
         kill(model.get_parameter(name), 0, positions)
-    kill(model[0].weight, 0, [5])  # one pixel of a channel that lives: stays
+    kill(model[0].weight, 0, [5])  # one pixel of a channel that lives: remains
     small = slim(model, torch.randn(VECTOR))
     assert small[2].unflattened_size == (2, 2, 2)
     assert (small[0].out_features, small[3].in_channels, small[3].out_channels) == (8, 2, 3)

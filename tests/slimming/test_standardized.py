@@ -69,7 +69,7 @@ class WholeNormed(nn.Conv2d):
 
 
 class OwnNames(nn.Module):
-    """Several weights of one module, under names of its own."""
+    """Several weights of one module, under its own names."""
 
     def __init__(self) -> None:
         super().__init__()

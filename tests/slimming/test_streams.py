@@ -1,4 +1,4 @@
-"""Half of the residual stream of well-known transformers goes, and the class stays."""
+"""Half of the residual stream of well-known transformers goes, and the class remains."""
 
 from collections.abc import Callable
 from typing import Any

@@ -98,7 +98,7 @@ def test_a_network_that_is_not_faster_stays_dense(monkeypatch: pytest.MonkeyPatc
 
 
 class Mixed(nn.Module):
-    """Layers that stay dense, each for another reason."""
+    """Layers that remain dense, each for another reason."""
 
     def __init__(self) -> None:
         super().__init__()

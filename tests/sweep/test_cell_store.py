@@ -107,7 +107,7 @@ def test_what_is_no_cell_is_absent(folder: Path, content: bytes) -> None:
 
 def test_every_single_byte_counts(folder: Path) -> None:
     whole = (folder / "a.json").read_bytes()
-    for place in range(0, len(whole) - 1, 7):  # but for the line end
+    for place in range(0, len(whole) - 1, 7):  # except the line end
         (folder / "a.json").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert set(read(folder)) == {"b"}, place
         (folder / "a.json").write_bytes(whole[:place])

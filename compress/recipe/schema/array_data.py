@@ -23,8 +23,7 @@ class ArrayData(Part):
     )
     targets: Text | None = Field(
         default=None,
-        description="the array that outputs are compared with; whole numbers [N] are classes. Without it, it is the "
-        "inputs",
+        description="the array to compare outputs with; integers [N] are classes. If absent, the inputs",
     )
     lengths: Text | None = Field(
         default=None,

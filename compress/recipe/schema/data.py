@@ -88,13 +88,16 @@ class FolderData(ImagePart):
         "CLASS folders"
     )
     upright: bool = Field(
-        default=False, description="turn photographs as their EXIF orientation says; torchvision's ImageFolder does not"
+        default=False, description="rotate photographs by their EXIF orientation; torchvision's ImageFolder does not"
     )
     stream: bool | None = Field(
         default=None, description="decode the files in each epoch; if absent, only if memory is too small for them"
     )
     workers: int | None = Field(
-        default=None, ge=0, le=1024, description="processes that decode images, 0: none; if absent, by the cores"
+        default=None,
+        ge=0,
+        le=1024,
+        description="number of processes that decode images; if absent, by the number of cores",
     )
     channels: Channels = None
     resize: Resize = None

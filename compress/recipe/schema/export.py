@@ -28,7 +28,7 @@ class OnnxFile(Part):
         default=None,
         ge=OPSETS[0],
         le=OPSETS[1],
-        description=f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[1]}; if absent, the exporter's own choice",
+        description=f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[1]}; if absent, the exporter's choice",
     )
 
 
@@ -47,7 +47,9 @@ class Files(Part):
     onnx: OnnxFile | None = Field(default=None, description="the ONNX file")
     safetensors: NoSettings | None = Field(default=None, description="the weights")
     pt2: NoSettings | None = Field(default=None, description="the traced program")
-    int8: NoSettings | None = Field(default=None, description="int8 of the ONNX file; `quantize` has its settings")
+    int8: NoSettings | None = Field(
+        default=None, description="the ONNX file quantized to int8, with the settings of `quantize`"
+    )
     sparse: NoSettings | None = Field(default=None, description="the weights without their zeros")
 
     @field_validator("*", mode="before")

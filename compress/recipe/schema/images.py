@@ -22,11 +22,11 @@ Size = Annotated[
 
 
 class Statistics(Part):
-    """Numbers of your own for `normalise`: one for each channel or one for all, of pixels in [0, 1]."""
+    """Your own numbers for `normalise`: one for each channel or one for all, of pixels in [0, 1]."""
 
-    mean: Listed[float] = Field(min_length=1, max_length=3, description="what is subtracted")
+    mean: Listed[float] = Field(min_length=1, max_length=3, description="subtracted from each pixel")
     std: Annotated[Listed[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)] = Field(
-        description="what the result is divided by"
+        description="divides the result"
     )
 
 
@@ -35,20 +35,21 @@ def _normalise_form(value: object) -> str:
 
 
 Channels = Annotated[
-    image_options.Channels | None, Field(description="convert all images to grey or rgb; if absent, as they are stored")
+    image_options.Channels | None,
+    Field(description="convert all images to grey or rgb; if absent, they are not converted"),
 ]
 Resize = Annotated[
     Size | None,
     Field(description="[H, W], or N for the shorter side, with the other in proportion; bilinear"),
 ]
-Crop = Annotated[Size | None, Field(description="[H, W] or N: the centre of each image that is kept")]
+Crop = Annotated[Size | None, Field(description="[H, W] or N: the size of the centre to keep")]
 Normalise = Annotated[
     Annotated[
         Annotated[image_options.Normalise, Tag("word")] | Annotated[Statistics, Tag("statistics")],
         Discriminator(_normalise_form),
     ],
     Field(
-        description="of pixels in [0, 1], subtract the mean and divide by the deviation of the training images "
+        description="from pixels in [0, 1], subtract the mean and divide by the deviation of the training images "
         "(dataset), nothing (none, as plain ToTensor), those of ImageNet (imagenet), or {mean: [...], std: [...]}"
     ),
 ]

@@ -130,7 +130,7 @@ class TransformerLanguageModel(Part):
 
     name: Literal["transformer_language_model"]
     vocabulary: Count = Field(default=257, description="number of token ids; at least those of the tokenizer")
-    length: Count = Field(default=128, description="the most tokens that it sees; at least the `length` of the data")
+    length: Count = Field(default=128, description="largest number of tokens; at least the `length` of the data")
     dim: Count = Field(default=64, description="size of a token; a multiple of `heads`")
     depth: Count = Field(default=2, le=1000, description="number of blocks")
     heads: Count = Field(default=4, description="attention heads of a block")
@@ -150,7 +150,7 @@ class BertClassifier(Part):
 
     name: Literal["bert_classifier"]
     vocabulary: Count = Field(default=4096, description="number of token ids; at least those of the tokenizer")
-    length: Count = Field(default=128, description="the most tokens that it sees; at least the `length` of the data")
+    length: Count = Field(default=128, description="largest number of tokens; at least the `length` of the data")
     dim: Count = Field(default=128, description="size of a token; a multiple of `heads`")
     depth: Count = Field(default=2, le=1000, description="number of layers")
     heads: Count = Field(default=4, description="attention heads of a layer")
@@ -176,7 +176,7 @@ class MLP(Part):
 
     name: Literal["mlp"]
     inputs: Count = Field(description="columns of the table")
-    hidden: Widths = Field(default=(64, 64), description="nodes of each layer but the last")
+    hidden: Widths = Field(default=(64, 64), description="nodes of each layer except the last")
     outputs: Count = Field(default=2, description="number of classes, labels or values")
 
 
@@ -198,7 +198,7 @@ class LSTMClassifier(Part):
 
     name: Literal["lstm_classifier"]
     inputs: Count = Field(description="channels of a series")
-    steps: Count = Field(description="length of the padded series, which exported files are fixed to")
+    steps: Count = Field(description="length of the padded series; exported files have this fixed length")
     hidden: Count = Field(default=64, description="nodes of each layer")
     layers: Count = Field(default=1, le=1000, description="number of LSTM layers")
     classes: Classes = Field(default=2, description="number of classes")

@@ -64,7 +64,7 @@ Names = Annotated[SomeDistinct[Text], BeforeValidator(listed, json_schema_input_
 Factory = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
-    Field(description="a function of yours, as my_module:build"),
+    Field(description="your function, as my_module:build"),
 ]
 
 
@@ -91,13 +91,13 @@ BatchSize = Annotated[Count, Field(description="samples in a batch")]
 
 ValidationShare = Annotated[
     Annotated[float, Field(gt=0, lt=1)] | None,
-    Field(description="what settings are chosen on: this share of the training samples, which is then not trained on"),
+    Field(description="choose settings on this share of the training samples, which is then not trained on"),
 ]
 ValidationPart = Annotated[
     Validation | None,
     Field(
-        description="what settings are chosen on, instead of training samples: a share of those, which is then not "
-        "trained on, such as 0.1; or a file or folder of its own, like that of the training samples"
+        description="choose settings on these samples: a share of the training samples, which is then not "
+        "trained on, such as 0.1; or a separate file or folder, like that of the training samples"
     ),
 ]
 

@@ -25,7 +25,7 @@ class QuantizationPart(Described):
         default=Calibration(), description="how the ranges of activations are measured, for static int8"
     )
     exclude: Distinct[Text] = Field(
-        default=(), description="node names or operator types that stay float, with wildcards: Gemm, or *head*"
+        default=(), description="node names or operator types to keep in float, with wildcards: Gemm, or *head*"
     )
 
     def build(self) -> settings.Quantization:

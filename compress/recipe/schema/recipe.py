@@ -66,7 +66,10 @@ class Recipe(Part):
         description="letters, digits, _ and -, such as mnist_ae"
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**32, description="for the initial weights, the order of the batches and other chance"
+        default=0,
+        ge=0,
+        lt=2**32,
+        description="seeds the initial weights, the order of the batches and other random numbers",
     )
     model: Model = Field(description="the network: {name: autoencoder} or {factory: my_module:build}")
     data: Data = Field(
@@ -82,8 +85,8 @@ class Recipe(Part):
     task: AnyTask = Field(description="reconstruct (an autoencoder), classify, or {loss: my_module:loss}")
     expect: Expectation | None = Field(
         default=None,
-        description="metrics of the dense network, such as {accuracy: 0.43}; nothing is pruned if a part of the test "
-        "data shows others",
+        description="known metrics of the dense network, such as {accuracy: 0.43}; the run stops if a part of the "
+        "test data shows others",
     )
     allow_constant: bool = Field(
         default=False,
@@ -91,19 +94,19 @@ class Recipe(Part):
         "image or the most frequent class; else it exits with code 1, after writing its results",
     )
     train: Training | None = Field(
-        default=None, description="how `compress train` trains the dense network; without it, bring a trained one"
+        default=None, description="how `compress train` trains the dense network; omit it if you bring a trained one"
     )
     stages: Listed[Stage] = Field(min_length=1, description="a list of what to prune, in order")
-    rivals: Rivals = Field(default=Rivals(), validate_default=True, description="what the pruned network has to beat")
+    rivals: Rivals = Field(
+        default=Rivals(), validate_default=True, description="what the pruned network is compared with"
+    )
     export: Export = Field(
         default=USUAL,
-        description="which files of the slim network are written, as a list or as {onnx: {opset: 20}}; int8 is made of "
+        description="which files of the slim network to write, as a list or as {onnx: {opset: 20}}; int8 is made from "
         "the ONNX file and not equal to it; sparse is slim.sparse.safetensors, without the zeros",
     )
-    quantize: Quantization | None = Field(
-        default=None, description="how int8 is made; with its defaults if absent, and only with int8 in `export`"
-    )
-    benchmark: Benchmark = Field(default=Benchmark(), description="how the models are timed")
+    quantize: Quantization | None = Field(default=None, description="settings of int8, if `export` has int8")
+    benchmark: Benchmark = Field(default=Benchmark(), description="how to time the models")
 
     @field_validator("name")
     @classmethod

@@ -26,7 +26,8 @@ class Nodes(Part):
         "everything coupled to them"
     )
     exclude: Excluded = Field(
-        default=(), description="patterns of layer names that keep their width, like everything coupled to them"
+        default=(),
+        description="patterns of layer names that keep their width, together with everything coupled to them",
     )
 
 
@@ -34,7 +35,7 @@ class Weights(Part):
     """Single weights."""
 
     weights: Names = Field(description="patterns of parameter names, such as decoder.*")
-    bias: bool = Field(default=False, description="whether biases are pruned as well")
+    bias: bool = Field(default=False, description="whether to prune biases, too")
     exclude: Excluded = Field(default=(), description="patterns of names of parameters or layers to leave out")
 
 
@@ -105,19 +106,21 @@ class Stage(Part):
         validate_default=True,
         description="share of the original target to prune, at least 0 and below 1",
     )
-    multiple_of: Count = Field(default=1, description="for nodes: widths are rounded up to a multiple of it")
+    multiple_of: Count = Field(default=1, description="for nodes: round widths up to a multiple of this")
     min_keep: MinKeep | None = Field(
         default=None,
-        description="the least that every layer keeps: a number of entries, or a share between 0 and 1; if absent, 0.1 "
-        "of each width where nodes of several layers compete or share a budget, and else nothing; 0 is no floor",
+        description="the least that every layer keeps: a number of entries, or a share between 0 and 1; if absent, a "
+        "quarter or less of each width where nodes of several layers compete or share a budget, and otherwise nothing; "
+        "0 is no floor",
     )
     compensate: bool = Field(
-        default=False, description="let the next layer compensate for pruned nodes, by least squares from the kept ones"
+        default=False,
+        description="adjust the next layer by least squares, so that the kept nodes compensate for the pruned ones",
     )
     removal: Removal = Field(description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     regrow: Regrowth | None = Field(
         default=None,
-        description="for gradual removal of weights: at every choice some pruned weights grow back, others are pruned",
+        description="for gradual removal of weights: at each selection, some pruned weights grow back",
     )
     retrain: Retraining | None = Field(
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
@@ -126,7 +129,7 @@ class Stage(Part):
     recalibrate: bool | None = Field(
         default=None,
         description="estimate the statistics of batch norms from training samples after the removal; if absent, only "
-        "where nothing is retrained",
+        "without retraining",
     )
 
     @field_validator("criterion")

@@ -11,7 +11,7 @@ class WindowsPart(Part):
     """Windows over the rows, which are in the order of time."""
 
     window: Count = Field(description="rows of the input, the oldest first")
-    horizon: Count = Field(description="rows after them that are to be predicted")
+    horizon: Count = Field(description="number of rows to predict after them")
     stride: Count = Field(default=1, description="rows from the start of one window to that of the next")
 
 
@@ -20,15 +20,15 @@ class TablePart(Part):
 
     target: Names | None = Field(
         default=None,
-        description="the column to predict, or a list of columns; they are no inputs. Without it the inputs are the "
-        "targets",
+        description="the column to predict, or a list of columns, which are then not inputs; if absent, the inputs are "
+        "the targets",
     )
     categorical: Names | None = Field(default=None, description="columns whose values are categories")
-    drop: Names | None = Field(default=None, description="columns that are left out")
+    drop: Names | None = Field(default=None, description="columns to leave out")
     impute: Literal["median"] | None = Field(
         default=None,
         description="fill missing numbers with the column's median in the training part, and missing categories with "
-        "the most frequent one; without it they are errors",
+        "the most frequent one; if absent, they are errors",
     )
     unknown: Literal["error", "zero"] = Field(
         default="error",
@@ -46,13 +46,13 @@ class TablePart(Part):
     )
     normalise: Literal["dataset", "none"] = Field(
         default="dataset",
-        description="scale numbers to mean 0 and deviation 1 over the training part, or take them as they are",
+        description="scale numbers to mean 0 and deviation 1 over the training part, or do not scale them",
     )
-    normalise_target: bool = Field(default=False, description="scale targets that are numbers, too")
+    normalise_target: bool = Field(default=False, description="also scale targets that are numbers")
     series: WindowsPart | None = Field(
         default=None,
-        description="samples are windows over the rows, which stay in the order of the file; `target` columns are "
-        "inputs too, and all columns of numbers are targets without it",
+        description="samples are windows over the rows, in the order of the file; `target` columns are "
+        "inputs, too, and without `target` all columns of numbers are targets",
     )
     validation: ValidationPart = None
     train: FirstTrain = None
@@ -80,7 +80,7 @@ class CsvData(TablePart):
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1, pattern=r"^[^\r\n\"]$")] = Field(
         default=",", description="the character between two fields"
     )
-    encoding: Text = Field(default="utf-8", description="the encoding of the file, as cp1252 or utf-16")
+    encoding: Text = Field(default="utf-8", description="the encoding of the file, such as cp1252 or utf-16")
     columns: Names | None = Field(default=None, description="names of the columns, if the file has no header")
 
 

@@ -17,13 +17,15 @@ class NamedTask(Part):
 
     name: Word = Field(description="as `task: classify` alone")
     metrics: Distinct[Text] | None = Field(
-        default=None, description="measured beside the loss; those of the task's table if absent"
+        default=None, description="metrics to measure in addition to the loss; the task's defaults if absent"
     )
     rank_by: Text | None = Field(
         default=None, description="the metric that decides between networks; the first one if absent"
     )
-    ignore_index: int | None = Field(default=None, description="a label that is not counted; -100 never is")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="of the training loss, for classify")
+    ignore_index: int | None = Field(default=None, description="a label to ignore; -100 is always ignored")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="label smoothing of the training loss, for classify"
+    )
 
     @field_validator("metrics")
     @classmethod
@@ -67,15 +69,17 @@ class OwnTask(Part):
     """Your own loss and metrics: functions (output, target) -> mean over the samples of the batch."""
 
     loss: Factory
-    metrics: dict[MetricName, Factory] = Field(default={}, description="measured in addition to the loss, by name")
+    metrics: dict[MetricName, Factory] = Field(
+        default={}, description="functions to measure in addition to the loss, by name"
+    )
     target: Literal["label", "image"] = Field(
-        default="label", description="what the output is compared with; your own loaders decide this themselves"
+        default="label", description="what to compare the output with; your own loaders decide this themselves"
     )
     rank_by: MetricName | None = Field(
         default=None, description="the metric that decides between networks; `accuracy`, or else the loss if absent"
     )
     better: Better | None = Field(
-        default=None, description="of that metric, where its name is not one that this package knows"
+        default=None, description="which values of that metric are better, if its name is not a known one"
     )
 
     @field_validator("metrics")

@@ -20,8 +20,8 @@ Length = Annotated[Count, Field(description="tokens of a sample; longer texts ar
 InputNames = Annotated[
     SomeDistinct[Literal["input", "input_ids", "attention_mask", "token_type_ids"]],
     Field(
-        description="keywords of the network's forward that it is called with; [input] passes the ids by position, as "
-        "always for a language model"
+        description="keyword arguments for the network's forward; [input] passes the ids by position, as for a "
+        "language model"
     ),
 ]
 
@@ -36,13 +36,13 @@ class TextData(Part):
     """Texts with a label each, or one text whose next tokens a language model predicts."""
 
     text: Text = Field(
-        description="a .jsonl, .csv or .txt file, or a folder with CLASS/*.txt or *.txt, below train/ and test/ or not"
+        description="a .jsonl, .csv or .txt file, or a folder with CLASS/*.txt or *.txt, perhaps below train/ and test/"
     )
     text_test: Text | None = Field(default=None, description="file with the test texts; if absent, a part is held out")
     tokenizer: Text = Field(description="bytes, chars, or the path of a tokenizer.json")
     length: Length = 128
     text_column: Text = Field(default="text", description="key or column of the text in a .jsonl or .csv file")
-    text_pair: Text | None = Field(default=None, description="key or column of the second text, where two are compared")
+    text_pair: Text | None = Field(default=None, description="key or column of the second text, if texts are compared")
     target: Text | None = Field(
         default="label", description="key or column of the label; null for task: language_model. A .txt file has none"
     )

@@ -13,12 +13,12 @@ class Training(Part):
 
     epochs: int = Field(ge=1, description="passes over the training samples")
     optimizer: Optimizer = Field(description="sgd, adam, adamw, or muon (for matrices; adamw for the rest)")
-    lr: float = Field(gt=0, description="learning rate; with a schedule, its start")
+    lr: float = Field(gt=0, description="learning rate; with a schedule, the initial one")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of the optimizer")
     lr_schedule: LRSchedule = Field(default="constant", description="constant, or cosine or linear down to 0")
     warmup: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the training over which the learning rate first rises"
+        default=0.0, ge=0, lt=1, description="share of the training in which the learning rate rises first"
     )
     precision: Precision = Field(
         default="float32",

@@ -28,7 +28,7 @@ class GradualSoft(Removal):
     cohort: int | None = option(
         "time from joining the set to removal; a quarter of the length if absent", None, ge=1, duration=True
     )
-    final: float = option("share of the start at which the last ones are cut", 1e-3, gt=0, lt=1)
+    final: float = option("share of the start value at which the last entries are set to zero", 1e-3, gt=0, lt=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

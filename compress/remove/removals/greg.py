@@ -22,7 +22,7 @@ class GReg(Removal):
     learns = True
 
     steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
-    ceiling: float = option("the last penalty: the share of a weight that a step takes away", 0.05, gt=0, lt=1)
+    ceiling: float = option("the final penalty: the share of a weight that one step removes", 0.05, gt=0, lt=1)
 
     def advance(self, driver: Driver, step: int) -> None:
         driver.shrink(1.0 - self.ceiling * step / self.steps)

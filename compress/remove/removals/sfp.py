@@ -16,7 +16,7 @@ class SFP(Removal):
     learns = True
 
     steps: int = steps_option("length of the removal; three quarters of the retraining if absent")
-    every: int = every_option("the time between two choices")
+    every: int = every_option("the time between two selections")
 
     def start(self, driver: Driver) -> None:
         self._lower(driver, 0)

@@ -61,17 +61,17 @@ class Soft(Removal):
     )
     decay: CurveName | decays.Curve = option("the curve of the decay", "exponential", rule=_falls)
     factor: float | None = option(
-        "the factor x of every step, instead of the length (exponential only)", None, gt=0, lt=1, rule=_factor_alone
+        "the factor x of each step, instead of the length (exponential only)", None, gt=0, lt=1, rule=_factor_alone
     )
     final: float | None = option(
-        "share of the start at which a weight is cut to zero; 1e-6 if absent (exponential only)",
+        "share of the start value at which a weight is set to zero; 1e-6 if absent (exponential only)",
         None,
         gt=0,
         lt=1,
         rule=_exponential_only,
         fill=_gone_if_exponential,
     )
-    learns: bool = option("whether the weights underneath the decaying mask keep learning", False)
+    learns: bool = option("whether weights under the decaying mask keep learning", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

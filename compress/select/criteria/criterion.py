@@ -26,7 +26,7 @@ Samples = int | Literal["all"]
 
 
 def samples_option(default: int) -> Any:
-    return option("number of training samples to score on, the first ones, or all", default, ge=1)
+    return option("score on the first N training samples, or on all", default, ge=1)
 
 
 class Criterion:

@@ -26,7 +26,7 @@ class Skeletonization(Criterion):
 
     error: Literal["loss", "linear"] = option("E: the training loss, or the linear error sum|t - o|", "loss")
     reduce: Literal["sum", "abs", "square"] = option(
-        "how the samples' derivatives add up: as they are (the paper), absolute, or squared", "square"
+        "how to add the samples' derivatives: unchanged (the paper), absolute, or squared", "square"
     )
     samples: Samples = samples_option(5000)
 

@@ -43,7 +43,7 @@ def test_what_goes_is_what_is_small_at_that_moment():
     for _ in range(10):
         pruner.step()
     gone = (model.weight == 0).flatten()
-    assert gone[100 - first :].all()  # what is gone stays gone
+    assert gone[100 - first :].all()  # what is gone remains gone
     assert gone[: 50 - first].all()
     assert gone.sum() == 50
 

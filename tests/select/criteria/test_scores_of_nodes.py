@@ -131,7 +131,7 @@ def test_norms_where_no_layer_reads_the_nodes(data: TrainingData) -> None:
     torch.testing.assert_close(scores(model, "k", "norms", data).float(), square_norm(*parts).sqrt())
 
 
-# --- what hangs on the loss ---
+# --- what depends on the loss ---
 
 
 def change_by_factor(model: nn.Module, nodes: str, images: Tensor, target: Tensor) -> Tensor:

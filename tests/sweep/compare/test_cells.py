@@ -1,4 +1,4 @@
-"""One cell: what it sees, what its key hangs on, and the order of its data."""
+"""One cell: what it sees, what its key depends on, and the order of its data."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ def test_equal_seeds_show_all_rivals_the_same_images_in_the_same_order(
 
 
 def poisoned(grid: Grid, tmp_path: Path, pictures: Pictures, poison: int) -> Basis:
-    """Training images in a file of their own, and test images of one value."""
+    """Training images in their own file, and test images of one value."""
     folder = tmp_path / str(poison)
     folder.mkdir()
     train = pictures(60)
