@@ -213,5 +213,5 @@ def named_outputs(paths: Iterable[Sequence[Any]], taken: Iterable[str]) -> list[
             name += "_output"
         found.append(name)
     if not found:
-        raise UnsupportedModelError("the network returns no tensor, so that a file of it would give nothing")
+        raise UnsupportedModelError("the network returns no tensor, so a file of it would have no output")
     return found

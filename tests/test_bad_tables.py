@@ -56,7 +56,11 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
         (ROWS, "{csv: none.csv, target: y}", "none.csv does not exist"),
         ("", "{csv: t.csv, target: y}", "t.csv is empty."),
         ("a,b,y\n", "{csv: t.csv, target: y}", "t.csv has a header and no row"),
-        (ROWS + "1,2\n", "{csv: t.csv, target: y}", "t.csv, line 42: found 2 fields separated by ',', and there are 3"),
+        (
+            ROWS + "1,2\n",
+            "{csv: t.csv, target: y}",
+            "t.csv, line 42: found 2 fields separated by ',', and the file has 3",
+        ),
         (ROWS + "x,2,no\n", "{csv: t.csv, target: y}", "t.csv, line 42, column 'a': found 'x', which is not a number"),
         (
             ROWS + "3,n/a,no\n",
@@ -71,7 +75,7 @@ def said(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.Mon
         ("a,b,y\n1,2,no\n", "{csv: t.csv, target: y}", "t.csv has one row"),
         (ROWS.replace("yes", "no"), "{csv: t.csv, target: y}", "the target 'y' is the same in all rows"),
         (ROWS, "{csv: t.csv, target: y, drop: a}", "table_net:build does not run on the data, inputs of 1"),
-        (ROWS, "{csv: t.csv, target: y, train: 99}", "train asks for 99 samples; there are 34"),
+        (ROWS, "{csv: t.csv, target: y, train: 99}", "train asks for 99 of 34 samples"),
         (ROWS, "{csv: t.csv, target: a, drop: y, series: {window: 40, horizon: 2}}", "a window of 40 rows with the 2"),
         (ROWS, "{csv: t.csv, target: y, series: {window: 4, horizon: 2}}", "line 2, column 'y': found 'yes', which is"),
     ],

@@ -111,7 +111,7 @@ def test_train_says_what_comes_next(run: Run, recipe: Path, tmp_path: Path) -> N
     assert second == f"next: compress apply {recipe} {out} --set train.epochs=1 -o tiny"
     *_, ended, note = result.stderr.splitlines()
     assert ended.startswith("train tiny: 1 epoch, 5 steps in ")
-    assert note == "note: No test file: the last 20 of 120 images are the test set."
+    assert note == "note: No test file: the test set is the last 20 of 120 images."
 
 
 def test_apply_shows_the_tables_and_the_files(applied: Path) -> None:

@@ -203,7 +203,7 @@ def _read_alike(path: Path, names: ArrayNames, model: Samples, model_path: Path)
         if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
             raise DataError(
                 f"{path} has {one.dtype} of {times(one.shape[1:])} a sample where {model_path} has {other.dtype} of "
-                f"{times(other.shape[1:])}; they must be alike."
+                f"{times(other.shape[1:])}; they must match."
             )
     return found
 

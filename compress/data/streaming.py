@@ -190,7 +190,7 @@ class _Images:
                 ]
                 raise DataError(
                     f"{path} is {times(shape)} and {self.model} {times(self.shape)} "
-                    f"(channels, height, width); all images must be alike: set {' and '.join(ways)}."
+                    f"(channels, height, width); all images must have the same shape; set {' and '.join(ways)}."
                 )
 
         return read_image(path, require_alike, options=self.options)

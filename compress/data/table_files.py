@@ -100,8 +100,8 @@ class CsvFile:
     def _require_fields(self, fields: Sequence[str], count: int, place: int) -> None:
         if len(fields) != count:
             raise DataError(
-                f"{self.path}, line {place}: found {len(fields)} fields separated by {self.separator!r}, and there are "
-                f"{count_of(count, 'column')}; fix the row, or name another `separator`."
+                f"{self.path}, line {place}: found {count_of(len(fields), 'field')} separated by {self.separator!r}, "
+                f"and the file has {count_of(count, 'column')}; fix the row, or name another `separator`."
             )
 
     def _rows(self, file: BinaryIO) -> Generator[tuple[int, list[str]]]:

@@ -31,7 +31,7 @@ def test_samples_of_any_shape_are_as_they_are_in_the_file(tmp_path: Path, shape:
     assert found.train.targets is not None
     assert found.train.targets.tolist() == Y[:25].tolist()
     assert found.note is not None
-    assert "Stored as float64 and used as float32: inputs. No test file: the last 5 of 30 samples" in found.note
+    assert "Stored as float64 and used as float32: inputs. No test file: the test set is the last 5 of 30" in found.note
     assert found.preparation.described() == {"kind": "arrays", "inputs": {"input": None}}
 
 
@@ -59,7 +59,7 @@ def test_several_inputs_are_passed_by_name(tmp_path: Path) -> None:
     assert np.array_equal(given.kwargs["ids"], ids[25:28])
     assert np.array_equal(given.kwargs["mask"], mask[25:28])
     assert np.array_equal(target, Y[25:28, None])
-    assert (found.classes, found.note) == (None, "No test file: the last 5 of 30 samples are the test set.")
+    assert (found.classes, found.note) == (None, "No test file: the test set is the last 5 of 30 samples.")
 
 
 def test_lengths_are_passed_by_keyword_beside_the_series(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def with_one(value: Any, dtype: Any = float) -> np.ndarray:
         ({"inputs": X + 1j}, None, "holds complex128; store real and imaginary parts as two numbers"),
         ({"inputs": X.astype(object)}, None, "holds Python objects, which are never loaded"),
         ({"inputs": X.astype(str)}, None, "only arrays of numbers are read"),
-        ({"inputs": with_one(np.nan)}, None, "the array inputs has nan in sample 17 (from 0); mend the sample"),
+        ({"inputs": with_one(np.nan)}, None, "the array inputs has nan in sample 17 (from 0); fix the sample"),
         ({"inputs": with_one(-np.inf, np.float16)}, None, "the array inputs has -inf in sample 17"),
         ({"inputs": with_one(1e39)}, None, "has 1e+39 in sample 17 (from 0), which float32 does not hold"),
         ({"inputs": with_one(2**63, np.uint64)}, None, "has 9223372036854775808 in sample 17 (from 0), which int64"),
@@ -207,7 +207,7 @@ def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], names: ArrayNames | 
     [
         ({"inputs": X[:, :3], "targets": Y}, "b.npz has torch.float32 of 3 a sample where"),
         ({"inputs": Y[:, None].repeat(5, 1), "targets": Y}, "b.npz has torch.int64 of 5 a sample where"),
-        ({"inputs": X, "targets": Y.astype(float)}, "they must be alike"),
+        ({"inputs": X, "targets": Y.astype(float)}, "they must match"),
         ({"inputs": X, "targets": Y + 1}, "has the classes 0 to 2, and another part has 3"),
         ({"inputs": X, "targets": Y - 1}, "another part has -1"),
         ({"inputs": X}, "b.npz has no array targets"),
@@ -222,7 +222,7 @@ def test_parts_that_do_not_fit(tmp_path: Path, other: dict[str, Any], message: s
 
 def test_too_few_samples(tmp_path: Path) -> None:
     path = saved(tmp_path, inputs=X)
-    with pytest.raises(DataError, match="train asks for 26 samples; there are 25"):
+    with pytest.raises(DataError, match="train asks for 26 of 25 samples"):
         from_arrays(path, train=26)
     with pytest.raises(DataError, match="25 training samples, and 25 of them are to be held out"):
         from_arrays(path, validation=0.99)

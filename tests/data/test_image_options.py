@@ -174,9 +174,9 @@ def test_a_crop_larger_than_the_image_is_refused(photographs: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_images_that_are_not_alike_are_told_the_keys(photographs: Path, stream: bool) -> None:
-    with pytest.raises(DataError, match=r"must be alike: set `resize: \[H, W\]` \(or a `crop`\)"):
+    with pytest.raises(DataError, match=r"must have the same shape; set `resize: \[H, W\]` \(or a `crop`\)"):
         sources.from_folder(photographs, stream=stream, workers=0)
-    with pytest.raises(DataError, match=r"must be alike: set `channels: rgb` or `channels: grey`\.$"):
+    with pytest.raises(DataError, match=r"must have the same shape; set `channels: rgb` or `channels: grey`\.$"):
         sources.from_folder(photographs, stream=stream, workers=0, options=ImageOptions(resize=(4, 4)))
 
 

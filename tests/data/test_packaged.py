@@ -162,7 +162,7 @@ def test_limits_take_the_first_samples_and_their_statistics() -> None:
     assert (few.count("train"), few.count("test")) == (20, 30)
     assert torch.equal(few.train.inputs["lengths"], whole.train.inputs["lengths"][:20])
     assert few.preparation != whole.preparation
-    with pytest.raises(DataError, match="train asks for the first 271 samples; there are 270"):
+    with pytest.raises(DataError, match="train asks for the first 271 of 270 samples"):
         packaged.japanese_vowels(train=271)
 
 

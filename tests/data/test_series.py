@@ -45,7 +45,7 @@ def test_windows_are_those_of_a_loop(tmp_path: Path, windows: Windows) -> None:
     rows = ROWS[:, [2, 0, 1]]  # targets first
     require_equal(found.train, looped(rows[:50], windows, 2))
     require_equal(found.test, looped(rows[50 - windows.window :], windows, 2))
-    assert found.note == "No test file: the last 10 of 60 rows are predicted in the test set."
+    assert found.note == "No test file: the test set predicts the last 10 of 60 rows."
 
 
 def test_statistics_are_those_of_the_rows_of_training_windows(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_parts_that_are_too_short_are_refused(tmp_path: Path) -> None:
     file, other = series(tmp_path / "a.csv"), series(tmp_path / "b.csv", ROWS[:6])
     with pytest.raises(DataError, match=r"b\.csv: test has 6 rows, and a window of 5 rows with the 2 after it takes 7"):
         from_series(file, other, Windows(5, 2))
-    with pytest.raises(DataError, match="train asks for 45 samples; there are 44"):
+    with pytest.raises(DataError, match="train asks for 45 of 44 samples"):
         from_series(file, None, Windows(5, 2), train=45)
     with pytest.raises(DataError, match="of which 5 are to train on"):
         from_series(file, None, Windows(5, 2), validation=0.9)

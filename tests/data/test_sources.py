@@ -120,7 +120,7 @@ class TestNpz:
 
     @pytest.mark.parametrize("count", [0, -1, 38])
     def test_first_images_must_exist(self, tmp_path: Path, colours: dataset.Dataset, count: int) -> None:
-        with pytest.raises(DataError, match=r"train asks for the first -?\d+ images; there are 37"):
+        with pytest.raises(DataError, match=r"train asks for the first -?\d+ of 37 images"):
             sources.from_npz(tmp_path / "train.npz", tmp_path / "test.npz", train=count)
 
 

@@ -75,9 +75,9 @@ def test_blocks_are_the_rows_in_order(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("", r"t\.csv is empty\."),
         ("\n\n", r"t\.csv is empty\."),
-        ("a,b\n1,2\n3\n", r"line 3: found 1 fields separated by ',', and there are 2 columns; mend the row"),
+        ("a,b\n1,2\n3\n", r"line 3: found 1 field separated by ',', and the file has 2 columns; fix the row"),
         ("a,b\n1,2\n\n3,4,5\n", r"line 4: found 3 fields"),
-        ("a;b\n1;2,5\n", r"line 2: found 2 fields separated by ',', and there are 1 columns.*another `separator`"),
+        ("a;b\n1;2,5\n", r"line 2: found 2 fields separated by ',', and the file has 1 column.*another `separator`"),
         ("a,b,a\n1,2,3\n", r"has the column 'a' 2 times; rename one of them"),
         ('a,b\n1,"x\n2,y\n', r"line 3: unexpected end of data; a quoted field must end"),
         ('a,b\n1,"x"y\n', r"line 2: ',' expected after '\"'"),
@@ -104,7 +104,7 @@ def test_half_a_character_at_the_end_has_its_place(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_named_must_be_as_many_as_there_are(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="line 1: found 2 fields separated by ',', and there are 3 columns"):
+    with pytest.raises(DataError, match="line 1: found 2 fields separated by ',', and the file has 3 columns"):
         csv_of(tmp_path, "1,2\n", columns=("a", "b", "c")).names()
 
 

@@ -99,7 +99,7 @@ def test_without_a_test_file_rows_are_held_out_and_not_learned_from(tmp_path: Pa
         only(found.test)[:, 0], (np.array(columns["age"])[order[50:]] - age["mean"]) / age["std"], rtol=1e-6, atol=1e-7
     )
     assert found.note is not None
-    assert "10 of 60 rows, chosen by chance, are the test set" in found.note
+    assert "the test set is 10 of 60 rows, chosen at random" in found.note
 
 
 def test_fewer_rows_are_the_first_of_them(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_fewer_rows_are_the_first_of_them(tmp_path: Path) -> None:
     whole, some = from_table(file, settings=settings), from_table(file, settings=settings, train=20, test=5)
     assert np.array_equal(only(some.train), only(whole.train)[:20])
     assert np.array_equal(only(some.test), only(whole.test)[:5])
-    with pytest.raises(DataError, match="train asks for 51 samples; there are 50"):
+    with pytest.raises(DataError, match="train asks for 51 of 50 samples"):
         from_table(file, settings=settings, train=51)
 
 

@@ -15,6 +15,7 @@ from compress.data.array_dataset import ArrayDataset
 from compress.data.text_files import Columns
 from compress.data.texts import TextPreparation, from_text
 from compress.errors import DataError
+from compress.wording import count_of
 
 WORDS = ["alpha", "beta", "gamma", "delta"]
 
@@ -65,7 +66,7 @@ def test_samples_are_the_texts_in_another_order(reviews: Path, tokenizer: str) -
     assert (data.classes, data.class_names, data.shape) == (4, tuple("abdg"), (10,))
     assert len({label for _, label in samples(data, "train")[:20]}) == 4  # the first ones have all classes
     assert data.note == (
-        "No test file: 10 of 60 texts, drawn in a fixed way, are the test set. "
+        "No test file: the test set is 10 of 60 texts, always the same ones. "
         f"{sum(len(row['text']) > 10 for row in rows)} of 60 texts have more than 10 tokens and are cut."
     )
 
@@ -100,7 +101,7 @@ def test_the_hash_is_of_the_content_and_repeats(reviews: Path) -> None:
     shorter = from_text(reviews, tokenizer="chars", length=20, train=40)
     assert first.sha256 == second.sha256 != shorter.sha256
     assert samples(shorter) == samples(first)[:40]
-    with pytest.raises(DataError, match="train asks for the first 51 samples; there are 50"):
+    with pytest.raises(DataError, match="train asks for the first 51 of 50 samples"):
         from_text(reviews, tokenizer="chars", length=20, train=51)
 
 
@@ -268,7 +269,7 @@ def test_windows_are_slices_of_the_text(tmp_path: Path, size: int) -> None:
     assert np.array_equal(torch.cat([given.args[0] for given, _ in batches]), np.where(inputs < 0, 256, inputs))
     assert np.array_equal(torch.cat([found for _, found in batches]), np.where(targets < 0, -100, targets))
     assert data.count("test") == max(1, count // 6)
-    assert data.note == f"No test file: the last {count // 6 or 1} of {count} windows are the test set."
+    assert data.note == f"No test file: the test set is the last {count // 6 or 1} of {count_of(count, 'window')}."
     assert (data.classes, data.shape) == (None, (8,))
 
 

@@ -87,7 +87,7 @@ def test_sizes_and_steps() -> None:
         ),
         (
             {"kind": "weights"},
-            "stage 1: weights are pruned one by one, so 100 zeros remain in place; only nodes with no weights",
+            "stage 1: weights are pruned one by one, leaving 100 zeros in place; only nodes with no weights",
         ),
     ],
 )

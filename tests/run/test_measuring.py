@@ -134,7 +134,7 @@ def test_a_network_on_another_scale_is_refused_with_the_way_out() -> None:
 
 
 def test_all_metrics_that_differ_are_told() -> None:
-    with pytest.raises(Exception, match=r"accuracy is 1 .* expects 0.5, .*; .*'s loss is .* at most 0.1"):
+    with pytest.raises(Exception, match=r"accuracy is 1 .* expects 0.5 .*; .*'s loss is .* at most 0.1"):
         judged(data("none"), accuracy=0.5, loss={"at_most": 0.1})
 
 

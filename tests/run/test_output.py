@@ -127,7 +127,7 @@ def test_what_cannot_be_put_in_place_is_an_error_of_the_output(tmp_path: Path) -
             out.mkdir()  # somebody else was there first
             (out / "theirs").touch()
 
-    with pytest.raises(OutputError, match="out is not what it was when the run began"):
+    with pytest.raises(OutputError, match="out has changed since the run began"):
         collide()
     assert names(out) == ["theirs"]
     assert names(tmp_path) == ["file", "out"]
@@ -301,7 +301,7 @@ def test_a_folder_that_is_swapped_for_a_link_is_not_followed(tmp_path: Path, the
                 out.rename(tmp_path / "away")
             out.symlink_to(victim)
 
-    with unchanged(victim), pytest.raises(OutputError, match="is not what it was when the run began"):
+    with unchanged(victim), pytest.raises(OutputError, match="has changed since the run began"):
         swap()
     assert out.is_symlink()
 

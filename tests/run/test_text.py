@@ -116,7 +116,7 @@ WRONG = {
     "task of a stream": ({"text": "a.txt", "length": 4}, "a.txt has texts without labels; use task: language_model"),
     "inputs": ({"text": "a.jsonl", "inputs": ["input", "attention_mask"]}, "input is passed by position, and alone"),
     "pair": ({"text": "a.jsonl", "text_pair": "other"}, "a pair of texts needs a tokenizer.json"),
-    "more than there are": ({"text": "a.jsonl", "train": 100}, "asks for the first 100 samples; there are"),
+    "more than there are": ({"text": "a.jsonl", "train": 100}, "asks for the first 100 of"),
 }
 
 

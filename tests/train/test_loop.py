@@ -258,7 +258,7 @@ def test_only_trainable_freezes_the_rest_and_gives_back_what_it_found() -> None:
     with only_trainable(model, ["2.*"]):
         assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, False]
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
-    with pytest.raises(TargetError, match=r"trainable: 'nothing.\*' matches no parameter; there are 0.weight, 0.bias"):
+    with pytest.raises(TargetError, match=r"the pattern 'nothing.\*' matches no parameter; there is 0.weight, 0.bias"):
         only_trainable(model, ["0.*", "nothing.*"]).__enter__()
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, True, False]
 
@@ -269,7 +269,7 @@ def test_only_trainable_knows_parameters_under_masks_by_their_names() -> None:
     with only_trainable(model, ["0.weight"]):
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         assert trained == ["0.weight_orig"]
-    with pytest.raises(TargetError, match=r"there are 0\.bias, 0\.weight, 2\.weight"), only_trainable(model, ["1.*"]):
+    with pytest.raises(TargetError, match=r"there is 0\.bias, 0\.weight, 2\.weight"), only_trainable(model, ["1.*"]):
         pass
 
 
