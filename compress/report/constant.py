@@ -15,7 +15,9 @@ def no_better(results: Results) -> str | None:
     if found is None or found["verdict"] != "no better" or not found.get("kept"):
         return None
     name = min(found["kept"], key=lambda one: found["kept"][one])
-    kind = kind_of(name)
+    kind, told = kind_of(name), all(name in results["models"][one]["metric"] for one in ("dense", "slim"))
+    if not told or name not in found.get("metric", {}):  # it judges in the place of the metric that ranks
+        return f"the slim network is no better than a constant output ({found['output']}), by its {name}"
     dense, slim = (kind.text(results["models"][one]["metric"][name]) for one in ("dense", "slim"))
     return (
         f"the slim network is no better than a constant output: its {name} on the test samples is {slim}, and that of "

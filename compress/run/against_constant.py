@@ -7,7 +7,7 @@ condemn a network.
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -95,6 +95,7 @@ class Compared:
         brief = _with_metrics(task, [kind.name for kind in self.judged])
         self._parts = {name: _Parts(brief) for name in ("dense", "slim", "constant", "positive")}
         self._whole = {"constant": Tally(task), "positive": Tally(brief)}
+        self._judged = {name: Tally(brief) for name in _NETWORKS}
 
     @property
     def words(self) -> str:
@@ -106,6 +107,7 @@ class Compared:
             if (constant := self._constant.like(output)) is None:
                 return
             self._parts["dense"].add(output, target)
+            self._judged["dense"].add(output, target, _rows(output))
             self._add("constant", constant, target)
             if any(kind.name in _OF_POSITIVES for kind in self.judged):
                 self._add("positive", self._constant.positive(output), target)
@@ -119,6 +121,7 @@ class Compared:
         with self._measuring():
             if self._constant.missing is None:
                 self._parts["slim"].add(output, target)
+                self._judged["slim"].add(output, target, _rows(output))
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
@@ -157,14 +160,15 @@ class Compared:
         leads = self._leads(kind, "dense")
         return len(leads) >= 3 and statistics.mean(leads) <= CHANCE * _error(leads)
 
-    def document(self, metrics: Mapping[ModelName, Metric]) -> AgainstConstant:
-        """The entry of results.json, for the networks with these metrics."""
+    def document(self) -> AgainstConstant:
+        """The entry of results.json."""
         metric = self.metric
         if metric is None:
             why = self._constant.missing or "no test sample counts"
             return {"output": self.words, "verdict": "not told", "why": why}
         found: AgainstConstant = {"output": self.words, "metric": metric, "verdict": "better", "kept": {}}
         verdicts = []
+        metrics = {name: tally.metric(partial=True) for name, tally in self._judged.items()}
         for kind in self.judged:
             if all(kind.name in known for known in (metric, *(metrics[name] for name in _NETWORKS))):
                 dense, slim = (metrics[name][kind.name] for name in _NETWORKS)

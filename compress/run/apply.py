@@ -253,7 +253,7 @@ def apply(
     if rivals is not None:
         outcome["rivals"] = rivals
     if beside is not None:
-        outcome["constant"] = beside.document({name: of["metric"] for name, of in figures.items()})
+        outcome["constant"] = beside.document()
     if unwrapped is not None:
         outcome["weights"] = unwrapped
     with whole_folder(out, FILES, "apply", within=journal.folder, before=before) as folder:
