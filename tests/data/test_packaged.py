@@ -224,7 +224,7 @@ WRONG = {
     "channels": (
         "japanese_vowels",
         SERIES + "1,2:b\n",
-        "line 7: found 1 channels and the class 'b'; expected 2 and one",
+        "line 7: found 1 channel and the class 'b'; expected 2 and one",
     ),
     "unknown class": ("japanese_vowels", SERIES + "1,2:3,4:c\n", "line 7: found 2 channels and the class 'c'"),
     "lengths": ("japanese_vowels", SERIES + "1,2:3:a\n", "line 7: its channels have different lengths"),

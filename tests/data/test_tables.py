@@ -323,7 +323,7 @@ GOOD = "age,y\n1,0\n2,1\n3,0\n4,1\n"
         ),
         (GOOD, TableSettings(("y",), (), ("x",)), None, "has no column 'x' (drop)"),
         ("1,2\n3,4\n", None, None, "it has 1, 2; if the file has no header, name its columns with `columns`"),
-        (GOOD, TableSettings(("y",), ("y",)), None, "'y' is the target, which is no input anyway"),
+        (GOOD, TableSettings(("y",), ("y",)), None, "'y' is the target, which is not an input"),
         (GOOD, TableSettings(("y",), ("age",), ("age",)), None, "'age' is both categorical and to be dropped"),
         (GOOD, TableSettings(("y",), (), ("age",)), None, "has no column besides the target"),
         ("age,y\n", None, None, "has a header and no row; samples are rows"),
