@@ -34,7 +34,11 @@ EXPORT = "export=[onnx, safetensors, int8, sparse]"
 CASES: dict[str, tuple[str, str, list[str]]] = {
     "classifier": ("MNIST classifier, 45 % of the parameters left", "mnist_classifier", [HALF_OF_THE_NODES]),
     "classifier_weights": ("MNIST classifier, 97 % of the weights pruned", "mnist_classifier", []),
-    "autoencoder": ("MNIST autoencoder, 16 of 64 latent nodes, a quarter of the multiply-adds", "mnist_ae", []),
+    "autoencoder": (
+        "MNIST autoencoder, 16 of 64 latent nodes, a quarter of the multiply-adds",
+        "mnist_ae",
+        ["quantize={max_drop: 2}"],
+    ),
     "latent": ("MNIST autoencoder, 16 of 64 latent nodes", "mnist_latent", []),
     "autoencoder_weights": ("MNIST autoencoder, 95 % of the weights pruned", "mnist_ae", [WEIGHTS_OF_THE_AUTOENCODER]),
     "resnet": ("ResNet-20 for CIFAR-10, half of the multiply-adds", "cifar10_resnet", ["stages.0.multiple_of=8"]),

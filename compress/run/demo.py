@@ -13,6 +13,7 @@ from compress.run.clock import Clock
 from compress.run.output import added, begin
 from compress.run.setting import Watcher
 
+INT8 = ["export=[onnx, safetensors, pt2, int8]", "quantize={max_drop: 2}"]  # percent of the loss
 # With MNIST, a few of the recipe's epochs. The sample is a twelfth of MNIST, so its epochs are short.
 BRIEF = {
     "mnist": [
@@ -52,7 +53,7 @@ def run(
     Raises:
         DataError: neither MNIST nor the sample is available.
     """
-    recipe = load_recipe("mnist_ae", BRIEF["mnist"])
+    recipe = load_recipe("mnist_ae", [*BRIEF["mnist"], *INT8])
     try:
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
     except DataError as error:
@@ -61,7 +62,7 @@ def run(
             "not those of full MNIST.",
             stacklevel=1,
         )
-        recipe = load_recipe("mnist_ae", BRIEF["mnist_sample"])
+        recipe = load_recipe("mnist_ae", [*BRIEF["mnist_sample"], *INT8])
         setting = apply.prepare(recipe, data_root, device, watcher, clock)
     begin(out, "demo")
     trained = apply.train_dense(recipe, out / "model.pt", setting, _added)
