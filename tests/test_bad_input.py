@@ -43,6 +43,7 @@ def untold(text: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(before))
 
 
+@pytest.fixture
 def refused(run: Run, unchanged: Unchanged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a command that fails, in the test's folder; give its text. Nothing may be left behind, or on stdout."""
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,7 @@ def test_models_are_files_of_weights_and_what_folders_hold(folder: Path, shell: 
         ("compress inspect out/", ["out/größe.pt", "out/slim.onnx"]),
         ("compress export model.pt --recipe mi", ["mine.yaml"]),
         ("compress compare mnist_ae model.pt mo", ["model.pt"]),
-        ("compress recipes mnist_l", ["mnist_lstm"]),
+        ("compress recipes mnist_ls", ["mnist_lstm"]),
         ("compress inspect .h", [".hidden.pt"]),
         ("compress tr", ["train"]),
         ("compress train mnist_ae --qu", ["--quiet"]),

@@ -137,4 +137,4 @@ def test_random_weights_are_those_of_another_seed_than_the_dense_ones(npz: Path,
 )
 def test_recipes_that_cannot_train_from_scratch(change: list[str], text: str) -> None:
     with pytest.raises(RecipeError, match=rf"rivals: .*{text}"):
-        load_recipe("mnist_ae", ["rivals.scratch=true", "stages.0.criterion=norms", *change])
+        load_recipe("mnist_latent", ["rivals.scratch=true", "stages.0.criterion=norms", *change])
