@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -51,8 +52,10 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
 
 
 def because(error: OSError | ValueError) -> str:
-    """Why the system cannot read or write a path."""
+    """Why the system cannot read or write a path. Libraries in Rust, such as safetensors, give the number as text."""
     number = getattr(error, "errno", None)
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
     return _REASONS.get(number or 0) or getattr(error, "strerror", None) or str(error)
 
 

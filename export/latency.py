@@ -283,7 +283,9 @@ def _feed(
                 f"--sizes {size}=64, in Python sizes={{'{size}': 64}}"
             )
         if value.type not in DTYPES:
-            raise InputError(f"{path}: the input {value.name!r} is a {value.type}; `bench` can only make numbers")
+            raise InputError(
+                f"{path}: the input {value.name!r} is a {value.type}; `compress bench` can only make numbers"
+            )
         shape = [size for size in found if size is not None]
         # Zeros would be faster than numbers on some processors, but any other integer may be out of range.
         floats = "float" in value.type or "double" in value.type

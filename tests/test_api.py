@@ -295,7 +295,7 @@ def test_every_criterion_by_word_and_as_an_object(
             continue
         model = network()
         rest = {name: value for name, value in data.items() if name != missing}
-        with pytest.raises(InputError, match=f"the criterion {word} looks at .*; give {missing}="):
+        with pytest.raises(InputError, match=f"the criterion {word} needs .*; give {missing}="):
             compress.Pruner(model, target, criterion=word, **given, **rest)
         assert not prune.is_pruned(model)
 
@@ -512,7 +512,7 @@ def test_nodes_after_weights_and_weights_after_nodes() -> None:
 def test_a_pruner_at_work_is_not_earlier() -> None:
     model = network()
     first = compress.Pruner(model, "decoder.*", sparsity=0.4)
-    with pytest.raises(InputError, match=r"earlier: this pruner is still at work; call its finalize\(\) first"):
+    with pytest.raises(InputError, match=r"earlier: this pruner has not finished; call its finalize\(\) first"):
         compress.Pruner(model, "head.*", sparsity=0.4, earlier=first)
 
 

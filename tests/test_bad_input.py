@@ -240,7 +240,7 @@ def test_a_decay_that_is_too_slow_is_told_before_training(
     text = refused(
         "apply", recipe, trained, "-o", "out", "--set", "stages.0.removal={kind: soft, factor: 0.99}"
     )  # 0.99 ** 1375 < 1e-6
-    assert "the soft removal takes 1375 steps and the retraining has 10 (5 an epoch)" in text
+    assert "the soft removal takes 1,375 steps and the retraining has 10 (5 an epoch)" in text
 
 
 # --- the data ---

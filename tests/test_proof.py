@@ -252,7 +252,7 @@ def test_outputs_of_transformers_count() -> None:
     [
         (lambda x: (x, 3), lambda x: (x, 4), r"\[1\] is 4, not 3"),
         (lambda x: (x, "a"), lambda x: (x, "b"), "'b', not 'a'"),
-        (lambda x: (x, x), lambda x: (x,), "1 outputs instead of 2"),
+        (lambda x: (x, x), lambda x: (x,), "1 output instead of 2"),
         (lambda x: {"a": x}, lambda x: {"b": x}, r"the output\['a'\] is missing"),
         (lambda x: x, lambda x: x.double(), "has the dtype torch.float64, not torch.float32"),
         (lambda x: x, lambda x: x[:, :5], r"has the shape \[2, 5\], not \[2, 6\]"),
@@ -308,7 +308,7 @@ def test_integers_are_equal_or_not() -> None:
     large = torch.tensor([2**53 + 1])
     one, other = (function(lambda _, x, more=more: (x, large + more)) for more in (0, -1))
     assert prove(one, copy.deepcopy(one), X).difference == 0
-    refused(one, other, X, "differs in 1 of its 1 values, which are torch.int64")
+    refused(one, other, X, "differs in 1 of its 1 value, which are torch.int64")
 
 
 def test_truth_values_are_equal_or_not() -> None:

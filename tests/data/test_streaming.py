@@ -95,7 +95,7 @@ class TestDecoder:
         odd = np.array([*paths, *(os.fsencode(tmp_path / f"{name}.png") for name in ("damaged", "other"))])
         with pytest.raises(DataError, match=r"^\S+damaged\.png is of no known format"):
             list(decoder.decode(odd, [torch.tensor([0, 1]), torch.tensor([2, 24])]))
-        with pytest.raises(DataError, match=r"^\S+other\.png is 1x4x6 and \S+00\.png 3x4x5 .*: set `resize: \[H, W\]`"):
+        with pytest.raises(DataError, match=r"^\S+other\.png is 1x4x6 and \S+00\.png 3x4x5 .*; set `resize: \[H, W\]`"):
             list(decoder.decode(odd, [torch.tensor([25])]))
         assert len(list(decoder.decode(odd, [torch.tensor([3])]))) == 1
 

@@ -69,7 +69,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> No
 CSV = {
     "text,kind\na,1\n": r"a\.csv has no column label; it has 'text', 'kind'",
     "text,label,text\na,1,b\n": r"a\.csv has 2 columns text; keep one",
-    "text,label\na,1\nb\n": r"a\.csv:3: 1 values, and the first line names 2 columns",
+    "text,label\na,1\nb\n": r"a\.csv:3: 1 value, and the first line names 2 columns",
     'text,label\n"a,1\n': r"a\.csv:2: not a row",
     'text,label\n"a"b,1\n': r"a\.csv:2: not a row",
     "text,label\na,\n": r"a\.csv:2: the label label is ''",

@@ -108,7 +108,7 @@ def test_a_mark_beyond_the_vocabulary_is_refused(small: Path) -> None:
 
 def test_a_huge_file_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_TOKENIZER", 50)
-    with pytest.raises(DataError, match="is larger than 50 bytes"):
+    with pytest.raises(DataError, match="has more than 50 bytes"):
         tokenization(str(small))
 
 

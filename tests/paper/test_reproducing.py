@@ -25,8 +25,8 @@ def test_a_part_brings_its_dense_networks() -> None:
 @pytest.mark.parametrize(
     ("wanted", "levels", "message"),
     [
-        (["latents"], [], "experiment 'latents' does not exist; choose from calibration"),
-        (["latent"], [0.75, 0.76], "no cell has the level 0.76; choose from"),
+        (["latents"], [], "no experiment is called 'latents'; there is calibration"),
+        (["latent"], [0.75, 0.76], "no cell has the level 0.76; there is"),
     ],
 )
 def test_what_does_not_exist_is_told(wanted: list[str], levels: list[float], message: str) -> None:

@@ -54,9 +54,10 @@ def masked(folder: Path) -> nn.Module:
 
 
 def figures(results: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in every run: all but times, memory, and what is best by them."""
+    """What must be the same in every run: all but times, the load, memory, and what is best by them."""
     timeless = json.loads(json.dumps(results))
     del timeless["timing"], timeless["best"]
+    timeless.pop("load", None)
     for choice in timeless["choices"].values():
         choice.pop("latency_ms", None)
         choice.pop("peak_memory", None)

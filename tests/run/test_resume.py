@@ -5,6 +5,7 @@ import os
 import resource
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -426,6 +427,7 @@ def test_a_second_signal_ends_it_at_once(
 ) -> None:
     def twice() -> None:
         comes_by(signal.SIGINT)()
+        time.sleep(1.1)  # signals within a second count as one
         comes_by(signal.SIGINT)()
         raise AssertionError("the second one is not waited for")
 
@@ -451,7 +453,7 @@ def test_outside_of_a_training_it_ends_at_once(
     with at_step(monkeypatch, 0, lambda: None) as steps:
         result = run(*command_in(result.stderr), "--quiet")
     assert steps == [], "nothing is trained again"
-    assert result.stderr == ""
+    assert [line for line in result.stderr.splitlines() if not line.startswith("warning: ")] == []
 
 
 @pytest.fixture

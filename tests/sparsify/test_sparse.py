@@ -229,7 +229,7 @@ def test_a_sparse_layer_that_computes_something_else_is_refused(monkeypatch: pyt
     [
         ({"model": nn.ReLU}, InputError, "expected a network"),
         ({"batch_size": 0}, InputError, "batch_size: found 0"),
-        ({"example": torch.randn(2, 31)}, InputError, "does not run on 1 samples of it"),
+        ({"example": torch.randn(2, 31)}, InputError, "does not run on 1 sample of it"),
         ({"model": network().to("meta")}, InputError, "is on meta; sparse layers are for model.cpu"),
         ({"model": nn.DataParallel(network())}, UnsupportedModelError, "give the network in it"),
     ],

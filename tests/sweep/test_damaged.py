@@ -49,7 +49,7 @@ def damaged(cells: Path) -> int:
 
 def untimed(document: Any) -> Any:
     if isinstance(document, dict):
-        return {key: untimed(value) for key, value in document.items() if key != "seconds"}
+        return {key: untimed(value) for key, value in document.items() if key not in ("seconds", "warnings")}
     return [untimed(value) for value in document] if isinstance(document, list) else document
 
 
