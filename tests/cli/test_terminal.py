@@ -84,7 +84,7 @@ def test_a_run_is_drawn_within_the_terminal(recipe: Path, trained: Path, tmp_pat
     assert any(re.search(r"━  epoch \d+ of 60", line) for line in lines)
     assert any("loss 0." in line for line in lines)
     assert "stage 1 of 1, latent: training" in lines
-    drawn = [line for line in lines if not line.startswith("note: ") and " steps in " not in line]
+    drawn = [line for line in lines if not line.startswith(("note: ", "warning: ")) and " steps in " not in line]
     assert not [line for line in drawn if len(line) > COLUMNS]
     assert cursor(text) == ["hidden", "shown"]
     assert re.search(r"\x1b\[38;5;\d+m|\x1b\[3[0-7]m", text), "in colour"
