@@ -262,7 +262,9 @@ def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mni
 
     monkeypatch.setattr("compress.data.sources.mnist", load if mnist else unreachable)
     monkeypatch.setattr("compress.data.sources.mnist_sample", load)
-    brief = ["train.epochs=1", "export=[]", "stages.0.removal.over=1 epoch", "stages.0.retrain.epochs=1"]
+    brief = ["train.epochs=1", "stages.0.removal.over=1 epoch", "stages.0.retrain.epochs=1"]
+    brief += ["stages.1.retrain.epochs=2", "stages.1.removal.over=1 epoch", "stages.1.criterion.samples=50"]
+    brief += ["allow_constant=true"]
     monkeypatch.setattr(demo, "BRIEF", {"mnist": brief, "mnist_sample": [*brief, "data.name=mnist_sample"]})
     result = run("demo", "-o", tmp_path / "demo", "--json")
     found = document(result)

@@ -80,6 +80,7 @@ def example(dtype: torch.dtype = torch.float32) -> compress.Inputs:
 DYNAMIC = {"ids": {1: "length"}, "mask": {1: "length"}}
 
 
+@pytest.mark.extended
 @pytest.mark.fresh_process
 def test_each_kind_of_file_at_several_sizes(
     words: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

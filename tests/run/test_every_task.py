@@ -90,6 +90,7 @@ def applied(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return apply
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "word",
     [word if word in ("regress", "anomaly") else pytest.param(word, marks=pytest.mark.extended) for word in WORDS],

@@ -53,6 +53,7 @@ benchmark: {batch_sizes: [1]}
 """
 
 
+@pytest.mark.extended
 def test_the_files_take_another_length(
     run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

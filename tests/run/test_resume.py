@@ -167,6 +167,7 @@ DEFAULT = ("hard", "gradual soft, regrowth")
 """In the default suite: the shortest, and the one with the most state."""
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.extended) for name in STAGES]
 )
