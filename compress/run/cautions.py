@@ -149,7 +149,7 @@ def _of_duration(found: Rehearsed, network: nn.Module) -> Iterator[RunWarning]:
         )
     if 0 < (length := decay_steps(found.removal)) < STEPS:
         yield ShortDecayWarning(
-            f"{at}.removal: the decay takes {length} optimizer step{'s'[: length != 1]}, and below {STEPS} "
+            f"{at}.removal: the decay takes {count_of(length, 'optimizer step')}, and below {STEPS} "
             "it is nearly hard removal",
             "set a longer `over`, train in smaller batches or for more epochs, or use removal: hard",
             f"{at}.removal",
@@ -193,8 +193,8 @@ def of_batch_size(size: int, key: str, setting: Setting) -> Iterator[RunWarning]
     count = None if isinstance(setting.data, Loaders) else setting.data.count("train")
     if count is not None and size > count:
         yield LargeBatchWarning(
-            f"{key}: a batch of {size:,} is larger than the training data, which have {count:,} "
-            f"sample{'s'[: count != 1]}: an epoch is a single step",
+            f"{key}: a batch of {size:,} is larger than the training data, which have "
+            f"{count_of(count, 'sample')}: an epoch is a single step",
             f"set a `batch_size` below {count:,}",
             key,
         )
@@ -358,8 +358,8 @@ def warn_if_nothing_is_cut(network: nn.Module, setting: Setting) -> None:
         why = str(error).rstrip(".")
     _say(
         NoEffectWarning(
-            f"nothing can be cut out: {why}, as far as can be known before training; {zeros:,} zeros remain in place, "
-            "and the slim network is as large as the dense one",
+            f"nothing can be cut out: {why}, as far as can be known before training; {count_of(zeros, 'zero')} would "
+            "be left, and the slim network is as large as the dense one",
             "prune nodes, or more of the weights",
         )
     )

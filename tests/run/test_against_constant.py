@@ -211,7 +211,7 @@ export: [safetensors]
 
 @pytest.fixture
 def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Callable[[float], list[str]]:
-    """A network whose classes hang on the hidden layer: with 1 of 32 nodes and no retraining, it says one class."""
+    """A network whose classes depend on the hidden layer: with 1 of 32 nodes and no retraining, it says one class."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     rng = np.random.default_rng(0)
