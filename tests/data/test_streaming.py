@@ -200,7 +200,7 @@ import torch
 from compress.data import sources
 
 few, many = sys.argv[1:]
-MARGIN = 64 << 20
+MARGIN = 160 << 20  # the batches under way take up to 55 MB, depending on how far ahead the workers are
 
 def epoch(folder):
     data = sources.from_folder(folder, stream=True, workers=2)
@@ -224,13 +224,13 @@ except (MemoryError, RuntimeError) as error:
 @pytest.mark.extended
 @linux
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """Streams 177 MB of pixels with 64 MB to spare for each process, where holding them in memory fails."""
+    """Streams 354 MB of pixels with 160 MB to spare for each process, where holding them in memory fails."""
     picture = tmp_path / "picture.jpg"
     Image.fromarray(np.full((256, 256, 3), 99, np.uint8)).save(picture)
-    for name, count in (("few", 20), ("many", 900)):
+    for name, count in (("few", 20), ("many", 1800)):
         (tmp_path / name / "a").mkdir(parents=True)
         for number in range(count):
             os.link(picture, tmp_path / name / "a" / f"{number}.jpg")
     command = [sys.executable, "-c", LIMITED, tmp_path / "few", tmp_path / "many"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert (done.stdout.split(), done.stderr) == (["750", "True"], "")
+    assert (done.stdout.split(), done.stderr) == (["1500", "True"], "")
