@@ -1,6 +1,6 @@
-"""What do the two stages of mnist_ae give, beside other settings and the same shape from scratch?
+"""What do the two stages of the autoencoders' recipes give, beside other settings and the same shape from scratch?
 
-Applies the recipe mnist_ae as a user would, with the changes of `CASES`, and adds the figures to
+Applies the recipes as a user would, with the changes of `CASES`, and adds the figures to
 docs/benchmarks/autoencoders.json; those that are there are not computed again:
 
     python benchmarks/autoencoders.py --data-root DIR --seeds 3
@@ -22,7 +22,7 @@ from compress import models
 from recipes import run
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "autoencoders.json"
-RECIPES = ("mnist_ae",)
+RECIPES = ("mnist_ae", "fashion_mnist_ae")
 CASES: dict[str, list[str]] = {
     "recipe": [],
     "skeletonization": ["stages.0.criterion=skeletonization"],
