@@ -278,11 +278,12 @@ the same answer for every image.""",
     return "\n\n".join(
         (
             text,
-            f"Soft pruning of the nearest network with such cells, by the factor at which the decay ends ({start}):",
+            f"Soft pruning, by the factor at which the decay ends, of the nearest network with soft cells ({start}):",
             _table(("decay ends at", "measured", *map(_percent, LEVELS), "off by"), rows),
             _wrapped(
-                f"The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: it is "
-                f"{distances[final, when]:.1f} points off. The nearest column after removal is {complete:.1f} points off."
+                f"""\
+The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: it is
+{distances[final, when]:.1f} points off. The nearest column after removal is {complete:.1f} points off."""
             ),
         )
     )
