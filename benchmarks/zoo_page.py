@@ -157,8 +157,9 @@ def dependence(rows: list[dict[str, Row]]) -> list[str]:
     if not found:
         return []
     return [
-        f"- Dependence on the input: outputs of two random inputs differ by {median(found):.1g} of their scale (median",
-        f"  of {len(found)} networks; at least {min(found):.1g}), since batch norms have the statistics of random inputs.",
+        f"- Dependence on the input: outputs of two random inputs differ by {median(found):.1g} of their scale",
+        f"  (median of {len(found)} networks), and by at least {min(found):.1g}, since batch norms have the statistics of",
+        "  random inputs.",
     ]
 
 
@@ -170,9 +171,9 @@ def pace(rows: list[dict[str, Row]]) -> list[str]:
     slowest = max(mine for mine, _ in seconds if mine)
     quicker = sum(ratio <= 1 for ratio in ratios)
     return [
-        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)} networks).",
-        f"  {quicker} of them take no longer, and the largest ratio is {max(ratios):.1f}. softprune takes {slowest:.2f} s",
-        "  at most.",
+        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)}",
+        f"  networks). {quicker} of them take no longer, and the largest ratio is {max(ratios):.1f}.",
+        f"  softprune takes {slowest:.2f} s at most.",
         "  The clock of processor time may tick in milliseconds, which matters for small networks.",
     ]
 

@@ -252,7 +252,7 @@ def _nearest(found: Sequence[Calibrated]) -> str:
             _wrapped(
                 f"""\
 The nearest network was trained briefly: {nearest.epochs} epochs with batches of {nearest.batch_size}. On the training
-images, its hard column is {", ".join(_percents(nearest.hard_on_training))}."""
+images, its hard column is {" / ".join(_percents(nearest.hard_on_training))}."""
             ),
             """\
 Hard pruning fails there because of the initial weights. No initial weight of the first layer exceeds 0.076, the square
@@ -278,7 +278,7 @@ the same answer for every image.""",
     return "\n\n".join(
         (
             text,
-            f"Soft pruning, by the factor at which the decay ends, of the nearest network with soft cells ({start}):",
+            f"Soft pruning of the nearest network that was also pruned softly ({start}):",
             _table(("decay ends at", "measured", *map(_percent, LEVELS), "off by"), rows),
             _wrapped(
                 f"""\
