@@ -158,8 +158,8 @@ def dependence(rows: list[dict[str, Row]]) -> list[str]:
         return []
     return [
         f"- Dependence on the input: outputs of two random inputs differ by {median(found):.1g} of their scale",
-        f"  (median of {len(found)} networks), and by at least {min(found):.1g}, since batch norms have the statistics of",
-        "  random inputs.",
+        f"  (median of {len(found)} networks), and by at least {min(found):.1g}, since batch norms have the statistics",
+        "  of random inputs.",
     ]
 
 
