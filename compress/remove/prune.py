@@ -51,8 +51,9 @@ def prune(
         target: `nodes(...)` or `weights(...)`; all nodes by default.
         criterion: what is pruned first; see `Pruner`.
         loss: (output, target) -> mean over the batch, for criteria that need it.
-        scope, multiple_of, min_keep, seed: see `Pruner`. By default the nodes of all layers compete with each other,
-            and each tensor loses the same share of its weights.
+        scope: see `Pruner`. By default each tensor loses the same share of its weights; nodes are chosen in each layer,
+            and among all layers, and the choice is taken whose outputs on the samples are nearer to the dense ones.
+        multiple_of, min_keep, seed: see `Pruner`.
         device: where to compute, by default where the model is.
 
     Returns:
@@ -72,30 +73,36 @@ def prune(
     wanted = nodes("*") if target is None else target
     home = next(model.parameters()).device
     there = home if device is None else _device(device)
-    smaller = copied(model).to(there)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
-    pruner = Pruner(
-        smaller,
-        wanted,
-        macs=macs,
-        params=params,
-        sparsity=sparsity,
-        example=given,
-        criterion=criterion,
-        batches=batches,
-        loss=loss,
-        scope=_scope(wanted) if scope is None else scope,
-        multiple_of=multiple_of,
-        min_keep=min_keep,
-        compensate=True,
-        seed=seed,
-    )
-    pruner.finalize()
-    return slim(smaller, given).to(home)
+    found: tuple[Pruner, nn.Module] | None = None
+    for one in _scopes(wanted) if scope is None else (scope,):
+        smaller = copied(model).to(there)
+        pruner = Pruner(
+            smaller,
+            wanted,
+            macs=macs,
+            params=params,
+            sparsity=sparsity,
+            example=given,
+            criterion=criterion,
+            batches=batches,
+            loss=loss,
+            scope=one,
+            multiple_of=multiple_of,
+            min_keep=min_keep,
+            compensate=True,
+            seed=seed,
+        )
+        if found is None or pruner.selection.error < found[0].selection.error:
+            found = pruner, smaller
+    assert found is not None
+    found[0].finalize()
+    return slim(found[1], given).to(home)
 
 
-def _scope(target: Weights | Nodes | Wanted) -> str:
-    return "global" if isinstance(target, Nodes) else "layer"
+def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
+    """Those to try: which is better differs from network to network, and the samples tell."""
+    return ("layer", "global") if isinstance(target, Nodes) else ("layer",)
 
 
 def _device(wanted: object) -> torch.device:

@@ -14,7 +14,7 @@ from compress.errors import InputError
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
 from compress.select.compensation.fit import Fit
-from compress.select.compensation.lockstep import Meeting, Normalizes, Reads, meetings
+from compress.select.compensation.lockstep import Ends, Meeting, Normalizes, Reads, meetings
 from compress.select.compensation.readers import OwnTensors
 
 COMPENSATION_SAMPLES = 1000
@@ -30,7 +30,7 @@ ROWS_PER_ENTRY = 8
 @torch.no_grad()
 def compensate(
     model: nn.Module, keep: Mapping[str, Tensor], calls: Sequence[Inputs], traces: MutableMapping[Hashable, Trace]
-) -> None:
+) -> float:
     """Adjust kept weights, biases and the statistics of norms, in place; pruned entries do not change.
 
     A layer whose weight is computed, tied to another or used several times keeps it.
@@ -40,21 +40,27 @@ def compensate(
         calls: the batches to fit on.
         traces: of the network, by the signatures of calls; missing ones are added.
 
+    Returns:
+        The error of the network's outputs on the batches, relative to how much the outputs vary.
+
     Raises:
         InputError: there is no batch, batches take different ways through the network, or values are NaN or infinite.
         UnsupportedModelError: the network cannot be traced.
     """
-    tensors = OwnTensors(tensors_of(model), keep)
+    tensors, error = OwnTensors(tensors_of(model), keep), 0.0
     for meeting in meetings(model, tensors, calls, traces):
         stop = meeting.stops[0]
         if isinstance(stop, Normalizes):
             _take_statistics(meeting, stop)
-        elif isinstance(stop, Reads) and not bool(stop.reader.weight.marks.all()):
+        elif isinstance(stop, Ends):
+            error = meeting.error()
+        elif not bool(stop.reader.weight.marks.all()):
             _refit(meeting, stop)
     own = tensors_of(model)
     for name, made in tensors.of.items():
         if not torch.equal(made.dense, made.pruned):
             own[name].copy_(torch.where(made.marks, made.pruned, made.dense))
+    return error
 
 
 def _refit(meeting: Meeting, stop: Reads) -> None:

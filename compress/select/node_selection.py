@@ -12,7 +12,7 @@ from compress.graph.flow import layer_of
 from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, require_word, shown
-from compress.select.amount import Amount, NodeScope, shares_of
+from compress.select.amount import BUDGETS, Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.criteria import Criterion
 from compress.select.floors import require_min_keep
@@ -158,7 +158,7 @@ class NodeSelection(Selection):
             return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         scores = self._scores()
         if self._compared:
-            scores = comparable(scores, self.criterion, self._keep)
+            scores = self._by_price(comparable(scores, self.criterion, self._keep))
         chosen = self._within(scores, share)
         self._note_scores(self._groups(scores, chosen), share)
         return chosen
@@ -181,6 +181,19 @@ class NodeSelection(Selection):
             min_keep=self._min_keep,
             earlier=self._keep,
         )
+
+    def _by_price(self, scores: NodeScores) -> NodeScores:
+        """Errors for each parameter or multiply-add that a node takes, where nodes share such a budget."""
+        measure = None if self._amount is None else self._amount.measure
+        if not self.criterion.adds_up or measure not in BUDGETS:
+            return scores
+        weights = weights_of(measure, self.known)
+        whole = cost(self.known, {}, weights)
+        prices = {}
+        for coupling in scores:
+            others = torch.arange(coupling.size) > 0
+            prices[coupling] = max(1, whole - cost(self.known, {coupling: others}, weights))
+        return {coupling: score / prices[coupling] for coupling, score in scores.items()}
 
     def _in_each(self, scores: NodeScores, shares: Sequence[float], earlier: Keep) -> Keep:
         """Of each coupling its own share, in the order of `scores`."""

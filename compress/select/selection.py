@@ -43,6 +43,8 @@ class Selection(ABC):
         self.histograms: list[Histogram] = []
         """Histograms of the scores at the first complete selection; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
+        self.error = 0.0
+        """Of the outputs after compensation, relative to how much they vary."""
         self._chosen = False  # whether the latest choice stands
         self._traces: dict[Hashable, Trace] = {}
 
@@ -70,7 +72,7 @@ class Selection(ABC):
         model = self._scoring.model
         with on_data("compensate"):
             calls = calls_of(model, self._scoring.batches("compensate", COMPENSATION_SAMPLES), self._traces)
-            compensate(model, self._latest if keep is None else keep, calls, self._traces)
+            self.error = compensate(model, self._latest if keep is None else keep, calls, self._traces)
 
     def state_dict(self) -> dict[str, Any]:
         return {

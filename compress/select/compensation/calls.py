@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterator, MutableMapping
 from torch import Tensor, nn
 
 from compress.batches import Pairs, pairs
+from compress.errors import InputError
 from compress.graph.dimensions import BATCH
 from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
@@ -30,12 +31,19 @@ def _fitting(model: nn.Module, batches: Pairs, traces: MutableMapping[Hashable, 
     for given, _ in pairs(batches, model):
         if left is None:
             key = given.signature()
-            traces[key] = traces.get(key) or trace(model, given)
+            traces[key] = traces.get(key) or _traced(model, given)
             left = max(1, NUMBERS // _largest(traces[key]))
         yield given if given.rows <= left or given.whole else given.part(slice(left))
         left -= given.rows
         if left <= 0:
             return
+
+
+def _traced(model: nn.Module, given: Inputs) -> Trace:
+    try:
+        return trace(model, given)
+    except InputError as error:
+        raise InputError(f"batches: {str(error).replace('the example', 'a batch')}") from error
 
 
 def _largest(traced: Trace) -> int:

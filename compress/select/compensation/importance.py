@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from compress.errors import InputError
 from compress.graph.coupling import Coupling, Member
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
@@ -95,7 +96,10 @@ def _seen(model: nn.Module, own: OwnTensors, calls: Sequence[Inputs]) -> Iterato
 def _rows(meeting: Meeting, reader: Reader) -> Tensor:
     entries = reader.product.matrix(reader.weight.marks).shape[-1]
     parts = meeting.rows(reader.product, max(ROWS, 2 * entries))
-    return torch.cat([part.dense.cpu().double() for part in parts], dim=1)
+    rows = torch.cat([part.dense.cpu().double() for part in parts], dim=1)
+    if not bool(rows.isfinite().all()):
+        raise InputError("batches: an input of a layer is NaN or infinite there; remove such samples")
+    return rows
 
 
 def _inverse(rows: Tensor) -> Tensor:

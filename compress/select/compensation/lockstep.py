@@ -57,7 +57,18 @@ class Normalizes:
         return self.mean.key
 
 
-Stop = Reads | Normalizes
+@dataclass(frozen=True)
+class Ends:
+    """A batch has come to the outputs: all tensors in them."""
+
+    values: Sides
+
+    @property
+    def key(self) -> Hashable:
+        return "outputs"
+
+
+Stop = Reads | Normalizes | Ends
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,18 @@ class Meeting:
         weights = torch.tensor(counts, dtype=means[0].dtype, device=means[0].device) / sum(counts)
         mean, square = torch.stack(means, 1) @ weights, torch.stack(squares, 1) @ weights
         return mean, (square - mean.square()).clamp_min(0)
+
+    def error(self) -> float:
+        """Of the outputs: the mean square of what changed, relative to how much they vary."""
+        changed, varies = 0.0, 0.0
+        for stop, share in zip(self.stops, self.shares, strict=True):
+            for dense, pruned in zip(*stop.values, strict=True):
+                if isinstance(dense, Tensor) and dense.is_floating_point() and dense.numel() > 1:
+                    dense, pruned = dense.float(), pruned.float()
+                    scale = float(dense.var(correction=0)) or 1.0
+                    changed += share * float((pruned - dense).square().mean()) / scale
+                    varies += share
+        return changed / varies if varies else 0.0
 
 
 def _chance(number: int, place: int) -> torch.Generator:
@@ -169,6 +192,7 @@ def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
         values[node] = plan.both(tensor.clone, tensor.clone)  # operators in place write into them
     for node in plan.traced.graph.nodes:
         if node.op == "output":
+            yield Ends(Sides(*([values[one][side] for one in node.all_input_nodes] for side in (0, 1))))
             return
         if node.op == "get_attr":
             values[node] = plan.own(node)

@@ -26,6 +26,7 @@ class OBS(Criterion):
 
     words = ("obs",)
     needs_data = True
+    adds_up = True
 
     samples: Samples = samples_option(500)
 

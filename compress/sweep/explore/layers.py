@@ -158,7 +158,7 @@ class _Pruning:
         self._setting = prepare(basis, cell.seed, tuning=True)
         self._model = network(cell.trained, basis, cell.seed)
         self.chosen = stage_selection(self._model, cell.stage, cell.number, Pruned(), self._setting)
-        self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensate
+        self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensates
         self._whole = {name: value.detach().clone() for name, value in tensors_of(self._model).items()}
 
     @property
