@@ -25,6 +25,7 @@ REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
 CRITERIA = "magnitude,scaled_magnitude,lamp,taylor,snip,obd,random"
 MORE_REMOVALS = "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"
 CLASSIFIERS = ("--lr", "2e-3,5e-3")
+CHANNELS = "{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"
 DECODERS = ("--removal", f"hard,gradual,{FADING}", "--sparsity", ".9,.95", "--seeds", "5")
 LATENT = ("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "5")
 COMPENSATED = (
@@ -82,10 +83,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "cifar10_resnet": (
         "cifar10_resnet",
         (
-            *(
-                "--removal",
-                "hard,{kind: soft, over: 2 epochs},{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}",
-            ),
+            *("--removal", f"hard,{{kind: soft, over: 2 epochs}},{CHANNELS}"),
             *("--lr", "2e-2", "--seeds", "3"),
         ),
     ),

@@ -134,9 +134,8 @@ def autoencoders() -> str:
         "recipe": "the recipe",
         "skeletonization": "skeletonization in stage 1",
         "hard": "hard removal in stage 2",
-        "gradual soft": "gradual soft removal in stage 2, 5 epochs",
-        "soft, 5 epochs": "soft removal in stage 2, 5 epochs",
-        "soft, 11 epochs": "soft removal in stage 2, 11 epochs",
+        "gradual soft": "gradual soft removal in stage 2",
+        "soft, 11 epochs": "soft removal over 11 epochs in stage 2",
         "half": "half of the multiply-adds",
     }
     rows: list[tuple[str, ...]] = []
