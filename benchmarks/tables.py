@@ -185,6 +185,34 @@ def defaults() -> str:
     return "\n\n".join(parts)
 
 
+def without_retraining() -> str:
+    """Accuracy after plain cuts and after `compress.prune`, by network and amount."""
+    found = {name: network for name, network in measured("without_retraining").items() if name != "resnet50"}
+    settings = dict.fromkeys(
+        cell.rpartition(", seed")[0] for network in found.values() for cell in network if cell != "dense"
+    )
+    rows = [[setting, *(_accuracies(network, setting) for network in found.values())] for setting in settings]
+    dense = ["dense", *(f"{100 * network['dense']['accuracy']:.1f}" for network in found.values())]
+    return table(("test accuracy in %", *found), [dense, *rows], right=len(found))
+
+
+def _accuracies(network: dict[str, Any], setting: str) -> str:
+    values = [100 * cell["accuracy"] for name, cell in network.items() if name.rpartition(", seed")[0] == setting]
+    if not values:
+        return ""
+    spread = f" \N{PLUS-MINUS SIGN} {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def without_retraining_seconds() -> str:
+    """How long the call takes for a network of usual size."""
+    found = measured("without_retraining")["resnet50"]
+    return (
+        f"A ResNet-50 of torchvision at 224 x 224, {found['samples']} samples, one thread: "
+        f"{found['processor_seconds']:.0f} seconds of the processor, from choosing to the proven network."
+    )
+
+
 def _of_seeds(network: dict[str, Any], setting: str) -> str:
     cells = [cell for name, cell in network["cells"].items() if name.rpartition(", seed")[0] == setting]
     if not cells or any("refused" in cell for cell in cells):
@@ -692,6 +720,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "picture": picture,
     "autoencoders": autoencoders,
     "defaults": defaults,
+    "without_retraining": without_retraining,
+    "without_retraining_seconds": without_retraining_seconds,
     "resnet_outcome": resnet_outcome,
     "latent": latent,
     "latency": latency,
