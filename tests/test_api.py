@@ -259,7 +259,7 @@ def test_layers_of_weights() -> None:
 # --- which ---
 
 WORDS = [(word, member) for member in CRITERIA for word in member.words]
-LOSSLESS = ("variance", "principal_axes")
+LOSSLESS = ("variance", "principal_axes", "obs")
 
 
 @pytest.mark.parametrize(("word", "member"), WORDS, ids=[word for word, _ in WORDS])

@@ -1,5 +1,7 @@
 """`prune`: a smaller network in one call, from some samples and without training."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -74,30 +76,40 @@ def prune(
     home = next(model.parameters()).device
     there = home if device is None else _device(device)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
-    found: tuple[Pruner, nn.Module] | None = None
+    amounts = {"macs": macs, "params": params, "sparsity": sparsity}
+    found: tuple[float, nn.Module] | None = None
     for one in _scopes(wanted) if scope is None else (scope,):
-        smaller = copied(model).to(there)
-        pruner = Pruner(
-            smaller,
-            wanted,
-            macs=macs,
-            params=params,
-            sparsity=sparsity,
-            example=given,
-            criterion=criterion,
-            batches=batches,
-            loss=loss,
-            scope=one,
-            multiple_of=multiple_of,
-            min_keep=min_keep,
-            compensate=True,
-            seed=seed,
-        )
-        if found is None or pruner.selection.error < found[0].selection.error:
-            found = pruner, smaller
+        smaller, earlier = copied(model).to(there), None
+        for amount in _rounds(amounts, wanted):
+            earlier = Pruner(
+                smaller,
+                wanted,
+                **amount,
+                example=given,
+                criterion=criterion,
+                batches=batches,
+                loss=loss,
+                scope=one,
+                multiple_of=multiple_of,
+                min_keep=min_keep,
+                compensate=True,
+                earlier=earlier,
+                seed=seed,
+            )
+            earlier.finalize()
+        assert earlier is not None
+        if found is None or earlier.selection.error < found[0]:
+            found = earlier.selection.error, smaller
     assert found is not None
-    found[0].finalize()
     return slim(found[1], given).to(home)
+
+
+def _rounds(amounts: Mapping[str, float | None], target: Weights | Nodes | Wanted) -> list[Mapping[str, float | None]]:
+    """Weights are chosen in two rounds: the scores of the second one see what the first one's left to make up for."""
+    sparsity = amounts["sparsity"]
+    if isinstance(target, Nodes) or not isinstance(sparsity, float):
+        return [amounts]
+    return [{**amounts, "sparsity": sparsity / 2}, amounts]
 
 
 def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
@@ -106,12 +118,13 @@ def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
 
 
 def _device(wanted: object) -> torch.device:
+    if not isinstance(wanted, str | torch.device):
+        raise InputError(f"device: found {shown(wanted)}; expected a word such as cpu or cuda, or a torch.device")
     try:
-        device = torch.device(wanted)  # type: ignore[call-overload]
+        device = torch.device(wanted)
         torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device: found {shown(wanted)}, which cannot be used here ({error}); give one such as cpu or cuda"
         ) from error
-    assert isinstance(device, torch.device)
     return device
