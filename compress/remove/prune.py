@@ -1,7 +1,5 @@
 """`prune`: a smaller network in one call, from some samples and without training."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import nn
 
@@ -9,7 +7,7 @@ from compress.errors import InputError
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.twin import copied
 from compress.inputs import inputs_of
-from compress.options import shown
+from compress.options import check, shown
 from compress.remove.pruner import Pruner
 from compress.select.criteria import Criterion
 from compress.select.pattern import Pattern
@@ -76,15 +74,16 @@ def prune(
     home = next(model.parameters()).device
     there = home if device is None else _device(device)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
-    amounts = {"macs": macs, "params": params, "sparsity": sparsity}
     found: tuple[float, nn.Module] | None = None
     for one in _scopes(wanted) if scope is None else (scope,):
         smaller, earlier = copied(model).to(there), None
-        for amount in _rounds(amounts, wanted):
+        for share in _rounds(sparsity, wanted):
             earlier = Pruner(
                 smaller,
                 wanted,
-                **amount,
+                macs=macs,
+                params=params,
+                sparsity=share,
                 example=given,
                 criterion=criterion,
                 batches=batches,
@@ -104,12 +103,12 @@ def prune(
     return slim(found[1], given).to(home)
 
 
-def _rounds(amounts: Mapping[str, float | None], target: Weights | Nodes | Wanted) -> list[Mapping[str, float | None]]:
-    """Weights are chosen in two rounds: the scores of the second one see what the first one's left to make up for."""
-    sparsity = amounts["sparsity"]
-    if isinstance(target, Nodes) or not isinstance(sparsity, float):
-        return [amounts]
-    return [{**amounts, "sparsity": sparsity / 2}, amounts]
+def _rounds(sparsity: float | None, target: Weights | Nodes | Wanted) -> list[float | None]:
+    """Weights are chosen in two rounds: the scores of the second see what the first leaves to make up for."""
+    if sparsity is None or isinstance(target, Nodes):
+        return [sparsity]
+    check("sparsity", sparsity, float, ge=0, lt=1)
+    return [sparsity / 2, sparsity]
 
 
 def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
