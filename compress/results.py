@@ -392,7 +392,10 @@ class Confusion(TypedDict):
 
 
 class ClassCounts(TypedDict):
-    of: Annotated[Counts, "Test samples by class; or pixels and the like, where each has a class."]
+    of: Annotated[
+        Counts,
+        "Test samples by class; pixels and the like, where each has one. With several labels, those with the label.",
+    ]
     dense: Annotated[Counts, "Those that are predicted right."]
     slim: Annotated[Counts, "Those that are predicted right."]
     names: NotRequired[Annotated[list[Text], "Of the classes."]]

@@ -50,7 +50,7 @@ def setting(npz: Path) -> Setting:
     ("removal", "steps"),
     [
         ("hard", 0),
-        ({"kind": "soft"}, 20),
+        ({"kind": "soft"}, 15),
         ({"kind": "soft", "over": "1 epoch"}, 10),
         ({"kind": "soft", "over": "0.25 epochs"}, 2),
         ({"kind": "soft", "over": "7 steps", "decay": "linear"}, 7),
