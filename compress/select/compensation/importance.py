@@ -107,7 +107,8 @@ def _inverse(rows: Tensor) -> Tensor:
     rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
     products = rows.mT @ rows / rows.shape[1]
     ridge = _RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
-    return torch.linalg.inv(products + ridge[:, None, None] * torch.eye(rows.shape[2], dtype=rows.dtype))
+    inverse: Tensor = torch.linalg.inv(products + torch.diag_embed(ridge[:, None].expand(-1, rows.shape[2])))
+    return inverse
 
 
 def _energy(rows: Tensor, matrix: Tensor) -> float:
