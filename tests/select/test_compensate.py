@@ -332,6 +332,30 @@ def test_weights_with_several_uses_stay_and_the_rest_is_fitted():
     assert (found - wanted).square().mean() < 0.8 * (plain - wanted).square().mean()
 
 
+class TiedByProduct(nn.Module):
+    """A head that is the transposed embedding, and a recurrent layer that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.inner, self.states = nn.Embedding(20, 8), nn.Linear(8, 8), nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, tokens):
+        x = self.inner(self.embed(tokens)).relu()
+        return self.states(self.states(x)[0])[0] @ self.embed.weight.T
+
+
+def test_views_of_one_weight_are_several_uses():
+    torch.manual_seed(0)
+    model, tokens = TiedByProduct(), torch.randint(0, 20, (64, 5))
+    masks = half_of(model, "states", tokens) | half_of(model, "embed", tokens)
+    adjusted, traces = copy.deepcopy(model), {}
+    compensate(adjusted, masks, calls_of(adjusted, [tokens], traces), traces)
+    changed = {
+        name for name, value in adjusted.state_dict().items() if not torch.equal(value, model.state_dict()[name])
+    }
+    assert changed == {"inner.weight", "inner.bias"}
+
+
 def test_sentences_of_several_lengths_are_fitted_together():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(20, 6), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
