@@ -187,7 +187,7 @@ def defaults() -> str:
 
 def without_retraining() -> str:
     """Accuracy after plain cuts and after `compress.prune`, by network and amount."""
-    found = {name: network for name, network in measured("without_retraining").items() if name != "resnet50"}
+    found = {name: network for name, network in measured("without_retraining").items() if "dense" in network}
     settings = dict.fromkeys(
         cell.rpartition(", seed")[0] for network in found.values() for cell in network if cell != "dense"
     )
@@ -202,15 +202,6 @@ def _accuracies(network: dict[str, Any], setting: str) -> str:
         return ""
     spread = f" \N{PLUS-MINUS SIGN} {stdev(values):.1f}" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
-
-
-def without_retraining_seconds() -> str:
-    """How long the call takes for a network of usual size."""
-    found = measured("without_retraining")["resnet50"]
-    return (
-        f"A ResNet-50 of torchvision at 224 x 224, {found['samples']} samples, one thread: "
-        f"{found['processor_seconds']:.0f} seconds of the processor, from choosing to the proven network."
-    )
 
 
 def _of_seeds(network: dict[str, Any], setting: str) -> str:
@@ -721,7 +712,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "autoencoders": autoencoders,
     "defaults": defaults,
     "without_retraining": without_retraining,
-    "without_retraining_seconds": without_retraining_seconds,
     "resnet_outcome": resnet_outcome,
     "latent": latent,
     "latency": latency,

@@ -120,8 +120,7 @@ class Network:
 
     def _measured(self, model: nn.Module) -> dict[str, float]:
         found: Any = self.setting.evaluate(model)
-        size = measure(model, self.setting.example)
-        return {**{key: float(found[key]) for key in ("loss", "accuracy")}, "macs": size.macs}
+        return {key: float(found[key]) for key in ("loss", "accuracy")}
 
 
 def resnet50() -> dict[str, Any]:

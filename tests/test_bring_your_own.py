@@ -26,7 +26,7 @@ SECTIONS = {text.partition("\n")[0]: text for text in PAGE.split("\n## ")[1:]}
 LOOP = "A training loop"
 TASKS = [name for name in FOLLOWED if name != "bring-your-own.md"]
 LIBRARIES = {"text.md": ("tokenizers", "transformers"), "transformers.md": ("transformers",)}
-WITHOUT_RUN = ("detection.md", "policies.md", "transformers.md")
+WITHOUT_RUN = ("detection.md", "policies.md", "transformers.md", "without-retraining.md")
 """Pages of Python alone, whose last lines check the result."""
 
 

@@ -160,6 +160,17 @@ PRUNER: dict[str, list[Any]] = {
 """Each option of `Pruner`."""
 
 
+PRUNE: dict[str, list[Any]] = {
+    **{name: PRUNER[name] for name in ("model", "params", "macs", "criterion", "multiple_of", "min_keep", "seed")},
+    "target": [target for target in TARGETS if target is not None],
+    "scope": [scope for scope in PRUNER["scope"] if scope is not None],
+    "device": ["nonsense", "cuda:x", 1.5, [], {}, b"cpu"],
+    "batches": [None, 3, iter(LOADER), [], [3], "loader", network(), [(torch.zeros(2, 7), None)]],
+    "example": EXAMPLES,
+}
+"""Options of `compress.prune`."""
+
+
 def cases(options: Mapping[str, list[Any]], *, name: str = "") -> list[Any]:
     return [
         pytest.param(*((name,) if name else ()), option, value, id=f"{name}{'-' if name else ''}{option}-{number}")
@@ -185,6 +196,7 @@ def refusal(option: str, value: object, call: Callable[[], object]) -> str:
 NAMES = {
     "targets": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width"),
     "wanted": ("weights", "nodes"),
+    "target": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width", "nodes"),
     "example": ("example", "batch size", "an input of shape"),
     "regrow": ("regrow", "Regrowth"),
     "loss": ("loss", "batches"),
@@ -600,6 +612,18 @@ def test_a_state_of_another_pruner() -> None:
         pruner = compress.Pruner(network(), target, sparsity=0.5, removal=compress.Soft(steps=steps), start=False)
         with pytest.raises(InputError, match="this state is of another run"):
             pruner.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(("option", "value"), cases(PRUNE))
+def test_options_of_prune(option: str, value: Any) -> None:
+    """The network is left as it was."""
+    model = network()
+    before = {name: entry.clone() for name, entry in model.state_dict().items()}
+    how: dict[str, Any] = {"model": model, "example": EXAMPLE, "batches": LOADER, option: value}
+    if option not in ("params", "macs"):
+        how["sparsity"] = 0.5
+    refusal(option, value, lambda: compress.prune(**how))
+    assert all(torch.equal(before[name], entry) for name, entry in model.state_dict().items())
 
 
 def test_nothing_after_the_end() -> None:

@@ -7,7 +7,7 @@ from compress.errors import InputError
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.twin import copied
 from compress.inputs import inputs_of
-from compress.options import shown
+from compress.options import check, shown
 from compress.remove.pruner import Pruner
 from compress.select.criteria import Criterion
 from compress.select.pattern import Pattern
@@ -74,30 +74,41 @@ def prune(
     home = next(model.parameters()).device
     there = home if device is None else _device(device)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
-    found: tuple[Pruner, nn.Module] | None = None
+    found: tuple[float, nn.Module] | None = None
     for one in _scopes(wanted) if scope is None else (scope,):
-        smaller = copied(model).to(there)
-        pruner = Pruner(
-            smaller,
-            wanted,
-            macs=macs,
-            params=params,
-            sparsity=sparsity,
-            example=given,
-            criterion=criterion,
-            batches=batches,
-            loss=loss,
-            scope=one,
-            multiple_of=multiple_of,
-            min_keep=min_keep,
-            compensate=True,
-            seed=seed,
-        )
-        if found is None or pruner.selection.error < found[0].selection.error:
-            found = pruner, smaller
+        smaller, earlier = copied(model).to(there), None
+        for share in _rounds(sparsity, wanted):
+            earlier = Pruner(
+                smaller,
+                wanted,
+                macs=macs,
+                params=params,
+                sparsity=share,
+                example=given,
+                criterion=criterion,
+                batches=batches,
+                loss=loss,
+                scope=one,
+                multiple_of=multiple_of,
+                min_keep=min_keep,
+                compensate=True,
+                earlier=earlier,
+                seed=seed,
+            )
+            earlier.finalize()
+        assert earlier is not None
+        if found is None or earlier.selection.error < found[0]:
+            found = earlier.selection.error, smaller
     assert found is not None
-    found[0].finalize()
     return slim(found[1], given).to(home)
+
+
+def _rounds(sparsity: float | None, target: Weights | Nodes | Wanted) -> list[float | None]:
+    """Weights are chosen in two rounds: the scores of the second see what the first leaves to make up for."""
+    if sparsity is None or isinstance(target, Nodes):
+        return [sparsity]
+    check("sparsity", sparsity, float, ge=0, lt=1)
+    return [sparsity / 2, sparsity]
 
 
 def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
@@ -106,12 +117,13 @@ def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
 
 
 def _device(wanted: object) -> torch.device:
+    if not isinstance(wanted, str | torch.device):
+        raise InputError(f"device: found {shown(wanted)}; expected a word such as cpu or cuda, or a torch.device")
     try:
-        device = torch.device(wanted)  # type: ignore[call-overload]
+        device = torch.device(wanted)
         torch.empty(0, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device: found {shown(wanted)}, which cannot be used here ({error}); give one such as cpu or cuda"
         ) from error
-    assert isinstance(device, torch.device)
     return device

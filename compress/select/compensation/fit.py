@@ -9,8 +9,8 @@ optimal brain surgeon lead to (Hassibi and Stork, "Second order derivatives for 
 import torch
 from torch import Tensor
 
-RIDGE = 1e-3
-"""Price of a change, as a share of the inputs' mean square: without data, the weights remain as they are."""
+RIDGE = 1.0
+"""How many more samples, for each entry of a row, say that the weight remains as it is: the price of a change."""
 
 _STEPS = 300
 _CLOSE = 1e-6
@@ -35,6 +35,7 @@ class Fit:
         self._alike = bool((keep == (self._used[:, None, :] & rows[:, :, None])).all())
         self._entries = self._used[0].nonzero().flatten() if len(keep) == 1 else None  # smaller sums
         self._keep = torch.cat([keep, rows[..., None]], dim=2) if intercept else keep
+        self._rows = 0
         self._squares: Tensor | None = None
         self._products: Tensor | None = None
 
@@ -52,6 +53,7 @@ class Fit:
         inputs = inputs * self._used[:, None, :] if self._entries is None else inputs[..., self._entries]
         if self._intercept:
             inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=2)
+        self._rows += inputs.shape[1]
         squares, products = _exact(inputs.mT @ inputs), _exact(inputs.mT @ missing)
         if self._squares is None or self._products is None:
             self._squares, self._products = squares, products
@@ -67,7 +69,7 @@ class Fit:
         if self._entries is not None:
             own = self._entries.to(keep.device)
             keep = keep[..., torch.cat([own, own.new_tensor([keep.shape[2] - 1])]) if self._intercept else own]
-        squares = squares + _ridge(squares)
+        squares = squares + self._ridge(squares)
         if self._alike:
             found = torch.cholesky_solve(products, torch.linalg.cholesky_ex(squares).L).mT * keep
         else:
@@ -79,16 +81,21 @@ class Fit:
             found = whole.index_copy(2, self._entries.to(found.device), found)
         return found, constant
 
+    def _ridge(self, squares: Tensor) -> Tensor:
+        """A diagonal: of each entry the mean square of them all, once for each entry; the constant is free."""
+        own = squares.diagonal(dim1=1, dim2=2)
+        entries = own[:, :-1] if self._intercept else own
+        living = (entries > 0).sum(1).clamp_min(1)
+        mean = entries.sum(1) / living / max(1, self._rows)
+        price = (RIDGE * living * mean).clamp_min(_LEAST)[:, None].expand_as(own).clone()
+        if self._intercept:
+            price[:, -1] = _LEAST
+        return torch.diag_embed(price)
+
 
 def _exact(values: Tensor) -> Tensor:
     """In float64, which Apple's devices lack."""
     return (values.cpu() if values.device.type == "mps" else values).double()
-
-
-def _ridge(squares: Tensor) -> Tensor:
-    diagonal = squares.diagonal(dim1=1, dim2=2)
-    mean = diagonal.sum(1) / (diagonal > 0).sum(1).clamp_min(1)
-    return torch.diag_embed((RIDGE * mean).clamp_min(_LEAST)[:, None].expand_as(diagonal))
 
 
 def _row_by_row(squares: Tensor, products: Tensor, keep: Tensor) -> Tensor:

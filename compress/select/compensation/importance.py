@@ -13,13 +13,13 @@ from compress.errors import InputError
 from compress.graph.coupling import Coupling, Member
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
-from compress.select.compensation.fit import RIDGE
 from compress.select.compensation.lockstep import Meeting, Reads, meetings
 from compress.select.compensation.readers import OwnTensors, Reader
 
 ROWS = 4000
 """Rows of inputs that a layer is looked at with, unless it has many entries."""
 
+_RIDGE = 1e-3  # of the inputs' mean square
 _ROUNDS = 128
 _LEAST = 1e-30
 
@@ -106,8 +106,9 @@ def _inverse(rows: Tensor) -> Tensor:
     """Of the mean products of the entries and a constant 1, [groups, entries + 1, entries + 1]."""
     rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
     products = rows.mT @ rows / rows.shape[1]
-    ridge = RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
-    return torch.linalg.inv(products + ridge[:, None, None] * torch.eye(rows.shape[2], dtype=rows.dtype))
+    ridge = _RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
+    inverse: Tensor = torch.linalg.inv(products + torch.diag_embed(ridge[:, None].expand(-1, rows.shape[2])))
+    return inverse
 
 
 def _energy(rows: Tensor, matrix: Tensor) -> float:

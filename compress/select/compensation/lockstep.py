@@ -19,7 +19,7 @@ from compress.graph.names import name_of
 from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
 from compress.select.compensation import windows
-from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of
+from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of, used_once
 from compress.select.compensation.windows import Product
 
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -170,7 +170,8 @@ class Plan:
         """alone: whether nothing is pruned, and the dense network runs alone."""
         self.traced, self.tensors, self.alone = traced, tensors, alone
         self.seen = tensors.seen(traced)
-        self.readers = readers(traced, self.seen)
+        self.once = used_once(traced, self.seen)
+        self.readers = {node: one for node, one in readers(traced, self.seen).items() if one.is_free(self.once)}
         self.last = _last_uses(traced.graph)
 
     def both(self, dense: Callable[[], Any], pruned: Callable[[], Any]) -> Sides:
@@ -273,7 +274,9 @@ def _gates(plan: Plan, own: Sequence[fx.Node], which: int, values: Sides) -> Ite
     """The weights of the inputs (0) or of the states (1), where they are the network's own."""
     weight, bias = plan.seen.get(own[which]), plan.seen.get(own[which + 2]) if len(own) == 4 else None
     if weight is not None and (bias is not None or len(own) == 2):
-        yield Reads(Reader(weight, bias, windows.linear()), values)
+        reader = Reader(weight, bias, windows.linear())
+        if reader.is_free(plan.once):
+            yield Reads(reader, values)
 
 
 def _layer(

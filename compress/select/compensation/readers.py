@@ -1,7 +1,7 @@
 """Where a traced network reads nodes with weights that can be adjusted."""
 
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,15 @@ class Own:
 
 @dataclass(frozen=True)
 class Reader:
-    """A product with a weight of its own; the source is the input's place in the operator's arguments."""
+    """A product with a weight of the network's own."""
 
     weight: Own
     bias: Own | None
     product: Product
+
+    def is_free(self, once: Set[Hashable]) -> bool:
+        """Whether only this operator uses its weight and its bias."""
+        return self.weight.key in once and (self.bias is None or self.bias.key in once)
 
 
 class OwnTensors:
@@ -114,26 +118,30 @@ def _side(found: Mapping[fx.Node, Any], name: str) -> Any:
 
 
 def readers(traced: Trace, seen: Mapping[fx.Node, Own]) -> dict[fx.Node, Reader]:
-    """The operators whose weights can be adjusted: no other operator uses their entries.
+    """The operators with a weight of the network's own, and no bias or one of its own."""
+    return {node: reader for node in traced.graph.nodes if (reader := _reader(node, seen)) is not None}
 
-    A tied weight is left alone, and so is one of a layer that is called several times: its calls have different inputs.
+
+def used_once(traced: Trace, seen: Mapping[fx.Node, Own]) -> set[Hashable]:
+    """Keys of the views whose entries no other operator uses, so that they can be fitted to one input.
+
+    A tied weight is not among them, nor that of a layer that is called several times: its calls have different inputs.
     """
-    found = {node: reader for node in traced.graph.nodes if (reader := _reader(node, seen)) is not None}
-    uses = Counter(_uses(traced, seen))
-    return {
-        node: reader
-        for node, reader in found.items()
-        if uses[reader.weight.key] == 1 and (reader.bias is None or uses[reader.bias.key] == 1)
-    }
-
-
-def _uses(traced: Trace, seen: Mapping[fx.Node, Own]) -> Iterator[Hashable]:
-    """The entries that each operator uses, once for each use; the storage as a whole where a use overlaps another."""
+    ranges: dict[int, list[tuple[int, int, Hashable]]] = defaultdict(list)
     for node in traced.graph.nodes:
         if node not in seen:
             for source in node.all_input_nodes:
                 if source in seen:
-                    yield seen[source].key
+                    view = seen[source].pruned
+                    last = sum((size - 1) * stride for size, stride in zip(view.shape, view.stride(), strict=True))
+                    start = view.storage_offset()
+                    ranges[view.untyped_storage().data_ptr()].append((start, start + last, seen[source].key))
+    return {
+        key
+        for uses in ranges.values()
+        for place, (first, last, key) in enumerate(uses)
+        if not any(first <= end and start <= last for start, end, _ in uses[:place] + uses[place + 1 :])
+    }
 
 
 def _reader(node: fx.Node, seen: Mapping[fx.Node, Own]) -> Reader | None:
