@@ -1,0 +1,81 @@
+"""Probes: fresh classifiers on frozen codes, which tell what a latent space holds."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.errors import InputError
+from compress.wording import count_of
+
+HIDDEN = 128
+"""Units of the hidden layer of a two-layer probe."""
+
+EPOCHS, BATCH, RATE = 20, 250, 1e-2
+"""How a probe is trained, by Adam with a cosine schedule."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of samples [N, nodes], and their classes by attribute, int64 [N]."""
+
+    codes: Tensor
+    attributes: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 2 or not len(self.codes):
+            raise InputError(f"codes: found the shape {list(self.codes.shape)}; expected [N, nodes], N at least 1")
+        for name, classes in self.attributes.items():
+            if classes.shape != self.codes.shape[:1]:
+                raise InputError(
+                    f"{name}: found the shape {list(classes.shape)}; expected one class for each of "
+                    f"{count_of(len(self.codes), 'sample')}"
+                )
+
+
+def probe(train: Codes, test: Codes, attribute: str, *, hidden: int | None = None, seed: int = 0) -> float:
+    """The share of the test samples whose class a classifier of the codes finds, in [0, 1].
+
+    The codes are scaled to mean 0 and deviation 1 over the training samples. The classifier is trained on those from
+    random weights: linear, or with a hidden layer of `hidden` units and a ReLU. The global random state is left
+    unchanged.
+
+    Raises:
+        InputError: a part lacks the attribute, or they differ in their number of nodes.
+    """
+    for part in (train, test):
+        if attribute not in part.attributes:
+            raise InputError(f"attribute: found {attribute!r}; the codes have {', '.join(part.attributes) or 'none'}")
+    if train.codes.shape[1] != test.codes.shape[1]:
+        raise InputError(f"test: found {test.codes.shape[1]} nodes; the training codes have {train.codes.shape[1]}")
+    mean, std = train.codes.mean(0), train.codes.std(0, correction=0)
+    std = torch.where(std == 0, 1.0, std)
+    given, other = ((part.codes - mean) / std for part in (train, test))
+    wanted, truth = train.attributes[attribute], test.attributes[attribute]
+    with torch.random.fork_rng([given.device] if given.device.type == "cuda" else []), torch.enable_grad():
+        torch.manual_seed(seed)
+        widths = [given.shape[1], *([] if hidden is None else [hidden]), int(wanted.max()) + 1]
+        layers = [layer for ends in pairwise(widths) for layer in (nn.Linear(*ends), nn.ReLU())]
+        classifier = nn.Sequential(*layers[:-1]).to(given.device)
+        _fit(classifier, given.detach(), wanted)
+    with torch.no_grad():
+        return float((classifier(other).argmax(1) == truth).double().mean())
+
+
+def _fit(classifier: nn.Module, given: Tensor, wanted: Tensor) -> None:
+    optimizer = torch.optim.Adam(classifier.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * -(-len(given) // BATCH))
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(given)).to(given.device).split(BATCH):
+            loss = F.cross_entropy(classifier(given[rows]), wanted[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+
+
+def chance(classes: Tensor) -> float:
+    """The share of the most frequent class, which a guess without any code reaches."""
+    return float(classes.bincount().max()) / len(classes)
