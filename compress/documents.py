@@ -111,7 +111,19 @@ class StageSeconds(TypedDict):
     timed_steps: int
 
 
+class PlannedShape(TypedDict):
+    """The attributes that the remaining nodes of `layer` are to hold, or not, with their weights and their classes."""
+
+    layer: str
+    keep: dict[str, float]
+    drop: dict[str, float]
+    classes: dict[str, int]
+
+
 class RehearsedStage(Taken):
+    """shape: absent where the stage shapes no latent space."""
+
+    shape: NotRequired[PlannedShape]
     matched: list[MatchedTarget]
     chosen: ChosenBy
     steps: int

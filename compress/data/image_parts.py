@@ -16,7 +16,7 @@ from compress.data.attributes import attribute_of, require_known
 from compress.data.dataset import Dataset, Split, digest, times
 from compress.data.image_files import require_small
 from compress.data.image_options import AS_STORED, ImageOptions, Normalise, Statistics
-from compress.data.nuisances import Nuisances
+from compress.data.nuisances import UNCHANGED, Nuisances
 from compress.data.streaming import StreamedDataset
 from compress.data.validation import held_out_count
 from compress.errors import DataError
@@ -50,7 +50,7 @@ class Wanted:
     test: int | None = None
     validation: float | str | Path | None = None
     options: ImageOptions = AS_STORED
-    nuisances: Nuisances = Nuisances()
+    nuisances: Nuisances = UNCHANGED
     attributes: Sequence[str] = ()
 
     def made(self, split: Split, part: int, source: str) -> Split:

@@ -64,6 +64,9 @@ class Nuisances:
         return replace(split, images=images, attributes={**split.attributes, **drawn})
 
 
+UNCHANGED = Nuisances()
+
+
 def hues(count: int) -> Tensor:
     """Red, green and blue in [0, 1] of evenly spaced hues, [count, 3]."""
     return torch.tensor([colorsys.hsv_to_rgb(hue / count, SATURATION, 1.0) for hue in range(count)])

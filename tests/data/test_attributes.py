@@ -115,21 +115,21 @@ def test_arrays_that_are_no_classes_are_refused(tmp_path: Path, values: Any, mes
 def test_a_test_class_that_no_training_sample_has_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS, maker=MAKER)
     other = saved(tmp_path / "b.npz", images=IMAGES, labels=LABELS, maker=MAKER + 1)
-    with pytest.raises(DataError, match="the attribute maker has the class 4, and the training samples have 0 to 3"):
+    with pytest.raises(DataError, match=r"the attribute maker has the class 4, and the training samples have 0 to 3"):
         sources.from_npz(path, other, attributes=("maker",))
-    with pytest.raises(DataError, match="has no array make; .*did you mean maker"):
+    with pytest.raises(DataError, match=r"has no array make; .*did you mean maker"):
         sources.from_npz(path, path, attributes=("make",))
 
 
 def test_unknown_attributes_and_those_of_one_class_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz", images=IMAGES, labels=LABELS, maker=MAKER, same=MAKER * 0)
     data = sources.from_npz(path, path, attributes=("maker", "same"))
-    with pytest.raises(DataError, match="no attribute makre; it has label, maker, same; did you mean maker"):
+    with pytest.raises(DataError, match=r"no attribute makre; it has label, maker, same; did you mean maker"):
         classes_of(data, ["makre"])
-    with pytest.raises(DataError, match="the attribute same of a.npz has 1 class in the training samples"):
+    with pytest.raises(DataError, match=r"the attribute same of a\.npz has 1 class in the training samples"):
         classes_of(data, ["same"])
     unlabelled = from_arrays(saved(tmp_path / "b.npz", inputs=MAKER), names=ArrayNames("inputs"))
-    with pytest.raises(DataError, match="b.npz has no labels that are classes; it has no attribute at all"):
+    with pytest.raises(DataError, match=r"b\.npz has no labels that are classes; it has no attribute at all"):
         classes_of(unlabelled, ["label"])
 
 
