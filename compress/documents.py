@@ -121,9 +121,6 @@ class PlannedShape(TypedDict):
 
 
 class RehearsedStage(Taken):
-    """shape: absent where the stage shapes no latent space."""
-
-    shape: NotRequired[PlannedShape]
     matched: list[MatchedTarget]
     chosen: ChosenBy
     steps: int
@@ -132,6 +129,9 @@ class RehearsedStage(Taken):
 
 
 class PlannedStage(RehearsedStage):
+    """shape: absent where the stage shapes no latent space."""
+
+    shape: NotRequired[PlannedShape]
     after: NetworkSize
     seconds: StageSeconds
 

@@ -75,7 +75,8 @@ def hues(count: int) -> Tensor:
 def _tinted(images: Tensor, colours: Tensor) -> Tensor:
     """uint8 [N, 1, H, W] in the colours [N, 3], as uint8 [N, 3, H, W]."""
     found = torch.empty(len(images), 3, *images.shape[2:], dtype=torch.uint8)
-    for place, grey, colour in zip(found.split(1000), images.split(1000), colours.split(1000), strict=True):
+    pieces = (torch.split(tensor, 1000) for tensor in (found, images, colours))
+    for place, grey, colour in zip(*pieces, strict=True):
         place.copy_((grey.float() * colour[:, :, None, None]).round())
     return found
 

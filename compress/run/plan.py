@@ -98,7 +98,10 @@ def plan(
         start = now()
         after = _slim_size(network, setting)
         slimming = now() - start
-        stages.append({**_described(stage, setting), "after": after, "seconds": seconds})
+        planned_stage: PlannedStage = {**_described(stage), "after": after, "seconds": seconds}
+        if stage.latent is not None:
+            planned_stage["shape"] = _shape(stage, stage.latent.layer, setting)
+        stages.append(planned_stage)
     closing = slimming + 2 * evaluation  # of the dense network and of the slim one
     rivals = _seconds_of_rivals(recipe, stages, evaluation)
     own = sum(stage["seconds"]["total"] for stage in stages)
@@ -126,9 +129,9 @@ def plan(
     return found
 
 
-def _described(found: Rehearsed, setting: Setting) -> RehearsedStage:
+def _described(found: Rehearsed) -> RehearsedStage:
     stage = found.stage
-    described: RehearsedStage = {
+    return {
         **taken(
             stage,
             describe_target(stage),
@@ -147,12 +150,11 @@ def _described(found: Rehearsed, setting: Setting) -> RehearsedStage:
         "steps_per_epoch": found.steps_per_epoch,
         "removal_steps": found.removal.length,
     }
-    if stage.shape is not None and found.latent is not None:
-        described["shape"] = _shape(stage.shape, found.latent.layer, setting)
-    return described
 
 
-def _shape(shape: schema.Shaping, layer: str, setting: Setting) -> PlannedShape:
+def _shape(found: Rehearsed, layer: str, setting: Setting) -> PlannedShape:
+    shape = found.stage.shape
+    assert shape is not None
     classes = classes_of(setting.data, [*shape.keep, *shape.drop])
     return {"layer": layer, "keep": shape.keep, "drop": shape.drop, "classes": classes}
 

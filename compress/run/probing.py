@@ -8,7 +8,7 @@ from torch import nn
 from compress.batches import Subset
 from compress.data.attributes import classes_of
 from compress.recipe import schema
-from compress.results import LatentCodes, ModelName, ProbeResult, ShapedAttribute, ShapedLatent, StageResult
+from compress.results import LatentCodes, ProbeResult, ShapedAttribute, ShapedLatent, StageResult
 from compress.run.pruning import sketch
 from compress.run.setting import Setting
 from compress.run.stage import attributes_of
@@ -49,37 +49,35 @@ def _probed(
     assert stage.shape is not None
     # In the dense network, the target is not yet taken apart into principal axes.
     before = latent_layer(sketch(dense, stage, number, Pruned(), setting))
-    wanted, found = attributes_of(stage), dict[ModelName, list[Codes]]()
-    places: tuple[tuple[ModelName, nn.Module, str], ...] = (("dense", dense, before), ("slim", small, layer))
+    wanted = attributes_of(stage)
     aims: tuple[tuple[Literal["keep", "drop"], Mapping[str, float]], ...] = (
         ("keep", stage.shape.keep),
         ("drop", stage.shape.drop),
     )
     with setting.clock.phase("probes"):
-        for model, network, place in places:
-            found[model] = _codes(network, place, wanted, setting)
+        was, now = _codes(dense, before, wanted, setting), _codes(small, layer, wanted, setting)
         attributes: list[ShapedAttribute] = [
             {
                 "name": name,
                 "aim": aim,
                 "weight": weight,
                 "classes": classes_of(setting.data, [name])[name],
-                "chance": chance(found["dense"][1].attributes[name]),
-                "dense": _probes(*found["dense"], name, setting.seed),
-                "slim": _probes(*found["slim"], name, setting.seed),
+                "chance": chance(was[1].attributes[name]),
+                "dense": _probes(*was, name, setting.seed),
+                "slim": _probes(*now, name, setting.seed),
             }
             for aim, weights in aims
             for name, weight in weights.items()
         ]
     return {
         "stage": number + 1,
-        "dense": _described(before, found["dense"][0]),
-        "slim": _described(layer, found["slim"][0]),
+        "dense": _described(before, was[0]),
+        "slim": _described(layer, now[0]),
         "attributes": attributes,
     }
 
 
-def _codes(network: nn.Module, layer: str, wanted: Sequence[str], setting: Setting) -> list[Codes]:
+def _codes(network: nn.Module, layer: str, wanted: Sequence[str], setting: Setting) -> tuple[Codes, Codes]:
     """The codes of the training samples and of the test samples, without nodes that are masked."""
 
     def every(subset: Subset) -> Codes:
@@ -88,7 +86,7 @@ def _codes(network: nn.Module, layer: str, wanted: Sequence[str], setting: Setti
 
     train, test = every("train"), every("test")
     alive = train.codes.any(0)
-    return [Codes(part.codes[:, alive], part.attributes) for part in (train, test)]
+    return Codes(train.codes[:, alive], train.attributes), Codes(test.codes[:, alive], test.attributes)
 
 
 def _probes(train: Codes, test: Codes, name: str, seed: int) -> ProbeResult:

@@ -7,6 +7,10 @@ from torch import Tensor
 RIDGE = 1e-4
 """Of the covariance that codes are whitened by, as a share of the mean variance of a node."""
 
+GAUSSIANS, WIDTHS = 3.0, (0.25, 1.0)
+"""The weight of each Gaussian kernel beside the linear one, and the variances of both in shares of the mean squared
+distance of whitened codes, which is twice their number of nodes."""
+
 
 def whitened(codes: Tensor) -> Tensor:
     """Codes [N, nodes] with mean 0 and, over the batch, deviation 1 in every direction.
@@ -19,23 +23,29 @@ def whitened(codes: Tensor) -> Tensor:
     covariance = codes.T @ codes / rows
     ridge = (RIDGE + (nodes / rows) ** 3) * covariance.diagonal().mean() + 1e-12
     factor = torch.linalg.cholesky(covariance + ridge * torch.eye(nodes, dtype=codes.dtype, device=codes.device))
-    return torch.linalg.solve_triangular(factor, codes.T, upper=False).T
+    found: Tensor = torch.linalg.solve_triangular(factor, codes.T, upper=False).T
+    return found
 
 
-def linear_dependence(white: Tensor, classes: Tensor) -> Tensor:
-    """The Hilbert-Schmidt independence criterion of whitened codes [N, nodes] and classes [N], with linear kernels.
+def dependence(white: Tensor, classes: Tensor) -> Tensor:
+    """The Hilbert-Schmidt independence criterion of whitened codes [N, nodes] and classes [N].
 
-    It is the squared norm of the covariance between the codes and the indicators of the classes, in the unbiased
-    estimate of Song et al. ("Feature selection via dependence maximization", 2012, eq. 4): 0 in the mean over batches
-    if, and only if, no linear function of the codes depends on the class. Zero for fewer than 4 samples.
+    The kernel of the codes is linear, whose part is the squared covariance with the indicators of the classes, plus
+    Gaussian ones of two widths, whose part is 0 only for independence; that of the classes is whether they are equal.
+    It is the unbiased estimate of Song et al. ("Feature selection via dependence maximization", 2012, eq. 4): 0 in the
+    mean over batches where codes and classes are independent. Zero for fewer than 4 samples.
     """
-    count = len(white)
+    count, nodes = white.shape
     if count < 4:
         return white.sum() * 0
     off = 1 - torch.eye(count, dtype=white.dtype, device=white.device)
     one = F.one_hot(classes).to(white.dtype)
-    codes, labels = (white @ white.T) * off, (one @ one.T) * off
+    products = white @ white.T
+    squares = products.diagonal()
+    apart = (squares[:, None] + squares[None] - 2 * products).clamp_min(0) / (2 * nodes)
+    kernel = products + GAUSSIANS * sum(torch.exp(-apart / width) for width in WIDTHS)
+    codes, labels = kernel * off, (one @ one.T) * off
     together = (codes * labels).sum()
-    apart = codes.sum() * labels.sum() / ((count - 1) * (count - 2))
+    independent = codes.sum() * labels.sum() / ((count - 1) * (count - 2))
     mixed = codes.sum(0) @ labels.sum(0) * (2 / (count - 2))
-    return (together + apart - mixed) / (count * (count - 3))
+    return (together + independent - mixed) / (count * (count - 3))

@@ -68,7 +68,7 @@ def _fit(classifier: nn.Module, given: Tensor, wanted: Tensor) -> None:
     optimizer = torch.optim.Adam(classifier.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * -(-len(given) // BATCH))
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(given)).to(given.device).split(BATCH):
+        for rows in torch.split(torch.randperm(len(given)).to(given.device), BATCH):
             loss = F.cross_entropy(classifier(given[rows]), wanted[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

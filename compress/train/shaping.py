@@ -3,7 +3,7 @@
 A wanted attribute has a head, a linear layer on the remaining nodes, that learns it together with the network. An
 unwanted one has an adversary that learns it as well as it can from the remaining nodes, while its gradient reaches the
 network reversed (Ganin et al., "Domain-adversarial training of neural networks", 2016); beside it, the network lowers
-the covariance between the nodes and the classes, which has a closed form. Heads and adversaries have their own
+a measure of dependence between the nodes and the classes that has a closed form. Heads and adversaries have their own
 optimizers, and no part in the network.
 """
 
@@ -20,7 +20,7 @@ from compress.errors import InputError
 from compress.options import check, shown
 from compress.remove.pruner import Pruner
 from compress.tasks import Loss
-from compress.train.independence import linear_dependence, whitened
+from compress.train.independence import dependence, whitened
 from compress.train.latents import Latent, outputs_of
 from compress.wording import did_you_mean
 
@@ -173,12 +173,12 @@ class Shaping:
             optimizer.zero_grad()
 
     def _dependence(self, white: Tensor, classes: Tensor, adversary: nn.Module) -> Tensor:
-        """What the adversary has learned, in nats, and the linear dependence; both are near 0 without any."""
+        """What the adversary has learned, in nats, and the measured dependence; both are near 0 without any."""
         frozen = {name: parameter.detach() for name, parameter in adversary.named_parameters()}
         said = torch.func.functional_call(adversary, frozen, white)
         shares = classes.bincount(minlength=said.shape[1]).to(said.dtype) / len(classes)
-        learned = torch.special.entr(shares).sum() - F.cross_entropy(said, classes)
-        return learned + linear_dependence(white, classes)
+        learned: Tensor = torch.special.entr(shares).sum() - F.cross_entropy(said, classes)
+        return learned + dependence(white, classes)
 
     def _checked(self, name: str, attributes: Mapping[str, Tensor], codes: Tensor) -> Tensor:
         if name not in attributes:
