@@ -145,6 +145,11 @@ class UsedData(TypedDict):
         Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
     ]
     classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    attributes: NotRequired[
+        Annotated[
+            dict[str, Positive], "The number of classes of each attribute beside the label; absent where there is none."
+        ]
+    ]
     mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
     std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
