@@ -14,6 +14,9 @@ from compress.errors import DataError
 SATURATION = 0.6
 """Of the tints: 0 would be grey, and at 1 an image of the first hue would have no green and no blue."""
 
+SEEDS = {"tint": 0, "rotate": 1}
+"""Images are rotated alike with and without a tint."""
+
 
 @dataclass(frozen=True)
 class Nuisances:
@@ -51,8 +54,10 @@ class Nuisances:
             DataError: images to be tinted have colours.
         """
         drawn = {
-            name: torch.randint(count, (len(split.labels),), generator=torch.Generator().manual_seed(10 * part + seed))
-            for seed, (name, count) in enumerate(self.classes.items())
+            name: torch.randint(
+                count, (len(split.labels),), generator=torch.Generator().manual_seed(10 * part + SEEDS[name])
+            )
+            for name, count in self.classes.items()
         }
         images = split.images
         if self.rotate is not None:

@@ -13,7 +13,7 @@ from compress.wording import count_of
 HIDDEN = 128
 """Units of the hidden layer of a two-layer probe."""
 
-EPOCHS, BATCH, RATE = 20, 250, 1e-2
+EPOCHS, BATCH, RATE = 20, 500, 1e-2
 """How a probe is trained, by Adam with a cosine schedule."""
 
 
