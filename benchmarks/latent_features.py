@@ -1,7 +1,7 @@
 """What do the codes hold, and what does it cost, where a latent space is shaped while its nodes are pruned?
 
-Applies the recipe mnist_ae_features as a user would, with the changes of `CASES`, probes the slim file's codes, and adds
-the figures to docs/benchmarks/latent_features.json; those that are there are not computed again:
+Applies the recipe mnist_ae_features as a user would, with the changes of `CASES`, probes the codes of the slim file, and
+adds the figures to docs/benchmarks/latent_features.json; those that are there are not computed again:
 
     python benchmarks/latent_features.py --data-root DIR --seeds 5
     python benchmarks/latent_features.py --data fashion_mnist --cases shaped plain --data-root DIR
@@ -69,7 +69,7 @@ def measure(case: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     model = arguments.work / f"{arguments.data}_features_{seed}.pt"
     if not model.exists():
         run("train", RECIPE, "-o", str(model), *common)
-    out = arguments.work / "features"
+    out = arguments.work / f"{arguments.data}_features_{seed}_{case.replace(', ', '_')}"
     results = run("apply", RECIPE, str(model), "--force", "-o", str(out), *common)
     recipe = load_recipe(RECIPE, changes)
     data = build_data(recipe.data, Path(arguments.data_root))
@@ -111,8 +111,8 @@ def probes(model: nn.Module, layer: str, data: Dataset) -> dict[str, dict[str, f
 def parts(model: nn.Module, data: Dataset) -> dict[str, float]:
     """The mean squared error over the test images in all tints, in its two parts, which add up to it.
 
-    Of each image in all tints, the mean output is compared with the mean image (kept: what does not depend on the tint),
-    and what is left of the outputs with what is left of the images (tint).
+    Of each image in all tints, the mean output is compared with the mean image (kept: the part that does not depend on
+    the tint), and what is left of the outputs with what is left of the images (tint).
     """
     count = data.attributes["tint"]
     # The grey value of a tinted image is its largest channel, since each hue has a channel of 1.
