@@ -1,7 +1,7 @@
 """What do the codes hold, and what does it cost, where a latent space is shaped while its nodes are pruned?
 
-Applies the recipe mnist_ae_features as a user would, with the changes of `CASES`, probes the codes of the slim file, and
-adds the figures to docs/benchmarks/latent_features.json; those that are there are not computed again:
+Applies the recipe mnist_ae_features as a user would, with the changes of `CASES`, probes the codes of the slim file,
+and adds the figures to docs/benchmarks/latent_features.json; those that are there are not computed again:
 
     python benchmarks/latent_features.py --data-root DIR --seeds 5
     python benchmarks/latent_features.py --data fashion_mnist --cases shaped plain --data-root DIR
@@ -86,7 +86,10 @@ def measure(case: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     }
     if "latents" in results:
         (latent,) = results["latents"]
-        found["dense"] = {one["name"]: one["dense"] for one in latent["attributes"]} | {"parts": parts(dense, data)}
+        found["dense"] = {
+            "probes": {one["name"]: one["dense"] for one in latent["attributes"]},
+            "parts": parts(dense, data),
+        }
     return found
 
 

@@ -1,6 +1,7 @@
 """Stages that shape a latent space, from the recipe to the report."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,14 @@ def test_data_without_labels_are_refused(recipe: Path, run: Run, tmp_path: Path)
     result = run("apply", recipe, recipe.parent / "model.pt", "-o", tmp_path / "out", *words, code=2)
     found = " ".join(result.output.split())
     assert "stages.0.shape: a.npz has no labels that are classes; it has no attribute at all" in found
+
+
+def test_the_loop_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "latent-features.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "latent-features.md", "exec"), names)
+    assert names["codes"].codes.shape == (300, 8)
 
 
 def test_dense_and_slim_are_probed_as_they_are_computed(recipe: Path) -> None:
