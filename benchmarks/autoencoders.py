@@ -1,6 +1,6 @@
-"""What do the two stages of mnist_ae give, beside other settings and the same shape from scratch?
+"""What do the two stages of the autoencoders' recipes give, beside other settings and the same shape from scratch?
 
-Applies the recipe mnist_ae as a user would, with the changes of `CASES`, and adds the figures to
+Applies the recipes as a user would, with the changes of `CASES`, and adds the figures to
 docs/benchmarks/autoencoders.json; those that are there are not computed again:
 
     python benchmarks/autoencoders.py --data-root DIR --seeds 3
@@ -22,12 +22,14 @@ from compress import models
 from recipes import run
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "autoencoders.json"
-RECIPES = ("mnist_ae",)
+RECIPES = ("mnist_ae", "fashion_mnist_ae")
 CASES: dict[str, list[str]] = {
     "recipe": [],
     "skeletonization": ["stages.0.criterion=skeletonization"],
     "hard": ["stages.1.removal=hard"],
-    "soft": ["stages.1.removal={kind: soft, over: 5 epochs}"],
+    "gradual soft": ["stages.1.removal={kind: gradual_soft, over: 5 epochs, every: 100 steps}"],
+    "soft, 5 epochs": ["stages.1.removal={kind: soft, over: 5 epochs}"],
+    "soft, 11 epochs": ["stages.1.removal={kind: soft, over: 11 epochs}"],
     "half": ["stages.1.macs=0.5"],
     "scratch": ["rivals.scratch=true"],  # the recipe, and its shape trained for the same total of epochs
 }

@@ -68,7 +68,14 @@ BUDGETS = (0.5, 0.25)
 SOFT = "{kind: soft, over: 0.4 epochs}"
 GRADUAL_SOFT = "{kind: gradual_soft, over: 0.4 epochs, cohort: 20 steps, every: 5 steps}"
 CRITERIA = {"taylor_square": "{kind: taylor_square, samples: 500}", "norms": "norms", "magnitude": "magnitude"}
-REMOVALS = {"hard": "hard", "soft": SOFT, "gradual soft": GRADUAL_SOFT}
+REMOVALS: dict[str, str | float] = {
+    "hard": "hard",
+    "soft": SOFT,
+    "gradual soft": GRADUAL_SOFT,
+    "soft for three quarters": 0.75,
+    "soft to the end": 1.0,
+}
+"""Keys of a stage, or the share of the retraining that a soft removal takes."""
 
 
 def setting(criterion: str, scope: str, floor: float, removal: str = "soft") -> tuple[str, dict[str, Any]]:
@@ -81,7 +88,7 @@ def setting(criterion: str, scope: str, floor: float, removal: str = "soft") -> 
 SETTINGS = dict(
     [
         *(setting(criterion, "layer", 0) for criterion in CRITERIA),
-        *(setting("taylor_square", "layer", 0, removal) for removal in ("hard", "gradual soft")),
+        *(setting("taylor_square", "layer", 0, removal) for removal in REMOVALS if removal != "soft"),
         *(setting("taylor_square", scope, floor) for scope in ("isomorphic", "global") for floor in (0, 0.1, 0.25)),
         *(setting("norms", scope, 0.1) for scope in ("isomorphic", "global")),
         setting("taylor_square", "global", 0.25, "gradual soft"),
@@ -117,7 +124,7 @@ class Study:
     def fill(self, seed: int) -> None:
         """Measure what is not there yet."""
         found = _read().get(self.name, {})
-        if "dense" not in found:
+        if "dense" not in found or not self.weights.exists():
             self._train_dense()
         for budget in BUDGETS:
             place = f"{budget:g}"
@@ -162,6 +169,8 @@ class Study:
     def _measured(
         self, budget: float, changes: dict[str, Any], rate: float, seed: int, data: TrainingData
     ) -> dict[str, Any]:
+        if isinstance(share := changes["removal"], float):
+            changes = {**changes, "removal": f"{{kind: soft, over: {share * self.epochs:g} epochs}}"}
         stage = ", ".join(f"{key}: {value}" for key, value in changes.items())
         retrain = ADAM.format(epochs=self.epochs, lr=rate)
         recipe = self._recipe(f"stages=[{{target: {{nodes: '*'}}, macs: {budget}, {stage}, retrain: {retrain}}}]")

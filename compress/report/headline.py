@@ -22,7 +22,7 @@ def headline(results: Results) -> str:
     stages = results["stages"]
     what = [_what_was_pruned(stage) for stage in stages[-2:]]
     text = (f"{len(stages)} stages, at last " if len(stages) > 2 else "") + ", then ".join(what)
-    best = best_sentence(results)
+    best = None if _dense_is_best(results) else best_sentence(results)
     found = f"{text}: {slim_words(results)}" if best is None else f"{text}; {best}"
     worst = samples.worst_class(results)
     return found if worst is None else f"{found}; {worst}"
@@ -33,7 +33,14 @@ def deck(results: Results) -> str:
     model, data = results["recipe"]["model"], results["data"]["name"]
     ways = dict.fromkeys(_way(stage) for stage in results["stages"])
     text = f"The network {model.get('name') or model.get('factory')} on {data}. {' Then: '.join(ways)}"
+    if _dense_is_best(results):
+        return f"{text} The {results['best']['bound']} is the dense network itself."
     return f"{text} Slim against dense: {slim_words(results)}." if "best" in results else text
+
+
+def _dense_is_best(results: Results) -> bool:
+    """Whether no other file is within the bound: then the headline compares slim with dense."""
+    return "best" in results and results["best"]["choice"] == "dense"
 
 
 def slim_words(results: Results) -> str:

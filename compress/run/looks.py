@@ -10,7 +10,7 @@ from compress.results import Pictures, RocPoints
 from compress.run import pictures
 from compress.tasks import NamedTask, Task, word_of
 from compress.tasks.kinds import IGNORED, settings_of
-from compress.tasks.targets import anomalies, class_labels, class_logits, errors_by_sample, values
+from compress.tasks.targets import anomalies, class_labels, class_logits, errors_by_sample, several_labels, values
 
 VALUES = 400
 """Test samples of a scatter plot, spread over the whole test set."""
@@ -64,6 +64,8 @@ def _parts(task: Task, samples: int | None) -> list[_Part]:
     word = word_of(task)
     if word == "classify":
         return [_ByClass(task if isinstance(task, NamedTask) else settings_of("classify"))]
+    if word == "multilabel":
+        return [_ByLabel(task if isinstance(task, NamedTask) else settings_of("multilabel"))]
     if word == "regress":
         return [_Values(samples)]
     if word == "forecast":
@@ -71,12 +73,26 @@ def _parts(task: Task, samples: int | None) -> list[_Part]:
     return [_Anomalies()] if word == "anomaly" else []
 
 
-class _ByClass:
+class _Counts:
     """Counts, for each class, its test samples and those that are predicted right."""
 
     def __init__(self, task: NamedTask) -> None:
         self._ignored = task.ignore_index
         self.counts: Tensor | None = None  # int64 [2, classes]
+
+    def _add(self, of: Tensor, right: Tensor) -> None:
+        found = torch.stack([of, right]).cpu()
+        self.counts = found if self.counts is None else self.counts + found
+
+    def beside(self, slim: "_Counts") -> Pictures:
+        if self.counts is None or slim.counts is None:
+            return {}
+        of, dense = self.counts.tolist()
+        return {"by_class": {"of": of, "dense": dense, "slim": slim.counts[1].tolist()}}
+
+
+class _ByClass(_Counts):
+    """One class for each sample."""
 
     def see(self, output: Tensor, target: Any) -> None:
         logits = class_logits(output)
@@ -86,15 +102,19 @@ class _ByClass:
         counted = labels != IGNORED
         right = (logits.argmax(1) == labels)[counted]
         labels = labels[counted]
-        rows = [torch.bincount(found, minlength=classes) for found in (labels, labels[right])]
-        found = torch.stack(rows).cpu()
-        self.counts = found if self.counts is None else self.counts + found
+        self._add(torch.bincount(labels, minlength=classes), torch.bincount(labels[right], minlength=classes))
 
-    def beside(self, slim: "_ByClass") -> Pictures:
-        if self.counts is None or slim.counts is None:
-            return {}
-        of, dense = self.counts.tolist()
-        return {"by_class": {"of": of, "dense": dense, "slim": slim.counts[1].tolist()}}
+
+class _ByLabel(_Counts):
+    """Any number of labels for each sample: those that have a label, and those in which it is found."""
+
+    def see(self, output: Tensor, target: Any) -> None:
+        logits, present, counted = several_labels(output, target, self._ignored)
+        if logits.ndim < 2 or logits.shape[1] > CLASSES:
+            return
+        has = ((present > 0.5) & counted).transpose(0, 1).flatten(1)
+        found = (logits > 0).transpose(0, 1).flatten(1)
+        self._add(has.sum(1), (has & found).sum(1))
 
 
 class _Spread:

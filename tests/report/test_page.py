@@ -17,6 +17,7 @@ from compress import ranking
 from compress.errors import InputError
 from compress.recipe.loading import load_recipe
 from compress.report import page as report
+from compress.report.headline import deck, slim_words
 from compress.report.page import headline, page
 from compress.results import CONTRACT, contract_text
 from compress.run.contract import contract_of
@@ -370,6 +371,16 @@ def test_the_headline_says_where_it_is_faster() -> None:
     found["slim"]["params"] = 500
     text = plain(headline({"stages": [stage("nodes", "latent", 0.5, 8)], "models": found}))
     assert text == "8 → 4 latent nodes: 2.00x fewer parameters, test loss +20.0 %"
+
+
+def test_where_only_dense_is_within_the_bound_the_headline_tells_gain_and_price(
+    every_choice: dict[str, Any],
+) -> None:
+    results: Any = every_choice
+    results["best"] = {"bound": "fastest at batch 1 within 0.5 % of dense's loss", "choice": "dense"}
+    assert "fastest" not in headline(results)
+    assert slim_words(results) in headline(results)
+    assert deck(results).endswith(" The fastest at batch 1 within 0.5 % of dense's loss is the dense network itself.")
 
 
 # --- the command ---

@@ -62,6 +62,7 @@ export: [onnx, safetensors, int8]
 
 SHOWN = {
     "classify": {"by_class", "confusion"},
+    "multilabel": {"by_class"},
     "regress": {"values"},
     "forecast": {"values", "series"},
     "anomaly": {"roc"},

@@ -36,6 +36,17 @@ def test_a_single_logit_and_ignored_labels_are_counted_right() -> None:
     assert compared(looks, looks)["by_class"] == {"of": [1, 2], "dense": [1, 1], "slim": [1, 1]}
 
 
+def test_a_label_is_counted_where_it_is_present_and_found() -> None:
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 3, (50, 4)), rng.normal(size=(50, 4))  # 2: not known
+    task = NamedTask("multilabel", ignore_index=2)
+    looks = seen(task, torch.from_numpy(logits), torch.from_numpy(labels))
+    found = compared(looks, looks, names=[*"abcd"])["by_class"]
+    assert found["of"] == (labels == 1).sum(0).tolist()
+    assert found["slim"] == ((labels == 1) & (logits > 0)).sum(0).tolist()
+    assert found["names"] == [*"abcd"]
+
+
 @pytest.mark.parametrize("samples", [None, 5 * VALUES])
 def test_values_are_spread_over_the_test_set(samples) -> None:
     target = torch.arange(5.0 * VALUES)

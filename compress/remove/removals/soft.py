@@ -54,10 +54,9 @@ class Soft(Removal):
 
     words = ("soft",)
     together = True
-    default_share = 1.0
 
     steps: int | None = option(
-        "length of the removal; the whole retraining if absent", None, ge=0, recipe="over", duration=True
+        "length of the removal; three quarters of the retraining if absent", None, ge=0, recipe="over", duration=True
     )
     decay: CurveName | decays.Curve = option("the curve of the decay", "exponential", rule=_falls)
     factor: float | None = option(
