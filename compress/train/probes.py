@@ -13,8 +13,8 @@ from compress.wording import count_of
 HIDDEN = 128
 """Units of the hidden layer of a two-layer probe."""
 
-EPOCHS, BATCH, RATE = 20, 500, 1e-2
-"""How a probe is trained, by Adam with a cosine schedule."""
+EPOCHS, STEPS, BATCH, RATE = 20, 500, 500, 1e-2
+"""How a probe is trained, by Adam with a cosine schedule: for so many epochs, and at least so many steps."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ def probe(train: Codes, test: Codes, attribute: str, *, hidden: int | None = Non
 
 def _fit(classifier: nn.Module, given: Tensor, wanted: Tensor) -> None:
     optimizer = torch.optim.Adam(classifier.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * -(-len(given) // BATCH))
-    for _ in range(EPOCHS):
+    epoch = -(-len(given) // BATCH)
+    epochs = max(EPOCHS, -(-STEPS // epoch))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * epoch)
+    for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(given)).to(given.device), BATCH):
             loss = F.cross_entropy(classifier(given[rows]), wanted[rows])
             optimizer.zero_grad()

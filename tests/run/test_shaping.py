@@ -132,7 +132,7 @@ def test_a_plan_shows_what_is_shaped(recipe: Path, run: Run) -> None:
         ("shape={keep: {maker: 1}, drop: {maker: 1}}", "maker is in keep, too; remove it from one of them"),
         ("shape={}", "neither keep nor drop names an attribute; name one, or remove `shape`"),
         ("retrain=null", "shape is learned during retraining; add `retrain` with at least 1 epoch"),
-        ("target={nodes: [latent, encoder.1]}", "several layers (encoder.1, latent)"),
+        ("target={nodes: [latent, encoder.1]}", "several layers (latent, encoder.1)"),
         ("target={weights: latent.*}", "shape is for latent nodes, and the target is weights"),
     ],
 )
