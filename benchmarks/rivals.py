@@ -82,7 +82,10 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "cifar10_resnet": (
         "cifar10_resnet",
         (
-            *("--removal", "hard,{kind: soft, over: 2 epochs},{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"),
+            *(
+                "--removal",
+                "hard,{kind: soft, over: 2 epochs},{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}",
+            ),
             *("--lr", "2e-2", "--seeds", "3"),
         ),
     ),

@@ -398,7 +398,10 @@ class Confusion(TypedDict):
 
 
 class ClassCounts(TypedDict):
-    of: Annotated[Counts, "Test samples by class; or pixels and the like, where each has a class. With several labels, those that have it."]
+    of: Annotated[
+        Counts,
+        "Test samples by class; or pixels and the like, where each has a class. With several labels, those that have it.",
+    ]
     dense: Annotated[Counts, "Those that are predicted right."]
     slim: Annotated[Counts, "Those that are predicted right."]
     names: NotRequired[Annotated[list[Text], "Of the classes."]]

@@ -1,6 +1,6 @@
 """The latent space of a network: the outputs of one layer, and those of its nodes that remain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from compress.batches import Attributed, Pairs, pairs
 from compress.errors import DataError, InputError, TargetError
 from compress.evaluation_mode import evaluation_mode
+from compress.graph.network import require_parameters
+from compress.options import check, shown
 from compress.select.node_selection import NodeSelection
 from compress.select.selection import Selection
 from compress.train.probes import Codes
@@ -92,20 +94,29 @@ def codes(model: nn.Module, layer: str, batches: Pairs, *, kept: Tensor | None =
     """The outputs of a layer for all samples, with their attributes.
 
     Args:
-        batches: with `Attributed` targets; for example those of a loader.
+        model: in any mode; it runs in evaluation mode.
+        layer: its name, such as "latent".
+        batches: with `Attributed` targets; a loader, or a list.
         kept: which nodes are taken, bool [nodes]; all of them if None.
 
     Raises:
+        InputError: an option is wrong.
         TargetError: there is no such layer, or its outputs are not [N, nodes].
         DataError: there is no sample, or a target has no attributes.
     """
+    require_parameters(model)
+    check("layer", layer, str)
+    if not isinstance(batches, Iterable) or isinstance(batches, type | nn.Module | str | Mapping | Tensor):
+        raise InputError(f"batches: found {shown(batches)}; expected an iterable of batches, such as a loader")
+    if kept is not None and not (isinstance(kept, Tensor) and kept.dtype == torch.bool and kept.ndim == 1):
+        raise InputError(f"kept: found {shown(kept)}; expected a bool tensor [nodes]")
     found: list[Tensor] = []
     attributes: dict[str, list[Tensor]] = {}
     with outputs_of(model, layer, training=False) as seen, evaluation_mode(model):
         for given, target in pairs(batches, model):
-            if not isinstance(target, Attributed):
+            if not isinstance(target, Attributed) or not isinstance(target.attributes, Mapping):
                 raise DataError(
-                    f"batches: found a target of type {type(target).__name__}; attributes are given as "
+                    f"batches: found {shown(target)} as a target; attributes are given as "
                     "compress.Attributed(target, {name: classes})"
                 )
             given.call(model)
@@ -113,7 +124,7 @@ def codes(model: nn.Module, layer: str, batches: Pairs, *, kept: Tensor | None =
                 raise TargetError(f"the network does not call its layer {layer!r}")
             found.append(seen[0] if kept is None else seen[0][:, kept.to(seen[0].device)])
             for name, classes in target.attributes.items():
-                attributes.setdefault(name, []).append(classes.to(seen[0].device))
+                attributes.setdefault(name, []).append(torch.as_tensor(classes).to(seen[0].device))
     if not found:
         raise DataError("batches: there is no sample.")
     return Codes(torch.cat(found).float(), {name: torch.cat(values) for name, values in attributes.items()})

@@ -1,5 +1,6 @@
 """Probes: fresh classifiers on frozen codes, which tell what a latent space holds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.options import check, shown
 from compress.wording import count_of
 
 HIDDEN = 128
@@ -22,15 +24,21 @@ class Codes:
     """Codes of samples [N, nodes], and their classes by attribute, int64 [N]."""
 
     codes: Tensor
-    attributes: dict[str, Tensor]
+    attributes: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.codes, Tensor):
+            raise InputError(f"codes: found {shown(self.codes)}; expected a tensor [N, nodes]")
+        if not isinstance(self.attributes, Mapping):
+            raise InputError(f"attributes: found {shown(self.attributes)}; expected classes by name")
         if self.codes.ndim != 2 or not len(self.codes):
             raise InputError(f"codes: found the shape {list(self.codes.shape)}; expected [N, nodes], N at least 1")
         for name, classes in self.attributes.items():
+            if not isinstance(classes, Tensor) or classes.is_floating_point() or classes.is_complex():
+                raise InputError(f"attributes: {name!r} is {shown(classes)}; expected whole numbers [N]")
             if classes.shape != self.codes.shape[:1]:
                 raise InputError(
-                    f"{name}: found the shape {list(classes.shape)}; expected one class for each of "
+                    f"attributes: {name!r} has the shape {list(classes.shape)}; expected one class for each of "
                     f"{count_of(len(self.codes), 'sample')}"
                 )
 
@@ -38,13 +46,24 @@ class Codes:
 def probe(train: Codes, test: Codes, attribute: str, *, hidden: int | None = None, seed: int = 0) -> float:
     """The share of the test samples whose class a classifier of the codes finds, in [0, 1].
 
-    The codes are scaled to mean 0 and deviation 1 over the training samples. The classifier is trained on those from
-    random weights: linear, or with a hidden layer of `hidden` units and a ReLU. The global random state is left
-    unchanged.
+    The codes are scaled to mean 0 and deviation 1 over the training samples, on which the classifier is trained from
+    random weights. The global random state is left unchanged.
+
+    Args:
+        train, test: codes of training samples and of others, as `compress.codes` gives them.
+        attribute: its name.
+        hidden: units of a hidden layer with ReLU; None for a linear classifier.
+        seed: seeds the weights and the order of the samples.
 
     Raises:
-        InputError: a part lacks the attribute, or they differ in their number of nodes.
+        InputError: an option is wrong, a part lacks the attribute, or they differ in their number of nodes.
     """
+    for name, found in (("train", train), ("test", test)):
+        if not isinstance(found, Codes):
+            raise InputError(f"{name}: found {shown(found)}; expected compress.Codes, as compress.codes gives them")
+    check("attribute", attribute, str)
+    check("hidden", hidden, int | None, ge=1)
+    check("seed", seed, int, ge=-(2**63), lt=2**64)
     for part in (train, test):
         if attribute not in part.attributes:
             raise InputError(f"attribute: found {attribute!r}; the codes have {', '.join(part.attributes) or 'none'}")

@@ -63,7 +63,11 @@ class Shaping:
             InputError: an option is wrong, an attribute is both kept and dropped, or the pruner prunes weights.
             TargetError: the pruner prunes nodes of several layers.
         """
+        check("seed", seed, int, ge=-(2**63), lt=2**64)
         self._latent = pruner if isinstance(pruner, Latent) else Latent.of(_checked(pruner).selection)
+        for key, given in (("keep", keep), ("drop", drop), ("classes", classes)):
+            if given is not None and not isinstance(given, Mapping):
+                raise InputError(f"{key}: found {shown(given)}; expected a mapping by the names of attributes")
         self._keep, self._drop = dict(keep or {}), dict(drop or {})
         _require_attributes(self._keep, self._drop, classes)
         self._classes = {name: classes[name] for name in (*self._keep, *self._drop)}
@@ -204,10 +208,13 @@ def _checked(pruner: object) -> Pruner:
 
 
 def _require_attributes(keep: Mapping[str, float], drop: Mapping[str, float], classes: Mapping[str, int]) -> None:
+    if classes is None:
+        raise InputError("classes: found None; expected the number of classes of each attribute")
     if not keep and not drop:
         raise InputError("found neither keep nor drop; name an attribute in one of them")
     for key, weights in (("keep", keep), ("drop", drop)):
         for name, weight in weights.items():
+            check(f"{key}: a name", name, str)
             check(f"{key}[{name!r}]", weight, float, gt=0)
             if name not in classes:
                 raise InputError(f"classes: {name!r} is missing{did_you_mean(name, classes)}")

@@ -56,8 +56,8 @@ def test_chance_is_the_share_of_the_most_frequent_class() -> None:
 def test_codes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"codes: found the shape \[4\]; expected \[N, nodes\]"):
         Codes(torch.zeros(4), {})
-    with pytest.raises(InputError, match=r"y: found the shape \[3\]; expected one class for each of 4 samples"):
-        Codes(torch.zeros(4, 2), {"y": torch.zeros(3)})
+    with pytest.raises(InputError, match=r"'y' has the shape \[3\]; expected one class for each of 4 samples"):
+        Codes(torch.zeros(4, 2), {"y": torch.zeros(3).long()})
     with pytest.raises(InputError, match="attribute: found 'tint'; the codes have truth"):
         probe(codes(NOISE, 0), codes(NOISE, 1), "tint")
     with pytest.raises(InputError, match="test: found 2 nodes; the training codes have 3"):
