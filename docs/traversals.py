@@ -1,6 +1,6 @@
 """Draws docs/images/latent-features.png: what each code of a latent space changes, with plain pruning and with shape.
 
-    python docs/latent_features.py runs --data-root DIR
+    python docs/traversals.py runs --data-root DIR
 
 `runs` is the folder in which benchmarks/latent_features.py has left the results of seed 0.
 """
