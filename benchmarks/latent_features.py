@@ -122,7 +122,7 @@ def parts(model: nn.Module, data: Dataset) -> dict[str, float]:
     grey = data.test.images.amax(1, keepdim=True).float() / 255
     kept, tint, images = 0.0, 0.0, 0
     with evaluation_mode(model):
-        for piece in grey.split(500):
+        for piece in torch.split(grey, 500):
             every = (hues(count)[:, None, :, None, None] * piece).float()
             outputs = torch.stack([model(scaled(batch, data)) for batch in every])
             kept += float(F.mse_loss(outputs.mean(0), every.mean(0))) * len(piece)

@@ -129,9 +129,9 @@ class RehearsedStage(Taken):
 
 
 class PlannedStage(RehearsedStage):
-    """shape: absent where the stage shapes no latent space."""
+    """shape: None where the stage shapes no latent space."""
 
-    shape: NotRequired[PlannedShape]
+    shape: PlannedShape | None
     after: NetworkSize
     seconds: StageSeconds
 

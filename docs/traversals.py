@@ -53,13 +53,13 @@ def traversals(small: nn.Module, data: Dataset) -> Tensor:
     batches = data.batches("test", 1000, "reconstruct", attributes=("label",))
     codes = compress.codes(small, CODES, batches()).codes
     low, high = codes.quantile(torch.tensor([0.02, 0.98]), dim=0)
-    decoder = small.get_submodule("decoder")
+    decoder, reader = small.get_submodule("decoder"), small.get_submodule("decoder.1.reader")
     assert isinstance(decoder, nn.Sequential)
     rows = []
     for node in range(codes.shape[1]):
         changed = codes[IMAGE].repeat(STEPS, 1)
         changed[:, node] = torch.linspace(float(low[node]), float(high[node]), STEPS)
-        images = decoder[2:](decoder[1].reader(changed))  # after the tanh, and the axes
+        images = decoder[2:](reader(changed))  # after the tanh, the axes and their reader
         rows.append(torch.cat([*images.repeat_interleave(SCALE, 2).repeat_interleave(SCALE, 3)], 2))
     return torch.cat(rows, 1)
 

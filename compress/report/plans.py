@@ -84,8 +84,8 @@ def lines(plan: Plan) -> Iterable[str]:
         yield dense(plan["dense"])
     for number, stage in enumerate(plan["stages"], 1):
         yield f"stage {number}: {_chosen(stage)}"
-        if "shape" in stage:
-            yield f"stage {number}: {_shaped(stage['shape'])}"
+        if (shape := stage.get("shape")) is not None:
+            yield f"stage {number}: {_shaped(shape)}"
         if stage["kind"] == "weights":
             zeros = stage["after"]["params"] - stage["after"]["nonzero"]
             yield (

@@ -98,10 +98,7 @@ def plan(
         start = now()
         after = _slim_size(network, setting)
         slimming = now() - start
-        planned_stage: PlannedStage = {**_described(stage), "after": after, "seconds": seconds}
-        if stage.latent is not None:
-            planned_stage["shape"] = _shape(stage, stage.latent.layer, setting)
-        stages.append(planned_stage)
+        stages.append({**_described(stage), "shape": _shape(stage, setting), "after": after, "seconds": seconds})
     closing = slimming + 2 * evaluation  # of the dense network and of the slim one
     rivals = _seconds_of_rivals(recipe, stages, evaluation)
     own = sum(stage["seconds"]["total"] for stage in stages)
@@ -152,11 +149,12 @@ def _described(found: Rehearsed) -> RehearsedStage:
     }
 
 
-def _shape(found: Rehearsed, layer: str, setting: Setting) -> PlannedShape:
-    shape = found.stage.shape
-    assert shape is not None
+def _shape(found: Rehearsed, setting: Setting) -> PlannedShape | None:
+    shape, latent = found.stage.shape, found.latent
+    if shape is None or latent is None:
+        return None
     classes = classes_of(setting.data, [*shape.keep, *shape.drop])
-    return {"layer": layer, "keep": shape.keep, "drop": shape.drop, "classes": classes}
+    return {"layer": latent.layer, "keep": shape.keep, "drop": shape.drop, "classes": classes}
 
 
 def _matched(one: Matched) -> MatchedTarget:
