@@ -52,13 +52,18 @@ def main() -> None:
     arguments = parser.parse_args()
     for seed in range(arguments.seeds):
         for case in arguments.cases:
-            found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-            cells = found.setdefault(arguments.data, {})
-            if (key := f"{case}, seed {seed}") in cells:
+            if (key := f"{case}, seed {seed}") in there().get(arguments.data, {}):
                 continue
-            cells[key] = measure(case, seed, arguments)
+            cell = measure(case, seed, arguments)
+            found = there()  # another process may have added cells meanwhile
+            found.setdefault(arguments.data, {})[key] = cell
             OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            print(arguments.data, key, cells[key], flush=True)
+            print(arguments.data, key, cell, flush=True)
+
+
+def there() -> dict[str, Any]:
+    """The figures so far: cells by data set."""
+    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
 
 
 def measure(case: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
