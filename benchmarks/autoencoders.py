@@ -28,7 +28,6 @@ CASES: dict[str, list[str]] = {
     "skeletonization": ["stages.0.criterion=skeletonization"],
     "hard": ["stages.1.removal=hard"],
     "gradual soft": ["stages.1.removal={kind: gradual_soft, over: 5 epochs, every: 100 steps}"],
-    "soft, 5 epochs": ["stages.1.removal={kind: soft, over: 5 epochs}"],
     "soft, 11 epochs": ["stages.1.removal={kind: soft, over: 11 epochs}"],
     "half": ["stages.1.macs=0.5"],
     "scratch": ["rivals.scratch=true"],  # the recipe, and its shape trained for the same total of epochs

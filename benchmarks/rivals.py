@@ -25,6 +25,7 @@ REMOVALS = f"hard,soft,gradual,{GRADUAL_SOFT}"
 CRITERIA = "magnitude,scaled_magnitude,lamp,taylor,snip,obd,random"
 MORE_REMOVALS = "gradual_soft,{kind: soft, learns: true},sfp,srfp,greg"
 CLASSIFIERS = ("--lr", "2e-3,5e-3")
+CHANNELS = "{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"
 DECODERS = ("--removal", f"hard,gradual,{FADING}", "--sparsity", ".9,.95", "--seeds", "5")
 LATENT = ("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "5")
 COMPENSATED = (
@@ -35,6 +36,15 @@ COMPENSATED = (
     "--set",
     "stages.0.compensate=true",
 )
+ALL_WIDTHS = (
+    "stages=[{target: {nodes: '*'}, criterion: {kind: taylor_square, samples: 500}, sparsity: 0.7, removal: hard, "
+    "retrain: {epochs: 3, batch_size: 64, optimizer: adamw, lr: 3e-3, lr_schedule: cosine}}]"
+)
+NODES = (
+    *("--set", ALL_WIDTHS, "--removal", "hard,soft,gradual_soft", "--sparsity", ".5,.7"),
+    *("--lr", "1.5e-3,3e-3,6e-3", "--seeds", "5"),
+)
+"""Half, and 70 %, of every width of an autoencoder."""
 
 SMALL = ("--sparsity", ".5,.75,.9", "--seeds", "5")
 
@@ -76,16 +86,15 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         "mnist_latent",
         (*COMPENSATED, *LATENT),
     ),
+    "mnist_autoencoder_nodes": ("mnist_latent", NODES),
+    "fashion_mnist_autoencoder_nodes": ("fashion_mnist_ae", NODES),
     "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "3e-3,6e-3")),
     "fashion_mnist_decoder": ("fashion_mnist_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_decoder": ("cifar10_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_resnet": (
         "cifar10_resnet",
         (
-            *(
-                "--removal",
-                "hard,{kind: soft, over: 2 epochs},{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}",
-            ),
+            *("--removal", f"hard,{{kind: soft, over: 2 epochs}},{CHANNELS}"),
             *("--lr", "2e-2", "--seeds", "3"),
         ),
     ),

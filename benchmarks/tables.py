@@ -135,9 +135,8 @@ def autoencoders() -> str:
         "recipe": "the recipe",
         "skeletonization": "skeletonization in stage 1",
         "hard": "hard removal in stage 2",
-        "gradual soft": "gradual soft removal in stage 2, 5 epochs",
-        "soft, 5 epochs": "soft removal in stage 2, 5 epochs",
-        "soft, 11 epochs": "soft removal in stage 2, 11 epochs",
+        "gradual soft": "gradual soft removal in stage 2",
+        "soft, 11 epochs": "soft removal over 11 epochs in stage 2",
         "half": "half of the multiply-adds",
     }
     rows: list[tuple[str, ...]] = []
@@ -242,6 +241,34 @@ def defaults() -> str:
         figures = table(("setting", *found), [dense, *rows], right=len(found))
         parts.append(f"**{float(budget):.0%} of the multiply-adds**\n\n{figures}")
     return "\n\n".join(parts)
+
+
+def without_retraining() -> str:
+    """Accuracy after plain cuts and after `compress.prune`, by network and amount."""
+    found = {name: network for name, network in measured("without_retraining").items() if name != "resnet50"}
+    settings = dict.fromkeys(
+        cell.rpartition(", seed")[0] for network in found.values() for cell in network if cell != "dense"
+    )
+    rows = [[setting, *(_accuracies(network, setting) for network in found.values())] for setting in settings]
+    dense = ["dense", *(f"{100 * network['dense']['accuracy']:.1f}" for network in found.values())]
+    return table(("test accuracy in %", *found), [dense, *rows], right=len(found))
+
+
+def _accuracies(network: dict[str, Any], setting: str) -> str:
+    values = [100 * cell["accuracy"] for name, cell in network.items() if name.rpartition(", seed")[0] == setting]
+    if not values:
+        return ""
+    spread = f" \N{PLUS-MINUS SIGN} {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def without_retraining_seconds() -> str:
+    """How long the call takes for a network of usual size."""
+    found = measured("without_retraining")["resnet50"]
+    return (
+        f"A ResNet-50 of torchvision at 224 x 224, {found['samples']} samples, one thread: "
+        f"{found['processor_seconds']:.0f} seconds of the processor, from choosing to the proven network."
+    )
 
 
 def _of_seeds(network: dict[str, Any], setting: str) -> str:
@@ -753,6 +780,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent_features": latent_features,
     "latent_features_outcome": latent_features_outcome,
     "defaults": defaults,
+    "without_retraining": without_retraining,
+    "without_retraining_seconds": without_retraining_seconds,
     "resnet_outcome": resnet_outcome,
     "latent": latent,
     "latency": latency,

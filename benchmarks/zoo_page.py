@@ -22,19 +22,25 @@ def write() -> None:
 def page(torchvision: Results, others: Results) -> str:
     """Markdown: how many pass, and a table for each kind of network. Unmeasured networks are left out."""
     lines = ["# Networks, slimmed", ""]
-    lines += ["Each network loses half of every width that can shrink; the slim network is proven to compute the same."]
+    lines += [
+        "Half of every width that can shrink is set to zero and cut. A network passes if its slim network is proven to",
+        "compute the same. *The peer* is torch-pruning 1.6.1, with the same networks.",
+    ]
     return "\n".join([*lines, "", *first_part(torchvision), "", *second_part(others)]).rstrip() + "\n"
 
 
 def first_part(results: Results) -> list[str]:
     kinds = {kind: of_kind(results, kind) for kind in KINDS}
     lines = ["## Torchvision's networks", ""]
-    lines += ["Measured by `python benchmarks/zoo.py`, whose docstring defines what passes and how time is measured."]
+    lines += [
+        "`python benchmarks/zoo.py` measures these networks. Its docstring defines what passes and how time is",
+        "measured.",
+    ]
     if not any("depends" in parts.get("ours", {}) for parts in results.values()):
         lines += [
-            "These figures are from an earlier version: its analysis ran no real pass, and its batch norms had random"
+            "These figures are from an earlier version. Its analysis ran no real pass, and its batch norms had random",
+            "statistics, so the outputs of some networks hardly depended on the image.",
         ]
-        lines += ["statistics, so the outputs of some networks hardly depended on the picture."]
     missing = sum("ours" not in parts for parts in results.values())
     lines += [f"{missing} of torchvision's {len(results)} networks have not been measured yet."] if missing else []
     lines += ["", *summary(kinds)]
@@ -52,12 +58,11 @@ def second_part(results: Results) -> list[str]:
     kinds = dict.fromkeys(parts["kind"]["is"] for parts in results.values())
     lines = ["## Beyond torchvision", ""]
     lines += [
-        "Networks of other libraries, at small sizes where the library offers them, and common hand-written networks,"
+        "Networks of other libraries, in small sizes where the library offers them, and common hand-written networks,",
+        "called as their users call them. `benchmarks/networks.py` builds them. `python benchmarks/beyond.py` measures",
+        "them, and its docstring defines what passes. Batch norms have the statistics of random batches.",
+        "",
     ]
-    lines += [
-        "called as their users call them. Measured by `python benchmarks/beyond.py`, whose docstring defines what"
-    ]
-    lines += ["passes; `benchmarks/networks.py` builds them. Batch norms have the statistics of random batches.", ""]
     lines += totals(results)
     for kind in kinds:
         if rows := of_kind(results, kind):
@@ -69,24 +74,24 @@ def totals(results: Results) -> list[str]:
     rows = [parts for parts in results.values() if "ours" in parts]
     good = [parts["ours"] for parts in rows if parts["ours"]["pass"]]
     own = sum(not row["traced"] for row in good)
-    lines = [f"- Here {len(good)} of {len(rows)} pass; {own} of them keep their class."]
+    lines = [f"- softprune: {len(good)} of {len(rows)} networks pass; {own} of them keep their class."]
     tried = [parts for parts in rows if "peer" in parts]
     if tried:
         theirs, mine = (sum(parts[part]["pass"] for parts in tried) for part in ("peer", "ours"))
-        lines += [f"- With torch-pruning {theirs} of {len(tried)} pass, {mine} of which pass here."] if tried else []
+        lines += [f"- torch-pruning: {theirs} of {len(tried)} pass. softprune passes {mine} of the same {len(tried)}."]
     lengths = [row["length"] for row in good if row["length"] is not None]
     same = sum(isinstance(length, float) and length <= 1e-4 for length in lengths)
     wrong = sum(isinstance(length, float) and length > 1e-4 for length in lengths)
+    refused = len(lengths) - same - wrong
     lines += [
-        f"- Of {len(lengths)} that accept other lengths, {same} compute the same at another, {wrong} something else;"
+        f"- Other lengths: of {len(lengths)} slim networks whose dense network accepts them, {same} compute the same,",
+        f"  {wrong} compute something else, and {refused} {'refuses' if refused == 1 else 'refuse'} with a reason.",
+        f"- Training: {sum(row['trains'] is True for row in good)} of {len(good)} have a lower loss after one step.",
     ]
-    lines += [f"  {len(lengths) - same - wrong} refuse it with a reason."]
-    lines += [f"- {sum(row['trains'] is True for row in good)} of {len(good)} have a lower loss after one step."]
     converted = [parts["onnx"] for parts in rows if "onnx" in parts]
     if converted:
         same, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
-        lines += [f"- ONNX: {same} of {len(converted)} compute the same in onnxruntime; of {neither} the dense network"]
-        lines += ["  cannot be exported either."]
+        lines += [f"- ONNX: {same} of {len(converted)} compute the same in onnxruntime.{also_dense(neither)}"]
     return lines + dependence(rows) + pace(rows)
 
 
@@ -98,18 +103,18 @@ def others_table(results: Results) -> list[str]:
         mine, other = parts["ours"], parts.get("peer", {})
         cells = [name, size(mine), gone(mine), result(mine), seconds(mine), seconds(mine, "warm_seconds")]
         cells += [parity(parts.get("onnx", {})), length(mine), "yes" if mine.get("trains") is True else ""]
-        cells += [gone(other), seconds(other), seconds(other, "warm_seconds"), stays(mine)]
+        cells += [gone(other), seconds(other), seconds(other, "warm_seconds"), largest_kept(mine)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def length(row: Row) -> str:
-    """The difference at another length, or "fixed" where the graph holds for one only."""
+    """The difference at another length, or "fixed" if the graph holds for one length only."""
     found = row.get("length")
     return "" if found is None else f"{found:.0e}" if isinstance(found, float) else "fixed"
 
 
-def stays(row: Row) -> str:
+def largest_kept(row: Row) -> str:
     reason, share = next(iter(row.get("kept", [])), ("", 0.0))
     return f"{share:.0%}: {reason.replace('|', '/')}" if share >= 0.05 else ""
 
@@ -120,9 +125,9 @@ def result(row: Row) -> str:
 
 def summary(kinds: dict[str, Results]) -> list[str]:
     said = {
-        "ours": "{kind}: here {good} of {all} measured networks pass",
-        "peer": "{kind}: with torch-pruning {good} of {all} pass",
-        "backbone": "{kind}, the backbone alone: here {good} of {all} pass",
+        "ours": "{kind}: {good} of {all} networks pass with softprune",
+        "peer": "{kind}: {good} of {all} networks pass with torch-pruning",
+        "backbone": "{kind}, the backbone alone: {good} of {all} networks pass with softprune",
     }
     lines = []
     for kind, rows in kinds.items():
@@ -133,21 +138,29 @@ def summary(kinds: dict[str, Results]) -> list[str]:
     converted = [parts["onnx"] for rows in kinds.values() for parts in rows.values() if "onnx" in parts]
     if converted:
         good, neither = sum(row["pass"] for row in converted), sum("dense_error" in row for row in converted)
-        text = f"- ONNX: of {len(converted)} slim classifiers, {good} compute the same in onnxruntime"
-        lines.append(text + (f"; of {neither} the dense network cannot be exported either." if neither else "."))
+        text = f"- ONNX: {good} of {len(converted)} slim classifiers compute the same in onnxruntime."
+        lines.append(text + also_dense(neither))
     every = [parts for rows in kinds.values() for parts in rows.values()]
     return lines + dependence(every) + pace(every)
 
 
+def also_dense(neither: int) -> str:
+    """A sentence about networks whose dense version cannot be exported either."""
+    if not neither:
+        return ""
+    return f" In {neither} case{'s' if neither > 1 else ''} the dense network cannot be exported either."
+
+
 def dependence(rows: list[dict[str, Row]]) -> list[str]:
-    """How far the outputs of two inputs are apart, which says what a proof is worth."""
+    """How much the outputs of two inputs differ: a proof is worth more where they differ more."""
     found = [parts["ours"]["depends"] for parts in rows if "depends" in parts["ours"]]
     if not found:
         return []
-    line = (
-        f"- Outputs of two random inputs differ by {median(found):.0e} of their scale (median of {len(found)} networks;"
-    )
-    return [f"{line} at least {min(found):.0e}), since batch norms have the statistics of random inputs."]
+    return [
+        f"- Dependence on the input: outputs of two random inputs differ by {median(found):.1g} of their scale",
+        f"  (median of {len(found)} networks), and by at least {min(found):.1g}, since batch norms have the statistics",
+        "  of random inputs.",
+    ]
 
 
 def pace(rows: list[dict[str, Row]]) -> list[str]:
@@ -157,24 +170,25 @@ def pace(rows: list[dict[str, Row]]) -> list[str]:
         return []
     slowest = max(mine for mine, _ in seconds if mine)
     quicker = sum(ratio <= 1 for ratio in ratios)
-    line = (
-        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)} "
-        f"networks, {quicker} of which take no longer; at most {max(ratios):.1f} times). Our slowest: {slowest:.2f} s. "
-        "The clock of processor time may tick in milliseconds, which matters for small networks."
-    )
-    return [line]
+    return [
+        f"- Analysis: it takes {median(ratios):.2f} times as long as torch-pruning's (median of {len(ratios)}",
+        f"  networks). {quicker} of them take no longer, and the largest ratio is {max(ratios):.1f}.",
+        f"  softprune takes {slowest:.2f} s at most.",
+        "  The clock of processor time may tick in milliseconds, which matters for small networks.",
+    ]
 
 
 def table(rows: Results) -> list[str]:
     onnx = any("onnx" in parts for parts in rows.values())
     heads = ["network", "parameters", "removed", "analysis", "result", *(["ONNX"] if onnx else [])]
     heads += ["peer: removed", "peer: analysis"]
-    explained = (
-        "`result`: an instance of the network's own class, or, where the class has sizes in its code, the traced graph."
-    )
+    explained = [
+        "- *result*: *class* is an instance of the network's own class. *graph* is the traced graph, if the class has",
+        "  sizes in its code.",
+    ]
     if onnx:
-        explained += " `ONNX`: the largest difference between onnxruntime and torch, or why there is none."
-    lines = [explained, "", f"| {' | '.join(heads)} |", "|---|--:|--:|--:|---|" + "--:|" * (len(heads) - 5)]
+        explained += ["- *ONNX*: the largest difference between onnxruntime and torch, or why there is none."]
+    lines = [*explained, "", f"| {' | '.join(heads)} |", "|---|--:|--:|--:|---|" + "--:|" * (len(heads) - 5)]
     for name, parts in rows.items():
         mine, other = parts["ours"], parts.get("peer", {})
         cells = [name, size(mine), gone(mine), seconds(mine), result(mine)]
@@ -185,13 +199,14 @@ def table(rows: Results) -> list[str]:
 
 def detection(rows: Results) -> list[str]:
     reasons = {parts["ours"].get("error", "").partition(": ")[2] for parts in rows.values()} - {""}
-    lines = [f"As a whole: {reason}." for reason in sorted(reasons)]
+    lines = [f"The error for a network as a whole: {reason}." for reason in sorted(reasons)]
     lines += [
-        "Which parts of a picture reach the next part, such as the boxes that are left, depends on its values, which a",
-        "trace does not have. The backbone is a network from pictures to features, whose outputs are kept, and can be",
-        "slimmed by itself: `model.backbone = compress.slim(model.backbone, pictures)`.",
         "",
-        "| network | parameters | of its backbone | of those gone | analysis |",
+        "The next part of a detector receives only parts of an image, such as the remaining boxes. Which ones depends",
+        "on values, which a trace does not have. The backbone computes features from images, and you can slim it",
+        "separately; its outputs are kept: `model.backbone = compress.slim(model.backbone, images)`.",
+        "",
+        "| network | parameters | of its backbone | of these removed | analysis |",
         "|---|--:|--:|--:|--:|",
     ]
     for name, parts in rows.items():

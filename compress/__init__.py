@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from compress.loops.trainer_callback import TrainerPruning as TrainerPruning
     from compress.proof import ConstantOutputsWarning as ConstantOutputsWarning
     from compress.remove.masks import SoftPruningMethod as SoftPruningMethod
+    from compress.remove.prune import prune as prune
     from compress.remove.pruner import Pruner as Pruner
     from compress.remove.removals import SFP as SFP
     from compress.remove.removals import SRFP as SRFP
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from compress.remove.remover import EarlyRemovalWarning as EarlyRemovalWarning
     from compress.select.choose import LayerCollapseWarning as LayerCollapseWarning
     from compress.select.criteria import OBD as OBD
+    from compress.select.criteria import OBS as OBS
     from compress.select.criteria import Ablation as Ablation
     from compress.select.criteria import Criterion as Criterion
     from compress.select.criteria import Lamp as Lamp
@@ -85,8 +87,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _CRITERIA = (
-    *("Ablation", "Criterion", "Lamp", "Magnitude", "Norms", "OBD", "PrincipalAxes", "Random", "ScaledMagnitude"),
-    *("Skeletonization", "Snip", "Taylor", "Variance"),
+    *("Ablation", "Criterion", "Lamp", "Magnitude", "Norms", "OBD", "OBS", "PrincipalAxes", "Random"),
+    *("ScaledMagnitude", "Skeletonization", "Snip", "Taylor", "Variance"),
 )
 _REMOVALS = ("GReg", "Gradual", "GradualSoft", "Hard", "Removal", "SFP", "SRFP", "Soft")
 _ERRORS = (
@@ -100,6 +102,7 @@ _ERRORS = (
 # Importing torch takes seconds, which `compress --help` and a recipe's mistakes need not wait for: each name is
 # imported from its home when it is first used.
 _HOMES = {
+    "prune": "compress.remove.prune",
     "Pruner": "compress.remove.pruner",
     "nodes": "compress.select.targets",
     "weights": "compress.select.targets",

@@ -400,7 +400,7 @@ class Confusion(TypedDict):
 class ClassCounts(TypedDict):
     of: Annotated[
         Counts,
-        "Test samples by class; or pixels and the like, where each has a class. With several labels, those that have it.",
+        "Test samples by class; pixels and the like, where each has one. With several labels, those with the label.",
     ]
     dense: Annotated[Counts, "Those that are predicted right."]
     slim: Annotated[Counts, "Those that are predicted right."]

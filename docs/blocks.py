@@ -18,6 +18,7 @@ FOLLOWED = (
     "bring-your-own.md",
     "detection.md",
     "latent-space.md",
+    "without-retraining.md",
     "photographs.md",
     "policies.md",
     "series.md",

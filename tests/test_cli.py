@@ -185,6 +185,7 @@ def test_an_example_of_every_command_is_in_its_help(run: Run) -> None:
 # --- options ---
 
 
+@pytest.mark.extended
 def test_seed_is_the_recipes_or_the_options(run: Run, recipe: Path, trained: Path, tmp_path: Path) -> None:
     options = ("--json", "--set", "stages.0.criterion=random", "--set", "stages.0.removal=hard")
     seeds = {}
@@ -248,7 +249,7 @@ def test_a_later_look_at_an_output_needs_no_force(run: Run, applied: Path) -> No
 # --- the demo ---
 
 
-@pytest.mark.parametrize("mnist", [True, False], ids=["mnist", "sample"])
+@pytest.mark.parametrize("mnist", [pytest.param(True, marks=pytest.mark.extended), False], ids=["mnist", "sample"])
 def test_the_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist: bool, pictures: Any) -> None:
     """With few images and epochs; without MNIST it says that it takes the sample."""
     np.savez(tmp_path / "digits.npz", **pictures(60, classes=10, size=28))

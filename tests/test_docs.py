@@ -72,6 +72,7 @@ def test_the_plan_that_is_shown_is_the_one_that_is_made(
     assert [line for line in lines if line not in made] == []
 
 
+@pytest.mark.extended
 def test_the_page_about_the_terminal_runs(
     run: Callable[..., Result], recipe_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

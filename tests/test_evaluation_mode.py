@@ -19,6 +19,7 @@ from compress.inputs import Inputs
 from compress.proof import prove_file, prove_same
 from compress.select import activations, gradients
 from compress.select.compensate import compensate
+from compress.select.compensation.calls import calls_of
 from compress.select.criteria import BY_WORD, criterion_of
 from compress.select.first_order import change_of_loss
 from compress.select.moments import moments
@@ -159,7 +160,10 @@ def test_scoring_leaves_it_as_it_was(model: nn.Module, word: str) -> None:
 
 def test_compensation_changes_its_readers_alone(model: nn.Module) -> None:
     weights, before = _weights(model), _state(model)
-    compensate(model, {"head": torch.tensor([True, True, True, False, False, True])}, BATCHES)
+    mask = torch.ones_like(model.get_parameter("head.weight"), dtype=torch.bool)
+    mask[:, 3:5] = False
+    traces: dict[Any, Any] = {}
+    compensate(model, {"head.weight": mask}, calls_of(model, BATCHES, traces), traces)
     assert _state(model) == before
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(weights[name], tensor)}
     assert changed == {"head.weight", "head.bias"}

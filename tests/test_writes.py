@@ -74,7 +74,7 @@ def found() -> dict[str, str]:
 def listed() -> dict[str, str]:
     """The same, as docs/reliability.md has it; each row says what protects the files of others."""
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    section = text.partition("\n### Each change of the disk\n")[2].partition("\n## ")[0]
+    section = text.partition("\n### Every write to the disk\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`\S+` `\S+`) \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
     assert len({place for place, _, _ in rows}) == len(rows)
     assert all(len(protection) > 5 for _, _, protection in rows)

@@ -9,9 +9,9 @@ from compress.graph.flow import EXTENT, Flow, Value
 
 
 def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """softmax(query @ key.T / sqrt(size)) @ value: the positions it normalizes over keep their number.
+    """softmax(query @ key.T / sqrt(size)) @ value: the number of positions it normalizes over cannot change.
 
-    With groups, query heads are kv heads x queries of each: a head of keys and values goes with all of its queries.
+    With groups, query heads are kv heads x queries of each: a head of keys and values is pruned with all its queries.
     """
     query, key, value = (list(flow.dims(arguments[name])) for name in ("query", "key", "value"))
     heads = query[:-2]

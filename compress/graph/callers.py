@@ -1,4 +1,4 @@
-"""Where in the user's code something happens: for refusals, and for conditions that only guard."""
+"""Find the place in the user's code, for refusals and for conditions that only raise errors."""
 
 import ast
 import linecache
@@ -14,9 +14,9 @@ _BETWEEN = (f"{_TORCH}utils/_python_dispatch.py", f"{_TORCH}_dynamo/", f"{_TORCH
 
 
 def guarded() -> bool:
-    """Whether the line that asks only checks: an assertion, or an `if` that does nothing but raise.
+    """Whether the line that reads a value is only a check: an assertion, or an `if` that only raises an error.
 
-    Such a condition does not decide what is computed. The line may be of the user's code or of a library that it calls.
+    Such a condition does not decide what is computed. The line may be in the user's code or in a library that it calls.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_OWN, *_BETWEEN)):

@@ -1,4 +1,4 @@
-"""Rules of products that sum over a dimension: every one of them is an einsum."""
+"""Rules of products that sum over a dimension; each of them is an einsum."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str
 
 
 def count_positions(flow: Flow, weight: fx.Node, dims: Sequence[Dim]) -> None:
-    """For the multiply-adds: how often each entry of `weight` is used for one sample."""
+    """How often each entry of `weight` is used for one sample, which gives the multiply-adds."""
     entries = math.prod(map(size_of, dims))
     flow.positions[flow.tensors[weight]] += max(1, entries // BATCH if entries % BATCH == 0 else entries)
 
@@ -177,7 +177,7 @@ def vector_product(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Valu
 
 
 def cosine(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """It divides by the length of each, which is the same without dead nodes only where both are zero there."""
+    """It divides by both lengths, which do not change with the cut only if both vectors are zero at dead nodes."""
     one, other = arguments["x1"], arguments["x2"]
     place = arguments["dim"] % node.meta["val"].ndim + 1 if arguments["dim"] < 0 else arguments["dim"]
     for tensor in (one, other):
@@ -196,7 +196,7 @@ def _along_one(flow: Flow, node: fx.Node, one: fx.Node, other: fx.Node, dim: int
 
 
 def distances(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """cdist: of each row of one matrix to each row of another; a dead node adds nothing where both are zero there."""
+    """cdist: distances between the rows of two matrices; a dead node adds nothing if both are zero there."""
     one, other = arguments["x1"], arguments["x2"]
     first, second = flow.dims(one), flow.dims(other)
     for tensor, dims in ((one, first), (other, second)):
@@ -210,7 +210,7 @@ def distances(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 
 def grouped_product(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Of a mixture of experts: rows [t, k], in order of their expert, times weights [experts, k, n]."""
+    """The product in a mixture of experts: rows [t, k], sorted by expert, times weights [experts, k, n]."""
     rows, weights = node.args[0], node.args[1]
     assert isinstance(rows, fx.Node)
     assert isinstance(weights, fx.Node)
@@ -224,5 +224,5 @@ def grouped_product(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Val
 
 
 def letters_of(count: int) -> str:
-    """Upper-case letters for the dimensions that only pass."""
+    """Upper-case letters for the dimensions that pass unchanged."""
     return "".join(chr(ord("A") + index) for index in range(count))

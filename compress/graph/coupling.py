@@ -1,9 +1,9 @@
 """Couplings: tensor dimensions that must shrink together, derived from the network itself.
 
 The network is traced once (`trace`), and the sizes of its tensors are followed through the graph
-(`dimensions` is their algebra, `rules` says how each operator's result follows from its operands). A factor that is
-left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it. Layers
-touched by an operator without a rule keep their width, and the reason names the operator: nothing is guessed.
+(`dimensions` is their algebra, `rules` says how each operator's result follows from its operands). A factor that has
+not been split at the end is a width, and every (tensor, dimension) that contains it shrinks with it. Layers touched by
+an operator without a rule keep their width, and the reason names the operator: nothing is guessed.
 """
 
 import math
@@ -30,10 +30,10 @@ Role = Literal["writes", "reads", "follows"]
 
 @dataclass(frozen=True)
 class Member:
-    """One dimension of one tensor that holds the nodes of a coupling.
+    """One dimension of one tensor that contains the nodes of a coupling.
 
-    writes: row, bias or scale of a layer that computes the nodes; reads: column of a layer that takes them; follows:
-    what else is known of each node, such as its running mean. Node j is at offset + o * step + j * inner + i along
+    writes: row, bias or scale of a layer that computes the nodes; reads: column of a layer that uses them; follows:
+    other values of each node, such as its running mean. Node j is at offset + o * step + j * inner + i along
     `dim`, for o < outer and i < inner; `size` is the coupling's number of nodes, and `step` size * inner if it is 0.
     """
 
@@ -67,10 +67,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Coupling:
-    """Nodes that are kept or cut together everywhere: node j of every member, for j in [0, size).
+    """Nodes that are kept or cut together: node j of every member, for j in [0, size).
 
-    summed: some computation sums over the nodes without weights, as attention does over the size of a head: such
-    nodes can only be cut where everything that writes them is zero too.
+    summed: some computation sums over the nodes without weights, as attention does over the size of a head. Such nodes
+    can only be cut if everything that writes them is zero too.
     """
 
     name: str
@@ -102,13 +102,13 @@ class Coupling:
 
 @dataclass(frozen=True)
 class Couplings:
-    """`found` can shrink. `kept` maps a layer's name to the reason why it keeps its width.
+    """`found` are the couplings that can shrink. `kept` maps a layer's name to the reason why it keeps its width.
 
-    stuck: with their reasons, the known parts of widths that are kept because the network is not understood there,
-        rather than because they are its input, its output or the size of a picture.
+    stuck: the known parts of widths, with reasons, that are kept because softprune does not support the network there,
+        and not because they are its input, its output or the size of an image.
     names: all names of every tensor of the network; more than one if it is tied.
-    shapes: of the network's parameters; a shared one has one of its names.
-    shifts: what layers add to all nodes alike, dead ones included, and slimming takes out of their biases.
+    shapes: shapes of the network's parameters; a shared one is listed under one of its names.
+    shifts: constants that layers add to all nodes, including dead ones; slimming subtracts them from the biases.
     positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
     """
 
@@ -141,10 +141,10 @@ class Couplings:
         )
 
     def matching(self, patterns: Iterable[str]) -> tuple[Coupling, ...]:
-        """`of` all prunable layers whose qualified names match a shell pattern; each coupling once.
+        """The couplings of all prunable layers whose qualified names match a shell pattern; each coupling once.
 
         Raises:
-            TargetError, UnsupportedModelError: a name without wildcards as `of` does; a pattern that matches nothing.
+            TargetError, UnsupportedModelError: as `of`, for a name without wildcards; or the pattern matches nothing.
         """
         layers = [
             layer
@@ -160,10 +160,10 @@ class Couplings:
         return tuple(dict.fromkeys(self.of(layer) for layer in wanted))
 
     def resized(self, left: Mapping[Coupling, int], kind: str) -> Iterator[tuple[Number, int, int]]:
-        """The numbers of a kind that change when couplings have only `left` nodes: (number, before, after).
+        """The numbers of one kind that change when couplings have only `left` nodes: (number, before, after).
 
-        A number that represents different sizes at once, such as an attribute of a module that is used twice, is given
-        with each of them.
+        A number that represents several sizes, such as an attribute of a module that is used twice, is listed with each
+        of them.
         """
         sizes = {coupling.factor: count for coupling, count in left.items()}
         for number, dims in self.numbers.items():
@@ -213,7 +213,7 @@ def follow(model: nn.Module, traced: Trace) -> Flow:
 
 
 def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -> Couplings:
-    """A factor that a layer writes, another reads or a computation sums over, and nothing keeps, is a coupling."""
+    """A factor is a coupling if a layer writes it, another reads it or sums over it, and nothing keeps it."""
     shifts = tuple(checked(flow))
     found: list[Coupling] = []
     stuck: list[tuple[Coupling, str]] = []
@@ -250,7 +250,7 @@ def _members(flow: Flow) -> dict[Factor, list[Member]]:
 
 
 def _roles(flow: Flow, name: str, index: int) -> list[Role]:
-    """Written, unless it is known to be read: a bias, a scale, a learned position."""
+    """A tensor counts as written unless it is known to be read: a bias, a scale, a learned position."""
     if name not in flow.parameters or (name, index) in flow.follows:
         return ["follows"]
     if (name, index) not in flow.reads:
@@ -259,7 +259,7 @@ def _roles(flow: Flow, name: str, index: int) -> list[Role]:
 
 
 def _reasons(flow: Flow) -> dict[str, str]:
-    """Why a layer keeps its width, for each layer without a factor that can shrink (the outermost one's reason)."""
+    """The reason for the width of each layer without a factor that can shrink (that of its outermost factor)."""
     reasons: dict[str, str] = {}
     used = {name for name, _ in flow.reads | flow.writes}
     for name, index, dim in _own_dims(flow):

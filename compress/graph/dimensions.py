@@ -1,8 +1,8 @@
-"""The algebra of dimensions: a size is a product of factors, and a factor may be found to be a product or a sum.
+"""The algebra of dimensions: a size is a product of factors, and a factor may turn out to be a product or a sum.
 
 After `Flatten` a dimension is channels x height x width, after a concatenation it is a sum, and operators align
 dimensions: aligning n with a x b finds that n was a product all along, aligning it with a + b that it was a sum.
-What is left whole at the end is a width, and every (tensor, dimension) that holds it shrinks with it.
+A factor that has not been split at the end is a width, and every (tensor, dimension) that contains it shrinks with it.
 
 Nothing here knows about operators or tensors.
 """
@@ -25,13 +25,13 @@ class Factor:
 
 Dim = tuple[Factor, ...]  # a product, outermost first; () is the size 1
 
-# The size of the batch in a trace: a prime that no width is divisible by, so that it is its own factor.
+# The size of the batch in a trace: a prime that divides no width, so it is a separate factor.
 BATCH = 1_000_003
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the nodes of a factor lie: node j at offset + o * step + j * inner + i, for o < outer and i < inner."""
+    """The positions of nodes: node j is at offset + o * step + j * inner + i, for o < outer and i < inner."""
 
     offset: int
     outer: int
@@ -80,7 +80,7 @@ def _spliced(terms: Iterable[Dim]) -> tuple[Dim, ...]:
 
 
 def leaves(dim: Iterable[Factor]) -> Iterator[Factor]:
-    """The factors that are left whole in `dim`, those within sums included."""
+    """The factors in `dim` that have not been split, including those within sums."""
     for factor in whole(dim):
         if factor.terms:
             for term in factor.terms:
@@ -105,14 +105,14 @@ def is_kept(dim: Dim) -> bool:
 
 
 def _become(leaf: Factor, dim: Dim) -> None:
-    """`leaf` turns out to be the product `dim`, which then must keep its size where `leaf` must."""
+    """`leaf` turns out to be the product `dim`, which must keep its size if `leaf` must."""
     leaf.parts = dim
     if leaf.reason:
         keep(dim, leaf.reason)
 
 
 def align(one: Dim, other: Dim, reason: str) -> None:
-    """Both are the same dimension: refine them to common factors. Where that is impossible they are kept."""
+    """Both are the same dimension: refine them to common factors. If that is impossible, both keep their size."""
     while True:
         one, other = whole(one), whole(other)
         while one and other and one[0] is other[0]:
@@ -145,7 +145,7 @@ def _prefix(dim: Dim, size: int) -> int:
 
 
 def _align_terms(terms: Sequence[Dim], dim: Dim, reason: str) -> None:
-    """`dim` is the sum of `terms`: cut it at their borders."""
+    """`dim` is the sum of `terms`: split it at their borders."""
     for place, term in enumerate(terms[:-1]):
         pieces = cut(dim, size_of(term))
         if pieces is None:
@@ -157,7 +157,7 @@ def _align_terms(terms: Sequence[Dim], dim: Dim, reason: str) -> None:
 
 
 def _take_out(summed: Factor, count: int, front: Factor | None = None) -> bool:
-    """A sum turns out to be `count` equal pieces, whose factor is `front`; False where it cannot be cut so."""
+    """A sum turns out to be `count` equal pieces, whose factor is `front`; False if it cannot be split that way."""
     pieces: list[Dim] = []
     rest: Dim = (summed,)
     for _ in range(count - 1):
@@ -178,7 +178,7 @@ _UNEQUAL = "the parts of a concatenation are used as one width, and consist of d
 
 
 def cut(dim: Dim, at: int) -> tuple[Dim, Dim] | None:
-    """The first `at` positions of `dim`, and the others; 0 < at < its size. None where a batch would be cut."""
+    """The first `at` positions of `dim`, and the others; 0 < at < its size. None if that would split a batch."""
     head, *others = whole(dim)
     rest = tuple(others)
     inner = size_of(rest)
@@ -203,7 +203,7 @@ def cut(dim: Dim, at: int) -> tuple[Dim, Dim] | None:
 
 
 def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
-    """`dim` in consecutive pieces of the given sizes, which add up to its own; None as for `cut`."""
+    """`dim` in consecutive pieces of the given sizes, which add up to its size; None as for `cut`."""
     pieces = []
     for size in sizes[:-1]:
         both = cut(dim, size)
@@ -215,7 +215,7 @@ def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
 
 
 def regroup(dims: Iterable[Dim], sizes: Iterable[int]) -> tuple[Dim, ...] | None:
-    """The factors of `dims`, in order, as dimensions of the given sizes; None where the borders do not meet."""
+    """The factors of `dims`, in order, as dimensions of the given sizes; None if the borders do not match."""
     pending = whole(joint(dims))
     result: list[Dim] = []
     for size in sizes:
@@ -238,7 +238,7 @@ def regroup(dims: Iterable[Dim], sizes: Iterable[int]) -> tuple[Dim, ...] | None
 
 
 def places(dim: Dim) -> Iterator[tuple[Factor, Place]]:
-    """Every factor that is left whole in `dim`, with the place of its nodes; one that occurs twice is given twice."""
+    """Every factor in `dim` that has not been split, with the places of its nodes; repeated factors are repeated."""
     dim = whole(dim)
     for position, factor in enumerate(dim):
         outer, inner = size_of(dim[:position]), size_of(dim[position + 1 :])
@@ -254,8 +254,10 @@ def places(dim: Dim) -> Iterator[tuple[Factor, Place]]:
 
 
 def _within(place: Place, start: int, inner: int, outer: int, span: int) -> Iterator[Place]:
-    """The places of a term's factor in the product around the sum; one for each of the product's outer positions,
-    unless the term itself has none of its own."""
+    """The places of a term's factor in the product around the sum.
+
+    One for each of the product's outer positions, unless the term itself has none of its own.
+    """
     offset, step, stride = (start + place.offset) * inner, place.step * inner, place.inner * inner
     if place.outer == 1:
         yield Place(offset, outer, span, stride)
@@ -264,7 +266,7 @@ def _within(place: Place, start: int, inner: int, outer: int, span: int) -> Iter
 
 
 def length(dim: Dim, left: Mapping[Factor, int]) -> int:
-    """The size of `dim` when each factor in `left` has only that number of nodes."""
+    """The size of `dim` if each factor in `left` has only the given number of nodes."""
     return math.prod(
         sum(length(term, left) for term in factor.terms) if factor.terms else left.get(factor, factor.size)
         for factor in whole(dim)

@@ -27,14 +27,14 @@ BY_DESIGN = (INPUT, OUTPUT, EXTENT, TABLE, GATES)
 
 @dataclass(frozen=True)
 class Number:
-    """A size that the network holds as a number, and which must change when a width shrinks.
+    """A size that the network stores as a number, and that must change when a width shrinks.
 
     attribute: entry `index` of `name` (module and attribute, "decoder.3.unflattened_size"; 0 for a plain number).
     number: entry `index` of an operator's argument in the trace ("view_3.size").
     mean: the number of nodes that the operator `name` of the trace takes a mean over.
-    norm: the same, of the module `name`, whose code calls that operator; `index` is 0 where the nodes are the last
-        dimension of its input, and the dimension itself where they are another.
-    weights: dimension `index` of the parameter `name`, whose own layer takes means over it.
+    norm: the same for the module `name`, whose code calls that operator. `index` is 0 if the nodes are the last
+        dimension of its input, otherwise it is the dimension.
+    weights: dimension `index` of the parameter `name`, over which the layer takes means.
     """
 
     kind: str
@@ -44,9 +44,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Shift:
-    """The layer `layer`, with one bias for each position, adds the same at every dead node of `factor`.
+    """The layer `layer`, with one bias for each position, adds the same constant at every dead node of `factor`.
 
-    place: the dimension of its output, beside that of the batch and that of the positions, which holds the nodes.
+    place: the dimension of its output that contains the nodes, beside those of the batch and the positions.
     """
 
     layer: str
@@ -57,11 +57,11 @@ class Shift:
 class Flow:
     """The state of the walk.
 
-    reads, writes: (tensor, dimension) whose nodes a layer takes, or computes.
-    follows: those of a parameter that cannot be zero at a node, which another parameter makes zero.
+    reads, writes: (tensor, dimension) whose nodes a layer uses, or computes.
+    follows: (tensor, dimension) of a parameter that cannot be zero at a node; another parameter makes the node zero.
     summed: dimensions over which a computation sums without weights, as attention does.
-    origins: the parameters of values that are computed from one of them, entry by entry (see `weights`).
-    shifts: by the operator that adds it, what is added to all nodes alike (see `shifts`).
+    origins: the parameter for each value that is computed from one, entry by entry (see `weights`).
+    shifts: constants that are added to all nodes, by the operator that adds them (see `shifts`).
     """
 
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
@@ -123,17 +123,17 @@ class Flow:
         return self.tensors.get(node) in self.parameters
 
     def holds_zeros(self, node: fx.Node, dim: Dim) -> bool:
-        """Whether `node` is a weight with zeros where its parameter has them, for the nodes `dim`."""
+        """Whether `node` is a weight that is zero at the nodes `dim` wherever its parameter is."""
         return self.is_parameter(node) and self.zeros(node).issuperset(
             factor for factor in leaves(dim) if not factor.reason
         )
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Of one of the network's own tensors."""
+        """The dimensions of one of the network's own tensors."""
         return self._shapes[name]
 
     def align(self, node: fx.Node, one: Dim, other: Dim) -> None:
-        """Raises InputError where both have nodes, of different numbers."""
+        """Raise InputError if both have nodes, in different numbers."""
         if one and other and size_of(one) != size_of(other):
             raise InputError(
                 f"The network does not run on the example: {at(node)} meets {size_of(one)} nodes where it takes "
@@ -142,7 +142,7 @@ class Flow:
         align(one, other, f"{at(node)} uses widths as one that consist of different parts")
 
     def contract(self, dim: Dim, node: fx.Node, sources: Iterable[fx.Node], does: str = "sums") -> None:
-        """`node` sums over `dim`, without weights: exact if a dead node's summand is zero, as one of its factors is."""
+        """`node` sums over `dim` without weights, which is exact if one factor of a dead node's summand is zero."""
         zero = set[Factor]().union(*map(self.zeros, sources))
         if all(factor.reason or factor in zero for factor in leaves(dim)):
             self.summed.append(dim)
@@ -150,11 +150,11 @@ class Flow:
             keep(dim, f"{at(node)} {does} over nodes that need not be zero when their weights are")
 
     def vanishes(self, node: fx.Node, dims: Iterable[Factor]) -> None:
-        """Along `dims`, the value of `node` is zero at nodes where all of the network's own tensors are zero."""
+        """Record that `node` is zero along `dims` at nodes where all of the network's own tensors are zero."""
         self._zero[node] = tuple(dims)
 
     def write_through(self, node: fx.Node) -> None:
-        """Where an operator in place writes what need not vanish, other views of the same memory need not either."""
+        """If an in-place operator writes nonzero values, other views of the same memory need not vanish either."""
         if not is_mutable(node):
             return
         lost = self.factors(node) - self.zeros(node)
@@ -170,14 +170,14 @@ class Flow:
         return set(leaves(self._zero.get(node, ())))
 
     def factors(self, node: fx.Node) -> set[Factor]:
-        """The factors of all dimensions of `node`, without those that are kept."""
+        """The factors of all dimensions of `node`, except those that keep their size."""
         return {factor for factor in leaves(_flat(self.values[node])) if not factor.reason}
 
     def module_at(self, node: fx.Node) -> nn.Module:
         return self._model.get_submodule(layer_at(node))
 
     def number(self, node: fx.Node, argument: str, dims: Iterable[tuple[int, Dim]]) -> None:
-        """The argument of `node` spells out the sizes of `dims`, by position; those of kept dimensions never change."""
+        """An argument of `node` contains the sizes of `dims` as numbers; sizes of kept dimensions never change."""
         for index, dim in dims:
             if not is_kept(dim):
                 self.numbers[Number("number", f"{node.name}.{argument}", index)].append(dim)
@@ -185,7 +185,7 @@ class Flow:
     def attribute(
         self, node: fx.Node, kinds: tuple[type[nn.Module], ...], name: str, dims: Iterable[tuple[int, Dim]]
     ) -> None:
-        """As `number`, for the attribute `name` of a module of these classes, if its code makes `node`."""
+        """As `number`, for the attribute `name` of a module of these classes, if its code creates `node`."""
         if isinstance(self.module_at(node), kinds):
             for index, dim in dims:
                 self.numbers[Number("attribute", f"{layer_at(node)}.{name}", index)].append(dim)
@@ -211,7 +211,7 @@ class Flow:
         return fresh_value(node.meta.get("val"), reason)
 
     def _hold(self, value: Value, reason: str, names: Iterable[str]) -> None:
-        """Keep `value`, and say so for the layers of the tensors `names`."""
+        """Keep the size of `value`, and record the reason for the layers of the tensors `names`."""
         keep(value, reason)
         for name in names:
             if name in self.parameters:
@@ -223,7 +223,7 @@ Rule = Callable[[Flow, fx.Node, dict[str, Any]], Value | str]
 
 
 def layer_of(tensor: str) -> str:
-    """Name of the layer that a qualified parameter name belongs to; a bare parameter is its own layer."""
+    """Name of the layer that a qualified parameter name belongs to; a parameter outside any layer counts as a layer."""
     owner, parametrized, _ = tensor.partition(".parametrizations.")
     if parametrized:
         return owner
@@ -238,7 +238,7 @@ def owner_of(tensor: str) -> str:
 
 
 def layer_at(node: fx.Node) -> str:
-    """Qualified name of the innermost module whose code made `node`; "" for the network itself."""
+    """Qualified name of the innermost module whose code created `node`; "" for the network itself."""
     return str(node.meta["layer"])
 
 
@@ -298,7 +298,7 @@ def _flat(value: Iterable[Any] | None) -> Iterator[Factor]:
 
 
 def _names(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """For every tensor of a state_dict, the names of all that begin at its address; more than one if it is tied."""
+    """For every tensor of a state_dict, all names of tensors at its address; more than one if it is tied."""
     names: dict[object, list[str]] = defaultdict(list)
     begins = {name: (tensor.untyped_storage()._cdata, tensor.storage_offset()) for name, tensor in tensors.items()}
     for name, begin in begins.items():

@@ -1,6 +1,6 @@
-"""Sizes that follow from one that varies without being a multiple of it, as the height that a convolution gives.
+"""Sizes that follow from a varying size without being a multiple of it, such as the height after a convolution.
 
-They are what differs between two runs of the network at different sizes, operator by operator.
+They are the numbers that differ between two runs of the network at different sizes, operator by operator.
 """
 
 from collections.abc import Iterable, Mapping

@@ -57,7 +57,7 @@ def _groups(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> tuple[Dim |
 def _windowed(
     flow: Flow, node: fx.Node, arguments: dict[str, Any], groups: Dim, *, summed: Dim, writes: Dim, column: int
 ) -> Value | str:
-    """It sums over `summed` within each of `groups`; dimension `column` of its weight is the one that reads."""
+    """The layer sums over `summed` within each of `groups`; dimension `column` of its weight reads."""
     source, weight, bias = (arguments[name] for name in ("input", "weight", "bias"))
     rank = len(flow.dims(weight)) - 2
     keep(flow.dims(weight)[2:], EXTENT)
@@ -79,7 +79,7 @@ def _windowed(
 
 
 def _extents(flow: Flow, node: fx.Node, arguments: dict[str, Any], rank: int) -> tuple[Dim, ...]:
-    """The last dimensions of the result: those of the input where each window is a single position, as in a 1 x 1."""
+    """The last dimensions of the result: those of the input if each window is a single position (1 x 1)."""
     single = all(
         size == 1 and stride == 1 and not padding
         for size, stride, padding in zip(
@@ -106,7 +106,7 @@ def any_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Val
 
 
 def deformable_convolution(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Of torchvision: a convolution whose windows lie where `offset` [N, ..., height, width] says."""
+    """torchvision's deformable convolution: `offset` [N, ..., height, width] moves its windows."""
     result = convolution(flow, node, arguments)
     source = flow.dims(arguments["input"])
     for name in ("offset", "mask"):
@@ -140,7 +140,7 @@ def normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value
 
 
 def with_statistics(rule: Rule) -> Rule:
-    """For operators that give what their backward pass needs as well."""
+    """For operators that also return what their backward pass needs."""
 
     def several(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         result = rule(flow, node, arguments)
@@ -150,7 +150,7 @@ def with_statistics(rule: Rule) -> Rule:
 
 
 def decomposed_layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """The operator that layer normalization becomes in a program: its mean is over all nodes, dead ones included."""
+    """The operator of layer normalization in a program: its mean is over all nodes, including dead ones."""
     dims = flow.dims(arguments["input"])
     for tensor in (arguments.get("weight"), arguments.get("bias")):
         if tensor is not None:
@@ -170,7 +170,7 @@ def embedding(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
 
 
 def embedding_bag(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Sums, means or maxima of the rows of bags, which begin at `offsets`, and what the backward pass needs."""
+    """Sums, means or maxima over bags of rows, which begin at `offsets`, and what the backward pass needs."""
     weight, offsets, results = arguments["weight"], arguments["offsets"], node.meta["val"]
     keep((flow.dims(weight)[:1], flow.dims(arguments["indices"])), TABLE)
     if weight in flow.tensors:

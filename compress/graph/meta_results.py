@@ -1,8 +1,8 @@
-"""`result_of`: what an operator gives for tensors without data.
+"""`result_of`: the result of an operator for tensors without data.
 
-Torch finds the sizes of many results in Python, or takes the operator apart for them, which takes longer than all the
-rest of a trace. For the operators that networks are full of, the sizes follow here from those of the operands, where
-these plainly fit; torch decides in all other cases, and raises its own errors.
+torch computes the sizes of many results in Python, or decomposes the operator, which takes longer than the rest of a
+trace. For the most frequent operators, this module computes the sizes from those of the operands, if these clearly fit.
+torch decides in all other cases, and raises its errors.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What torch calls its operators: one name for all overloads and for those in place, and its other names."""
+"""Names of torch's operators: one name for all overloads and in-place variants, and torch's aliases."""
 
 import torch
 from torch import fx

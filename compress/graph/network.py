@@ -1,4 +1,4 @@
-"""What counts as a network here: modules of plain layers, as they were before anything was wrapped around them."""
+"""What softprune accepts as a network: modules of plain layers, without wrappers."""
 
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ _WRAPPERS: Final = {
     "ModelEmaV2": "module",
     "ModelEmaV3": "module",
 }
-"""Classes that hold a network and add nothing to what it computes: the attribute that holds it."""
+"""Classes that wrap a network without changing what it computes, with the attribute that contains it."""
 
 _MADE_BY: Final = {"OptimizedModule": "torch.compile", "_FabricModule": "Lightning Fabric"}
 
@@ -28,7 +28,7 @@ _SHARDED: Final = {"FullyShardedDataParallel", "FSDPModule"}
 
 
 def require_network(model: object, what: str = "model") -> None:
-    """Refuse what is not a network of plain modules.
+    """Refuse anything except a network of plain modules.
 
     Args:
         what: the argument's name, for the error text.
@@ -64,7 +64,7 @@ def require_network(model: object, what: str = "model") -> None:
 
 
 def require_unwrapped(model: object, what: str = "model") -> None:
-    """`require_network`; also refuse a wrapper, whose names and calls are not those of the network in it.
+    """As `require_network`; also refuse a wrapper, whose names and calls differ from those of the network inside.
 
     Raises:
         InputError, UnsupportedModelError: as `require_network`; or it is such a wrapper.
@@ -88,7 +88,7 @@ def require_unwrapped(model: object, what: str = "model") -> None:
 
 
 def require_parameters(model: object, what: str = "model") -> None:
-    """`require_network`; also refuse a network without parameters.
+    """As `require_network`; also refuse a network without parameters.
 
     Raises:
         InputError, UnsupportedModelError: as `require_network`; or there is nothing to prune.
@@ -103,7 +103,7 @@ def require_parameters(model: object, what: str = "model") -> None:
 
 
 def uncompiled(model: Any) -> Any:
-    """The network that `torch.compile` was given, or else `model` itself."""
+    """The network that was passed to `torch.compile`, or else `model` itself."""
     return model._orig_mod if "OptimizedModule" in _classes(model) else model
 
 
@@ -142,7 +142,7 @@ def _part(name: str) -> str:
 
 
 def _hint(found: object) -> str:
-    """The way out for what people give instead of a network."""
+    """The remedy for values that people pass instead of a network."""
     if isinstance(found, type) and issubclass(found, nn.Module):
         return f": call the class, {found.__name__}(...)"
     if isinstance(found, torch.export.ExportedProgram):

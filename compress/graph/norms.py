@@ -1,7 +1,7 @@
-"""Means over nodes, as in layer normalization: sums over the nodes that are left, divided by how many there were.
+"""Means over nodes, as in layer normalization: sums over the remaining nodes, divided by the original number.
 
-A dead node counts in a mean, even if it is zero. Where it is zero, the mean over n nodes of which m are left is the
-sum over the m, divided by n. The number n is noted for every such operator, and for the module whose code calls it, or
+A dead node counts in a mean, even if it is zero. If it is zero, the mean over n nodes, of which m remain, is the sum
+over the m divided by n. The number n is recorded for every such operator, and for the module whose code calls it, or
 for the tensor of a layer that takes means over its weights.
 """
 
@@ -52,7 +52,7 @@ def layer_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 
 def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Whole groups can be cut; of a single group, nodes, over which its mean is."""
+    """Group normalization: whole groups can be cut, and nodes if there is a single group."""
     dims, name_of_count = flow.dims(arguments["input"]), "num_groups" if "num_groups" in arguments else "group"
     groups = arguments[name_of_count]
     pieces = regroup([dims[1]], [groups, size_of(dims[1]) // groups])
@@ -76,9 +76,9 @@ def group_normalization(flow: Flow, node: fx.Node, arguments: dict[str, Any]) ->
 
 
 def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
-    """`node` takes the mean of `source` over `dim`, whose number of nodes must remain the one before the cut.
+    """`node` takes the mean of `source` over `dim`; it must still divide by the number of nodes before the cut.
 
-    Of a variance, the mean of (x - mean)**2, the x must be zero at dead nodes, which then add the mean's square.
+    In a variance, the mean of (x - mean)**2, x must be zero at dead nodes, which then add the square of the mean.
     """
     if not is_kept(dim):
         flow.contract(dim, node, [_centred(node) or source], "takes the mean")
@@ -92,7 +92,7 @@ def count(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
 
 
 def variance(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
-    """As `count`, for variances and standard deviations; one that is divided by n - 1 of n over a batch is kept."""
+    """As `count`, for variances and standard deviations. One over a batch with the divisor n - 1 keeps its width."""
     results = node.meta["val"]
     result = results[0] if isinstance(results, tuple | list) else results
     if source.meta["val"].numel() // result.numel() % BATCH == 0:
@@ -103,12 +103,12 @@ def variance(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
 
 
 def not_kept(dims: Iterable[Dim]) -> Dim:
-    """The product of those of `dims` that need not keep their size."""
+    """The product of the `dims` that need not keep their size."""
     return joint(dim for dim in dims if not is_kept(dim))
 
 
 def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple[str, int, Dim]]:
-    """Where a layer takes the mean over its weight: (parameter, dimension, nodes) of what is in `dim`."""
+    """(parameter, dimension, nodes) for each factor in `dim`, if a layer takes the mean over its weight."""
     weight = origin(flow, source)
     if weight is None or owner_of(flow.tensors[weight]) != layer_at(node).partition(".parametrizations.")[0]:
         return []
@@ -118,7 +118,7 @@ def _weights(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> list[tuple
 
 
 def norm_kind(module: nn.Module) -> NormKind | None:
-    """What a module normalizes by, going by its parameters and its epsilon; None if it is not known to be a norm."""
+    """The kind of norm that a module is, judged by its parameters and its epsilon; None if it is not a known norm."""
     names = {name for name, _ in module.named_parameters()}
     if isinstance(module, nn.LayerNorm):
         return "layer"
@@ -130,7 +130,7 @@ def norm_kind(module: nn.Module) -> NormKind | None:
 
 
 def epsilon_of(module: nn.Module) -> str | None:
-    """The attribute that holds the epsilon of a norm; None where there is none, or more than one."""
+    """The attribute with the epsilon of a norm; None if there is none, or more than one."""
     names = [name for name, value in vars(module).items() if "eps" in name and isinstance(value, float | None)]
     return names[0] if len(names) == 1 else None
 

@@ -1,8 +1,8 @@
-"""Tensors that a layer computes from other parameters: weight_norm, spectral_norm, orthogonal, anybody's own.
+"""Tensors that a layer computes from other parameters: weight_norm, spectral_norm, orthogonal, custom parametrizations.
 
-What acts is `layer.weight`, and what trains is something else, such as a direction and a magnitude. A zero in what
-trains may be none in what acts, and changes weights that are kept: weight_norm divides each row by its norm, which is
-NaN where the whole direction is zero. So nothing behind a parametrization is pruned.
+The layer uses `layer.weight`, but other parameters train, such as a direction and a magnitude. A zero in these may not
+be a zero in the weight, and changes weights that are kept: weight_norm divides each row by its norm, which gives NaN if
+the whole direction is zero. So nothing behind a parametrization is pruned.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from torch.nn.utils.weight_norm import WeightNorm
 from compress.evaluation_mode import evaluation_mode
 
 _REMOVERS = {WeightNorm: ("remove_weight_norm", ("_g", "_v")), SpectralNorm: ("remove_spectral_norm", ("_orig",))}
-"""The older functions, which compute a tensor in a hook: what undoes them, and how their parameters' names end."""
+"""The older functions, which work by hooks: what undoes each, and the suffixes of its parameters' names."""
 
 _CALLED = {"_WeightNorm": "weight_norm", "_SpectralNorm": "spectral_norm", "_Orthogonal": "orthogonal"}
 
 
 @dataclass(frozen=True)
 class Parametrized:
-    """A tensor that a layer computes before it uses it.
+    """A tensor that a layer computes before using it.
 
     path: its qualified name, "net.0.weight".
     behind: the qualified names of the parameters that it is computed from.
@@ -40,12 +40,12 @@ class Parametrized:
 
     @property
     def dim(self) -> int:
-        """The number of its dimensions; computed where the parameters behind it have fewer."""
+        """The number of its dimensions; it is computed if the parameters behind it have fewer."""
         with evaluation_mode(self.module):  # spectral_norm takes a step at each look during training
             return int(getattr(self.module, self.name).dim())
 
     def holds(self, name: str) -> bool:
-        """Whether a parameter or buffer, by its qualified name, belongs to what computes it."""
+        """Whether a parameter or buffer, by its qualified name, is used to compute the tensor."""
         return name in self.behind or name.startswith(f"{self._layer}parametrizations.{self.name}.")
 
     @property
@@ -53,7 +53,7 @@ class Parametrized:
         return self.path.removesuffix(self.name)
 
     def refusal(self, exclude: str) -> str:
-        """The error text. exclude: what has to be excluded to leave it alone."""
+        """The error message. exclude: what to exclude so that the tensor is not pruned."""
         return (
             f"{self.path} is parametrized by {self.by}: it is computed from {' and '.join(self.behind)}, which are not "
             f"the weights that act; make it a plain parameter first with {self.fold}, or exclude {exclude!r}"
@@ -61,7 +61,7 @@ class Parametrized:
 
 
 def parametrized(model: nn.Module) -> Iterator[Parametrized]:
-    """All such tensors of a network; masks of torch.nn.utils.prune are none."""
+    """All such tensors of a network, except masks of torch.nn.utils.prune."""
     for path, module in model.named_modules():
         start, layer = (f"{path}.", f"model.get_submodule({path!r})") if path else ("", "model")
         if parametrize.is_parametrized(module):

@@ -1,4 +1,4 @@
-"""Rules of the operators that take some positions of a dimension, or write to them."""
+"""Rules of the operators that read or write some positions of a dimension."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from compress.graph.names import name_of
 
 
 def pieces(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Consecutive pieces, of equal sizes or not; after a cut each has its own."""
+    """Consecutive pieces, of equal or different sizes; after a cut, their sizes may differ."""
     dims, results = flow.dims(arguments["self"]), node.meta["val"]
     place = dim_of_pieces(node) % len(dims)
     sizes = [result.shape[place] for result in results]
@@ -41,7 +41,7 @@ def part(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def _part(flow: Flow, node: fx.Node, arguments: dict[str, Any], dim: Dim, size: int) -> Dim | str:
-    """Of `dim`, the `size` positions that the arguments say, by their start and their end or number."""
+    """The `size` positions of `dim` that the arguments select, by their start and their end or number."""
     if size == size_of(dim):
         return dim
     if arguments.get("step", 1) != 1:
@@ -105,7 +105,7 @@ def index(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def index_written(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """index_put: `values` are broadcast to what `index` would take."""
+    """index_put: `values` are broadcast to the positions that `index` selects."""
     numbers = [numbers.meta["val"] for numbers in arguments["indices"] if numbers is not None]
     if any(numbers.dtype == torch.bool for numbers in numbers):
         return "writes where a mask says"
@@ -154,12 +154,12 @@ def rows_written(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value 
 
 
 def gather(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Along `dim` any positions; along the others, the index and the tensor are taken at the same position."""
+    """Along `dim`, any position is read; along the other dimensions, index and tensor are read at the same position."""
     return _in_step(flow, node, arguments, ["self", "index" if "index" in arguments else "indices"], "index")
 
 
 def scatter(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """As `gather`, the other way: what is written has the shape of the index, or more."""
+    """The inverse of `gather`: the values to write have at least the shape of the index."""
     return _in_step(flow, node, arguments, ["self", "index", "src"], "self")
 
 

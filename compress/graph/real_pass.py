@@ -1,4 +1,4 @@
-"""An ordinary forward pass that leaves the network as it was, by a twin of it."""
+"""An ordinary forward pass of a twin, which leaves the network unchanged."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -19,12 +19,12 @@ _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Si
 
 
 class RealPass:
-    """What `model` computes in evaluation mode from the first samples of `example`, with the same random numbers.
+    """The outputs of `model` in evaluation mode for the first samples of `example`, with the same random numbers.
 
     Args:
         most: how many samples.
 
-    given: what it was called with: all samples if it runs on them alone, as where edges refer to nodes by number.
+    given: the inputs of the call: all samples if it runs only on all of them, as when edges refer to nodes by number.
     refusal: why it did not run on two samples; empty if it did.
 
     Raises:
@@ -57,7 +57,7 @@ class RealPass:
 
     @classmethod
     def on_one(cls, model: nn.Module, example: Inputs) -> "RealPass":
-        """On one sample, or on two where it does not run on one."""
+        """A pass on one sample, or on two if the network does not run on one."""
         with suppress(InputError):
             return cls(model, example, 1)
         return cls(model, example)
@@ -76,13 +76,13 @@ class RealPass:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those in the output, in order."""
+        """The tensors in the output, in order."""
         return tensors_in(self.output)
 
     def fill_caches(self) -> None:
-        """Leave in the network's own dicts and lists the tensors that a forward pass adds, such as a mask for a length.
+        """Keep the tensors that a forward pass adds to the network's own dicts and lists, such as a mask for a length.
 
-        They are as after one forward pass on two samples then, and everything else is as before.
+        They are then as after one forward pass on two samples; everything else is unchanged.
         """
         added = self._added()
         if added and self._most == 1 < self._example.rows:
@@ -101,7 +101,7 @@ class RealPass:
 
 
 def runs(model: nn.Module, given: Inputs) -> bool:
-    """Whether the network takes a call; it is as it was before."""
+    """Whether the network accepts a call; the network does not change."""
     with suppress(InputError), untouched(model) as network:
         RealPass(network, given)
         return True

@@ -1,8 +1,8 @@
 """`Recorder`: receives every operator that a network calls, runs it without data, and writes it into a graph.
 
-What depends on neither the inputs nor the network's own tensors is computed with data, so that its value is known:
-the code may index with it, compare it or turn it into a number. Such a constant enters the graph where an operator
-uses it together with something else.
+Values that depend on neither the inputs nor the network's own tensors are computed with data, so they are known: the
+code may index with them, compare them or turn them into numbers. Such a constant enters the graph where an operator
+combines it with something else.
 """
 
 import operator
@@ -27,12 +27,12 @@ from compress.graph.stand_in import META, StandIn, without_data
 from compress.inputs import Inputs
 
 _ATEN = torch.ops.aten
-# They give a number or a bool, from the values of a tensor.
+# They return a number or a bool, from the values of a tensor.
 _READ_VALUES = {
     *(_ATEN._local_scalar_dense.default, _ATEN.item.default, _ATEN.is_nonzero.default),
     *(_ATEN.equal.default, _ATEN.allclose.default),
 }
-# The first that is seen of a tensor that `torch.tensor` makes.
+# The first operator that is seen of a tensor that `torch.tensor` creates.
 _FRESH = {_ATEN.lift_fresh.default, _ATEN.lift.default, _ATEN.detach_.default}
 _SIZES = dict.fromkeys((operator.mul, operator.add, operator.floordiv), "size")  # names of what computes them
 _ROW_BY_ROW = "it loops over its batch row by row, so that the trace would hold for one size of the batch"
@@ -47,14 +47,14 @@ class NeedsValuesError(UnsupportedModelError):
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The graph of what is called inside `with recorder.following(network), recorder:`.
+    """The graph of all calls inside `with recorder.following(network), recorder:`.
 
     sizes: a prime for each size that may vary, by name; sizes that follow from it are multiples of it.
-    following: what other sizes follow from it, if any but that of the batch may vary.
+    following: other sizes that follow from these, if more sizes than the batch may vary.
     constants: those in the graph, by name.
     read: names of the network's own tensors whose values its code has turned into numbers.
     own: stand-ins of the network's own tensors, by the identity of the tensor.
-    watch: is called with each stand-in that is made.
+    watch: called with each new stand-in.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # What the network is given
 
     def input(self, name: str, value: Any) -> Any:
-        """Give one argument a placeholder; returns it with its tensors, which come as `Sized`, replaced."""
+        """Create a placeholder for one argument; return the argument with its tensors, which are `Sized`, replaced."""
         return self._entered(self.graph.placeholder(name), value)
 
     def _entered(self, node: fx.Node, value: Any) -> Any:
@@ -146,7 +146,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def following(self, network: nn.Module) -> Iterator[None]:
-        """Know at every operator which module's code calls it."""
+        """Track which module's code calls each operator."""
         self._paths = {module: name for name, module in network.named_modules()}
 
         def enter(module: nn.Module, inputs: Any) -> None:
@@ -286,13 +286,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Operators that write
 
     def _require_own(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Constants that the code has not made itself belong to somebody else."""
+        """Refuse writes into constants that the code has not created itself."""
         for entry in self._written_entries(func, args, kwargs):
             if entry.value is not None and _memory(entry.value) in self._foreign:
                 raise UnsupportedModelError(f"{func} changes a tensor that is not part of the network's state_dict")
 
     def _promote(self, func: Any, args: Any, kwargs: Any) -> None:
-        """A constant that is written into is not a constant from now on, nor is anything that shares its memory."""
+        """A constant that is written into is no longer a constant, nor is anything that shares its memory."""
         self._require_own(func, args, kwargs)
         for entry in self._written_entries(func, args, kwargs):
             if entry.value is not None:
@@ -490,7 +490,7 @@ def _without_data(value: Any) -> Any:
 
 
 def _is_first_of_packed(node: fx.Node) -> bool:
-    """Whether it is the number of sequences that have a first step, which all of a batch do."""
+    """Whether it is the number of sequences that have a first step: all sequences of a batch have one."""
     if node.target is not _ATEN.select.int or node.args[1:] != (0, 0):
         return False
     sizes = node.all_input_nodes[0]

@@ -77,7 +77,7 @@ def _gated(
 
 
 def _note_zeros(flow: Flow, node: fx.Node, own: Sequence[fx.Node], states: Any) -> None:
-    """Without weights, a state that begins at zero remains there, whatever the gates say."""
+    """Without weights, a state that begins at zero remains zero, whatever the gates are."""
     several = states if isinstance(states, list | tuple) else [states]
     flow.vanishes(node, set.intersection(*(flow.zeros(tensor) for tensor in (*own, *several))))
 
@@ -94,7 +94,7 @@ def pack(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def unpack(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """The way back; steps behind a sequence's end are `padding_value`."""
+    """The inverse of packing; steps after a sequence's end are `padding_value`."""
     dims = flow.dims(arguments["data"])
     keep((dims[0], flow.dims(arguments["batch_sizes"])), EXTENT)
     padded, lengths = node.meta["val"]

@@ -1,4 +1,4 @@
-"""Rules of the operators that combine the positions of a dimension, and remove it or leave its size alone."""
+"""Rules of the operators that combine the positions of a dimension, and remove it or keep its size."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def combined(flow: Flow, node: fx.Node, dim: Dim, source: fx.Node) -> None:
 
 
 def reduction(over: Callable[[Flow, fx.Node, Dim, fx.Node], None]) -> Rule:
-    """Dimensions that disappear, or become 1. `over` says whether that is exact without dead nodes."""
+    """Dimensions that disappear, or become 1. `over` decides whether that is exact without dead nodes."""
 
     def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
         source = node.all_input_nodes[0]
@@ -43,7 +43,7 @@ def greatest(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | st
 
 
 def norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """The length of a vector: zeros add nothing, unless the least of all entries counts."""
+    """The norm of a vector: zeros add nothing, unless the norm is the smallest entry."""
     order = arguments.get("ord", arguments.get("p"))
     dims = flow.dims(node.all_input_nodes[0])
     matrix = "ord" in arguments and order is not None and len(places_of(arguments["dim"], len(dims))) == 2
@@ -53,7 +53,7 @@ def norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def along(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Mixes the positions of some dimensions, such as softmax, cumsum, roll and flip, and leaves all sizes alone."""
+    """Operators that mix the positions of some dimensions and keep all sizes: softmax, cumsum, roll, flip."""
     dims, results = flow.dims(node.all_input_nodes[0]), node.meta["val"]
     for place in places_of(arguments["dims"] if "dims" in arguments else arguments.get("dim", 0), len(dims)):
         keep(dims[place], f"{at(node)} combines all of its nodes")

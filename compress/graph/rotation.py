@@ -1,10 +1,11 @@
-"""Which widths can be rotated, and which tensors that multiplies.
+"""Find the widths that can be rotated, and the tensors that the rotation multiplies.
 
-A network computes the same when all values of a width are multiplied by one orthogonal matrix Q: what writes them, x Q,
-and what reads them, (x Q)(W Q)^T = x W^T. Sums of such values, their products with values that have no nodes of the
-width, and root-mean-square norms let Q pass, since a rotation changes no length (Ashkboos et al., "SliceGPT", 2024).
-A gain, which scales each node by itself, does not, unless the layers that read the scaled values take it over. What
-subtracts the mean of the nodes, or acts on each of them, cannot be rotated.
+A network computes the same if all values of a width are multiplied by one orthogonal matrix Q: writers compute x Q, and
+readers (x Q)(W Q)^T = x W^T. Sums of such values, their products with values that have no nodes of the
+width, and root-mean-square norms commute with Q, since a rotation changes no
+length (Ashkboos et al., "SliceGPT", 2024).
+A gain, which scales each node separately, does not, unless it can be folded into the layers that read the scaled
+values. Operators that subtract the mean of the nodes, or act on each of them, cannot be rotated.
 """
 
 import operator
@@ -30,7 +31,7 @@ _PRODUCTS = {
     *("linear", "matmul", "mm", "bmm", "mv", "einsum", "tensordot", "_grouped_mm", *_ADDING),
     *("transformers::grouped_mm_fallback", "convolution", "conv1d", "conv2d", "conv3d"),
 }
-# Of what their first argument holds, they move, copy or drop positions, and leave the order of nodes alone.
+# They move, copy or drop positions of their first argument, and keep the order of nodes.
 _MOVING = {
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t"),
     *("contiguous", "clone", "detach", "alias", "to", "_to_copy", "type_as", "dropout", "slice", "select", "narrow"),
@@ -50,11 +51,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Rotation:
-    """What rotates the nodes of a coupling.
+    """The tensors to change to rotate the nodes of a coupling.
 
     size: number of nodes.
     turned: the parameters, with the dimension along which each row is multiplied by Q.
-    folded: those of them that take over a gain, which becomes 1.
+    folded: those of them into which a gain is folded, which becomes 1.
     signals: for each distinct value that is read, a Linear or Conv that reads it.
     """
 
@@ -65,11 +66,11 @@ class Rotation:
 
 
 def rotation_of(model: nn.Module, known: Couplings, coupling: Coupling) -> Rotation:
-    """What rotates the nodes of `coupling`, one of `known.found`, in `model`.
+    """The rotation of the nodes of `coupling`, one of `known.found`, in `model`.
 
     Raises:
-        TargetError: an operator that a rotation does not pass, a gain that no reader can take over, or nodes that lie
-            beside others in one dimension; with the way out.
+        TargetError: an operator that does not commute with a rotation, a gain that cannot be folded into a reader, or
+            nodes that share a dimension with others; the message has the remedy.
     """
     flow = follow(model, known.trace)
     member = coupling.members[0]
@@ -85,14 +86,14 @@ def rotation_of(model: nn.Module, known: Couplings, coupling: Coupling) -> Rotat
 
 @dataclass(frozen=True)
 class _Nodes:
-    """A value that turns with the width; its readers have to take over `gain`."""
+    """A value that rotates with the width; `gain` has to be folded into its readers."""
 
     gain: Gain | None = None
 
 
 @dataclass(frozen=True)
 class _Squares:
-    """The squares of such a value, whose sum over the nodes does not turn."""
+    """The squares of such a value, whose sum over the nodes does not change."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class _Even:
 
 @dataclass(frozen=True)
 class _Own:
-    """One of the network's parameters, plus `offset`; whether it turns or is a gain shows where it is used."""
+    """One of the network's parameters, plus `offset`; its use shows whether it rotates or is a gain."""
 
     tensor: str
     offset: float = 0.0
@@ -112,7 +113,7 @@ _State = _Nodes | _Squares | _Even | _Own
 
 
 class _Walk:
-    """One walk through the graph: what the value of each node is that holds the width `factor`."""
+    """One walk through the graph: the kind of value of each node that contains the width `factor`."""
 
     def __init__(self, flow: Flow, factor: Factor, name: str) -> None:
         self._flow, self._factor, self._name = flow, factor, name
@@ -156,7 +157,7 @@ class _Walk:
         )
 
     def _refuse_shared(self, tensor: str, gain: Gain) -> NoReturn:
-        """A tensor is used behind a gain, and elsewhere behind none or another."""
+        """A tensor is used after a gain, and elsewhere after none or another one."""
         names = self._flow.names[tensor]
         what, out = f"{tensor!r}", "give each place a tensor of its own"
         if len(names) > 1:
@@ -170,7 +171,7 @@ class _Walk:
         return any(self._factor in leaves(dim) for dim in _dims(self._flow.values[node]))
 
     def _require_whole(self, node: fx.Node) -> None:
-        """A tensor has the nodes as one dimension, and as one only."""
+        """A tensor has the nodes as exactly one dimension."""
         value = self._flow.values[node]
         for tensor in value if isinstance(value, list) else [value]:
             dims = [whole(dim) for dim in _dims(tensor) if self._factor in leaves(dim)]
@@ -191,7 +192,7 @@ class _Walk:
     # --- what operators make of them ---
 
     def _result(self, node: fx.Node, name: str, arguments: Mapping[str, Any]) -> _State | None:
-        """None for a value without nodes of the width, which is then the same in the rotated network."""
+        """None for a value without nodes of the width; it does not change in the rotated network."""
         if name in _PRODUCTS:
             return self._product(node)
         if name in _MOVING or node.target is operator.getitem:
@@ -295,7 +296,7 @@ class _Walk:
     # --- what they are made of ---
 
     def _operands(self, node: fx.Node) -> tuple[Any, Any]:
-        """The two operands: states, or what they are without a state: nodes, or numbers."""
+        """The two operands: states, or nodes or numbers that have no state."""
         one, other = (
             self._states.get(source, source) if isinstance(source, fx.Node) else source for source in node.args[:2]
         )
@@ -305,7 +306,7 @@ class _Walk:
         return found if isinstance(found, _State) else self.refuse(f"{at(node)} adds or takes what has no such nodes")
 
     def _turned(self, node: fx.Node, source: Any) -> _Nodes:
-        """The operand as a value that turns; a parameter turns from now on."""
+        """The operand as a value that rotates; a parameter rotates from now on."""
         state = self._states.get(source) if isinstance(source, fx.Node) else None
         if isinstance(state, _Own):
             self._use(node, state, None)
@@ -321,7 +322,7 @@ class _Walk:
             self._uses[own.tensor].append(gain)
 
     def _gained(self, node: fx.Node, value: _Nodes, own: _Own) -> _Nodes:
-        """`value` with a gain; one that is the same for all nodes passes a rotation."""
+        """`value` with a gain; a gain that is the same for all nodes commutes with a rotation."""
         gain, parameter = Gain(own.tensor, own.offset), self._flow.parameters[own.tensor]
         if self._gains.setdefault(own.tensor, gain) != gain or parameter.numel() != self._factor.size:
             self.refuse(f"{at(node)} scales them by {own.tensor!r} in several ways")

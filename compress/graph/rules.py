@@ -21,7 +21,7 @@ from compress.graph import (
 from compress.graph.flow import Flow, Rule
 from compress.graph.names import ALIASES, name_of
 
-# What torch itself tags as pointwise needs no entry.
+# Operators that torch tags as pointwise need no entry.
 _ONE_TO_ONE = (
     *("contiguous", "detach", "alias", "to", "_to_copy", "type_as", "copy", "lift_fresh_copy", "zero", "_neg_view"),
     *("hardswish", "log_sigmoid", "fill", "zeros_like", "ones_like", "full_like", "empty_like", "floor_divide"),
@@ -227,14 +227,14 @@ def rule_of(node: fx.Node) -> Rule:
 
 
 def rule_named(name: str) -> Rule | None:
-    """The rule of the operator of torch that is called so ("add", "torchvision::roi_align"), if it has one."""
+    """The rule of the operator with this name ("add", "torchvision::roi_align"), if it has one."""
     family = _family(name)
     return _RULES.get(family) or (shapes.elementwise if is_pointwise(family) else None)
 
 
 @cache
 def is_pointwise(name: str) -> bool:
-    """Whether torch tags any overload of the operator so; it does not tag all of them, nor all those in place."""
+    """Whether torch tags any overload of the operator; it does not tag all overloads or in-place variants."""
     packet = getattr(torch.ops.aten, name, None)
     return packet is not None and any(
         torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads()
@@ -242,14 +242,14 @@ def is_pointwise(name: str) -> bool:
 
 
 def _family(name: str) -> str:
-    """The name under which the operator's rule stands."""
+    """The name under which the operator's rule is listed."""
     if name not in _RULES and name.removesuffix("_copy") in _RULES:  # as a copy, where the other is a view
         name = name.removesuffix("_copy")
     return ALIASES.get(name, name)
 
 
 def note_zeros(flow: Flow, node: fx.Node) -> None:
-    """Where the result of `node` vanishes at dead nodes, unless its own rule has said so."""
+    """Record where the result of `node` vanishes at dead nodes, unless its rule has done so."""
     weights.note_acting(flow, node)
     name, sources = _family(name_of(node)), [source for source in node.all_input_nodes if flow.values[source]]
     zeros = [flow.zeros(source) for source in sources]

@@ -12,7 +12,7 @@ from compress.graph.names import name_of
 
 
 def elementwise(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """Node j of the result depends on node j of the operands only, whatever f(0) is; sizes of 1 are broadcast."""
+    """Node j of the result depends only on node j of the operands, whatever f(0) is; sizes of 1 are broadcast."""
     examples = node.meta["val"]
     several = isinstance(examples, tuple | list)
     rank = (examples[0] if several else examples).ndim
@@ -201,7 +201,7 @@ def gated(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 
 def filled(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """A new tensor with the same number everywhere, whose sizes are in the code."""
+    """A new constant tensor, whose sizes are in the code."""
     value = fresh_value(node.meta["val"])
     assert isinstance(value, tuple)
     flow.number(node, "size", _spelled_out(arguments["size"], value))
@@ -213,4 +213,4 @@ def constant(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | st
 
 
 def number(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> None:
-    """A size or an assertion: no values pass."""
+    """A size or an assertion, which passes no values on."""

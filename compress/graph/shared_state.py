@@ -1,10 +1,10 @@
-"""`shared_state_kept`: what a network shares with its twins holds no tensor without data afterwards.
+"""`shared_state_kept`: remove tensors without data from the state that a network shares with its twins.
 
 A pass through a twin (`compress.graph.twin`) can leave tensors in what both share: attributes of classes, globals of
-Python modules, default arguments, variables of enclosing functions, `functools.lru_cache`. Those that the network's
-code names are noted before the pass: starting from its classes and hooks, the names in each function are looked up in
-the function's globals and in the classes met so far, and the functions found are searched in turn. They are compared
-afterwards, only if a tensor that the pass was made on is still alive.
+Python modules, default arguments, variables of enclosing functions, `functools.lru_cache`. State that the network's
+code names is recorded before the pass. The search starts from its classes and hooks, looks up the names in each
+function in the function's globals and in the classes found so far, and continues with the functions found. It is
+compared afterwards, only if a tensor of the pass is still alive.
 """
 
 import functools
@@ -32,7 +32,7 @@ _STATELESS = frozenset({type(None), bool, int, float, complex, str, bytes, objec
 _COPIED = (dict, OrderedDict, list, set)  # a twin has its own, wherever it finds them
 _CACHED = type(functools.lru_cache(str))
 _ABSENT = object()
-# Larger containers, such as vocabularies, are noted without what is in their items.
+# Larger containers, such as vocabularies, are recorded without the contents of their items.
 _MOST_ITEMS = 10_000
 _DEPTH = 4
 _CONSTRUCTORS = {"__init__", "__new__", "__post_init__"}
@@ -41,10 +41,10 @@ _NOT_IN_A_PASS = {"__repr__", "__str__", "__dir__", "__getstate__", "__setstate_
 
 @contextmanager
 def shared_state_kept(model: nn.Module) -> Iterator["SharedState"]:
-    """Put right what passes through twins of `model` leave in the state that the twins share with it.
+    """Undo the changes that passes through twins of `model` make to the state that the twins share with it.
 
     Inside, `watch` each tensor without data. If one of them is in shared state afterwards, everything in that state
-    that has changed is set back, and caches of functions that hold one are emptied. Other changes remain.
+    that has changed is reset, and function caches that contain one are emptied. Other changes remain.
 
     Raises:
         UnsupportedModelError: the network still leads to a watched tensor; the message says by what.
@@ -60,7 +60,7 @@ def shared_state_kept(model: nn.Module) -> Iterator["SharedState"]:
 
 
 class SharedState:
-    """What the network's code can change beside the attributes of the network, as it was before."""
+    """The state that the network's code can change beside the network's attributes, as it was before."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -68,11 +68,11 @@ class SharedState:
         self._found = _Search(model)
 
     def watch(self, tensor: Tensor) -> None:
-        """Note a tensor that must not be left anywhere."""
+        """Record a tensor that must not remain anywhere."""
         self._watched.append(weakref.ref(tensor))
 
     def put_right(self) -> None:
-        """Set back all that has changed, if a watched tensor is in any of it."""
+        """Reset everything that has changed, if a watched tensor is in any of it."""
         alive = self._alive()
         if not alive:
             return
@@ -86,7 +86,7 @@ class SharedState:
                 cache.cache_clear()
 
     def set_back(self) -> None:
-        """Set back all that has changed, whatever it is."""
+        """Reset everything that has changed."""
         for place in self._found.places:
             if not place.is_as_before():
                 place.set_back()
@@ -95,7 +95,7 @@ class SharedState:
                 cache.cache_clear()
 
     def is_as_before(self) -> bool:
-        """Whether nothing that is shared has changed, and no values could have, as it holds no tensor."""
+        """Whether no shared state has changed, and no values could have, since it contains no tensor."""
         shared = (place for place in self._found.places if id(place.owner) not in self._found.copied)
         if any(place.holds_tensors() for place in shared) or not all(one.is_as_before() for one in self._found.places):
             return False
@@ -117,7 +117,7 @@ class SharedState:
                 )
 
     def _holders(self) -> Iterator[tuple[str, Iterable[Any]]]:
-        """What can hold a tensor, with a name: the network's attributes, and what its code shares."""
+        """Places that can contain a tensor, with names: the network's attributes, and its shared state."""
         for path, module in self._model.named_modules():
             for name, value in list(vars(module).items()):
                 if name != "_modules":
@@ -126,12 +126,12 @@ class SharedState:
             yield place.name, _values(place.owner)
 
     def _alive(self) -> dict[int, Tensor]:
-        """By identity; while they are held here, no other object gets their identity."""
+        """By identity; while they are stored here, no other object gets their identity."""
         return {id(tensor): tensor for reference in self._watched if (tensor := reference()) is not None}
 
 
 class _Place(NamedTuple):
-    """A container, class or variable, and what was in it."""
+    """A container, class or variable, and its earlier contents."""
 
     owner: Any
     before: Mapping[Any, Any] | list[Any]
@@ -154,7 +154,7 @@ class _Place(NamedTuple):
         return any(issubclass(kind, Tensor) for kind in {*map(type, values)})
 
     def new_values(self) -> list[Any]:
-        """What is in it now and was not before, with the keys."""
+        """The new contents, with their keys."""
         now = _content(self.owner)
         if isinstance(self.before, list):
             old = set(map(id, self.before))
@@ -187,7 +187,7 @@ def _has_changed(cache: Any, before: Any) -> bool:
 
 
 def _may_hold_tensors(cache: Any) -> bool:
-    """Whether a result of a cached function is or holds a tensor, or is too large to tell."""
+    """Whether a result of a cached function is or contains a tensor, or is too large to search."""
     pending, seen = gc.get_referents(cache) if cache.cache_info().currsize else [], set[int]()
     while pending:
         value = pending.pop()
@@ -222,7 +222,7 @@ def _set_items_back(owner: Any, before: Mapping[Any, Any]) -> None:
 
 
 def _content(owner: Any) -> Any:
-    """A copy of what is in a place: a dict or list."""
+    """A copy of the contents of a place, as a dict or list."""
     if isinstance(owner, dict):
         return dict(dict.items(owner))  # dict.copy would call the owner's own `__getitem__` where it has one
     if isinstance(owner, type):
@@ -245,7 +245,7 @@ def _values(owner: Any) -> Iterable[Any]:
 class _Search:
     """The places and caches that the code of a network names.
 
-    copied: the identities of containers that only the network's own attributes lead to, so that a twin has copies.
+    copied: the identities of containers that only the network's attributes reach, so a twin has copies of them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -351,7 +351,7 @@ class _Search:
             self._waiting.setdefault(called, []).append((value, where))
 
     def _function(self, function: types.FunctionType) -> None:
-        """Follow what a function has of its own, and what its code names."""
+        """Follow the attributes of a function, and the names in its code."""
         where = f"{function.__module__}.{function.__qualname__}"
         library = _is_library(function.__globals__.get("__name__"))
         for cell in function.__closure__ or ():
@@ -401,7 +401,7 @@ class _Search:
 
 @functools.lru_cache(10_000)
 def _names_in(code: types.CodeType) -> frozenset[str]:
-    """The names of globals and attributes in a function, with those in the functions inside."""
+    """The names of globals and attributes in a function, including those in nested functions."""
     inner = (_names_in(one) for one in code.co_consts if isinstance(one, types.CodeType))
     return frozenset(code.co_names).union(*inner)
 
@@ -411,7 +411,7 @@ def _is_library(module: object) -> bool:
 
 
 class _Paths:
-    """Ways from an object to the tensors `alive`; what has been looked into for one is not for the next."""
+    """Paths from objects to the tensors `alive`; an object that was searched once is not searched again."""
 
     def __init__(self, alive: Mapping[int, Tensor]) -> None:
         self._alive = alive
@@ -439,7 +439,7 @@ class _Paths:
 
 
 def _inside(value: Any) -> list[Any]:
-    """What an object refers to, except for what all of the program can be reached from."""
+    """The objects that an object refers to, except those that reach the whole program."""
     if isinstance(value, type | types.ModuleType | types.CodeType | types.FrameType):
         return []
     if isinstance(value, types.FunctionType):

@@ -1,8 +1,8 @@
-"""What is added to all nodes of a stream alike, and changes nothing, since only layer norms over the nodes read it.
+"""Constants that are added to all nodes of a stream, and do not matter because only layer norms over the nodes read it.
 
-The token mixing of an MLP-Mixer has biases over positions, which it adds to the stream at every channel, dead ones
-included. At a dead channel all that it adds is the same for every input. Taken out of the bias, it is gone from all
-channels: a layer norm over the channels gives what it gave, and finds zeros at the dead ones.
+The token mixing of an MLP-Mixer has biases over positions, which it adds to the stream at every channel, including dead
+ones. At a dead channel, the sum of what it adds is the same for every input. Subtracting it from the bias removes it
+from all channels. A layer norm over the channels returns the same values, and finds zeros at the dead ones.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _PASSING = {
     *("permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "mT", "contiguous", "clone", "detach", "alias"),
     *("to", "_to_copy", "dropout", "unsqueeze", "squeeze"),
 }
-"""Operators that hand on their first argument's values."""
+"""Operators that pass on the values of their first argument."""
 
 
 def without_shifts(flow: Flow, source: fx.Node, factor: Factor) -> None:
-    """Note that `source` vanishes along `factor` once what its layers add to all nodes is taken out of their biases."""
+    """Record that `source` vanishes along `factor` once its layers' constants are subtracted from their biases."""
     found = _shifts(flow, source, factor)
     if found:
         flow.shifts |= found
@@ -30,7 +30,7 @@ def without_shifts(flow: Flow, source: fx.Node, factor: Factor) -> None:
 
 
 def checked(flow: Flow) -> Iterator[Shift]:
-    """The shifts, at the end of the walk; nodes of which anything but a layer norm would notice one are kept."""
+    """The shifts, at the end of the walk. Nodes are kept if anything except a layer norm would notice a shift."""
     for node, shift in flow.shifts.items():
         factor, *others = whole((shift.factor,))
         reader = _other_reader(flow, node, factor)
@@ -85,7 +85,7 @@ def _is_fixed(flow: Flow, node: fx.Node, factor: Factor) -> bool:
 
 
 def _other_reader(flow: Flow, node: fx.Node, factor: Factor) -> fx.Node | None:
-    """An operator after `node`, other than a layer norm over the nodes, that does not just hand its values on."""
+    """An operator after `node` that does not only pass values on, and is not a layer norm over the nodes."""
     seen, pending = {node}, [node]
     while pending:
         node = pending.pop()

@@ -1,4 +1,4 @@
-"""`StandIn`: a tensor with sizes and without data, that takes the place of another one while a network is traced."""
+"""`StandIn`: a tensor with sizes but no data, which replaces another one while a network is traced."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ META = torch.device("meta")
 
 
 class StandIn(Tensor):
-    """Looks to the network's code like the tensor that it replaces: its sizes, type and device are the same.
+    """A tensor that looks to the network's code like the one it replaces, with the same sizes, type and device.
 
     bare: a tensor of the device "meta", on which operators are run to find out the sizes of their results.
     node: its node in the graph; None for a constant that no recorded operator has used yet.
-    value: its data, where it depends on neither the inputs nor the network's own tensors.
+    value: its data, if it depends on neither the inputs nor the network's own tensors.
     recipe: the operator and arguments that made a constant, from which it is recorded if it is written into.
     """
 

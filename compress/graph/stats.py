@@ -33,8 +33,8 @@ class FileBytes(TypedDict):
 def measure(model: nn.Module, example: object) -> Stats:
     """Count `model`, run on `example` in evaluation mode; neither is changed.
 
-    Parameters are counted as they are stored, so masks are folded before. Multiply-accumulates are those that
-    torch's own counter knows (matrix products, convolutions, attention, recurrent layers), not the elementwise rest.
+    Parameters are counted as they are stored, so fold masks first. Multiply-accumulates are those that torch's counter
+    knows (matrix products, convolutions, attention, recurrent layers), without elementwise operators.
     """
     given = inputs_of(example)
     with FlopCounterMode(display=False) as counter, untouched(model) as network, _plain_operators():
@@ -48,7 +48,7 @@ def measure(model: nn.Module, example: object) -> Stats:
 
 
 def tensors(masked: nn.Module, slim: nn.Module) -> list[TensorResult]:
-    """Every parameter of `masked`: {"name", "shape", "zeros", "slim": the shape that is left of it}.
+    """Every parameter of `masked`: {"name", "shape", "zeros", "slim": its shape in `slim`}.
 
     "slim" is absent where `slim` has no parameter of that name. Module by module, weights before biases: a parameter
     that was masked would otherwise be last in its module.

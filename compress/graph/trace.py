@@ -1,7 +1,7 @@
 """The operators of a network, recorded while it runs once on tensors with sizes and without data.
 
 A run takes some hundredths of a millisecond per operator, since nothing is computed. The batch has `BATCH` rows, a
-prime too large for a width: a size that is a multiple of it follows from the batch, and every other one does not.
+prime too large for a width: a size follows from the batch if and only if it is a multiple of this prime.
 """
 
 import traceback
@@ -38,12 +38,12 @@ class Trace:
 
     Of an operator's node, `meta["val"]` is the result, without data, and `meta["layer"]` the qualified name of the
     module whose code calls it; `meta["varying"]`, if `dynamic` names sizes, has its dimensions that follow from them.
-    Where its arguments contain the size of the batch, a node computes it.
-    constants: tensors of the network's code that are not in its state_dict. Those that are belong to the network, so
-        that a trace keeps no weights alive.
+    If its arguments contain the size of the batch, a node computes it.
+    constants: tensors of the network's code that are not in its state_dict. Those in the state_dict belong to the
+        network, so a trace keeps no weights alive.
     inputs: of every tensor in the example, in the order of `Inputs.tensors`, the node.
-    sizes: the number that each size that varies has in the trace, by name; "batch", and those that `dynamic` names.
-    whole: whether the network takes all samples of the example only; see `Inputs`.
+    sizes: the number in the trace for each varying size, by name: "batch", and those that `dynamic` names.
+    whole: whether the network accepts only all samples of the example; see `Inputs`.
     read: names of the network's own tensors whose values decided what it does, such as a buffer that an `if` compares.
     """
 
@@ -65,15 +65,15 @@ def trace(
 ) -> Trace:
     """Record what `model` does in evaluation mode with a batch of inputs like `example` (see `compress.Inputs`).
 
-    The model is left as it was, even if it keeps something from each pass. The values of `example` don't matter, but
-    for conditions that do nothing but raise an error.
+    The model does not change, even if it keeps something from each pass. The values of `example` do not matter, except
+    for conditions that only raise an error.
 
     Args:
-        most: operators of the network; one with more is refused, early. 50,000 if absent.
+        most: largest number of operators; a network with more is refused early. 50,000 if absent.
         dynamic: names of dimensions that vary beside the batch (see `compress.dynamic`).
-        passes: whether a real pass shows before that the network runs, and another one after that it is as it was, if
-            it shares tensors, or anything that has changed, with other networks.
-            Without them nothing is computed, as a network wants that a file of a stranger describes.
+        passes: whether to run a real pass first, to check that the network runs, and another one afterwards, to check
+            that it has not changed, if it shares tensors, or anything that has changed, with other networks. Without
+            these passes nothing is computed, as is needed for a network that an untrusted file describes.
 
     Raises:
         InputError: the network does not run on `example`; or `dynamic` does not fit it.
@@ -102,7 +102,7 @@ def trace(
 
 
 def _traced_at_any(model: nn.Module, given: Inputs, most: int, shared: SharedState, dynamic: Dynamic | None) -> Trace:
-    """The trace with the largest sizes for dynamic dimensions that the network takes, as tables may be short."""
+    """The trace with the largest sizes of dynamic dimensions that the network accepts, since tables may be short."""
     varying = varying_dims(model, given, dynamic)
     words = dict.fromkeys(word for dims in varying for word in dims.values())
     taken = {size for tensor in tensors_of(model).values() for size in tensor.shape} if words else set()
@@ -161,7 +161,7 @@ def _sizes(
     steps: Mapping[str, tuple[int, int]],
     like: Mapping[str, int] | None = None,
 ) -> dict[str, int] | None:
-    """A prime for each size that varies, that no size of a tensor is a multiple of; None if there are too few.
+    """A prime for each varying size, which divides no size of a tensor; None if there are too few.
 
     Args:
         steps: what a size is a multiple of, and the rest, where the network does not take a prime.
@@ -196,7 +196,7 @@ def _traced(
     exported: bool,
     following: FollowingSizes | None = None,
 ) -> Trace:
-    """The trace; nothing holds on to a tensor without data when this returns."""
+    """The trace; nothing references a tensor without data when this returns."""
     recorder = Recorder(most, sizes, shared.watch, following)
     tensors = {tensor: recorder.own_tensor(name, tensor) for name, tensor in tensors_of(model).items()}
     network = evaluated_twin(model, tensors)
@@ -248,10 +248,10 @@ def _identical(one: Tensor, other: Tensor) -> bool:
 
 @contextmanager
 def _whole_operators(exported: bool) -> Iterator[None]:
-    """Composite operators arrive whole, `linear` and not its parts.
+    """Record composite operators as a whole: `linear`, not its parts.
 
     Args:
-        exported: whether `torch.compiler.is_exporting()` says that this is an export.
+        exported: whether `torch.compiler.is_exporting()` returns True.
     """
     compiler: Any = torch.compiler
     fast = torch.backends.mha.get_fastpath_enabled()

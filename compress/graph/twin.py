@@ -1,9 +1,8 @@
-"""`twin`: a network of the same structure with its own containers, so that a pass through it leaves the first alone.
+"""`twin`: a network of the same structure with separate containers, so a pass through it does not change the original.
 
-`copy.deepcopy` is no help here: it copies the weights, refuses tensors with gradients and locks, leaves closures and
-hooks on the network they came from, and calls what the network's classes make of `__deepcopy__`. A twin costs some
-microseconds per module. What it shares with the network, classes and the globals of their Python modules, is looked
-after by `shared_state`.
+`copy.deepcopy` does not work here: it copies the weights, refuses tensors with gradients and locks, leaves closures and
+hooks bound to the original network, and calls the classes' own `__deepcopy__`. A twin costs some microseconds per
+module. `shared_state` handles what it shares with the network: classes and the globals of their Python modules.
 """
 
 import copy
@@ -39,27 +38,27 @@ _COPIED = ("torch.nn", "torch.utils.hooks", "torch.distributions", "collections"
 
 
 def twin(model: Network, replaced: Mapping[Tensor, Tensor]) -> Network:
-    """A network like `model` of which every module, container and hook is new.
+    """A network like `model` in which every module, container and hook is new.
 
     Modules with several names and tied tensors remain so. Bound methods, partials, closures and weak references lead to
     the twin's modules, tensors and containers. Objects that cannot be copied are shared: classes, locks, files,
     generators, instances of classes with `__del__`, and those of the standard library, torch's compilers and trainers.
 
     Args:
-        replaced: for tensors of the network, the tensor that the twin has in their place; it may be the tensor itself.
-            All others, such as those in caches, are cloned; those that share memory do so in the twin.
+        replaced: for tensors of the network, the tensor that the twin uses instead; it may be the same tensor. All
+            others, such as those in caches, are cloned, and share memory in the twin if they did before.
     """
     return cast(Network, _Twin(model, replaced).of(model))
 
 
 def copied(model: Network) -> Network:
-    """A twin with its own tensors, gradients included: nothing that trains one of them changes the other."""
+    """A twin with separate tensors, including gradients: training one does not change the other."""
     tensors = {*model.parameters(), *model.buffers()}
     return twin(model, {old: copy.deepcopy(old) if old.is_leaf else old.detach().clone() for old in tensors})
 
 
 class _Twin:
-    """The copies made so far, by the identity of what they are copies of."""
+    """The copies made so far, by the identity of the originals."""
 
     def __init__(self, model: nn.Module, replaced: Mapping[Tensor, Tensor]) -> None:
         self.model = model
@@ -68,7 +67,7 @@ class _Twin:
         self.copies = dict(_COPIES)
 
     def of(self, value: Any) -> Any:
-        """The twin's `value`: the same object where nothing in it belongs to the network."""
+        """The twin's `value`: the same object if nothing in it belongs to the network."""
         kind = type(value)
         if kind in _UNCHANGING:
             return value
@@ -80,7 +79,7 @@ class _Twin:
         return self.copies[kind](self, value)
 
     def items(self, old: Mapping[Any, Any], new: dict[Any, Any]) -> None:
-        """Put copies of the items of a dict into another; here a twin spends its time."""
+        """Put copies of the items of a dict into another. Most of a twin's time is spent here."""
         known = self.known
         for key, item in old.items():
             kind = type(item)
@@ -204,7 +203,7 @@ def _slots(kind: type) -> list[Any]:
 
 
 def _tensor(twin: _Twin, old: Tensor) -> Tensor:
-    """A clone, with the memory that it shares with others; it has no history."""
+    """A clone without a history, which shares memory with others as the original does."""
     if type(old) in (Tensor, nn.Parameter, nn.Buffer) and _plain(old):
         new = _with_memory(twin, old)
         if isinstance(old, nn.Parameter):
@@ -253,7 +252,7 @@ def _function(twin: _Twin, old: types.FunctionType) -> Any:
 
 
 def _eager(compiled: types.FunctionType) -> Any:
-    """What was given to `torch.compile`, which may put a method into its own function first."""
+    """The argument of `torch.compile`, which may wrap a method in a function first."""
     function = compiled.__dict__["_torchdynamo_orig_callable"]
     own = _is_shared(getattr(function, "__globals__", {}).get("__name__"))
     return function.__dict__.get("__wrapped__", function) if own else function
@@ -289,7 +288,7 @@ def _partial(twin: _Twin, old: Any) -> Any:
 
 
 def _cached_function(twin: _Twin, old: Any) -> Any:
-    """An `lru_cache` of its own, empty, where the function is the network's."""
+    """A separate, empty `lru_cache`, if the function belongs to the network."""
     function = twin.of(old.__wrapped__)
     if function is old.__wrapped__:
         return old
@@ -298,7 +297,7 @@ def _cached_function(twin: _Twin, old: Any) -> Any:
 
 
 def _weak_reference(twin: _Twin, old: Any) -> Any:
-    """A weak reference to the twin's, if the network owns what it refers to."""
+    """A weak reference to the twin's object, if the network owns the original."""
     if type(old) is weakref.ref:
         target = old()
     else:

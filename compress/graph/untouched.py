@@ -1,4 +1,4 @@
-"""`untouched`: passes through a network that leave it, and what it shares with others, as it was."""
+"""`untouched`: passes through a network that change neither it nor the state it shares with others."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -16,8 +16,8 @@ from compress.graph.twin import Network, twin
 def untouched(model: Network, *, faked: bool = False) -> Iterator[Network]:
     """A twin of `model` in evaluation mode, without gradients, that computes with the same parameters.
 
-    Afterwards the parameters have the values of before, and so has what both share, such as globals and caches of
-    functions.
+    Afterwards the parameters have their earlier values, and so has the shared state, such as globals and function
+    caches.
 
     Args:
         faked: whether the twin runs on tensors of torch's tracers, which never write into parameters.
@@ -32,7 +32,7 @@ def untouched(model: Network, *, faked: bool = False) -> Iterator[Network]:
 
 
 def evaluated_twin(model: Network, replaced: Mapping[Tensor, Tensor] | None = None) -> Network:
-    """A twin in evaluation mode; by default with the same parameters, and its own buffers."""
+    """A twin in evaluation mode; by default with the same parameters and separate buffers."""
     network = twin(model, {one: one for one in model.parameters()} if replaced is None else replaced)
     for module in network.modules():
         module.training = False
@@ -40,7 +40,7 @@ def evaluated_twin(model: Network, replaced: Mapping[Tensor, Tensor] | None = No
 
 
 class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Parameters, which a network shares with its twins, have the values of before afterwards."""
+    """Restore the values of the parameters, which a network shares with its twins, afterwards."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Weights that are computed: which parameter acts through them, so that it is known who reads and writes nodes."""
+"""Computed weights: find the parameter behind each, so that it is known what reads and writes nodes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from compress.graph.flow import Flow, Value
 from compress.graph.names import name_of
 from compress.graph.reductions import reduction, summed
 
-# What scales its first argument, whatever the others are; `mul` either of both.
+# Operators that scale their first argument, whatever the others are; `mul` scales both.
 _SCALING = {"mul", "div", "neg", "clone", "detach", "alias", "contiguous", "to", "_to_copy", "type_as", "dropout"}
 
 # The result has an entry for each of the first argument's, in the same order, and depends on others in means only.
@@ -29,7 +29,7 @@ _PADDING = {"pad", "constant_pad_nd", "slice", "narrow"}
 
 
 def weight_norm(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-    """g * v / |v|: the magnitudes g write nodes; a direction v without length is not a number, so it only follows."""
+    """g * v / |v|: the magnitudes g write nodes. A direction v of length 0 gives NaN, so it only follows."""
     direction, magnitude = arguments["v"], arguments["g"]
     dims, lengths = flow.dims(direction), flow.dims(magnitude)
     zeros = flow.zeros(direction).difference(leaves(joint(lengths)))
@@ -53,7 +53,7 @@ def lengths(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str
 
 
 def note_acting(flow: Flow, node: fx.Node) -> None:
-    """Whether the result of `node` acts for a parameter: with its dimensions, and the roles that it has there."""
+    """Whether the result of `node` represents a parameter, with its dimensions and its roles there."""
     source = _source(flow, node)
     if source is None:
         return
@@ -67,7 +67,7 @@ def note_acting(flow: Flow, node: fx.Node) -> None:
 
 
 def origin(flow: Flow, node: fx.Node) -> fx.Node | None:
-    """The parameter, or what acts for it, whose entries `node` has in their order, scaled or standardized."""
+    """The parameter, or its representative, whose entries `node` has in order, scaled or standardized."""
     return node if flow.is_parameter(node) else flow.origins.get(node)
 
 
@@ -91,7 +91,7 @@ def _size(value: object) -> int:
 
 
 def _divided(flow: Flow, source: fx.Node, divisor: fx.Node) -> None:
-    """By what is zero where it is zero itself, such as its length: zero by zero is not a number."""
+    """Division by a value that is zero where the weight is zero, such as its length: zero by zero is NaN."""
     zeros = flow.zeros(divisor)
     for place, dim in enumerate(flow.dims(source)):
         if zeros.intersection(leaves(dim)):

@@ -41,7 +41,7 @@ def pad(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
 
 def resampled(rank: int) -> Rule:
     def rule(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | str:
-        """Pooling or upsampling over the last `rank` dimensions; with positions of maxima, two results alike."""
+        """Pooling or upsampling over the last `rank` dimensions; with positions of maxima, two equal results."""
         source, results = node.all_input_nodes[0], node.meta["val"]
         before = flow.dims(source)[: len(flow.dims(source)) - rank]
         tensors = [other for other in node.all_input_nodes[1:] if isinstance(flow.values[other], tuple)]

@@ -1,5 +1,6 @@
 """docs/paper.md from results.json: every table and figure beside the paper's own, and a verdict per claim."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ COLUMNS: Mapping[str, tuple[str, float | None]] = {
     "hard": ("hard", None),
     "retrained": ("retrained", None),
     "soft": ("soft", COMPLETE),
-    "everything retrains: hard": ("retrained_all", None),
-    "everything retrains: soft": ("soft_all", COMPLETE),
+    "everything trains: retrained": ("retrained_all", None),
+    "everything trains: soft": ("soft_all", COMPLETE),
     "small from the start": ("small", None),
 }
 FINALS = (COMPLETE, *EARLY)
@@ -60,22 +61,42 @@ def page(results: Results, folder: str) -> str:
 
 def _introduction(results: Results, folder: str) -> str:
     count, planned = len(results["cells"]), results["planned"]
-    missing = f" {planned - count:,} of them have not been run yet: their levels or seeds are missing below."
+    missing = f" {planned - count:,} cells have not been run yet, so levels or seeds are missing below."
+    source = _wrapped(
+        f"""\
+`compress reproduce --data-root DIR` writes this page from [results.json]({folder}/results.json), which has every cell
+with its seed and settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]},
+with one thread per cell and torch {results["versions"]["torch"]}.{missing if count < planned else ""}
+[The networks](networks.md) shows our choices where the paper's tables are inconsistent."""
+    )
     return f"""# The paper, reproduced
 
-Richard Menzies and Paul Siebert, "Soft Pruning and Latent Space Dimensionality Reduction". This page is written by
-`compress reproduce --data-root DIR` from [results.json]({folder}/results.json), which has every cell with its seed
-and settings: {count:,} of {planned:,} cells, measured on the test images, on {results["machine"]["cpu"]}, one thread
-per cell, torch {results["versions"]["torch"]}.{missing if count < planned else ""}
-[The networks](networks.md) says where the paper's tables leave them open.
+Richard Menzies and Paul Siebert, "Soft Pruning and Latent Space Dimensionality Reduction".
 
-Figures are means over seeds, ± the standard deviation between them where there are several. *After removal* means that
-what was pruned is exactly zero; *before removal* is the last moment before the decayed weights are cut."""
+{source}
+
+The tables compare three methods:
+
+- *hard*: everything selected is set to zero at once, without retraining
+- *retrained*: hard removal, then retraining
+- *soft*: the selected weights or nodes decay while the network retrains
+
+Figures are means over seeds, ± the standard deviation between seeds if there are several. They are measured *after
+removal*, when everything pruned is exactly zero. *Before removal* is the last moment before the decayed weights are
+set to zero."""
 
 
 def _verdicts(results: Results) -> str:
-    rows = [(one.claim, f"**{one.verdict}**", one.why) for one in verdicts(results)]
-    return "## The claims of the abstract\n\n" + _table(("claim", "verdict", "measured"), rows)
+    rows = [(one.claim, f"**{one.verdict}**", "<br>".join(one.why)) for one in verdicts(results)]
+    return "\n\n".join(
+        (
+            "## The claims of the abstract",
+            _table(("claim", "verdict", "measured"), rows),
+            """\
+A *decay to 0.5* stops at half of the start values and then removes them at once. Before removal, these weights are
+still in the network.""",
+        )
+    )
 
 
 def _section(
@@ -96,16 +117,20 @@ def _section(
 
 _SETTINGS = {
     "classification": """\
-Global magnitude over the dense layers' weights, one epoch of SGD with a learning rate of 0.01 and batches of 64; the
-soft decay takes the whole epoch, so that nothing is retrained after it, as in the paper. Percent correct.""",
+Weights of the dense layers are selected by global magnitude. The networks retrain for one epoch with SGD, a learning
+rate of 0.01 and batches of 64. As in the paper, the soft decay takes the whole epoch, so nothing is retrained after it.
+Figures are the percentage of correct answers.""",
     "decoder": """\
-Global magnitude over the decoder's weights, one epoch of AdamW (1e-3, weight decay 1e-4), batches of 128, everything
-trainable; the soft decay takes the whole epoch. Mean squared error x 10^-3.""",
+Weights of the decoder are selected by global magnitude. Everything retrains for one epoch with AdamW (learning rate
+1e-3, weight decay 1e-4) and batches of 128. The soft decay takes the whole epoch. Figures are the mean squared error
+x 10^-3.""",
     "latent": """\
-Skeletonization, both sides of a node pruned, five epochs of AdamW on the layers next to the latent nodes, everything
-else frozen, batches of 128; the soft decay takes all five. Mean squared error x 10^-3. Two more lines: everything
-trainable, and networks of the size that is left, trained from the start for as many epochs as the others are
-retrained.""",
+Latent nodes are selected by skeletonization, and pruned on both sides. The layers next to them retrain for five epochs
+with AdamW and batches of 128; all other layers are frozen. The soft decay takes all five epochs. Figures are the mean
+squared error x 10^-3.
+
+Two more comparisons: in *everything trains*, no layer is frozen. *Small from the start* are networks of the reduced
+size, trained from random weights for as many epochs as the others are retrained.""",
 }
 
 
@@ -113,9 +138,9 @@ def _about(results: Results, experiment: str, dataset: str) -> str:
     start = dense(results, experiment, dataset)
     network = _network(results, experiment, dataset)
     first = network["data"]["train"]
-    images = f"the first {first:,} training images" if first else "all training images that are there"
+    images = f"the first {first:,} training images" if first else "all available training images"
     return (
-        f"Dense: {_shown(start)} ({len(start)} seed{'s' if len(start) > 1 else ''}), after "
+        f"Dense: {_shown(start)} ({len(start)} seed{'s' if len(start) > 1 else ''}), trained for "
         f"{network['train']['epochs']} epochs on {images}."
     )
 
@@ -135,7 +160,7 @@ def _levels(results: Results, experiment: str, dataset: str) -> str:
     titles = ["pruned", *lines, *(f"paper: {method}" for method in paper)]
     rows = [
         (
-            f"{level:.1%}".replace(".0%", "%"),
+            _percent(level),
             *(_at(found, level) for found in lines.values()),
             *(_number(points.get(level)) for points in paper.values()),
         )
@@ -145,7 +170,7 @@ def _levels(results: Results, experiment: str, dataset: str) -> str:
 
 
 def _endings(results: Results, experiment: str, dataset: str) -> str:
-    """Soft pruning just before and just after the rest of the weights is cut, by the end of the decay."""
+    """Soft pruning just before and just after the decayed weights are set to zero, by the end of the decay."""
     found = {
         (final, before): line(results, experiment, dataset, "soft", final, before=before)
         for final in FINALS
@@ -155,12 +180,12 @@ def _endings(results: Results, experiment: str, dataset: str) -> str:
     if not levels:
         return ""
     rows = [
-        (f"{level:.0%}", f"{final:g}", _at(found[final, True], level), _at(found[final, False], level))
+        (_percent(level), f"{final:g}", _at(found[final, True], level), _at(found[final, False], level))
         for level in levels
         for final in FINALS
     ]
-    return "Where the decay ends, and what the final cut does:\n\n" + _table(
-        ("pruned", "the decay ends at", "before removal", "after removal"), rows
+    return "The effect of the removal, by the factor at which the decay ends:\n\n" + _table(
+        ("pruned", "decay ends at", "before removal", "after removal"), rows
     )
 
 
@@ -177,11 +202,13 @@ def _confusion(results: Results, drawn: dict[str, str]) -> Iterable[str]:
     yield "### The confusion matrix (figure 3)"
     yield _figure(drawn, "fig3", "Figure 3 of the paper: the 95 % soft-pruned MNIST classifier on its training images.")
     yield f"""\
-Most often right: {best}; least often: {worst}. The paper names 1 and 7, and 3 and 8.
-
-Figure 3 is of the training images, and Table I may be too: its 10.4 % for hard pruning on MNIST is the share of sevens
-among all 60,000 training images (6,265). Of the 50,000 used here {sevens:.2f} % are sevens, and 10.28 % of the test
-images. A network that says seven to everything would be right that often."""
+Most often right: {best}. Least often right: {worst}. The paper names 1 and 7, and 3 and 8."""
+    yield _wrapped(
+        f"""\
+Figure 3 shows the training images, and Table I may do so too. Its 10.4 % for hard pruning on MNIST is the share of
+sevens among all 60,000 training images (6,265): a network that answers seven to everything would be right that often.
+Of the 50,000 images used here {sevens:.2f} % are sevens, of the test images 10.28 %."""
+    )
 
 
 def _calibration(results: Results) -> Iterable[str]:
@@ -206,23 +233,34 @@ def _calibration(results: Results) -> Iterable[str]:
         ),
     ]
     yield "### Which network the paper may have pruned (Table I)"
-    yield f"""\
-The paper names neither the length of the training, nor the batch size, nor the initial weights, nor what becomes of
-biases. {len(found)} settings were tried on MNIST, one seed each; these come nearest to its hard columns ("off by": mean
-difference in points)."""
+    yield _wrapped(
+        f"""\
+The paper does not give the length of the training, the batch size or the initial weights, and does not say whether
+biases are pruned. We tried {len(found)} settings on MNIST, with one seed each. The table shows the nearest to the
+paper's hard and retrained columns; *off by* is the mean difference from these six figures, in points."""
+    )
     titles = ("start", "batch", "epochs", "biases", "dense", "off by")
-    yield _table((*titles, *(f"{method} {level:.0%}" for method in ("hard", "retrained") for level in LEVELS)), rows)
+    columns = (f"{method} {_percent(level)}" for method in ("hard", "retrained") for level in LEVELS)
+    yield _table((*titles, *columns), rows)
     yield _nearest(found)
 
 
 def _nearest(found: Sequence[Calibrated]) -> str:
     nearest = found[0]
-    text = f"""\
-The nearest is a network that was trained briefly: {nearest.epochs} epochs with batches of {nearest.batch_size}. On the
-training images its hard column is {" / ".join(_percents(nearest.hard_on_training))}. Why hard pruning ends there: no
-initial weight of the first layer exceeds 0.076, the square root of 6 / (784 + 256), while 7.9 % of all weights, in
-the layers after it, do. Where training has moved them little, a global threshold that keeps 5 % takes the first layer
-away, and what is left answers every image alike."""
+    text = "\n\n".join(
+        (
+            _wrapped(
+                f"""\
+The nearest network was trained briefly: {nearest.epochs} epochs with batches of {nearest.batch_size}. On the training
+images, its hard column is {" / ".join(_percents(nearest.hard_on_training))}."""
+            ),
+            """\
+Hard pruning fails there because of the initial weights. No initial weight of the first layer exceeds 0.076, the square
+root of 6 / (784 + 256). 7.9 % of all weights exceed it, and all of these are in later layers. Where training has moved
+the weights little, a global threshold that keeps 5 % removes the whole first layer, and the rest of the network gives
+the same answer for every image.""",
+        )
+    )
     with_soft = next((one for one in found if one.soft), None)
     if with_soft is None:
         return text
@@ -240,33 +278,38 @@ away, and what is left answers every image alike."""
     return "\n\n".join(
         (
             text,
-            f"Soft pruning of the nearest such network ({start}), by where the decay ends:",
-            _table(("the decay ends at", "", *(f"{level:.0%}" for level in LEVELS), "off by"), rows),
-            (
-                f"The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: "
-                f"{distances[final, when]:.1f} points off. The nearest after removal is {complete:.1f} points off."
+            f"Soft pruning of the nearest network that was also pruned softly ({start}):",
+            _table(("decay ends at", "measured", *map(_percent, LEVELS), "off by"), rows),
+            _wrapped(
+                f"""\
+The paper's soft column is nearest to a decay that ends at {final:g}, measured {when} removal: it is
+{distances[final, when]:.1f} points off. The nearest column after removal is {complete:.1f} points off."""
             ),
         )
     )
 
 
 def _limits(results: Results) -> str:
-    reduced = "- The convolutional autoencoder of section VI (figure 9) has not been run yet."
-    if has(results, "latent", "cifar10"):
-        network = _network(results, "latent", "cifar10")
-        reduced = f"""\
-- The convolutional autoencoder of section VI costs hours on a CPU: it was trained for {network["train"]["epochs"]}
-  epochs on the first {network["data"]["train"]:,} images and measured on {network["data"]["test"]:,}, in bfloat16
-  while training and float32 while measuring, with one seed and the paper's four levels. Its
-  figures compare the methods with each other and not with the paper's losses."""
-    return f"""## What was reduced, and what is different
+    limits = [
+        """CIFAR-10 has 41,000 training and 10,000 test images here, not 50,000 and 10,000. Its autoencoders have one
+seed.""",
+        _convolutional(results),
+        """The autoencoders were trained briefly (the number of epochs is above), and the paper's losses are lower than
+those of the dense networks here. Compare the rise over the dense network, and soft with hard pruning.""",
+        """The learning rate is constant, since the paper names no schedule. The shipped recipes train the autoencoders
+with a cosine, which reaches a lower loss.""",
+    ]
+    return "## What was reduced, and what is different\n\n" + "\n".join(_wrapped(f"- {one}") for one in limits)
 
-- CIFAR-10 has 41,000 training and 10,000 test images here, not 50,000 and 10,000. Its autoencoders have one seed.
-{reduced}
-- The autoencoders were trained briefly (it says above how long), and the paper's own losses are lower than those of the
-  dense networks here. What is compared is the rise over the dense network, and soft with hard.
-- The learning rate is constant; the paper names no schedule. The shipped recipes train the autoencoders with a cosine,
-  which ends lower."""
+
+def _convolutional(results: Results) -> str:
+    if not has(results, "latent", "cifar10"):
+        return "The convolutional autoencoder of section VI (figure 9) has not been run yet."
+    network = _network(results, "latent", "cifar10")
+    return f"""The convolutional autoencoder of section VI takes hours on a CPU. It was trained for
+{network["train"]["epochs"]} epochs on the first {network["data"]["train"]:,} images, in bfloat16, and measured on
+{network["data"]["test"]:,} images, in float32, with one seed and the paper's four levels. Its figures compare the
+methods with each other, not with the paper's losses."""
 
 
 def _printed(experiment: str, dataset: str) -> dict[str, Mapping[float, float]]:
@@ -288,12 +331,24 @@ def _shown(values: Sequence[float]) -> str:
     return f"{mean(list(values)):.2f}" + (f" ± {spread(list(values)):.2f}" if len(values) > 1 else "")
 
 
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
 
 
 def _percents(values: Iterable[float]) -> tuple[str, ...]:
     return tuple(f"{value:.1f}" for value in values)
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph or an item of a list in lines of at most 120 characters."""
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(
+        " ".join(text.split()), 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

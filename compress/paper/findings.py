@@ -129,7 +129,7 @@ GUESSING = 15.0
 class Verdict:
     claim: str
     verdict: str  # "holds", "holds before removal only", "does not hold", "not measured"
-    why: str
+    why: tuple[str, ...]  # what was measured, one sentence each
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -155,14 +155,15 @@ def _accuracy(results: Results) -> Verdict:
     if not guessing:
         return _unmeasured(claim)
     reasons = [
-        f"{network}, {level:.0%}: retrained {hard:.1f} %, soft after removal {after:.1f} %"
-        + ("" if early is None else f", before the removal of a decay that stops at 0.5 {early:.1f} %")
-        for network, rows in (("Trained", trained), ("Trained briefly, as Table I suggests", brief))
+        f"{network}, {100 * level:g} % pruned: retrained {hard:.1f} %, soft after removal {after:.1f} %"
+        + ("" if early is None else f", decay to 0.5 before removal {early:.1f} %")
+        + "."
+        for network, rows in (("Trained network", trained), ("Briefly trained network, near Table I", brief))
         for level, (hard, after, early) in rows.items()
         if level >= 0.95
     ]
     verdict = _judged(any(after > 60 for _, after, _ in guessing), any((early or 0) > 60 for _, _, early in guessing))
-    return Verdict(claim, verdict, "; ".join(reasons) + ".")
+    return Verdict(claim, verdict, tuple(reasons))
 
 
 def _gain(results: Results, experiment: str, wanted: float) -> Verdict:
@@ -180,15 +181,16 @@ def _gain(results: Results, experiment: str, wanted: float) -> Verdict:
             gains[dataset] = after, _best(hard, line(results, experiment, dataset, "soft", 0.5, before=True))
     if not gains:
         return _unmeasured(claim)
-    why = "; ".join(
+    reasons = [
         f"{NAMES[dataset]} (the paper: {paper[dataset]:g} %): {after:.1f} % after removal"
-        + ("" if early is None else f", {early:.1f} % before the removal of a decay that stops at 0.5")
+        + ("" if early is None else f", {early:.1f} % with a decay to 0.5 before removal")
+        + "."
         for dataset, (after, early) in gains.items()
-    )
+    ]
     verdict = _judged(
         any(after >= wanted for after, _ in gains.values()), any((early or 0) >= wanted for _, early in gains.values())
     )
-    return Verdict(claim, verdict, f"At the best level, {why}.")
+    return Verdict(claim, verdict, ("Less loss at the best level:", *reasons))
 
 
 def _best(hard: Line, soft: Line) -> float | None:
@@ -209,12 +211,13 @@ def _rise(results: Results) -> Verdict:
         for name, values in (("after", after), ("early", early), ("all", everything))
         if values
     }
-    why = f"After removal {rises['after']:+.0f} %"
+    reasons = [f"After removal {rises['after']:+.0f} %."]
     if "all" in rises:
-        why += f", with everything trainable {rises['all']:+.0f} %"
+        reasons.append(f"After removal, with everything trainable, {rises['all']:+.0f} %.")
     if "early" in rises:
-        why += f"; before the removal of a decay that stops at 0.5 {rises['early']:+.0f} %"
-    return Verdict(claim, _judged(rises["after"] <= claimed, rises.get("early", 1000.0) <= claimed), why + ".")
+        reasons.append(f"With a decay to 0.5, before removal, {rises['early']:+.0f} %.")
+    verdict = _judged(rises["after"] <= claimed, rises.get("early", 1000.0) <= claimed)
+    return Verdict(claim, verdict, tuple(reasons))
 
 
 def _judged(after: bool, before: bool) -> str:
@@ -222,7 +225,7 @@ def _judged(after: bool, before: bool) -> str:
 
 
 def _unmeasured(claim: str) -> Verdict:
-    return Verdict(claim, "not measured", "The cells it needs have not been run.")
+    return Verdict(claim, "not measured", ("The cells it needs have not been run.",))
 
 
 NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR-10", "mnist_sample": "MNIST sample"}

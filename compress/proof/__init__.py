@@ -1,4 +1,4 @@
-"""The proof that a changed network, or a file made of one, computes the same: the only place that says so."""
+"""The proof that a changed network, or a file made from one, computes the same; no other code decides this."""
 
 from compress.proof.drawing import inputs_like, paired
 from compress.proof.prove import FILE_BATCHES, ConstantOutputsWarning, Proven, prove_file, prove_same

@@ -1,8 +1,8 @@
-"""How far two tensors may differ, and whether they do.
+"""How much two tensors may differ, and whether they differ by more.
 
 The unit of a tolerance is how much an output varies over the inputs, not how large it is: an output of 1000 that varies
-by 0.1 is right if it is right within the tolerance times 0.1, and a column that is -1e9 for every input counts for
-nothing. Infinities and NaN have to be at the same places; integers, truth values and text have to be equal.
+by 0.1 must agree within the tolerance times 0.1, and a column that is -1e9 for every input does not count. Infinities
+and NaN must be at the same places; integers, truth values and text must be equal.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from compress.proof.outputs import Outputs, Path, named
 from compress.wording import count_of
 
 LENIENCE = 100
-"""A column of an output, or a row, is judged by the whole tensor's variation, and at most so many times its own."""
+"""A column or row of an output is judged by the variation of the whole tensor, and at most this many times its own."""
 
 FLOOR = 1e-12
-"""Of an entry's magnitude: what a comparison in float64 cannot see."""
+"""Relative to an entry's magnitude: differences that a comparison in float64 cannot detect."""
 
 
 class DiffersError(Exception):
-    """how: a verb for what the candidate does. rounding: whether float64 could decide. exact: whether it has."""
+    """how: a verb for the candidate's result. rounding: whether float64 could decide. exact: whether it has decided."""
 
     def __init__(self, how: str, detail: str, *, rounding: bool = False, exact: bool = False) -> None:
         super().__init__(detail)
@@ -33,10 +33,10 @@ class DiffersError(Exception):
 class Scale:
     """How much an output varies over the inputs.
 
-    variation: the largest difference of an entry between two inputs, but at most `LENIENCE` times their median; what
-        masks fill in does not count.
+    variation: the largest difference of an entry between two inputs, but at most `LENIENCE` times their median; fill
+        values of masks do not count.
     slices: the largest difference for each index of each dimension.
-    magnitude: the largest entry of those that vary.
+    magnitude: the largest of the entries that vary.
     """
 
     variation: float
@@ -58,7 +58,7 @@ NO_SCALE = Scale(0.0, (), 0.0)
 
 
 def scale_of(one: Tensor, other: Tensor) -> Scale:
-    """From two outputs for inputs of the same shape."""
+    """The variation of two outputs for inputs of the same shape."""
     one, other = numbers(one), numbers(other)
     if one.shape != other.shape:  # as the boxes that are found in a picture
         finite = one[one.isfinite()]
@@ -78,7 +78,7 @@ def scale_of(one: Tensor, other: Tensor) -> Scale:
 
 
 def _filled(one: Tensor, other: Tensor) -> Tensor:
-    """Which entries may be a mask's filling, in either: the least or the largest number, if it is there repeatedly."""
+    """Entries that may be fill values of a mask in either: the smallest or the largest number, if it is repeated."""
     filled = torch.zeros_like(one, dtype=torch.bool)
     both = torch.stack([one, other])
     finite = both[both.isfinite()]
@@ -103,7 +103,7 @@ def compare(
 ) -> float:
     """The largest difference of any number; raises DiffersError where one is larger than allowed.
 
-    floor: of an entry's magnitude, what is allowed besides. shifts: the same for each entry, as an absolute number.
+    floor: an additional allowance, relative to an entry's magnitude. shifts: one for each entry, as an absolute number.
     """
     require_alike(expected, found)
     worst = 0.0
@@ -129,12 +129,12 @@ def compare_changes(
     tolerance: float,
     floor: float,
 ) -> None:
-    """Compare how outputs change from one input to another; what is added to all of them does not count.
+    """Compare how outputs change from one input to another; a constant added to all of them does not count.
 
-    A constant that was folded into a bias is rounded to the bias' dtype, which shifts the outputs of all inputs alike.
+    A constant folded into a bias is rounded to the dtype of the bias, which shifts the outputs of all inputs equally.
 
     Args:
-        floor: of each entry: what the networks' own dtype cannot show.
+        floor: for each entry, a difference that the networks' own dtype cannot represent.
     """
     for path, scale in scales.items():
         outputs = [side.tensors.get(path) for side in (*expected, *found)]

@@ -1,4 +1,4 @@
-"""`inputs_like`: inputs that exercise a network, like the example that it was given, always the same ones."""
+"""`inputs_like`: inputs that exercise a network, similar to the example, and always the same."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +14,15 @@ from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
 
 _MOST_SAMPLES = 16
-"""Of a batch that is larger than asked for, so that every row of a table is looked up."""
+"""The largest size of a batch that is enlarged to look up every row of a table."""
 
 
 @dataclass(frozen=True)
 class Drawn(Inputs):
     """Values like those of an example.
 
-    partner: other ones, as many; what differs between their outputs shows how much the outputs vary.
-    instead: samples of the example itself, as many, for a network that runs on no other values.
+    partner: the same number of other values; the difference between the outputs shows how much they vary.
+    instead: the same number of samples of the example, for a network that runs on no other values.
     """
 
     partner: Inputs = field(default_factory=Inputs)
@@ -32,15 +32,15 @@ class Drawn(Inputs):
 def inputs_like(
     model: nn.Module, example: Inputs, sizes: Iterable[int], known: Trace | None = None
 ) -> Iterator[Inputs]:
-    """For each of `sizes` a call with that many samples, on the example's device.
+    """For each of `sizes`, a call with this number of samples, on the example's device.
 
     Floating-point numbers are like the example's: its values in any order, or from the normal distribution if
     it is constant, and never negative if it is never negative. Integers that look up rows of a table are drawn from all
-    of them; the last batch is larger than asked for, up to 16 samples, where that looks up every row. All others, as
+    rows; the last batch is enlarged, up to 16 samples, if it can then look up every row. All other integers, such as
     masks and lengths, are whole samples of the example: other values might be out of range.
 
     Args:
-        known: `trace(model, example)`, where the caller has it; it tells which tables are looked up.
+        known: `trace(model, example)`, if the caller has it; it shows which tables are looked up.
     """
     tables = _tables(model, example, known)
     *others, last = sizes
@@ -49,7 +49,7 @@ def inputs_like(
 
 
 def _to_cover(example: Inputs, tables: Sequence[int | None]) -> int:
-    """How many samples it takes to look up each row of every table."""
+    """The number of samples needed to look up each row of every table."""
     each = [
         (rows, tensor.numel() // example.rows) for rows, tensor in zip(tables, example.tensors, strict=False) if rows
     ]
@@ -112,13 +112,13 @@ def _sampled(example: Inputs, kept: Tensor) -> Inputs:
 
 
 def _samples(example: Inputs, tensor: Tensor, kept: Tensor) -> Tensor:
-    """Samples of the example, by number; a tensor that has none is passed on."""
+    """Samples of the example, by number; a tensor without samples is passed on."""
     batch = example.batch_dim_of(tensor)
     return tensor if batch is None else tensor.index_select(batch, kept.to(tensor.device))
 
 
 def _ids(rows: int, shape: torch.Size, chance: Generator) -> Tensor:
-    """Each row of the table as often as any other, in any order."""
+    """Each row of the table equally often, in any order."""
     times = math.ceil(shape.numel() / rows)
     ids = torch.cat([torch.randperm(rows, generator=chance) for _ in range(max(1, times))])
     return ids[: shape.numel()].view(shape)

@@ -1,4 +1,4 @@
-"""`Exact`: the decision in float64, where the networks' own numbers are too coarse."""
+"""`Exact`: the decision in float64, if the networks' own dtype is too coarse."""
 
 import math
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ from compress.proof.precision import InFloat64, widened
 from compress.proof.running import Passes
 
 _OWN_SLACK = 0.02
-"""Of an output's variation: how far a network's own precision may be from what float64 has decided."""
+"""Relative to an output's variation: largest difference between the network's own precision and float64."""
 
 _LIMIT = 5e-3
-"""Of an output's variation: rounding errors of float32 beyond it would hide a file that is wrong by one percent."""
+"""Relative to an output's variation: larger float32 rounding errors would hide a file that is wrong by one percent."""
 
 _SHIFT = 1e-3
-"""Of an output's variation: how far folded constants, rounded to the dtype, may shift the outputs of all inputs."""
+"""Relative to an output's variation: largest shift of all outputs by folded constants, rounded to the dtype."""
 
 
 class Exact:
     """Both networks in float64; no candidate if it is a file.
 
-    Making one, and `outputs`, raise any error where a network has no float64.
+    The constructor and `outputs` may raise any error if a network cannot run in float64.
 
     Args:
         probe: two inputs of the same shape, which show how much the outputs vary.
@@ -60,7 +60,7 @@ class Exact:
         return self._ran(network, one), self._ran(network, other)
 
     def outputs(self, given: Inputs) -> tuple[Outputs, Outputs | None]:
-        """Of the reference and of the candidate."""
+        """The outputs of the reference and of the candidate."""
         return self._ran(self.reference, given), self._ran(self.candidate, given) if self.candidate else None
 
     def of_networks(self, own: Outputs, found: Outputs, exact: tuple[Outputs, Outputs], tolerance: float) -> float:
@@ -76,7 +76,7 @@ class Exact:
         return difference
 
     def of_file(self, own: Outputs, found: Outputs, expected: Outputs) -> float:
-        """The difference in the network's own precision: a file has no other."""
+        """The difference in the network's own precision; a file has no other one."""
         Noise(own, expected).require_like(found, self.scales, most=2, limit=_LIMIT)
         return compare(own, found, self.scales, math.inf)
 
@@ -85,14 +85,14 @@ class Exact:
 class Noise:
     """Rounding errors of a network's own precision: its outputs, and those in float64, for the same input.
 
-    What computes the same in that precision makes errors of this size; what is wrong makes larger ones.
+    A candidate that computes the same in that precision has errors of this size; a wrong one has larger errors.
     """
 
     own: Outputs
     exact: Outputs
 
     def shifts(self, scales: Mapping[Path, Scale]) -> dict[Path, Tensor]:
-        """How far rounding to the own dtype may shift the entries of each output, whatever the input."""
+        """Largest shift of the entries of each output by rounding to the network's dtype, whatever the input."""
         shifts: dict[Path, Tensor] = {}
         for path, tensor in self.own.tensors.items():
             if continuous(tensor) and path in self.exact.tensors:
@@ -111,9 +111,9 @@ class Noise:
         """Raise DiffersError unless the errors of `found` are like those of the network itself.
 
         Args:
-            most: how many times as large their root mean square may be; twice as many times for the largest.
-            slack: of an output's variation, what is allowed besides.
-            limit: of an output's variation; rounding errors beyond it decide nothing.
+            most: largest ratio of their root mean squares; the ratio of the largest errors may be twice that.
+            slack: an additional allowance, relative to an output's variation.
+            limit: relative to an output's variation; larger rounding errors decide nothing.
         """
         require_alike(self.own, found)
         for path, own in self.own.tensors.items():
@@ -128,14 +128,14 @@ class Noise:
 
 
 def _usual(exact: Tensor, scale: Scale) -> Tensor:
-    """Which entries are not far larger than all that vary, as a dtype's smallest number is."""
+    """Entries that are not far larger than all that vary, unlike a dtype's smallest number."""
     return exact.isfinite() & ((exact.abs() <= 1e4 * scale.magnitude) | (scale.variation == 0))
 
 
 def _comparable(
     own: Tensor, exact: Tensor, other: Tensor, scale: Scale, step: float, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries with measurable rounding errors; others, as the dtype's smallest number, are equal in both."""
+    """The entries with measurable rounding errors; others, such as the dtype's smallest number, are equal in both."""
     usual = _usual(exact, scale) & own.isfinite() & other.isfinite()
     rest = ~usual & own.isfinite() & other.isfinite()
     if bool(((own - other).abs() > 16 * step * own.abs())[rest].any()) or bool((own.isnan() != other.isnan()).any()):

@@ -1,7 +1,7 @@
 """`outputs_of`: everything that a network returns, flattened to tensors and plain values, each with a path.
 
-Containers are followed whatever their class: mappings, sequences, dataclasses, and objects by their attributes. What
-cannot be followed is refused by name, so that nothing is left out of a comparison.
+Containers of any class are flattened: mappings, sequences, dataclasses, and objects by their attributes. Anything else
+is refused by name, so that no comparison leaves anything out.
 """
 
 from collections import deque
@@ -38,18 +38,18 @@ class Outputs:
 
     @property
     def in_files(self) -> "Outputs":
-        """What a file gives: it leaves out all values but tensors."""
+        """The outputs of a file, which has only tensors."""
         return Outputs({path: one for path, one in self.tensors.items() if path not in self.values}, self.plain)
 
 
 def outputs_of(returned: object) -> Outputs:
     """Flatten what a network returns.
 
-    The keys of a mapping and the attributes of an object count alike, as do all sequences: a graph returns a dict where
+    Keys of a mapping and attributes of an object are equivalent, and so are all sequences: a graph returns a dict where
     the network returns an object of a class.
 
     Raises:
-        InputError: it holds no tensor, or something that cannot be compared; names the class and the path.
+        InputError: it contains no tensor, or something that cannot be compared; names the class and the path.
     """
     tensors: dict[Path, Tensor] = {}
     plain: dict[Path, object] = {}
@@ -72,7 +72,7 @@ def named(path: Path) -> str:
 
 
 def _leaves(value: Any, path: Path, within: tuple[int, ...]) -> Iterator[tuple[Path, object]]:
-    """within: identities of the containers around `value`, since one of them may hold itself."""
+    """within: identities of the containers around `value`, since one of them may contain itself."""
     if id(value) in within:
         yield path, ("holds itself", len(within) - within.index(id(value)))
         return
@@ -110,7 +110,7 @@ def _parts(value: Any, path: Path) -> Iterator[tuple[Step, Any]]:
 
 
 def _sequence(value: Any) -> bool:
-    """Of a class that neither is a list nor keeps its items in attributes."""
+    """The items of a class that is not a list and does not keep its items in attributes."""
     own = hasattr(value, "__dict__") or _slots(value)
     return not own and hasattr(value, "__len__") and hasattr(value, "__getitem__")
 
@@ -124,7 +124,7 @@ def _slots(value: Any) -> list[str]:
 
 
 def _of_the_class(value: Any, part: Any) -> bool:
-    """Whether an attribute is the inside of a mapping or sequence, whose items have been listed."""
+    """Whether an attribute is the internal storage of a mapping or sequence, whose items have been listed."""
     return isinstance(value, Mapping | list | tuple | deque) and isinstance(part, dict | list | tuple)
 
 

@@ -1,4 +1,4 @@
-"""`parting`: the first layer whose output differs between two networks, for the text of an error."""
+"""`parting`: the first layer whose output differs between two networks, for the error message."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,12 +23,14 @@ def parting(
     given: Inputs,
     tolerance: float,
 ) -> str:
-    """Where the two part, in the order of execution: the first comparable output that differs, or is missing.
+    """The place where the two networks diverge: the first comparable output, in execution order, that differs or is
+    missing.
 
-    A traced graph has the outputs of no layer but its own; what it lacks says nothing unless it did not finish.
+    A traced graph has only the outputs of its own layers; a missing output says nothing unless the graph did not
+    finish.
 
     Args:
-        reference, candidate: each the network whose layers are listened to, and what runs it.
+        reference, candidate: the network whose layers are observed, and the function that runs it.
     """
     expected, found = _outputs(*reference, given), _outputs(*candidate, given)
     unfinished = ("", 0) not in found
@@ -53,7 +55,7 @@ def _differs(one: Tensor, other: Tensor, tolerance: float) -> bool:
 def _outputs(model: nn.Module, run: Callable[[Inputs], object], given: Inputs) -> dict[tuple[str, int], Tensor]:
     """Outputs of all modules by name and number, in the order in which they finish, as far as the model runs.
 
-    A module that is called twice, or gives several tensors, has several.
+    A module that is called twice, or returns several tensors, has several outputs.
     """
     outputs: dict[tuple[str, int], Tensor] = {}
     counts: Counter[str] = Counter()

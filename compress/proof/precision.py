@@ -1,4 +1,4 @@
-"""`InFloat64`: a network as it computes with more precise numbers, where its own cannot decide."""
+"""`InFloat64`: a network that computes in float64, for cases that its own dtype cannot decide."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,16 +21,16 @@ _EXACT = {
 }
 
 _MADE = {torch.ops.aten.lift_fresh.default}
-"""The first that is seen of what `torch.tensor` makes of numbers."""
+"""The first operator that is seen of a tensor that `torch.tensor` creates from numbers."""
 
 _COUNTING = {torch.ops.aten.arange, torch.ops.aten.linspace, torch.ops.aten.logspace}
 
 COARSE = {torch.float16, torch.bfloat16}
-"""Two networks that compute the same differ too much in them for a tolerance to tell."""
+"""In these dtypes, two networks that compute the same differ too much for a tolerance."""
 
 
 def dtypes_of(model: nn.Module, inputs: Inputs) -> set[torch.dtype]:
-    """Of everything in floating point that it computes with."""
+    """The dtypes of all floating-point numbers that the network uses."""
     tensors = [*model.parameters(), *model.buffers(), *inputs.tensors]
     return {tensor.dtype for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()}
 
@@ -38,10 +38,10 @@ def dtypes_of(model: nn.Module, inputs: Inputs) -> set[torch.dtype]:
 class InFloat64:
     """A copy whose parameters, inputs and results are in float64, whatever dtypes its code, or a graph, names.
 
-    Constants that its code computes, as the anchors of a detector, are rounded as the network itself rounds them, as a
-    graph has them as numbers.
+    Constants that its code computes, such as the anchors of a detector, are rounded as the network rounds them, because
+    a graph contains them as numbers.
 
-    Making one and calling it may raise any error: the network cannot be copied, or an operator has no float64.
+    The constructor and calls may raise any error: the network cannot be copied, or an operator has no float64.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -77,8 +77,8 @@ def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> objec
 
 
 class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Operators get float64 for each smaller tensor, and for each dtype that they are asked for, unless all that they
-    take are constants.
+    """Operators get float64 instead of each smaller tensor, and of each requested dtype, unless all their arguments are
+    constants.
 
     own, default: the dtype of the network, and torch's default where it runs.
     """
@@ -115,9 +115,9 @@ class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Alike(TorchFunctionMode):
-    """Functions that take float64 get it for the constants beside it, too.
+    """Functions with a float64 argument also get their constants in float64.
 
-    Some refuse what is not alike before they call an operator: convolutions, scaled dot-product attention.
+    Some refuse mixed dtypes before they call an operator: convolutions, scaled dot-product attention.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

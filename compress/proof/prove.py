@@ -1,7 +1,7 @@
 """`prove_same` and `prove_file`: run both on inputs that exercise them, and compare everything that they return.
 
-float32 decides where the two agree within the tolerance. Where they don't, rounding may be the reason, and copies of
-both in float64 decide. Networks in bfloat16 and float16 are always decided in float64.
+float32 decides if the two agree within the tolerance. If they do not, rounding may be the reason, and copies of both in
+float64 decide. For networks in bfloat16 and float16, float64 always decides.
 """
 
 import warnings
@@ -26,10 +26,10 @@ from compress.proof.running import Network, Passes, Ran, run
 from compress.run_warnings import RunWarning
 
 FILE_BATCHES = (1, 7)
-"""Neither is the batch size of traces, so that a batch size that became a constant of the file shows."""
+"""Neither is the batch size of traces, so a batch size that became a constant of the file is detected."""
 
 _MOST_SAMPLES, _MOST_ENTRIES = 256, 2**18
-"""Of inputs that are drawn where a few don't make the outputs vary."""
+"""The number of samples to draw if a few do not make the outputs vary."""
 
 
 class ConstantOutputsWarning(RunWarning):
@@ -40,9 +40,9 @@ class ConstantOutputsWarning(RunWarning):
 
 @dataclass(frozen=True)
 class Proven:
-    """What a proof has seen.
+    """The result of a proof.
 
-    difference: the largest absolute difference of any number. precision: what has decided: the network's own dtype or
+    difference: the largest absolute difference of any number. precision: what decided: the network's own dtype or
     "float64". constant: outputs that do not depend on the inputs beyond the tolerance. draws: operators that draw
     random numbers, with their modules; both networks had equal seeds.
     """
@@ -66,10 +66,10 @@ def prove_same(
 
     Args:
         inputs: see `inputs_like`; more batch sizes than one show a size that became a constant.
-        tolerance: of each output, relative to how much it varies over the inputs.
-        passes: of the reference, if several candidates are compared with it on the same `Drawn` objects; it runs on
-            each of them only once then.
-        locate: whether an error names the layer, which takes another pass of both.
+        tolerance: for each output, relative to how much it varies over the inputs.
+        passes: those of the reference, if several candidates are compared with it on the same `Drawn` objects; it then
+            runs only once on each of them.
+        locate: whether an error names the layer, which needs another pass of both.
 
     Raises:
         ProofError: an output differs by more, or the candidate does not run; names the output, and the first layer
@@ -90,14 +90,14 @@ def prove_same(
 def prove_file(
     model: nn.Module, run: Callable[[Inputs], object], example: object, tolerance: float, what: str
 ) -> Proven:
-    """Compare what runs a file with the model in evaluation mode, on inputs like the example of `FILE_BATCHES` rows.
+    """Compare a file with the model in evaluation mode, on inputs like the example with `FILE_BATCHES` rows.
 
     The file's tensors are compared in the order in which the model returns its own, whatever they are nested in. Floats
     and arrays of numpy among the model's outputs are not in files.
 
     Args:
-        run: gives the file's outputs for the arguments of a call.
-        example: what the model is called with; see `inputs_like`.
+        run: returns the file's outputs for the arguments of a call.
+        example: inputs of the model; see `inputs_like`.
         tolerance: of each output, relative to how much it varies over the inputs.
         what: the file, for the error text.
 
@@ -165,11 +165,11 @@ class _Proof:
         return given.call(self._reference)
 
     def _seen(self, ran: Ran) -> Ran:
-        """What is compared of a pass; a file has no more than tensors."""
+        """The compared part of a pass; a file has only tensors."""
         return ran if self._candidate is not None else Ran(ran.outputs.in_files, ran.drew)
 
     def _expected(self, given: Inputs) -> tuple[Inputs, Ran]:
-        """What the reference returns, and for which input: `Drawn.instead` where it does not run on drawn values."""
+        """The outputs of the reference and their input: `Drawn.instead` if it does not run on drawn values."""
         try:
             return given, self._seen(self._passes.run(self._run_reference, given))
         except InputError:
@@ -188,7 +188,7 @@ class _Proof:
         return scales_of(ran.outputs, other.outputs)
 
     def _require_repeatable(self, ran: Ran) -> None:
-        """Name what draws random numbers; refuse a network that equal seeds do not make repeat itself."""
+        """Name the operators that draw random numbers; refuse networks that differ with equal seeds."""
         again = self._seen(self._passes.run(self._run_reference, self._probe[0], time=2))
         scales = scales_of(ran.outputs, again.outputs)
         unrepeated = any(scale.variation > self._own_bound * max(scale.magnitude, 1e-30) for scale in scales.values())
@@ -203,12 +203,12 @@ class _Proof:
 
     @property
     def _own_bound(self) -> float:
-        """What rounding may change, of an output's magnitude."""
+        """Largest change by rounding, relative to an output's magnitude."""
         steps = [torch.finfo(dtype).eps for dtype in self._dtypes]
         return max([self._tolerance, *(16 * step for step in steps)])
 
     def _many(self, first: Inputs) -> tuple[Inputs, Ran] | None:
-        """Many small samples, since few of them may reach what varies; None if the samples are large."""
+        """Many small samples, since few may not make the outputs vary; None if the samples are large."""
         entries = sum(tensor.numel() for tensor in first.tensors) // first.rows
         count = min(_MOST_SAMPLES, _MOST_ENTRIES // max(1, entries))
         if count <= first.rows:
@@ -222,7 +222,7 @@ class _Proof:
         return None
 
     def _varying(self, ran: Ran) -> dict[Path, bool]:
-        """Of each output with numbers, whether it varies beyond the tolerance."""
+        """For each output with numbers, whether it varies beyond the tolerance."""
         scales = {path: scale for path, scale in self._scales.items() if ran.outputs.tensors[path].numel()}
         return {path: scale.variation > self._tolerance * scale.magnitude for path, scale in scales.items()}
 
@@ -230,7 +230,7 @@ class _Proof:
         return not any(self._varying(ran).values())
 
     def _constant(self, ran: Ran) -> tuple[str, ...]:
-        """Outputs that do not depend on the inputs; warns if that is all of them."""
+        """Outputs that do not depend on the inputs; warns if none depends on them."""
         constant = [path for path, varies in self._varying(ran).items() if not varies]
         for path, tensor in ran.outputs.tensors.items():
             if tensor.numel() and bool(tensor.isnan().all()):
@@ -279,7 +279,7 @@ class _Proof:
         return ran
 
     def _decide(self, given: Inputs, own: Outputs, found: Outputs, why: DiffersError) -> float:
-        """The difference in float64, where the networks' own precision is too coarse."""
+        """The difference in float64, if the networks' own precision is too coarse."""
         try:
             exact = self._exact = self._exact or Exact(self._reference, self._candidate, self._probe)
             expected, other = exact.outputs(given)
@@ -296,7 +296,7 @@ class _Proof:
         return difference
 
     def _undecided(self, own: Outputs, found: Outputs, why: DiffersError, error: Exception) -> float:
-        """Without float64, coarse dtypes have their own bound, and float32 has none."""
+        """Without float64, coarse dtypes have a separate bound, and float32 has none."""
         if not self._dtypes & COARSE:
             raise DiffersError(
                 why.how, f"{why} in {self._own}, and float64 cannot show whether that is rounding: {error}"
@@ -309,7 +309,7 @@ class _Proof:
         return "/".join(sorted(str(dtype).removeprefix("torch.") for dtype in self._dtypes)) or "integers"
 
     def _draws_otherwise(self, given: Inputs) -> bool:
-        """Whether equal seeds give the candidate other random numbers; a file has its own generator."""
+        """Whether the candidate draws other random numbers with equal seeds; a file has its own generator."""
         if self._candidate is None:
             return True
         expected = draws_of(self._reference, lambda: self._run_reference(given))

@@ -1,4 +1,4 @@
-"""Networks that draw random numbers in evaluation mode: equal seeds for all runs, and the name of what draws."""
+"""Networks that draw random numbers in evaluation mode: equal seeds for all runs, and the operators that draw."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _SEED = 0
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """The same random numbers each time, from torch, Python and numpy; their states are as before afterwards."""
+    """The same random numbers each time, from torch, Python and numpy; their states are restored afterwards."""
     devices = _devices()
     own, arrays = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
@@ -36,7 +36,7 @@ def seeded() -> Iterator[None]:
 
 
 def state() -> tuple[object, ...]:
-    """Of all generators; another one where a number has been drawn."""
+    """The state of all generators; it differs if a number has been drawn."""
     arrays: Any = np.random.get_state()
     return (
         bytes(torch.default_generator.get_state().numpy()),
@@ -65,7 +65,7 @@ class Draw:
 
 
 def draws_of(model: nn.Module, run: Callable[[], object]) -> list[Draw]:
-    """What torch's operators draw when `run` runs the model, in order."""
+    """The random numbers that torch's operators draw when `run` runs the model, in order."""
     names = {module: name for name, module in model.named_modules()}
     recorder = _Recorder()
     before = hooks.register_module_forward_pre_hook(lambda module, _: recorder.layers.append(names.get(module, "")))
@@ -98,6 +98,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _switched_off(func: Any, args: Any) -> bool:
-    """A dropout of attention that drops nothing carries the tag too."""
+    """An attention whose dropout drops nothing has the tag too."""
     names = [argument.name for argument in func._schema.arguments]
     return "dropout_p" in names[: len(args)] and args[names.index("dropout_p")] == 0.0

@@ -28,7 +28,7 @@ def run(network: Network, given: Inputs) -> Ran:
 
 
 class Passes:
-    """What one network has returned, for proofs of several candidates with the very same inputs."""
+    """The outputs of one network, for proofs of several candidates with the same inputs."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[Inputs, Ran]] = {}  # with the inputs, which keep their identity so

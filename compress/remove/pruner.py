@@ -20,12 +20,10 @@ from compress.options import check, shown
 from compress.remove.removals import Hard, Removal, removal_of
 from compress.remove.remover import Remover
 from compress.select.criteria import Criterion
-from compress.select.node_selection import NodeSelection
 from compress.select.pattern import Pattern
 from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction
-from compress.select.selection import Selection
 from compress.select.selections import selection_of
 from compress.select.targets import Nodes, Wanted, Weights, describe, target_of
 from compress.tasks import Loss
@@ -105,8 +103,8 @@ class Pruner(Remover):
             min_keep: the least that every layer keeps: a number of entries or nodes, or a share in (0, 1). If None, a
                 quarter of each width where nodes of several layers compete (`scope`) or share a budget, or half of what
                 an equal cut would leave, if that is less; 0 is no floor.
-            compensate: for nodes that are removed at once, adjust the layers that read them by least squares on
-                `batches`, so that the kept nodes compensate for them.
+            compensate: for what is removed at once, adjust the kept weights by least squares on `batches`, layer by
+                layer, so that they make up for what is pruned (`compress.prune` does, and slims).
             regrow: for weights that are removed gradually, the share of removed ones that grow back at each selection.
             earlier: a finished pruner of the same model, or the `pruned` of several: what they pruned remains pruned,
                 and counts.
@@ -156,7 +154,13 @@ class Pruner(Remover):
             traced=traced,
         )
         if compensate:
-            _compensate(self.selection, how, start)
+            _refuse(
+                how.length > 0,
+                f"compensate makes up for what is removed at once, and {how.word} removal takes its time; use Hard()",
+            )
+            if start:  # before any mask is set
+                self.selection.choose_now()
+                self.selection.compensate()
         super().__init__(
             model,
             self.selection.paths,
@@ -206,19 +210,6 @@ class Pruner(Remover):
             return f"{word}, removed at once"
         factor = "" if self.factor is None else f", at {self.factor:.3g} of their start"
         return f"{word}, step {min(self.steps_done, length):,} of {length:,}{factor}"
-
-
-def _compensate(selection: Selection, how: Removal, start: bool) -> None:
-    """Before any mask is set, adjust the layers that read the selected nodes."""
-    if not isinstance(selection, NodeSelection):
-        raise InputError("compensate is for nodes, and the target is weights")
-    _refuse(
-        how.length > 0,
-        f"compensate makes up for nodes that are removed at once, and {how.word} removal takes its time; use Hard()",
-    )
-    if start:
-        selection.choose_now()
-        selection.compensate()
 
 
 def _refuse(wrong: bool, why: str) -> None:

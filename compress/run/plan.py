@@ -271,8 +271,8 @@ def _seconds_of_selection(found: Rehearsed, per_sample: float, setting: Setting,
         choice = found.choice_seconds * share
     # Principal axes are found once, before anything is chosen.
     once = found.analysis_seconds * (share if stage.criterion.kind == "principal_axes" else 1)
-    if stage.compensate:
-        once += per_sample * COMPENSATION_SAMPLES
+    if stage.compensates:  # both networks run, and the fits take about as long as both
+        once += 4 * per_sample * COMPENSATION_SAMPLES
     regrow = None if stage.regrow is None else stage.regrow.build()
     if regrow is not None and isinstance(regrow.samples, int):
         choice += step * regrow.samples / setting.batch_size

@@ -67,7 +67,7 @@ def pruner_of(
         target_of(stage),
         **_words(stage, number, setting),
         removal=removal,
-        compensate=stage.compensate if compensate is None else compensate,
+        compensate=stage.compensates if compensate is None else compensate,
         earlier=earlier,
         mask_gradients=masks_gradients(stage, removal),
         start=start,

@@ -1,81 +1,101 @@
-"""`compensate`: the best linear prediction of pruned nodes, folded into the layers that read them.
+"""`compensate`: adjust the kept weights, so that the network computes without the pruned ones what it did with them.
 
-The kept nodes predict a pruned node z_j as c_j + sum_k B_jk z_k, by least squares over scoring data. A layer that reads
-the nodes with the weights V then takes V_k + sum_j V_j B_jk, and its bias rises by sum_j V_j c_j. Reconstruction by
-least squares is that of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", 2017.
+Each layer that reads pruned nodes or has pruned weights is fitted by least squares to what it computes in the dense
+network, from the inputs that it gets in the pruned one: layer by layer, in the order of the forward pass. Norms take
+the statistics of what reaches them then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from compress.batches import Pairs
-from compress.select.moments import moments
+from compress.errors import InputError
+from compress.graph.trace import Trace, tensors_of
+from compress.inputs import Inputs
+from compress.select.compensation.fit import Fit
+from compress.select.compensation.lockstep import Ends, Meeting, Normalizes, Reads, meetings
+from compress.select.compensation.readers import OwnTensors
 
-COMPENSATION_SAMPLES = 5000
-"""Training samples on which the prediction of pruned nodes is fitted."""
+COMPENSATION_SAMPLES = 1000
+"""Training samples on which weights are fitted, at most."""
 
-_RIDGE = 1e-6
-"""Share of the mean square that is added to the diagonal: nodes that are copies have no single best prediction."""
+ROWS = 20_000
+"""Rows of inputs, at most, that a layer is fitted on, unless it has many entries."""
+
+ROWS_PER_ENTRY = 8
+"""Rows for each entry of a row of the weight."""
 
 
 @torch.no_grad()
-def compensate(model: nn.Module, readers: Mapping[str, Tensor], batches: Pairs) -> None:
-    """Fold the prediction of pruned nodes into the layers that read them, in place; pruned columns do not change.
+def compensate(
+    model: nn.Module, keep: Mapping[str, Tensor], calls: Sequence[Inputs], traces: MutableMapping[Hashable, Trace]
+) -> float:
+    """Adjust kept weights, biases and the statistics of norms, in place; pruned entries do not change.
+
+    A layer whose weight is computed, tied to another or used several times keeps it.
 
     Args:
-        readers: layer that reads the nodes, a Linear or Conv -> bool [nodes], True = kept.
-        batches: scoring data to fit the prediction on; targets are not looked at.
-
-    Raises:
-        TargetError: a reader that is neither, or whose inputs are not the nodes one by one.
-    """
-    for name, found in moments(model, {name: len(keep) for name, keep in readers.items()}, batches).items():
-        layer = model.get_submodule(name)
-        _fold(layer, prediction(found, readers[name], intercept=_has_room(layer)))
-
-
-def prediction(moments: Tensor, keep: Tensor, *, intercept: bool = True) -> Tensor:
-    """The best linear prediction of pruned nodes from kept ones.
-
-    Args:
-        moments: sums of products [nodes + 1, nodes + 1], the last row and column those of a constant 1.
-        keep: bool [nodes].
+        keep: masks of the parameters' shapes by name, True = keep.
+        calls: the batches to fit on.
+        traces: of the network, by the signatures of calls; missing ones are added.
 
     Returns:
-        [nodes + 1, nodes + 1] in float64: row j has the coefficients of node j; a kept node predicts itself. The last
-        column is the constant.
+        The error of the network's outputs on the batches, relative to how much the outputs vary.
+
+    Raises:
+        InputError: there is no batch, batches take different ways through the network, or values are NaN or infinite.
+        UnsupportedModelError: the network cannot be traced.
     """
-    given = torch.cat([keep, keep.new_tensor([intercept])])
-    pruned = torch.cat([~keep, keep.new_tensor([False])])
-    moments = moments.double()
-    among = moments[given][:, given]
-    ridge = _RIDGE * among.diagonal().mean() * torch.eye(len(among), dtype=among.dtype)
-    result = torch.eye(len(moments), dtype=torch.float64)
-    result[pruned] = 0.0
-    to_given = torch.linalg.solve(among + ridge, moments[given][:, pruned]).T
-    result[pruned.nonzero(), given.nonzero().flatten()] = to_given
-    return result
+    tensors, error = OwnTensors(tensors_of(model), keep), 0.0
+    for meeting in meetings(model, tensors, calls, traces):
+        stop = meeting.stops[0]
+        if isinstance(stop, Normalizes):
+            _take_statistics(meeting, stop)
+        elif isinstance(stop, Ends):
+            error = meeting.error()
+        elif not bool(stop.reader.weight.marks.all()):
+            _refit(meeting, stop)
+    own = tensors_of(model)
+    for name, made in tensors.of.items():
+        if not torch.equal(made.dense, made.pruned):
+            own[name].copy_(torch.where(made.marks, made.pruned, made.dense))
+    return error
 
 
-def _has_room(layer: nn.Module) -> bool:
-    """Whether a constant can be added to the nodes: there is a bias, and no padding of zeros without it."""
-    padding: str | tuple[int, ...] = getattr(layer, "padding", ())
-    padded = padding != "valid" if isinstance(padding, str) else any(padding)
-    return layer.bias is not None and not padded
+def _refit(meeting: Meeting, stop: Reads) -> None:
+    """Fit the weight and the bias of the reader that all batches have come to."""
+    product, weight, bias = stop.reader.product, stop.reader.weight, stop.reader.bias
+    dense, pruned, keep = (product.matrix(one) for one in (weight.dense, weight.pruned, weight.marks))
+    fit = Fit(keep, intercept=bias is not None)
+    if fit.is_empty:
+        return
+    dense, pruned = _in_float(dense), _in_float(pruned)
+    for inputs in meeting.rows(product, max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])):
+        rows = _in_float(inputs.pruned)
+        missing = _in_float(inputs.dense) @ dense.mT - rows @ pruned.mT
+        if bias is not None:
+            missing = missing + (bias.dense - bias.pruned).reshape(len(keep), 1, -1)
+        fit.add(rows, missing)
+    change, constant = fit.change()
+    if not bool(change.isfinite().all()):
+        raise InputError(
+            "batches: an input of a layer is NaN or infinite, so its weights cannot be fitted; remove such samples"
+        )
+    weight.pruned.add_(product.weight(change).to(weight.pruned))
+    if bias is not None and constant is not None:
+        bias.pruned.add_(constant.flatten().to(bias.pruned) * bias.marks)
 
 
-def _fold(layer: nn.Module, made_of: Tensor) -> None:
-    """V times `made_of`, over the layer's inputs; a kernel's positions all alike."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    made_of = made_of.to(weight.device)
-    pruned = made_of.diagonal()[:-1] == 0
-    folded = torch.einsum("oi...,ij->oj...", weight.double(), made_of[:-1])
-    constant = folded[:, -1].reshape(len(weight), -1).sum(1)
-    folded = folded[:, :-1]
-    folded[:, pruned] = weight[:, pruned].double()
-    weight.copy_(folded)
-    if isinstance(bias, Tensor):
-        bias.add_(constant.to(bias))
+def _in_float(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _take_statistics(meeting: Meeting, stop: Normalizes) -> None:
+    """Change the running statistics by what the batches show of the change, which few samples show well enough."""
+    (mean, variance), (new_mean, new_variance) = (meeting.statistics(side) for side in (0, 1))
+    smallest = torch.finfo(torch.float32).tiny
+    stop.mean.pruned.add_((new_mean - mean).to(stop.mean.pruned) * stop.mean.marks)
+    ratio = new_variance.clamp_min(smallest) / variance.clamp_min(smallest)
+    stop.variance.pruned.mul_(ratio.to(stop.variance.pruned))

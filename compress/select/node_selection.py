@@ -10,14 +10,14 @@ from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.traced_once import TracedOnce
+from compress.inputs import inputs_of
 from compress.options import check, require_word, shown
-from compress.select.amount import Amount, NodeScope, shares_of
+from compress.select.amount import BUDGETS, Amount, NodeScope, shares_of
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
-from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.criteria import Criterion
 from compress.select.floors import require_min_keep
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier
-from compress.select.scoring import Scoring, on_data
+from compress.select.scoring import Scoring
 from compress.select.selection import Group, Selection
 from compress.select.targets import Nodes, couplings_of
 from compress.wording import count_of
@@ -70,11 +70,13 @@ class NodeSelection(Selection):
         self._compared = scope is not None
         model = scoring.model
         self.known = traced.couplings(model, example)
+        self._traces[inputs_of(example).signature()] = self.known.trace
         self._coupled = couplings_of(model, target, self.known)
         with self._looking():
             layers = criterion.restructure(self._coupled, scoring, self.known, earlier, restore=restore)
         if layers is not None:
             self.known = traced.couplings(model, example)
+            self._traces = {inputs_of(example).signature(): self.known.trace}
             self._coupled = self.known.matching(layers)
         self._given = None if keep is None else _given(keep, self.known, self._coupled)
         self._keep = dict(earlier.keep_nodes)
@@ -145,26 +147,6 @@ class NodeSelection(Selection):
         super().add_to(pruned)
         pruned.keep_nodes.update(self._keep)
 
-    def choose_now(self) -> None:
-        """Make the whole choice ahead of the first call, with the same result, since chosen nodes remain chosen."""
-        self._masks(self.target_share, {})
-
-    def compensate(self) -> None:
-        """Let the layers that read the nodes make up for those that are pruned by the latest choice.
-
-        Raises:
-            TargetError: a layer that cannot.
-            InputError: no scoring data.
-        """
-        readers = {
-            layer_of(member.tensor): self._keep[coupling]
-            for coupling in self._coupled
-            for member in coupling.members
-            if member.role == "reads"
-        }
-        with on_data("compensate"):
-            compensate(self._scoring.model, readers, self._scoring.batches("compensate", COMPENSATION_SAMPLES))
-
     def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         chosen = self._given if self._given is not None else self._choose(share)
         self._keep |= with_earlier(chosen, self._keep)
@@ -176,7 +158,7 @@ class NodeSelection(Selection):
             return {coupling: torch.ones(coupling.size, dtype=torch.bool) for coupling in self._coupled}
         scores = self._scores()
         if self._compared:
-            scores = comparable(scores, self.criterion, self._keep)
+            scores = self._by_price(comparable(scores, self.criterion, self._keep))
         chosen = self._within(scores, share)
         self._note_scores(self._groups(scores, chosen), share)
         return chosen
@@ -199,6 +181,19 @@ class NodeSelection(Selection):
             min_keep=self._min_keep,
             earlier=self._keep,
         )
+
+    def _by_price(self, scores: NodeScores) -> NodeScores:
+        """Errors for each parameter or multiply-add that a node takes, where nodes share such a budget."""
+        measure = None if self._amount is None else self._amount.measure
+        if not self.criterion.adds_up or measure not in BUDGETS:
+            return scores
+        weights = weights_of(measure, self.known)
+        whole = cost(self.known, {}, weights)
+        prices = {}
+        for coupling in scores:
+            others = torch.arange(coupling.size) > 0
+            prices[coupling] = max(1, whole - cost(self.known, {coupling: others}, weights))
+        return {coupling: score / prices[coupling] for coupling, score in scores.items()}
 
     def _in_each(self, scores: NodeScores, shares: Sequence[float], earlier: Keep) -> Keep:
         """Of each coupling its own share, in the order of `scores`."""

@@ -1,15 +1,18 @@
 """`Selection`: what the selections of weights and of nodes have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.graph.trace import Trace
 from compress.results import Histogram
 from compress.select.amount import Amount, shares_of
+from compress.select.compensate import COMPENSATION_SAMPLES, compensate
+from compress.select.compensation.calls import calls_of
 from compress.select.criteria import Criterion
 from compress.select.histogram import histogram
 from compress.select.pruned import Pruned
@@ -40,10 +43,36 @@ class Selection(ABC):
         self.histograms: list[Histogram] = []
         """Histograms of the scores at the first complete selection; none where they say nothing."""
         self._latest: dict[str, Tensor] = {}
+        self.error = 0.0
+        """Of the outputs after compensation, relative to how much they vary."""
+        self._chosen = False  # whether the latest choice stands
+        self._traces: dict[Hashable, Trace] = {}
 
     def __call__(self, share: float, removed: Sequence[Tensor]) -> list[Tensor]:
-        self._latest = self._masks(share, dict(zip(self.paths, removed, strict=True)))
+        if not self._chosen:
+            self._latest = self._masks(share, dict(zip(self.paths, removed, strict=True)))
         return [self._latest[path] for path in self.paths]
+
+    def choose_now(self) -> None:
+        """Make the whole choice ahead of the first call, which gets the same one, whatever the weights are then."""
+        shapes = (self._scoring.model.get_parameter(path) for path in self.paths)
+        self(self.target_share, [torch.zeros_like(shape, dtype=torch.bool) for shape in shapes])
+        self._chosen = True
+
+    def compensate(self, keep: Mapping[str, Tensor] | None = None) -> None:
+        """Adjust what is kept so that it makes up for what is pruned; see `compress.select.compensate`.
+
+        Args:
+            keep: masks by the names of parameters; by default those of the latest choice.
+
+        Raises:
+            InputError: no scoring data, or data that nothing can be fitted on.
+            UnsupportedModelError: the network cannot be traced.
+        """
+        model = self._scoring.model
+        with on_data("compensate"):
+            calls = calls_of(model, self._scoring.batches("compensate", COMPENSATION_SAMPLES), self._traces)
+            self.error = compensate(model, self._latest if keep is None else keep, calls, self._traces)
 
     def state_dict(self) -> dict[str, Any]:
         return {

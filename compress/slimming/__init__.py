@@ -1,1 +1,1 @@
-"""Slimming: cuts zeros out of the tensors, which makes a smaller network with the same outputs."""
+"""Slimming: cut zeros out of the tensors, for a smaller network with the same outputs."""

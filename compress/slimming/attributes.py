@@ -1,9 +1,8 @@
 """Sizes in integer attributes of a network's modules, such as a number of heads, follow the cut.
 
-The code of many classes has its sizes in attributes: `x.view(n, -1, self.heads, self.head_size)`. Which attributes
-those are, nothing says: they are tried. An attribute is a candidate if it equals a size that changes in its module, or
-in one around it. A candidate is changed only if the network does not compute the same otherwise; the proof has the
-last word.
+The code of many classes has its sizes in attributes: `x.view(n, -1, self.heads, self.head_size)`. Nothing says which
+attributes these are, so they are tried. An attribute is a candidate if it equals a size that changes in its module, or
+in one around it. A candidate is changed only if the network does not compute the same otherwise. The proof decides.
 """
 
 import inspect
@@ -30,7 +29,7 @@ _SIZES_OF_TORCH: dict[str, tuple[type[nn.Module], ...]] = {
 """The attributes of torch's own layers that an edit may change; `in_features` and others follow the weights."""
 
 _MOST_TRIALS = 16
-"""Without progress; most of them end in the first layer that does not run."""
+"""Trials without progress; most of them end in the first layer that does not run."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -64,7 +63,7 @@ def set_integer(module: nn.Module, name: str, index: int, value: int) -> None:
 
 @dataclass(frozen=True)
 class Integer:
-    """Entry `index` of the attribute `name` of the module `path` may have to become one of `after`, likely first."""
+    """Entry `index` of the attribute `name` of the module `path` may become one of `after`, the likeliest first."""
 
     path: str
     name: str
@@ -75,10 +74,10 @@ class Integer:
 
 @dataclass(frozen=True)
 class Tried:
-    """How the choice of integers is tried.
+    """How candidates are tried.
 
-    left: the nodes of each coupling that are left. kept: the positions that are left along dimensions of tensors.
-    given: what both networks are called with. other: modules within which outputs may differ. exact: in float64.
+    left: the remaining nodes of each coupling. kept: the remaining positions along dimensions of tensors. given: the
+    inputs of both networks. other: modules within which outputs may differ. exact: in float64.
     """
 
     known: Couplings
@@ -93,11 +92,10 @@ def following(model: nn.Module, small: nn.Module, tried: Tried) -> list[tuple[In
     """The integers that must change, each with its new value, for `small` to compute what `model` does.
 
     Args:
-        small: a copy of `model` whose tensors are cut, and whose integers are those of `model`; they are again when
-            this returns.
+        small: a copy of `model` with cut tensors and the integers of `model`, which it also has when this returns.
 
     Returns:
-        As few as possible; None if no choice was found.
+        As few as possible; None if no combination was found.
     """
     groups = _groups(model, _integers(model, tried))
     try:
@@ -111,7 +109,7 @@ def following(model: nn.Module, small: nn.Module, tried: Tried) -> list[tuple[In
 
 
 def _positions(model: nn.Module, tried: Tried) -> Kept:
-    """The nodes that are left of couplings, and what is left of dimensions of tensors."""
+    """The remaining nodes of couplings, and the remaining positions of dimensions of tensors."""
     tensors, found = tensors_of(model), defaultdict[tuple[int, int], list[Tensor]](list)
     cuts = [(tensors[name].shape[dim], positions) for (name, dim), positions in tried.kept.items()]
     for size, positions in [*cuts, *((coupling.size, nodes) for coupling, nodes in tried.left.items())]:
@@ -122,8 +120,11 @@ def _positions(model: nn.Module, tried: Tried) -> Kept:
 
 
 def _integers(model: nn.Module, tried: Tried) -> list[Integer]:
-    """Those of the module whose code spells out a size that changes come first, then those of the modules around it
-    and around tensors that shrink."""
+    """The candidates of a network.
+
+    First those of the module whose code contains a changing size, then those of the modules around it and around
+    tensors that shrink.
+    """
     modules = dict(model.named_modules())
     found: dict[tuple[str, str, int], tuple[int, int, list[int]]] = {}
     changes = dict.fromkeys(sorted(_changes(modules, tried, tensors_of(model)), key=lambda change: change[0]))
@@ -156,7 +157,7 @@ def _names(module: nn.Module) -> list[str]:
 def _changes(
     modules: Mapping[str, nn.Module], tried: Tried, tensors: Mapping[str, Tensor]
 ) -> Iterator[tuple[int, str, int, int]]:
-    """(distance, module, before, after) of every size that changes, for the modules that may have it as an integer."""
+    """(distance, module, before, after) for every changing size and the modules that may have it as an integer."""
     layers = {node.name: str(node.meta["layer"]) for node in tried.known.trace.graph.nodes if "layer" in node.meta}
     left = {coupling: len(nodes) for coupling, nodes in tried.left.items()}
     for number, before, after in tried.known.resized(left, "number"):
@@ -194,7 +195,7 @@ def _groups(model: nn.Module, integers: Iterable[Integer]) -> list[Group]:
 
 
 def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int] | None:
-    """Integers to change, found by the layers in the order in which they run: what makes one right is kept."""
+    """Integers to change, found layer by layer in the order of the run: a change that makes a layer right is kept."""
     chosen: dict[Integer, int] = {}
     progress = _run(trials, chosen)
     while not progress.complete:
@@ -210,7 +211,7 @@ def _search(trials: Trials, groups: Sequence[Group]) -> dict[Integer, int] | Non
 
 
 def _fewest(trials: Trials, chosen: dict[Integer, int], progress: Progress) -> tuple[dict[Integer, int], Progress]:
-    """What need not change keeps its value, since the code may use it for something else."""
+    """Integers that need not change keep their value, since the code may use them for something else."""
     for place in dict.fromkeys((integer.name, integer.index) for integer in chosen):
         fewer = {integer: value for integer, value in chosen.items() if (integer.name, integer.index) != place}
         without = _run(trials, fewer)
@@ -233,7 +234,7 @@ def _set(small: nn.Module, values: Mapping[Integer, int]) -> None:
 
 
 def _choices(groups: Sequence[Group], progress: Progress) -> Iterator[dict[Integer, int]]:
-    """Those of the module in which the network stopped come first, then those of all modules that had begun."""
+    """First those of the module in which the network stopped, then those of all modules that had begun."""
     seen: list[Group] = []
     for path in reversed(progress.within):
         here = [group for group in groups if any(one.path == path for one in group) and group not in seen]
@@ -247,7 +248,7 @@ def _choices(groups: Sequence[Group], progress: Progress) -> Iterator[dict[Integ
 
 
 def _combinations(groups: Sequence[Group]) -> Iterator[dict[Integer, int]]:
-    """All groups at their likeliest values, then few of them at any, the likeliest first."""
+    """All groups at their likeliest values, then a few groups at any value, the likeliest first."""
     if len(groups) > 1:
         yield _chosen(groups, [0] * len(groups))
     for count in range(1, len(groups) + 1):

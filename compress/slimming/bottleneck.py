@@ -1,4 +1,4 @@
-"""A Linear layer taken apart into a bottleneck and its reader, so that directions of its inputs can be cut out."""
+"""Split a Linear layer into a bottleneck and its reader, so that directions of its inputs can be cut."""
 
 from collections import OrderedDict
 
@@ -16,7 +16,7 @@ AXES, READER = "axes", "reader"
 def take_apart(
     model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None
 ) -> tuple[str, int]:
-    """Put two Linear layers in place of the Linear layer `name`, as wide between them as its inputs are.
+    """Replace the Linear layer `name` by two Linear layers; the width between them is the number of its inputs.
 
     Args:
         axes, reader: weight and bias of the two layers; if absent zeros, to be loaded into.
@@ -48,6 +48,6 @@ def take_apart(
 
 
 def is_taken_apart(model: nn.Module, name: str) -> bool:
-    """Whether the layer `name` is the first of two that `take_apart` has put in the place of one."""
+    """Whether the layer `name` is the first of two by which `take_apart` has replaced one."""
     path, _, leaf = name.rpartition(".")
     return leaf == AXES and [key for key, _ in model.get_submodule(path).named_children()] == [AXES, READER]

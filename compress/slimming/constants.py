@@ -22,7 +22,7 @@ _SAME = {
 
 @dataclass(frozen=True)
 class _Constants:
-    """Along dimension `axis` of a value: which nodes are the same for all inputs and positions, and what they are."""
+    """The nodes along dimension `axis` of a value that are the same for all inputs and positions, with their values."""
 
     axis: int
     values: Tensor
@@ -33,8 +33,8 @@ class _Constants:
 def fold_constants(known: Couplings, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`tensors`, with the columns that read constant nodes moved into their layer's bias where that is exact.
 
-    It is not exact where a convolution pads its input with zeros and the constant is another number, and impossible
-    where the layer that reads has no bias, or shares its tensors with another.
+    It is not exact if a convolution pads its input with zeros and the constant is not zero. It is impossible if the
+    reading layer has no bias, or shares its tensors with another.
     """
     folding = _Folding(known, tensors)
     for node in known.trace.graph.nodes:

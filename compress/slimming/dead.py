@@ -11,8 +11,7 @@ from compress.graph.coupling import Coupling, Member
 def dead_nodes(found: Sequence[Coupling], tensors: Mapping[str, Tensor]) -> dict[Coupling, Tensor]:
     """Nodes (int64, ascending) that nothing reads, of every coupling that has any; never all of them.
 
-    What a dead node reads need not be computed for it, so that more nodes may turn out to be dead: the search runs
-    to a fixed point.
+    Nodes that only dead nodes read are dead too, so the search runs to a fixed point.
     """
     used = _Used(tensors)
     dead: dict[Coupling, Tensor] = {}

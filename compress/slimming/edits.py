@@ -1,4 +1,4 @@
-"""The sizes that slimming changed, as a list that rebuilds the slim network from the dense one, without pickle."""
+"""The sizes that slimming changed, as a list from which the slim network is rebuilt without pickle."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ from compress.slimming.traced_call import call_of, entries_of
 Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "weights", "gradients"]
 
 _MOST_ROUNDS = 64
-"""Each takes a trace of the network, or another layer; a stage of a recipe makes one at most."""
+"""Each needs a trace of the network, or another layer; a stage of a recipe makes at most one."""
 
 _MOST_TRACED = 10_000
 """Operators of all the traces together, which take some tenths of a millisecond each."""
@@ -46,10 +46,10 @@ class ShapeEdit:
     bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
-    gradients: that graph refuses its backward pass, and says `name`.
-    norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the number
-        of nodes that there were, of which `after` are left (see `norms`).
-    mean: the same, of the operator `name` of that graph, `index` 0.
+    gradients: that graph refuses its backward pass, with the reason `name`.
+    norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the original
+        number of nodes, of which `after` are left (see `norms`).
+    mean: the same for the operator `name` of that graph; `index` is 0.
     weights: the layer of the parameter `name` standardizes it as if dimension `index` still had the size `before` (see
         `standardized`).
 
@@ -64,10 +64,10 @@ class ShapeEdit:
 
 
 def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
-    """Give `model`, in place, the shapes that `edits` say; changed tensors are new and zero, to be loaded into.
+    """Change `model` in place to the shapes in `edits`; changed tensors are new and zero, to be loaded into.
 
-    Returns the model, or the module traced of it, whose `shape_edits` now hold these edits too. Nothing is changed
-    unless the edits fit.
+    Returns the model, or the module traced of it, whose `shape_edits` now include these edits. Nothing changes unless
+    the edits fit.
 
     Raises:
         CheckpointError: an edit names no tensor, attribute or number of the model, or its sizes are not the model's.
@@ -89,7 +89,7 @@ def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
 
 
 def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
-    """`apply_edits` for one round of edits, of a model that is traced already where they are of a graph."""
+    """`apply_edits` for one round of edits. If they are of a graph, the model is already traced."""
     _check(model, edits)
     tensors = tensors_of(model)
     shapes: dict[str, list[int]] = {}
@@ -125,7 +125,7 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
 
 
 def insert_bottleneck(model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None) -> str:
-    """`take_apart`, and note it among the model's `shape_edits`, so that what is saved of it can be loaded again."""
+    """`take_apart`, recorded in the model's `shape_edits`, so that a saved model can be loaded again."""
     axes_name, width = take_apart(model, name, axes, reader)
     edit = ShapeEdit("bottleneck", name, 0, width, width)
     model.shape_edits = _compose(getattr(model, "shape_edits", ()), [edit])  # type: ignore[assignment]
@@ -148,12 +148,12 @@ def edits_from_json(text: str) -> tuple[ShapeEdit, ...]:
 
 
 def input_edits(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterator[ShapeEdit]:
-    """What `apply_edits` must know to trace the network again; see `traced_call`."""
+    """The call with which `apply_edits` traces the network again; see `traced_call`."""
     yield from (ShapeEdit("input", name, index, size, size) for name, index, size in entries_of(given, varying))
 
 
 def graph_inputs(edits: Sequence[ShapeEdit]) -> dict[str, tuple[Size, ...]]:
-    """The inputs that the slim network holds for, if it is a graph; none else.
+    """The inputs for which the slim network holds, if it is a graph; otherwise empty.
 
     Raises:
         CheckpointError: the edits are damaged.
@@ -232,7 +232,7 @@ def _sizes(
     modules: Mapping[str, nn.Module],
     numbers: Mapping[str, tuple[int, ...]],
 ) -> tuple[int, ...]:
-    """The sizes that the model has where `edit` applies."""
+    """The sizes of the model at the place of `edit`."""
     path, _, attribute = edit.name.rpartition(".")
     trained = isinstance(tensors.get(edit.name), nn.Parameter)
     if (edit.kind == "tensor" and edit.name in tensors) or (edit.kind == "weights" and trained):
@@ -286,7 +286,7 @@ def state_widths(module: nn.Module) -> None:
 
 
 def _compose(earlier: Sequence[ShapeEdit], later: Sequence[ShapeEdit]) -> tuple[ShapeEdit, ...]:
-    """Edits that lead from the dense sizes to the latest ones; those of a new graph are a round on their own."""
+    """Edits that lead from the dense sizes to the latest ones; those of a new graph are a separate round."""
     if any(edit.kind in ("input", "bottleneck") for edit in later):
         return (*earlier, *later)
     *rounds, last = _rounds(earlier)

@@ -23,22 +23,23 @@ Build = Callable[[int], nn.Module]
 Tensors = Mapping[str, Tensor]
 
 _ENOUGH, _MOST_DRAWS = 4096, 32
-"""Initial values are drawn until there are so many, or so often, to measure their size."""
+"""Initial values are drawn until there are this many, or this often, to measure their size."""
 
 
 def fresh(small: nn.Module, build: Build, seed: int, example: object) -> nn.Module:
     """A network of `small`'s shape with the weights of `build(seed)`, in training mode; `small` does not change.
 
-    Tensors that were cut have entries of the built ones, evenly spaced along each dimension. The weights of their layer
-    are multiplied by a factor: the size of what its `reset_parameters` draws at the slim shape, over that at the shape
-    before. So a layer keeps the initial distribution that its builder chose, adapted to its inputs. Where weights are
-    the same for another seed, as those of a pretrained network are, layers have what `reset_parameters` draws.
+    Tensors that were cut get entries of the built ones, evenly spaced along each dimension. The weights of their layer
+    are multiplied by a factor: the size of the values that its `reset_parameters` draws at the slim shape, divided by
+    that at the earlier shape. So a layer keeps the initial distribution that its builder chose, adapted to its inputs.
+    If weights are the same for another seed, like those of a pretrained network, the layer gets what `reset_parameters`
+    draws.
 
-    Buffers and frozen parameters that were cut are those of `small`, unless they are built as a constant, as the
-    statistics of norms are. Norms that count nodes from before the cut count those that are left.
+    Buffers and frozen parameters that were cut are those of `small`, unless they are built as a constant, like the
+    statistics of norms. Norms that count the nodes before the cut count the remaining ones.
 
     Args:
-        example: what the network is called with.
+        example: inputs of the network.
 
     Raises:
         UnsupportedModelError: `small` is a traced graph, and the network computes something else in training.
@@ -81,7 +82,7 @@ def _require_trainable(small: nn.Module, built: nn.Module, example: object) -> N
 
 
 def _take_apart(network: nn.Module, small: nn.Module) -> None:
-    """Put in the layers that stages have put into `small`, with weights as their class draws them."""
+    """Insert the layers that stages have inserted into `small`, with weights as their class draws them."""
     for edit in getattr(small, "shape_edits", ()):
         if edit.kind == "bottleneck":
             insert_bottleneck(network, edit.name)
@@ -90,7 +91,7 @@ def _take_apart(network: nn.Module, small: nn.Module) -> None:
 
 
 def _values(built: nn.Module, other: Tensors, wanted: Tensors) -> Iterator[tuple[str, Tensor]]:
-    """The weights of the shapes of `wanted`, by name; what keeps its value there is left out."""
+    """The weights in the shapes of `wanted`, by name, without those that keep their value."""
     for path, module in built.named_modules():
         own = {f"{path}.{name}".lstrip("."): name for name, _ in _direct(module)}
         own = {name: leaf for name, leaf in own.items() if name in wanted}
@@ -119,7 +120,7 @@ def _direct(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_random(tensor: Tensor, other: Tensor) -> bool:
-    """Whether a tensor depends on the seed, or need not since it is a constant."""
+    """Whether a tensor depends on the seed, or is a constant."""
     return not torch.equal(tensor, other) or _is_constant(tensor)
 
 
@@ -128,7 +129,7 @@ def _is_constant(tensor: Tensor) -> bool:
 
 
 def _spaced(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Entries of a tensor, evenly spaced along each dimension: of parts that were joined, each keeps its share."""
+    """Entries of a tensor, evenly spaced along each dimension, so that each of several joined parts keeps its share."""
     for dim, (before, after) in enumerate(zip(tensor.shape, shape, strict=True)):
         if before != after:
             tensor = tensor.index_select(dim, torch.linspace(0, before - 1, after).round().long())
@@ -136,7 +137,7 @@ def _spaced(tensor: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _drawn(module: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, list[Tensor]]:
-    """What `reset_parameters` of the module draws for its own parameters, several times; nothing if it has none.
+    """The values that the module's `reset_parameters` draws for its parameters, several times; empty if it has none.
 
     Args:
         shapes: the shapes of its parameters, where they are others.
@@ -158,7 +159,7 @@ def _drawn(module: nn.Module, shapes: Mapping[str, torch.Size]) -> dict[str, lis
 
 
 def _reset(module: nn.Module) -> bool:
-    """Let the module draw its parameters; whether it can."""
+    """Let the module draw its parameters; return whether it can."""
     for name in ("reset_parameters", "_reset_parameters"):
         with suppress(Exception):  # the user's own may need arguments
             getattr(module, name)()

@@ -1,5 +1,8 @@
-"""Whether a slim graph has the network's gradients: its operators are known, and what the network made of their
-gradients is not, as a straight-through estimator, `no_grad` or `.data` do."""
+"""Whether a slim graph has the network's gradients.
+
+A graph has the network's operators, but not its changes of their gradients, such as a straight-through estimator,
+`no_grad` or `.data`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +20,7 @@ from compress.proof.precision import InFloat64
 from compress.slimming.slim_graph import SlimGraph
 
 _CLOSE, _NOISE = 0.01, 1e-4
-"""Of a gradient's largest entry; and of the largest entry of all."""
+"""Relative to a gradient's largest entry; and to the largest entry of all."""
 
 _CUSTOM = "function "
 
@@ -32,12 +35,13 @@ def lost_gradients(
 ) -> str | None:
     """Why `small` must not be trained in place of `model`; None if their gradients agree.
 
-    Both run forward in evaluation mode, with the gradients of all parameters. Where autograd has recorded the same
-    operators, the gradients are the same; else both run backward, and the gradients are compared, in float64 if need
-    be: of two numbers that differ by rounding, a maximum takes either. Hooks that change a gradient are not seen.
+    Both run forward in evaluation mode, with the gradients of all parameters. If autograd has recorded the same
+    operators, the gradients are the same. Otherwise both run backward and the gradients are compared, in float64 if
+    necessary: a maximum may select either of two numbers that differ by rounding. Hooks that change a gradient are not
+    detected.
 
     Args:
-        kept: the positions that are left of a (tensor, dimension).
+        kept: the remaining positions of each (tensor, dimension).
     """
     if isinstance(model, SlimGraph) and model.lost_gradients:
         return model.lost_gradients
@@ -71,7 +75,7 @@ def lost_gradients(
 def _difference(
     expected: Mapping[str, Tensor], found: Mapping[str, Tensor], kept: Mapping[tuple[str, int], Tensor]
 ) -> str | None:
-    """The first parameter whose gradient in the slim graph is not what is kept of the network's."""
+    """The first parameter whose gradient in the slim graph differs from the kept part of the network's."""
     expected = dict(expected)
     for (name, dim), positions in kept.items():
         if name in expected:
@@ -88,7 +92,7 @@ def _agree(one: Tensor, other: Tensor, largest: float) -> bool:
 
 
 def _with_gradients(model: nn.Module, given: Inputs) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """(parameters, outputs that depend on them) of a network with the tensors of `model`, which is left alone."""
+    """(parameters, outputs that depend on them) of a network with the tensors of `model`, which does not change."""
     parameters = {name: one for name, one in model.named_parameters() if one.is_floating_point()}
     stand_ins: dict[str, Tensor] = {name: nn.Parameter(one.detach()) for name, one in parameters.items()}
     if isinstance(model, SlimGraph):  # it keeps nothing from a pass
@@ -115,7 +119,7 @@ def _in_float64(model: nn.Module, given: Inputs) -> tuple[dict[str, Tensor], lis
 
 
 def _gradients(parameters: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The gradient of every parameter, for the same sum of random multiples of the outputs."""
+    """The gradient of every parameter for one sum of the outputs with the same random factors."""
     if not outputs:
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     generator = torch.Generator().manual_seed(0)
@@ -126,7 +130,7 @@ def _gradients(parameters: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> d
 
 
 def _operators(outputs: Iterable[Tensor]) -> Counter[str]:
-    """What autograd has recorded, by name; autograd functions other than torch's own are marked."""
+    """The names of the operators that autograd has recorded; functions other than torch's own are marked."""
     names: Counter[str] = Counter()
     seen: set[object] = set()
     todo: list[object] = [output.grad_fn for output in outputs]

@@ -1,6 +1,6 @@
 """Norms that divide by the number of nodes before the cut.
 
-Of n nodes, m are left, and the others were zero. With sums over the m that are left, the layer norm over all n has
+Of n nodes, m are left; the others were zero. With sums over these m, the layer norm over all n has
 
     mean = sum(x) / n,    variance = sum(x**2) / n - mean**2
 
@@ -48,13 +48,13 @@ def normalized(x: Tensor, dims: list[int], share: float, eps: float) -> Tensor:
 
 
 class CountedLayerNorm(nn.LayerNorm):
-    """Layer normalization over the nodes that are left of `count`, the others having been zero.
+    """Layer normalization over the remaining ones of `count` nodes; the others were zero.
 
     Args:
-        norm: whose weight, bias, epsilon and mode it takes over.
+        norm: the norm whose weight, bias, epsilon and mode it has.
         count: number of nodes before the cut.
         left: number of nodes after it.
-        axis: the dimension of the input that holds the nodes; 0 for the last.
+        axis: the dimension of the input that contains the nodes; 0 for the last.
     """
 
     def __init__(self, norm: nn.Module, count: int, left: int, axis: int) -> None:
@@ -77,7 +77,7 @@ class CountedLayerNorm(nn.LayerNorm):
 
 
 class CountedGroupNorm(nn.GroupNorm):
-    """Normalization over all channels and positions, of the channels that are left of `count`; arguments as above."""
+    """Normalization over all positions and the remaining ones of `count` channels; arguments as above."""
 
     def __init__(self, norm: nn.GroupNorm, count: int, left: int) -> None:
         super().__init__(1, left, norm.eps, affine=False)
@@ -109,7 +109,7 @@ def _along_channels(entries: Tensor, x: Tensor) -> Tensor:
 
 
 def nodes_of(module: nn.Module | None) -> int | None:
-    """Number of nodes that a norm takes the mean over; None for other modules, and where it counts others already."""
+    """Number of nodes over which a norm takes the mean; None for other modules, and if it already counts cut nodes."""
     if module is None or norm_kind(module) is None or isinstance(module, CountedLayerNorm | CountedGroupNorm):
         return None
     if isinstance(module, nn.GroupNorm):
@@ -121,7 +121,7 @@ def nodes_of(module: nn.Module | None) -> int | None:
 
 
 def count_on(model: nn.Module, name: str, axis: int, before: int, after: int) -> None:
-    """Let the norm `name`, now of `after` nodes, continue to count `before`; `rescale` adds what weights need."""
+    """Let the norm `name`, now with `after` nodes, still count `before`; `rescale` makes the change of its weights."""
     norm = model.get_submodule(name)
     if norm_kind(norm) == "rms":
         epsilon = epsilon_of(norm)
@@ -152,7 +152,7 @@ def rescale(model: nn.Module, norms: Iterable[tuple[str, int, int]]) -> None:
 
 
 def _offset(norm: nn.Module) -> int:
-    """What a norm adds to its weight to have its gain, as Gemma's adds 1: found by trying."""
+    """The number that a norm adds to its weight, such as 1 in Gemma; found by trying."""
     given = torch.ones_like(norm.get_parameter("weight"))[None]
     with suppress(Exception):  # one that does not take rows; the proof will tell
         zero, one = (functional_call(norm, {"weight": factor * given[0]}, (given,)).mean() for factor in (0, 1))
@@ -167,7 +167,7 @@ def means_of(module: nn.Module) -> dict[str, fx.Node]:
 
 
 def count_on_in_graph(module: fx.GraphModule, means: Iterable[tuple[str, int, int]]) -> None:
-    """As `count_on`, of operators (name, nodes before, after) of a graph, in plain operators; weights need nothing."""
+    """As `count_on`, for operators (name, nodes before, after) of a graph; weights do not change."""
     known = means_of(module)
     for name, before, after in means:
         node, arguments, share = known[name], arguments_of(known[name]), after / before
@@ -202,7 +202,7 @@ def _normalization(node: fx.Node, arguments: Any, share: float) -> list[Any]:
 
 
 def _variance(node: fx.Node, arguments: Any, share: float) -> list[Any]:
-    """Of one of `VARIANCES`, what it gives: a variance or its root, and the mean."""
+    """The results of one of `VARIANCES`: a variance or its root, and the mean."""
     x, name = node.all_input_nodes[0], name_of(node)
     shape, dims = x.meta["val"].shape, places_of(arguments.get("dim"), x.meta["val"].ndim)
     middle: Any = fx.Proxy(both[1]) if (both := shifted(node)) else None
@@ -214,7 +214,7 @@ def _variance(node: fx.Node, arguments: Any, share: float) -> list[Any]:
 
 
 def _scale(node: fx.Node, factor: float, middle: fx.Node | None = None) -> None:
-    """Multiply the result of `node` by `factor`; of a mean of (x - middle)**2, add what zeros give for the others."""
+    """Multiply the result of `node` by `factor`. To a mean of (x - middle)**2, add what the cut zeros contribute."""
     with node.graph.inserting_before(node.next):
         scaled = node.graph.call_function(_ATEN.mul.Tensor, (node, factor))
         result: Any = fx.Proxy(scaled)

@@ -1,8 +1,8 @@
-"""Queries that make up for the scale of attention, where its code takes the scale from the size of a head.
+"""Scale queries to compensate for attention whose code takes the scale from the size of a head.
 
-Code such as `(q @ k.T) / math.sqrt(q.shape[-1])` divides by the square root of m once m of the n nodes of a head are
-left. The scores are those of before if the queries are sqrt(m / n) times as large: the layer that computes them is
-linear, so that its weight and bias are.
+Code such as `(q @ k.T) / math.sqrt(q.shape[-1])` divides by the square root of m if m of the n nodes of a head are
+left. The scores do not change if the queries are multiplied by sqrt(m / n). The layer that computes them is linear, so
+its weight and bias are multiplied.
 """
 
 import math
@@ -16,11 +16,11 @@ from compress.graph.flow import arguments_of
 from compress.graph.names import name_of
 
 _NORMS = ("norm", "mean", "weights")
-"""Numbers of nodes that are summed, but by no attention."""
+"""Numbers of nodes that are summed, but not by an attention."""
 
 
 def scaled_by_size(known: Couplings) -> bool:
-    """Whether an attention of torch is called without a scale, which is then the size's."""
+    """Whether torch's attention is called without a scale, which then depends on the size."""
     return any(
         "scaled_dot_product" in name_of(node) and arguments_of(node).get("scale") is None
         for node in known.trace.graph.nodes

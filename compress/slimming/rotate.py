@@ -1,4 +1,4 @@
-"""A width rotated by an orthogonal matrix, so that directions of it can be cut out; see `graph.rotation`."""
+"""Rotate a width by an orthogonal matrix, so that directions of it can be cut; see `graph.rotation`."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from compress.graph.rotation import Rotation
 
 @torch.no_grad()
 def fold_gains(model: nn.Module, rotation: Rotation) -> None:
-    """Let the layers behind a gain take it over, in place; every such gain becomes 1."""
+    """Fold gains into the layers behind them, in place; every such gain becomes 1."""
     for name, gain in rotation.folded.items():
         weight = model.get_parameter(name).movedim(rotation.turned[name], -1)
         weight.mul_(model.get_parameter(gain.tensor).flatten() + gain.offset)
@@ -18,7 +18,7 @@ def fold_gains(model: nn.Module, rotation: Rotation) -> None:
 
 @torch.no_grad()
 def rotate(model: nn.Module, rotation: Rotation, axes: Tensor) -> None:
-    """Multiply what writes and what reads the nodes, in place, without gains that differ between nodes.
+    """Rotate the tensors that write and read the nodes, in place; fold gains that differ between nodes first.
 
     Args:
         axes: Q [nodes, nodes], orthogonal; its columns are the new nodes.

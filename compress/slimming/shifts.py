@@ -1,4 +1,4 @@
-"""Takes out of the biases over positions what they add to all nodes of a stream alike (see `graph.shifts`)."""
+"""Subtract from biases over positions the constants that they add to all nodes of a stream (see `graph.shifts`)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,7 +18,7 @@ def with_shifts_removed(
     dead: Mapping[Coupling, Tensor],
     tensors: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The tensors with other biases, found by one pass of the network: what the layer computes at a dead node."""
+    """The tensors with corrected biases; one pass gives the constants, the layer's outputs at a dead node."""
     nodes = {coupling.factor: int(indices[0]) for coupling, indices in dead.items()}
     wanted = {shift.layer: shift for shift in shifts if shift.factor in nodes}
     changed = dict(tensors)

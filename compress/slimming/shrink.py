@@ -35,7 +35,7 @@ from compress.slimming.training import warn_where_training_fails
 from compress.wording import count_of
 
 _LARGE = 2**14
-"""Numbers in a sample, as in a picture of 74 x 74: a proof takes most of the time of `slim` then."""
+"""Numbers in a sample, as in an image of 74 x 74; above this, a proof takes most of the time of `slim`."""
 
 Positions = Mapping[tuple[str, int], Tensor]
 
@@ -152,10 +152,10 @@ def _require_arguments(
 
 
 def cuttable(model: nn.Module, known: Couplings) -> dict[str, int]:
-    """How many nodes `slim` would cut out of `model`, by the name of the layer that computes them.
+    """The number of nodes that `slim` would cut out of `model`, by the name of the layer that computes them.
 
     Args:
-        known: what `couplings` says of the model.
+        known: the result of `couplings` for the model.
 
     Raises:
         UnsupportedModelError: as `slim`.
@@ -174,7 +174,7 @@ def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[C
 
 @dataclass(frozen=True)
 class _Checks:
-    """What the result is compared with, and on which calls.
+    """The reference for the result, and the calls on which they are compared.
 
     varying: of each tensor of the call, the names of its dimensions that vary. traced: the network.
     """
@@ -196,7 +196,7 @@ class _Checks:
             raise fixed(self.varying)
 
     def prove_elsewhere(self, small: nn.Module) -> None:
-        """Where the network runs at other sizes of its input too, an integer that means something else shows there."""
+        """If the network also runs at other sizes of its input, these reveal integers that mean something else."""
         self._proven_at(small, alike(self.given), locate=False)
 
     def _proven_at(
@@ -206,7 +206,7 @@ class _Checks:
         locate: bool,
         steps: Mapping[str, int] | None = None,
     ) -> int:
-        """At how many other sizes the network itself runs; some may be too long for its tables."""
+        """The number of other sizes at which the network itself runs; some may be too long for its tables."""
         count = 0
         for call in other_lengths(self.given, varying, steps):
             with suppress(InputError):
@@ -232,12 +232,12 @@ class _Checks:
 
     @functools.cached_property
     def _own(self) -> tuple[list[Inputs], Passes]:
-        """The example and calls like it, and what the network returns for them, which no candidate changes."""
+        """The example and calls like it, with the network's outputs, which no candidate changes."""
         return self._like(self.given), Passes()
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A graph has its code in its own class, which a twin would share."""
+    """The code of a graph is in a class of the graph, which a twin would share."""
     return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
 
 
@@ -257,9 +257,9 @@ def _others(size: int, nodes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is to be cut out of a network.
+    """The nodes to cut out of a network.
 
-    nodes: those that are left of each coupling. kept: see `_kept_positions`.
+    nodes: the remaining ones of each coupling. kept: see `_kept_positions`.
     """
 
     known: Couplings
@@ -282,7 +282,7 @@ class _Cut:
         return None
 
     def _of_class(self, tensors: Mapping[str, Tensor], rescaled: Set[str]) -> nn.Module | None:
-        """rescaled: the modules within which outputs are not those of the network."""
+        """rescaled: the modules within which outputs differ from the network's."""
         norms = [*_resized(self.known, self.left, "norm")]
         kinds: tuple[Kind, ...] = ("attribute", "weights")
         numbers = [edit for kind in kinds for edit in _resized(self.known, self.left, kind)]
@@ -308,7 +308,7 @@ class _Cut:
         return Tried(self.known, self.nodes, self.kept, self.checks.given.few(), rescaled, exact)
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
-        """The class's own code has sizes in it that no attribute changes."""
+        """The code of the class contains sizes that no attribute changes."""
         traced = self.known.trace
         graph = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
         earlier: Any = getattr(self.checks.model, "shape_edits", ())
@@ -326,7 +326,7 @@ class _Cut:
         return module
 
     def _numbers(self, own: Mapping[str, tuple[int, ...]]) -> Iterator[ShapeEdit]:
-        """Of the graph; an operator that nothing uses is not in it, and some find a size themselves."""
+        """Numbers of the graph, without unused operators and those that find a size themselves."""
         for edit in _resized(self.known, self.left, "number"):
             if edit.name in own and own[edit.name][edit.index] != -1:
                 yield edit
@@ -350,7 +350,7 @@ def _refuse_stuck(model: nn.Module, known: Couplings, tensors: Mapping[str, Tens
 
 
 def _kept_positions(dead: Mapping[Coupling, Tensor], known: Couplings, tensors: Mapping[str, Tensor]) -> Positions:
-    """Positions to keep (int64) along each (tensor, dimension) that shrinks; a tied tensor comes with all names."""
+    """Positions to keep (int64) along each (tensor, dimension) that shrinks; a tied one under all its names."""
     masks: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in dead.items():
         for member in coupling.members:

@@ -1,4 +1,4 @@
-"""`SlimGraph`: a slim network as a graph, which refuses what it does not hold for."""
+"""`SlimGraph`: a slim network as a graph, which refuses inputs for which it does not hold."""
 
 import copy
 import warnings
@@ -49,7 +49,7 @@ class SlimGraph(fx.GraphModule):
 
     @property
     def limits(self) -> str:
-        """What the graph holds for, as a sentence."""
+        """The limits of the graph, as a sentence."""
         return limits(self.fixed_sizes)
 
     @property
@@ -98,7 +98,7 @@ class SlimGraph(fx.GraphModule):
 
 
 def limits(shapes: Mapping[str, Sequence[Size]]) -> str:
-    """What a graph for inputs of these shapes holds for, as a sentence."""
+    """The limits of a graph for inputs of these shapes, as a sentence."""
     return (
         f"The slim network is a traced graph, since its class cannot run at the smaller widths: it takes "
         f"{_shown(shapes)} and no other size, computes as in evaluation mode, and has no custom gradients."
@@ -115,7 +115,7 @@ def slim_graph(tensors: Mapping[str, Tensor], graph: fx.Graph, sizes: Mapping[st
     """The graph as a module on its `tensors`, with the check of its inputs.
 
     Args:
-        sizes: the primes that represent the sizes that vary, by name; that of the batch is "batch".
+        sizes: the primes that represent varying sizes, by name; the batch is "batch".
     """
     places = [node for node in graph.nodes if node.op == "placeholder"]
     for node in places:
@@ -212,7 +212,7 @@ def _size(size: int, sizes: Mapping[str, int]) -> Size:
 
 
 def _leaves(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the arguments hold, however nested, by name."""
+    """The values in the arguments, however nested, by name."""
     paths = tree_flatten_with_path(dict(arguments))[0]
     return {"_".join(keystr((key,)).strip("[].'\"") for key in path): leaf for path, leaf in paths}
 

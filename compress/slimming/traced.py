@@ -1,4 +1,4 @@
-"""A network as the graph that was traced of it, with its sizes as numbers that can be changed.
+"""A network as its traced graph, with its sizes as numbers that can be changed.
 
 The forward code of a class may have sizes in it that no attribute can change, such as `C // num_heads` in an
 attention. The traced graph has them too, but as arguments of its operators. A module made of it has the names and
@@ -36,7 +36,7 @@ def traced_module(traced: Trace, tensors: Mapping[str, Tensor]) -> SlimGraph:
 
 
 def _loosen(node: fx.Node, varying: Sequence[int]) -> None:
-    """Write out what follows from a size that may change, and leave sizes that vary to the operator."""
+    """Replace sizes that may change by plain numbers; the operator computes varying sizes."""
     name, arguments = name_of(node), arguments_of(node)
     if name.removeprefix("unsafe_") in _PIECES:
         place, source = dim_of_pieces(node), node.args[0]
@@ -64,7 +64,7 @@ def _varies(node: Any, dim: int, varying: Sequence[int]) -> bool:
 
 
 def _leave_open(node: fx.Node, arguments: Mapping[str, Any], varying: Sequence[int]) -> None:
-    """Let a view find the size that is a multiple of a size that varies, such as batch * heads, or else the batch."""
+    """Let a view compute the size that is a multiple of a varying size, such as batch * heads, or else the batch."""
     sizes, source = arguments[_VIEWS[name_of(node)]], arguments["self"].meta["val"].shape
     source = (1,) * (len(sizes) - len(source)) + tuple(source)
     computed = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
@@ -85,7 +85,7 @@ def _is_multiple(size: int, varying: Sequence[int]) -> bool:
 
 
 def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
-    """All sizes of the graph by name ("view_3.size"); -1 where it is not a number, and where the operator finds it."""
+    """All sizes of the graph by name ("view_3.size"); -1 if a size is not a number, or the operator computes it."""
     found: dict[str, tuple[int, ...]] = {}
     for node in module.graph.nodes:
         for name, value in arguments_of(node).items():
@@ -96,13 +96,13 @@ def numbers_of(module: fx.GraphModule) -> dict[str, tuple[int, ...]]:
 
 
 def _number(entry: object) -> int | None:
-    """A size; of a product with a size that varies, what it was in the trace."""
+    """A size; for a product with a varying size, its value in the trace."""
     size = entry.meta.get("val") if isinstance(entry, fx.Node) else entry
     return size if type(size) is int else None
 
 
 def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]]) -> None:
-    """Give the number `name` ("view_3.size"), at an index where it is several, another value."""
+    """Change the number `name` ("view_3.size"), at an index if it has several entries."""
     nodes = {node.name: node for node in module.graph.nodes}
     for name, index, value in changes:
         node_name, _, argument = name.rpartition(".")
@@ -116,7 +116,7 @@ def set_numbers(module: fx.GraphModule, changes: Iterable[tuple[str, int, int]])
 
 
 def _scaled(product: Any, before: int, after: int) -> Any:
-    """A product of sizes that vary and a number, as batch * heads, whose number shrinks as `before` to `after`."""
+    """A product of varying sizes and a number, such as batch * heads, whose number shrinks from `before` to `after`."""
     if isinstance(product, int):
         return product * after // before
     one, other = product.args

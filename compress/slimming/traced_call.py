@@ -1,6 +1,6 @@
 """The call that a slim graph was traced for, as entries (name, index, size) for its shape edits, and back.
 
-A name says where an argument is, its dtype, and what its size is called if it varies: "ids:int64:length" is one
+A name contains the place of an argument, its dtype, and the name of its size if that varies: "ids:int64:length" is one
 dimension of the keyword argument `ids`, "0.1:float32" one of the second entry of the first argument. "use_cache=false"
 is a plain value. Of a single tensor, the name is its dtype.
 """
@@ -30,10 +30,10 @@ Entry = tuple[str, int, int]
 
 
 def entries_of(given: Inputs, varying: Sequence[Mapping[int, str]]) -> Iterator[Entry]:
-    """What `call_of` makes the call of again.
+    """The entries from which `call_of` rebuilds the call.
 
     Args:
-        varying: for each of the tensors, the names of its dimensions that vary beside the batch.
+        varying: for each tensor, the names of its dimensions that vary besides the batch.
     """
     single = len(given.args) == 1 and isinstance(given.args[0], Tensor) and not given.kwargs
     if single and not varying[0] and given.batch_dim == 0:

@@ -1,4 +1,4 @@
-"""Tensors that only training reads: no width of theirs is followed, since the traced pass is one in evaluation mode."""
+"""Tensors that only training reads: their widths are not followed, since the trace is in evaluation mode."""
 
 import warnings
 
@@ -40,7 +40,7 @@ def warn_where_training_fails(model: nn.Module, small: nn.Module, given: Inputs,
 
 
 def _failure(model: nn.Module, given: Inputs) -> Exception | None:
-    """What a pass in training mode raises; the network is as it was before."""
+    """The error that a pass in training mode raises, or None; the network does not change."""
     with untouched(model) as network, seeded():
         for module in network.modules():
             module.training = True

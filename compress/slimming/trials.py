@@ -1,4 +1,4 @@
-"""Runs of a cut network with some integers changed, compared with the network layer by layer: what shows which fit."""
+"""Runs of a cut network with some integers changed, compared with the network layer by layer, to find which fit."""
 
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
@@ -15,20 +15,20 @@ from compress.inputs import Inputs
 from compress.proof.precision import call_in_float64, in_float64, own_dtype
 
 _CLOSE = 1e-5
-"""Relative, of a layer's output in a trial, or 20 times the precision of its numbers; the proof is stricter."""
+"""Relative tolerance of a layer's output in a trial, or 20 times the precision of its dtype; the proof is stricter."""
 
 _CLOSE_IN_FLOAT64 = 1e-6
-"""What folding and rescaling round to the dtype of the weights makes larger differences than float64."""
+"""Folding and rescaling round to the dtype of the weights, so differences are larger than float64's precision."""
 
 Kept = Mapping[tuple[int, int], Sequence[Tensor]]
-"""Which positions may be left of a dimension, by its sizes before and after the cut."""
+"""The positions that may remain of a dimension, by its sizes before and after the cut."""
 
 
 @dataclass
 class Progress:
-    """How far the cut network computes what the network does.
+    """How far into its layers the cut network computes the same as the network.
 
-    agreeing: how many outputs of modules were those of the network, before one differed or failed to be computed.
+    agreeing: the number of module outputs that agreed before one differed or could not be computed.
     entered: the modules that had begun by then; within: those of them that had not ended, the innermost last.
     """
 
@@ -47,7 +47,7 @@ class _DiffersError(Exception):
 
 
 class Trials:
-    """`run` leaves both networks as they are.
+    """`run` does not change either network.
 
     Args:
         small: the cut network, whose integers are changed for each run.
@@ -104,10 +104,10 @@ class Trials:
         return call_in_float64(network, given, self._own) if self._exact else given.call(network)
 
     def _agree(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-        """Whether a module's output is what is left of the network's; False if that is unknown.
+        """Whether a module's output is the remaining part of the network's; False if that is unknown.
 
         Raises:
-            _DiffersError: it is something else.
+            _DiffersError: it differs.
         """
         if len(expected) != len(found):
             raise _DiffersError

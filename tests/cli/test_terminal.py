@@ -90,6 +90,7 @@ def test_a_run_is_drawn_within_the_terminal(recipe: Path, trained: Path, tmp_pat
     assert re.search(r"\x1b\[38;5;\d+m|\x1b\[3[0-7]m", text), "in colour"
 
 
+@pytest.mark.extended
 def test_a_ci_job_gets_plain_lines(recipe: Path, tmp_path: Path) -> None:
     """Though its log may be a terminal."""
     with terminal(["train", str(recipe), "-o", "model.pt"], tmp_path, CI="true") as run:

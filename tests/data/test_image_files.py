@@ -60,10 +60,10 @@ def refused(tmp_path: Path) -> Callable[[bytes], str]:
     def read(content: bytes) -> str:
         path = tmp_path / "a.png"
         path.write_bytes(content)
-        started = time.monotonic()
+        started = time.process_time()
         with bounded(), pytest.raises(DataError) as caught:
             read_image(str(path))
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
         return str(caught.value)

@@ -27,6 +27,7 @@ class Own(nn.Module):
 
 
 class TestPt2:
+    @pytest.mark.extended
     def test_runs_in_a_process_that_has_never_seen_the_class(self, tmp_path: Path) -> None:
         model, inputs = Own(), torch.randn(7, 6)
         assert compress.export.pt2(model, tmp_path / "m.pt2", EXAMPLE) <= 1e-5

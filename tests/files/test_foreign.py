@@ -68,7 +68,7 @@ def test_every_other_end_is_an_error(work: Any, text: str) -> None:
     started = time.monotonic()
     with pytest.raises(CheckpointError, match=text):
         confined(work, CheckpointError, "w.pt cannot be read", 7)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 @forks

@@ -100,11 +100,11 @@ def test_each_bomb_is_one_for_this_check_and_not_merely_damaged() -> None:
 
 
 def _why(content: bytes) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     try:
         require_cheap(io.BytesIO(content), len(content))
     except Exception as error:
-        assert time.monotonic() - started < 2
+        assert time.process_time() - started < 2
         return type(error).__name__
     return "passed"
 

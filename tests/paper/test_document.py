@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from compress.paper import document, figures, reproducing
 from compress.paper.experiments import COMPLETE
 from compress.paper.findings import line, mean, verdicts
@@ -20,6 +22,7 @@ def test_the_page_has_not_drifted() -> None:
             assert (DOCS / "paper" / f"{name}.{suffix}").stat().st_size > 1000
 
 
+@pytest.mark.extended
 def test_figures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     some = {**RESULTS, "cells": [cell for cell in RESULTS["cells"] if cell["dataset"] == "mnist" and cell["seed"] == 0]}
     some["cells"] = [cell for cell in some["cells"] if cell["experiment"] == "classification"]

@@ -54,7 +54,7 @@ def test_the_latent_gain(after: float, before: float, verdict: str) -> None:
     )
     judged = verdicts(found)[2]
     assert judged.verdict == verdict
-    assert f"MNIST (the paper: 60.9 %): {100 * (1 - after / 10):.1f} % after removal" in judged.why
+    assert f"MNIST (the paper: 60.9 %): {100 * (1 - after / 10):.1f} % after removal" in " ".join(judged.why)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,7 @@ def test_the_rise_at_95_percent() -> None:
     )
     judged = verdicts(found)[3]
     assert judged.verdict == "holds before removal only"
-    assert "After removal +700 %" in judged.why
-    assert "+4 %" in judged.why
+    assert judged.why == ("After removal +700 %.", "With a decay to 0.5, before removal, +4 %.")
 
 
 def test_nothing_measured_is_no_verdict() -> None:

@@ -128,6 +128,7 @@ def test_dynamic_int8_leaves_convolutions_alone(tmp_path: Path, convolutional_fi
     assert (4, TensorProto.INT8) not in found
 
 
+@pytest.mark.extended
 def test_an_lstm_becomes_dynamic_and_auto_says_why(tmp_path: Path) -> None:
     data = [torch.randn(16, 6, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
     made = compress.export.int8(Series().eval(), tmp_path / "x.onnx", data[0], data, kind="auto", max_drop=5)

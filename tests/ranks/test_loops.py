@@ -26,6 +26,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("mode", REMOVALS)
 def test_two_processes_end_where_one_does(ended: Path, tmp_path: Path, mode: str) -> None:
     if mode == "accelerate":

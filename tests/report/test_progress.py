@@ -177,10 +177,10 @@ def test_a_step_costs_microseconds() -> None:
     with Display(console()) as display, display.training(10**9, 300) as on_step:
         now, best = Moment(7, 0.5, 0.9, 1.0), math.inf
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.process_time()
             for _ in range(2000):
                 on_step(now)
-            best = min(best, (time.perf_counter() - started) / 2000)
+            best = min(best, (time.process_time() - started) / 2000)
     assert best < 20e-6
 
 

@@ -276,6 +276,7 @@ def test_training_is_the_same_every_time(run: Run, recipe: Path, trained: Path, 
 HARD = "stages.0.removal=hard"
 
 
+@pytest.mark.extended
 def test_the_three_removals(apply: Callable[..., tuple[dict[str, Any], Path]]) -> None:
     bare, _ = apply(HARD, "stages.0.retrain=null", out="bare")
     (stage,) = bare["stages"]
@@ -527,6 +528,7 @@ def test_a_file_that_a_stranger_cannot_use_fails_the_run(
     assert not Path("out").exists()
 
 
+@pytest.mark.extended
 def test_a_folder_of_images(run: Run, recipe: Path, tmp_path: Path, trained: Path, npz: Path) -> None:
     with np.load(npz) as arrays:
         for number, (image, label) in enumerate(zip(arrays["images"], arrays["labels"], strict=True)):

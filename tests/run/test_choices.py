@@ -51,6 +51,7 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.extended
 def test_every_choice_is_made_and_measured(run: Run, classifier: tuple[Path, Path], npz: Path, tmp_path: Path) -> None:
     run("apply", *classifier, "-o", tmp_path / "out", "--strict")
     results = read(tmp_path / "out")

@@ -54,6 +54,7 @@ def test_it_says_what_the_file_takes_and_gives(applied: Path, results: dict[str,
     assert contract["versions"] == results["versions"]
 
 
+@pytest.mark.extended
 def test_export_keeps_how_samples_are_prepared(applied: Path, run: Run, tmp_path: Path) -> None:
     before = noted_contract(inspect(applied / "slim.onnx")["metadata"], "slim.onnx")
     run("export", applied / "slim.safetensors", "-o", tmp_path / "out", "--opset", "19")

@@ -51,6 +51,7 @@ def test_a_plain_state_dict(run: Run, recipe: Path, trained: Path, tmp_path: Pat
     assert close(outputs(tmp_path / "out"), dense(INPUTS).detach())
 
 
+@pytest.mark.extended
 def test_a_network_in_the_middle_of_its_decay_is_folded_first(
     run: Run, recipe: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -98,10 +98,6 @@ def test_other_ways_to_choose_and_remove(program: Path, apply: Any, stage: str) 
 def test_what_watches_layers_is_refused(program: Path, apply: Any) -> None:
     error = apply(program, TAYLOR.replace("taylor", "skeletonization"), code=2)
     assert "the criterion skeletonization watches layers, and a program has only operators" in error
-    error = apply(
-        program, "{target: {nodes: ['*']}, criterion: norms, sparsity: 0.5, removal: hard, compensate: true}", 2
-    )
-    assert "compensate watches layers" in error
 
 
 def test_program_and_recipe_go_together(program: Path, apply: Any, trained: Path) -> None:

@@ -96,6 +96,7 @@ def test_arrays_that_do_not_fit(run: Run, tmp_path: Path, file: Path, changed: d
     assert not (tmp_path / "net.int8.onnx").exists()
 
 
+@pytest.mark.extended
 def test_a_recipe_gives_the_data_and_the_task(run: Run, tmp_path: Path, recipe: Path) -> None:
     """A recipe's batches fit the file that `compress export` writes."""
     run("train", recipe, "-o", tmp_path / "m.pt", "--set", "train.epochs=1")

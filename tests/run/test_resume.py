@@ -181,6 +181,7 @@ def test_killed_again_and_again_within_a_stage(make: Callable[..., Run], name: s
     assert run.content("resumed") == run.content("whole")
 
 
+@pytest.mark.extended
 def test_augmented_batches_are_the_same_after_resuming(make: Callable[..., Run], npz: Path) -> None:
     data = {"npz": str(npz), "batch_size": 20, "augment": ["flip", "crop", "rotate"], "validation": 0.2}
     run = make(stage("hard"), data=data)
@@ -490,6 +491,7 @@ def interrupted(
     return recipe, trained, "-o", tmp_path / "out"
 
 
+@pytest.mark.extended
 def test_an_interrupted_run_is_not_thrown_away(
     run: Command,
     interrupted: tuple[Any, ...],
@@ -511,6 +513,7 @@ def test_an_interrupted_run_is_not_thrown_away(
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "out"}
 
 
+@pytest.mark.extended
 def test_other_files_may_be_asked_for(run: Command, interrupted: tuple[Any, ...], tmp_path: Path) -> None:
     run("apply", *interrupted, "--resume", "--set", "export=[safetensors]")
     assert (tmp_path / "out" / "slim.safetensors").exists()

@@ -50,7 +50,7 @@ def setting(npz: Path) -> Setting:
     ("removal", "steps"),
     [
         ("hard", 0),
-        ({"kind": "soft"}, 20),
+        ({"kind": "soft"}, 15),
         ({"kind": "soft", "over": "1 epoch"}, 10),
         ({"kind": "soft", "over": "0.25 epochs"}, 2),
         ({"kind": "soft", "over": "7 steps", "decay": "linear"}, 7),
@@ -240,16 +240,26 @@ def test_compensation_is_that_of_the_chosen_nodes(setting: Setting) -> None:
     assert entry["after_removal"]["loss"] != without["after_removal"]["loss"]
 
 
+def test_compensation_is_for_what_is_removed_at_once() -> None:
+    with pytest.raises(ValueError, match="soft removal takes several steps"):
+        stage(compensate=True, removal="soft", retrain=RETRAIN)
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "compensates"),
     [
-        ({"target": {"weights": ["1.*"]}}, "compensate is for nodes"),
-        ({"removal": "soft", "retrain": RETRAIN}, "soft removal takes several steps"),
+        ({}, True),
+        ({"retrain": {**RETRAIN, "epochs": 0}}, True),
+        ({"retrain": RETRAIN}, False),
+        ({"removal": "soft", "retrain": RETRAIN}, False),
+        ({"target": {"weights": ["1.*"]}, "criterion": "magnitude"}, False),
+        ({"target": {"weights": ["1.*"]}, "criterion": "obs"}, True),
+        ({"compensate": False}, False),
+        ({"compensate": True, "retrain": RETRAIN}, True),
     ],
 )
-def test_compensation_where_there_is_none(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        stage(compensate=True, **changes)
+def test_compensation_is_on_without_retraining(changes: dict[str, Any], compensates: bool) -> None:
+    assert stage(**changes).compensates is compensates
 
 
 # --- criteria that depend on data ---

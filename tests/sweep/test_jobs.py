@@ -77,6 +77,7 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path, workers: int) -> Non
     assert [path.name for path in folder.glob("*.json")] == ["good.json"]
 
 
+@pytest.mark.extended
 def test_workers_are_processes_that_are_used_again(tmp_path: Path) -> None:
     names = [str(number) for number in range(6)]
     done = jobs.run([job(tmp_path / "log", name) for name in names], Cells(tmp_path / "cells"), Workers(2))

@@ -140,11 +140,10 @@ class Recipe(Part):
     def _a_program_has_no_layers_to_watch(cls, stages: tuple[Stage, ...], info: ValidationInfo) -> tuple[Stage, ...]:
         if isinstance(info.data.get("model"), Program):
             for number, stage in enumerate(stages):
-                if stage.criterion.member.watches_layers or stage.compensate:
-                    what = "compensate" if stage.compensate else f"the criterion {stage.criterion.kind}"
+                if stage.criterion.member.watches_layers:
                     raise ValueError(
-                        f"entry {number}: {what} watches layers, and a program has only operators; "
-                        "use magnitude, norms, lamp, taylor, taylor_square, snip or obd"
+                        f"entry {number}: the criterion {stage.criterion.kind} watches layers, and a program has only "
+                        "operators; use magnitude, norms, lamp, taylor, taylor_square, snip, obd or obs"
                     )
         return stages
 

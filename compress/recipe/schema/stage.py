@@ -114,9 +114,10 @@ class Stage(Part):
         "quarter or less of each width where nodes of several layers compete or share a budget, and otherwise nothing; "
         "0 is no floor",
     )
-    compensate: bool = Field(
-        default=False,
-        description="adjust the next layer by least squares, so that the kept nodes compensate for the pruned ones",
+    compensate: bool | None = Field(
+        default=None,
+        description="adjust the kept weights by least squares, layer by layer, to make up for what is pruned; "
+        "if absent, only for nodes, or weights by obs, that are removed at once without retraining",
     )
     removal: Removal = Field(description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     regrow: Regrowth | None = Field(
@@ -213,11 +214,9 @@ class Stage(Part):
     @field_validator("removal")
     @classmethod
     def _compensation_needs_hard_removal(cls, removal: AnyRemoval, info: ValidationInfo) -> AnyRemoval:
-        if info.data.get("compensate") and isinstance(info.data.get("target"), Weights):
-            raise ValueError("compensate is for nodes, and the target is weights; remove the key")
         if info.data.get("compensate") and removal.kind != "hard":
             raise ValueError(
-                f"compensate is for nodes that are removed at once, and {removal.kind} removal takes several steps; "
+                f"compensate is for what is removed at once, and {removal.kind} removal takes several steps; "
                 "remove `compensate`, or use removal: hard"
             )
         return removal
@@ -275,11 +274,21 @@ class Stage(Part):
         raise AssertionError("the schema demands one")
 
     @property
+    def trains(self) -> bool:
+        return self.retrain is not None and self.retrain.epochs > 0
+
+    @property
     def recalibrates(self) -> bool:
         """Whether statistics of norms are estimated after the removal."""
-        if self.recalibrate is None:
-            return self.retrain is None or self.retrain.epochs == 0
-        return self.recalibrate
+        return not self.trains if self.recalibrate is None else self.recalibrate
+
+    @property
+    def compensates(self) -> bool:
+        """Whether the kept weights make up for what is pruned."""
+        if self.compensate is not None:
+            return self.compensate
+        made_for_it = isinstance(self.target, Nodes) or self.criterion.kind == "obs"
+        return made_for_it and self.removal.kind == "hard" and not self.trains
 
     @property
     def goes(self) -> float:

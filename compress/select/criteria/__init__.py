@@ -11,6 +11,7 @@ from compress.select.criteria.lamp import Lamp
 from compress.select.criteria.magnitude import Magnitude
 from compress.select.criteria.norms import Norms
 from compress.select.criteria.obd import OBD
+from compress.select.criteria.obs import OBS
 from compress.select.criteria.principal_axes import PrincipalAxes
 from compress.select.criteria.random import Random
 from compress.select.criteria.scaled_magnitude import ScaledMagnitude
@@ -20,7 +21,7 @@ from compress.select.criteria.taylor import Taylor
 from compress.select.criteria.variance import Variance
 
 CRITERIA: Final[tuple[type[Criterion], ...]] = (
-    *(Magnitude, Random, ScaledMagnitude, Lamp, Taylor, Snip, OBD),
+    *(Magnitude, Random, ScaledMagnitude, Lamp, Taylor, Snip, OBD, OBS),
     *(Skeletonization, Norms, Variance, Ablation, PrincipalAxes),
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "BY_WORD",
     "CRITERIA",
     "OBD",
+    "OBS",
     "Ablation",
     "Criterion",
     "FunctionCriterion",

@@ -48,6 +48,9 @@ class Criterion:
     per_entry: ClassVar[bool] = False
     """Whether a node's score grows with how many entries it has, so that widths of different layers do not compare."""
 
+    adds_up: ClassVar[bool] = False
+    """Whether a node's score is an error that adds up, so that nodes compare by it and what they cost."""
+
     watches_layers: ClassVar[bool] = False
     """Whether it looks at what layers are or pass on, which the operators of a program do not show."""
 

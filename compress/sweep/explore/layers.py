@@ -8,12 +8,12 @@ from itertools import pairwise
 import torch
 
 from compress.errors import TrainingError
+from compress.graph.trace import tensors_of
 from compress.ranking import MetricKind
 from compress.recipe import schema
 from compress.results import Metric
 from compress.run.building import build_task
 from compress.run.pruning import stage_selection
-from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.sweep.cells import Basis, determinants, network, prepare
 from compress.sweep.explore import bounds
@@ -158,8 +158,8 @@ class _Pruning:
         self._setting = prepare(basis, cell.seed, tuning=True)
         self._model = network(cell.trained, basis, cell.seed)
         self.chosen = stage_selection(self._model, cell.stage, cell.number, Pruned(), self._setting)
-        self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensate
-        self._whole = {name: value.detach().clone() for name, value in self._model.named_parameters()}
+        self._masks, self._compensates = self.chosen.ranked(), cell.stage.compensates
+        self._whole = {name: value.detach().clone() for name, value in tensors_of(self._model).items()}
 
     @property
     def names(self) -> list[str]:
@@ -170,13 +170,13 @@ class _Pruning:
         """The metric on the held-out samples at these sparsities; None if the loss is not finite."""
         try:
             masks = self._masks(shares)
-            if self._compensates and isinstance(self.chosen, NodeSelection):
-                self.chosen.compensate()
+            if self._compensates:
+                self.chosen.compensate(masks)
             for name, keep in masks.items():
                 self._model.get_parameter(name).masked_fill_(~keep, 0.0)
             return self._setting.evaluate(self._model)
         except TrainingError:
             return None
         finally:
-            for name, value in self._whole.items():
-                self._model.get_parameter(name).copy_(value)
+            for name, tensor in tensors_of(self._model).items():
+                tensor.copy_(self._whole[name])

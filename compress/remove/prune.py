@@ -1,0 +1,117 @@
+"""`prune`: a smaller network in one call, from some samples and without training."""
+
+import torch
+from torch import nn
+
+from compress.errors import InputError
+from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.twin import copied
+from compress.inputs import inputs_of
+from compress.options import shown
+from compress.remove.pruner import Pruner
+from compress.select.criteria import Criterion
+from compress.select.pattern import Pattern
+from compress.select.scoring import BatchSource, ScoreFunction
+from compress.select.targets import Nodes, Wanted, Weights, nodes
+from compress.slimming.shrink import slim
+from compress.tasks import Loss
+
+
+def prune(
+    model: nn.Module,
+    example: object,
+    *,
+    batches: BatchSource,
+    macs: float | None = None,
+    params: float | None = None,
+    sparsity: float | None = None,
+    target: Weights | Nodes | Wanted | None = None,
+    criterion: str | Criterion | ScoreFunction = "obs",
+    loss: Loss | None = None,
+    scope: str | Pattern | dict[str, int] | None = None,
+    multiple_of: int = 1,
+    min_keep: int | float | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Return a smaller copy of `model`, without training: choose, remove, compensate, slim, prove.
+
+    The kept weights are adjusted by least squares, layer by layer, so that each layer computes from what is left what
+    it computed in the dense network; norms get the statistics of what reaches them then. The copy is proven to compute
+    the same as the network with zeros in place of what was pruned. `model` does not change.
+
+    Args:
+        example: inputs of the network (see `compress.Inputs`).
+        batches: some hundred samples like those of the training: a loader, a list, or a function from a batch size to
+            one of these; labels are ignored, unless `criterion` needs them. At most 1,000 samples are used, and fewer
+            if they are large.
+        macs, params: the fraction of the network's multiply-adds or parameters to keep, in (0, 1). Give exactly one of
+            these two and `sparsity`.
+        sparsity: the fraction of the target's nodes or weights to prune, in [0, 1).
+        target: `nodes(...)` or `weights(...)`; all nodes by default.
+        criterion: what is pruned first; see `Pruner`.
+        loss: (output, target) -> mean over the batch, for criteria that need it.
+        scope: see `Pruner`. By default each tensor loses the same share of its weights; nodes are chosen in each layer,
+            and among all layers, and the choice is taken whose outputs on the samples are nearer to the dense ones.
+        multiple_of, min_keep, seed: see `Pruner`.
+        device: where to compute, by default where the model is.
+
+    Returns:
+        A network like those of `slim`, in the model's mode and on its device.
+
+    Raises:
+        InputError: an argument does not exist, contradicts another, or is missing.
+        TargetError: a target does not exist.
+        UnsupportedModelError: the network cannot be traced, or nothing that is pruned can be cut out of it.
+        ProofError: see `slim`.
+    """
+    model = uncompiled(model)
+    require_unwrapped(model)
+    require_parameters(model)
+    if batches is None:
+        raise InputError("batches: weights are fitted to some hundred samples; give a loader, or a list of batches")
+    wanted = nodes("*") if target is None else target
+    home = next(model.parameters()).device
+    there = home if device is None else _device(device)
+    given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
+    found: tuple[Pruner, nn.Module] | None = None
+    for one in _scopes(wanted) if scope is None else (scope,):
+        smaller = copied(model).to(there)
+        pruner = Pruner(
+            smaller,
+            wanted,
+            macs=macs,
+            params=params,
+            sparsity=sparsity,
+            example=given,
+            criterion=criterion,
+            batches=batches,
+            loss=loss,
+            scope=one,
+            multiple_of=multiple_of,
+            min_keep=min_keep,
+            compensate=True,
+            seed=seed,
+        )
+        if found is None or pruner.selection.error < found[0].selection.error:
+            found = pruner, smaller
+    assert found is not None
+    found[0].finalize()
+    return slim(found[1], given).to(home)
+
+
+def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
+    """Those to try: which is better differs from network to network, and the samples tell."""
+    return ("layer", "global") if isinstance(target, Nodes) else ("layer",)
+
+
+def _device(wanted: object) -> torch.device:
+    try:
+        device = torch.device(wanted)  # type: ignore[call-overload]
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InputError(
+            f"device: found {shown(wanted)}, which cannot be used here ({error}); give one such as cpu or cuda"
+        ) from error
+    assert isinstance(device, torch.device)
+    return device

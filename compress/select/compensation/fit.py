@@ -1,0 +1,112 @@
+"""`Fit`: the kept entries of a matrix for which its products come closest to wanted ones, by least squares.
+
+The wanted products are those of the dense network, the inputs those of the pruned one. So the fit makes up for pruned
+inputs, and for what the layers before it could not reach (He et al., "Channel Pruning for Accelerating Very Deep
+Neural Networks", 2017). Where each row has its own pruned entries, the solution is the one that the updates of the
+optimal brain surgeon lead to (Hassibi and Stork, "Second order derivatives for network pruning", 1993).
+"""
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-3
+"""Price of a change, as a share of the inputs' mean square: without data, the weights remain as they are."""
+
+_STEPS = 300
+_CLOSE = 1e-6
+_LEAST = torch.finfo(torch.float32).tiny
+
+
+class Fit:
+    """Sums over batches, and the change of the matrix that they call for.
+
+    A matrix is [groups, outputs, entries]; only entries that are kept change.
+    """
+
+    def __init__(self, keep: Tensor, *, intercept: bool) -> None:
+        """
+        Args:
+            keep: bool [groups, outputs, entries].
+            intercept: whether a constant [groups, outputs] may change as well.
+        """
+        self._intercept = intercept
+        rows = keep.any(2)
+        self._used = keep.any(1)  # [groups, entries]
+        self._alike = bool((keep == (self._used[:, None, :] & rows[:, :, None])).all())
+        self._entries = self._used[0].nonzero().flatten() if len(keep) == 1 else None  # smaller sums
+        self._keep = torch.cat([keep, rows[..., None]], dim=2) if intercept else keep
+        self._squares: Tensor | None = None
+        self._products: Tensor | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not bool(self._used.any())
+
+    def add(self, inputs: Tensor, missing: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            inputs: of the pruned network, [groups, rows, entries].
+            missing: the wanted products less those of the matrix as it is, [groups, rows, outputs].
+        """
+        inputs = inputs * self._used[:, None, :] if self._entries is None else inputs[..., self._entries]
+        if self._intercept:
+            inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=2)
+        squares, products = _exact(inputs.mT @ inputs), _exact(inputs.mT @ missing)
+        if self._squares is None or self._products is None:
+            self._squares, self._products = squares, products
+        else:
+            self._squares += squares
+            self._products += products
+
+    def change(self) -> tuple[Tensor, Tensor | None]:
+        """What to add to the matrix, and to the constant, in float64; not finite where the inputs are not."""
+        assert self._squares is not None
+        assert self._products is not None
+        squares, products, keep = self._squares, self._products, self._keep.to(self._squares.device)
+        if self._entries is not None:
+            own = self._entries.to(keep.device)
+            keep = keep[..., torch.cat([own, own.new_tensor([keep.shape[2] - 1])]) if self._intercept else own]
+        squares = squares + _ridge(squares)
+        if self._alike:
+            found = torch.cholesky_solve(products, torch.linalg.cholesky_ex(squares).L).mT * keep
+        else:
+            found = _row_by_row(squares, products.mT, keep)
+        constant = found[..., -1] if self._intercept else None
+        found = found[..., :-1] if self._intercept else found
+        if self._entries is not None:
+            whole = found.new_zeros(*found.shape[:2], self._used.shape[1])
+            found = whole.index_copy(2, self._entries.to(found.device), found)
+        return found, constant
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In float64, which Apple's devices lack."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def _ridge(squares: Tensor) -> Tensor:
+    diagonal = squares.diagonal(dim1=1, dim2=2)
+    mean = diagonal.sum(1) / (diagonal > 0).sum(1).clamp_min(1)
+    return torch.diag_embed((RIDGE * mean).clamp_min(_LEAST)[:, None].expand_as(diagonal))
+
+
+def _row_by_row(squares: Tensor, products: Tensor, keep: Tensor) -> Tensor:
+    """Least squares over the entries that each row keeps, for all rows at once, by conjugate gradients."""
+    scale = squares.diagonal(dim1=1, dim2=2)[:, None, :].rsqrt()
+    squares = squares * scale * scale.mT
+    left = products * scale * keep
+    found, along = torch.zeros_like(left), left.clone()
+    before = left.square().sum(2, keepdim=True)
+    close = before * _CLOSE**2
+    for _ in range(_STEPS):
+        if bool((before <= close).all()):
+            break
+        image = (along @ squares) * keep
+        length = before / (along * image).sum(2, keepdim=True).clamp_min(_LEAST)
+        found += length * along
+        left -= length * image
+        now = left.square().sum(2, keepdim=True)
+        along = left + now / before.clamp_min(_LEAST) * along
+        before = now
+    return found * scale

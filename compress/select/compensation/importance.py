@@ -1,0 +1,156 @@
+"""What nodes and weights are worth: the error in what layers compute that is left when the others make up for them.
+
+Relative to how much the layer's outputs vary, so that the scores of different layers compare.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import InputError
+from compress.graph.coupling import Coupling, Member
+from compress.graph.trace import Trace, tensors_of
+from compress.inputs import Inputs
+from compress.select.compensation.fit import RIDGE
+from compress.select.compensation.lockstep import Meeting, Reads, meetings
+from compress.select.compensation.readers import OwnTensors, Reader
+
+ROWS = 4000
+"""Rows of inputs that a layer is looked at with, unless it has many entries."""
+
+_ROUNDS = 128
+_LEAST = 1e-30
+
+
+@torch.no_grad()
+def importance_of_weights(model: nn.Module, names: Sequence[str], calls: Sequence[Inputs]) -> list[Tensor]:
+    """A score for each entry of the parameters `names`, larger = keep: w^2 / 2 [H^-1]_jj over the outputs' energy.
+
+    Entries that no adjustable layer uses have their share of the tensor's squares.
+
+    Raises:
+        InputError, UnsupportedModelError: as `meetings`.
+    """
+    own = OwnTensors(tensors_of(model), None)
+    found = {name: _shares(own.named(name).dense) for name in names}
+    wanted: dict[int, list[Tensor]] = defaultdict(list)
+    for name, scores in found.items():
+        wanted[_storage(own.named(name).dense)].append(scores)
+    for reader, inputs in _seen(model, own, calls):
+        if targets := wanted.get(_storage(reader.weight.pruned)):
+            matrix = reader.product.matrix(reader.weight.dense).double().cpu()
+            scores = matrix.square() / _inverse(inputs).diagonal(dim1=1, dim2=2)[:, None, :-1]
+            places = reader.product.matrix(reader.weight.marks)
+            for target in targets:
+                target.view(-1)[places.flatten()] = (scores / _energy(inputs, matrix)).flatten()
+    return [found[name].to(own.named(name).dense.device) for name in names]
+
+
+@torch.no_grad()
+def importance_of_nodes(
+    model: nn.Module, coupled: Sequence[Coupling], calls: Sequence[Inputs]
+) -> dict[Coupling, Tensor]:
+    """A score for each node, larger = keep: of all layers that read it together.
+
+    Nodes are taken away one by one, that with the least error first, and its score is the error that it adds to the
+    others'. Nodes that no adjustable layer reads have their share of the writers' squares.
+
+    Raises:
+        InputError, UnsupportedModelError: as `meetings`.
+    """
+    own = OwnTensors(tensors_of(model), None)
+    wanted: dict[int, list[tuple[Coupling, Member]]] = defaultdict(list)
+    for coupling in coupled:
+        for member in coupling.members:
+            if member.role == "reads":
+                wanted[_storage(own.named(member.tensor).dense)].append((coupling, member))
+    seen: dict[Coupling, list[tuple[Tensor, Tensor]]] = {coupling: [] for coupling in coupled}
+    for reader, inputs in _seen(model, own, calls):
+        if not (members := wanted.get(_storage(reader.weight.pruned))):
+            continue
+        matrix = reader.product.matrix(reader.weight.dense).double().cpu()
+        places = reader.product.matrix(reader.weight.marks)[:, 0].flatten()
+        squares, energy = matrix.square().sum(1).flatten(), _energy(inputs, matrix)
+        for coupling, member in members:
+            order = _entries_of_nodes(member, own.named(member.tensor).dense.shape, places)
+            if len(order):
+                values = inputs.transpose(0, 1).flatten(1)[:, order].reshape(len(inputs[0]), coupling.size, -1)
+                worth = squares[order].reshape(coupling.size, -1).sum(1) / energy
+                seen[coupling].append((_inverse(values.transpose(1, 2).flatten(0, 1)[None])[0], worth))
+    return {
+        coupling: _taken_away(found) if found else _shares_of_nodes(coupling, own) for coupling, found in seen.items()
+    }
+
+
+def _seen(model: nn.Module, own: OwnTensors, calls: Sequence[Inputs]) -> Iterator[tuple[Reader, Tensor]]:
+    """Each adjustable layer, and rows of its inputs [groups, rows, entries], in float64 on the CPU."""
+    traces: dict[object, Trace] = {}
+    for meeting in meetings(model, own, calls, traces, alone=True):
+        stop = meeting.stops[0]
+        if isinstance(stop, Reads):
+            yield stop.reader, _rows(meeting, stop.reader)
+
+
+def _rows(meeting: Meeting, reader: Reader) -> Tensor:
+    entries = reader.product.matrix(reader.weight.marks).shape[-1]
+    parts = meeting.rows(reader.product, max(ROWS, 2 * entries))
+    rows = torch.cat([part.dense.cpu().double() for part in parts], dim=1)
+    if not bool(rows.isfinite().all()):
+        raise InputError("batches: an input of a layer is NaN or infinite there; remove such samples")
+    return rows
+
+
+def _inverse(rows: Tensor) -> Tensor:
+    """Of the mean products of the entries and a constant 1, [groups, entries + 1, entries + 1]."""
+    rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+    products = rows.mT @ rows / rows.shape[1]
+    ridge = RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
+    return torch.linalg.inv(products + ridge[:, None, None] * torch.eye(rows.shape[2], dtype=rows.dtype))
+
+
+def _energy(rows: Tensor, matrix: Tensor) -> float:
+    """How much the outputs vary."""
+    return max(float((rows @ matrix.mT).var(dim=1).sum()), _LEAST)
+
+
+def _entries_of_nodes(member: Member, shape: torch.Size, places: Tensor) -> Tensor:
+    """Numbers of the entries that belong to the nodes, those of one node next to each other."""
+    nodes = torch.arange(member.size)
+    owner = torch.full((shape[member.dim],), -1)
+    owner[member.index(nodes)] = nodes.repeat_interleave(member.inner).repeat(member.outer)
+    owners = owner[torch.unravel_index(places, shape)[member.dim]]
+    return owners.argsort(stable=True)[int((owners < 0).sum()) :]
+
+
+def _taken_away(seen: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Scores of nodes from what each layer sees of them: the inverse of their products, and their weights' squares."""
+    inverse, worth = torch.stack([one for one, _ in seen]), torch.stack([one for _, one in seen])
+    size = worth.shape[1]
+    score, alive = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.bool)
+    at_once, highest = -(-size // _ROUNDS), torch.zeros((), dtype=torch.float64)
+    while alive.any():
+        errors = (worth / inverse.diagonal(dim1=1, dim2=2)[:, :size].clamp_min(_LEAST)).sum(0)
+        gone = errors.masked_fill(~alive, torch.inf).argsort(stable=True)[: min(at_once, int(alive.sum()))]
+        score[gone] = errors[gone].clamp_min(highest)  # the order in which they are taken away
+        highest, alive[gone] = score[gone].max(), False
+        columns = inverse[:, :, gone]
+        inverse = inverse - columns @ torch.linalg.solve(inverse[:, gone][:, :, gone], columns.mT)
+    return score
+
+
+def _shares(values: Tensor) -> Tensor:
+    squares: Tensor = values.cpu().double().square()
+    shares: Tensor = squares / squares.sum().clamp_min(_LEAST)
+    return shares
+
+
+def _shares_of_nodes(coupling: Coupling, own: OwnTensors) -> Tensor:
+    writers = [member for member in coupling.members if member.role == "writes"]
+    rows = torch.cat([member.matrix(own.named(member.tensor).dense).cpu() for member in writers], dim=1)
+    return _shares(rows.double().square().sum(1).sqrt())
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,296 @@
+"""The dense and the pruned network, run side by side over a trace, all batches at once, operator by operator.
+
+Where an operator reads nodes, all batches have been seen up to it, in both networks. So its weights are fitted once,
+and what follows sees the network as it will be: one pass is enough for all layers.
+"""
+
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import InputError
+from compress.graph.flow import arguments_of
+from compress.graph.names import name_of
+from compress.graph.trace import Trace, trace
+from compress.inputs import Inputs
+from compress.select.compensation import windows
+from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of
+from compress.select.compensation.windows import Product
+
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+class Sides(NamedTuple):
+    """A value in the dense and in the pruned network."""
+
+    dense: Any
+    pruned: Any
+
+
+@dataclass(frozen=True)
+class Reads:
+    """A batch has come to a reader, and waits until its weights are fitted."""
+
+    reader: Reader
+    values: Sides
+
+    @property
+    def key(self) -> Hashable:
+        return self.reader.weight.key
+
+
+@dataclass(frozen=True)
+class Normalizes:
+    """A batch has come to a norm with running statistics."""
+
+    mean: Own
+    variance: Own
+    values: Sides
+
+    @property
+    def key(self) -> Hashable:
+        return self.mean.key
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A batch has come to the outputs: all tensors in them."""
+
+    values: Sides
+
+    @property
+    def key(self) -> Hashable:
+        return "outputs"
+
+
+Stop = Reads | Normalizes | Ends
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """All batches have come to the same operator, the `number`-th that they wait at.
+
+    shares: each batch's share of the samples.
+    """
+
+    number: int
+    stops: Sequence[Stop]
+    shares: Sequence[float]
+
+    def rows(self, product: Product, most: int) -> Iterator[Sides]:
+        """Of each batch the rows [groups, rows, entries] that a reader sees, at the same places in both networks.
+
+        Args:
+            most: rows of all batches together; more are drawn from.
+        """
+        for place, (stop, share) in enumerate(zip(self.stops, self.shares, strict=True)):
+            yield Sides(
+                *(
+                    product.rows(value, max(1, round(most * share)), _chance(self.number, place))
+                    for value in (stop.values.dense, stop.values.pruned)
+                )
+            )
+
+    def statistics(self, side: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel over all batches, in float64 where the device has it."""
+        counts, means, squares = [], [], []
+        for stop in self.stops:
+            values = stop.values[side].movedim(1, 0).flatten(1)
+            values = values if values.device.type == "mps" else values.double()
+            counts.append(values.shape[1])
+            means.append(values.mean(1))
+            squares.append(values.square().mean(1))
+        weights = torch.tensor(counts, dtype=means[0].dtype, device=means[0].device) / sum(counts)
+        mean, square = torch.stack(means, 1) @ weights, torch.stack(squares, 1) @ weights
+        return mean, (square - mean.square()).clamp_min(0)
+
+    def error(self) -> float:
+        """Of the outputs: the mean square of what changed, relative to how much they vary."""
+        changed, varies = 0.0, 0.0
+        for stop, share in zip(self.stops, self.shares, strict=True):
+            for dense, pruned in zip(*stop.values, strict=True):
+                if isinstance(dense, Tensor) and dense.is_floating_point() and dense.numel() > 1:
+                    dense, pruned = dense.float(), pruned.float()
+                    scale = float(dense.var(correction=0)) or 1.0
+                    changed += share * float((pruned - dense).square().mean()) / scale
+                    varies += share
+        return changed / varies if varies else 0.0
+
+
+def _chance(number: int, place: int) -> torch.Generator:
+    return torch.Generator().manual_seed(10_000 * number + place)
+
+
+def meetings(
+    model: nn.Module,
+    tensors: OwnTensors,
+    calls: Sequence[Inputs],
+    traces: MutableMapping[Hashable, Trace],
+    *,
+    alone: bool = False,
+) -> Iterator[Meeting]:
+    """Run all batches through both networks; at each meeting, weights may change before the operator runs.
+
+    Args:
+        traces: of the network, by the signatures of calls; missing ones are added.
+        alone: whether nothing is pruned, and the dense network runs alone.
+
+    Raises:
+        InputError: there is no batch, or batches take different ways through the network.
+        UnsupportedModelError: the network cannot be traced.
+    """
+    if not calls:
+        raise InputError("batches: there is no sample in them, and weights are fitted to samples")
+    plans: dict[Hashable, Plan] = {}
+    for given in calls:
+        key = given.signature()
+        if key not in plans:
+            traces[key] = traces.get(key) or trace(model, given)
+            plans[key] = Plan(traces[key], tensors, alone=alone)
+    samples = sum(given.rows for given in calls)
+    shares = [given.rows / samples for given in calls]
+    walks = [stops(plans[given.signature()], given) for given in calls]
+    for number, met in enumerate(zip_longest(*walks)):
+        if any(stop is None or stop.key != met[0].key for stop in met):
+            raise InputError(
+                "batches: the network takes different ways for batches of different sizes; give batches of one size"
+            )
+        yield Meeting(number, met, shares)
+
+
+class Plan:
+    """What is known of a trace before it is run."""
+
+    def __init__(self, traced: Trace, tensors: OwnTensors, *, alone: bool = False) -> None:
+        """alone: whether nothing is pruned, and the dense network runs alone."""
+        self.traced, self.tensors, self.alone = traced, tensors, alone
+        self.seen = tensors.seen(traced)
+        self.readers = readers(traced, self.seen)
+        self.last = _last_uses(traced.graph)
+
+    def both(self, dense: Callable[[], Any], pruned: Callable[[], Any]) -> Sides:
+        """What is computed in each of the two networks."""
+        found = dense()
+        return Sides(found, found if self.alone else pruned())
+
+    def own(self, node: fx.Node) -> Sides:
+        name = str(node.target)
+        if name in self.tensors.of:
+            return Sides(self.tensors.of[name].dense, self.tensors.of[name].pruned)
+        return Sides(self.traced.constants[name], self.traced.constants[name])
+
+
+def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
+    """Run one batch through both networks; a reader's operator runs when the next stop is asked for."""
+    values: dict[fx.Node, Sides] = {}
+    for node, tensor in zip(plan.traced.inputs, given.tensors, strict=True):
+        values[node] = plan.both(tensor.clone, tensor.clone)  # operators in place write into them
+    for node in plan.traced.graph.nodes:
+        if node.op == "output":
+            yield Ends(Sides(*([values[one][side] for one in node.all_input_nodes] for side in (0, 1))))
+            return
+        if node.op == "get_attr":
+            values[node] = plan.own(node)
+        elif node.op == "call_function":
+            if node in plan.readers:
+                yield Reads(plan.readers[node], values[source_of(node)])
+            elif name_of(node) == "batch_norm" and (stop := _norm(plan, node, values)) is not None:
+                yield stop
+            if name_of(node) in RECURRENT:
+                values[node] = yield from _recurrent(plan, node, values)
+            else:
+                values[node] = plan.both(partial(_computed, node, values, 0), partial(_computed, node, values, 1))
+        for done in plan.last.get(node, ()):
+            values.pop(done, None)
+
+
+def _computed(node: fx.Node, values: Mapping[fx.Node, Sides], side: int) -> Any:
+    function: Any = node.target
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda one: values[one][side])
+    return function(*args, **kwargs)
+
+
+def _norm(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Normalizes | None:
+    given = arguments_of(node)
+    mean, variance = (plan.seen.get(given[key]) for key in ("running_mean", "running_var"))
+    if given["training"] or mean is None or variance is None:
+        return None
+    return Normalizes(mean, variance, values[given["input"]])
+
+
+def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """For each node, the nodes whose values nothing needs after it."""
+    found: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        last = node
+        for user in node.users:
+            last = max(last, user)
+        found.setdefault(last, []).append(node)
+    return found
+
+
+def _recurrent(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Generator[Stop, None, Sides]:
+    """Layer by layer, so that the inputs of each are seen; the weights of the states see those of the dense network."""
+    given = arguments_of(node)
+    packed = "batch_sizes" in given
+    source = values[given["data" if packed else "input"]]
+    states: Sequence[fx.Node] = given["hx"] if isinstance(given["hx"], list | tuple) else [given["hx"]]
+    ways, each = 2 if given["bidirectional"] else 1, 4 if given["has_biases"] else 2
+    last: list[Sides] = []
+    for layer in range(given["num_layers"]):
+        own = given["params"][layer * ways * each : (layer + 1) * ways * each]
+        of_ways = [own[way * each : (way + 1) * each] for way in range(ways)]
+        begin = [Sides(*(side[layer * ways : (layer + 1) * ways] for side in values[state])) for state in states]
+        sizes = _sizes(values, given) if packed else None
+
+        weights = Sides(*([values[one][side] for one in own] for side in (0, 1)))
+        run = partial(_layer, node, given, sizes)
+
+        for one in of_ways:
+            yield from _gates(plan, one, 0, source)
+        dense = run(source.dense, [one.dense for one in begin], weights.dense)
+        for way, one in enumerate(of_ways if not packed else ()):
+            before = _states_before(dense[0], begin[0].dense[way], way, ways, batch_first=given["batch_first"])
+            yield from _gates(plan, one, 1, Sides(before, before))
+        pruned = dense if plan.alone else run(source.pruned, [one.pruned for one in begin], weights.pruned)
+        source = Sides(dense[0], pruned[0])
+        last.append(Sides(dense[1:], pruned[1:]))
+    ends = [[torch.cat([layer[side][place] for layer in last]) for place in range(len(states))] for side in (0, 1)]
+    return Sides((source.dense, *ends[0]), (source.pruned, *ends[1]))
+
+
+def _sizes(values: Mapping[fx.Node, Sides], given: Mapping[str, Any]) -> Any:
+    """How many sequences have each step, which no weight changes."""
+    return values[given["batch_sizes"]].dense
+
+
+def _gates(plan: Plan, own: Sequence[fx.Node], which: int, values: Sides) -> Iterator[Reads]:
+    """The weights of the inputs (0) or of the states (1), where they are the network's own."""
+    weight, bias = plan.seen.get(own[which]), plan.seen.get(own[which + 2]) if len(own) == 4 else None
+    if weight is not None and (bias is not None or len(own) == 2):
+        yield Reads(Reader(weight, bias, windows.linear()), values)
+
+
+def _layer(
+    node: fx.Node, given: Mapping[str, Any], sizes: Any, source: Tensor, states: list[Tensor], own: list[Tensor]
+) -> Any:
+    """One layer of the operator."""
+    function: Any = node.target
+    hx: Any = states if isinstance(given["hx"], list | tuple) else states[0]
+    inputs, batch_first = ((source,), (given["batch_first"],)) if sizes is None else ((source, sizes), ())
+    return function(*inputs, hx, own, given["has_biases"], 1, 0.0, False, given["bidirectional"], *batch_first)
+
+
+def _states_before(outputs: Tensor, begin: Tensor, way: int, ways: int, *, batch_first: bool) -> Tensor:
+    """The state that each step of a layer starts from, in one direction."""
+    own = outputs.chunk(ways, dim=-1)[way]
+    steps = 1 if batch_first else 0
+    first = begin.unsqueeze(steps)
+    if way:  # from the end to the start
+        return torch.cat([own.narrow(steps, 1, own.shape[steps] - 1), first], dim=steps)
+    return torch.cat([first, own.narrow(steps, 0, own.shape[steps] - 1)], dim=steps)
