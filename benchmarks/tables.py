@@ -168,9 +168,11 @@ FEATURES = {
     "dense": "dense, 64 nodes",
     "plain": "soft removal",
     "shaped": "soft removal with `shape` (the recipe)",
+    "weak": "soft removal with `shape`, weights 0.01 and 0.05",
     "hard, plain": "hard removal",
     "hard": "hard removal with `shape`",
     "unpruned": "`shape` without pruning, 63 of 64 nodes",
+    "weak, unpruned": "`shape` without pruning, 63 of 64 nodes, weights 0.01 and 0.05",
 }
 
 
@@ -189,7 +191,7 @@ def latent_features() -> str:
                 ]
                 losses = [_spread([1e3 * cell["parts"][part] for cell in found]) for part in ("kept", "tint")]
                 rows.append((title, f"{len(found)}", *percent, *losses))
-        tints = [cell["probes"]["tint"]["chance"] for cell in _features(cells, "shaped")]
+        tints = [cell["probes"]["tint"]["chance"] for cell in cells.values()]
         titles = ("", "seeds", "digit, linear", "two-layer", "tint, linear", "two-layer", "loss, kept part", "tint")
         note = f"{name}; for the tint, chance is {100 * mean(tints):.1f} %."
         parts.append(f"{table(titles, rows, right=7)}\n\n{note}")
@@ -199,7 +201,7 @@ def latent_features() -> str:
 def _features(cells: dict[str, Any], case: str) -> list[dict[str, Any]]:
     """The figures of all seeds of a case; those of the dense networks are beside the shaped ones."""
     if case == "dense":
-        return [cell["dense"] for cell in _features(cells, "shaped")]
+        return [cell["dense"] for cell in _features(cells, "shaped") or _features(cells, "weak")]
     return [cell for key, cell in cells.items() if key.rpartition(", seed ")[0] == case]
 
 
