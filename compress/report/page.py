@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from compress.errors import InputError
 from compress.files.bounded import read_json
@@ -72,7 +72,18 @@ def _template() -> Template:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["with_code"] = with_code
     return environment.get_template("page.html")
+
+
+def with_code(text: str) -> Markup:
+    """A message as HTML: what it has in backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick of its own, such as in a name
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 def source(path: Path) -> Path:
