@@ -29,6 +29,7 @@ DOCS = ROOT / "docs"
 FILES = [
     ROOT / "README.md",
     DOCS / "benchmarks.md",
+    DOCS / "latent-features.md",
     DOCS / "reliability.md",
     *sorted((ROOT / "recipes").glob("*.yaml")),
 ]
@@ -161,6 +162,65 @@ def autoencoders() -> str:
         f"{calls['dense'] / calls['one node each']:.1f} times faster."
     )
     return f"{table(columns, rows, right=5)}\n\n{note}"
+
+
+FEATURES = {
+    "dense": "dense, 64 nodes",
+    "plain": "soft removal",
+    "shaped": "soft removal with `shape` (the recipe)",
+    "weak": "soft removal with `shape`, weights 0.01 and 0.05",
+    "hard, plain": "hard removal",
+    "hard": "hard removal with `shape`",
+    "unpruned": "`shape` without pruning, 63 of 64 nodes",
+    "weak, unpruned": "`shape` without pruning, 63 of 64 nodes, weights 0.01 and 0.05",
+}
+
+
+def latent_features() -> str:
+    """What probes find in latent spaces, and the two parts of the loss."""
+    parts = []
+    for name, cells in measured("latent_features").items():
+        rows = []
+        for case, title in FEATURES.items():
+            found = _features(cells, case)
+            if found:
+                percent = [
+                    _spread([100 * cell["probes"][attribute][probe] for cell in found])
+                    for attribute in ("label", "tint")
+                    for probe in ("linear", "two_layer")
+                ]
+                losses = [_spread([1e3 * cell["parts"][part] for cell in found]) for part in ("kept", "tint")]
+                rows.append((title, f"{len(found)}", *percent, *losses))
+        tints = [cell["probes"]["tint"]["chance"] for cell in cells.values()]
+        titles = ("", "seeds", "digit, linear", "two-layer", "tint, linear", "two-layer", "loss, kept part", "tint")
+        note = f"{name}; for the tint, chance is {100 * mean(tints):.1f} %."
+        parts.append(f"{table(titles, rows, right=7)}\n\n{note}")
+    return "\n\n".join(parts)
+
+
+def _features(cells: dict[str, Any], case: str) -> list[dict[str, Any]]:
+    """The figures of all seeds of a case; those of the dense networks are beside the shaped ones."""
+    if case == "dense":
+        return [cell["dense"] for cell in _features(cells, "shaped") or _features(cells, "weak")]
+    return [cell for key, cell in cells.items() if key.rpartition(", seed ")[0] == case]
+
+
+def latent_features_outcome() -> str:
+    """What the recipe mnist_ae_features gives, in a sentence."""
+    cells = measured("latent_features")["mnist"]
+    shaped, plain = (cells[f"{case}, seed 0"] for case in ("shaped", "plain"))
+
+    def said(attribute: str, probe: str) -> str:
+        figures = (cell["probes"][attribute][probe] for cell in (plain, shaped))
+        return " and ".join(f"{100 * figure:.1f}" for figure in figures)
+
+    kept = [f"{1e3 * cell['parts']['kept']:.2f}" for cell in (plain, shaped)]
+    return (
+        f"Without `shape` and with it (seed 0), a linear probe finds the digit in {said('label', 'linear')} % of the "
+        f"test images and the tint in {said('tint', 'linear')} %; a two-layer probe finds the tint in "
+        f"{said('tint', 'two_layer')} % (chance: {100 * shaped['probes']['tint']['chance']:.1f} %). The reconstruction "
+        f"loss of the part that does not depend on the tint is {kept[0]} and {kept[1]} x 10^-3."
+    )
 
 
 def _spread(values: list[float]) -> str:
@@ -710,6 +770,8 @@ def suite() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "picture": picture,
     "autoencoders": autoencoders,
+    "latent_features": latent_features,
+    "latent_features_outcome": latent_features_outcome,
     "defaults": defaults,
     "without_retraining": without_retraining,
     "resnet_outcome": resnet_outcome,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compress import export as export
+    from compress.batches import Attributed as Attributed
     from compress.errors import CheckpointError as CheckpointError
     from compress.errors import CompressError as CompressError
     from compress.errors import ConstantOutputError as ConstantOutputError
@@ -77,7 +78,11 @@ if TYPE_CHECKING:
     from compress.sparsify.decisions import SparseReport as SparseReport
     from compress.sparsify.layer import SparseLinear as SparseLinear
     from compress.sparsify.sparse import sparse as sparse
+    from compress.train.latents import codes as codes
+    from compress.train.probes import Codes as Codes
+    from compress.train.probes import probe as probe
     from compress.train.recalibrate import recalibrate as recalibrate
+    from compress.train.shaping import Shaping as Shaping
 
 __version__ = "0.1.0"
 
@@ -110,6 +115,11 @@ _HOMES = {
     "SparseLinear": "compress.sparsify.layer",
     "SparseReport": "compress.sparsify.decisions",
     "recalibrate": "compress.train.recalibrate",
+    "Shaping": "compress.train.shaping",
+    "Attributed": "compress.batches",
+    "codes": "compress.train.latents",
+    "Codes": "compress.train.probes",
+    "probe": "compress.train.probes",
     "couplings": "compress.graph.coupling",
     "Inputs": "compress.inputs",
     "load": "compress.files.checkpoint",

@@ -6,7 +6,7 @@ input of a pair is whatever the network is called with: see `compress.inputs`.
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ FORMS = (
 )
 
 Pair = tuple[Inputs, Any]
+
+
+class Attributed(NamedTuple):
+    """A target together with attributes of the same samples, which shape the latent space while nodes are pruned.
+
+    target: what the network's output is compared with.
+    attributes: by name the classes of the samples, whole numbers from 0, [N].
+    """
+
+    target: Any
+    attributes: Mapping[str, Tensor]
+
 
 Pairs = Iterable[Any]
 """Batches of any accepted form."""

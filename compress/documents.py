@@ -111,6 +111,15 @@ class StageSeconds(TypedDict):
     timed_steps: int
 
 
+class PlannedShape(TypedDict):
+    """The attributes that the remaining nodes of `layer` are to hold, or not, with their weights and their classes."""
+
+    layer: str
+    keep: dict[str, float]
+    drop: dict[str, float]
+    classes: dict[str, int]
+
+
 class RehearsedStage(Taken):
     matched: list[MatchedTarget]
     chosen: ChosenBy
@@ -120,6 +129,9 @@ class RehearsedStage(Taken):
 
 
 class PlannedStage(RehearsedStage):
+    """shape: None where the stage shapes no latent space."""
+
+    shape: PlannedShape | None
     after: NetworkSize
     seconds: StageSeconds
 

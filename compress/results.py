@@ -145,6 +145,11 @@ class UsedData(TypedDict):
         Annotated[Positive, "Number of samples that settings are chosen on; absent where there are none."]
     ]
     classes: NotRequired[Annotated[list[str], "The names of the classes, in the order of their numbers, if known."]]
+    attributes: NotRequired[
+        Annotated[
+            dict[str, Positive], "The number of classes of each attribute beside the label; absent where there is none."
+        ]
+    ]
     mean: NotRequired[Annotated[Numbers, "Per channel: what is subtracted from images scaled to [0, 1]."]]
     std: NotRequired[Annotated[Numbers, "Per channel: what the result is divided by."]]
     note: NotRequired[Annotated[Text, "What a reader of the figures should know about the data."]]
@@ -201,6 +206,7 @@ class Taken(TypedDict):
 
 
 class StageFigures(TypedDict):
+    latent: NotRequired[Annotated[Text, "The layer whose remaining nodes were shaped; absent without `shape`."]]
     curve: NotRequired[
         Annotated[
             CurvePoints,
@@ -625,7 +631,41 @@ class AgainstConstant(TypedDict):
     why: NotRequired[Annotated[Text, "Why it cannot be told."]]
 
 
+class ProbeResult(TypedDict):
+    """Accuracies on the test samples of classifiers trained on the codes of the training samples."""
+
+    linear: Share
+    two_layer: Annotated[Share, "With a hidden layer of 128 units."]
+
+
+class LatentCodes(TypedDict):
+    layer: Annotated[Text, "Whose outputs are the codes."]
+    nodes: Annotated[Positive, "Its nodes; in the slim network, those that remain."]
+
+
+class ShapedAttribute(TypedDict):
+    name: Text
+    aim: Annotated[Literal["keep", "drop"], "Whether the remaining nodes were to hold the attribute or not."]
+    weight: Annotated[AboveZero, "Of its term in the loss."]
+    classes: Annotated[int, Limits(minimum=2)]
+    chance: Annotated[Share, "The share of its most frequent class among the test samples."]
+    dense: ProbeResult
+    slim: ProbeResult
+
+
+class ShapedLatent(TypedDict):
+    """What a latent space holds before the first stage and after the last one, by fresh probes on frozen codes."""
+
+    stage: Annotated[Positive, "Whose `shape` it was, from 1."]
+    dense: LatentCodes
+    slim: LatentCodes
+    attributes: Annotated[list[ShapedAttribute], Limits(minItems=1)]
+
+
 class OptionalOutcome(TypedDict):
+    latents: NotRequired[
+        Annotated[list[ShapedLatent], Limits(minItems=1), "Absent where no stage shapes a latent space."]
+    ]
     constant: NotRequired[Annotated[AgainstConstant, "Absent in results of older versions."]]
     rivals: NotRequired[Annotated[RivalResults, "Absent where the recipe names none."]]
     weights: NotRequired[

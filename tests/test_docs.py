@@ -158,8 +158,8 @@ def test_the_page_of_the_report_lists_what_a_run_leaves(applied: Path) -> None:
 
 
 def test_the_readme_counts_the_recipes() -> None:
-    assert len(shipped()) == 19
-    assert "Nineteen are included" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(shipped()) == 20
+    assert "Twenty are included" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_figures_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_the_figures_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> N
     assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    assert len(tables.FILES) == 3 + len(RECIPES)
+    assert len(tables.FILES) == 4 + len(RECIPES)
     for path in tables.FILES:
         text = path.read_text(encoding="utf-8")
         assert text.count("<!-- table: ") == text.count("<!-- /table -->")

@@ -39,6 +39,10 @@ def other() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 3))
 
 
+def of_nodes() -> compress.Pruner:
+    return compress.Pruner(network(), compress.nodes("2"), sparsity=0.5, example=EXAMPLE)
+
+
 def of_another() -> compress.Pruner:
     pruner = compress.Pruner(other(), "*", sparsity=0.5)
     pruner.finalize()
@@ -201,7 +205,8 @@ NAMES = {
     "regrow": ("regrow", "Regrowth"),
     "loss": ("loss", "batches"),
     "path": ("path", "file", "must end in .safetensors"),
-    "keep": ("keep", "layer", "mask"),
+    "keep": ("keep", "layer", "mask", "classes"),
+    "drop": ("drop", "classes"),
 }
 """What the text may call an option, where it is not its name: a pattern may be the wrong one of several targets."""
 
@@ -358,6 +363,20 @@ DYNAMIC = [
     {"input": {9: "length"}},
     {"input": {0: "n"}},
 ]
+WEIGHTED = [
+    3,
+    "label",
+    [],
+    ["label"],
+    {"label": 0},
+    {"label": -1.0},
+    {"label": "1"},
+    {"label": NAN},
+    {3: 1.0},
+    {"x": 1.0},
+]
+ATTRIBUTED = [(EXAMPLE, compress.Attributed(None, {"label": torch.tensor([0, 1])}))]
+CODES = compress.Codes(EXAMPLE, {"label": torch.tensor([0, 1])})
 METADATA = [3, "x", [], {3: "x"}, {"x": 3}, True, dict]
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]] = {
     "weights": (
@@ -452,6 +471,46 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
         lambda **how: compress.TrainingLength(12, 4).steps(**how),
         {"span": 3},
         {"span": [None, True, 1.5, -1, "3", "three epochs", "3 epoch s", "-1 epochs", [], int, NAN]},
+    ),
+    "Shaping": (
+        compress.Shaping,
+        {"pruner": Made(lambda folder, files: of_nodes()), "keep": {"label": 0.1}, "classes": {"label": 3, "one": 1}},
+        {
+            "pruner": [*MODELS, network(), compress.Pruner, compress.Soft(steps=3)],
+            "keep": [*WEIGHTED, {}, None],
+            "drop": [*WEIGHTED, {"label": 0.1}],
+            "classes": [3, "label", None, [3], {}, {"labl": 3}, {"label": 1}, {"label": 2.5}, {"label": "3"}],
+            "seed": [*NUMBERLESS, None, 1.5, 1 << 80],
+        },
+    ),
+    "codes": (
+        compress.codes,
+        {"model": Made(lambda folder, files: network()), "layer": "2", "batches": ATTRIBUTED},
+        {
+            "model": MODELS,
+            "layer": [*WORDLESS[:5], "nothing", "2.weight"],
+            "batches": [3, True, [], [3], ["x"], None, "loader", LOADER, [EXAMPLE], {"x": EXAMPLE}, network()],
+            "kept": [3, "x", True, [True] * 5, torch.ones(5), torch.ones(2, 5, dtype=torch.bool)],
+        },
+    ),
+    "Codes": (
+        compress.Codes,
+        {"codes": EXAMPLE, "attributes": {"label": torch.tensor([0, 1])}},
+        {
+            "codes": [3, "x", None, [[1.0]], np.zeros((2, 6)), torch.zeros(2), torch.zeros(0, 6)],
+            "attributes": [3, "x", None, [], {"label": 3}, {"label": EXAMPLE}, {"label": torch.tensor([0])}],
+        },
+    ),
+    "probe": (
+        compress.probe,
+        {"train": CODES, "test": CODES, "attribute": "label"},
+        {
+            "train": [3, "x", None, EXAMPLE, [], {}, compress.Codes],
+            "test": [3, "x", None, EXAMPLE, [], {}, compress.Codes, compress.Codes(EXAMPLE[:, :2], CODES.attributes)],
+            "attribute": [*WORDLESS[:5], "labels", ""],
+            "hidden": COUNTS,
+            "seed": [*NUMBERLESS, None, 1.5, 1 << 80],
+        },
     ),
     "AcceleratePruning": (
         compress.AcceleratePruning,
@@ -589,7 +648,8 @@ def test_all_public_names_are_covered() -> None:
     """Whatever can be called with options is tried above; errors, warnings and bases take none that could be wrong."""
     callbacks = {"LightningPruning", "TrainerPruning"}  # tests/loops, where their packages are installed
     covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
-    made = {"Criterion", "Removal", "SlimGraph", "SparseLinear", "SparseReport"}  # bases, and what functions return
+    # Bases, what functions return, and what is looked at where it is used.
+    made = {"Criterion", "Removal", "SlimGraph", "SparseLinear", "SparseReport", "Attributed"}
     rest = set(compress.__all__) - covered - made
     assert rest == {name for name in rest if issubclass(getattr(compress, name), BaseException)}
     exported = {name.partition(".")[2] for name in CALLS if name.startswith("export.")}

@@ -4,15 +4,15 @@ Images have their own class (`compress.data.dataset.Dataset`), since they are ke
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from compress.batches import Batches, Subset
-from compress.data.dataset import batch_rows, no_part
+from compress.batches import Attributed, Batches, Subset
+from compress.data.dataset import LABEL, batch_rows, no_part
 from compress.data.preparation import Preparation
 from compress.data.validation import held_out_count
 from compress.errors import DataError
@@ -30,19 +30,24 @@ class Samples:
 
     inputs: [N, ...] by the keyword of the network's forward; `ONLY`, if it is there, is passed by position.
     targets: [N, ...], or None where the inputs themselves are the targets.
+    attributes: further classes of the samples by name, int64 [N].
 
     The tensors may be views of files that are mapped into memory (`numpy.memmap`): rows are read when they are used.
     """
 
     inputs: Mapping[str, Tensor]
     targets: Tensor | None
+    attributes: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def take(self, rows: slice | Tensor) -> Self:
         targets = None if self.targets is None else self.targets[rows]
-        return replace(self, inputs={name: tensor[rows] for name, tensor in self.inputs.items()}, targets=targets)
+        inputs, attributes = (
+            {name: tensor[rows] for name, tensor in of.items()} for of in (self.inputs, self.attributes)
+        )
+        return replace(self, inputs=inputs, targets=targets, attributes=attributes)
 
     def read(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """What the network is called with for these rows (int64 [n]), and their targets."""
@@ -51,7 +56,8 @@ class Samples:
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [*self.inputs.values(), *([] if self.targets is None else [self.targets])]
+        targets = [] if self.targets is None else [self.targets]
+        return [*self.inputs.values(), *targets, *self.attributes.values()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +94,22 @@ class ArrayDataset:
         samples = self._part(subset)
         return None if samples is None else len(samples)
 
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    @property
+    def attributes(self) -> Mapping[str, int]:
+        targets = self.train.targets
+        labelled = self.classes is not None and targets is not None and targets.ndim == 1
+        label = {LABEL: self.classes} if labelled and self.classes is not None else {}
+        return {**label, **{name: int(of.max()) + 1 for name, of in self.train.attributes.items()}}
+
+    def batches(
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        attributes: Sequence[str] = (),
+    ) -> Batches:
         """Batches of `size` samples with the targets of `task`.
 
         For `anomaly`, targets are {"input": the input, "anomaly": [n], 1 for an anomaly}, and the training part has no
@@ -104,7 +125,7 @@ class ArrayDataset:
             )
         if word_of(task) == "anomaly" and samples.targets is not None and subset == "train":
             samples = samples.take(torch.where(samples.targets.flatten() == 0)[0])
-        return _ArrayBatches(samples, task, torch.device(device), size)
+        return _ArrayBatches(samples, task, torch.device(device), size, tuple(attributes))
 
     def held_out(self, share: float) -> "ArrayDataset":
         """The training part alone with the samples that settings are chosen on as its test part.
@@ -151,6 +172,7 @@ class _ArrayBatches:
     task: Task
     device: torch.device
     size: int
+    attributes: Sequence[str]
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.size)
@@ -159,7 +181,16 @@ class _ArrayBatches:
         for rows in batch_rows(len(self.samples), self.size, generator)[skip:]:
             inputs, targets = self.samples.read(rows)
             inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-            yield _called(inputs), self._target(inputs, targets)
+            yield _called(inputs), self._beside(self._target(inputs, targets), rows, targets)
+
+    def _beside(self, target: Any, rows: Tensor, labels: Tensor | None) -> Any:
+        """The target, with the wanted attributes of its rows."""
+        if not self.attributes:
+            return target
+        beside = {name: of.index_select(0, rows) for name, of in self.samples.attributes.items()}
+        if labels is not None:
+            beside[LABEL] = labels.long()
+        return Attributed(target, {name: beside[name].to(self.device) for name in self.attributes})
 
     def _target(self, inputs: Mapping[str, Tensor], targets: Tensor | None) -> Any:
         if not wants_inputs(self.task):

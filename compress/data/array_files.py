@@ -33,15 +33,14 @@ PIECE = 1 << 20
 DIMENSIONS = 8
 
 
-def read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The arrays `images` and `labels` of an .npz file; without pickle, and without another array that it may hold.
+def read_npz(path: Path, others: Sequence[str] = ()) -> list[NDArray[Any]]:
+    """The arrays `images`, `labels` and `others` of an .npz file, without pickle; any other array is left out.
 
     Raises:
         DataError: it is not such an archive, is damaged, or unpacks to far more than its size.
     """
     with opened(path, ".npz file", links=True) as file, zipfile.ZipFile(file) as archive:
-        images, labels = _arrays(archive, ("images", "labels"), path, os.fstat(file.fileno()).st_size)
-        return images, labels
+        return _arrays(archive, ("images", "labels", *others), path, os.fstat(file.fileno()).st_size)
 
 
 def array_names(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Arrays of numpy's .npz files as data sets: of any shape and dtype, one input or several, with lengths for series."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.data.array_dataset import ONLY, ArrayDataset, Samples, digest
 from compress.data.array_files import array_names, read_arrays
+from compress.data.attributes import attribute_of, require_known
 from compress.data.dataset import times
 from compress.data.preparation import Arrays, Scale
 from compress.data.validation import held_out_count
@@ -31,11 +32,13 @@ class ArrayNames:
     inputs: one that the network is called with, by position, or several, by these keywords.
     targets: what outputs are compared with; None where those are the inputs.
     lengths: of series [N, T, ...] that are padded at their end; the network is called with them by this keyword.
+    attributes: further classes of the samples, which no network is called with.
     """
 
     inputs: str | tuple[str, ...] = "inputs"
     targets: str | None = None
     lengths: str | None = None
+    attributes: tuple[str, ...] = ()
 
     @property
     def all_inputs(self) -> tuple[str, ...]:
@@ -115,13 +118,14 @@ def from_arrays(
 
 
 def _read(path: Path, names: ArrayNames, notes: list[str]) -> Samples:
-    wanted = [*names.all_inputs, *([] if names.targets is None else [names.targets])]
+    wanted = [*names.all_inputs, *([] if names.targets is None else [names.targets]), *names.attributes]
     for name in wanted:
         if wanted.count(name) > 1:
             raise DataError(f"the array {name} is named {wanted.count(name)} times in `data`; it has one use.")
         if name not in (there := array_names(path)):
             raise _absent(path, name, there)
     arrays = read_arrays(path, wanted)
+    others = {name: arrays.pop(name) for name in names.attributes}
     tensors = {name: _tensor(array, f"{path}: the array {name}") for name, array in arrays.items()}
     if len({len(tensor) for tensor in tensors.values()}) > 1:
         found = ", ".join(f"{name} {len(tensor):,}" for name, tensor in tensors.items())
@@ -135,7 +139,9 @@ def _read(path: Path, names: ArrayNames, notes: list[str]) -> Samples:
     targets = None if names.targets is None else tensors.pop(names.targets)
     if targets is not None and targets.dtype == torch.bool:
         targets = targets.float()
-    return Samples({names.keyword(name): tensor for name, tensor in tensors.items()}, targets)
+    count = len(tensors[names.first])
+    attributes = {name: attribute_of(of, count, f"{path}: the array {name}") for name, of in others.items()}
+    return Samples({names.keyword(name): tensor for name, tensor in tensors.items()}, targets, attributes=attributes)
 
 
 def _absent(path: Path, name: str, there: Sequence[str]) -> DataError:
@@ -199,6 +205,7 @@ def _require_lengths(lengths: Tensor, series: Tensor, path: Path) -> None:
 def _read_alike(path: Path, names: ArrayNames, model: Samples, model_path: Path) -> Samples:
     """Samples whose shapes and dtypes are those of `model`."""
     found = _read(path, names, [])
+    require_known(model.attributes, found.attributes, str(path))
     for one, other in zip(found.tensors, model.tensors, strict=True):
         if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
             raise DataError(
@@ -281,7 +288,7 @@ class _Scaling:
             if counted is not None:
                 counted = counted.reshape(*counted.shape, *[1] * (tensor.ndim - 2))
                 inputs[name] = torch.where(counted, inputs[name], tensor)
-        return Samples(inputs, samples.targets)
+        return replace(samples, inputs=inputs)
 
     def _counted(self, name: str, samples: Samples) -> Tensor | None:
         """Which steps [N, T] of a series are not padding; None where it has none."""

@@ -7,14 +7,14 @@ a DataLoader.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from compress.batches import Batches, Subset
+from compress.batches import Attributed, Batches, Subset
 from compress.data.augmenting import Augmented
 from compress.data.image_options import AS_STORED, Augment, ImageOptions
 from compress.data.preparation import Images, Preparation
@@ -23,6 +23,9 @@ from compress.errors import DataError
 from compress.inputs import Inputs
 from compress.tasks import Task, wants_inputs
 from compress.wording import count_of
+
+LABEL = "label"
+"""The attribute that is a sample's own class."""
 
 
 class TrainingData(Protocol):
@@ -44,8 +47,18 @@ class TrainingData(Protocol):
     def note(self) -> str | None: ...  # a note on the data for readers of the results
     @property
     def example(self) -> Inputs: ...  # the inputs of the first two training samples, on the CPU, without labels
+    @property
+    def attributes(self) -> Mapping[str, int]: ...  # the number of classes of each; "label" is the sample's own class
     def count(self, subset: Subset) -> int | None: ...  # samples; None where there are none, or nobody knows
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches: ...
+    def batches(
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        attributes: Sequence[str] = (),  # with some, each target is `Attributed`
+    ) -> Batches: ...
 
 
 @runtime_checkable
@@ -67,13 +80,15 @@ class Divisible(Protocol):
 class Split:
     images: Tensor  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # int64 [N] by name, beside the labels
+
+    def take(self, rows: slice | Tensor) -> "Split":
+        attributes = {name: values[rows] for name, values in self.attributes.items()}
+        return Split(self.images[rows], self.labels[rows], attributes)
 
     def without_last(self, count: int) -> tuple["Split", "Split"]:
         """All but the last `count` samples, and those."""
-        return (
-            Split(self.images[:-count], self.labels[:-count]),
-            Split(self.images[-count:], self.labels[-count:]),
-        )
+        return self.take(slice(-count)), self.take(slice(-count, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +96,8 @@ class Dataset:
     """Images in memory, prepared by `options` except the scale, which is done batch by batch.
 
     mean, std: [C], what is subtracted from pixels in [0, 1], and what the result is divided by.
-    sha256: of the bytes of the images (uint8) and labels (int64) of train, validation and test, one after the other.
+    sha256: of the bytes of the images (uint8), labels and attributes (int64) of train, validation and test, one after
+        the other.
     """
 
     name: str
@@ -109,12 +125,23 @@ class Dataset:
         images = self.train.images[torch.arange(2) % len(self.train.images)]  # two, even of a single image
         return Inputs((normalised(images, None, self.mean.view(-1, 1, 1), self.std.view(-1, 1, 1))[0],))
 
+    @property
+    def attributes(self) -> Mapping[str, int]:
+        return {LABEL: self.classes, **{name: int(of.max()) + 1 for name, of in self.train.attributes.items()}}
+
     def count(self, subset: Subset) -> int | None:
         split = self._part(subset)
         return None if split is None else len(split.images)
 
     def batches(
-        self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu", *, augmented: bool = False
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        augmented: bool = False,
+        attributes: Sequence[str] = (),
     ) -> Batches:
         """Batches of `size` normalised images [n, C, H, W] with the target of `task`.
 
@@ -123,16 +150,19 @@ class Dataset:
 
         Args:
             augmented: change the images at random, as the options say: for training, and for nothing that measures.
+            attributes: names of `Dataset.attributes` that each target has beside it, as `Attributed`.
 
         Raises:
             DataError: there is no such part.
         """
         if (split := self._part(subset)) is None:
             raise no_part(self.name, subset)
+        every = {LABEL: split.labels, **split.attributes}
         targets = None if wants_inputs(task) else split.labels.to(device)
         mean, std = (statistic.view(-1, 1, 1).to(device) for statistic in (self.mean, self.std))
         words = self.options.augment if augmented else ()
-        return _ImageBatches(split.images.to(device), targets, mean, std, size, words)
+        beside = {name: every[name].to(device) for name in attributes}
+        return _ImageBatches(split.images.to(device), targets, mean, std, size, words, beside)
 
     def held_out(self, share: float) -> "Dataset":
         """The training images alone, with those that settings are chosen on as the test subset.
@@ -160,7 +190,7 @@ def digest(train: Split, test: Split, validation: Split | None = None) -> str:
     """sha256 of a data set's content, as `Dataset.sha256` has it."""
     found = hashlib.sha256()
     for split in (train, validation, test):
-        for tensor in () if split is None else (split.images, split.labels):
+        for tensor in () if split is None else (split.images, split.labels, *split.attributes.values()):
             found.update(tensor.numpy().data)
     return found.hexdigest()
 
@@ -188,11 +218,12 @@ class _ImageBatches:
     std: Tensor
     size: int
     augment: Sequence[Augment]
+    attributes: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Any]]:
         batches = batch_rows(len(self.images), self.size, generator)[skip:]
         augmented = Augmented.epoch(self.augment, generator)
         for number, rows in enumerate(batches, skip):
@@ -200,7 +231,15 @@ class _ImageBatches:
             # index_select on uint8, then floats: half the time of images[rows], a quarter of the bytes of floats.
             images = augmented(self.images.index_select(0, rows), number)
             labels = None if self.labels is None else self.labels.index_select(0, rows)
-            yield normalised(images, labels, self.mean, self.std)
+            given, target = normalised(images, labels, self.mean, self.std)
+            yield given, with_attributes(target, self.attributes, rows)
+
+
+def with_attributes(target: Any, attributes: Mapping[str, Tensor], rows: Tensor) -> Any:
+    """`target`, or with attributes of all samples (int64 [N] by name) those of `rows` beside it."""
+    if not attributes:
+        return target
+    return Attributed(target, {name: of.index_select(0, rows) for name, of in attributes.items()})
 
 
 def require_shape(data: TrainingData, expected: Sequence[int], source: str) -> None:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.data.array_files import LARGEST_BYTES, read_npz
+from compress.data.attributes import attribute_of, require_known
 from compress.data.dataset import Dataset, Split, digest, times
 from compress.data.image_files import require_small
 from compress.data.image_options import AS_STORED, ImageOptions, Normalise, Statistics
+from compress.data.nuisances import UNCHANGED, Nuisances
 from compress.data.streaming import StreamedDataset
 from compress.data.validation import held_out_count
 from compress.errors import DataError
@@ -28,6 +30,8 @@ class Keys(TypedDict, total=False):
     test: int | None
     validation: float | str | Path | None
     options: ImageOptions
+    nuisances: Nuisances
+    attributes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,22 @@ class Wanted:
     validation: the part that settings are chosen on: a share of the training images, in (0, 1), the last ones, which
         are then not trained on; or an .npz file, or a folder of class folders.
     options: prepare the images.
+    nuisances: known changes of the images, before they are prepared.
+    attributes: arrays of .npz files that are attributes of the samples.
     """
 
     train: int | None = None
     test: int | None = None
     validation: float | str | Path | None = None
     options: ImageOptions = AS_STORED
+    nuisances: Nuisances = UNCHANGED
+    attributes: Sequence[str] = ()
+
+    def made(self, split: Split, part: int, source: str) -> Split:
+        """The images of the first, second or third part (0, 1, 2), changed and prepared."""
+        if self.nuisances.classes:
+            split = self.nuisances.changed(split, part, source)
+        return prepared(split, self.options, source)
 
     @property
     def share(self) -> float | None:
@@ -70,6 +84,8 @@ def together(
     Raises:
         DataError: the parts do not fit each other, or the share leaves a class nothing to train on.
     """
+    if wanted.nuisances.classes:
+        note = f"{note} {wanted.nuisances.note}" if note else wanted.nuisances.note
     for part, split in (("test", test), ("validation", validation)):
         if split is not None and split.images.shape[1:] != train.images.shape[1:]:
             sizes = [times(found.images.shape[1:]) for found in (train, split)]
@@ -79,6 +95,7 @@ def together(
             )
         if split is not None:
             require_labels(split.labels, classes, name, part)
+            require_known(train.attributes, split.attributes, f"{name}: {part}")
     statistics = measured(histograms(train.images), wanted.options, name)
     if wanted.share is not None:
         train, validation = train.without_last(share_of(train.labels, wanted.share, name))
@@ -117,7 +134,7 @@ def first(split: Split, count: int | None, what: str) -> Split:
     if count is None:
         return split
     require_count(count, len(split.images), what)
-    return Split(split.images[:count], split.labels[:count])
+    return split.take(slice(count))
 
 
 def require_count(count: int, there: int, what: str) -> None:
@@ -199,18 +216,23 @@ def prepared(split: Split, options: ImageOptions, source: str) -> Split:
         mode = options.mode(image.mode)
         found = np.asarray(options.prepared(image if image.mode == mode else image.convert(mode)))
         place[...] = found[None] if found.ndim == 2 else found.transpose(2, 0, 1)
-    return Split(torch.from_numpy(images), split.labels)
+    return replace(split, images=torch.from_numpy(images))
 
 
-def npz_split(path: Path) -> Split:
-    images, labels = read_npz(path)
+def npz_split(path: Path, attributes: Sequence[str] = ()) -> Split:
+    """The images of an .npz file, with arrays of these names as attributes beside the labels."""
+    images, labels, *others = read_npz(path, attributes)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers, one for each image."
         )
     if len(labels) and (largest := int(labels.max())) > np.iinfo(np.int64).max:
         raise DataError(f"{path}: label {largest} is out of range; labels are 0 to classes - 1.")
-    return split_of(channels_first(images, str(path)), labels, str(path))
+    split = split_of(channels_first(images, str(path)), labels, str(path))
+    beside = {
+        name: attribute_of(of, len(labels), f"{path}: {name}") for name, of in zip(attributes, others, strict=True)
+    }
+    return replace(split, attributes=beside)
 
 
 def channels_first(images: NDArray[Any], source: str) -> NDArray[np.uint8]:

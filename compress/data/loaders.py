@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from compress import worker_signals
-from compress.batches import LABELS, Batches, Subset, pair_of, tensors_of_target, without_labels
+from compress.batches import LABELS, Attributed, Batches, Subset, pair_of, tensors_of_target, without_labels
+from compress.data.attributes import attribute_of
 from compress.errors import DataError, InputError
 from compress.inputs import Inputs
 from compress.models import call_factory
@@ -52,7 +53,33 @@ class Loaders:
         dataset = getattr(self._part(subset), "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
 
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    @cached_property
+    def attributes(self) -> Mapping[str, int]:
+        """Of the targets that are `compress.Attributed`: the training loader is read once, for their classes.
+
+        Raises DataError where an attribute is not a whole number from 0 for each sample.
+        """
+        found: dict[str, int] = {}
+        with torch.random.fork_rng([]):
+            for number, batch in enumerate(begun(self.train)):
+                given, target = pair_of(batch, f"{self.name}: the training loader's batch {number}")
+                if not isinstance(target, Attributed):
+                    return {}
+                for name, classes in target.attributes.items():
+                    what = f"{self.name}: the training loader's batch {number}: {name}"
+                    values = attribute_of(torch.as_tensor(classes).cpu().numpy(), given.rows, what)
+                    found[name] = max(found.get(name, 0), int(values.max()) + 1)
+        return found
+
+    def batches(
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        attributes: Sequence[str] = (),
+    ) -> Batches:
         """The loader's batches, moved to `device`; the loader decides `size` and the targets of `task`.
 
         For `language_model`, labels that are the input ids themselves, as networks of transformers take them, are
@@ -62,7 +89,7 @@ class Loaders:
         if (loader := self._part(subset)) is None:
             raise DataError(f"{self.name} has no {subset} loader; let it give (train, validation, test).")
         name, shifts = f"{self.name}: the {subset} loader's", word_of(task) == "language_model"
-        return LoaderBatches(loader, torch.device(device), name, shifts)
+        return LoaderBatches(loader, torch.device(device), name, shifts, tuple(attributes))
 
     def held_out(self, share: float) -> "Loaders":
         """The training loader, with the validation loader as the test loader.
@@ -103,12 +130,14 @@ class LoaderBatches:
     """Batches of any accepted form, on a device.
 
     name: whose they are, for error texts. shifts: whether targets are what `next_tokens` makes of them.
+    attributes: those that targets keep beside them.
     """
 
     loader: Any
     device: torch.device
     name: str
     shifts: bool = False
+    attributes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -122,6 +151,9 @@ class LoaderBatches:
     def _checked(self, number: int, batch: object) -> tuple[Inputs, Any]:
         try:
             given, target = pair_of(batch)
+            beside: Mapping[str, Any] = {}
+            if isinstance(target, Attributed):
+                target, beside = target
             if self.shifts:
                 given, target = next_tokens(given, target)
         except InputError as error:
@@ -132,7 +164,13 @@ class LoaderBatches:
             if not all(_finite(tensor, masks) for tensor in tensors):
                 # Raised here: later it would look as if the training had diverged.
                 raise DataError(f"{self.name} batch {number} has NaN or infinite {what}; fix or remove them.")
+        target = self._with_attributes(number, target, beside) if self.attributes else target
         return given.mapped(self._moved), tree_map_only(Tensor, self._moved, target)
+
+    def _with_attributes(self, number: int, target: Any, beside: Mapping[str, Any]) -> Attributed:
+        if lacking := [name for name in self.attributes if name not in beside]:
+            raise DataError(f"{self.name} batch {number} has no attribute {lacking[0]}, which other batches have.")
+        return Attributed(target, {name: torch.as_tensor(beside[name]).long() for name in self.attributes})
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)

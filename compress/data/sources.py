@@ -38,7 +38,6 @@ from compress.data.image_parts import (
     histograms,
     measured,
     npz_split,
-    prepared,
     require_labels,
     share_of,
     split_of,
@@ -130,18 +129,18 @@ def from_npz(train_file: str | Path, test_file: str | Path | None = None, **keys
     Raises DataError where a file is not such an archive (pickled objects are refused, never loaded), is larger than
     `LARGEST_BYTES`, or its arrays are not of that kind.
     """
-    train_file, note = Path(train_file), None
+    train_file, note, wanted = Path(train_file), None, Wanted(**keys)
     if test_file is None:
-        whole = npz_split(train_file)
+        whole = npz_split(train_file, wanted.attributes)
         if len(whole.images) < 2:
             raise DataError(f"{train_file} has one image; one to train on and one to test on are needed.")
         held_out = max(1, len(whole.images) // 6)
         parts = whole.without_last(held_out)
         note = f"No test file: the test set is the last {held_out:,} of {count_of(len(whole.images), 'image')}."
     else:
-        parts = npz_split(train_file), npz_split(Path(test_file))
+        parts = npz_split(train_file, wanted.attributes), npz_split(Path(test_file), wanted.attributes)
     classes = count_classes(parts[0].labels, f"{train_file} (the training images)")
-    return _in_memory(train_file.name, parts, Wanted(**keys), classes=classes, note=note)
+    return _in_memory(train_file.name, parts, wanted, classes=classes, note=note)
 
 
 def from_folder(
@@ -221,8 +220,10 @@ def _in_memory(
     for part, split in zip(("training", "test"), parts, strict=True):
         require_labels(split.labels, count, name, part)
     train, test = (
-        prepared(first(split, limit, f"{name}: {part}"), wanted.options, f"{name}: {part}")
-        for split, limit, part in zip(parts, (wanted.train, wanted.test), ("train", "test"), strict=True)
+        wanted.made(first(split, limit, f"{name}: {part}"), number, f"{name}: {part}")
+        for number, (split, limit, part) in enumerate(
+            zip(parts, (wanted.train, wanted.test), ("train", "test"), strict=True)
+        )
     )
     validation = _validation(wanted, class_names)
     return together(name, train, test, validation, wanted, classes=count, note=note, class_names=class_names)
@@ -233,7 +234,9 @@ def _validation(wanted: Wanted, class_names: tuple[str, ...] | None = None) -> S
     if (place := wanted.place) is None:
         return None
     if not place.is_dir():
-        return prepared(npz_split(place), wanted.options, str(place))
+        return wanted.made(npz_split(place, wanted.attributes), 2, str(place))
+    if wanted.attributes or wanted.nuisances.classes:
+        raise DataError(f"{place} is a folder, whose images have no attributes; validate on an .npz file, or a share.")
     files = list_files(place)[0] if class_names is None else files_of_classes(place, class_names, "the training images")
     return _decoded(files, Decoder.like(os.fsdecode(files.paths[0]), default_workers(), wanted.options))
 

@@ -7,7 +7,7 @@ Workers hand pixels back through pipes, not through shared memory, of which a co
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from compress import worker_signals
 from compress.batches import Batches, Subset
 from compress.data.augmenting import Augmented
-from compress.data.dataset import batch_rows, no_part, normalised, times
+from compress.data.dataset import LABEL, batch_rows, no_part, normalised, times, with_attributes
 from compress.data.image_files import read_image
 from compress.data.image_options import AS_STORED, Augment, ImageOptions
 from compress.data.preparation import Images
@@ -239,14 +240,26 @@ class StreamedDataset:
         files = self._part(subset)
         return None if files is None else len(files.labels)
 
+    @property
+    def attributes(self) -> Mapping[str, int]:
+        return {LABEL: self.classes}
+
     def batches(
-        self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu", *, augmented: bool = False
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        augmented: bool = False,
+        attributes: Sequence[str] = (),
     ) -> Batches:
         """As `Dataset.batches`; images move to `device` batch by batch."""
         if (files := self._part(subset)) is None:
             raise no_part(self.name, subset)
         words = self.options.augment if augmented else ()
-        return _StreamedBatches(files, self, size, task, torch.device(device), words)
+        beside = dict.fromkeys(attributes, files.labels)  # there is no other one
+        return _StreamedBatches(files, self, size, task, torch.device(device), words, beside)
 
     def _part(self, subset: Subset) -> Files | None:
         return {"train": self.train, "validation": self.validation, "test": self.test}[subset]
@@ -260,15 +273,18 @@ class _StreamedBatches:
     task: Task
     device: torch.device
     augment: Sequence[Augment]
+    attributes: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return -(-len(self.files.labels) // self.size)
 
-    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Tensor, Any]]:
         mean, std = (statistic.view(-1, 1, 1).to(self.device) for statistic in (self.data.mean, self.data.std))
         batches = batch_rows(len(self.files.labels), self.size, generator)[skip:]
         augmented = Augmented.epoch(self.augment, generator)
         images = self.data.decoder.decode(self.files.paths, batches)
         for number, (rows, pixels) in enumerate(zip(batches, images, strict=True), skip):
             labels = None if wants_inputs(self.task) else self.files.labels[rows].to(self.device)
-            yield normalised(augmented(pixels.to(self.device), number), labels, mean, std)
+            given, target = normalised(augmented(pixels.to(self.device), number), labels, mean, std)
+            beside = with_attributes(target, self.attributes, rows)
+            yield given, tree_map_only(Tensor, lambda tensor: tensor.to(self.device), beside)

@@ -39,6 +39,7 @@ class TableSettings:
     target: columns that the network is to predict; no inputs. Empty where the inputs are the targets.
     categorical: input columns whose values are categories, words or numbers.
     drop: columns that are left out.
+    attributes: columns of further classes of the samples; no inputs.
     impute: "median" fills missing numbers with the column's median, and missing categories with the most frequent one.
     unknown: a category that only the test file has is an error, or a row of zeros ("zero").
     embed: categories are numbers for an embedding, in their own input; else one column each, of 0 and 1.
@@ -50,6 +51,7 @@ class TableSettings:
     target: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
     impute: Literal["median"] | None = None
     unknown: Literal["error", "zero"] = "error"
     embed: bool = False
@@ -84,7 +86,10 @@ class Categories:
 
 @dataclass
 class Layout:
-    """The columns of a table that are used, input columns before targets, and the categories of those with words."""
+    """The columns of a table that are used: input columns, then targets, then attributes.
+
+    categories: of columns with words, and of all attributes.
+    """
 
     inputs: tuple[str, ...]
     targets: tuple[str, ...]
@@ -92,10 +97,11 @@ class Layout:
     whole: set[float] = field(default_factory=set)  # distinct values of a target of whole numbers, `MOST_GUESSED` + 1
     fractions: bool = False  # whether a value of the target is not a whole number
     complete: bool = False
+    attributes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.inputs + self.targets
+        return self.inputs + self.targets + self.attributes
 
 
 def layout_of(file: TableFile, settings: TableSettings) -> Layout:
@@ -104,16 +110,22 @@ def layout_of(file: TableFile, settings: TableSettings) -> Layout:
     require_columns(file, names, settings.target, "target")
     require_columns(file, names, settings.categorical, "categorical")
     require_columns(file, names, settings.drop, "drop")
+    require_columns(file, names, settings.attributes, "attributes")
+    for name in settings.attributes:
+        if name in settings.target + settings.categorical + settings.drop:
+            raise DataError(f"the column {name!r} is an attribute, which is not an input or a target; name it once.")
     for name in settings.categorical + settings.drop:
         if name in settings.target:
             raise DataError(f"the column {name!r} is the target, which is not an input; do not name it again.")
         if name in settings.categorical and name in settings.drop:
             raise DataError(f"the column {name!r} is both categorical and to be dropped; name it once.")
-    inputs = tuple(name for name in names if name not in settings.target + settings.drop)
+    inputs = tuple(name for name in names if name not in settings.target + settings.drop + settings.attributes)
     if not inputs:
-        raise DataError(f"{file.path} has no column besides the target and those that are dropped.")
+        raise DataError(f"{file.path} has no column besides the target, attributes and those that are dropped.")
     most = MOST_CLASSES if settings.embed else MOST_CATEGORIES
-    return Layout(inputs, settings.target, {name: Categories(most) for name in settings.categorical})
+    categories = {name: Categories(most) for name in settings.categorical}
+    categories |= {name: Categories(MOST_CLASSES) for name in settings.attributes}
+    return Layout(inputs, settings.target, categories, attributes=settings.attributes)
 
 
 def require_columns(file: TableFile, names: Sequence[str], wanted: Sequence[str], key: str) -> None:
@@ -162,7 +174,9 @@ class _Reader:
         if name in self.layout.targets:
             return self._target(name, column)
         found = self._categories(name, column) if name in self.layout.categories else self._numbers(name, column)
-        if self.settings.impute is None:
+        if name in self.layout.attributes:
+            self._require_values(name, np.isnan(found), column, "leave the row out: an attribute is not filled in")
+        elif self.settings.impute is None:
             self._require_values(name, np.isnan(found), column, "leave the row out, or set `impute: median`")
         return found
 
@@ -237,7 +251,7 @@ class _Reader:
             return number
         if word.lower() in MISSING:
             return float("nan")
-        is_target = name in self.layout.targets
+        is_target = name in self.layout.targets + self.layout.attributes
         if categories.complete:
             if is_target or self.settings.unknown == "error":
                 self._refuse_unknown(name, word, row, "class" if is_target else "category")

@@ -35,7 +35,7 @@ class Making:
             numbers = self._columns_of(NumberColumn)
             inputs = {"numbers": self.inputs(rows, chosen, numbers)} if numbers else {}
             inputs["codes"] = self._tensor(rows, chosen, codes, self._coded, np.int64)
-        return Samples(inputs, self._targets(rows, chosen))
+        return Samples(inputs, self._targets(rows, chosen), attributes=self._attributes(rows, chosen))
 
     def inputs(self, rows: Rows, chosen: Numbers, columns: Iterable[int]) -> Tensor:
         """Standardised numbers, and 0 or 1 for each category, of the chosen rows: float32 [n, ...]."""
@@ -95,8 +95,17 @@ class Making:
             labels = (self._labels(rows[piece, start]) for piece in pieces(chosen, rows.shape[1]))
             return _stored(labels, (), np.int64, self.limit)
         mean, std = (np.array([getattr(column, key) for column in columns]) for key in ("mean", "std"))
-        blocks = ((rows[piece, start:] - mean) / std for piece in pieces(chosen, rows.shape[1]))
+        blocks = ((rows[piece, start : start + len(columns)] - mean) / std for piece in pieces(chosen, rows.shape[1]))
         return _stored(blocks, (len(columns),), np.float32, self.limit)
+
+    def _attributes(self, rows: Rows, chosen: Numbers) -> dict[str, Tensor]:
+        """The place of each row's class among the sorted ones, int64 [n], by attribute."""
+        start, found = len(self.layout.inputs + self.layout.targets), {}
+        for number, name in enumerate(self.layout.attributes, start):
+            places = self.layout.categories[name].sorted_numbers()
+            classes = (places[rows[piece, number].astype(np.int64)] for piece in pieces(chosen, rows.shape[1]))
+            found[name] = _stored(classes, (), np.int64, self.limit)
+        return found
 
     def _labels(self, column: Rows) -> NDArray[Any]:
         if (known := self.layout.categories.get(self.layout.targets[0])) is not None:

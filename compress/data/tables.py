@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from compress.data.array_dataset import ArrayDataset, Samples, digest
+from compress.data.attributes import require_known
 from compress.data.mapped_file import SMALL
 from compress.data.preparation import NumberColumn, Table
 from compress.data.sources import memory_limit
@@ -93,6 +94,8 @@ def from_table(
     chosen_on = None
     if validation is not None:
         chosen_on = part(None if isinstance(validation, float) else validation, validation_order, None, "validation")
+    for found in [tested, *([chosen_on] if chosen_on else [])]:
+        require_known(trained.attributes, found.attributes, str(file.path))
     names = _class_names(table)
     if names is not None:
         _require_trained_classes(names, trained, [tested, *([chosen_on] if chosen_on else [])], file)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -164,7 +164,19 @@ class _Features:
     def count(self, subset: Subset) -> int:
         return len(getattr(self, subset))
 
-    def batches(self, subset: Subset, size: int, task: Task, device: torch.device | str = "cpu") -> Batches:
+    @property
+    def attributes(self) -> Mapping[str, int]:
+        return {}
+
+    def batches(
+        self,
+        subset: Subset,
+        size: int,
+        task: Task,
+        device: torch.device | str = "cpu",
+        *,
+        attributes: Sequence[str] = (),
+    ) -> Batches:
         images = self.images.train.images if subset == "train" else self.images.test.images
         return _FeatureBatches(getattr(self, subset), images, size)
 

@@ -42,6 +42,26 @@ class ScoresFigure(TypedDict):
     svg: Markup
 
 
+class LatentRow(TypedDict):
+    """dense, slim: what a linear and a two-layer probe find."""
+
+    name: str
+    aim: str
+    weight: str
+    chance: str
+    dense: tuple[str, str]
+    slim: tuple[str, str]
+
+
+class LatentFigure(TypedDict):
+    """dense, slim: which codes were probed."""
+
+    stage: int
+    dense: str
+    slim: str
+    rows: list[LatentRow]
+
+
 class StageScores(TypedDict):
     number: int
     criterion: str
@@ -118,6 +138,7 @@ class Content(TypedDict):
     rivals: list[str]
     stages: list[tuple[str, list[str]]]
     training: TrainingFigure | None
+    latents: list[LatentFigure]
     scores: list[StageScores]
     tensors: list[TensorRow]
     images: list[ImageResult]

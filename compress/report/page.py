@@ -11,7 +11,7 @@ from compress.errors import InputError
 from compress.files.bounded import read_json
 from compress.files.yaml_text import yaml_text
 from compress.ranking import MetricKind, kind_of
-from compress.report import constant, content, figures, samples
+from compress.report import constant, content, figures, latents, samples
 from compress.report.bounds import bounded
 from compress.report.choices import (
     LABELS,
@@ -151,6 +151,7 @@ def _content(results: Results, cut: Sequence[str]) -> content.Content:
         "rivals": list(scratch(results)),
         "stages": list(_stages(results["stages"], models["slim"].get("error", {}))),
         "training": _training(results),
+        "latents": list(latents.figures_of(results)),
         "scores": list(_scores(results["stages"])),
         "tensors": list(_tensors(results.get("tensors", []))),
         "images": results.get("images", []),
@@ -177,6 +178,7 @@ def _sections(filled: content.Content) -> Iterator[tuple[str, str]]:
         ("choices", "Choices", True),
         ("figures", "Figures", True),
         ("stages", "Stages", True),
+        ("latents", "Latent space", filled["latents"]),
         ("scores", "Scores", filled["scores"]),
         ("layers", "Layers", filled["tensors"]),
         ("images", "Images", filled["images"]),

@@ -6,7 +6,7 @@ from typing import Literal, cast
 from rich.table import Table
 from rich.text import Text
 
-from compress.documents import Measured, Plan, PlannedStage
+from compress.documents import Measured, Plan, PlannedShape, PlannedStage
 from compress.report.files import widths_kept
 from compress.report.headline import removal
 from compress.report.tables import MEASURES
@@ -84,6 +84,8 @@ def lines(plan: Plan) -> Iterable[str]:
         yield dense(plan["dense"])
     for number, stage in enumerate(plan["stages"], 1):
         yield f"stage {number}: {_chosen(stage)}"
+        if (shape := stage.get("shape")) is not None:
+            yield f"stage {number}: {_shaped(shape)}"
         if stage["kind"] == "weights":
             zeros = stage["after"]["params"] - stage["after"]["nonzero"]
             yield (
@@ -132,6 +134,18 @@ def _chosen(stage: PlannedStage) -> str:
     else:
         text = f"chosen by {kind} on {count_of(chosen['samples'], 'training sample')} and the current network"
     return text + (f"; {stage['removal']['kind']} chooses again during training" if chosen["again"] else "")
+
+
+def _shaped(shape: PlannedShape) -> str:
+    """What the remaining nodes of a latent space are to hold, and what not."""
+
+    def listed(weights: Mapping[str, float]) -> str:
+        classes = shape["classes"]
+        return ", ".join(f"{visible(name)} ({classes[name]} classes, weight {of:g})" for name, of in weights.items())
+
+    said = [f"learn {listed(shape['keep'])}"] if shape["keep"] else []
+    said += [f"become independent of {listed(shape['drop'])}"] if shape["drop"] else []
+    return f"the remaining nodes of {visible(shape['layer'])} {' and '.join(said)}"
 
 
 def _time(plan: Plan) -> str:

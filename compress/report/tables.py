@@ -8,7 +8,7 @@ from rich.text import Text
 
 from compress.documents import Timed
 from compress.ranking import MetricKind, kind_of, read
-from compress.report import constant
+from compress.report import constant, latents
 from compress.report.choices import agreements, best_sentence, choice_table, choices_of, refusals
 from compress.report.headline import conditions, narrowed, removal
 from compress.report.load import load_note, load_words
@@ -215,6 +215,7 @@ def closing(results: Results) -> Iterable[str]:
     if (note := load_note(results.get("load"))) is not None:
         yield note
     yield from scratch(results)
+    yield from latents.lines(results)
     if (line := constant.compared(results)) is not None:
         yield line
     yield from refusals(choices_of(results))

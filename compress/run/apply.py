@@ -40,6 +40,7 @@ from compress.run.journal import Journal
 from compress.run.looks import Looks, compared
 from compress.run.measuring import require_expected
 from compress.run.output import added, begin, free, placing, require_seen, seen, whole_folder
+from compress.run.probing import probed
 from compress.run.provenance import describe_data, fingerprint
 from compress.run.rivals import against_scratch
 from compress.run.sampling import quality
@@ -239,6 +240,7 @@ def apply(
         small, parity = _slim(model, setting)
         masked = Shelved(model)
     rivals = _rivals(recipe, small, model, setting)
+    latents = probed(recipe, stages, dense.copy, small, model, setting)
     journal.close()
     del model  # from here on, only the network being evaluated is in memory
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
@@ -250,6 +252,8 @@ def apply(
     shown |= continued(setting, networks["dense"](), networks["slim"]())
     evaluated = witness.document()
     outcome: Outcome = {"stages": stages, "evaluated": evaluated, "parity": parity, "warnings": list(warned)}
+    if latents:
+        outcome["latents"] = latents
     if rivals is not None:
         outcome["rivals"] = rivals
     if beside is not None:

@@ -148,6 +148,8 @@ def _refused(text: str) -> Warned:
 
 def _optional(outcome: Outcome) -> OptionalOutcome:
     found: OptionalOutcome = {}
+    if "latents" in outcome:
+        found["latents"] = outcome["latents"]
     if "constant" in outcome:
         found["constant"] = outcome["constant"]
     if "rivals" in outcome:

@@ -8,6 +8,7 @@ from compress.data.array_samples import ArrayNames, from_arrays
 from compress.data.dataset import TrainingData
 from compress.data.image_parts import Keys
 from compress.data.loaders import from_factory
+from compress.data.nuisances import Nuisances
 from compress.data.series import Windows, from_series
 from compress.data.table_columns import TableSettings
 from compress.data.table_files import CsvFile, ParquetFile, TableFile
@@ -48,7 +49,7 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
             return from_arrays(
                 wanted.npz,
                 wanted.npz_test,
-                ArrayNames(wanted.inputs, wanted.targets, wanted.lengths),
+                ArrayNames(wanted.inputs, wanted.targets, wanted.lengths, wanted.attributes or ()),
                 normalise=wanted.normalise,
                 validation=wanted.validation,
                 train=wanted.train,
@@ -71,12 +72,17 @@ def build_data(wanted: schema.Data, root: Path) -> TrainingData:
 
 
 def _keys(wanted: schema.NamedData | schema.NpzData | schema.FolderData) -> Keys:
-    return {
+    found: Keys = {
         "train": wanted.train,
         "test": wanted.test,
         "validation": wanted.validation,
         "options": wanted.options(),
     }
+    if isinstance(wanted, schema.NamedData):
+        found["nuisances"] = Nuisances(wanted.tint, wanted.rotate)
+    if isinstance(wanted, schema.NpzData):
+        found["attributes"] = wanted.attributes or ()
+    return found
 
 
 def _table(wanted: schema.CsvData | schema.ParquetData) -> TrainingData:

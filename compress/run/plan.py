@@ -12,7 +12,17 @@ from typing import get_args
 import torch
 from torch import nn
 
-from compress.documents import MatchedTarget, NetworkSize, Plan, PlannedStage, PlanSeconds, RehearsedStage, StageSeconds
+from compress.data.attributes import classes_of
+from compress.documents import (
+    MatchedTarget,
+    NetworkSize,
+    Plan,
+    PlannedShape,
+    PlannedStage,
+    PlanSeconds,
+    RehearsedStage,
+    StageSeconds,
+)
 from compress.errors import UnsupportedModelError
 from compress.graph import stats
 from compress.graph.twin import copied
@@ -31,7 +41,7 @@ from compress.run.pruning import in_batches_of, masks_gradients
 from compress.run.rehearsed import Matched, Rehearsed
 from compress.run.rivals import parts_of
 from compress.run.setting import Setting, optimization, unwatched
-from compress.run.stage import describe_target, teacher_of
+from compress.run.stage import describe_target, shaping_of, teacher_of
 from compress.select.choose import LayerCollapseWarning
 from compress.select.compensate import COMPENSATION_SAMPLES
 from compress.select.pruned import Pruned
@@ -88,7 +98,7 @@ def plan(
         start = now()
         after = _slim_size(network, setting)
         slimming = now() - start
-        stages.append({**_described(stage), "after": after, "seconds": seconds})
+        stages.append({**_described(stage), "shape": _shape(stage, setting), "after": after, "seconds": seconds})
     closing = slimming + 2 * evaluation  # of the dense network and of the slim one
     rivals = _seconds_of_rivals(recipe, stages, evaluation)
     own = sum(stage["seconds"]["total"] for stage in stages)
@@ -137,6 +147,14 @@ def _described(found: Rehearsed) -> RehearsedStage:
         "steps_per_epoch": found.steps_per_epoch,
         "removal_steps": found.removal.length,
     }
+
+
+def _shape(found: Rehearsed, setting: Setting) -> PlannedShape | None:
+    shape, latent = found.stage.shape, found.latent
+    if shape is None or latent is None:
+        return None
+    classes = classes_of(setting.data, [*shape.keep, *shape.drop])
+    return {"layer": latent.layer, "keep": shape.keep, "drop": shape.drop, "classes": classes}
 
 
 def _matched(one: Matched) -> MatchedTarget:
@@ -211,7 +229,7 @@ def _seconds(
 def _seconds_of_step(
     found: Rehearsed, network: nn.Module, pruned: Pruned, setting: Setting, now: Now
 ) -> tuple[float, int]:
-    """(median seconds of a training step of the stage, with masks and teacher; number of timed steps)."""
+    """(median seconds of a training step of the stage, with masks, teacher and shaping; number of timed steps)."""
     stage, retrain, trial = found.stage, found.stage.retrain, copied(network)
     assert retrain is not None
     teacher = teacher_of(trial, stage, setting)
@@ -219,7 +237,9 @@ def _seconds_of_step(
     quiet = dataclasses.replace(setting, watcher=unwatched, clock=Clock())
     # The rehearsal has already warned of it.
     ignored = warnings.catch_warnings(action="ignore", category=LayerCollapseWarning)
-    with ignored, only_trainable(trial, found.trainable):
+    latent = None if found.latent is None else dataclasses.replace(found.latent, model=trial)
+    shaped = shaping_of(stage, found.number, latent, setting)
+    with ignored, only_trainable(trial, found.trainable), shaped as shaping:
         masks = masks_gradients(stage, found.removal)
         remover = Remover(trial, found.paths, lambda share, removed: keep, 1.0, found.removal, mask_gradients=masks)
 
@@ -227,10 +247,12 @@ def _seconds_of_step(
             ends: list[float] = []
 
             def after_step(step: int) -> None:
+                if shaping is not None:
+                    shaping.step()
                 remover.step()
                 ends.append(now())
 
-            quiet.train(trial, steps, optimization(retrain), after_step, teacher, remover)
+            quiet.train(trial, steps, optimization(retrain), after_step, teacher, remover, shaping=shaping)
             return [end - start for start, end in pairwise(ends)]
 
         taken = durations(FEW)

@@ -8,7 +8,8 @@ from typing import get_args
 import torch
 
 from compress.batches import Subset
-from compress.data.dataset import Dataset
+from compress.data.dataset import LABEL, Dataset
+from compress.data.loaders import Loaders
 from compress.data.streaming import StreamedDataset
 from compress.files.places import digest, place
 from compress.recipe import schema
@@ -57,6 +58,10 @@ def describe_data(setting: Setting) -> UsedData:
         found["mean"], found["std"] = data.mean.tolist(), data.std.tolist()
     if data.class_names:
         found["classes"] = list(data.class_names)
+    # Those of loaders are known only after a pass over them.
+    beside = {} if isinstance(data, Loaders) else {name: of for name, of in data.attributes.items() if name != LABEL}
+    if beside:
+        found["attributes"] = beside
     if data.note:
         found["note"] = data.note
     return found

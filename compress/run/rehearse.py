@@ -28,6 +28,7 @@ from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.weight_selection import WeightSelection
+from compress.train.latents import Latent
 
 SAMPLES = 250
 """Training samples for a criterion in a rehearsal: enough for a rough selection, and fast."""
@@ -118,6 +119,7 @@ def _rehearse(
         even,
         chosen.paths,
         trainable_of(stage, chosen),
+        Latent.of(chosen) if stage.shape is not None else None,
         ready - start,
         end - ready,
     )

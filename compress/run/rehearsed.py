@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from compress.recipe import schema
 from compress.remove.removals import Removal
+from compress.train.latents import Latent
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Rehearsed:
     samples: training samples that the criterion used here; `wanted` is the number in the stage. None: it uses none.
     even: the nodes were chosen by even scores instead of the criterion's scores, which would take too long.
     paths: all parameters with masks, earlier stages' included. trainable: patterns of the parameters that train.
+    latent: the nodes that the stage shapes; None where it shapes none.
     analysis_seconds, choice_seconds: how long the stage's preparation and its choice took.
     """
 
@@ -45,6 +47,7 @@ class Rehearsed:
     even: bool
     paths: Sequence[str]
     trainable: Sequence[str]
+    latent: Latent | None
     analysis_seconds: float
     choice_seconds: float
 

@@ -27,6 +27,7 @@ from compress.train.distill import Teacher
 from compress.train.loop import TrainingRecord, train
 from compress.train.optimization import Optimization
 from compress.train.ranks import ALONE, Ranks
+from compress.train.shaping import Shaping
 
 
 class Moment(NamedTuple):
@@ -174,12 +175,15 @@ class Setting:
         teacher: Teacher | None = None,
         pruner: Remover | None = None,
         on_moment: OnStep = lambda moment: None,
+        shaping: Shaping | None = None,
     ) -> TrainingRecord:
         """Train on the training samples, augmented and in the order of the seed, while `pruner` prunes.
 
-        `on_moment` is called after every step, like the watcher.
+        `on_moment` is called after every step, like the watcher. The terms of `shaping` are part of the loss.
         """
-        batches = training_batches(self.data, self.batch_size, self.task, self.device)
+        wanted = () if shaping is None else shaping.attributes
+        batches = training_batches(self.data, self.batch_size, self.task, self.device, attributes=wanted)
+        loss = tasks.loss(self.task) if teacher is None else teacher.loss(self.task)
         journal, epoch = self.journal, self.steps_per_epoch
         with self.watcher.training(steps, epoch) as tell, self.clock.phase("training"), journal.training(steps) as keep:
 
@@ -193,7 +197,7 @@ class Setting:
             return train(
                 model,
                 batches if teacher is None else teacher.batches(batches),
-                tasks.loss(self.task) if teacher is None else teacher.loss(self.task),
+                loss if shaping is None else shaping.mixed(loss),
                 steps,
                 optimization,
                 generator=torch.Generator().manual_seed(self.seed),

@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 
 import torch
 from torch import nn
 
+from compress.data.attributes import classes_of
 from compress.errors import InputError, RunError
 from compress.graph.twin import copied
 from compress.recipe import schema
@@ -22,8 +24,10 @@ from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.targets import describe
 from compress.train.distill import Teacher
+from compress.train.latents import Latent, codes, latent_layer
 from compress.train.loop import TrainingRecord, only_trainable
 from compress.train.recalibrate import calibrated, recalibrate
+from compress.train.shaping import Shaping
 
 
 def run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Pruned, setting: Setting) -> StageResult:
@@ -49,6 +53,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     steps, removal = removal_of(stage, setting.steps_per_epoch)
     teacher = teacher_of(model, stage, setting)
     training, curve, journal = TrainingRecord(), Curve(steps), setting.journal
+    figures: StageFigures = {}
 
     def before_removal(step: int) -> Metric:
         found = setting.evaluate(model)
@@ -59,10 +64,16 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
         journal.note("before_removal", lambda: before_removal(0))
     earlier = journal.note("trained_before", lambda: setting.clock.spent("training"))
     pruner = _pruner(model, stage, number, pruned, removal, setting)
-    with only_trainable(model, trainable_of(stage, pruner.selection)):
+    trainable = trainable_of(stage, pruner.selection)
+    with only_trainable(model, trainable), shaping_of(stage, number, pruner, setting) as shaping:
         journal.follow("curve", curve)
+        if shaping is not None:
+            figures["latent"] = shaping.layer
+            journal.follow("shaping", shaping)
 
         def after_step(step: int) -> None:
+            if shaping is not None:
+                shaping.step()
             if pruner.removes_next:
                 pruner.hold()
                 journal.note("before_removal", lambda: before_removal(step))
@@ -70,7 +81,7 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
 
         if steps and stage.retrain is not None:
             how = optimization(stage.retrain)
-            training = setting.train(model, steps, how, after_step, teacher, pruner, curve.add)
+            training = setting.train(model, steps, how, after_step, teacher, pruner, curve.add, shaping)
         pruner.finalize()
     chosen, earlier_ones = pruner.selection, bool(pruned.keep)
     chosen.add_to(pruned)
@@ -78,7 +89,6 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     _recalibrate(model, stage, setting)
     after = setting.evaluate(model)
     setting.watcher.measured("after_removal", after, training.steps)
-    figures: StageFigures = {}
     if training.steps:
         figures["curve"] = curve.document()
     if chosen.histograms:
@@ -170,10 +180,38 @@ def check_stage(
     if stage.retrain is not None and not isinstance(stage.retrain.trainable, str):
         with told_at(place(f"stages.{number}.retrain.trainable")), only_trainable(model, stage.retrain.trainable):
             pass
+    if stage.shape is not None:
+        with told_at(place(f"stages.{number}.shape")):
+            _check_shape(model, stage, number, setting)
     if stage.recalibrate and not calibrated(model):
         why = "the network has no norm with running statistics that is not frozen; remove the key"
         raise InputError(f"{place(f'stages.{number}.recalibrate')}: {why}")
     return count
+
+
+def _check_shape(model: nn.Module, stage: schema.Stage, number: int, setting: Setting) -> None:
+    """Check that the data have the attributes, and that the target is one layer with outputs [N, nodes]."""
+    classes = classes_of(setting.data, attributes_of(stage))
+    if setting.ranks.count > 1:
+        raise InputError("heads and adversaries learn in one process; run without torchrun, or remove the key")
+    layer = latent_layer(sketch(model, stage, number, Pruned(), setting))
+    given = setting.data.batches("train", 2, setting.task, setting.device, attributes=tuple(classes))()
+    codes(model, layer, islice(given, 1))
+
+
+def attributes_of(stage: schema.Stage) -> tuple[str, ...]:
+    """The attributes that the stage keeps in its latent space or drops from it."""
+    return () if stage.shape is None else (*stage.shape.keep, *stage.shape.drop)
+
+
+def shaping_of(
+    stage: schema.Stage, number: int, latent: Pruner | Latent | None, setting: Setting
+) -> AbstractContextManager[Shaping | None]:
+    """The terms that the stage's `shape` adds to the loss of its retraining; None without it."""
+    if stage.shape is None or latent is None:
+        return nullcontext()
+    classes = classes_of(setting.data, attributes_of(stage))
+    return Shaping(latent, keep=stage.shape.keep, drop=stage.shape.drop, classes=classes, seed=setting.seed + number)
 
 
 def _count(model: nn.Module, stage: schema.Stage, number: int, setting: Setting, pruned: Pruned) -> int:

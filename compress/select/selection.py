@@ -92,6 +92,11 @@ class Selection(ABC):
         pruned.keep.update(self._latest)
 
     @property
+    def model(self) -> nn.Module:
+        """The network that is pruned."""
+        return self._scoring.model
+
+    @property
     def target_share(self) -> float:
         """The share that is pruned in the end, as `__call__` takes it."""
         return 1.0 if self._amount is None else self._amount.share

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compress.batches import Batches, Pair, pairs
+from compress.batches import Attributed, Batches, Pair, pairs
 from compress.evaluation_mode import evaluation_mode
 from compress.tasks import Loss, Task, Word, loss, prediction, word_of
 from compress.tasks.targets import class_logits
@@ -23,7 +23,7 @@ class Teacher:
     temperature: float = 1.0
 
     def batches(self, batches: Batches) -> Batches:
-        """`batches` with the pair (target, the teacher's output) in place of each target."""
+        """`batches` with the pair (target, the teacher's output) in place of each target; attributes remain."""
         return _TaughtBatches(batches, self.network)
 
     def loss(self, task: Task) -> Loss:
@@ -76,4 +76,7 @@ class _TaughtBatches:
         for given, target in pairs(batches, self.teacher):
             with evaluation_mode(self.teacher):
                 taught = prediction(given.call(self.teacher))
-            yield given, (target, taught)
+            if isinstance(target, Attributed):
+                yield given, Attributed((target.target, taught), target.attributes)
+            else:
+                yield given, (target, taught)

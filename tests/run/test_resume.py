@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -202,6 +203,14 @@ AXES = (
     stage("hard", **{**NODES, "criterion": "principal_axes"}, retrain={"epochs": 1}),
     stage(GRADUAL, **{**NODES, "criterion": "norms", "sparsity": 0.75}, retrain={"epochs": 2}),
 )
+SHAPED = (
+    stage(
+        GRADUAL,
+        **{**NODES, "criterion": "principal_axes"},
+        shape={"keep": {"label": 0.1}, "drop": {"maker": 0.2}},
+        retrain={"epochs": 2, "distill": {"weight": 0.5}},
+    ),
+)
 COMPENSATED = (stage("hard", **{**NODES, "criterion": "random"}, compensate=True, retrain={"epochs": 1}),)
 
 
@@ -220,6 +229,20 @@ def test_killed_again_and_again_in_several_stages(make: Callable[..., Run], stag
     assert times >= 2
     assert timeless(resumed) == timeless(whole)
     assert run.content("resumed") == run.content("whole")
+
+
+def test_heads_and_adversaries_are_part_of_the_state(make: Callable[..., Run], npz: Path, tmp_path: Path) -> None:
+    with np.load(npz) as arrays:
+        np.savez(tmp_path / "a.npz", **arrays, maker=np.arange(len(arrays["labels"])) // 3 % 2)
+    data = {"npz": str(tmp_path / "a.npz"), "attributes": ["maker"], "batch_size": 20}
+    run = make(*SHAPED, data=data, export=["safetensors"])
+    whole = run("whole")
+    resumed, times = run.killed_again_and_again("resumed", after=3)
+    assert times >= 2
+    assert timeless(resumed) == timeless(whole)
+    assert run.content("resumed") == run.content("whole")
+    plain = make(dict(SHAPED[0], shape=None), data=data, export=["safetensors"])("plain")
+    assert plain["stages"][0]["after_removal"] != whole["stages"][0]["after_removal"]
 
 
 @pytest.mark.extended

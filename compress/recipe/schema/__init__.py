@@ -35,6 +35,7 @@ from compress.recipe.schema.parts import CIFAR_IMAGE, MNIST_IMAGE, Part
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
+from compress.recipe.schema.shaping import Shaping
 from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
@@ -92,6 +93,7 @@ __all__ = [
     "Retraining",
     "Rivals",
     "RowLSTM",
+    "Shaping",
     "Stage",
     "TablePart",
     "TextData",

@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from compress.recipe.schema.parts import BatchSize, FirstTest, FirstTrain, Part, SomeDistinct, Text, ValidationPart
+from compress.recipe.schema.parts import (
+    Attributes,
+    BatchSize,
+    FirstTest,
+    FirstTrain,
+    Part,
+    SomeDistinct,
+    Text,
+    ValidationPart,
+)
 
 
 def _form(value: object) -> str:
@@ -29,6 +38,7 @@ class ArrayData(Part):
         default=None,
         description="the array with the lengths of series [N, T, ...] that are padded at their end, passed by its name",
     )
+    attributes: Attributes = None
     normalise: Literal["dataset", "none"] = Field(
         default="none",
         description="scale floats to mean 0 and deviation 1 over the training part: each feature of [N, F] and [N, T, "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, Tag
+from pydantic import Field, Tag, ValidationInfo, field_validator
 
 from compress.errors import DataError
 from compress.recipe.schema.array_data import ArrayData
@@ -11,7 +11,9 @@ from compress.recipe.schema.images import Augment, Channels, Crop, ImagePart, No
 from compress.recipe.schema.parts import (
     CIFAR_IMAGE,
     MNIST_IMAGE,
+    Attributes,
     BatchSize,
+    Distinct,
     Factory,
     FirstTest,
     FirstTrain,
@@ -23,6 +25,8 @@ from compress.recipe.schema.parts import (
 )
 from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
+
+Angle = Annotated[float, Field(ge=-180, le=180)]
 
 
 class NamedData(ImagePart):
@@ -36,6 +40,15 @@ class NamedData(ImagePart):
     }
 
     name: Literal["mnist", "fashion_mnist", "cifar10", "mnist_sample"]
+    tint: Annotated[int, Field(ge=2, le=360)] | None = Field(
+        default=None,
+        description="tint each grey image in one of so many hues, drawn at random; the hue is the attribute `tint`",
+    )
+    rotate: Annotated[Distinct[Angle], Field(min_length=2)] | None = Field(
+        default=None,
+        description="rotate each image by one of these angles in degrees, anticlockwise, drawn at random; it is the "
+        "attribute `rotate`",
+    )
     channels: Channels = None
     resize: Resize = None
     crop: Crop = None
@@ -46,10 +59,19 @@ class NamedData(ImagePart):
     test: FirstTest = None
     batch_size: BatchSize = 128
 
+    @field_validator("tint")
+    @classmethod
+    def _grey_images_are_tinted(cls, tint: int | None, info: ValidationInfo) -> int | None:
+        if tint is not None and cls.images.get(info.data.get("name", ""), MNIST_IMAGE)[0] != 1:
+            raise ValueError(f"{info.data['name']} has coloured images, and tint is for grey ones; remove the key")
+        return tint
+
     def image(self) -> tuple[int, ...]:
         """(C, H, W) of the prepared images. Raises ValueError where a crop is larger than they are."""
         try:
-            return self.options().shape(self.images[self.name], f"each image of {self.name}")
+            stored = self.images[self.name]
+            stored = stored if self.tint is None else (3, *stored[1:])
+            return self.options().shape(stored, f"each image of {self.name}")
         except DataError as error:
             raise ValueError(str(error)) from None
 
@@ -65,10 +87,11 @@ class PackagedData(Part):
 
 
 class NpzData(ImagePart):
-    """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files."""
+    """Arrays `images` (uint8, [N, C, H, W]) and `labels` in numpy files, and perhaps attributes."""
 
     npz: Text = Field(description="file with the images; without `npz_test`, a part of it is held out for testing")
     npz_test: Text | None = Field(default=None, description="file with the test images")
+    attributes: Attributes = None
     channels: Channels = None
     resize: Resize = None
     crop: Crop = None

@@ -86,6 +86,12 @@ Validation = Annotated[
 
 FirstTrain = Annotated[Count | None, Field(description="use only the first N training samples; all if absent")]
 FirstTest = Annotated[Count | None, Field(description="use only the first N test samples; all if absent")]
+Attributes = Annotated[
+    Names | None,
+    Field(
+        description="further classes of the samples, which `shape` in a stage keeps in a latent space or drops from it"
+    ),
+]
 BatchSize = Annotated[Count, Field(description="samples in a batch")]
 
 

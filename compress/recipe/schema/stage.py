@@ -11,6 +11,7 @@ from compress.recipe.schema.criterion import AnyCriterion, Criterion
 from compress.recipe.schema.described import Described, part_of
 from compress.recipe.schema.parts import Count, Distinct, Names, Part, Text, listed, told_by
 from compress.recipe.schema.removal import AnyRemoval, Regrowth, Removal
+from compress.recipe.schema.shaping import Shaping
 from compress.recipe.schema.training import Retraining
 from compress.select import pattern
 from compress.select.amount import Measure, Scope
@@ -127,6 +128,12 @@ class Stage(Part):
         default=None, validate_default=True, description="how the remaining parameters train; no retraining if absent"
     )
 
+    shape: Shaping | None = Field(
+        default=None,
+        validate_default=True,
+        description="for latent nodes: while they are removed and retrained, attributes of the samples that the "
+        "remaining ones are to hold (keep) or not (drop)",
+    )
     recalibrate: bool | None = Field(
         default=None,
         description="estimate the statistics of batch norms from training samples after the removal; if absent, only "
@@ -242,6 +249,18 @@ class Stage(Part):
                 "trainable: adjacent is for nodes, and the target is weights; use all, or a list of patterns"
             )
         return retrain
+
+    @field_validator("shape")
+    @classmethod
+    def _latent_nodes_are_shaped_in_training(cls, shape: Shaping | None, info: ValidationInfo) -> Shaping | None:
+        if shape is None:
+            return shape
+        if isinstance(info.data.get("target"), Weights):
+            raise ValueError("shape is for latent nodes, and the target is weights; remove the key, or target nodes")
+        retrain = info.data.get("retrain", ...)
+        if retrain is None or (isinstance(retrain, Retraining) and not retrain.epochs):
+            raise ValueError("shape is learned during retraining; add `retrain` with at least 1 epoch")
+        return shape
 
     @property
     def level(self) -> tuple[Measure, float]:

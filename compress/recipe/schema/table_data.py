@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from compress.recipe.schema.parts import BatchSize, Count, FirstTest, FirstTrain, Names, Part, Text, ValidationPart
+from compress.recipe.schema.parts import (
+    Attributes,
+    BatchSize,
+    Count,
+    FirstTest,
+    FirstTrain,
+    Names,
+    Part,
+    Text,
+    ValidationPart,
+)
 
 
 class WindowsPart(Part):
@@ -25,6 +35,7 @@ class TablePart(Part):
     )
     categorical: Names | None = Field(default=None, description="columns whose values are categories")
     drop: Names | None = Field(default=None, description="columns to leave out")
+    attributes: Attributes = None
     impute: Literal["median"] | None = Field(
         default=None,
         description="fill missing numbers with the column's median in the training part, and missing categories with "
@@ -64,6 +75,8 @@ class TablePart(Part):
     def _targets_are_numbers_like_the_inputs(
         cls, series: WindowsPart | None, info: ValidationInfo
     ) -> WindowsPart | None:
+        if series is not None and info.data.get("attributes"):
+            raise ValueError("a series has no `attributes`: its samples are windows over rows; remove one")
         for key in ("embed", "classes", "normalise_target"):
             if series is not None and info.data.get(key):
                 raise ValueError(
