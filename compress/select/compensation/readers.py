@@ -134,8 +134,8 @@ def used_once(traced: Trace, seen: Mapping[fx.Node, Own]) -> set[Hashable]:
                 if source in seen:
                     view = seen[source].pruned
                     last = sum((size - 1) * stride for size, stride in zip(view.shape, view.stride(), strict=True))
-                    start = view.storage_offset()
-                    ranges[view.untyped_storage().data_ptr()].append((start, start + last, seen[source].key))
+                    start = int(view.storage_offset())
+                    ranges[view.untyped_storage().data_ptr()].append((start, start + int(last), seen[source].key))
     return {
         key
         for uses in ranges.values()
