@@ -647,7 +647,8 @@ def test_each_argument_of_the_functions_is_tried(name: str) -> None:
 def test_all_public_names_are_covered() -> None:
     """Whatever can be called with options is tried above; errors, warnings and bases take none that could be wrong."""
     callbacks = {"LightningPruning", "TrainerPruning"}  # tests/loops, where their packages are installed
-    covered = {"Pruner", *DESCRIBED, *(name.partition(".")[0] for name in CALLS), *callbacks, "export", "__version__"}
+    called = {name.partition(".")[0] for name in CALLS}
+    covered = {"Pruner", "prune", *DESCRIBED, *called, *callbacks, "export", "__version__"}
     # Bases, what functions return, and what is looked at where it is used.
     made = {"Criterion", "Removal", "SlimGraph", "SparseLinear", "SparseReport", "Attributed"}
     rest = set(compress.__all__) - covered - made
