@@ -278,7 +278,7 @@ HARD = "stages.0.removal=hard"
 
 @pytest.mark.extended
 def test_the_three_removals(apply: Callable[..., tuple[dict[str, Any], Path]]) -> None:
-    bare, _ = apply(HARD, "stages.0.retrain=null", out="bare")
+    bare, _ = apply(HARD, "stages.0.retrain=null", "stages.0.compensate=false", out="bare")
     (stage,) = bare["stages"]
     assert (stage["steps"], stage["removal_steps"], stage["epoch_losses"]) == (0, 0, [])
     assert stage["before_removal"] == bare["models"]["dense"]["metric"]

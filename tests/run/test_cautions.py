@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from compress.graph.coupling import Coupling, couplings
 from compress.remove.removals import Gradual, GradualSoft, Hard, Soft
+from compress.report.page import with_code
 from compress.run.cautions import decay_steps, layers_of
 from compress.run.widths import Widths
 from compress.run_warnings import RunWarning, entry, text_of
@@ -140,8 +141,8 @@ def test_everything_is_in_results_and_report(warned: Callable[..., list[Any]], r
     for one in planned:
         assert one in done
         assert text_of(one) in result.stderr
-        assert one["text"].split(": ", 2)[-1] in page
-        assert f"<b>Way out:</b> {one['way_out']}" in page
+        assert with_code(one["text"].split(": ", 2)[-1]) in page
+        assert f"<b>Way out:</b> {with_code(one['way_out'])}" in page
     assert page.index("Before you read on") < page.index("What you can deploy")
 
 

@@ -88,7 +88,9 @@ def test_recipes_for_other_networks_run_from_end_to_end(
     """On a few digits: 4 steps an epoch."""
     changes = [change, "data={name: mnist_sample, train: 96, test: 40, batch_size: 24}", "train.epochs=1"]
     changes += ["stages.0.criterion.samples=48", "stages.0.retrain.epochs=1", "export=[]"]
-    if load_recipe(name).stages[0].removal.kind == "gradual_soft":
+    if load_recipe(name).stages[0].removal.kind == "soft":
+        changes += ["stages.0.removal=soft"]
+    else:
         changes += [f"stages.0.removal.{key}" for key in ("cohort=1 step", "every=1 step", "over=3 steps")]
     options = [part for item in changes for part in ("--set", item)]
     run("train", name, "-o", tmp_path / "model.pt", *options)
