@@ -96,9 +96,8 @@ class ArrayDataset:
 
     @property
     def attributes(self) -> Mapping[str, int]:
-        targets = self.train.targets
-        labelled = self.classes is not None and targets is not None and targets.ndim == 1
-        label = {LABEL: self.classes} if labelled and self.classes is not None else {}
+        targets, classes = self.train.targets, self.classes
+        label = {LABEL: classes} if classes is not None and targets is not None and targets.ndim == 1 else {}
         return {**label, **{name: int(of.max()) + 1 for name, of in self.train.attributes.items()}}
 
     def batches(

@@ -70,6 +70,7 @@ def prune(
     require_parameters(model)
     if batches is None:
         raise InputError("batches: weights are fitted to some hundred samples; give a loader, or a list of batches")
+    _require_one_amount(scope, macs=macs, params=params, sparsity=sparsity)
     wanted = nodes("*") if target is None else target
     home = next(model.parameters()).device
     there = home if device is None else _device(device)
@@ -109,6 +110,13 @@ def _rounds(sparsity: float | None, target: Weights | Nodes | Wanted) -> list[fl
         return [sparsity]
     check("sparsity", sparsity, float, ge=0, lt=1)
     return [sparsity / 2, sparsity]
+
+
+def _require_one_amount(scope: object, **amounts: float | None) -> None:
+    """A pattern such as 2 of 4 is an amount itself, and the pruner says which others contradict it."""
+    found = [f"{name}={value}" for name, value in amounts.items() if value is not None]
+    if len(found) != 1 and (scope is None or isinstance(scope, str)):
+        raise InputError(f"found {' and '.join(found) or 'none'}; give exactly one of {', '.join(amounts)}")
 
 
 def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:

@@ -165,7 +165,12 @@ def test_labels_count_where_the_criterion_wants_them() -> None:
         ({"batches": [torch.randn(4, 7)]}, InputError, "batches: The network does not run on a batch"),
         ({"macs": None}, InputError, "sparsity"),
         ({"macs": 1.5}, InputError, "macs"),
-        ({"sparsity": 0.5}, InputError, "exactly one|both"),
+        (
+            {"sparsity": 0.5},
+            InputError,
+            r"^found macs=0.5 and sparsity=0.5; give exactly one of macs, params, sparsity$",
+        ),
+        ({"macs": None}, InputError, "^found none; give exactly one of macs, params, sparsity$"),
         ({"target": compress.nodes("nowhere")}, TargetError, "nowhere"),
         ({"target": "*"}, InputError, "macs is for nodes"),
         ({"criterion": "nonsense"}, InputError, "criterion"),
