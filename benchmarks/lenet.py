@@ -145,7 +145,7 @@ class Study:
 
     def _built(self, recipe: Recipe, seed: int) -> nn.Module:
         # Convolutions of a few channels are faster in this order in memory.
-        return build_model(recipe.model, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return build_model(recipe.model, seed).to(memory_format=torch.channels_last)
 
     def _weights(self, seed: int) -> Path:
         return self.work / f"{self.name}_{seed}.safetensors"

@@ -189,9 +189,8 @@ class Study:
         batch = min(BATCH, self.recipe.data.batch_size)
         retrain = f"epochs: {self.epochs}, batch_size: {batch}, optimizer: adamw, lr: {rate}, lr_schedule: cosine"
         teacher = ", distill: {weight: 0.5}" if distilled else ""
-        return self._recipe(
-            f"stages=[{{target: {{nodes: '*'}}, scope: layer, min_keep: 1, {stage}, retrain: {{{retrain}, weight_decay: 1e-2{teacher}}}}}]"
-        )
+        keys = f"target: {{nodes: '*'}}, scope: layer, min_keep: 1, {stage}"
+        return self._recipe(f"stages=[{{{keys}, retrain: {{{retrain}, weight_decay: 1e-2{teacher}}}}}]")
 
     def _peer(
         self, method: str, budget: Budget, choice: Choice, model: nn.Module, recipe: Recipe, setting: Setting

@@ -240,9 +240,8 @@ class FactoryModel(Part):
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
 Tabular = MLP | MLPAutoencoder | LSTMClassifier
 LanguageModel = GRULanguageModel | TransformerLanguageModel
-NamedModel = (
-    Paper | LeNet300100 | LeNet5 | ResNet20 | RowLSTM | VisionTransformer | Tabular | LanguageModel | BertClassifier
-)
+LeNet = LeNet300100 | LeNet5
+NamedModel = Paper | LeNet | ResNet20 | RowLSTM | VisionTransformer | Tabular | LanguageModel | BertClassifier
 Model = Annotated[
     Annotated[
         Annotated[NamedModel | Program, Field(discriminator="name")],
