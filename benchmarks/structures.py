@@ -69,18 +69,20 @@ def budgets(name: str) -> dict[str, Budget]:
     }
 
 
+TO_THE_END = "{{kind: soft, over: {epochs} epochs}}"
 TAYLOR = "{kind: taylor_square, samples: 500}"
 OURS: dict[str, dict[str, Any]] = {
     "hard": {"criterion": "norms", "removal": "hard"},
     "hard, compensated": {"criterion": "norms", "removal": "hard", "compensate": "true"},
     "soft": {"criterion": "norms", "removal": "soft"},
+    "soft to the end": {"criterion": "norms", "removal": TO_THE_END},
     "gradual soft": {"criterion": "norms", "removal": "gradual_soft"},
     "hard, taylor_square": {"criterion": TAYLOR, "removal": "hard"},
     "soft, taylor_square": {"criterion": TAYLOR, "removal": "soft"},
     "hard, distilled": {"criterion": "norms", "removal": "hard"},
     "soft, distilled": {"criterion": "norms", "removal": "soft"},
 }
-"""Keys of a stage; the length of a removal is the default, three quarters of the retraining."""
+"""Keys of a stage; a removal that is only a word takes its default length, three quarters of the retraining."""
 
 PEER_MAGNITUDE, PEER_SPARSE = "peer, magnitude", "peer, group-norm training"
 METHODS = (*OURS, PEER_MAGNITUDE, PEER_SPARSE)
@@ -186,11 +188,12 @@ class Study:
 
     def _stage(self, budget: str, keys: dict[str, Any], rate: float, distilled: bool) -> Recipe:
         stage = ", ".join(f"{key}: {value}" for key, value in {**self.budgets[budget], **keys}.items())
+        stage = stage.replace(TO_THE_END, TO_THE_END.format(epochs=self.epochs))
         batch = min(BATCH, self.recipe.data.batch_size)
         retrain = f"epochs: {self.epochs}, batch_size: {batch}, optimizer: adamw, lr: {rate}, lr_schedule: cosine"
         teacher = ", distill: {weight: 0.5}" if distilled else ""
-        keys = f"target: {{nodes: '*'}}, scope: layer, min_keep: 1, {stage}"
-        return self._recipe(f"stages=[{{{keys}, retrain: {{{retrain}, weight_decay: 1e-2{teacher}}}}}]")
+        target = "target: {nodes: '*'}, scope: layer, min_keep: 1"
+        return self._recipe(f"stages=[{{{target}, {stage}, retrain: {{{retrain}, weight_decay: 1e-2{teacher}}}}}]")
 
     def _peer(
         self, method: str, budget: Budget, choice: Choice, model: nn.Module, recipe: Recipe, setting: Setting
