@@ -44,8 +44,17 @@ OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structures.json"
 
 AUTOENCODER = ["train.epochs=20"]
 CONVOLUTIONAL = ["data.train=5000", "data.test=1000", "data.batch_size=50", "train.epochs=20"]
+CHAINS = {"": "{}", "_norm": "{norm: true}", "_shortcut": "{shortcut: true}"}
 BATCH = 64
 """Samples of a batch in retraining, or those of a batch of the data if these are fewer."""
+
+
+def chain(kind: str, words: str) -> tuple[str, list[str], int, float]:
+    model = f"model={{factory: 'small_networks:chain_{kind}', args: {CHAINS[words]}}}"
+    task = "task=reconstruct" if kind == "autoencoder" else "task=classify"
+    train = "train={epochs: 15, optimizer: adamw, lr: 1e-3, lr_schedule: cosine}"
+    return "mnist_latent", [model, "data={name: mnist, train: 10000, test: 2000, batch_size: 64}", task, train], 3, 1e-3
+
 
 # name -> the recipe whose network and data are used, what is changed, epochs of retraining and the usual rate
 NETWORKS: dict[str, tuple[str, list[str], int, float]] = {
@@ -53,7 +62,9 @@ NETWORKS: dict[str, tuple[str, list[str], int, float]] = {
     "fashion_autoencoder": ("fashion_mnist_ae", [*AUTOENCODER, "data.train=20000"], 3, 3e-3),
     "conv_autoencoder": ("cifar10_ae", CONVOLUTIONAL, 3, 3e-3),
     **{name: SMALL[name] for name in ("lstm", "mobilenet", "vit", "resnet20")},
+    **{f"chain_{kind}{words}": chain(kind, words) for kind in ("autoencoder", "classifier") for words in CHAINS},
 }
+"""The chains differ in one thing at a time: what is learned, norms, shortcuts."""
 SEVENTY_PERCENT = {"sparsity": 0.7}
 QUARTER = {"macs": 0.25}
 
@@ -61,9 +72,9 @@ Budget = dict[str, float]
 
 
 def budgets(name: str) -> dict[str, Budget]:
-    """The middle budget is 70 % of every width in autoencoders, which leaves about a quarter."""
+    """The middle budget is 70 % of every width in autoencoders and chains, which leaves about a quarter."""
     return {
-        "middle": SEVENTY_PERCENT if name.endswith("autoencoder") else QUARTER,
+        "middle": QUARTER if name in SMALL else SEVENTY_PERCENT,
         "half": {"macs": 0.5},
         "eighth": {"macs": 0.125},
     }
