@@ -50,7 +50,7 @@ class Network:
 
 NETWORKS = {
     "lenet_300_100": Network(epochs=40, tuning=15, compressions=(68, 12)),
-    "lenet_5": Network(epochs=20, tuning=5, compressions=(111, 280)),
+    "lenet_5": Network(epochs=15, tuning=3, compressions=(111, 280)),
 }
 REMOVALS = {
     "hard": "hard",

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -225,7 +226,8 @@ class Study:
                 model = self.peer.cut(model, example, ratio)
             model(example)  # a cut network may not run
         except Exception as error:
-            return {"refused": f"{type(error).__name__}: {error}".splitlines()[0]}
+            where = traceback.extract_tb(error.__traceback__)[-1].line
+            return {"refused": f"{type(error).__name__}: {error}; {where}"}
         setting.train(model, steps, how)
         return {**metric(setting.evaluate(model)), "macs": measure(model, example).macs / dense.macs}
 
