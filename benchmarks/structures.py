@@ -11,6 +11,7 @@ cells are in docs/benchmarks/structures.json, so that an interrupted run resumes
 """
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -32,11 +33,12 @@ from compress.errors import CompressError
 from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
-from compress.recipe.schema import Recipe
+from compress.recipe.schema import Recipe, Stage
+from compress.remove.removals import Hard
 from compress.run.building import build_model, build_task
 from compress.run.clock import Clock
 from compress.run.data_sets import build_data
-from compress.run.pruning import in_batches_of
+from compress.run.pruning import in_batches_of, pruner_of, removal_of
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import run_stage
 from compress.select.pruned import Pruned
@@ -96,8 +98,11 @@ OURS: dict[str, dict[str, Any]] = {
 }
 """Keys of a stage; a removal that is only a word takes its default length, three quarters of the retraining."""
 
+SOFT_COMPENSATED = "soft, compensated"
+"""Not a removal of this package: the kept weights move to their least-squares values as the nodes fade."""
+
 PEER_MAGNITUDE, PEER_SPARSE = "peer, magnitude", "peer, group-norm training"
-METHODS = (*OURS, PEER_MAGNITUDE, PEER_SPARSE)
+METHODS = (*OURS, SOFT_COMPENSATED, PEER_MAGNITUDE, PEER_SPARSE)
 STRENGTHS = (1e-6, 1e-5, 1e-4)
 SPARSE_SHARE = 1 / 3
 """The share of the steps that the peer trains with its regulariser before it cuts."""
@@ -192,9 +197,15 @@ class Study:
         model = build_model(recipe.model, 0)
         load_weights(model, read_weights(self.weights), str(self.weights))
         setting = self._setting(recipe, data, seed)
-        measured = partial(self._peer, method, self.budgets[budget], choice) if method not in OURS else ours
         try:
-            return measured(model, recipe, setting)
+            if method in OURS:
+                return metric(run_stage(model, recipe.stages[0], 0, Pruned(), setting)["after_removal"])
+            if method == SOFT_COMPENSATED:
+                soft = self._stage(budget, OURS["soft"], choice.rate, False).stages[0]
+                setting = in_batches_of(soft, setting)
+                softly_compensated(model, recipe.stages[0], soft, setting)
+                return metric(setting.evaluate(model))
+            return self._peer(method, self.budgets[budget], choice, model, recipe, setting)
         except CompressError as error:
             return {"refused": str(error)}
 
@@ -236,8 +247,32 @@ class Study:
         return Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
 
 
-def ours(model: nn.Module, recipe: Recipe, setting: Setting) -> dict[str, Any]:
-    return metric(run_stage(model, recipe.stages[0], 0, Pruned(), setting)["after_removal"])
+def softly_compensated(model: nn.Module, hard: Stage, soft: Stage, setting: Setting) -> None:
+    """Prune softly; while the factor of the nodes goes to zero, the kept weights go to what compensates for them."""
+    steps, removal = removal_of(soft, setting.steps_per_epoch)
+    compensated = copy.deepcopy(model)
+    pruner_of(compensated, hard, 0, Pruned(), setting, Hard(), compensate=True).finalize()
+    moves = {
+        name: after.detach() - before.detach()
+        for (name, before), after in zip(model.named_parameters(), compensated.parameters(), strict=True)
+    }
+    pruner = pruner_of(model, soft, 0, Pruned(), setting, removal)
+    parameters = {name.removesuffix("_orig"): parameter for name, parameter in model.named_parameters()}
+    for name, keep in pruner.pruned.keep.items():
+        moves[name] *= keep
+    factor = 1.0
+
+    @torch.no_grad()
+    def after_step(step: int) -> None:
+        nonlocal factor
+        pruner.step()
+        before, factor = factor, 0.0 if pruner.removed else pruner.factor or 0.0
+        for name, move in moves.items():
+            parameters[name].add_(move, alpha=before - factor)
+
+    assert soft.retrain is not None
+    setting.train(model, steps, optimization(soft.retrain), after_step, pruner=pruner)
+    pruner.finalize()
 
 
 def constant(how: Any) -> Any:
