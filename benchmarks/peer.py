@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from compress.graph.stats import measure
 
@@ -71,7 +72,7 @@ class Peer:
 @contextmanager
 def before_each_step(action: Callable[[], None]) -> Any:
     """Call `action` between the gradients and the update of every optimizer."""
-    handle = torch.optim.optimizer.register_optimizer_step_pre_hook(lambda *_: action())
+    handle = register_optimizer_step_pre_hook(lambda *_: action())
     try:
         yield
     finally:
