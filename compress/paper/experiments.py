@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from compress.duration import Duration
 from compress.recipe import schema
 from compress.task_words import Word
 
@@ -64,9 +65,10 @@ class PaperCell:
 
     def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
         """Everything that determines its result, as JSON; with or without settings at their `defaults`."""
+        stage = None if self.stage is None else _settings(self.stage, defaults)
         return {
             "dense": self.dense.determinants(defaults=defaults),
-            "stage": None if self.stage is None else _settings(self.stage, defaults),
+            "stage": stage if stage is None or defaults else _without_implied(stage),
             "on_training_images": self.on_training_images,
         }
 
@@ -90,6 +92,23 @@ class PaperCell:
 
 def _settings(part: schema.Part, defaults: bool) -> dict[str, Any]:
     return part.model_dump(mode="json", exclude_defaults=not defaults)
+
+
+def _without_implied(stage: dict[str, Any]) -> dict[str, Any]:
+    """The stage without what every stage here says, and what was the default when the first cells were computed.
+
+    Recipes have other defaults now. So the stages say it, and the keys of cells remain what they were.
+    """
+    kept = {name: value for name, value in stage.items() if (name, value) != ("compensate", False)}
+    removal, retrain = stage["removal"], stage.get("retrain")
+    if retrain and removal.get("over") == _whole(retrain):
+        kept["removal"] = {name: value for name, value in removal.items() if name != "over"}
+    return kept
+
+
+def _whole(retrain: Mapping[str, Any]) -> str:
+    """The length of the retraining, as recipes write it."""
+    return str(Duration(retrain["epochs"], "epochs"))
 
 
 # Images per second in training, on one core of the first machine.
@@ -245,7 +264,8 @@ class _Method:
 
     def soft(self, level: float, final: float) -> schema.Stage:
         """A decay over the whole retraining, as in the paper, which does not retrain after it."""
-        return self._stage(level, {"kind": "soft", "decay": "exponential", "final": final}, self.retrain)
+        removal = {"kind": "soft", "decay": "exponential", "over": _whole(self.retrain), "final": final}
+        return self._stage(level, removal, self.retrain)
 
     def _stage(self, level: float, removal: Any, retrain: Mapping[str, Any] | None) -> schema.Stage:
         return schema.Stage.model_validate(
@@ -253,6 +273,7 @@ class _Method:
                 "target": self.target,
                 "criterion": self.criterion,
                 "sparsity": level,
+                "compensate": False,
                 "removal": removal,
                 "retrain": retrain,
             }

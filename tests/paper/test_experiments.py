@@ -1,6 +1,8 @@
 """The experiments are the paper's: levels, seeds, epochs, optimizers."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from compress.paper import cells, printed
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
 
 CELLS = all_cells(PAPER)
+RESULTS = json.loads((Path(__file__).parents[2] / "docs" / "paper" / "results.json").read_text(encoding="utf-8"))
 
 
 def of(experiment: str, dataset: str) -> list[PaperCell]:
@@ -51,6 +54,22 @@ def test_decays_end_completely_and_early() -> None:
     for experiment in ("classification", "decoder", "latent"):
         finals = {cell.final for cell in of(experiment, "mnist") if cell.method == "soft"}
         assert finals == {COMPLETE, 1e-2, 0.1, 0.5}
+
+
+def test_stages_do_not_depend_on_the_defaults_of_recipes() -> None:
+    """A decay takes the whole retraining, and nothing makes up for what is pruned, whatever a recipe's default is."""
+    stages = [cell.stage for cell in CELLS if cell.stage is not None]
+    assert {stage.compensate for stage in stages} == {False}
+    decays = [(stage.removal.over, stage.retrain) for stage in stages if stage.removal.kind == "soft"]
+    assert decays
+    for over, retrain in decays:
+        assert retrain is not None
+        assert (over.amount, over.unit) == (retrain.epochs, "epochs")
+
+
+def test_keys_are_those_of_the_cells_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "version", lambda name: RESULTS["versions"][name])
+    assert {cells.key(cell) for cell in CELLS} == {cell["key"] for cell in RESULTS["cells"]}
 
 
 @pytest.mark.parametrize("found", [CELLS, all_cells(QUICK)], ids=["paper", "quick"])
