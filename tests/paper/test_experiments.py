@@ -38,7 +38,8 @@ def test_seeds() -> None:
 
 
 def test_the_same_budget_for_hard_and_soft() -> None:
-    for experiment, epochs in (("classification", 1), ("decoder", 1), ("latent", 5)):
+    budgets = {"classification": 1, "decoder": 1, "latent": 5, "classification_nodes": 1, "decoder_nodes": 1}
+    for experiment, epochs in budgets.items():
         pairs: dict[tuple[float, int], set[str]] = {}
         for cell in of(experiment, "mnist"):
             if cell.method in ("retrained", "soft"):
@@ -50,8 +51,16 @@ def test_the_same_budget_for_hard_and_soft() -> None:
         assert all(len(retrainings) == 1 for retrainings in pairs.values())
 
 
+def test_nodes_are_pruned_in_the_networks_whose_weights_are() -> None:
+    for weights in ("classification", "decoder"):
+        trained = {cells.key(cell.dense) for cell in CELLS if cell.experiment == weights}
+        found = [cell for cell in CELLS if cell.experiment == f"{weights}_nodes"]
+        assert found
+        assert {cells.key(cell.dense) for cell in found} <= trained
+
+
 def test_decays_end_completely_and_early() -> None:
-    for experiment in ("classification", "decoder", "latent"):
+    for experiment in ("classification", "decoder", "latent", "classification_nodes", "decoder_nodes"):
         finals = {cell.final for cell in of(experiment, "mnist") if cell.method == "soft"}
         assert finals == {COMPLETE, 1e-2, 0.1, 0.5}
 
@@ -82,7 +91,7 @@ def test_every_cell_has_its_dense_network(found: list[PaperCell]) -> None:
 def test_every_cell_has_a_key_of_its_own() -> None:
     keys = [cells.key(cell) for cell in CELLS]
     counts = Counter(keys)
-    # The decoder's and the latent space's dense network is the same one.
+    # Weights, nodes and the latent space are pruned in the same dense networks.
     assert {cell.method for cell, key in zip(CELLS, keys, strict=True) if counts[key] > 1} == {"dense"}
 
 
