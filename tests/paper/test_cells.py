@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from compress.data.sources import mnist_sample
+from compress.duration import Duration
 from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
@@ -23,7 +24,11 @@ def small(cell: PaperCell) -> PaperCell:
     train = cell.dense.train.model_copy(update={"epochs": 2})
     stage = cell.stage
     if stage is not None and stage.retrain is not None:
-        stage = stage.model_copy(update={"retrain": stage.retrain.model_copy(update={"epochs": 1})})
+        removal = stage.removal
+        if removal.kind == "soft":
+            removal = removal.model_copy(update={"over": Duration.parse("1 epoch")})
+        shorter = {"retrain": stage.retrain.model_copy(update={"epochs": 1}), "removal": removal}
+        stage = stage.model_copy(update=shorter)
     return replace(cell, dense=replace(cell.dense, data=data, train=train), stage=stage)
 
 
