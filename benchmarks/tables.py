@@ -15,7 +15,6 @@ from statistics import mean, stdev
 from typing import Any, cast
 
 from rivals import EXPERIMENTS, command
-from scipy.stats import ttest_ind  # type: ignore[import-untyped]
 
 from compress.paper.findings import NAMES
 from compress.paper.printed import TABLE_I
@@ -23,6 +22,7 @@ from compress.report.choices import LABELS, choice_table
 from compress.report.measures import milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
+from compress.sweep.compare.summary import paired_p
 from compress.sweep_results import Comparison
 
 ROOT = Path(__file__).parents[1]
@@ -349,11 +349,10 @@ def _best_against_next(settings: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def p_value(one: list[float], other: list[float]) -> str:
-    """Welch's t-test of unequal variances, two-sided."""
-    if min(len(one), len(other)) < 2:
-        return ""
-    p = float(ttest_ind(one, other, equal_var=False).pvalue)
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+    """The paired t-test over the seeds that both have, two-sided."""
+    both = min(len(one), len(other))
+    p = paired_p(one[:both], other[:both])
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
 def without_retraining() -> str:
