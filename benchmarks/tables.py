@@ -259,7 +259,8 @@ def structures() -> str:
         rows = [[one, *(_of_seeds(found[name], f"{budget}, {one}") for name in networks)] for one in settings]
         dense = ["dense", *(_of_one(found[name]["dense"]) for name in networks)]
         p = ["p, the best against the next", *(_best_against_next(names[name]) for name in networks)]
-        parts.append(f"**{title}**\n\n{table(('method', *networks), [dense, *rows, p], right=len(networks))}")
+        soft = ["p, soft against hard", *(_between(names[name], "soft", "hard") for name in networks)]
+        parts.append(f"**{title}**\n\n{table(('method', *networks), [dense, *rows, soft, p], right=len(networks))}")
     return "\n\n".join(parts)
 
 
@@ -339,6 +340,11 @@ def _by_setting(network: dict[str, Any], prefix: str) -> dict[str, list[dict[str
         if name.startswith(prefix):
             found.setdefault(name.removeprefix(prefix).rpartition("seed")[0].rstrip(", "), []).append(cell)
     return found
+
+
+def _between(settings: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
+    both = [[cell["loss"] for cell in settings.get(name, [])] for name in (one, other)]
+    return p_value(*both)
 
 
 def _best_against_next(settings: dict[str, list[dict[str, Any]]]) -> str:
