@@ -109,13 +109,13 @@ def effective(places: Sequence[NamedParameter]) -> Iterator[list[Tensor]]:
 
 
 def _effective(module: nn.Module, name: str) -> AbstractContextManager[Tensor]:
-    parameter = module._parameters.get(name)
-    if parameter is not None:
-        return requiring_grad(parameter)
     for hook in module._forward_pre_hooks.values():  # a SoftPruningMethod computes its own leaf
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == name and hasattr(hook, "effective"):
             found: AbstractContextManager[Tensor] = hook.effective(module)
             return found
+    parameter = module._parameters.get(name)
+    if parameter is not None:
+        return requiring_grad(parameter)
     raise TargetError(
         f"{name!r} of {type(module).__name__} is not a parameter, and is not being soft-pruned: fold its masks first, "
         "with torch.nn.utils.prune.remove"

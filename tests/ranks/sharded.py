@@ -1,25 +1,33 @@
 """Pruning of a network whose weights are spread over processes; the test beside it compares this with one process.
 
-    torchrun --nproc-per-node 4 sharded.py OUT fsdp:soft:magnitude tensor_parallel:gradual:lamp ...
+    torchrun --nproc-per-node 4 sharded.py OUT run=fsdp:soft:magnitude run=tensor_parallel:gradual:lamp ...
 
 A case is a way to spread the weights, a removal, and a criterion. The first process writes whole weights and masks.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from compress import SFP, SRFP, Gradual, GradualSoft, GReg, Hard, Pruner, Soft
 from compress.remove.masks import tensors
+from compress.select.choose import lowest
 from compress.shards import gathered, like
 
-STEPS, BATCH = 20, 16
-EVEN = ("both", "columns")
-"""Ways that need even sizes."""
+STEPS, SAVED, BATCH = 20, 7, 16
+EVEN = ("both", "columns", "tensor_parallel")
+"""Ways that torch has for even sizes only."""
 
 REMOVALS = {
     "hard": Hard(),
@@ -44,11 +52,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 class Network(nn.Module):
     """Sizes that 2 and 4 processes cannot divide evenly; a tensor of which the last process of 4 has nothing; ties."""
 
-    def __init__(self) -> None:
+    def __init__(self, one: int = 30, two: int = 10, three: int = 3) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.middle, self.narrow = nn.Linear(12, 30), nn.Linear(30, 10), nn.Linear(10, 3)
-        self.last = nn.Linear(3, 12)
+        self.first, self.middle = nn.Linear(12, one), nn.Linear(one, two)
+        self.narrow, self.last = nn.Linear(two, three), nn.Linear(three, 12)
         with torch.no_grad():  # many ties, in all tensors and parts
             for weight in self.parameters():
                 weight.copy_((weight * 40).round() / 40)
@@ -68,23 +76,10 @@ def network() -> Network:
 
 
 def even() -> Network:
-    """Of sizes that fit what FSDP and tensor parallelism can do beside each other's first dimension."""
-    model = network()
-    torch.manual_seed(1)
-    model.middle, model.narrow, model.last = nn.Linear(30, 8), nn.Linear(8, 4), nn.Linear(4, 12)
-    model.first = nn.Linear(12, 30)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_((weight * 40).round() / 40)
-    return model.double()
+    return Network(32, 8, 4).double()
 
 
 def spread(model: nn.Module, way: str) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import Shard
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-
     world = dist.get_world_size()
     plan = {"first": ColwiseParallel(), "middle": RowwiseParallel()}
     if way == "fsdp":
@@ -136,7 +131,7 @@ def masks(pruning: Pruner) -> dict[str, Tensor]:
     return found
 
 
-def run(case: str) -> dict[str, Any]:
+def run(case: str, folder: Path) -> dict[str, Any]:
     """The masks at the beginning, in the middle and at the end, and the weights at the end."""
     way, removal, criterion = case.split(":")
     model = even() if way in (*EVEN, "alone_even") else network()
@@ -146,24 +141,98 @@ def run(case: str) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     split = way in ("fsdp", "fsdp_whole", "columns", "hybrid")  # with tensor parallelism all have the same batch
     found = [masks(pruning)]
-    for part in (range(7), range(7, STEPS)):
+    for part in (range(SAVED), range(SAVED, STEPS)):
         train(model, pruning, optimizer, part, split=split)
         found.append(masks(pruning))
         with torch.no_grad():  # leaves the root's weights whole
             model(batch(0))
-    shares = [tuple(layer) for layer in pruning.layers()]
-    histograms = pruning.selection.histograms
+    return {**ended(model, pruning), "masks": found}
+
+
+def ended(model: nn.Module, pruning: Pruner) -> dict[str, Any]:
+    layers, histograms = [tuple(layer) for layer in pruning.layers()], pruning.selection.histograms
     pruning.finalize()
     weights = {name: gathered(weight.detach()).clone() for name, weight in model.named_parameters()}
-    return {"masks": found, "weights": weights, "layers": shares, "histograms": histograms}
+    return {"weights": weights, "layers": layers, "histograms": histograms}
 
+
+# --- checkpoints ---
+
+
+def saved(case: str, folder: Path) -> dict[str, Any]:
+    """Train to the end, with a checkpoint on the way. The file `mortal` ends the last process after that."""
+    model, pruning, optimizer = begun(case, start=True)
+    train(model, pruning, optimizer, range(SAVED), split=True)
+    dcp.save(state_of(model, pruning, optimizer), checkpoint_id=folder / case.replace(":", "_"))
+    if (folder / "mortal").exists():
+        train(model, pruning, optimizer, range(SAVED, SAVED + 3), split=True)
+        if dist.get_rank() == dist.get_world_size() - 1:
+            os._exit(9)
+    train(model, pruning, optimizer, range(SAVED, STEPS), split=True)
+    return ended(model, pruning)
+
+
+def resumed(case: str, folder: Path) -> dict[str, Any]:
+    """Train from that checkpoint to the end, in any number of processes."""
+    model, pruning, optimizer = begun(case, start=False)
+    state = state_of(model, pruning, optimizer)
+    dcp.load(state, checkpoint_id=folder / case.replace(":", "_"))
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    pruning.load_state_dict(state["pruner"])
+    train(model, pruning, optimizer, range(SAVED, STEPS), split=True)
+    return ended(model, pruning)
+
+
+def begun(case: str, *, start: bool) -> tuple[nn.Module, Pruner, torch.optim.Optimizer]:
+    model = network()
+    spread(model, "fsdp")
+    pruning = pruner(model, *case.split(":"), start=start)
+    return model, pruning, torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+
+def state_of(model: nn.Module, pruning: Pruner, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    weights, moments = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": moments, "pruner": pruning.state_dict()}
+
+
+# --- the choice alone ---
+
+
+def chosen(case: str, folder: Path) -> dict[str, Any]:
+    """`lowest` of tensors that are spread in every way, against a stable sort of all scores laid end to end."""
+    world = dist.get_world_size()
+    line = init_device_mesh("cpu", (world,))
+    square = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("one", "two"))
+    ways = [(line, [Shard(0)]), (line, [Shard(1)]), (line, [Replicate()]), (square, [Shard(0), Shard(1)])]
+    ways += [(square, [Shard(1), Shard(1)]), (square, [Replicate(), Shard(0)]), (square, [Shard(0), Replicate()])]
+    ways += [(square["two"], [Shard(0)]), (square["two"], [Replicate()]), (None, [])]
+    chance = torch.Generator().manual_seed(int(case))
+    wrong = 0
+    for distinct in (2, 5, 1000):
+        picked = [ways[i] for i in torch.randint(len(ways), (4,), generator=chance)] + [ways[0]]
+        sizes = torch.randint(1, 9, (5, 2), generator=chance).tolist()
+        wholes = [torch.randint(-distinct, distinct, size, generator=chance) / 7 for size in sizes]
+        scores = [
+            whole if mesh is None else distribute_tensor(whole, mesh, placed)
+            for whole, (mesh, placed) in zip(wholes, picked, strict=True)
+        ]
+        flat = torch.cat([whole.flatten() for whole in wholes])
+        for count in range(0, len(flat) + 1, 3):
+            marks = torch.cat([gathered(mark).flatten() for mark in lowest(scores, count)])
+            expected = torch.zeros_like(marks).index_fill(0, flat.argsort(stable=True)[:count], True)
+            wrong += not torch.equal(marks, expected)
+    return {"wrong": wrong}
+
+
+DOES = {"run": run, "saved": saved, "resumed": resumed, "chosen": chosen}
 
 if __name__ == "__main__":
     import torch.distributed.nn.functional  # within a group it would keep the group, and gloo's threads, for ever
 
     dist.init_process_group("gloo")
     for one in sys.argv[2:]:
-        done = run(one)
+        what, _, case = one.partition("=")
+        done = DOES[what](case, Path(sys.argv[1]))
         if dist.get_rank() == 0:
             torch.save(done, Path(sys.argv[1]) / f"{one.replace(':', '_')}.pt")
     dist.barrier()
