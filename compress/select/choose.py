@@ -196,8 +196,8 @@ def lowest(
     kind = _common({score.dtype for score in ranked})
     reducer = Reducer.of([score.tensor for score in ranked])
     allowed = spare or [None] * len(ranked)
-    keys = [_Keys(*each, kind, reducer) for each in zip(ranked, _names(ranked, names), allowed, strict=True)]
-    found = _threshold(keys, count, 8 * kind.itemsize, reducer)
+    keys = [Keys(*each, kind, reducer) for each in zip(ranked, _names(ranked, names), allowed, strict=True)]
+    found = threshold_of(keys, count, 8 * kind.itemsize, reducer)
     marks, ties = [], found.ties
     for key, most in zip(keys, _most_ties(keys, found, reducer), strict=True):
         mark, used = key.below(found.key, min(ties, most))
@@ -206,7 +206,7 @@ def lowest(
     return marks
 
 
-class _Threshold(NamedTuple):
+class Threshold(NamedTuple):
     """key: the highest that belongs to the lowest ones. ties: how many of the `equal` ones to it belong to them."""
 
     key: int
@@ -214,7 +214,7 @@ class _Threshold(NamedTuple):
     equal: int
 
 
-class _Integers(Protocol):
+class Integers(Protocol):
     """A stream of integers. counted: whether this process counts them, or another one that also has them."""
 
     counted: bool
@@ -222,7 +222,7 @@ class _Integers(Protocol):
     def pieces(self) -> Iterator[tuple[slice, Tensor]]: ...
 
 
-class _Keys:
+class Keys:
     """One tensor's scores as integers in the same order: the bits of a float, with the negative half reversed.
 
     What is not spare has the largest of all integers, beyond infinity.
@@ -267,7 +267,7 @@ class _Keys:
 class _Positions:
     """Positions, in the whole flat tensor, of its keys that are equal to `key`."""
 
-    def __init__(self, keys: _Keys, key: int) -> None:
+    def __init__(self, keys: Keys, key: int) -> None:
         self._keys, self._key, self.counted = keys, key, keys.counted
         self._part = Part.of(keys.scores.tensor)
 
@@ -280,7 +280,7 @@ class _Positions:
         return sum(int((positions <= last).count_nonzero()) for _, positions in self.pieces())
 
 
-def _threshold(numbers: Sequence[_Integers], count: int, bits: int, reducer: Reducer) -> _Threshold:
+def threshold_of(numbers: Sequence[Integers], count: int, bits: int, reducer: Reducer) -> Threshold:
     """Of all integers, which have `bits` bits and a sign, that with the rank `count`."""
     prefix, left, equal = 0, count, 0
     for shift in range(bits - _DIGIT, -1, -_DIGIT):
@@ -292,10 +292,10 @@ def _threshold(numbers: Sequence[_Integers], count: int, bits: int, reducer: Red
         below = int(upto[value - 1]) if value else 0
         left, equal = left - below, int(upto[value]) - below
         prefix = value - _HALF if first else (prefix << _DIGIT) | value
-    return _Threshold(prefix, left, equal)
+    return Threshold(prefix, left, equal)
 
 
-def _most_ties(all_keys: Sequence[_Keys], found: _Threshold, reducer: Reducer) -> list[int]:
+def _most_ties(all_keys: Sequence[Keys], found: Threshold, reducer: Reducer) -> list[int]:
     """How many keys equal to the threshold each tensor may mark on this process: those first in order of position.
 
     Alone, or where all equal ones are marked, no tensor has a bound of its own. If not, the tensor with the last tie
@@ -310,20 +310,20 @@ def _most_ties(all_keys: Sequence[_Keys], found: _Threshold, reducer: Reducer) -
     last = int(torch.searchsorted(upto, found.ties))
     left = found.ties - (int(upto[last - 1]) if last else 0)
     digits = math.ceil((1 + all_keys[last].scores.numel().bit_length()) / _DIGIT)
-    position = _threshold([places[last]], left, digits * _DIGIT, reducer).key
+    position = threshold_of([places[last]], left, digits * _DIGIT, reducer).key
     return [*unbounded[:last], places[last].upto(position), *([0] * (len(all_keys) - last - 1))]
 
 
-def _refuse_nan(numbers: Sequence[_Integers], reducer: Reducer) -> None:
+def _refuse_nan(numbers: Sequence[Integers], reducer: Reducer) -> None:
     """On all processes, whichever has seen it."""
-    keys = [each for each in numbers if isinstance(each, _Keys)]
+    keys = [each for each in numbers if isinstance(each, Keys)]
     seen = reducer.add(torch.tensor([int(each.nan) for each in keys]))
     for each, has_nan in zip(keys, seen.tolist(), strict=True):
         if has_nan:
             raise TargetError(f"the scores of {each.name} hold NaN: nothing can be ranked by them")
 
 
-def _digits(numbers: Sequence[_Integers], shift: int, prefix: int | None) -> Iterator[Tensor]:
+def _digits(numbers: Sequence[Integers], shift: int, prefix: int | None) -> Iterator[Tensor]:
     """The digits above `shift`, in [0, 2**16), of those whose digits before it are `prefix`; None: it is the first.
 
     The first digit carries the sign.
