@@ -16,7 +16,7 @@ from compress.remove.sharded import ShardedLearningMethod, ShardedMethod
 from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
-from compress.shards import fsdp_modules, is_sharded, like, local, reshard
+from compress.shards import fsdp_modules, is_sharded, like, local, reshard, spread
 from compress.wording import count_of
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
@@ -218,7 +218,7 @@ class Remover:
         self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
         self.share, self._complete = float(state["share"]), bool(state["complete"])
         for joined, saved in zip(self._joined, state["joined"], strict=True):
-            local(joined).copy_(local(saved))
+            local(joined).copy_(local(spread(saved, joined)))
         self.hold()
 
     # --- inside ---

@@ -19,7 +19,7 @@ from compress.select.members import place_of
 from compress.select.pruned import Pruned
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring, on_data
-from compress.shards import mapped, true_in
+from compress.shards import mapped, spread, true_in
 
 Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
 """(tensor or layer, or None for all targets together; scores; masks of what is kept)."""
@@ -86,7 +86,7 @@ class Selection(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume with what has been chosen, instead of choosing again."""
-        self._note(dict(state["latest"]))
+        self._note(self._placed(state["latest"]))
         self._scoring.generator.set_state(state["generator"])
         self.histograms = list(state["histograms"])
 
@@ -97,6 +97,11 @@ class Selection(ABC):
     def _note(self, latest: dict[str, Tensor]) -> None:
         """These masks are the latest choice."""
         self._latest = latest
+
+    def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loaded masks, with the placement of this network's parameters."""
+        places = {path: place_of(self._scoring.model, path) for path in masks}
+        return {path: spread(mask, getattr(*places[path])) for path, mask in masks.items()}
 
     def _nothing(self) -> dict[str, Tensor]:
         """Masks of nothing pruned, into which those of a distributed checkpoint can be read."""
