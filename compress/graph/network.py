@@ -54,8 +54,8 @@ def require_network(model: object, what: str = "model", *, sharded: bool = False
             )
         if "FullyShardedDataParallel" in _bases(kind):
             raise UnsupportedModelError(
-                f"{what}: {_part(name)} is sharded by FullyShardedDataParallel, which holds all weights in one flat "
-                "tensor; shard with torch.distributed.fsdp.fully_shard, or give the whole network, before or after "
+                f"{what}: {_part(name)} is sharded over several processes (FSDP) by FullyShardedDataParallel, whose "
+                "weights are one flat tensor; shard with torch.distributed.fsdp.fully_shard, or give the whole network, before or after "
                 "sharded training"
             )
         if is_fsdp(kind) and not sharded:

@@ -14,12 +14,18 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+import compress
 from compress import SFP, SRFP, Gradual, GradualSoft, GReg, Hard, Pruner, Soft
 from compress.remove.masks import tensors
 from compress.select.choose import lowest
@@ -224,7 +230,61 @@ def chosen(case: str, folder: Path) -> dict[str, Any]:
     return {"wrong": wrong}
 
 
-DOES = {"run": run, "saved": saved, "resumed": resumed, "chosen": chosen}
+# --- nodes, and what is refused ---
+
+
+def nodes(case: str, folder: Path) -> dict[str, Any]:
+    """Chosen on the whole network, removed while it is sharded, and cut out of the whole network again."""
+    chosen = Pruner(network(), compress.nodes("first", "middle"), sparsity=0.5, example=batch(0)).pruned.keep
+    model = network()
+    spread(model, "fsdp")
+    pruning = Pruner(model, list(chosen), keep=chosen, removal=REMOVALS[case])
+    train(model, pruning, torch.optim.AdamW(model.parameters(), lr=1e-2), range(STEPS), split=True)
+    pruning.finalize()
+    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if dist.get_rank():
+        return {}
+    full = network()
+    full.load_state_dict(whole)
+    small = compress.slim(full, batch(0))
+    return {"widths": [len(small.first.weight), len(small.middle.weight)], "same": same(small, full)}
+
+
+def same(small: nn.Module, full: nn.Module) -> bool:
+    with torch.no_grad():
+        return torch.allclose(small(batch(1)), full(batch(1)), rtol=0, atol=1e-10)
+
+
+def refused(case: str, folder: Path) -> dict[str, Any]:
+    """What each process says."""
+    rank, model = dist.get_rank(), network()
+    target, options, data = model, {"criterion": "magnitude"}, [(batch(0), batch(0))]
+    if case == "pipeline":
+        mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("stages", "data"))
+        target = nn.ModuleDict({f"stage{mesh.get_coordinate()[0]}": nn.Linear(8, 8)})
+        fully_shard(target, mesh=mesh["data"])
+    else:
+        spread(model, "fsdp")
+    if case == "batches":
+        options, data = {"criterion": "taylor"}, [(batch(rank), batch(rank))]
+    if case == "lengths":
+        options, data = {"criterion": "snip"}, data * (1 + rank)
+    if case == "nan" and rank == 1:
+        model.middle.weight.to_local()[0, 0] = torch.nan
+    if case == "nodes":
+        options, target = {"example": batch(0)}, model
+    try:
+        wanted = compress.nodes("first") if case == "nodes" else "*"
+        Pruner(target, wanted, sparsity=0.5, batches=data, loss=nn.functional.mse_loss, **options)
+        said = "nothing"
+    except compress.CompressError as error:
+        said = f"{type(error).__name__}: {error}"
+    everyone: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(everyone, said)
+    return {"said": everyone}
+
+
+DOES = {"run": run, "saved": saved, "resumed": resumed, "chosen": chosen, "nodes": nodes, "refused": refused}
 
 if __name__ == "__main__":
     import torch.distributed.nn.functional  # within a group it would keep the group, and gloo's threads, for ever

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from blocks import blocks
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "sharded.md"
 SCRIPT = Path(__file__).with_name("sharded.py")
 
 SHORT = ["fsdp:gradual_soft:magnitude", "fsdp:soft:taylor"]
@@ -88,6 +91,52 @@ def test_every_placement_removal_and_criterion(tmp_path: Path, processes: int, c
     assert all(result(tmp_path, f"chosen={number}") == {"wrong": 0} for number in numbers)
     for case in cases:
         require_same(result(tmp_path, f"run={case}"), alone(case))
+
+
+REFUSED = {
+    "pipeline": "TargetError: process 1 has other targets than process 0, as in pipeline parallelism",
+    "batches": "InputError: batches: the processes were given different ones",
+    "lengths": "InputError: batches: the processes were given different ones, or different numbers of them",
+    "nan": "TargetError: the scores of middle.weight hold NaN",
+    "nodes": "UnsupportedModelError: model: the network is sharded over several processes (FSDP)",
+}
+
+
+@pytest.mark.extended
+def test_what_is_refused_is_refused_by_all_and_nodes_are_removed_by_their_masks(tmp_path: Path) -> None:
+    torchrun(tmp_path, 2, *(f"refused={case}" for case in REFUSED), "nodes=soft")
+    for case, expected in REFUSED.items():
+        said = result(tmp_path, f"refused={case}")["said"]
+        assert len(said) == 2
+        assert all(sentence.startswith(expected) for sentence in said), said
+    assert result(tmp_path, "nodes=soft") == {"widths": [15, 5], "same": True}
+
+
+@pytest.mark.extended
+def test_the_page_runs_and_resumes(tmp_path: Path) -> None:
+    """The loop of docs/sharded.md, and then its resumption in the place where the pruner is made."""
+    shown = {block.title: block.text for block in blocks(PAGE, "python")}
+    head, made, rest = shown["train.py"].partition(
+        next(line for line in shown["train.py"].splitlines(True) if "Pruner" in line)
+    )
+    save = "torch.save([layer.weight.full_tensor() for layer in (model[0], model[2])], f'{NAME}{dist.get_rank()}.pt')\n"
+    ending = "dist.destroy_process_group()"
+    assert made
+    assert ending in rest
+    whole = head + made + rest.replace(ending, save.replace("NAME", "'whole'") + ending)
+    again = head + shown["resume.py"] + rest.replace("range(120)", "range(51, 120)")
+    again = again.replace(ending, save.replace("NAME", "'again'") + ending)
+    for text in (whole, again):
+        (tmp_path / "train.py").write_text(text, encoding="utf-8")
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *start], cwd=tmp_path, capture_output=True, text=True, timeout=600, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+    found, resumed = (torch.load(tmp_path / f"{name}0.pt") for name in ("whole", "again"))
+    assert sum(int((weight == 0).sum()) for weight in found) == round(0.9 * 2 * 16 * 64)
+    assert all(torch.equal(one, other) for one, other in zip(found, resumed, strict=True))
 
 
 @pytest.mark.extended
