@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import typer
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Soft
@@ -56,7 +56,7 @@ class Constants:
 
     @property
     def passes(self) -> int:
-        return getattr(torch, self.dtype).itemsize // 2
+        return int(getattr(torch, self.dtype).itemsize) // 2
 
     @property
     def state(self) -> int:
@@ -126,7 +126,7 @@ def _seconds(run: Callable[[], object], rounds: int = 5) -> float:
 def _all_reduce(processes: int) -> float:
     """Seconds of the all-reduce of one histogram, the shortest of 50: on few cores, others wait for their turn."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_reduce, (processes, folder), nprocs=processes)  # type: ignore[no-untyped-call]
+        spawn(_reduce, (processes, folder), nprocs=processes)  # type: ignore[no-untyped-call]
         return float((Path(folder) / "seconds").read_text(encoding="utf-8"))
 
 

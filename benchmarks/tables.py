@@ -418,11 +418,8 @@ def sharded() -> str:
         f"{one['dtype']} {one['count']:.1f} ns to count, {one['mark']:.1f} to mark, {one['step']:.1f} a step"
         for one in found["constants_ns"]
     )
-    return (
-        table(titles, rows, right=6)
-        + conditions(found, f"an entry: {each}; all-reduce of 512 KB by processes, {sent}")
-        + (f"\n\nRun as a stream, in processor time: the threshold of {runs}.\n")
-    )
+    below = conditions(found, f"an entry: {each}; all-reduce of 512 KB by processes, {sent}")
+    return table(titles, rows, right=6) + below + f"\n\nRun as a stream, in processor time: the threshold of {runs}."
 
 
 def gigabytes(row: dict[str, Any]) -> str:

@@ -55,8 +55,8 @@ def require_network(model: object, what: str = "model", *, sharded: bool = False
         if "FullyShardedDataParallel" in _bases(kind):
             raise UnsupportedModelError(
                 f"{what}: {_part(name)} is sharded over several processes (FSDP) by FullyShardedDataParallel, whose "
-                "weights are one flat tensor; shard with torch.distributed.fsdp.fully_shard, or give the whole network, before or after "
-                "sharded training"
+                "weights are one flat tensor; shard with torch.distributed.fsdp.fully_shard, or give the whole "
+                "network, before or after sharded training"
             )
         if is_fsdp(kind) and not sharded:
             raise UnsupportedModelError(

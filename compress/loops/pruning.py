@@ -129,7 +129,8 @@ class Pruning:
         """
         if self.pruner is None or self._names is None:
             return self._final
-        return _whole({"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()})
+        state = {"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()}
+        return {key: _whole(value) for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state`: now, or as soon as the loop begins.

@@ -7,6 +7,7 @@ A case is a way to spread the weights, a removal, and a criterion. The first pro
 
 import os
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def refused(case: str, folder: Path) -> dict[str, Any]:
     target, options, data = model, {"criterion": "magnitude"}, [(batch(0), batch(0))]
     if case == "pipeline":
         mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("stages", "data"))
-        target = nn.ModuleDict({f"stage{mesh.get_coordinate()[0]}": nn.Linear(8, 8)})
+        target = nn.Sequential(OrderedDict({f"stage{mesh.get_coordinate()[0]}": nn.Linear(8, 8)}))
         fully_shard(target, mesh=mesh["data"])
     else:
         spread(model, "fsdp")
@@ -270,7 +271,7 @@ def refused(case: str, folder: Path) -> dict[str, Any]:
     if case == "lengths":
         options, data = {"criterion": "snip"}, data * (1 + rank)
     if case == "nan" and rank == 1:
-        model.middle.weight.to_local()[0, 0] = torch.nan
+        model.middle.weight.detach().to_local()[0, 0] = torch.nan
     if case == "nodes":
         options, target = {"example": batch(0)}, model
     try:

@@ -116,10 +116,10 @@ def test_what_is_refused_is_refused_by_all_and_nodes_are_removed_by_their_masks(
 def test_the_page_runs_and_resumes(tmp_path: Path) -> None:
     """The loop of docs/sharded.md, and then its resumption in the place where the pruner is made."""
     shown = {block.title: block.text for block in blocks(PAGE, "python")}
-    head, made, rest = shown["train.py"].partition(
-        next(line for line in shown["train.py"].splitlines(True) if "Pruner" in line)
-    )
-    save = "torch.save([layer.weight.full_tensor() for layer in (model[0], model[2])], f'{NAME}{dist.get_rank()}.pt')\n"
+    loop = shown["train.py"]
+    head, made, rest = loop.partition(next(line for line in loop.splitlines(keepends=True) if "Pruner" in line))
+    save = "whole = [layer.weight.full_tensor() for layer in (model[0], model[2])]\n"
+    save += "torch.save(whole, NAME + f'{dist.get_rank()}.pt')\n"
     ending = "dist.destroy_process_group()"
     assert made
     assert ending in rest
