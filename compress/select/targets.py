@@ -378,7 +378,7 @@ def _require_same_in_all_processes(targets: Sequence[Target]) -> None:
     if other is not None:
         raise TargetError(
             f"process {other} has other targets than process 0, as in pipeline parallelism, where no process has a "
-            "part of each layer; prune the network before it is divided, or each stage in a run of its own"
+            "part of each layer; prune the network before it is divided, or each stage in a separate run"
         )
 
 
