@@ -77,6 +77,7 @@ def require_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         assert all(value == pytest.approx(other[key]) for key, value in one.items())
 
 
+@pytest.mark.extended
 def test_two_processes_choose_and_remove_what_one_does(tmp_path: Path) -> None:
     torchrun(tmp_path, 2, f"run={SHORT}")
     require_same(result(tmp_path, f"run={SHORT}"), alone(SHORT))
