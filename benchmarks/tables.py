@@ -32,6 +32,7 @@ FILES = [
     DOCS / "benchmarks.md",
     DOCS / "latent-features.md",
     DOCS / "reliability.md",
+    DOCS / "sharded.md",
     *sorted((ROOT / "recipes").glob("*.yaml")),
 ]
 
@@ -509,6 +510,34 @@ def selection() -> str:
     return table(titles, rows, right=5) + conditions(found, f"exponents of the growth: {fitted}")
 
 
+def sharded() -> str:
+    """What it would cost to prune 7 to 700 billion weights on 8 to 512 processes."""
+    found = measured("sharded")
+    rows = [
+        (
+            f"{row['weights'] / 1e9:.0f} billion {row['dtype']}",
+            f"{row['processes']}",
+            f"{row['state_bytes'] / 1e9:,.1f}",
+            f"{row['sent_bytes'] / 1e6:.1f}",
+            f"{row['choice_seconds']:,.1f}",
+            f"{row['reduce_seconds']:,.1f}",
+            f"{row['step_seconds']:.2f}",
+        )
+        for row in found["rows"]
+    ]
+    titles = ("weights", "processes", "masks, GB each", "MB sent a choice", "s a choice", "of it sending", "s a step")
+    runs = " and ".join(
+        f"{run['entries']:.0e} {run['dtype']} scores in {run['seconds']:.0f} s" for run in found["streamed"]
+    )
+    sent = ", ".join(f"{count}: {1e3 * seconds:.1f} ms" for count, seconds in found["all_reduce_seconds"].items())
+    each = "; ".join(
+        f"{one['dtype']} {one['count']:.1f} ns to count, {one['mark']:.1f} to mark, {one['step']:.1f} a step"
+        for one in found["constants_ns"]
+    )
+    below = conditions(found, f"an entry: {each}; all-reduce of 512 KB by processes, {sent}")
+    return table(titles, rows, right=6) + below + f"\n\nRun as a stream, in processor time: the threshold of {runs}."
+
+
 def gigabytes(row: dict[str, Any]) -> str:
     return f"{(row['peak_bytes'] - row['mask_bytes']) / 1e9:.1f}"
 
@@ -910,6 +939,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "split": split,
     "training_step": training_step,
     "selection": selection,
+    "sharded": sharded,
     "skeletonization": skeletonization,
     "sparse": sparse,
     "sparse_layers": sparse_layers,

@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[1]
 # From the ground up: a part imports from itself and from parts below it, never from others on its own line.
 ORDER = (
     ("errors", "lazy_layers", "wording"),
-    ("duration", "evaluation_mode", "models", "options", "ranking", "task_words", "typed_json", "worker_signals"),
+    (
+        "duration",
+        "evaluation_mode",
+        "models",
+        "options",
+        "ranking",
+        "shards",
+        "task_words",
+        "typed_json",
+        "worker_signals",
+    ),
     ("tasks",),
     ("inputs",),
     ("batches", "dynamic"),

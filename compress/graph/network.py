@@ -8,6 +8,7 @@ from torch import nn
 from compress.errors import InputError, UnsupportedModelError
 from compress.lazy_layers import first_without_size
 from compress.options import shown
+from compress.shards import is_fsdp
 
 # By name, since importing these classes takes seconds, and some are of other libraries.
 _WRAPPERS: Final = {
@@ -24,14 +25,13 @@ _WRAPPERS: Final = {
 
 _MADE_BY: Final = {"OptimizedModule": "torch.compile", "_FabricModule": "Lightning Fabric"}
 
-_SHARDED: Final = {"FullyShardedDataParallel", "FSDPModule"}
 
-
-def require_network(model: object, what: str = "model") -> None:
+def require_network(model: object, what: str = "model", *, sharded: bool = False) -> None:
     """Refuse anything except a network of plain modules.
 
     Args:
         what: the argument's name, for the error text.
+        sharded: whether modules may be sharded over processes by `torch.distributed.fsdp.fully_shard`.
 
     Raises:
         InputError: it is something else.
@@ -52,10 +52,16 @@ def require_network(model: object, what: str = "model") -> None:
                 f"{what}: {_part(name)} is quantized ({kind.__module__}.{kind.__name__}), and its "
                 "weights are not parameters; give the network from before it was quantized, and quantize the result"
             )
-        if _SHARDED & _bases(kind):
+        if "FullyShardedDataParallel" in _bases(kind):
+            raise UnsupportedModelError(
+                f"{what}: {_part(name)} is sharded over several processes (FSDP) by FullyShardedDataParallel, whose "
+                "weights are one flat tensor; shard with torch.distributed.fsdp.fully_shard, or give the whole "
+                "network, before or after sharded training"
+            )
+        if is_fsdp(kind) and not sharded:
             raise UnsupportedModelError(
                 f"{what}: {_part(name)} is sharded over several processes (FSDP), each of which has a part of the "
-                "weights; give the whole network, before or after sharded training"
+                "weights; give the whole network, before or after sharded training (docs/sharded.md)"
             )
     if (lazy := first_without_size(model)) is not None:
         raise UnsupportedModelError(
@@ -87,13 +93,13 @@ def require_unwrapped(model: object, what: str = "model") -> None:
             )
 
 
-def require_parameters(model: object, what: str = "model") -> None:
+def require_parameters(model: object, what: str = "model", *, sharded: bool = False) -> None:
     """As `require_network`; also refuse a network without parameters.
 
     Raises:
         InputError, UnsupportedModelError: as `require_network`; or there is nothing to prune.
     """
-    require_network(model, what)
+    require_network(model, what, sharded=sharded)
     assert isinstance(model, nn.Module)
     if next(model.parameters(), None) is None:
         raise InputError(

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import InputError
+from compress.remove.masks import parameter_of
 from compress.remove.pruner import Pruner
 from compress.select.targets import Target
+from compress.shards import local, mapped, spread
 
 _BUFFERS = ("mask", "pruned", "start")
 
@@ -58,9 +60,7 @@ class PlainNames:
                 if buffer is not None:
                     found[f"{target.path}_{suffix}"] = buffer
             if self._learns:  # a value that learns under a mask cannot be derived from the product
-                orig = target.module._parameters[f"{target.name}_orig"]
-                assert orig is not None
-                found[f"{target.path}_orig"] = orig.detach()
+                found[f"{target.path}_orig"] = parameter_of(target.module, target.name).detach()
         return found
 
     @torch.no_grad()
@@ -75,11 +75,10 @@ class PlainNames:
         if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
             raise InputError("this state belongs to another run: its masks have other parameters or shapes")
         for target in self._targets:
-            orig = target.module._parameters[f"{target.name}_orig"]
-            assert orig is not None
-            orig.copy_(weights[target.path])
+            orig = parameter_of(target.module, target.name)
+            local(orig).copy_(local(spread(weights[target.path], orig)))
         for name, tensor in mine.items():
-            tensor.copy_(tensors[name])
+            local(tensor).copy_(local(spread(tensors[name], tensor)))
 
 
 def _renamed(target: Target, model: nn.Module) -> Target:
@@ -90,29 +89,29 @@ def _renamed(target: Target, model: nn.Module) -> Target:
 
 
 def _acting(module: nn.Module, name: str, learns: bool) -> Tensor:
-    orig, mask = module._parameters[f"{name}_orig"], module._buffers[f"{name}_mask"]
-    assert orig is not None
+    orig, mask = parameter_of(module, name).detach(), module._buffers[f"{name}_mask"]
     assert mask is not None
     # Decaying values are in the parameter itself; learning ones are under their mask.
-    return orig.detach() * mask if learns else orig.detach()
+    return mapped(torch.mul, orig, mask) if learns else orig
 
 
 def _to_plain(
     learns: bool, name: str, module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: object
 ) -> None:
     key = f"{prefix}{name}"
-    orig = state.pop(f"{key}_orig")
+    orig = state.pop(f"{key}_orig" if f"{key}_orig" in state else key)  # a sharded parameter keeps its name
     mask = state.pop(f"{key}_mask")
     for suffix in _BUFFERS:
         state.pop(f"{key}_{suffix}", None)
-    state[key] = orig.detach() * mask if learns else orig
+    state[key] = mapped(torch.mul, orig.detach(), mask) if learns else orig
 
 
 def _from_plain(name: str, module: nn.Module, state: dict[str, Any], prefix: str, *others: object) -> None:
     key = f"{prefix}{name}"
     if key not in state:
         return
-    state[f"{key}_orig"] = state.pop(key)
+    if f"{name}_orig" in module._parameters:
+        state[f"{key}_orig"] = state.pop(key)
     for suffix in _BUFFERS:
         buffer = module._buffers[f"{name}_{suffix}"]
         if buffer is not None:

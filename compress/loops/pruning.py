@@ -1,6 +1,7 @@
 """A pruner that another library's loop creates, steps, saves and finishes."""
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from compress.options import check, shown
 from compress.remove.masks import fold
 from compress.remove.pruner import Pruner
 from compress.select.choose import LayerCollapseWarning
+from compress.shards import Reducer, fsdp_modules, gathered, is_sharded, local, reshard
 from compress.wording import count_of
 
 
@@ -81,6 +83,7 @@ class Pruning:
         """
         saved, self._saved = self._saved, None
         # Creating a pruner can change weights: hard removal does, possibly at random.
+        reshard(fsdp_modules(model))
         loaded = {name: weight.detach().clone() for name, weight in model.named_parameters()} if saved else {}
         with warnings.catch_warnings():
             if saved:  # the selection made now is replaced by the saved one
@@ -119,10 +122,15 @@ class Pruning:
         self._names = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as numbers, names and tensors; empty before the beginning."""
+        """The state as numbers, names and tensors; empty before the beginning.
+
+        Loops write it in one process. So tensors that are sharded are whole in it, in the memory of the processor of
+        the first process of each machine; all processes have to call this, which sends them.
+        """
         if self.pruner is None or self._names is None:
             return self._final
-        return {"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()}
+        state = {"pruner": self.pruner.state_dict(), "tensors": self._names.hidden()}
+        return {key: _whole(value) for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from `state`: now, or as soon as the loop begins.
@@ -140,12 +148,24 @@ class Pruning:
         assert self._names is not None
         self._names.reveal(state["tensors"], loaded)
         pruner.load_state_dict(state["pruner"])
-        for name, weight in self._names.values().items():
-            if not torch.equal(weight, loaded[name]):
+        values = self._names.values()
+        differs = [not torch.equal(local(weight), local(loaded[name])) for name, weight in values.items()]
+        somewhere = Reducer.of(values.values()).largest(torch.tensor(differs, dtype=torch.int64)).tolist()
+        for name, different in zip(values, somewhere, strict=True):
+            if different:
                 raise InputError(
                     f"the state of the pruner does not belong to the weights that were loaded: {name} differs where "
                     "it is pruned; resume weights and state from the same checkpoint"
                 )
+
+
+def _whole(state: Any) -> Any:
+    if isinstance(state, Tensor) and is_sharded(state):
+        whole = gathered(state)
+        return whole.cpu() if int(os.environ.get("LOCAL_RANK", 0)) == 0 else whole.new_empty(0)
+    if isinstance(state, dict):
+        return {key: _whole(value) for key, value in state.items()}
+    return [_whole(value) for value in state] if isinstance(state, list) else state
 
 
 def _names(pruner: Pruner, model: nn.Module) -> PlainNames:

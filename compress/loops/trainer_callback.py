@@ -72,10 +72,10 @@ class TrainerPruning(TrainerCallback):
         self._pruning.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
-        folder = _folder(args, state)
+        folder, content = _folder(args, state), self._pruning.state_dict()  # all processes have a part of it
         if state.is_world_process_zero and folder.is_dir():
             with atomic(folder / STATE) as temporary, temporary.open("wb") as file:
-                torch.save(self._pruning.state_dict(), file)
+                torch.save(content, file)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any

@@ -13,6 +13,9 @@ In a module whose parameter `weight` is being pruned
     weight          attribute   `weight_orig` itself, so that a forward pass costs no more than without pruning
 
 An entry of the set acts as weight_start * weight_mask; `place` writes that over whatever the optimizer made of it.
+
+All of it is done entry by entry: of a parameter that is sharded over processes, each process masks its part (see
+`compress.remove.sharded`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +33,7 @@ from compress.graph.network import require_network
 from compress.graph.parametrized import parametrized
 from compress.options import check, shown
 from compress.select.gradients import requiring_grad
+from compress.shards import is_sharded, local, mapped, spread
 from compress.wording import did_you_mean
 
 
@@ -42,6 +46,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         self._mask_gradients = mask_gradients
         self._exposed: nn.Parameter | None = None
         self._hook: RemovableHandle | None = None
+        self._scored = False  # whether gradients are wanted of the set too
         self._level: tuple[Tensor, int, float | None] | None = None
         """A mask below 1 in the whole set, its version, and its value there, if it is one value."""
 
@@ -71,7 +76,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         Raises:
             TargetError: the parameter does not exist, it is pruned already, or `keep` does not fit it.
         """
-        require_network(module, "module")
+        require_network(module, "module", sharded=True)
         check("name", name, str)
         check("fades", fades, bool)
         check("mask_gradients", mask_gradients, bool)
@@ -83,9 +88,15 @@ class SoftPruningMethod(prune.BasePruningMethod):
                 f"the mask for {name!r} of {type(module).__name__} is {keep.dtype} {tuple(keep.shape)}; "
                 f"it must be bool {tuple(parameter.shape)}"
             )
-        pruned = (~keep).to(parameter.device)
+        pruned = mapped(torch.logical_not, spread(keep, parameter)).to(parameter.device)
+        start = mapped(torch.mul, parameter.detach(), pruned) if fades else None
         module.register_buffer(f"{name}_pruned", pruned)
-        module.register_buffer(f"{name}_start", parameter.detach() * pruned if fades else None)
+        module.register_buffer(f"{name}_start", start)
+        return cls._put_on(module, name, mask_gradients)
+
+    @classmethod
+    def _put_on(cls, module: nn.Module, name: str, mask_gradients: bool) -> "SoftPruningMethod":
+        """Add the mask, and name the parameter `name_orig`."""
         with _keeping_place(module, name, f"{name}_orig"):
             method: SoftPruningMethod = super().apply(module, name, mask_gradients)  # type: ignore[no-untyped-call]
             method._expose(module)
@@ -110,6 +121,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
         """
         for module, method in places:
             orig, mask, pruned = tensors(module, method._tensor_name)
+            method._follow(module)
             if factor is not None:
                 method._lower_to(mask, pruned, factor)
             zero_where_below_one(orig, method._told(mask, pruned))
@@ -139,7 +151,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
         """Set entries of the set (only those that `which` marks) to exactly 0, until they leave it."""
         orig, mask, pruned = tensors(module, self._tensor_name)
-        left = _as_numbers(~pruned if which is None else ~(pruned & which), mask)
+        left = _as_numbers(~pruned if which is None else ~(pruned & local(which)), mask)
         # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero, with other bits.
         for values in (orig, mask, self._start_of(module)):
             if values is not None:
@@ -150,7 +162,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def take(self, module: nn.Module, keep: Tensor) -> None:
         """Replace the set. Entries that join it decay from their current value; those that leave it keep learning."""
         orig, mask, pruned = tensors(module, self._tensor_name)
-        keep = keep.to(pruned.device)
+        keep = local(keep).to(pruned.device)
         start = self._start_of(module)
         if start is not None:
             zero_where_below_one(start, _as_numbers(~(pruned & keep), mask))
@@ -161,18 +173,27 @@ class SoftPruningMethod(prune.BasePruningMethod):
     @contextmanager
     def effective(self, module: nn.Module) -> Iterator[Tensor]:
         """See `compress.select.gradients.effective`."""
-        with requiring_grad(tensors(module, self._tensor_name)[0]) as orig:
-            yield orig
+        self._scored = True
+        try:
+            with requiring_grad(parameter_of(module, self._tensor_name)) as orig:
+                yield orig
+        finally:
+            self._scored = False
 
     def remove(self, module: nn.Module) -> None:
         """Called by `prune.remove`: make the parameter a plain one again, with its current values."""
         name = self._tensor_name
         self.place([(module, self)])
-        with _keeping_place(module, f"{name}_orig", name):
-            super().remove(module)
+        self._take_off(module)
         for buffer in ("pruned", "start"):
             del module._buffers[f"{name}_{buffer}"]
         self._unhook()
+
+    def _take_off(self, module: nn.Module) -> None:
+        """The reverse of `_put_on`."""
+        name = self._tensor_name
+        with _keeping_place(module, f"{name}_orig", name):
+            super().remove(module)
 
     def lowered(self, module: nn.Module, factor: float) -> Tensor:
         """1 where the parameter is kept, `factor` in the set."""
@@ -182,7 +203,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def _expose(self, module: nn.Module) -> None:
         """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
         name = self._tensor_name
-        orig, _, _ = tensors(module, name)
+        orig = parameter_of(module, name)
         if module.__dict__.get(name) is not orig:
             setattr(module, name, orig)  # an LSTM keeps its own list, and changes it here
             module.__dict__[name] = module._parameters.pop(name)
@@ -195,13 +216,16 @@ class SoftPruningMethod(prune.BasePruningMethod):
 
     def _mask(self, module: nn.Module, parameter: Tensor) -> None:
         grad = parameter.grad
-        if grad is None:
+        if grad is None or self._scored:
             return
         if grad.requires_grad or grad.layout != torch.strided:  # a second derivative is wanted; a sparse gradient
             grad.mul_(self.lowered(module, 0.0))
         else:
             _, mask, pruned = tensors(module, self._tensor_name)
             zero_where_below_one(grad, self._told(mask, pruned))
+
+    def _follow(self, module: nn.Module) -> None:
+        """Before the sets are placed: see `compress.remove.sharded`; a plain parameter is followed as it is called."""
 
     def _lower_to(self, mask: Tensor, pruned: Tensor, factor: float) -> None:
         """The mask of the whole set becomes `factor`."""
@@ -219,7 +243,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
         return _as_numbers(~pruned, mask)
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
-        return module._buffers[f"{self._tensor_name}_start"]
+        start = module._buffers[f"{self._tensor_name}_start"]
+        return None if start is None else local(start)
 
     def _unhook(self) -> None:
         if self._hook is not None:
@@ -261,14 +286,21 @@ Masked = tuple[nn.Module, SoftPruningMethod]
 """A module, and the method that prunes a parameter of it."""
 
 
-def tensors(module: nn.Module, name: str) -> tuple[nn.Parameter, Tensor, Tensor]:
-    """(`name_orig`, `name_mask`, `name_pruned`) of a soft-pruned parameter."""
-    orig = module._parameters[f"{name}_orig"]  # several times as fast as getattr, and asked for at each step
+def tensors(module: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(`name_orig`, `name_mask`, `name_pruned`) of a soft-pruned parameter; of a sharded one, this process's parts."""
+    orig = parameter_of(module, name)
     mask, pruned = module._buffers[f"{name}_mask"], module._buffers[f"{name}_pruned"]
-    assert orig is not None
     assert mask is not None
     assert pruned is not None
-    return orig, mask, pruned
+    return (local(orig), local(mask), local(pruned)) if is_sharded(mask) else (orig, mask, pruned)
+
+
+def parameter_of(module: nn.Module, name: str) -> nn.Parameter:
+    """The optimizer's parameter under a mask: `name_orig`, or `name` where it is sharded."""
+    orig = module._parameters.get(f"{name}_orig")  # several times as fast as getattr, and asked for at each step
+    orig = module._parameters[name] if orig is None else orig
+    assert orig is not None
+    return orig
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -285,7 +317,7 @@ def _prunable(module: nn.Module, name: str) -> nn.Parameter:
     for tensor in parametrized(module):
         if name == tensor.path or name in tensor.behind:
             raise TargetError(tensor.refusal(tensor.path))
-    if f"{name}_orig" in module._parameters:
+    if f"{name}_mask" in module._buffers:
         raise TargetError(f"{name!r} of {kind} is pruned already: call finalize() or prune.remove() first")
     parameter = module._parameters.get(name)
     if parameter is None:

@@ -26,6 +26,7 @@ from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction
 from compress.select.selections import selection_of
 from compress.select.targets import Nodes, Wanted, Weights, describe, target_of
+from compress.shards import fsdp_modules, reshard
 from compress.tasks import Loss
 
 
@@ -118,7 +119,9 @@ class Pruner(Remover):
                 already.
             UnsupportedModelError: the network cannot be traced, or a layer must keep its width.
         """
-        require_parameters(model)
+        self._target = target_of(targets)
+        require_parameters(model, sharded=isinstance(self._target, Weights))
+        reshard(fsdp_modules(model))
         how, self._before = removal_of(removal), _earlier(model, earlier)
         check("mask_gradients", mask_gradients, bool)
         check("compensate", compensate, bool)
@@ -131,7 +134,6 @@ class Pruner(Remover):
             regrow is not None and not how.grows,
             f"regrow: {how.word} removal chooses once, or its weights grow back anyway; use Gradual or GradualSoft",
         )
-        self._target = target_of(targets)
         self.selection = selection_of(
             model,
             self._target,

@@ -10,11 +10,13 @@ from torch.nn.utils import prune
 
 from compress.errors import InputError
 from compress.remove.learning import LearningMethod, caller_of
-from compress.remove.masks import Masked, SoftPruningMethod, tensors
+from compress.remove.masks import Masked, SoftPruningMethod, parameter_of, tensors
 from compress.remove.removals import Removal
+from compress.remove.sharded import ShardedLearningMethod, ShardedMethod
 from compress.run_warnings import RunWarning
 from compress.select.choose import warn_of_collapse
 from compress.select.targets import Target, Weights, resolve
+from compress.shards import fsdp_modules, is_sharded, like, local, reshard, spread
 from compress.wording import count_of
 
 Chooser = Callable[[float, Sequence[Tensor]], Sequence[Tensor]]
@@ -60,7 +62,7 @@ class Remover:
         Raises:
             TargetError: a parameter does not exist, or is pruned already.
         """
-        self._model, self.removal = model, removal
+        self._model, self.removal, self._sharding = model, removal, fsdp_modules(model)
         self.targets = resolve(model, Weights(tuple(paths))) if paths else []
         self._choose, self._final_share = chooser, share
         self.steps_done = 0
@@ -70,6 +72,7 @@ class Remover:
         """How much of the final set is in the set, in [0, 1]."""
         self._factor = 1.0  # of all pruned entries, if they share one
         self._places: list[Masked] = []
+        self._by_kind: dict[type[SoftPruningMethod], list[Masked]] = {}
         self._mask_gradients = mask_gradients
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
         self._apply(start)
@@ -93,6 +96,7 @@ class Remover:
     def step(self) -> None:
         """Bring the pruned entries one step closer to zero. Call it after `optimizer.step()`."""
         self._refuse_finalized("step")
+        reshard(self._sharding)
         self.steps_done += 1
         if self.steps_done < self.removal.length:
             self.removal.advance(self, self.steps_done)
@@ -102,9 +106,12 @@ class Remover:
 
     def hold(self) -> None:
         """Put the pruned entries back to their values before `optimizer.step()`; `step` also moves them on."""
-        if self._places and not self._finalized:
-            one = self.removal.together or self._factor == 0
-            type(self._places[0][1]).place(self._places, self._factor if one else None)
+        if self._finalized:
+            return
+        reshard(self._sharding)
+        one = self.removal.together or self._factor == 0
+        for kind, places in self._by_kind.items():
+            kind.place(places, self._factor if one else None)
 
     def finalize(self) -> None:
         """Set pruned entries to exactly 0.0 and make parameters plain again. A second call does nothing.
@@ -113,6 +120,7 @@ class Remover:
         """
         if self._finalized:
             return
+        reshard(self._sharding)
         if not self.removed:
             warnings.warn(
                 EarlyRemovalWarning(
@@ -137,10 +145,12 @@ class Remover:
         Entries that join it decay from their present value, and entries that leave it keep learning from theirs.
         """
         self.hold()  # the optimizer has moved the weights since
-        before = self._tensors()
-        keep = self._choose(share * self._final_share, [pruned & (mask == 0) for _, mask, pruned in before])
+        before = [tensors(target.module, target.name) for target in self.targets]
+        removed = [pruned & (mask == 0) for _, mask, pruned in before]
+        wholes = [parameter_of(target.module, target.name) for target in self.targets]
+        keep = self._choose(share * self._final_share, list(map(like, removed, wholes)))
         for joined, (_, _, pruned), mask in zip(self._joined, before, keep, strict=False):
-            joined.masked_fill_(~(mask.to(pruned.device) | pruned), self.steps_done)
+            local(joined).masked_fill_(~(local(mask).to(pruned.device) | pruned), self.steps_done)
         for (module, method), mask in zip(self._places, keep, strict=True):
             method.take(module, mask)
         if share == 1.0 and not self._complete:
@@ -170,7 +180,7 @@ class Remover:
     def cut(self, latest: int) -> None:
         """Zero pruned entries that joined the set at step `latest` or earlier; for removals with `cohorts`."""
         for (module, method), joined in zip(self._places, self._joined, strict=True):
-            method.vanish(module, joined <= latest)
+            method.vanish(module, local(joined) <= latest)
 
     @torch.no_grad()
     def shrink(self, factor: float) -> None:
@@ -208,19 +218,17 @@ class Remover:
         self.steps_done, self._factor = int(state["steps_done"]), float(state["factor"])
         self.share, self._complete = float(state["share"]), bool(state["complete"])
         for joined, saved in zip(self._joined, state["joined"], strict=True):
-            joined.copy_(saved)
+            local(joined).copy_(local(spread(saved, joined)))
         self.hold()
 
     # --- inside ---
 
-    def _tensors(self) -> list[tuple[nn.Parameter, Tensor, Tensor]]:
-        """(weight_orig, weight_mask, weight_pruned) of every target."""
-        return [tensors(target.module, target.name) for target in self.targets]
-
     def _apply(self, start: bool) -> None:
         try:
             for target in self.targets:
-                self._places.append((target.module, self._mark(target)))
+                method = self._mark(target)
+                self._places.append((target.module, method))
+                self._by_kind.setdefault(type(method), []).append(self._places[-1])
             if start:
                 self.removal.start(self)
                 if self.removed:
@@ -233,13 +241,16 @@ class Remover:
 
     def _mark(self, target: Target) -> SoftPruningMethod:
         nothing = torch.ones_like(target.parameter, dtype=torch.bool)
+        sharded = is_sharded(target.parameter)
         if self.removal.cohorts:
             self._joined.append(torch.zeros_like(nothing, dtype=torch.int32))
         if self.removal.learns:
             caller = caller_of(self._model, target.module)
-            return LearningMethod.apply(target.module, target.name, nothing, caller=caller)
+            learning = ShardedLearningMethod if sharded else LearningMethod
+            return learning.apply(target.module, target.name, nothing, caller=caller)
         decays, masks = self.removal.length > 0, self._mask_gradients
-        return SoftPruningMethod.apply(target.module, target.name, nothing, fades=decays, mask_gradients=masks)
+        method = ShardedMethod if sharded else SoftPruningMethod
+        return method.apply(target.module, target.name, nothing, fades=decays, mask_gradients=masks)
 
     def _refuse_finalized(self, what: str) -> None:
         if self._finalized:

@@ -1,11 +1,14 @@
 """The choice of exactly k entries with the lowest scores, ties broken by position, for any dtype.
 
-It takes linear time, in passes over the scores: beside the result, a few pieces and a histogram are in memory.
+It takes linear time, in passes over the scores: beside the result, a few pieces and a histogram are in memory. Scores
+that are sharded over processes are counted where they are, and the processes send each other nothing but the
+histograms: half a megabyte for each 16 bits of a score, however many scores there are.
 """
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import get_args
+from typing import NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from compress.run_warnings import RunWarning
 from compress.select.amount import WeightScope
 from compress.select.floors import floor_of
 from compress.select.scores import Scores
+from compress.shards import Part, Reducer, like, local, true_in
 from compress.wording import count_of
 
 COLLAPSED = 0.002
@@ -52,7 +56,7 @@ def choose(
         names: for messages.
 
     Returns:
-        Bool tensors of the scores' shapes, True = keep.
+        Bool tensors of the scores' shapes and placements, True = keep.
 
     Raises:
         InputError: sparsity or min_keep out of range, or both cannot hold together.
@@ -104,12 +108,10 @@ def erk_counts(shapes: Sequence[Sequence[int]], total: int, least: Sequence[int]
 
 def collapsed(keep: Sequence[Tensor], names: Sequence[str], share: float = COLLAPSED) -> list[str]:
     """A sentence for each tensor of which less than `share` is kept."""
-    # Not mask.sum(), which copies the mask to int64 first, 8 bytes an entry.
-    counts = [int(mask.count_nonzero()) for mask in keep]
     return [
         f"{name} would keep {count} of its {count_of(mask.numel(), 'weight')}: an empty layer lets nothing through; "
         "set min_keep to keep some of them"
-        for name, mask, count in zip(names, keep, counts, strict=True)
+        for name, mask, count in zip(names, keep, true_in(keep), strict=True)
         if count < share * mask.numel()
     ]
 
@@ -128,7 +130,7 @@ def _choose_together(
         lowest([score], score.numel() - floor, [name])[0] if floor else None
         for score, floor, name in zip(scores, floors, names, strict=True)
     ]
-    return [mark.logical_not_() for mark in lowest(scores, count, names, spare=spare)]
+    return [_negated(mark) for mark in lowest(scores, count, names, spare=spare)]
 
 
 def _choose_by_erk(
@@ -141,13 +143,22 @@ def _choose_by_erk(
     most = alive if sum(alive) >= kept else sizes
     counts = erk_counts([score.shape for score in scores], kept, floors, most)
     return [
-        lowest([score], score.numel() - count, [name])[0].logical_not_()
+        _negated(lowest([score], score.numel() - count, [name])[0])
         for score, count, name in zip(scores, counts, names, strict=True)
     ]
 
 
+def _negated(mark: Tensor) -> Tensor:
+    """In place."""
+    local(mark).logical_not_()
+    return mark
+
+
 def _alive(scores: Scores) -> int:
-    return sum(int((piece > -torch.inf).count_nonzero()) for _, piece in scores.pieces())
+    reducer = Reducer.of([scores.tensor])
+    counts = reducer.counts(scores.tensor)
+    here = sum(int((piece > -torch.inf).count_nonzero()) for _, piece in scores.pieces() if counts)
+    return int(reducer.add(torch.tensor(here)))
 
 
 def _count(scores: Sequence[Scores], sparsity: float, floors: Sequence[int], what: str) -> int:
@@ -183,31 +194,51 @@ def lowest(
     """
     ranked = [Scores.of(score) for score in scores]
     kind = _common({score.dtype for score in ranked})
+    reducer = Reducer.of([score.tensor for score in ranked])
     allowed = spare or [None] * len(ranked)
-    keys = [_Keys(*each, kind) for each in zip(ranked, _names(ranked, names), allowed, strict=True)]
-    threshold, ties = _threshold(keys, count, 8 * kind.itemsize)
-    marks = []
-    for key in keys:
-        mark, ties = key.below(threshold, ties)
+    keys = [Keys(*each, kind, reducer) for each in zip(ranked, _names(ranked, names), allowed, strict=True)]
+    found = threshold_of(keys, count, 8 * kind.itemsize, reducer)
+    marks, ties = [], found.ties
+    for key, most in zip(keys, _most_ties(keys, found, reducer), strict=True):
+        mark, used = key.below(found.key, min(ties, most))
+        ties -= used
         marks.append(mark)
     return marks
 
 
-class _Keys:
+class Threshold(NamedTuple):
+    """key: the highest that belongs to the lowest ones. ties: how many of the `equal` ones to it belong to them."""
+
+    key: int
+    ties: int
+    equal: int
+
+
+class Integers(Protocol):
+    """A stream of integers. counted: whether this process counts them, or another one that also has them."""
+
+    counted: bool
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]: ...
+
+
+class Keys:
     """One tensor's scores as integers in the same order: the bits of a float, with the negative half reversed.
 
     What is not spare has the largest of all integers, beyond infinity.
     """
 
-    def __init__(self, scores: Scores, name: str, spare: Tensor | None, kind: torch.dtype) -> None:
-        self._scores, self._name, self._kind = scores, name, kind
-        self._spare = None if spare is None else spare.view(-1)
+    def __init__(self, scores: Scores, name: str, spare: Tensor | None, kind: torch.dtype, reducer: Reducer) -> None:
+        self.scores, self.name, self._kind = scores, name, kind
+        self._spare = None if spare is None else local(spare).view(-1)
         self._integer = _INTEGERS[kind.itemsize]
         self._infinity = int(torch.tensor(torch.inf, dtype=kind).view(self._integer))
+        self.counted = reducer.counts(scores.tensor)
+        self.nan = False  # whether a pass has seen one
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         largest = torch.iinfo(self._integer).max
-        for place, piece in self._scores.pieces():
+        for place, piece in self.scores.pieces():
             score = piece.to(self._kind)
             key = score.view(self._integer)
             low, high = map(int, key.aminmax())
@@ -215,47 +246,94 @@ class _Keys:
                 key = (score + 0.0).view(self._integer)  # + 0.0 turns -0.0 into 0.0
                 key ^= (key >> (8 * self._kind.itemsize - 1)).bitwise_and_(largest)
                 low, high = map(int, key.aminmax())
-            if low < ~self._infinity or high > self._infinity:
-                raise TargetError(f"the scores of {self._name} hold NaN: nothing can be ranked by them")
+            self.nan |= low < ~self._infinity or high > self._infinity
             yield place, key if self._spare is None else key.masked_fill(~self._spare[place], largest)
 
     def below(self, threshold: int, ties: int) -> tuple[Tensor, int]:
-        """(mark of the keys below the threshold and of the first `ties` equal to it, how many ties are left)."""
-        mark = self._spare
+        """(mark of the keys below the threshold and of the first `ties` equal to it, how many of these there were)."""
+        part = local(self.scores.tensor)
+        mark, left = self._spare, ties
         if mark is None:
-            mark = torch.empty(self._scores.numel(), dtype=torch.bool, device=self._scores.device)
+            mark = torch.empty(part.numel(), dtype=torch.bool, device=part.device)
         for place, key in self.pieces():
-            part = torch.lt(key, threshold, out=mark[place])
-            if ties:
-                equal = (key == threshold).nonzero().flatten()[:ties]
-                part[equal] = True
-                ties -= len(equal)
-        return mark.view(self._scores.shape), ties
+            marked = torch.lt(key, threshold, out=mark[place])
+            if left:
+                equal = (key == threshold).nonzero().flatten()[:left]
+                marked[equal] = True
+                left -= len(equal)
+        return like(mark.view(part.shape), self.scores.tensor), ties - left
 
 
-def _threshold(all_keys: Sequence[_Keys], count: int, bits: int) -> tuple[int, int]:
-    """(the count-th lowest key, how many of those equal to it belong to the lowest)."""
-    prefix, left = 0, count
+class _Positions:
+    """Positions, in the whole flat tensor, of its keys that are equal to `key`."""
+
+    def __init__(self, keys: Keys, key: int) -> None:
+        self._keys, self._key, self.counted = keys, key, keys.counted
+        self._part = Part.of(keys.scores.tensor)
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        for place, key in self._keys.pieces():
+            yield place, self._part.positions((key == self._key).nonzero().flatten() + place.start)
+
+    def upto(self, last: int) -> int:
+        """How many of them this process has that are at most `last`."""
+        return sum(int((positions <= last).count_nonzero()) for _, positions in self.pieces())
+
+
+def threshold_of(numbers: Sequence[Integers], count: int, bits: int, reducer: Reducer) -> Threshold:
+    """Of all integers, which have `bits` bits and a sign, that with the rank `count`."""
+    prefix, left, equal = 0, count, 0
     for shift in range(bits - _DIGIT, -1, -_DIGIT):
         first = shift + _DIGIT == bits
-        upto = _histogram(_digits(all_keys, shift, None if first else prefix)).cumsum(0)
+        upto = reducer.add(_histogram(_digits(numbers, shift, None if first else prefix))).cumsum(0)
+        if first:
+            _refuse_nan(numbers, reducer)
         value = int(torch.searchsorted(upto, left))
-        left -= int(upto[value - 1]) if value else 0
+        below = int(upto[value - 1]) if value else 0
+        left, equal = left - below, int(upto[value]) - below
         prefix = value - _HALF if first else (prefix << _DIGIT) | value
-    return prefix, left
+    return Threshold(prefix, left, equal)
 
 
-def _digits(all_keys: Sequence[_Keys], shift: int, prefix: int | None) -> Iterator[Tensor]:
-    """The digits above `shift`, in [0, 2**16), of the keys whose digits before it are `prefix`; None: it is the first.
+def _most_ties(all_keys: Sequence[Keys], found: Threshold, reducer: Reducer) -> list[int]:
+    """How many keys equal to the threshold each tensor may mark on this process: those first in order of position.
+
+    Alone, or where all equal ones are marked, no tensor has a bound of its own. If not, the tensor with the last tie
+    is found from counts, and the position of that tie as the threshold was: from the digits of all positions.
+    """
+    unbounded = [found.ties] * len(all_keys)
+    if reducer.alone or found.ties in (0, found.equal):
+        return unbounded
+    places = [_Positions(keys, found.key) for keys in all_keys]
+    here = [sum(len(found) for _, found in place.pieces()) if place.counted else 0 for place in places]
+    upto = reducer.add(torch.tensor(here)).cumsum(0)
+    last = int(torch.searchsorted(upto, found.ties))
+    left = found.ties - (int(upto[last - 1]) if last else 0)
+    digits = math.ceil((1 + all_keys[last].scores.numel().bit_length()) / _DIGIT)
+    position = threshold_of([places[last]], left, digits * _DIGIT, reducer).key
+    return [*unbounded[:last], places[last].upto(position), *([0] * (len(all_keys) - last - 1))]
+
+
+def _refuse_nan(numbers: Sequence[Integers], reducer: Reducer) -> None:
+    """On all processes, whichever has seen it."""
+    keys = [each for each in numbers if isinstance(each, Keys)]
+    seen = reducer.add(torch.tensor([int(each.nan) for each in keys]))
+    for each, has_nan in zip(keys, seen.tolist(), strict=True):
+        if has_nan:
+            raise TargetError(f"the scores of {each.name} hold NaN: nothing can be ranked by them")
+
+
+def _digits(numbers: Sequence[Integers], shift: int, prefix: int | None) -> Iterator[Tensor]:
+    """The digits above `shift`, in [0, 2**16), of those whose digits before it are `prefix`; None: it is the first.
 
     The first digit carries the sign.
     """
-    for keys in all_keys:
-        for _, key in keys.pieces():
+    for each in numbers:
+        for _, number in each.pieces() if each.counted else ():
             if prefix is None:
-                yield (key >> shift).int() + _HALF
+                yield (number >> shift).int() + _HALF
             else:
-                yield (key[(key >> (shift + _DIGIT)) == prefix] >> shift).int() & (2 * _HALF - 1)
+                yield (number[(number >> (shift + _DIGIT)) == prefix] >> shift).int() & (2 * _HALF - 1)
 
 
 def _histogram(digits: Iterable[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compress.results import Histogram
 from compress.select.scores import Scores
+from compress.shards import Reducer, local
 
 BINS = 40
 SKEWED = 10
@@ -28,17 +29,21 @@ def histogram(scores: Sequence[Tensor | Scores], keep: Sequence[Tensor]) -> Hist
         where all scores are the same.
     """
     ranked = [Scores.of(score) for score in scores]
+    reducer = Reducer.of(keep)
+    counted = [pair for pair in zip(ranked, keep, strict=True) if reducer.counts(pair[0].tensor)]
     seen = _Seen()
-    for score, kept in _pieces(ranked, keep):
+    for score, kept in _pieces(counted):
         seen.add(score, kept)
+    seen.add_up(reducer)
     if not seen.low < seen.high:
         return None
     skewed = seen.low >= 0 and seen.high > SKEWED * seen.total / seen.count
     # A decade at least, where a single score is above zero.
     start = max(min(seen.positive, seen.high / 10), seen.high * 1e-8) if skewed else min(seen.low, 0.0)
     counts = torch.zeros(2 * BINS, dtype=torch.int64)
-    for score, kept in _pieces(ranked, keep):
+    for score, kept in _pieces(counted):
         counts += torch.bincount(2 * _bins(score, start, seen.high, skewed) + kept, minlength=2 * BINS).cpu()
+    counts = reducer.add(counts)
     found: Histogram = {
         "scale": "log" if skewed else "linear",
         "from": start,
@@ -64,11 +69,19 @@ class _Seen:
         self.cut = max(self.cut, float(score.masked_fill(kept, -math.inf).max()))
         self.total, self.count = self.total + float(score.sum()), self.count + len(score)
 
+    def add_up(self, reducer: Reducer) -> None:
+        """With what the other processes have seen."""
+        ends = torch.tensor([-self.low, -self.positive, self.high, self.cut], dtype=torch.float64)
+        low, positive, self.high, self.cut = reducer.largest(ends).tolist()
+        self.low, self.positive = -low, -positive
+        self.total = float(reducer.add(torch.tensor(self.total, dtype=torch.float64)))
+        self.count = int(reducer.add(torch.tensor(self.count)))
 
-def _pieces(scores: Sequence[Scores], keep: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+
+def _pieces(counted: Sequence[tuple[Scores, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The finite scores (float64 or float32) and which are kept, never empty."""
-    for ranked, mask in zip(scores, keep, strict=True):
-        flat = mask.reshape(-1)
+    for ranked, mask in counted:
+        flat = local(mask).reshape(-1)
         for place, piece in ranked.pieces():
             score, kept = piece.to(torch.promote_types(piece.dtype, torch.float32)), flat[place]
             finite = score.isfinite()

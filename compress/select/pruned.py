@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from compress.graph.coupling import Coupling, Member
+from compress.shards import mapped
 
 Key = TypeVar("Key")
 
@@ -30,7 +32,8 @@ class Pruned:
 
 def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
     """The masks, with everything pruned that an earlier one pruned."""
-    return {name: mask & earlier[name] if name in earlier else mask for name, mask in masks.items()}
+    both = torch.logical_and
+    return {name: mapped(both, mask, earlier[name]) if name in earlier else mask for name, mask in masks.items()}
 
 
 def packed(keep: Mapping[Coupling, Tensor]) -> list[Any]:

@@ -55,9 +55,10 @@ def returning(slopes: Sequence[Tensor], zero: Sequence[Tensor], may: Sequence[Te
     """
     from compress.select.choose import lowest
     from compress.select.scores import Scores
+    from compress.shards import true_in
 
-    living = sum(dead.numel() - int(dead.count_nonzero()) for dead in zero)
-    count = round(share * min(living, sum(int(mask.count_nonzero()) for mask in may)))
+    living = sum(dead.numel() for dead in zero) - sum(true_in(zero))
+    count = round(share * min(living, sum(true_in(may))))
     return lowest([Scores(_steepest_first, slope, mask) for slope, mask in zip(slopes, may, strict=True)], count)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import InputError
+from compress.shards import is_sharded, like, local
 
 PIECE = 1 << 17
 """Entries at a time: few enough to remain in a processor's cache from one operation to the next."""
@@ -23,7 +24,8 @@ class Scores:
         Args:
             compute: an entry's score from the entries of `sources` at the same place and from nothing else, since it is
                 given flat pieces of them. Larger = keep, any float dtype.
-            sources: tensors of one shape. One that is not contiguous is copied while it is read.
+            sources: tensors of one shape, and of one placement if they are sharded: this process computes the scores
+                of its part. One that is not contiguous is copied while it is read.
 
         Raises:
             InputError: shapes that differ.
@@ -31,6 +33,11 @@ class Scores:
         shapes = {tuple(source.shape) for source in sources}
         if len(shapes) != 1:
             raise InputError(f"scores are computed entry by entry, from tensors of one shape, and not {sorted(shapes)}")
+        parts = {tuple(local(source).shape) for source in sources}
+        if len(parts) != 1:
+            raise InputError(
+                f"scores are computed entry by entry, from tensors of one placement: found {sorted(parts)}"
+            )
         self._compute, self._sources = compute, sources
 
     @classmethod
@@ -44,11 +51,16 @@ class Scores:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._compute(*(source.new_empty(0) for source in self._sources)).dtype
+        return self._compute(*(local(source).new_empty(0) for source in self._sources)).dtype
 
     @property
     def device(self) -> torch.device:
         return self._sources[0].device
+
+    @property
+    def tensor(self) -> Tensor:
+        """A tensor of the scores' shape and placement."""
+        return next(filter(is_sharded, self._sources), self._sources[0])
 
     def numel(self) -> int:
         return self._sources[0].numel()
@@ -59,15 +71,17 @@ class Scores:
         return Scores(lambda *all_: change(compute(*all_[:own]), *all_[own:]), *self._sources, *more)
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
-        """(place in the flat tensor, scores of its entries), from the first to the last."""
-        flat = [source.detach().reshape(-1) for source in self._sources]
-        for start in range(0, self.numel(), PIECE):
+        """(place in this process's flat part, scores of its entries), from the first to the last."""
+        flat = [local(source).detach().reshape(-1) for source in self._sources]
+        for start in range(0, flat[0].numel(), PIECE):
             place = slice(start, start + PIECE)
             yield place, self._compute(*(source[place] for source in flat))
 
-    def whole(self) -> Tensor:
-        """All of them at once, in the tensor's shape."""
-        return torch.cat([piece for _, piece in self.pieces()]).view(self.shape)
+    def at_once(self) -> Tensor:
+        """All of them in one tensor, with the shape and placement of the sources."""
+        part = local(self.tensor)
+        found = [piece for _, piece in self.pieces()] or [part.new_empty(0, dtype=self.dtype)]
+        return like(torch.cat(found).view(part.shape), self.tensor)
 
 
 def removed_first(score: Tensor, removed: Tensor) -> Tensor:

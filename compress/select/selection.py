@@ -15,9 +15,11 @@ from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.compensation.calls import calls_of
 from compress.select.criteria import Criterion
 from compress.select.histogram import histogram
+from compress.select.members import place_of
 from compress.select.pruned import Pruned
 from compress.select.scores import Scores
 from compress.select.scoring import Scoring, on_data
+from compress.shards import mapped, spread, true_in
 
 Group = tuple[str | None, Sequence[Tensor | Scores], Sequence[Tensor]]
 """(tensor or layer, or None for all targets together; scores; masks of what is kept)."""
@@ -50,7 +52,7 @@ class Selection(ABC):
 
     def __call__(self, share: float, removed: Sequence[Tensor]) -> list[Tensor]:
         if not self._chosen:
-            self._latest = self._masks(share, dict(zip(self.paths, removed, strict=True)))
+            self._note(self._masks(share, dict(zip(self.paths, removed, strict=True))))
         return [self._latest[path] for path in self.paths]
 
     def choose_now(self) -> None:
@@ -76,20 +78,35 @@ class Selection(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "latest": self._latest,
+            "latest": self._latest or self._nothing(),
             "generator": self._scoring.generator.get_state(),
-            "histograms": self.histograms,
+            # One value, where torch.distributed.checkpoint would take a list to pieces, however many there are.
+            "histograms": tuple(self.histograms),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume with what has been chosen, instead of choosing again."""
-        self._latest = dict(state["latest"])
+        self._note(self._placed(state["latest"]))
         self._scoring.generator.set_state(state["generator"])
         self.histograms = list(state["histograms"])
 
     def add_to(self, pruned: Pruned) -> None:
         """Make the latest choice final: later pruners keep it pruned."""
         pruned.keep.update(self._latest)
+
+    def _note(self, latest: dict[str, Tensor]) -> None:
+        """These masks are the latest choice."""
+        self._latest = latest
+
+    def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loaded masks, with the placement of this network's parameters."""
+        places = {path: place_of(self._scoring.model, path) for path in masks}
+        return {path: spread(mask, getattr(*places[path])) for path, mask in masks.items()}
+
+    def _nothing(self) -> dict[str, Tensor]:
+        """Masks of nothing pruned, into which those of a distributed checkpoint can be read."""
+        places = {path: place_of(self._scoring.model, path) for path in self.paths}
+        return {path: torch.ones_like(getattr(*place).detach(), dtype=torch.bool) for path, place in places.items()}
 
     @property
     def model(self) -> nn.Module:
@@ -165,7 +182,8 @@ class Selection(ABC):
 
     def left_alive(self, model: nn.Module) -> int:
         """How many entries were chosen and are not exactly zero in `model`, whose masks are folded."""
-        return sum(int(model.get_parameter(path)[~mask].count_nonzero()) for path, mask in self._latest.items())
+        parameters = {path: model.get_parameter(path).detach() for path in self._latest}
+        return sum(true_in([mapped(_alive, parameters[path], mask) for path, mask in self._latest.items()]))
 
     def _note_scores(self, groups: Iterable[Group], share: float) -> None:
         """Keep histograms of the groups, each of tensors that were ranked together, if this is the whole choice."""
@@ -178,6 +196,10 @@ class Selection(ABC):
 
     @abstractmethod
     def _masks(self, share: float, removed: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def _alive(weight: Tensor, keep: Tensor) -> Tensor:
+    return (weight != 0) & ~keep
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -53,8 +53,8 @@ def selection_of(
     Raises:
         InputError, TargetError, UnsupportedModelError: as `Pruner`.
     """
-    require_parameters(model)
     target, before = target_of(targets), earlier or Pruned()
+    require_parameters(model, sharded=isinstance(target, Weights))
     require_source(batches, loss)
     check("seed", seed, int, ge=-(2**63), lt=2**64)  # the range of torch's seeds
     check("multiple_of", multiple_of, int, ge=1)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.parametrized import parametrized
 from compress.options import check
+from compress.shards import Part, Reducer, is_sharded, local
 from compress.wording import count_of, did_you_mean
 
 TargetLike = str | Tensor | nn.Module | tuple[nn.Module, str]
@@ -98,9 +99,9 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
     writes into the parameter itself. Excluded by one of its names, it is left out.
 
     Raises:
-        TargetError: something matches nothing, is not a parameter of the model, is spread over several processes, is
-            pruned already, is parametrized (by weight_norm, say), or holds other things than floating-point numbers;
-            or nothing is left.
+        TargetError: something matches nothing, is not a parameter of the model, is pruned already, is parametrized (by
+            weight_norm, say), holds other things than floating-point numbers, or is spread over processes that have
+            other targets too; or nothing is left.
     """
     everything = _parameters(model)
     excluded = _all_excluded(model, wanted, everything)
@@ -115,7 +116,7 @@ def resolve(model: nn.Module, wanted: Weights) -> list[Target]:
         raise TargetError(
             f"exclude leaves out all of {count_of(len(chosen), 'target')} ({_listing(list(chosen))}); nothing is left"
         )
-    _refuse_sharded(targets)
+    _require_same_in_all_processes(targets)
     for target in targets:
         for owner in owners[id(target.parameter)]:
             _refuse_unfit(owner)
@@ -366,11 +367,35 @@ def _refuse_unfit(target: Target) -> None:
         raise TargetError(f"{target.path} is on the meta device, where it has no values: load the weights first")
 
 
-def _refuse_sharded(targets: Sequence[Target]) -> None:
-    for target in targets:
-        if hasattr(target.parameter, "device_mesh"):  # a DTensor, whose class is slow to import
-            raise TargetError(
-                f"{target.path} is spread over several processes (FSDP), each of which sees a part of it, so that none "
-                "can choose what is pruned: train with DistributedDataParallel, or prune before or after sharded "
-                "training"
-            )
+def _require_same_in_all_processes(targets: Sequence[Target]) -> None:
+    """Where targets are sharded, each process must have a part, in known places, of the same ones."""
+    wrong = next(filter(None, map(_misplaced, targets)), None)
+    named = [(target.path, tuple(target.parameter.shape), is_sharded(target.parameter)) for target in targets]
+    reducer = Reducer.of([target.parameter for target in targets])
+    other = reducer.differing(repr(named) if wrong is None else wrong)  # all of them learn of it
+    if wrong is not None:
+        raise TargetError(wrong)
+    if other is not None:
+        raise TargetError(
+            f"process {other} has other targets than process 0, as in pipeline parallelism, where no process has a "
+            "part of each layer; prune the network before it is divided, or each stage in a separate run"
+        )
+
+
+def _misplaced(target: Target) -> str | None:
+    """Why it is not known which entries of a sharded parameter this process has; None if it is."""
+    parameter: Any = target.parameter
+    if not is_sharded(parameter):
+        return None
+    part, found = Part.of(parameter), tuple(local(parameter).shape)
+    if any(placement.is_partial() for placement in parameter.placements) or not part.is_sorted:
+        return (
+            f"{target.path} is spread over processes as {parameter.placements}, where no process has entries in their "
+            "order; only what is placed by Shard and Replicate can be pruned"
+        )
+    if part.local_shape != found:
+        return (
+            f"{target.path} has the shape {tuple(parameter.shape)}, of which this process has {found} instead of "
+            f"{part.local_shape}; exclude it"
+        )
+    return None

@@ -22,6 +22,7 @@ from compress.select.scores import Scores, removed_first
 from compress.select.scoring import Scoring, on_data
 from compress.select.selection import Selection
 from compress.select.targets import Target
+from compress.shards import Part, gathered, mapped, spread, true_in
 from compress.wording import count_of
 
 SCOPES: Final[tuple[WeightScope, ...]] = get_args(WeightScope)
@@ -55,7 +56,7 @@ class WeightSelection(Selection):
         Raises:
             InputError, TargetError: options that do not exist, or that do not fit weights.
         """
-        super().__init__(criterion, amount, scoring, earlier)
+        super().__init__(criterion, amount, scoring, _placed(earlier, scoring.model))
         if keep is None and not criterion.ranks_weights():
             criterion.score_weights([], scoring)  # says that it ranks nodes
         if keep is None:
@@ -74,6 +75,7 @@ class WeightSelection(Selection):
         self.own_paths = [target.path for target in targets]
         self.paths = list(dict.fromkeys([*self.own_paths, *earlier.keep]))
         self._given = None if keep is None else _given(keep, targets)
+        self._pruned_in: dict[str, int] = {}
 
     @property
     def names(self) -> Mapping[str, Collection[str]]:
@@ -85,8 +87,7 @@ class WeightSelection(Selection):
 
     @property
     def pruned_in(self) -> Mapping[str, int]:
-        masks = {path: self._latest[path] for path in self.own_paths if path in self._latest}
-        return {path: mask.numel() - int(mask.count_nonzero()) for path, mask in masks.items()}
+        return self._pruned_in
 
     @property
     def expected(self) -> int:
@@ -106,10 +107,17 @@ class WeightSelection(Selection):
         scores = self._own_scores()
 
         def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
-            self._latest = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            self._note(dict(zip(self.layers, self._in_each(scores, shares), strict=True)))
             return self._latest
 
         return masks
+
+    def _note(self, latest: dict[str, Tensor]) -> None:
+        """Also count, now that all processes that have parts of the masks are here."""
+        super()._note(latest)
+        masks = {path: latest[path] for path in self.own_paths}
+        kept = true_in(list(masks.values()))
+        self._pruned_in = {path: masks[path].numel() - count for path, count in zip(masks, kept, strict=True)}
 
     def _in_each(self, scores: Sequence[Scores], shares: Mapping[str, float]) -> list[Tensor]:
         return [
@@ -146,10 +154,10 @@ class WeightSelection(Selection):
         """Of what the pattern prunes by these scores, the part with the lowest ones, in each tensor."""
         chosen = []
         for target, score in zip(self._targets, scores, strict=True):
-            mark = pattern.pruned(score.whole(), input_dim(target)).contiguous()
+            mark = _in_rows(pattern, score.at_once(), input_dim(target))
             if part < 1.0:
-                mark = lowest([score], round(part * int(mark.count_nonzero())), [target.path], spare=[mark])[0]
-            chosen.append(mark.logical_not())
+                mark = lowest([score], round(part * true_in([mark])[0]), [target.path], spare=[mark])[0]
+            chosen.append(mapped(torch.logical_not, mark))
         return chosen
 
     def _scores(self, removed: Mapping[str, Tensor]) -> list[Scores]:
@@ -170,9 +178,9 @@ class WeightSelection(Selection):
         """The removed entries of this pruner that come back, chosen within the tensors that compete with each other."""
         keep = self._earlier.keep
         may = list(with_earlier(removed, keep).values())
-        if not any(mask.any() for mask in may):
+        if not any(true_in(may)):
             return may
-        dead = [mask | ~keep[name] if name in keep else mask for name, mask in removed.items()]
+        dead = [mapped(_or_pruned, mask, keep[name]) if name in keep else mask for name, mask in removed.items()]
         part = share_at(wanted.share, progress_at(share / self.target_share))
         slopes = self._slopes(wanted)
         if self._scope == "global":
@@ -184,6 +192,21 @@ class WeightSelection(Selection):
         batches, loss = self._scoring.batches(asker, asker.samples), self._scoring.loss(asker)
         with on_data(asker), gradients.effective([(target.module, target.name) for target in self._targets]) as leaves:
             return gradients.mean(self._scoring.model, leaves, batches, loss)
+
+
+def _placed(earlier: Pruned, model: nn.Module) -> Pruned:
+    """Masks of a whole network with the placements of this one, which may be sharded."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if name in earlier.keep}
+    return Pruned(
+        {name: spread(mask, parameters[name]) for name, mask in earlier.keep.items()}, dict(earlier.keep_nodes)
+    )
+
+
+def _in_rows(pattern: Pattern, scores: Tensor, dim: int) -> Tensor:
+    """`pattern.pruned`, contiguous. Where the groups are divided between processes, it sees the whole tensor."""
+    if Part.of(scores).has_all_along(dim):
+        return mapped(lambda part: pattern.pruned(part, dim).contiguous(), scores)
+    return spread(pattern.pruned(gathered(scores), dim), scores)
 
 
 def input_dim(target: Target) -> int:
@@ -241,11 +264,15 @@ def _given(keep: MaskList, targets: Sequence[Target]) -> list[Tensor]:
         if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:
             found = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
             raise TargetError(f"keep: the mask for {target.path} is {found}; it must be bool {shape}")
-    return list(keep)
+    return [spread(mask, target.parameter) for mask, target in zip(keep, targets, strict=True)]
 
 
 def _pruned_first(scores: Tensor, keep: Tensor) -> Tensor:
     return removed_first(scores, ~keep)
+
+
+def _or_pruned(removed: Tensor, keep: Tensor) -> Tensor:
+    return removed | ~keep
 
 
 def _back_last(score: Tensor, back: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ NOT_RUN = {
     "docs/reliability.md": "resumes an interrupted run; run in tests/run/test_resume.py",
     "docs/report.md": "of folders of the reader's; run on the pages above",
     "docs/search.md": "minutes; parsed, run in small in tests/explore, and in the tour from the README",
+    "docs/sharded.md": "two processes; run in tests/ranks/test_sharded.py",
     "docs/soft-pruning.md": "draws figures for minutes",
 }
 """Pages whose commands are not, and why."""
@@ -85,6 +86,7 @@ def test_every_block_has_a_language_that_is_checked() -> None:
         "docs/latent-features.md",  # tests/run/test_shaping.py
         "docs/python.md",
         "docs/report.md",  # tests/run/test_contract.py
+        "docs/sharded.md",  # tests/ranks/test_sharded.py
         "docs/sparse.md",
         "docs/terminal.md",  # in tests/test_docs.py
     }
@@ -93,7 +95,9 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks."""
-    ours = r"(torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+"
+    ours = (
+        r"((torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+|torchrun --nproc-per-node 2 train\.py)"
+    )
     kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name not in FOLLOWED for line in commands(page)]
     assert len(lines) > 30

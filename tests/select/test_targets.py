@@ -73,15 +73,21 @@ def test_a_shared_parameter_is_one_target(model):
         resolve(model, weights("head.weight"))
 
 
-def test_a_sharded_parameter_is_refused() -> None:
+def test_a_sharded_parameter_whose_parts_are_sums_is_refused() -> None:
     from torch import distributed
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    model = nn.Linear(4, 4)
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
-        fully_shard(model)
-        with pytest.raises(TargetError, match=r"weight is spread over several processes \(FSDP\)"):
-            resolve(model, weights("*"))
+        for placement in (Replicate(), Partial()):
+            model = nn.Linear(4, 4)
+            spread = DTensor.from_local(torch.ones(4, 4), init_device_mesh("cpu", (1,)), [placement])
+            model.weight = nn.Parameter(spread)
+            if placement.is_replicate():
+                assert paths(resolve(model, weights("*"))) == ["weight"]
+                continue
+            with pytest.raises(TargetError, match=r"weight is spread over processes as .*; only what is placed by"):
+                resolve(model, weights("*"))
     finally:
         distributed.destroy_process_group()

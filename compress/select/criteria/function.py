@@ -34,8 +34,11 @@ class FunctionCriterion(Criterion):
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         from compress.select.scores import Scores
+        from compress.shards import gathered, spread
 
-        return [Scores.of(self._scores(target.parameter.detach(), target.path)) for target in targets]
+        # The function may look at all entries of a tensor, so it gets whole ones, one at a time.
+        found = ((each.parameter, self._scores(gathered(each.parameter.detach()), each.path)) for each in targets)
+        return [Scores.of(spread(scores, parameter)) for parameter, scores in found]
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
         import torch

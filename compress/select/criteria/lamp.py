@@ -39,5 +39,7 @@ class Lamp(Criterion):
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         from compress.select.scores import Scores
+        from compress.shards import gathered, spread
 
-        return [Scores.of(lamp(target.parameter)) for target in targets]
+        # What is above an entry is in all parts of its tensor: one whole tensor at a time.
+        return [Scores.of(spread(lamp(gathered(each.parameter.detach())), each.parameter)) for each in targets]

@@ -35,8 +35,10 @@ class Random(Criterion):
 
     def score_weights(self, targets: Sequence[Target], scoring: Scoring) -> Sequence[Scores]:
         from compress.select.scores import Scores
+        from compress.shards import spread
 
-        return [Scores.of(random(target.parameter, scoring.generator)) for target in targets]
+        # Each process draws the whole tensor, and keeps its part: the numbers are those of one process.
+        return [Scores.of(spread(random(each.parameter, scoring.generator), each.parameter)) for each in targets]
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
         import torch

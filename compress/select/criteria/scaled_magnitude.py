@@ -42,8 +42,8 @@ def fan_in(module: nn.Module, weight: Tensor) -> int:
     if weight.dim() < 2:
         return 1
     if isinstance(module, _ConvTransposeNd):
-        return weight.shape[0] // module.groups * weight[0, 0].numel()
-    return weight[0].numel()
+        return weight.shape[0] // module.groups * math.prod(weight.shape[2:])
+    return math.prod(weight.shape[1:])
 
 
 @dataclass(frozen=True)
