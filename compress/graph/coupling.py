@@ -197,7 +197,11 @@ def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = No
         InputError: the network does not run on `example`, or `dynamic` does not fit it.
         UnsupportedModelError: it cannot be traced.
     """
-    traced = trace(model, example, dynamic=dynamic)
+    return couplings_in(model, trace(model, example, dynamic=dynamic))
+
+
+def couplings_in(model: nn.Module, traced: Trace) -> Couplings:
+    """The couplings in a trace of `model`, or in what is left of it without some branches."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     return _collect(follow(model, traced), traced, shapes)
 

@@ -10,11 +10,15 @@ from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.remove.pruner import Pruner
 from compress.select.criteria import Criterion
+from compress.select.criteria.ablation import Ablation
 from compress.select.pattern import Pattern
 from compress.select.scoring import BatchSource, ScoreFunction
-from compress.select.targets import Nodes, Wanted, Weights, nodes
+from compress.select.targets import AnyTarget, Branches, Nodes, Wanted, nodes
 from compress.slimming.shrink import slim
 from compress.tasks import Loss
+
+BRANCH_SAMPLES = 256
+"""On which branches are compared: each comparison takes a pass over them."""
 
 
 def prune(
@@ -25,8 +29,8 @@ def prune(
     macs: float | None = None,
     params: float | None = None,
     sparsity: float | None = None,
-    target: Weights | Nodes | Wanted | None = None,
-    criterion: str | Criterion | ScoreFunction = "obs",
+    target: AnyTarget | Wanted | None = None,
+    criterion: str | Criterion | ScoreFunction | None = None,
     loss: Loss | None = None,
     scope: str | Pattern | dict[str, int] | None = None,
     multiple_of: int = 1,
@@ -47,9 +51,10 @@ def prune(
             if they are large.
         macs, params: the fraction of the network's multiply-adds or parameters to keep, in (0, 1). Give exactly one of
             these two and `sparsity`.
-        sparsity: the fraction of the target's nodes or weights to prune, in [0, 1).
-        target: `nodes(...)` or `weights(...)`; all nodes by default.
-        criterion: what is pruned first; see `Pruner`.
+        sparsity: the fraction of the target's nodes, branches or weights to prune, in [0, 1).
+        target: `nodes(...)`, `branches(...)` or `weights(...)`; all nodes by default.
+        criterion: what is pruned first; see `Pruner`. By default "obs", and for branches "ablation", which measures
+            the `loss`, or without one the change of the outputs.
         loss: (output, target) -> mean over the batch, for criteria that need it.
         scope: see `Pruner`. By default each tensor loses the same share of its weights; nodes are chosen in each layer,
             and among all layers, and the choice is taken whose outputs on the samples are nearer to the dense ones.
@@ -86,7 +91,7 @@ def prune(
                 params=params,
                 sparsity=share,
                 example=given,
-                criterion=criterion,
+                criterion=_criterion(criterion, wanted),
                 batches=batches,
                 loss=loss,
                 scope=one,
@@ -104,12 +109,20 @@ def prune(
     return slim(found[1], given).to(home)
 
 
-def _rounds(sparsity: float | None, target: Weights | Nodes | Wanted) -> list[float | None]:
+def _rounds(sparsity: float | None, target: AnyTarget | Wanted) -> list[float | None]:
     """Weights are chosen in two rounds: the scores of the second see what the first leaves to make up for."""
-    if sparsity is None or isinstance(target, Nodes):
+    if sparsity is None or isinstance(target, Nodes | Branches):
         return [sparsity]
     check("sparsity", sparsity, float, ge=0, lt=1)
     return [sparsity / 2, sparsity]
+
+
+def _criterion(
+    criterion: str | Criterion | ScoreFunction | None, target: AnyTarget | Wanted
+) -> str | Criterion | ScoreFunction:
+    if criterion is not None:
+        return criterion
+    return Ablation(samples=BRANCH_SAMPLES) if isinstance(target, Branches) else "obs"
 
 
 def _require_one_amount(scope: object, **amounts: float | None) -> None:
@@ -119,8 +132,10 @@ def _require_one_amount(scope: object, **amounts: float | None) -> None:
         raise InputError(f"found {' and '.join(found) or 'none'}; give exactly one of {', '.join(amounts)}")
 
 
-def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
+def _scopes(target: AnyTarget | Wanted) -> tuple[str | None, ...]:
     """Those to try: which is better differs from network to network, and the samples tell."""
+    if isinstance(target, Branches):
+        return (None,)
     return ("layer", "global") if isinstance(target, Nodes) else ("layer",)
 
 
