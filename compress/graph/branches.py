@@ -230,8 +230,8 @@ def _replace(join: fx.Node, stream: fx.Node, branch: fx.Node) -> None:
     graph.erase_node(join)
     memory = _Memory(graph)
     for node in reversed(list(graph.nodes)):
-        own = node in inside and node.op in ("call_function", "get_attr") and not memory.is_needed(node, inside)
-        if own or (node.op == "call_function" and not node.users and not node.is_impure()):
+        alone = node in inside and node.op in ("call_function", "get_attr") and not memory.is_needed(node, inside)
+        if alone or (node.op == "call_function" and not node.users and not node.is_impure()):
             graph.erase_node(node)
 
 
