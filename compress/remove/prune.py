@@ -5,12 +5,14 @@ from torch import nn
 
 from compress.errors import InputError
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.traced_once import TracedOnce
 from compress.graph.twin import copied
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.remove.pruner import Pruner
-from compress.select.criteria import Criterion
+from compress.select.criteria import Criterion, criterion_of
 from compress.select.criteria.ablation import Ablation
+from compress.select.criteria.ranked_once import RankedOnce
 from compress.select.pattern import Pattern
 from compress.select.scoring import BatchSource, ScoreFunction
 from compress.select.targets import AnyTarget, Branches, Nodes, Wanted, nodes
@@ -81,6 +83,7 @@ def prune(
     there = home if device is None else _device(device)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
     found: tuple[float, nn.Module] | None = None
+    ranking, traced = _criterion(criterion, wanted), TracedOnce()
     for one in _scopes(wanted) if scope is None else (scope,):
         smaller, earlier = copied(model).to(there), None
         for share in _rounds(sparsity, wanted):
@@ -91,7 +94,7 @@ def prune(
                 params=params,
                 sparsity=share,
                 example=given,
-                criterion=_criterion(criterion, wanted),
+                criterion=ranking,
                 batches=batches,
                 loss=loss,
                 scope=one,
@@ -100,6 +103,7 @@ def prune(
                 compensate=True,
                 earlier=earlier,
                 seed=seed,
+                traced=traced,
             )
             earlier.finalize()
         assert earlier is not None
@@ -120,9 +124,12 @@ def _rounds(sparsity: float | None, target: AnyTarget | Wanted) -> list[float | 
 def _criterion(
     criterion: str | Criterion | ScoreFunction | None, target: AnyTarget | Wanted
 ) -> str | Criterion | ScoreFunction:
-    if criterion is not None:
-        return criterion
-    return Ablation(samples=BRANCH_SAMPLES) if isinstance(target, Branches) else "obs"
+    """Nodes are ranked once for both scopes, since the network is the same."""
+    if isinstance(target, Branches):
+        return Ablation(samples=BRANCH_SAMPLES) if criterion is None else criterion
+    chosen = "obs" if criterion is None else criterion
+    is_known = isinstance(chosen, str | Criterion)
+    return RankedOnce.of(criterion_of(chosen)) if isinstance(target, Nodes) and is_known else chosen
 
 
 def _require_one_amount(scope: object, **amounts: float | None) -> None:

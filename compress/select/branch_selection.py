@@ -166,22 +166,21 @@ def removed_earlier(every: Sequence[Branch], earlier: Pruned) -> tuple[Branch, .
     )
 
 
-def tensors_gone(model: nn.Module, trace: Trace, earlier: Pruned) -> set[str]:
-    """The tensors that went with the branches that earlier pruners have removed."""
-    return (
-        tensors_only_in(trace, removed_earlier(residual_branches(model, trace).found, earlier))
-        if earlier.keep
-        else set()
-    )
+def gone_with(model: nn.Module, trace: Trace, earlier: Pruned) -> set[str]:
+    """What went with the branches that earlier pruners have removed; see `only_in`."""
+    if not earlier.keep:
+        return set()
+    return only_in(trace, removed_earlier(residual_branches(model, trace).found, earlier))
 
 
-def tensors_only_in(trace: Trace, removed: Sequence[Branch]) -> set[str]:
-    """Names of the network's own tensors that nothing uses without some branches."""
+def only_in(trace: Trace, removed: Sequence[Branch]) -> set[str]:
+    """Names of the network's own tensors, and of the operators, that nothing uses without some branches."""
     return _used(trace) - _used(without(trace, removed)) if removed else set()
 
 
 def _used(trace: Trace) -> set[str]:
-    return {str(node.target) for node in trace.graph.nodes if node.op == "get_attr" and node.users}
+    own = {str(node.target) for node in trace.graph.nodes if node.op == "get_attr" and node.users}
+    return own | {node.name for node in trace.graph.nodes if node.op == "call_function"}
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class _Prices:
         key = frozenset(removed)
         if key not in self._left:
             weights = weights_of(self.amount.measure, self.known)
-            lost = tensors_only_in(self.known.trace, self._named(key))
+            lost = only_in(self.known.trace, self._named(key))
             kept = {name: each for name, each in weights.items() if name not in lost}
             self._left[key] = cost(self.known, self.earlier.keep_nodes, kept) / cost(self.known, {}, weights)
         return self._left[key]

@@ -175,8 +175,11 @@ def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
 
 
 def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:
-    """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left."""
-    shapes = {name: list(known.shapes[name]) for name in weights}
+    """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left.
+
+    Names of products in `weights` stand for their multiply-adds.
+    """
+    shapes = {name: list(known.shapes[name]) for name in weights if name in known.shapes}
     masks: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in keep.items():
         pruned = (~nodes).nonzero().flatten()
@@ -187,12 +190,16 @@ def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str
                 mask[member.index(pruned)] = False
     for (name, dim), mask in masks.items():
         shapes[name][dim] = int(mask.sum())
-    return sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
+    left = {coupling: int(nodes.count_nonzero()) for coupling, nodes in keep.items()}
+    products = sum(weights[name] * known.multiply_adds(name, left) for name in weights if name not in shapes)
+    return products + sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
 
 
 def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
-    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample."""
-    return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
+    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample, and 1 of a product."""
+    if measure == "params":
+        return dict.fromkeys(known.shapes, 1)
+    return {name: known.positions.get(name, 0) for name in known.shapes} | dict.fromkeys(known.products, 1)
 
 
 def _pools(scores: Mapping[Coupling, Tensor], scope: NodeScope) -> list[list[Coupling]]:

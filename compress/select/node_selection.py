@@ -13,7 +13,7 @@ from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, require_word, shown
 from compress.select.amount import BUDGETS, Amount, NodeScope, shares_of
-from compress.select.branch_selection import tensors_gone
+from compress.select.branch_selection import gone_with
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.criteria import Criterion
 from compress.select.floors import require_min_keep
@@ -81,7 +81,7 @@ class NodeSelection(Selection):
             self._coupled = self.known.matching(layers)
         self._given = None if keep is None else _given(keep, self.known, self._coupled)
         self._keep = dict(earlier.keep_nodes)
-        self._gone = tensors_gone(model, self.known.trace, earlier)
+        self._gone = gone_with(model, self.known.trace, earlier)
         self._coupled = _not_gone(self._coupled, self._gone)
         members = [member.tensor for found in self._coupled for member in found.members if member.role != "follows"]
         self.adjacent = sorted({f"{side}.*" if side else name for side, _, name in map(_parts, members)})
