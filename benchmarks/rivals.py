@@ -36,16 +36,6 @@ COMPENSATED = (
     "--set",
     "stages.0.compensate=true",
 )
-ALL_WIDTHS = (
-    "stages=[{target: {nodes: '*'}, criterion: {kind: taylor_square, samples: 500}, sparsity: 0.7, removal: hard, "
-    "retrain: {epochs: 3, batch_size: 64, optimizer: adamw, lr: 3e-3, lr_schedule: cosine}}]"
-)
-NODES = (
-    *("--set", ALL_WIDTHS, "--removal", "hard,soft,gradual_soft", "--sparsity", ".5,.7"),
-    *("--lr", "1.5e-3,3e-3,6e-3", "--seeds", "5"),
-)
-"""Half, and 70 %, of every width of an autoencoder."""
-
 SMALL = ("--sparsity", ".5,.75,.9", "--seeds", "5")
 
 # name -> the recipe, and what is compared on it
@@ -86,8 +76,6 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         "mnist_latent",
         (*COMPENSATED, *LATENT),
     ),
-    "mnist_autoencoder_nodes": ("mnist_latent", NODES),
-    "fashion_mnist_autoencoder_nodes": ("fashion_mnist_ae", NODES),
     "mnist_decoder": ("mnist_decoder", (*DECODERS, "--lr", "3e-3,6e-3")),
     "fashion_mnist_decoder": ("fashion_mnist_decoder", (*DECODERS, "--lr", "3e-3")),
     "cifar10_decoder": ("cifar10_decoder", (*DECODERS, "--lr", "3e-3")),

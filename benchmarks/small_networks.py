@@ -1,4 +1,4 @@
-"""Classifiers in the style of VGG and MobileNet for images of 32 x 32 pixels, small enough to train on a CPU."""
+"""Networks that are small enough to train on a CPU: in the style of VGG and MobileNet, and chains of dense layers."""
 
 from torch import Tensor, nn
 
@@ -44,3 +44,44 @@ def _convolution(before: int, width: int, size: int, stride: int = 1, groups: in
         nn.BatchNorm2d(width),
         nn.ReLU(),
     )
+
+
+class Chain(nn.Module):
+    """Eight Linear layers of one width with a tanh after each, between a first and a last one.
+
+    Images [N, 1, 28, 28] to logits [N, 10], or to images with values in [0, 1]. `norm` puts a batch norm before each
+    tanh, `shortcut` adds the input of each of the eight to its output.
+    """
+
+    def __init__(self, outputs: int, norm: bool = False, shortcut: bool = False, width: int = 256) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), *_dense(28 * 28, width, norm))
+        self.layers = nn.ModuleList(nn.Sequential(*_dense(width, width, norm)) for _ in range(8))
+        self.last = nn.Linear(width, outputs)
+        self.shortcut = shortcut
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # as in the paper's autoencoder, which does not train otherwise
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.first(images)
+        for layer in self.layers:
+            inner = inner + layer(inner) if self.shortcut else layer(inner)
+        outputs: Tensor = self.last(inner)
+        return outputs if outputs.shape[1] == CLASSES else outputs.sigmoid().view_as(images)
+
+
+CLASSES = 10
+
+
+def chain_classifier(norm: bool = False, shortcut: bool = False) -> nn.Module:
+    return Chain(CLASSES, norm, shortcut)
+
+
+def chain_autoencoder(norm: bool = False, shortcut: bool = False) -> nn.Module:
+    return Chain(28 * 28, norm, shortcut)
+
+
+def _dense(before: int, width: int, norm: bool) -> list[nn.Module]:
+    return [nn.Linear(before, width), *([nn.BatchNorm1d(width)] if norm else []), nn.Tanh()]

@@ -8,15 +8,13 @@ of the multiply-adds. Then the network trains as the recipe's stage says, with t
 is the experiment `cifar10_resnet` of benchmarks/rivals.py; this leaves docs/benchmarks/structured.json.
 """
 
-import copy
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from torch import nn
+from peer import Peer
 
 from compress.files.checkpoint import load_weights, read_weights
 from compress.graph.stats import measure
@@ -28,7 +26,6 @@ from compress.run.setting import Setting, optimization, unwatched
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structured.json"
 RECIPE = "cifar10_resnet"
-HALVINGS = 12
 
 
 def main(
@@ -39,7 +36,7 @@ def main(
 ) -> None:
     """Measure what docs/benchmarks/structured.json does not have yet."""
     torch.set_num_threads(1)
-    sys.path.append(str(peer))
+    library = Peer(peer)
     found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     recipe = load_recipe(RECIPE)
     data, task = build_data(recipe.data, data_root), build_task(recipe.task)
@@ -47,45 +44,22 @@ def main(
         if str(seed) in found:
             continue
         setting = Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
-        found[str(seed)] = measured(recipe, model, setting)
+        found[str(seed)] = measured(library, recipe, model, setting)
         print(seed, found[str(seed)], flush=True)
         OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(recipe: Any, weights: Path, setting: Setting) -> dict[str, Any]:
+def measured(peer: Peer, recipe: Any, weights: Path, setting: Setting) -> dict[str, Any]:
     stage = recipe.stages[0]
     dense = build_model(recipe.model, setting.seed)
     load_weights(dense, read_weights(weights), str(weights))
-    small = pruned(dense, setting, stage.macs)
+    example = setting.example.args[0]
+    small = peer.cut(dense, example, peer.ratio(dense, example, stage.macs))
     before = setting.evaluate(small)
     setting.train(small, stage.retrain.epochs * setting.steps_per_epoch, optimization(stage.retrain))
     whole, slim = measure(dense, setting.example), measure(small, setting.example)
     left = {"params": slim.params / whole.params, "macs": slim.macs / whole.macs}
     return {"before_retraining": before, "after": setting.evaluate(small), "left": left}
-
-
-def pruned(dense: nn.Module, setting: Setting, budget: float) -> nn.Module:
-    """The network with the lowest pruning ratio whose multiply-adds are within the budget."""
-    import torch_pruning as tp  # type: ignore[import-not-found]
-
-    allowed = budget * measure(dense, setting.example).macs
-    low, high, best = 0.0, 1.0, dense
-    for _ in range(HALVINGS):
-        ratio = (low + high) / 2
-        model = copy.deepcopy(dense)
-        tp.pruner.MagnitudePruner(
-            model,
-            setting.example,
-            importance=tp.importance.MagnitudeImportance(p=2),
-            pruning_ratio=ratio,
-            max_pruning_ratio=0.95,
-            ignored_layers=[model.get_submodule("head")],
-        ).step()
-        if measure(model, setting.example).macs <= allowed:
-            high, best = ratio, model
-        else:
-            low = ratio
-    return best
 
 
 if __name__ == "__main__":

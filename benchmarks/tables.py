@@ -22,6 +22,7 @@ from compress.report.choices import LABELS, choice_table
 from compress.report.measures import milliseconds
 from compress.results import Choice, Results
 from compress.sweep.compare.document import markdown
+from compress.sweep.compare.summary import paired_p
 from compress.sweep_results import Comparison
 
 ROOT = Path(__file__).parents[1]
@@ -243,6 +244,115 @@ def defaults() -> str:
         figures = table(("setting", *found), [dense, *rows], right=len(found))
         parts.append(f"**{float(budget):.0%} of the multiply-adds**\n\n{figures}")
     return "\n\n".join(parts)
+
+
+def structures() -> str:
+    """Removals of whole nodes beside a peer, a table for each budget, with p-values of the best against the next."""
+    found = {name: part for name, part in measured("structures").items() if not name.startswith("chain")}
+    parts = []
+    for budget, title in STRUCTURES.items():
+        names = {name: _by_setting(part, f"{budget}, ") for name, part in found.items()}
+        networks = [name for name, settings in names.items() if settings]
+        if not networks:
+            continue
+        settings = dict.fromkeys(setting for name in networks for setting in names[name])
+        rows = [[one, *(_of_seeds(found[name], f"{budget}, {one}") for name in networks)] for one in settings]
+        dense = ["dense", *(_of_one(found[name]["dense"]) for name in networks)]
+        p = ["p, the best against the next", *(_best_against_next(names[name]) for name in networks)]
+        parts.append(f"**{title}**\n\n{table(('method', *networks), [dense, *rows, p], right=len(networks))}")
+    return "\n\n".join(parts)
+
+
+STRUCTURES = {
+    "half": "50% of the multiply-adds",
+    "middle": "70% of every width of the autoencoders; 25% of the multiply-adds of the classifiers",
+    "eighth": "12.5% of the multiply-adds",
+}
+
+
+def structures_why() -> str:
+    """Hard and soft removal in chains that differ in one thing at a time."""
+    rows = []
+    for name, found in measured("structures").items():
+        if name.startswith("chain"):
+            cells = _by_setting(found, "middle, ")
+            hard, soft = ([1000 * cell["loss"] for cell in cells[removal]] for removal in ("hard", "soft"))
+            less = f"{1 - mean(soft) / mean(hard):.0%}"
+            accuracies = [
+                f"{100 * mean(cell['accuracy'] for cell in cells[removal]):.1f}" if "classifier" in name else ""
+                for removal in ("hard", "soft")
+            ]
+            dense = f"{1000 * found['dense']['loss']:.1f}"
+            rows.append(
+                [name.replace("_", " "), dense, _spread(hard), _spread(soft), less, p_value(hard, soft), *accuracies]
+            )
+    titles = ("network", "dense", "hard", "soft", "less", "p", "accuracy, hard", "accuracy, soft")
+    return table(titles, rows, right=len(titles) - 1)
+
+
+def lenet() -> str:
+    """Errors of the two LeNets by compression and removal, beside published ones."""
+    parts = []
+    for network, found in measured("lenet").items():
+        dense = [100 * cell["error"] for cell in found["dense"].values()]
+        rows = [["dense", "1x", _spread(dense), "", str(len(dense))]]
+        for setting, cells in _by_setting(found, "").items():
+            times, _, removal = setting.partition(", ")
+            errors = [100 * cell["error"] for cell in cells]
+            size = f"{mean(cell['bytes'] for cell in cells) / 1000:.1f}"
+            if not removal:
+                widths = "-".join(map(str, cells[0]["widths"][:-1]))
+                removal, times = (
+                    f"nodes, soft: {widths}",
+                    f"{mean(cell['macs'] for cell in cells):.3f} of the multiply-adds",
+                )
+            rows.append([removal, times, _spread(errors), size, str(len(errors))])
+        rows += [[f"published: {who}", times, error, "", ""] for who, times, error in PUBLISHED[network]]
+        titles = ("weights removed", "compression", "test error in %", "file in kB", "seeds")
+        parts.append(f"**{NAMES_OF_LENETS[network]}**\n\n{table(titles, rows, right=3)}")
+    return "\n\n".join(parts)
+
+
+NAMES_OF_LENETS = {"lenet_300_100": "LeNet-300-100", "lenet_5": "LeNet-5"}
+PUBLISHED = {
+    "lenet_300_100": [
+        ("Han et al. (2015)", "12x", "1.59"),
+        ("Guo et al. (2016)", "56x", "1.99"),
+        ("Ullrich et al. (2017)", "23x", "1.94"),
+        ("Molchanov et al. (2017)", "68x", "1.92"),
+    ],
+    "lenet_5": [
+        ("Han et al. (2015)", "12x", "0.77"),
+        ("Guo et al. (2016)", "111x", "0.91"),
+        ("Ullrich et al. (2017)", "200x", "0.97"),
+        ("Molchanov et al. (2017)", "280x", "0.75"),
+        ("9-18-65-25, Louizos et al. (2018)", "0.170 of the multiply-adds", "1.0"),
+        ("14-19-36-21", "0.274 of the multiply-adds", "1.3"),
+    ],
+}
+
+
+def _by_setting(network: dict[str, Any], prefix: str) -> dict[str, list[dict[str, Any]]]:
+    """The cells of all seeds by setting."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, cell in network["cells"].items():
+        if name.startswith(prefix):
+            found.setdefault(name.removeprefix(prefix).rpartition("seed")[0].rstrip(", "), []).append(cell)
+    return found
+
+
+def _best_against_next(settings: dict[str, list[dict[str, Any]]]) -> str:
+    """By the loss of the test samples."""
+    losses = [[cell["loss"] for cell in cells] for cells in settings.values() if "loss" in cells[0]]
+    best, following, *_ = sorted(losses, key=mean)
+    return p_value(best, following)
+
+
+def p_value(one: list[float], other: list[float]) -> str:
+    """The paired t-test over the seeds that both have, two-sided."""
+    both = min(len(one), len(other))
+    p = paired_p(one[:both], other[:both])
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
 def without_retraining() -> str:
@@ -773,6 +883,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "latent_features": latent_features,
     "latent_features_outcome": latent_features_outcome,
     "defaults": defaults,
+    "structures": structures,
+    "structures_why": structures_why,
+    "lenet": lenet,
     "without_retraining": without_retraining,
     "resnet_outcome": resnet_outcome,
     "latent": latent,

@@ -144,7 +144,10 @@ def compare(
 def reproduce(
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(help="classification, decoder, latent, calibration, or latent/mnist; all by default."),
+        typer.Argument(
+            help="classification, decoder, latent, calibration, classification_nodes, decoder_nodes, or one data set "
+            "as in latent/mnist; all by default."
+        ),
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Same as the argument.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Run only the first N seeds.")] = None,

@@ -3,6 +3,7 @@
 from compress.models.bert import bert_classifier
 from compress.models.factory import call_factory, from_factory, function
 from compress.models.language import gru_language_model, transformer_language_model
+from compress.models.lenet import lenet_5, lenet_300_100
 from compress.models.paper import (
     CIFAR_IMAGE,
     MNIST_IMAGE,
@@ -30,6 +31,8 @@ __all__ = [
     "from_factory",
     "function",
     "gru_language_model",
+    "lenet_5",
+    "lenet_300_100",
     "lstm_classifier",
     "mlp",
     "mlp_autoencoder",

@@ -5,9 +5,10 @@ those of the paper's appendix; docs/networks.md says where it is silent and what
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from compress.duration import Duration
 from compress.recipe import schema
 from compress.task_words import Word
 
@@ -64,9 +65,10 @@ class PaperCell:
 
     def determinants(self, *, defaults: bool = True) -> dict[str, Any]:
         """Everything that determines its result, as JSON; with or without settings at their `defaults`."""
+        stage = None if self.stage is None else _settings(self.stage, defaults)
         return {
             "dense": self.dense.determinants(defaults=defaults),
-            "stage": None if self.stage is None else _settings(self.stage, defaults),
+            "stage": stage if stage is None or defaults else _without_implied(stage),
             "on_training_images": self.on_training_images,
         }
 
@@ -92,6 +94,23 @@ def _settings(part: schema.Part, defaults: bool) -> dict[str, Any]:
     return part.model_dump(mode="json", exclude_defaults=not defaults)
 
 
+def _without_implied(stage: dict[str, Any]) -> dict[str, Any]:
+    """The stage without what every stage here says, and what was the default when the first cells were computed.
+
+    Recipes have other defaults now. So the stages say it, and the keys of cells remain what they were.
+    """
+    kept = {name: value for name, value in stage.items() if (name, value) != ("compensate", False)}
+    removal, retrain = stage["removal"], stage.get("retrain")
+    if retrain and removal.get("over") == _whole(retrain):
+        kept["removal"] = {name: value for name, value in removal.items() if name != "over"}
+    return kept
+
+
+def _whole(retrain: Mapping[str, Any]) -> str:
+    """The length of the retraining, as recipes write it."""
+    return str(Duration(retrain["epochs"], "epochs"))
+
+
 # Images per second in training, on one core of the first machine.
 _SPEED = {"autoencoder": 9000, "classifier": 35000, "conv_classifier": 3000, "conv_autoencoder": 95}
 
@@ -105,7 +124,8 @@ class Scale:
     classification_levels: Sequence[float]
     decoder_levels: Sequence[float]
     latent_levels: Sequence[float]
-    early_levels: Mapping[str, Sequence[float]]  # by experiment: the levels that also run early decays, with one seed
+    node_levels: Mapping[str, Sequence[float]]  # by experiment: what is pruned by nodes instead of weights
+    early_levels: Mapping[str, Sequence[float]]  # by experiment: the levels that also run early decays
     classifier_epochs: Mapping[str, int]
     autoencoder_epochs: Mapping[str, int]
     calibration_epochs: Sequence[int]
@@ -118,7 +138,14 @@ PAPER = Scale(
     classification_levels=(0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99),
     decoder_levels=(0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98),
     latent_levels=(0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.95),
-    early_levels={"classification": (0.95, 0.97), "decoder": (0.95,), "latent": (0.75, 0.95)},
+    node_levels={"classification_nodes": (0.5, 0.7, 0.8, 0.9, 0.95), "decoder_nodes": (0.5, 0.7, 0.8, 0.9)},
+    early_levels={
+        "classification": (0.95, 0.97),
+        "decoder": (0.95,),
+        "latent": (0.75, 0.95),
+        "classification_nodes": (0.8,),
+        "decoder_nodes": (0.8,),
+    },
     classifier_epochs={"mnist": 10, "fashion_mnist": 10, "cifar10": 10},
     autoencoder_epochs={"mnist": 20, "fashion_mnist": 20, "cifar10": 6},
     calibration_epochs=(1, 2, 3),
@@ -130,7 +157,14 @@ QUICK = Scale(
     classification_levels=(0.8, 0.9, 0.95, 0.97, 0.99),
     decoder_levels=(0.8, 0.9, 0.95),
     latent_levels=(0.25, 0.5, 0.75, 0.95),
-    early_levels={"classification": (0.95,), "decoder": (0.95,), "latent": (0.75, 0.95)},
+    node_levels={"classification_nodes": (0.5, 0.8), "decoder_nodes": (0.5, 0.8)},
+    early_levels={
+        "classification": (0.95,),
+        "decoder": (0.95,),
+        "latent": (0.75, 0.95),
+        "classification_nodes": (0.8,),
+        "decoder_nodes": (0.8,),
+    },
     classifier_epochs={"mnist_sample": 30},
     autoencoder_epochs={"mnist_sample": 60},
     calibration_epochs=(10, 30),
@@ -148,8 +182,15 @@ def all_cells(scale: Scale) -> list[PaperCell]:
         *(cell for dataset in scale.datasets for cell in classification(dataset, scale)),
         *(cell for dataset in scale.datasets for cell in decoder(dataset, scale)),
         *(cell for dataset in scale.datasets for cell in latent(dataset, scale)),
+        *(cell for dataset in scale.datasets for cell in classification_nodes(dataset, scale)),
+        *decoder_nodes(scale),
     ]
-    return sorted(cells, key=lambda cell: (cell.level not in _MAIN_LEVELS[cell.experiment], cell.dense.seed))
+
+    def order(cell: PaperCell) -> tuple[bool, bool, int]:
+        ours = cell.experiment in scale.node_levels  # not in the paper
+        return ours, cell.level not in _MAIN_LEVELS[cell.experiment], cell.dense.seed
+
+    return sorted(cells, key=order)
 
 
 _MAIN_LEVELS: Mapping[str, Sequence[float]] = {
@@ -157,16 +198,16 @@ _MAIN_LEVELS: Mapping[str, Sequence[float]] = {
     "classification": (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.99),
     "decoder": (0.0, 0.8, 0.9, 0.95, 0.98),
     "latent": (0.0, 0.25, 0.5, 0.75, 0.95),
+    "classification_nodes": (0.0, 0.5, 0.8, 0.9),
+    "decoder_nodes": (0.0, 0.5, 0.8),
 }
 
 
 def classification(dataset: str, scale: Scale) -> Iterator[PaperCell]:
     """Section IV (figures 2 to 5, Table I): weights of the dense layers, one epoch of SGD."""
-    model = schema.ConvClassifier(name="conv_classifier") if dataset == "cifar10" else _CLASSIFIER
-    train = schema.Training(epochs=scale.classifier_epochs[dataset], **SGD)
-    early = scale.early_levels["classification"]
     for seed in range(scale.seeds):
-        dense = Dense(model, _data(dataset, 64), "classify", train, seed)
+        dense = _classifier(dataset, scale, seed)
+        early = _early("classification", scale, seed)
         for cell in _lines("classification", dataset, dense, scale.classification_levels, early):
             # Figure 3 is a confusion matrix on the training images.
             yield replace(cell, on_training_images=cell.level == 0.95)
@@ -176,7 +217,7 @@ def decoder(dataset: str, scale: Scale) -> Iterator[PaperCell]:
     """Section V (figure 6): weights of an autoencoder's decoder, one epoch of AdamW."""
     for seed in range(1 if dataset == "cifar10" else scale.seeds):
         dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], seed)
-        yield from _lines("decoder", dataset, dense, scale.decoder_levels, scale.early_levels["decoder"])
+        yield from _lines("decoder", dataset, dense, scale.decoder_levels, _early("decoder", scale, seed))
 
 
 def latent(dataset: str, scale: Scale) -> Iterator[PaperCell]:
@@ -194,13 +235,33 @@ def latent(dataset: str, scale: Scale) -> Iterator[PaperCell]:
         return
     for seed in range(scale.seeds):
         dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], seed)
-        yield from _lines("latent", dataset, dense, scale.latent_levels, scale.early_levels["latent"])
+        yield from _lines("latent", dataset, dense, scale.latent_levels, _early("latent", scale, seed))
         for level in scale.early_levels["latent"] if seed == 0 else ():
             everything = replace(_METHODS["latent"], retrain={"epochs": 5, **ADAMW})
             yield PaperCell("latent", dataset, "retrained_all", dense, everything.hard(level), level)
             yield PaperCell("latent", dataset, "soft_all", dense, everything.soft(level, COMPLETE), level, COMPLETE)
             small = _autoencoder(dataset, 5, seed, latent=64 - round(level * 64))
             yield PaperCell("latent", dataset, "small", small, level=level)
+
+
+def classification_nodes(dataset: str, scale: Scale) -> Iterator[PaperCell]:
+    """Section IV with whole nodes of the hidden dense layers instead of weights, which the paper does not prune.
+
+    One seed of CIFAR-10, at fewer levels, since its convolutions take most of the time.
+    """
+    levels, early = (of["classification_nodes"] for of in (scale.node_levels, scale.early_levels))
+    if dataset == "cifar10":
+        levels = [level for level in levels if level in _MAIN_LEVELS["classification_nodes"]]
+    for seed in range(1 if dataset == "cifar10" else scale.seeds):
+        yield from _lines("classification_nodes", dataset, _classifier(dataset, scale, seed), levels, early)
+
+
+def decoder_nodes(scale: Scale) -> Iterator[PaperCell]:
+    """Section V with whole nodes of the decoder's hidden layers instead of weights: one seed of the first data set."""
+    dataset = scale.datasets[0]
+    dense = _autoencoder(dataset, scale.autoencoder_epochs[dataset], 0)
+    levels, early = (of["decoder_nodes"] for of in (scale.node_levels, scale.early_levels))
+    yield from _lines("decoder_nodes", dataset, dense, levels, early)
 
 
 def calibration(scale: Scale) -> Iterator[PaperCell]:
@@ -239,13 +300,15 @@ class _Method:
     target: Mapping[str, Any]
     criterion: str
     retrain: Mapping[str, Any]
+    choice: Mapping[str, Any] = field(default_factory=dict)  # what else decides which entries are chosen
 
     def hard(self, level: float, *, retrained: bool = True) -> schema.Stage:
         return self._stage(level, {"kind": "hard"}, self.retrain if retrained else None)
 
     def soft(self, level: float, final: float) -> schema.Stage:
         """A decay over the whole retraining, as in the paper, which does not retrain after it."""
-        return self._stage(level, {"kind": "soft", "decay": "exponential", "final": final}, self.retrain)
+        removal = {"kind": "soft", "decay": "exponential", "over": _whole(self.retrain), "final": final}
+        return self._stage(level, removal, self.retrain)
 
     def _stage(self, level: float, removal: Any, retrain: Mapping[str, Any] | None) -> schema.Stage:
         return schema.Stage.model_validate(
@@ -253,15 +316,22 @@ class _Method:
                 "target": self.target,
                 "criterion": self.criterion,
                 "sparsity": level,
+                **self.choice,
+                "compensate": False,
                 "removal": removal,
                 "retrain": retrain,
             }
         )
 
 
+# The criterion for nodes that is nearest to the paper's: magnitude, in one ranking over all layers. None is emptied.
+_RANKED: Mapping[str, Any] = {"scope": "global", "min_keep": 1}
+
 _METHODS = {
     "classification": _Method({"weights": ["dense.*"]}, "magnitude", {"epochs": 1, **SGD}),
+    "classification_nodes": _Method({"nodes": ["dense.*"]}, "magnitude", {"epochs": 1, **SGD}, _RANKED),
     "decoder": _Method({"weights": ["decoder.*"]}, "magnitude", {"epochs": 1, **ADAMW}),
+    "decoder_nodes": _Method({"nodes": ["decoder.*"]}, "magnitude", {"epochs": 1, **ADAMW}, _RANKED),
     "latent": _Method({"nodes": "latent"}, "skeletonization", {"epochs": 5, **ADAMW, "trainable": "adjacent"}),
 }
 
@@ -272,12 +342,16 @@ def _lines(
     """Dense, and at every level hard, hard and retrained, and soft, with the same images in the same order."""
     method = _METHODS[experiment]
     yield PaperCell(experiment, dataset, "dense", dense)
-    early = early if dense.seed == 0 else ()
     for level in levels:
         yield PaperCell(experiment, dataset, "hard", dense, method.hard(level, retrained=False), level)
         yield PaperCell(experiment, dataset, "retrained", dense, method.hard(level), level)
         for final in (COMPLETE, *(EARLY if level in early else ())):
             yield PaperCell(experiment, dataset, "soft", dense, method.soft(level, final), level, final)
+
+
+def _early(experiment: str, scale: Scale, seed: int) -> Sequence[float]:
+    """The levels that also run early decays: one seed, whose differences are many times the spread over seeds."""
+    return scale.early_levels[experiment] if seed == 0 else ()
 
 
 _CLASSIFIER = schema.Classifier(name="classifier")
@@ -287,6 +361,12 @@ def _data(dataset: str, batch_size: int = 128) -> schema.NamedData:
     # The paper trains on the first 50,000 of both.
     first = {"train": 50_000} if dataset in ("mnist", "fashion_mnist") else {}
     return schema.NamedData.model_validate({"name": dataset, "batch_size": batch_size, **first})
+
+
+def _classifier(dataset: str, scale: Scale, seed: int) -> Dense:
+    model = schema.ConvClassifier(name="conv_classifier") if dataset == "cifar10" else _CLASSIFIER
+    train = schema.Training(epochs=scale.classifier_epochs[dataset], **SGD)
+    return Dense(model, _data(dataset, 64), "classify", train, seed)
 
 
 def _autoencoder(dataset: str, epochs: int, seed: int, latent: int = 64) -> Dense:

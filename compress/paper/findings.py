@@ -19,6 +19,16 @@ def line(
 ) -> Line:
     """Accuracies in percent or losses in 10^-3 after removal (or `before` it), of one method at all measured levels."""
     found: Line = defaultdict(list)
+    for (level, _), value in points(results, experiment, dataset, method, final, before=before).items():
+        found[level].append(value)
+    return dict(sorted(found.items()))
+
+
+def points(
+    results: Results, experiment: str, dataset: str, method: str, final: float | None = None, *, before: bool = False
+) -> dict[tuple[float, int], float]:
+    """As `line`: a figure for every level and seed, in the order of the cells."""
+    found = {}
     for cell in results["cells"]:
         where = (cell["experiment"], cell["dataset"], cell["method"], cell["final"])
         if where == (experiment, dataset, method, final):
@@ -28,8 +38,8 @@ def line(
                 if cell["stage"] is not None
                 else result["dense"]
             )
-            found[cell["level"]].append(headline(measured))
-    return dict(sorted(found.items()))
+            found[cell["level"], cell["seed"]] = headline(measured)
+    return found
 
 
 def dense(results: Results, experiment: str, dataset: str) -> list[float]:

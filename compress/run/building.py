@@ -59,6 +59,10 @@ def _named(wanted: schema.NamedModel, generator: torch.Generator | None) -> nn.M
             return models.classifier(wanted.image, wanted.classes, generator=generator)
         case schema.ConvClassifier():
             return models.conv_classifier(wanted.classes, generator=generator)
+        case schema.LeNet300100():
+            return models.lenet_300_100(wanted.classes, generator=generator)
+        case schema.LeNet5():
+            return models.lenet_5(wanted.classes, generator=generator)
         case schema.ResNet20():
             return models.resnet20(wanted.image, wanted.classes, generator=generator)
         case schema.RowLSTM():

@@ -1,12 +1,16 @@
 """A cell is what the recipe engine does: the same figures with the encoder computed once, the same images for all."""
 
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from compress.data.sources import mnist_sample
+from compress.duration import Duration
 from compress.models import autoencoder
 from compress.paper import cells
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
@@ -20,7 +24,11 @@ def small(cell: PaperCell) -> PaperCell:
     train = cell.dense.train.model_copy(update={"epochs": 2})
     stage = cell.stage
     if stage is not None and stage.retrain is not None:
-        stage = stage.model_copy(update={"retrain": stage.retrain.model_copy(update={"epochs": 1})})
+        removal = stage.removal
+        if removal.kind == "soft":
+            removal = removal.model_copy(update={"over": Duration.parse("1 epoch")})
+        shorter = {"retrain": stage.retrain.model_copy(update={"epochs": 1}), "removal": removal}
+        stage = stage.model_copy(update=shorter)
     return replace(cell, dense=replace(cell.dense, data=data, train=train), stage=stage)
 
 
@@ -44,6 +52,44 @@ def test_the_dense_network_is_trained_once(tmp_path: Path) -> None:
     assert hard["before_removal"]["loss"] == pytest.approx(first["dense"]["loss"], rel=1e-6)
     assert hard["achieved"] == 0.75
     assert hard["steps"] == 0
+
+
+def without_nodes(weights: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """The lowest `count` nodes of all but the last layer at zero: rows, biases and columns; each layer keeps its best.
+
+    A node's score is the norm of its row and bias, divided by the mean of its layer.
+    """
+    layers = sorted({name.rpartition(".")[0] for name in weights})
+    ranked = []
+    for layer, reader in pairwise(layers):
+        rows = np.column_stack([weights[f"{layer}.weight"], weights[f"{layer}.bias"]])
+        scores = np.linalg.norm(rows, axis=1)
+        ranked += [(scores[node] / scores.mean(), layer, node, reader) for node in scores.argsort()[:-1]]
+    found = {name: value.copy() for name, value in weights.items()}
+    for _, layer, node, reader in sorted(ranked)[:count]:
+        found[f"{layer}.weight"][node] = found[f"{layer}.bias"][node] = 0
+        found[f"{reader}.weight"][:, node] = 0
+    return found
+
+
+@pytest.mark.usefixtures("sample")
+@pytest.mark.parametrize(("level", "count"), [(0.5, 240), (0.8, 384)])
+def test_nodes_are_ranked_together_by_their_magnitude(tmp_path: Path, level: float, count: int) -> None:
+    found = cells.run(one("classification_nodes", "hard", level), tmp_path, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    weights = without_nodes(load_file(file), count)
+    data = mnist_sample(train=256, test=100)
+    values = ((data.test.images / 255 - data.mean.view(1, -1, 1, 1)) / data.std.view(1, -1, 1, 1)).flatten(1).numpy()
+    layers = sorted({name.rpartition(".")[0] for name in weights})
+    for layer in layers:
+        values = values @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+        values = values if layer == layers[-1] else np.tanh(values)
+    truth = data.test.labels.numpy()
+    shifted = values - values.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(100), truth]
+    assert found["achieved"] == level
+    assert found["after_removal"]["accuracy"] == pytest.approx((values.argmax(1) == truth).mean())
+    assert found["after_removal"]["loss"] == pytest.approx(losses.mean(), rel=1e-4)
 
 
 @pytest.mark.usefixtures("sample")

@@ -1,6 +1,8 @@
 """The experiments are the paper's: levels, seeds, epochs, optimizers."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from compress.paper import cells, printed
 from compress.paper.experiments import COMPLETE, PAPER, QUICK, PaperCell, all_cells
 
 CELLS = all_cells(PAPER)
+RESULTS = json.loads((Path(__file__).parents[2] / "docs" / "paper" / "results.json").read_text(encoding="utf-8"))
 
 
 def of(experiment: str, dataset: str) -> list[PaperCell]:
@@ -35,7 +38,8 @@ def test_seeds() -> None:
 
 
 def test_the_same_budget_for_hard_and_soft() -> None:
-    for experiment, epochs in (("classification", 1), ("decoder", 1), ("latent", 5)):
+    budgets = {"classification": 1, "decoder": 1, "latent": 5, "classification_nodes": 1, "decoder_nodes": 1}
+    for experiment, epochs in budgets.items():
         pairs: dict[tuple[float, int], set[str]] = {}
         for cell in of(experiment, "mnist"):
             if cell.method in ("retrained", "soft"):
@@ -47,10 +51,34 @@ def test_the_same_budget_for_hard_and_soft() -> None:
         assert all(len(retrainings) == 1 for retrainings in pairs.values())
 
 
+def test_nodes_are_pruned_in_the_networks_whose_weights_are() -> None:
+    for weights in ("classification", "decoder"):
+        trained = {cells.key(cell.dense) for cell in CELLS if cell.experiment == weights}
+        found = [cell for cell in CELLS if cell.experiment == f"{weights}_nodes"]
+        assert found
+        assert {cells.key(cell.dense) for cell in found} <= trained
+
+
 def test_decays_end_completely_and_early() -> None:
-    for experiment in ("classification", "decoder", "latent"):
+    for experiment in ("classification", "decoder", "latent", "classification_nodes", "decoder_nodes"):
         finals = {cell.final for cell in of(experiment, "mnist") if cell.method == "soft"}
         assert finals == {COMPLETE, 1e-2, 0.1, 0.5}
+
+
+def test_stages_do_not_depend_on_the_defaults_of_recipes() -> None:
+    """A decay takes the whole retraining, and nothing makes up for what is pruned, whatever a recipe's default is."""
+    stages = [cell.stage for cell in CELLS if cell.stage is not None]
+    assert {stage.compensate for stage in stages} == {False}
+    decays = [(stage.removal.over, stage.retrain) for stage in stages if stage.removal.kind == "soft"]
+    assert decays
+    for over, retrain in decays:
+        assert retrain is not None
+        assert (over.amount, over.unit) == (retrain.epochs, "epochs")
+
+
+def test_keys_are_those_of_the_cells_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "version", lambda name: RESULTS["versions"][name])
+    assert {cells.key(cell) for cell in CELLS} == {cell["key"] for cell in RESULTS["cells"]}
 
 
 @pytest.mark.parametrize("found", [CELLS, all_cells(QUICK)], ids=["paper", "quick"])
@@ -63,7 +91,7 @@ def test_every_cell_has_its_dense_network(found: list[PaperCell]) -> None:
 def test_every_cell_has_a_key_of_its_own() -> None:
     keys = [cells.key(cell) for cell in CELLS]
     counts = Counter(keys)
-    # The decoder's and the latent space's dense network is the same one.
+    # Weights, nodes and the latent space are pruned in the same dense networks.
     assert {cell.method for cell, key in zip(CELLS, keys, strict=True) if counts[key] > 1} == {"dense"}
 
 

@@ -33,6 +33,8 @@ DATA: TypeAdapter[Any] = TypeAdapter(schema.Data)
         ({"name": "conv_autoencoder", "latent": 5}, (3, 32, 32), (3, 32, 32)),
         ({"name": "classifier", "image": [1, 6, 6], "classes": 4}, (1, 6, 6), (4,)),
         ({"name": "conv_classifier", "classes": 7}, (3, 32, 32), (7,)),
+        ({"name": "lenet_300_100", "classes": 7}, (1, 28, 28), (7,)),
+        ({"name": "lenet_5", "classes": 7}, (1, 28, 28), (7,)),
         ({"name": "mlp", "inputs": 5, "hidden": [4, 3], "outputs": 2}, (5,), (2,)),
         ({"name": "mlp_autoencoder", "inputs": 5, "hidden": [4, 3], "latent": 2}, (5,), (5,)),
         ({"factory": "torch.nn:Linear", "args": {"in_features": 3, "out_features": 2}}, (3,), (2,)),

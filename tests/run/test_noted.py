@@ -40,6 +40,8 @@ NAMED: list[dict[str, Any]] = [
     {"name": "conv_autoencoder", "latent": 3},
     {"name": "classifier", "image": [1, 4, 4]},
     {"name": "conv_classifier"},
+    {"name": "lenet_300_100"},
+    {"name": "lenet_5"},
     {"name": "resnet20", "image": [3, 8, 8]},
     {"name": "row_lstm", "image": [1, 6, 4], "hidden": 4},
     {"name": "vision_transformer", "image": [1, 8, 8], "dim": 8, "depth": 1, "heads": 2, "hidden": 8},

@@ -17,9 +17,9 @@ from compress.task_words import WORDS
 ROOT = Path(__file__).parents[2]
 PARTS = ("ae", "classifier", "decoder")
 PAPER = [*(f"{data}_{part}" for data in ("cifar10", "fashion_mnist", "mnist") for part in PARTS), "mnist_latent"]
-FEATURES = "mnist_ae_features"
+FEATURES, LENETS = "mnist_ae_features", ["lenet_300_100", "lenet_5"]
 OTHER_DATA = ["bert_tiny", "breast_cancer_mlp", "char_lm", "char_lm_transformer", "shuttle_ae", "vowels_lstm"]
-NAMES = sorted([*PAPER, FEATURES, *OTHER_DATA, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm"])
+NAMES = sorted([*PAPER, FEATURES, *OTHER_DATA, "cifar10_resnet", "fashion_mnist_vit", "mnist_lstm", *LENETS])
 
 
 def test_recipes_are_shipped_each_with_a_summary() -> None:

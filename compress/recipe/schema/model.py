@@ -61,6 +61,26 @@ class ConvClassifier(Part):
     classes: Classes = Field(default=10, description="number of classes")
 
 
+class LeNet300100(Part):
+    """Dense classifier 784-300-100-10 (LeCun, 1998); its layers are in `dense`."""
+
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
+    image: ClassVar[tuple[int, int, int]] = MNIST_IMAGE
+
+    name: Literal["lenet_300_100"]
+    classes: Classes = Field(default=10, description="number of classes")
+
+
+class LeNet5(Part):
+    """Convolutional classifier 20-50-800-500 (LeCun, 1998, in Caffe's sizes); parts `features` and `dense`."""
+
+    tasks: ClassVar[tuple[Word, ...]] = ("classify",)
+    image: ClassVar[tuple[int, int, int]] = MNIST_IMAGE
+
+    name: Literal["lenet_5"]
+    classes: Classes = Field(default=10, description="number of classes")
+
+
 class ResNet20(Part):
     """Residual network of 20 layers (He, 2015); parts `stem`, `blocks` and `head`."""
 
@@ -220,7 +240,8 @@ class FactoryModel(Part):
 Paper = Autoencoder | ConvAutoencoder | Classifier | ConvClassifier
 Tabular = MLP | MLPAutoencoder | LSTMClassifier
 LanguageModel = GRULanguageModel | TransformerLanguageModel
-NamedModel = Paper | ResNet20 | RowLSTM | VisionTransformer | Tabular | LanguageModel | BertClassifier
+LeNet = LeNet300100 | LeNet5
+NamedModel = Paper | LeNet | ResNet20 | RowLSTM | VisionTransformer | Tabular | LanguageModel | BertClassifier
 Model = Annotated[
     Annotated[
         Annotated[NamedModel | Program, Field(discriminator="name")],
