@@ -25,10 +25,13 @@ import compress
 from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
+from compress.remove.prune import BRANCH_SAMPLES
 from compress.run.building import build_model, build_task
 from compress.run.clock import Clock
 from compress.run.data_sets import build_data
 from compress.run.setting import Setting, optimization, unwatched
+from compress.select.criteria.ablation import Ablation
+from compress.tasks import loss
 from compress.train.recalibrate import calibrated
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "without_retraining.json"
@@ -36,6 +39,7 @@ OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "without_retraining.js
 SAMPLES = 500
 MACS = {"resnet20": 0.7, "vit": 0.75, "bert": 0.75}
 PLAIN, RECALIBRATED, CUT, PRUNE = "magnitude", "magnitude, norms re-estimated", "obs", "compress.prune"
+ABLATION = "ablation"
 
 
 def main() -> None:
@@ -84,9 +88,10 @@ class Network:
         amounts: dict[str, dict[str, Any]] = {
             "fewer multiply-adds": {"macs": macs},
             "50 % of the weights": {"sparsity": 0.5, "target": compress.weights("*")},
+            "fewer branches": {"macs": macs, "target": compress.branches("*")},
         }
         for amount, how in amounts.items():
-            for method in (PRUNE, PLAIN, RECALIBRATED, CUT):
+            for method in (PRUNE, ABLATION) if amount == "fewer branches" else (PRUNE, PLAIN, RECALIBRATED, CUT):
                 cell = f"{amount}, {method}, seed {seed}"
                 useless = (method == RECALIBRATED and not calibrated(self.model)) or (method == PLAIN and seed)
                 if cell in _read()[self.name] or useless:
@@ -95,20 +100,26 @@ class Network:
                 found = self._pruned(how, method, self._samples(seed))
                 seconds = round(time.process_time() - began, 1)
                 entry = {**self._measured(found), "seconds": seconds}
+                if amount == "fewer branches":
+                    entry["macs"] = round(self._macs(found) / self._macs(self.model), 3)
                 print(self.name, cell, entry, flush=True)
                 _note(self.name, {cell: entry})
 
     def _pruned(self, how: dict[str, Any], method: str, samples: list[Any]) -> nn.Module:
         example = self.setting.example
         if method == PRUNE:
-            return compress.prune(self.model, example, batches=samples, **how)
+            return compress.prune(self.model, example, batches=samples, loss=loss(self.setting.task), **how)
         model = copy.deepcopy(self.model)
         target = how.get("target", compress.nodes("*"))
         amount = {key: value for key, value in how.items() if key != "target"}
-        criterion = "obs" if method == CUT else "magnitude"
-        compress.Pruner(
-            model, target, example=example, criterion=criterion, batches=samples, scope="layer", **amount
-        ).finalize()
+        criterion: Any
+        if method == ABLATION:
+            criterion, amount["loss"] = Ablation(BRANCH_SAMPLES), loss(self.setting.task)
+        else:
+            criterion, amount["scope"] = "obs" if method == CUT else "magnitude", "layer"
+        compress.Pruner(model, target, example=example, criterion=criterion, batches=samples, **amount).finalize()
+        if method == ABLATION:
+            return compress.slim(model, example)
         if method == RECALIBRATED:
             compress.recalibrate(model, samples)
         return model
@@ -117,6 +128,9 @@ class Network:
         chance = torch.Generator().manual_seed(seed)
         batches = self.setting.data.batches("train", 50, self.setting.task, self.setting.device)(chance)
         return [next(batches) for _ in range(SAMPLES // 50)]
+
+    def _macs(self, model: nn.Module) -> int:
+        return measure(model, self.setting.example).macs
 
     def _measured(self, model: nn.Module) -> dict[str, float]:
         found: Any = self.setting.evaluate(model)

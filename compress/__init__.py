@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from compress.select.criteria import Taylor as Taylor
     from compress.select.criteria import Variance as Variance
     from compress.select.regrow import Regrowth as Regrowth
+    from compress.select.targets import branches as branches
     from compress.select.targets import nodes as nodes
     from compress.select.targets import weights as weights
     from compress.slimming.shrink import slim as slim
@@ -104,6 +105,7 @@ _ERRORS = (
 _HOMES = {
     "prune": "compress.remove.prune",
     "Pruner": "compress.remove.pruner",
+    "branches": "compress.select.targets",
     "nodes": "compress.select.targets",
     "weights": "compress.select.targets",
     "Regrowth": "compress.select.regrow",

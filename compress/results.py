@@ -17,7 +17,7 @@ Format = Literal["safetensors", "onnx", "pt2"]
 ModelName = Literal["dense", "masked", "slim"]
 ChoiceName = Literal["dense", "dense_int8", "slim", "slim_int8", "sparse"]
 Runtime = Literal["onnxruntime", "torch"]
-TargetKind = Literal["nodes", "weights"]
+TargetKind = Literal["nodes", "weights", "branches"]
 Measure = Literal["sparsity", "params", "macs"]
 When = Literal["before_removal", "after_removal"]
 
@@ -201,12 +201,18 @@ class Taken(TypedDict):
     ]
     asked: Annotated[Share, "In that measure."]
     achieved: Annotated[Share, "In that measure; a sparsity is pruned / of."]
-    pruned: Annotated[Count, "Entries or nodes that are pruned, those of earlier stages included."]
-    of: Annotated[Positive, "Entries or nodes of the target."]
+    pruned: Annotated[Count, "Entries, nodes or branches that are pruned, those of earlier stages included."]
+    of: Annotated[Positive, "Entries, nodes or branches of the target."]
 
 
 class StageFigures(TypedDict):
     latent: NotRequired[Annotated[Text, "The layer whose remaining nodes were shaped; absent without `shape`."]]
+    branches: NotRequired[
+        Annotated[
+            list[Text],
+            "The residual branches that are removed, by the layers at their ends; absent for other targets.",
+        ]
+    ]
     curve: NotRequired[
         Annotated[
             CurvePoints,

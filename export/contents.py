@@ -23,7 +23,7 @@ from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
 from compress.inputs import Inputs
 from compress.slimming.edits import edits_from_json, graph_inputs
-from compress.slimming.shrink import cuttable
+from compress.slimming.shrink import dead_in
 from compress.slimming.slim_graph import limits
 
 if TYPE_CHECKING:
@@ -211,10 +211,11 @@ def _look_into(network_of: Callable[[], Network | None]) -> Known:
 
 def _cuttable(model: nn.Module, known: Couplings, found: LookedInto) -> Mapping[str, int]:
     try:
-        return cuttable(model, known)
+        dead = dead_in(model, known)
     except UnsupportedModelError as error:
         found["note"] = str(error)
         return {}
+    return {coupling.name: len(nodes) for coupling, nodes in dead.nodes.items()}
 
 
 def _nodes(known: Couplings, cut: Mapping[str, int]) -> FileNodes:

@@ -26,7 +26,7 @@ from compress.select.moments import moments
 from compress.select.saliency import skeletonization
 from compress.select.scoring import Scoring
 from compress.select.targets import resolve, weights
-from compress.slimming.shrink import cuttable
+from compress.slimming.shrink import dead_in
 from compress.tasks import cross_entropy
 from compress.tasks.linear import linear
 from compress.train.distill import Teacher
@@ -97,7 +97,7 @@ PLACES = ("body.2", "head")
 
 LOOKS: dict[str, Callable[[nn.Module, Path], object]] = {
     "couplings": lambda model, _: couplings(model, EXAMPLE),
-    "cuttable": lambda model, _: cuttable(model, couplings(model, EXAMPLE)),
+    "dead_in": lambda model, _: dead_in(model, couplings(model, EXAMPLE)),
     "slim": lambda model, _: compress.slim(model, EXAMPLE),
     "prove_same": lambda model, _: prove_same(model, copy.deepcopy(model), [Inputs((EXAMPLE,))], 0.0),
     "prove_file": lambda model, _: prove_file(

@@ -199,7 +199,7 @@ def refusal(option: str, value: object, call: Callable[[], object]) -> str:
 
 NAMES = {
     "targets": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width"),
-    "wanted": ("weights", "nodes"),
+    "wanted": ("weights", "nodes", "branches"),
     "target": ("targets", "pattern", "parameter", "module", "exclude", "weights", "layer", "width", "nodes"),
     "example": ("example", "batch size", "an input of shape"),
     "regrow": ("regrow", "Regrowth"),
@@ -386,6 +386,11 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, list[Any]]]
     ),
     "nodes": (
         lambda wanted, **how: compress.nodes(wanted, **how),
+        {"wanted": "*"},
+        {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
+    ),
+    "branches": (
+        lambda wanted, **how: compress.branches(wanted, **how),
         {"wanted": "*"},
         {"wanted": [*TARGETS[:8], b"0.*"], "exclude": [3, 0.5, True, nn.Linear, {"x": 1}, ["x", 3], ""]},
     ),

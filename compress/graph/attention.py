@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import fx
 
-from compress.graph.dimensions import Dim, keep, regroup, size_of
+from compress.graph.dimensions import Dim, keep, regroup, size_of, total
 from compress.graph.flow import EXTENT, Flow, Value
 
 
@@ -28,6 +28,8 @@ def attention(flow: Flow, node: fx.Node, arguments: dict[str, Any]) -> Value | s
     if arguments["attn_mask"] is not None:
         for mine, dim in zip(flow.dims(arguments["attn_mask"])[-3::-1], query[-3::-1], strict=False):
             flow.align(node, mine or dim, dim)
+    # Of two products, with as many multiply-adds as there are entries of queries x keys, and of queries x values.
+    flow.products[node.name] = [*heads, query[-2], key[-2], total([query[-1], value[-1]])]
     flow.vanishes(node, flow.zeros(arguments["value"]))
     result: tuple[Dim, ...] = (*query[:-1], value[-1])
     if isinstance(node.meta["val"], list | tuple):  # with what the backward pass needs

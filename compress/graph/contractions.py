@@ -38,6 +38,8 @@ def contraction(flow: Flow, node: fx.Node, operands: Sequence[tuple[fx.Node, str
     for operand, letters in operands:
         if operand in flow.tensors:
             count_positions(flow, operand, [dims[letter] for letter in result if letter not in letters])
+    if not any(flow.is_parameter(operand) for operand, _ in operands):
+        flow.products[node.name] = [*dims.values()]
     # A product is zero where one of its factors is.
     other = [
         set(leaves(dims[letter])).difference(*(flow.zeros(source) for source in holders.get(letter, ())))

@@ -8,7 +8,7 @@ an operator without a rule keep their width, and the reason names the operator: 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.dynamic import Dynamic
 from compress.errors import TargetError, UnsupportedModelError
-from compress.graph.dimensions import Dim, Factor, keep, length, places, repeated, whole
+from compress.graph.dimensions import BATCH, Dim, Factor, keep, length, places, repeated, whole
 from compress.graph.flow import BY_DESIGN, Flow, Number, Shift, layer_of
 from compress.graph.rules import note_zeros, rule_of
 from compress.graph.shifts import checked
@@ -110,6 +110,8 @@ class Couplings:
     shapes: shapes of the network's parameters; a shared one is listed under one of its names.
     shifts: constants that layers add to all nodes, including dead ones; slimming subtracts them from the biases.
     positions: how often each entry of a weight is used for one sample, which gives the multiply-adds.
+    products: the dimensions of each product without weights, by the name of its node; the product of their sizes is the
+        number of its multiply-adds for a batch.
     """
 
     found: tuple[Coupling, ...]
@@ -118,6 +120,7 @@ class Couplings:
     names: Mapping[str, tuple[str, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     positions: Mapping[str, int]
+    products: Mapping[str, Sequence[Dim]]
     shifts: tuple[Shift, ...] = field(repr=False)
     numbers: Mapping[Number, tuple[Dim, ...]] = field(repr=False)
     trace: Trace = field(repr=False)
@@ -171,6 +174,12 @@ class Couplings:
                 changes = dict.fromkeys((length(dim, {}), length(dim, sizes)) for dim in dims)
                 yield from ((number, *change) for change in changes if change[0] != change[1])
 
+    def multiply_adds(self, product: str, left: Mapping[Coupling, int]) -> int:
+        """Of one of `products`, for a sample, when couplings have only `left` nodes."""
+        own = {coupling: coupling.factor for coupling in self.found}  # equal ones of a checkpoint have no factors
+        sizes = {own[coupling]: count for coupling, count in left.items() if coupling in own}
+        return max(1, math.prod(length(dim, sizes) for dim in self.products[product]) // BATCH)
+
     def has(self, module: str) -> bool:
         """Whether the layer `module` computes nodes, prunable or not."""
         return module in self.kept or any(module in self.layers(coupling) for coupling in self.found)
@@ -197,7 +206,11 @@ def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = No
         InputError: the network does not run on `example`, or `dynamic` does not fit it.
         UnsupportedModelError: it cannot be traced.
     """
-    traced = trace(model, example, dynamic=dynamic)
+    return couplings_in(model, trace(model, example, dynamic=dynamic))
+
+
+def couplings_in(model: nn.Module, traced: Trace) -> Couplings:
+    """The couplings in a trace of `model`, or in what is left of it without some branches."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     return _collect(follow(model, traced), traced, shapes)
 
@@ -233,7 +246,9 @@ def _collect(flow: Flow, traced: Trace, shapes: Mapping[str, tuple[int, ...]]) -
             stuck.append((coupling, factor.reason))
     numbers = {number: tuple(dims) for number, dims in flow.numbers.items()}
     reasons = _reasons(flow)
-    return Couplings(tuple(found), reasons, tuple(stuck), flow.names, shapes, flow.positions, shifts, numbers, traced)
+    return Couplings(
+        tuple(found), reasons, tuple(stuck), flow.names, shapes, flow.positions, flow.products, shifts, numbers, traced
+    )
 
 
 def _members(flow: Flow) -> dict[Factor, list[Member]]:

@@ -61,6 +61,7 @@ class Flow:
     follows: (tensor, dimension) of a parameter that cannot be zero at a node; another parameter makes the node zero.
     summed: dimensions over which a computation sums without weights, as attention does.
     origins: the parameter for each value that is computed from one, entry by entry (see `weights`).
+    products: the dimensions of each product without weights, such as attention's, by the name of the operator's node.
     shifts: constants that are added to all nodes, by the operator that adds them (see `shifts`).
     """
 
@@ -79,6 +80,7 @@ class Flow:
         self._memory: dict[fx.Node, fx.Node] = {}  # the value that another one is, or may be, a view of
         self.numbers: dict[Number, list[Dim]] = defaultdict(list)
         self.positions: dict[str, int] = defaultdict(int)
+        self.products: dict[str, list[Dim]] = {}
         self.kept: dict[str, str] = {}
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self._model = model

@@ -276,6 +276,11 @@ def note_zeros(flow: Flow, node: fx.Node) -> None:
     flow.write_through(node)
 
 
+def is_zero_preserving(node: fx.Node) -> bool:
+    """Whether the result is zero wherever the first tensor is, or all of them are."""
+    return _family(name_of(node)) in _ZERO_OF_ALL | _ZERO_OF_FIRST or _is_power(node)
+
+
 def _is_power(node: fx.Node) -> bool:
     return name_of(node) == "pow" and isinstance(node.args[1], int | float) and node.args[1] > 0
 

@@ -5,16 +5,22 @@ from torch import nn
 
 from compress.errors import InputError
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
+from compress.graph.traced_once import TracedOnce
 from compress.graph.twin import copied
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.remove.pruner import Pruner
-from compress.select.criteria import Criterion
+from compress.select.criteria import Criterion, criterion_of
+from compress.select.criteria.ablation import Ablation
+from compress.select.criteria.ranked_once import RankedOnce
 from compress.select.pattern import Pattern
 from compress.select.scoring import BatchSource, ScoreFunction
-from compress.select.targets import Nodes, Wanted, Weights, nodes
+from compress.select.targets import AnyTarget, Branches, Nodes, Wanted, nodes
 from compress.slimming.shrink import slim
 from compress.tasks import Loss
+
+BRANCH_SAMPLES = 256
+"""On which branches are compared: each comparison takes a pass over them."""
 
 
 def prune(
@@ -25,8 +31,8 @@ def prune(
     macs: float | None = None,
     params: float | None = None,
     sparsity: float | None = None,
-    target: Weights | Nodes | Wanted | None = None,
-    criterion: str | Criterion | ScoreFunction = "obs",
+    target: AnyTarget | Wanted | None = None,
+    criterion: str | Criterion | ScoreFunction | None = None,
     loss: Loss | None = None,
     scope: str | Pattern | dict[str, int] | None = None,
     multiple_of: int = 1,
@@ -47,9 +53,10 @@ def prune(
             if they are large.
         macs, params: the fraction of the network's multiply-adds or parameters to keep, in (0, 1). Give exactly one of
             these two and `sparsity`.
-        sparsity: the fraction of the target's nodes or weights to prune, in [0, 1).
-        target: `nodes(...)` or `weights(...)`; all nodes by default.
-        criterion: what is pruned first; see `Pruner`.
+        sparsity: the fraction of the target's nodes, branches or weights to prune, in [0, 1).
+        target: `nodes(...)`, `branches(...)` or `weights(...)`; all nodes by default.
+        criterion: what is pruned first; see `Pruner`. By default "obs", and for branches "ablation", which measures
+            the `loss`, or without one the change of the outputs.
         loss: (output, target) -> mean over the batch, for criteria that need it.
         scope: see `Pruner`. By default each tensor loses the same share of its weights; nodes are chosen in each layer,
             and among all layers, and the choice is taken whose outputs on the samples are nearer to the dense ones.
@@ -76,6 +83,7 @@ def prune(
     there = home if device is None else _device(device)
     given = inputs_of(example).mapped(lambda tensor: tensor.to(there))
     found: tuple[float, nn.Module] | None = None
+    ranking, traced = _criterion(criterion, wanted), TracedOnce()
     for one in _scopes(wanted) if scope is None else (scope,):
         smaller, earlier = copied(model).to(there), None
         for share in _rounds(sparsity, wanted):
@@ -86,7 +94,7 @@ def prune(
                 params=params,
                 sparsity=share,
                 example=given,
-                criterion=criterion,
+                criterion=ranking,
                 batches=batches,
                 loss=loss,
                 scope=one,
@@ -95,6 +103,7 @@ def prune(
                 compensate=True,
                 earlier=earlier,
                 seed=seed,
+                traced=traced,
             )
             earlier.finalize()
         assert earlier is not None
@@ -104,12 +113,23 @@ def prune(
     return slim(found[1], given).to(home)
 
 
-def _rounds(sparsity: float | None, target: Weights | Nodes | Wanted) -> list[float | None]:
+def _rounds(sparsity: float | None, target: AnyTarget | Wanted) -> list[float | None]:
     """Weights are chosen in two rounds: the scores of the second see what the first leaves to make up for."""
-    if sparsity is None or isinstance(target, Nodes):
+    if sparsity is None or isinstance(target, Nodes | Branches):
         return [sparsity]
     check("sparsity", sparsity, float, ge=0, lt=1)
     return [sparsity / 2, sparsity]
+
+
+def _criterion(
+    criterion: str | Criterion | ScoreFunction | None, target: AnyTarget | Wanted
+) -> str | Criterion | ScoreFunction:
+    """Nodes are ranked once for both scopes, since the network is the same."""
+    if isinstance(target, Branches):
+        return Ablation(samples=BRANCH_SAMPLES) if criterion is None else criterion
+    chosen = "obs" if criterion is None else criterion
+    is_known = isinstance(chosen, str | Criterion)
+    return RankedOnce.of(criterion_of(chosen)) if isinstance(target, Nodes) and is_known else chosen
 
 
 def _require_one_amount(scope: object, **amounts: float | None) -> None:
@@ -119,8 +139,10 @@ def _require_one_amount(scope: object, **amounts: float | None) -> None:
         raise InputError(f"found {' and '.join(found) or 'none'}; give exactly one of {', '.join(amounts)}")
 
 
-def _scopes(target: Weights | Nodes | Wanted) -> tuple[str, ...]:
+def _scopes(target: AnyTarget | Wanted) -> tuple[str | None, ...]:
     """Those to try: which is better differs from network to network, and the samples tell."""
+    if isinstance(target, Branches):
+        return (None,)
     return ("layer", "global") if isinstance(target, Nodes) else ("layer",)
 
 

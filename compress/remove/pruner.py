@@ -8,7 +8,7 @@ for x, y in loader:
 pruner.finalize()
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction
 from compress.select.selections import selection_of
-from compress.select.targets import Nodes, Wanted, Weights, describe, target_of
+from compress.select.targets import AnyTarget, Branches, Nodes, Wanted, Weights, describe, target_of
 from compress.shards import fsdp_modules, reshard
 from compress.tasks import Loss
 
@@ -52,7 +52,7 @@ class Pruner(Remover):
     def __init__(
         self,
         model: nn.Module,
-        targets: Weights | Nodes | Wanted = "*",
+        targets: AnyTarget | Wanted = "*",
         *,
         sparsity: float | None = None,
         params: float | None = None,
@@ -170,6 +170,7 @@ class Pruner(Remover):
             self.selection.target_share,
             how,
             mask_gradients=mask_gradients,
+            emptied=self._whole_tensors(),
             start=start,
         )
 
@@ -200,9 +201,16 @@ class Pruner(Remover):
     def __repr__(self) -> str:
         """The target and the progress of the removal, in a line."""
         count, total = self.selection.count
-        things = "nodes" if isinstance(self._target, Nodes) else "weights"
+        kinds = {Nodes: "nodes", Branches: "branches"}
+        things = next((word for kind, word in kinds.items() if isinstance(self._target, kind)), "weights")
         share = f"{count / total:.1%}" if total else "0%"
         return f"Pruner({describe(self._target)}: {count:,} of {total:,} {things} ({share}), {self._progress()})"
+
+    def _whole_tensors(self) -> Collection[str]:
+        """Tensors at the ends of branches, which lose everything."""
+        if isinstance(self._target, Branches):
+            return self.selection.paths
+        return [path for path, mask in self._before.keep.items() if not bool(mask.any())]
 
     def _progress(self) -> str:
         word, length = self.removal.word, self.removal.length

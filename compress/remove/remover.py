@@ -1,7 +1,7 @@
 """`Remover`: runs any removal in any training loop; a removal only defines what happens at its steps."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ class Remover:
         removal: Removal,
         *,
         mask_gradients: bool = True,
+        emptied: Collection[str] = (),
         start: bool = True,
     ) -> None:
         """
@@ -57,6 +58,7 @@ class Remover:
             mask_gradients: whether pruned entries get a gradient of zero. Without it, a step is faster, and the weights
                 are the same to the last bit if no entry leaves the set, the optimizer updates every entry
                 independently (SGD, Adam, AdamW; not Muon) and gradients are not clipped together.
+            emptied: paths that are meant to lose everything, which is no LayerCollapseWarning there.
             start: whether to select. False if `load_state_dict` follows: the model's state contains the selection.
 
         Raises:
@@ -73,7 +75,7 @@ class Remover:
         self._factor = 1.0  # of all pruned entries, if they share one
         self._places: list[Masked] = []
         self._by_kind: dict[type[SoftPruningMethod], list[Masked]] = {}
-        self._mask_gradients = mask_gradients
+        self._mask_gradients, self._emptied = mask_gradients, emptied
         self._joined: list[Tensor] = []  # the steps at which entries joined the set, of a removal with cohorts
         self._apply(start)
 
@@ -154,7 +156,9 @@ class Remover:
         for (module, method), mask in zip(self._places, keep, strict=True):
             method.take(module, mask)
         if share == 1.0 and not self._complete:
-            warn_of_collapse(keep, [target.path for target in self.targets])
+            own = {target.path: mask for target, mask in zip(self.targets, keep, strict=True)}
+            names = [path for path in own if path not in self._emptied]
+            warn_of_collapse([own[path] for path in names], names)
             self._complete = True
         self._factor, self.share = 1.0, share
 

@@ -100,6 +100,8 @@ def _what_was_pruned(stage: StageResult) -> str:
     where = "" if target == "*" else f" of {target}"
     if stage["kind"] == "nodes":
         return f"{pruned:,} of {count_of(of, 'node')}{where} pruned"
+    if stage["kind"] == "branches":
+        return f"{pruned:,} of {count_of(of, 'branch', 'branches')}{where} removed"
     return f"{_share(stage['achieved'])} of the weights{where} pruned"
 
 

@@ -279,6 +279,8 @@ def _stages(stages: Sequence[StageResult], errors: Mapping[str, Interval]) -> It
     yield "removal", [removal(stage) for stage in stages]
     yield "asked", [f"{MEASURES[stage['measure']]} {stage['asked']:.4g}" for stage in stages]
     yield "achieved", [f"{stage['achieved']:.4g} ({stage['pruned']:,} of {stage['of']:,})" for stage in stages]
+    if any(stage.get("branches") for stage in stages):
+        yield "removed branches", [", ".join(stage.get("branches", [])) or "-" for stage in stages]
     yield "before removal", [metric_text(stage["before_removal"], errors) for stage in stages]
     yield "after removal", [metric_text(stage["after_removal"], errors) for stage in stages]
     yield "training", [f"{count_of(stage['steps'], 'step')} in {stage['seconds']:.1f} s" for stage in stages]

@@ -16,12 +16,13 @@ from compress.graph.coupling import Coupling, Couplings
 from compress.recipe import schema
 from compress.remove.removals import Gradual, GradualSoft, Removal
 from compress.results import Warned, WarningKind
+from compress.run.entries import kind_of
 from compress.run.rehearsed import Rehearsed
 from compress.run.setting import Setting
 from compress.run.widths import Widths
 from compress.run_warnings import RunWarning, entry
 from compress.select.pruned import Pruned
-from compress.slimming.shrink import cuttable
+from compress.slimming.shrink import dead_in
 from compress.tasks import prediction, word_of
 from compress.tasks.targets import class_logits
 from compress.wording import count_of
@@ -111,7 +112,7 @@ def _say(warning: RunWarning, place: LocationOf = str) -> None:
 
 def _of_effect(found: Rehearsed) -> Iterator[RunWarning]:
     at, stage = f"stages.{found.number}", found.stage
-    things = "nodes" if isinstance(stage.target, schema.Nodes) else "entries"
+    things = {"weights": "entries"}.get(kind := kind_of(stage.target), kind)
     measure = stage.level[0] if stage.layers is None else "layers"
     if not found.pruned:
         yield NoEffectWarning(
@@ -210,7 +211,7 @@ def _before(found: Rehearsed) -> Mapping[str, int]:
 
 def _of_weights(found: Rehearsed) -> Iterator[RunWarning]:
     """Of tensors that lose more than 90 % of their weights where less than that was asked of all."""
-    if isinstance(found.stage.target, schema.Nodes) or found.asked >= LOSS:
+    if not isinstance(found.stage.target, schema.Weights) or found.asked >= LOSS:
         return
     lost = [(one.name, one.of, one.of - one.goes) for one in found.matched if one.goes > LOSS * one.of > LOSS]
     if lost:
@@ -352,7 +353,7 @@ def warn_if_nothing_is_cut(network: nn.Module, setting: Setting) -> None:
     zeros = sum(parameter.numel() - int(parameter.count_nonzero()) for parameter in network.parameters())
     why = "every node of every layer still has weights"
     try:
-        if cuttable(network, setting.couplings(network)):
+        if dead_in(network, setting.couplings(network)):
             return
     except UnsupportedModelError as error:
         why = str(error).rstrip(".")

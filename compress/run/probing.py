@@ -9,7 +9,7 @@ from compress.batches import Subset
 from compress.data.attributes import classes_of
 from compress.recipe import schema
 from compress.results import LatentCodes, ProbeResult, ShapedAttribute, ShapedLatent, StageResult
-from compress.run.pruning import sketch
+from compress.run.pruning import sketch_of_nodes
 from compress.run.setting import Setting
 from compress.run.stage import attributes_of
 from compress.select.pruned import Pruned
@@ -48,7 +48,7 @@ def _probed(
 ) -> ShapedLatent:
     assert stage.shape is not None
     # In the dense network, the target is not yet taken apart into principal axes.
-    before = latent_layer(sketch(dense, stage, number, Pruned(), setting))
+    before = latent_layer(sketch_of_nodes(dense, stage, number, Pruned(), setting))
     wanted = attributes_of(stage)
     aims: tuple[tuple[Literal["keep", "drop"], Mapping[str, float]], ...] = (
         ("keep", stage.shape.keep),

@@ -1,6 +1,6 @@
 """Run a recipe's stage as a call of `compress.Pruner`: the same words, with the run's data, loss and seed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,18 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import InputError
+from compress.graph.branches import Branch
 from compress.graph.coupling import Coupling
 from compress.recipe import schema
 from compress.remove.pruner import Pruner
 from compress.remove.removals import Removal
 from compress.run.setting import Setting, optimization
+from compress.select.branch_selection import BranchSelection
 from compress.select.criteria import Criterion
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.scoring import Scoring
 from compress.select.selection import Selection
 from compress.select.selections import selection_of
-from compress.select.targets import Nodes, Weights
+from compress.select.targets import AnyTarget, Branches, Nodes, Weights
 from compress.tasks import loss
 from compress.wording import count_of
 
@@ -79,26 +81,42 @@ def stage_selection(model: nn.Module, stage: schema.Stage, number: int, earlier:
     return selection_of(model, target_of(stage), **_words(stage, number, setting), earlier=earlier)
 
 
-def sketch(model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting) -> NodeSelection:
-    """`stage_selection` of nodes by even scores instead of the criterion's scores, which would take too long."""
+def sketch(
+    model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting
+) -> NodeSelection | BranchSelection:
+    """`stage_selection` by even scores instead of the criterion's scores, which would take too long."""
     words = _words(stage, number, setting) | {"criterion": EvenScores()}
     found = selection_of(model, target_of(stage), **words, earlier=earlier)
+    assert isinstance(found, NodeSelection | BranchSelection)
+    return found
+
+
+def sketch_of_nodes(
+    model: nn.Module, stage: schema.Stage, number: int, earlier: Pruned, setting: Setting
+) -> NodeSelection:
+    """`sketch` of a stage whose target is nodes."""
+    found = sketch(model, stage, number, earlier, setting)
     assert isinstance(found, NodeSelection)
     return found
 
 
 @dataclass(frozen=True)
 class EvenScores(Criterion):
-    """Even scores in each layer, as good a guess as any."""
+    """Even scores in each layer, and branches in the order of the forward pass: as good a guess as any."""
 
     words = ()
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> dict[Coupling, Tensor]:
         return {coupling: torch.linspace(0, 1, coupling.size) for coupling in coupled}
 
+    def branch_cost(self, scoring: Scoring) -> Callable[[Sequence[Branch]], float]:
+        return lambda removed: float(len(removed))
 
-def target_of(stage: schema.Stage) -> Weights | Nodes:
+
+def target_of(stage: schema.Stage) -> AnyTarget:
     target = stage.target
+    if isinstance(target, schema.Branches):
+        return Branches(target.branches, target.exclude)
     if isinstance(target, schema.Nodes):
         return Nodes(target.nodes, target.exclude)
     return Weights(target.weights, target.exclude, target.bias)

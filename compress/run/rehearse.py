@@ -24,6 +24,7 @@ from compress.run.pruning import in_batches_of, removal_of, sketch, stage_select
 from compress.run.rehearsed import Matched, Rehearsed
 from compress.run.setting import Setting
 from compress.run.stage import check_stage, quiet_about_nodes, told_at, trainable_of
+from compress.select.branch_selection import BranchSelection
 from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
@@ -149,6 +150,9 @@ def _matched(chosen: Selection, pruned: Pruned, earlier: Pruned) -> tuple[Matche
             )
             for coupling, keep in chosen.coupled.items()
         )
+    if isinstance(chosen, BranchSelection):
+        gone = {branch.name for branch in chosen.removed_before}
+        return tuple(Matched(name, 1, gone_now, int(name in gone)) for name, gone_now in chosen.pruned_in.items())
     assert isinstance(chosen, WeightSelection)
     found = []
     for path in chosen.own_paths:

@@ -17,9 +17,19 @@ from compress.remove.removals import Removal
 from compress.results import Metric, StageFigures, StageResult, Taken
 from compress.run.curve import Curve
 from compress.run.entries import taken
-from compress.run.pruning import in_batches_of, pruner_of, removal_of, sketch, stage_selection, target_of
+from compress.run.pruning import (
+    in_batches_of,
+    pruner_of,
+    removal_of,
+    sketch,
+    sketch_of_nodes,
+    stage_selection,
+    target_of,
+)
 from compress.run.setting import Setting, optimization
+from compress.select.branch_selection import BranchSelection
 from compress.select.choose import LayerCollapseWarning
+from compress.select.node_selection import NodeSelection
 from compress.select.pruned import Pruned
 from compress.select.selection import Selection
 from compress.select.targets import describe
@@ -91,6 +101,8 @@ def _run_stage(model: nn.Module, stage: schema.Stage, number: int, pruned: Prune
     setting.watcher.measured("after_removal", after, training.steps)
     if training.steps:
         figures["curve"] = curve.document()
+    if isinstance(chosen, BranchSelection):
+        figures["branches"] = [name for name, gone in chosen.pruned_in.items() if gone]
     if chosen.histograms:
         figures["scores"] = chosen.histograms
     return {
@@ -164,7 +176,8 @@ def check_stage(
 
     Args:
         place: where a key of the recipe, such as "stages.0.target", was written, for the error text.
-        pruned: the nodes that earlier stages will prune (only their number counts); this stage adds its nodes.
+        pruned: the nodes (only their number counts) and branches that earlier stages will prune; this stage adds its
+            own.
 
     Returns:
         The number of entries or nodes to prune.
@@ -194,7 +207,7 @@ def _check_shape(model: nn.Module, stage: schema.Stage, number: int, setting: Se
     classes = classes_of(setting.data, attributes_of(stage))
     if setting.ranks.count > 1:
         raise InputError("heads and adversaries learn in one process; run without torchrun, or remove the key")
-    layer = latent_layer(sketch(model, stage, number, Pruned(), setting))
+    layer = latent_layer(sketch_of_nodes(model, stage, number, Pruned(), setting))
     given = setting.data.batches("train", 2, setting.task, setting.device, attributes=tuple(classes))()
     codes(model, layer, islice(given, 1))
 
@@ -217,9 +230,12 @@ def shaping_of(
 def _count(model: nn.Module, stage: schema.Stage, number: int, setting: Setting, pruned: Pruned) -> int:
     if isinstance(stage.target, schema.Weights):
         return stage_selection(model, stage, number, Pruned(), setting).expected or 0
-    chosen = sketch(model, stage, number, Pruned(keep_nodes=pruned.keep_nodes), setting)
+    chosen = sketch(model, stage, number, pruned.copy(), setting)
     chosen.choose_now()
-    pruned.keep_nodes.update(chosen.kept_nodes)
+    if isinstance(chosen, NodeSelection):
+        pruned.keep_nodes.update(chosen.kept_nodes)
+    else:
+        chosen.add_to(pruned)
     return sum(chosen.pruned_in.values())
 
 

@@ -1,7 +1,7 @@
 """The choice of nodes: by sparsity or to a budget, compared within a coupling, among alike ones or globally."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,6 +29,7 @@ def choose_nodes(
     multiple_of: int = 1,
     min_keep: int | float | None = None,
     earlier: Mapping[Coupling, Tensor] | None = None,
+    gone: Collection[str] = (),
 ) -> Keep:
     """Which nodes are kept, of every coupling in `scores`: bool [size], True = keep.
 
@@ -44,6 +45,7 @@ def choose_nodes(
             itself. 0: 1 node in any case.
         earlier: bool [size] of any couplings, what earlier choices kept: the rest is pruned first, and counts in a
             budget.
+        gone: parameters that earlier choices removed with whole branches, which count in a budget, too.
 
     Raises:
         InputError: an option is out of range, or the amount cannot be reached.
@@ -58,7 +60,7 @@ def choose_nodes(
     before: Mapping[Coupling, Tensor] = earlier or {}
     scores = {coupling: pruned_first(score, before.get(coupling)) for coupling, score in scores.items()}
     widths = _Widths(scores, before, multiple_of)
-    budget = None if measure == "sparsity" else _Budget(known, before, weights_of(measure, known))
+    budget = None if measure == "sparsity" else _Budget(known, before, weights_of(measure, known), gone)
     least = _least(widths, budget, value, scope) if min_keep is None else min_keep
     floors = widths.floors(least)
     if budget is None:
@@ -100,11 +102,13 @@ class _Budget:
     known: Couplings
     before: Mapping[Coupling, Tensor]
     weights: Mapping[str, int]
+    gone: Collection[str]
 
     def needs(self, keep: Keep) -> float:
         """The share of the network's parameters or multiply-adds that is left."""
         whole = cost(self.known, {}, self.weights)
-        return cost(self.known, {**self.before, **keep}, self.weights) / whole
+        left = {name: each for name, each in self.weights.items() if name not in self.gone}
+        return cost(self.known, {**self.before, **keep}, left) / whole
 
 
 def _share(widths: _Widths, budget: _Budget, value: float, scope: NodeScope, floors: Mapping[Coupling, int]) -> float:
@@ -171,8 +175,11 @@ def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
 
 
 def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:
-    """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left."""
-    shapes = {name: list(known.shapes[name]) for name in weights}
+    """Entries of the network's parameters, each as often as `weights` says, when only the nodes of `keep` are left.
+
+    Names of products in `weights` stand for their multiply-adds.
+    """
+    shapes = {name: list(known.shapes[name]) for name in weights if name in known.shapes}
     masks: dict[tuple[str, int], Tensor] = {}
     for coupling, nodes in keep.items():
         pruned = (~nodes).nonzero().flatten()
@@ -183,12 +190,16 @@ def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str
                 mask[member.index(pruned)] = False
     for (name, dim), mask in masks.items():
         shapes[name][dim] = int(mask.sum())
-    return sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
+    left = {coupling: int(nodes.count_nonzero()) for coupling, nodes in keep.items()}
+    products = sum(weights[name] * known.multiply_adds(name, left) for name in weights if name not in shapes)
+    return products + sum(weights[name] * torch.Size(shape).numel() for name, shape in shapes.items())
 
 
 def weights_of(measure: Literal["params", "macs"], known: Couplings) -> dict[str, int]:
-    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample."""
-    return {name: known.positions.get(name, 0) if measure == "macs" else 1 for name in known.shapes}
+    """The cost of an entry of each parameter: one parameter, or its multiply-adds for a sample, and 1 of a product."""
+    if measure == "params":
+        return dict.fromkeys(known.shapes, 1)
+    return {name: known.positions.get(name, 0) for name in known.shapes} | dict.fromkeys(known.products, 1)
 
 
 def _pools(scores: Mapping[Coupling, Tensor], scope: NodeScope) -> list[list[Coupling]]:

@@ -5,7 +5,7 @@ network, from the inputs that it gets in the pruned one: layer by layer, in the 
 the statistics of what reaches them then.
 """
 
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,12 @@ ROWS_PER_ENTRY = 8
 
 @torch.no_grad()
 def compensate(
-    model: nn.Module, keep: Mapping[str, Tensor], calls: Sequence[Inputs], traces: MutableMapping[Hashable, Trace]
+    model: nn.Module,
+    keep: Mapping[str, Tensor],
+    calls: Sequence[Inputs],
+    traces: MutableMapping[Hashable, Trace],
+    *,
+    branches: Collection[str] = (),
 ) -> float:
     """Adjust kept weights, biases and the statistics of norms, in place; pruned entries do not change.
 
@@ -39,6 +44,8 @@ def compensate(
         keep: masks of the parameters' shapes by name, True = keep.
         calls: the batches to fit on.
         traces: of the network, by the signatures of calls; missing ones are added.
+        branches: names of the residual branches that are removed. All layers behind the first of them are fitted; the
+            last layers of other branches also give what is missing in the stream.
 
     Returns:
         The error of the network's outputs on the batches, relative to how much the outputs vary.
@@ -48,13 +55,13 @@ def compensate(
         UnsupportedModelError: the network cannot be traced.
     """
     tensors, error = OwnTensors(tensors_of(model), keep), 0.0
-    for meeting in meetings(model, tensors, calls, traces):
+    for meeting in meetings(model, tensors, calls, traces, branches=branches):
         stop = meeting.stops[0]
         if isinstance(stop, Normalizes):
             _take_statistics(meeting, stop)
         elif isinstance(stop, Ends):
             error = meeting.error()
-        elif not bool(stop.reader.weight.marks.all()):
+        elif stop.differs or not bool(stop.reader.weight.marks.all()):
             _refit(meeting, stop)
     own = tensors_of(model)
     for name, made in tensors.of.items():
@@ -71,12 +78,13 @@ def _refit(meeting: Meeting, stop: Reads) -> None:
     if fit.is_empty:
         return
     dense, pruned = _in_float(dense), _in_float(pruned)
-    for inputs in meeting.rows(product, max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])):
+    most = max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])
+    for inputs, more in zip(meeting.rows(product, most), meeting.more(product, most), strict=True):
         rows = _in_float(inputs.pruned)
         missing = _in_float(inputs.dense) @ dense.mT - rows @ pruned.mT
         if bias is not None:
             missing = missing + (bias.dense - bias.pruned).reshape(len(keep), 1, -1)
-        fit.add(rows, missing)
+        fit.add(rows, missing if more is None else missing + _in_float(more))
     change, constant = fit.change()
     if not bool(change.isfinite().all()):
         raise InputError(

@@ -13,6 +13,7 @@ from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, require_word, shown
 from compress.select.amount import BUDGETS, Amount, NodeScope, shares_of
+from compress.select.branch_selection import gone_with
 from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
 from compress.select.criteria import Criterion
 from compress.select.floors import require_min_keep
@@ -80,6 +81,8 @@ class NodeSelection(Selection):
             self._coupled = self.known.matching(layers)
         self._given = None if keep is None else _given(keep, self.known, self._coupled)
         self._keep = dict(earlier.keep_nodes)
+        self._gone = gone_with(model, self.known.trace, earlier)
+        self._coupled = _not_gone(self._coupled, self._gone)
         members = [member.tensor for found in self._coupled for member in found.members if member.role != "follows"]
         self.adjacent = sorted({f"{side}.*" if side else name for side, _, name in map(_parts, members)})
         self.paths = list(dict.fromkeys([*members, *earlier.keep]))
@@ -120,7 +123,8 @@ class NodeSelection(Selection):
         if self._amount is None or self._amount.measure == "sparsity":
             return super().achieved
         weights = weights_of(self._amount.measure, self.known)
-        return cost(self.known, self._keep, weights) / cost(self.known, {}, weights)
+        left = {name: each for name, each in weights.items() if name not in self._gone}
+        return cost(self.known, self._keep, left) / cost(self.known, {}, weights)
 
     @property
     def kept_nodes(self) -> Mapping[Coupling, Tensor]:
@@ -180,6 +184,7 @@ class NodeSelection(Selection):
             multiple_of=self._multiple_of,
             min_keep=self._min_keep,
             earlier=self._keep,
+            gone=self._gone,
         )
 
     def _by_price(self, scores: NodeScores) -> NodeScores:
@@ -264,6 +269,18 @@ def _scope(wanted: str | None, amount: Amount | None) -> NodeScope:
     wanted = "layer" if wanted is None else wanted
     require_word("scope", wanted, SCOPES)
     return next(scope for scope in SCOPES if scope == wanted)
+
+
+def _not_gone(coupled: Sequence[Coupling], gone: Collection[str]) -> tuple[Coupling, ...]:
+    """Couplings without those of branches that are removed.
+
+    Raises:
+        TargetError: none is left.
+    """
+    left = tuple(coupling for coupling in coupled if not {member.tensor for member in coupling.members} <= set(gone))
+    if coupled and not left:
+        raise TargetError(f"an earlier stage has removed the branches of {', '.join(one.name for one in coupled)}")
+    return left
 
 
 def _given(keep: object, known: Couplings, coupled: Sequence[Coupling]) -> Keep:

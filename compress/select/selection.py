@@ -71,10 +71,13 @@ class Selection(ABC):
             InputError: no scoring data, or data that nothing can be fitted on.
             UnsupportedModelError: the network cannot be traced.
         """
+        self._compensated(self._latest if keep is None else keep)
+
+    def _compensated(self, keep: Mapping[str, Tensor], branches: Collection[str] = ()) -> None:
         model = self._scoring.model
         with on_data("compensate"):
             calls = calls_of(model, self._scoring.batches("compensate", COMPENSATION_SAMPLES), self._traces)
-            self.error = compensate(model, self._latest if keep is None else keep, calls, self._traces)
+            self.error = compensate(model, keep, calls, self._traces, branches=branches)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Makes the selection of weights or of nodes that a pruner's arguments describe."""
+"""Makes the selection of weights, nodes or branches that a pruner's arguments describe."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +10,7 @@ from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, shown
 from compress.select.amount import Amount
+from compress.select.branch_selection import BranchSelection
 from compress.select.criteria import Criterion, criterion_of
 from compress.select.node_selection import NodeSelection
 from compress.select.pattern import Pattern
@@ -17,14 +18,14 @@ from compress.select.pruned import Pruned
 from compress.select.regrow import Regrowth
 from compress.select.scoring import BatchSource, ScoreFunction, Scoring, require_source
 from compress.select.selection import Selection, generator_of
-from compress.select.targets import Nodes, Wanted, Weights, resolve, target_of
+from compress.select.targets import AnyTarget, Branches, Nodes, Wanted, Weights, resolve, target_of
 from compress.select.weight_selection import WeightSelection
 from compress.tasks import Loss
 
 
 def selection_of(
     model: nn.Module,
-    targets: Weights | Nodes | Wanted,
+    targets: AnyTarget | Wanted,
     *,
     sparsity: float | None = None,
     params: float | None = None,
@@ -64,6 +65,14 @@ def selection_of(
         chosen = {"scope": scope is not None, "multiple_of": multiple_of > 1, "min_keep": min_keep is not None}
         if given := [name for name, is_given in chosen.items() if is_given]:
             raise InputError(f"found keep and {' and '.join(given)}; keep is the choice itself, so leave them out")
+    if isinstance(target, Branches):
+        _refuse_for_branches(
+            keep=keep is not None,
+            scope=scope is not None,
+            multiple_of=multiple_of > 1,
+            min_keep=min_keep is not None,
+            regrow=regrow is not None,
+        )
     scoring = Scoring(model, generator_of(seed), batches, loss)
     pattern = Pattern.of(scope)
     if pattern is not None and isinstance(target, Nodes):
@@ -73,8 +82,20 @@ def selection_of(
     if pattern is not None and all(amount is None for amount in (sparsity, params, macs, layers)):
         sparsity = pattern.share
     amount = _amount(keep, sparsity=sparsity, params=params, macs=macs, layers=layers)
-    if example is not None or isinstance(target, Nodes):
+    if example is not None or isinstance(target, Nodes | Branches):
         inputs_of(example)
+    if isinstance(target, Branches):
+        assert amount is not None
+        return BranchSelection(
+            target,
+            criterion_of("ablation" if criterion is None else criterion),
+            amount,
+            scoring,
+            before,
+            example,
+            traced or TracedOnce(),
+            restore=restore,
+        )
     if isinstance(target, Nodes):
         if _regrowth(regrow) is not None:
             raise InputError("regrow is for weights, and the target is nodes, which remain chosen")
@@ -105,6 +126,11 @@ def selection_of(
         min_keep=min_keep,
         regrow=_regrowth(regrow),
     )
+
+
+def _refuse_for_branches(**given: bool) -> None:
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise InputError(f"{names[0]} is for weights or nodes, and the target is branches; leave it out")
 
 
 def _amount(keep: object, **given: float | Mapping[str, float] | None) -> Amount | None:

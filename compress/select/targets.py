@@ -8,7 +8,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from compress.errors import InputError, TargetError
+from compress.errors import InputError, TargetError, UnsupportedModelError
+from compress.graph.branches import Branch, ResidualBranches
 from compress.graph.coupling import Coupling, Couplings
 from compress.graph.flow import layer_of
 from compress.graph.parametrized import parametrized
@@ -39,6 +40,17 @@ class Nodes:
 
     wanted: tuple[TargetLike, ...]
     exclude: tuple[TargetLike, ...] = ()
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Residual branches, as `branches` says."""
+
+    wanted: tuple[TargetLike, ...]
+    exclude: tuple[TargetLike, ...] = ()
+
+
+AnyTarget = Weights | Nodes | Branches
 
 
 def weights(*wanted: Wanted, exclude: Wanted = (), bias: bool = False) -> Weights:
@@ -72,9 +84,24 @@ def nodes(*wanted: Wanted, exclude: Wanted = ()) -> Nodes:
     return Nodes(_listed(wanted, "nodes"), _listed((exclude,), "exclude", empty=True))
 
 
-def target_of(wanted: object) -> Weights | Nodes:
+def branches(*wanted: Wanted, exclude: Wanted = ()) -> Branches:
+    """Residual branches as the target of a pruner: each is removed as a whole, and only the stream beside it is left.
+
+    Args:
+        wanted: any mix of shell patterns, modules, and parameters. A pattern is of the layer at the end of a branch
+            ("layer1.0.bn2", "encoder.*.mlp.3") or of a module that contains this layer ("layer1.0"); a module takes
+            all branches that end in it.
+        exclude: the same forms; these branches are kept.
+
+    Raises:
+        InputError: an argument has another form, or `wanted` is empty.
+    """
+    return Branches(_listed(wanted, "branches"), _listed((exclude,), "exclude", empty=True))
+
+
+def target_of(wanted: object) -> AnyTarget:
     """A pruner's target; patterns and the like mean weights."""
-    if isinstance(wanted, Weights | Nodes):
+    if isinstance(wanted, AnyTarget):
         return wanted
     return Weights(_listed((wanted,), "targets"))
 
@@ -147,7 +174,22 @@ def couplings_of(model: nn.Module, wanted: Nodes, known: Couplings) -> tuple[Cou
     return left
 
 
-def describe(wanted: Weights | Nodes) -> str:
+def branches_of(model: nn.Module, wanted: Branches, known: ResidualBranches) -> tuple[Branch, ...]:
+    """The targeted branches, in the order of the forward pass.
+
+    Raises:
+        TargetError, UnsupportedModelError: something matches no branch that can be removed; or nothing is left.
+    """
+    names = [branch.name for branch in known.found]
+    taken = {name for item in wanted.wanted for name in _ending_in(_pattern(model, item), names, known)}
+    excluded = {name for item in wanted.exclude for name in names if _ends_in(name, _pattern(model, item))}
+    if not taken - excluded:
+        raise TargetError(f"exclude leaves out all of {count_of(len(taken), 'branch', 'branches')}; nothing is left")
+    _refuse_masked(model, known, taken - excluded)
+    return tuple(branch for branch in known.found if branch.name in taken - excluded)
+
+
+def describe(wanted: AnyTarget) -> str:
     """The target as reports show it: "decoder.*, latent.weight with biases"."""
     text = ", ".join(map(_said, wanted.wanted))
     if isinstance(wanted, Weights) and wanted.bias:
@@ -317,6 +359,41 @@ def _excluded_layers(model: nn.Module, item: TargetLike) -> set[str]:
             f"exclude: the pattern {pattern!r} matches no layer of the model{did_you_mean(pattern, names)}"
         )
     return found | {name for name in names if any(name.startswith(f"{parent}.") for parent in found)}
+
+
+# --- branches ---
+
+
+def _pattern(model: nn.Module, item: TargetLike) -> str:
+    """Of the layers at the ends of branches, or of modules that they are in."""
+    if isinstance(item, str):
+        return item
+    return _name(model, item) or "*" if isinstance(item, nn.Module) else layer_of(_path(item, _parameters(model)))
+
+
+def _ends_in(name: str, pattern: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:count]), pattern) for count in range(1, len(parts) + 1))
+
+
+def _ending_in(pattern: str, names: Sequence[str], known: ResidualBranches) -> list[str]:
+    found = [name for name in names if _ends_in(name, pattern)]
+    if not found:
+        for name, reason in known.kept.items():
+            if _ends_in(name, pattern):
+                raise UnsupportedModelError(f"The branch that ends in {name!r} cannot be removed: {reason}.")
+        where = f"those that can be removed end in {_listing(names)}" if names else "no branch of it can be removed"
+        raise TargetError(
+            f"the pattern {pattern!r} matches no residual branch of the model; {where}{did_you_mean(pattern, names)}"
+        )
+    return found
+
+
+def _refuse_masked(model: nn.Module, known: ResidualBranches, names: Collection[str]) -> None:
+    ends = {name for branch in known.found if branch.name in names for name in branch.ends}
+    for target in _parameters(model):
+        if target.path.removesuffix("_orig") in ends:
+            _refuse_unfit(target)
 
 
 # --- what cannot be pruned ---

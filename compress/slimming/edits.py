@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from compress.dynamic import BATCH_NAME
 from compress.errors import CheckpointError
+from compress.graph.branches import operands_of_sum, remove
 from compress.graph.flow import arguments_of
 from compress.graph.trace import tensors_of, trace
 from compress.inputs import Inputs
@@ -21,7 +22,7 @@ from compress.slimming.standardized import count_weights
 from compress.slimming.traced import numbers_of, set_numbers, traced_module
 from compress.slimming.traced_call import call_of, entries_of
 
-Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "weights", "gradients"]
+Kind = Literal["tensor", "attribute", "input", "number", "bottleneck", "norm", "mean", "weights", "gradients", "branch"]
 
 _MOST_ROUNDS = 64
 """Each needs a trace of the network, or another layer; a stage of a recipe makes at most one."""
@@ -46,6 +47,8 @@ class ShapeEdit:
     bottleneck: the Linear layer `name`, of `before` inputs, is taken apart (`bottleneck.take_apart`); these edits come
         before those of the layers that it makes.
     number: entry `index` of an operator's argument in that graph ("view_3.size").
+    branch: the operator `name` of that graph, a sum, is its operand `index` alone: the branch that the other one ends
+        is not there any more, and neither are its tensors.
     gradients: that graph refuses its backward pass, with the reason `name`.
     norm: the norm `name`, over dimension `index` of its input (0 for the last), still divides by `before`, the original
         number of nodes, of which `after` are left (see `norms`).
@@ -91,6 +94,8 @@ def apply_edits(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
 def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
     """`apply_edits` for one round of edits. If they are of a graph, the model is already traced."""
     _check(model, edits)
+    if isinstance(model, fx.GraphModule):
+        _remove_branches(model, [(edit.name, edit.index) for edit in edits if edit.kind == "branch"])
     tensors = tensors_of(model)
     shapes: dict[str, list[int]] = {}
     numbers: list[tuple[str, int, int]] = []
@@ -122,6 +127,18 @@ def change(model: nn.Module, edits: Sequence[ShapeEdit]) -> nn.Module:
         model.recompile()
     model.shape_edits = _compose(getattr(model, "shape_edits", ()), edits)  # type: ignore[assignment]
     return model
+
+
+def _remove_branches(model: fx.GraphModule, joins: Sequence[tuple[str, int]]) -> None:
+    """Take branches out of the graph, and the tensors that nothing uses then out of the module."""
+    if not joins:
+        return
+    remove(model.graph, joins)
+    used = {node.target for node in model.graph.nodes if node.op == "get_attr"}
+    for name in tensors_of(model).keys() - used:
+        path, _, leaf = name.rpartition(".")
+        delattr(model.get_submodule(path), leaf)
+    model.delete_all_unused_submodules()
 
 
 def insert_bottleneck(model: nn.Module, name: str, axes: Affine | None = None, reader: Affine | None = None) -> str:
@@ -245,6 +262,9 @@ def _sizes(
         return (layer.in_features,)
     if edit.kind == "gradients" and isinstance(modules[""], SlimGraph):
         return (1,)
+    graph = modules[""].graph if isinstance(modules[""], SlimGraph) else None
+    if edit.kind == "branch" and graph is not None and (operands := operands_of_sum(graph, edit.name)):
+        return (1,) * len(operands)
     if edit.kind == "norm" and 0 <= edit.index < _MOST_DIMENSIONS and (count := nodes_of(modules.get(edit.name))):
         return (count,) * (edit.index + 1)
     if edit.kind == "mean" and (mean := means_of(modules[""]).get(edit.name)):

@@ -13,7 +13,8 @@ from torch.nn.utils import prune
 
 from compress.dynamic import Dynamic, alike, fixed, other_lengths, resized, sizes_of, steps_of, varying_dims
 from compress.errors import InputError, ProofError, UnsupportedModelError
-from compress.graph.coupling import Coupling, Couplings, couplings
+from compress.graph.branches import Branch, residual_branches, without
+from compress.graph.coupling import Coupling, Couplings, couplings, couplings_in
 from compress.graph.network import require_parameters, require_unwrapped, uncompiled
 from compress.graph.parametrized import parametrized
 from compress.graph.real_pass import runs
@@ -50,16 +51,18 @@ def slim(
     dynamic: Dynamic | None = None,
     custom_gradients: Literal["refuse", "drop"] = "refuse",
 ) -> nn.Module:
-    """Return a copy of `model` without its dead nodes, proven to compute the same. Inputs and outputs keep their size.
+    """Return a copy of `model` without its dead nodes and branches, proven to compute the same.
 
-    A node is dead if every column that reads it is exactly 0.0, or if the node is the same for every input (its row is
-    zero) and can be folded into the next bias. Where a computation sums over the nodes without weights, as attention
-    does, its rows and biases must be 0.0 too. The last node of a width is kept even if it is dead.
+    Inputs and outputs keep their size. A node is dead if every column that reads it is exactly 0.0, or if the node is
+    the same for every input (its row is zero) and can be folded into the next bias. Where a computation sums over the
+    nodes without weights, as attention does, its rows and biases must be 0.0 too. The last node of a width is kept even
+    if it is dead. A residual branch is dead if the weight and the bias of the layer at its end are exactly 0.0: nothing
+    is left of it.
 
-    The copy has new tensors and the model's own mode. It has the model's class if the class's forward runs at the new
-    sizes; integer attributes of its modules that are sizes follow the cut. Otherwise it is a `SlimGraph`, with limits:
-    fixed sizes of the inputs, evaluation mode, and no custom gradients. Its `shape_edits` (a tuple of ShapeEdit,
-    relative to the network that the model's class builds) let `apply_edits` rebuild it.
+    The copy has new tensors and the model's own mode. It has the model's class if no branch is dead and the class's
+    forward runs at the new sizes; integer attributes of its modules that are sizes follow the cut. Otherwise it is a
+    `SlimGraph`, with limits: fixed sizes of the inputs, evaluation mode, and no custom gradients. Its `shape_edits` (a
+    tuple of ShapeEdit, relative to the network that the model's class builds) let `apply_edits` rebuild it.
 
     Args:
         example: inputs of the network (see `compress.Inputs`). The proof runs on them and on random ones like them
@@ -96,18 +99,18 @@ def slim(
     varying = varying_dims(model, given, dynamic)
     known = known or couplings(model, given)
     given = replace(given, whole=known.trace.whole)
-    tensors, dead = _dead(model, known)
+    dead = dead_in(model, known)
     if not dead:
         small = apply_edits(_copied(model), ())
         _carry_over(optimizer, model, small, {})
         return small
     exact = any(parameter.dtype == torch.float64 for parameter in model.parameters())
     checks = _Checks(model, known.trace, given, varying, tolerance * 1e-7 if exact else tolerance)
-    cut = _planned(known, tensors, dead, checks)
-    found = cut.by_class()
+    cut = _planned(dead, checks)
+    found = None if dead.branches else cut.by_class()
     if found is None and dynamic:
         known = couplings(model, given, dynamic=dynamic)
-        cut = _planned(known, *_dead(model, known), checks)
+        cut = _planned(dead_in(model, known), checks)
     if found is None:
         small = _as_graph(cut, custom_gradients, dynamic)
     else:
@@ -151,8 +154,26 @@ def _require_arguments(
         raise InputError("known: these couplings are of another network")
 
 
-def cuttable(model: nn.Module, known: Couplings) -> dict[str, int]:
-    """The number of nodes that `slim` would cut out of `model`, by the name of the layer that computes them.
+@dataclass(frozen=True)
+class Dead:
+    """What `slim` cuts out of a network.
+
+    whole: the trace of the network. known: the couplings without the dead branches. tensors: with constants folded
+    into them.
+    """
+
+    whole: Trace
+    known: Couplings
+    branches: tuple[Branch, ...]
+    nodes: Mapping[Coupling, Tensor]
+    tensors: Mapping[str, Tensor]
+
+    def __bool__(self) -> bool:
+        return bool(self.branches or self.nodes)
+
+
+def dead_in(model: nn.Module, known: Couplings) -> Dead:
+    """The branches and nodes that `slim` would cut out of `model`.
 
     Args:
         known: the result of `couplings` for the model.
@@ -160,16 +181,15 @@ def cuttable(model: nn.Module, known: Couplings) -> dict[str, int]:
     Raises:
         UnsupportedModelError: as `slim`.
     """
-    return {coupling.name: len(nodes) for coupling, nodes in _dead(model, known)[1].items()}
-
-
-def _dead(model: nn.Module, known: Couplings) -> tuple[dict[str, Tensor], dict[Coupling, Tensor]]:
-    """(the tensors with constants folded into them, the nodes to cut)."""
-    tensors = fold_constants(known, tensors_of(model))
-    dead = dead_nodes(known.found, tensors)
-    if not dead:
+    own, whole = tensors_of(model), known.trace
+    gone = tuple(branch for branch in residual_branches(model, whole).found if branch.is_zero(own))
+    if gone:
+        known = couplings_in(model, without(whole, gone))
+    tensors = fold_constants(known, own)
+    nodes = dead_nodes(known.found, tensors)
+    if not nodes and not gone:
         _refuse_stuck(model, known, tensors)
-    return tensors, dead
+    return Dead(whole, known, gone, nodes, tensors)
 
 
 @dataclass(frozen=True)
@@ -241,12 +261,11 @@ def _copied(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model) if isinstance(model, fx.GraphModule) else copied(model)
 
 
-def _planned(
-    known: Couplings, tensors: Mapping[str, Tensor], dead: Mapping[Coupling, Tensor], checks: _Checks
-) -> "_Cut":
-    left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.items()}
-    tensors = with_shifts_removed(checks.model, checks.given, known.shifts, dead, tensors)
-    return _Cut(known, left, _kept_positions(dead, known, tensors), tensors, checks)
+def _planned(dead: Dead, checks: _Checks) -> "_Cut":
+    left = {coupling: _others(coupling.size, nodes) for coupling, nodes in dead.nodes.items()}
+    tensors = with_shifts_removed(checks.model, checks.given, dead.known.shifts, dead.nodes, dead.tensors)
+    kept = _kept_positions(dead.nodes, dead.known, tensors)
+    return _Cut(dead.known, left, kept, tensors, checks, dead.branches, dead.whole)
 
 
 def _others(size: int, nodes: Tensor) -> Tensor:
@@ -259,7 +278,8 @@ def _others(size: int, nodes: Tensor) -> Tensor:
 class _Cut:
     """The nodes to cut out of a network.
 
-    nodes: the remaining ones of each coupling. kept: see `_kept_positions`.
+    nodes: the remaining ones of each coupling. kept: see `_kept_positions`. branches: those to take out of the trace
+    `whole`; the couplings are those of what is left.
     """
 
     known: Couplings
@@ -267,6 +287,8 @@ class _Cut:
     kept: Positions
     tensors: Mapping[str, Tensor]
     checks: _Checks
+    branches: tuple[Branch, ...]
+    whole: Trace
 
     @property
     def left(self) -> dict[Coupling, int]:
@@ -309,13 +331,13 @@ class _Cut:
 
     def as_graph(self, custom_gradients: str) -> nn.Module:
         """The code of the class contains sizes that no attribute changes."""
-        traced = self.known.trace
-        graph = copy.deepcopy(traced_module(traced, tensors_of(self.checks.model)))
+        graph = copy.deepcopy(traced_module(self.whole, tensors_of(self.checks.model)))
         earlier: Any = getattr(self.checks.model, "shape_edits", ())
         graph.shape_edits = earlier
         own = tensors_of(graph)
         kept = {place: positions for place, positions in self.kept.items() if place[0] in own}
-        sizes = [*_tensor_edits(kept, own)]
+        sizes = [ShapeEdit("branch", branch.join, branch.stream, 1, 1) for branch in self.branches]
+        sizes += _tensor_edits(kept, own)
         sizes += [*self._numbers(numbers_of(graph)), *_resized(self.known, self.left, "mean")]
         module = change(graph, [*input_edits(self.checks.given, self.checks.varying), *sizes])
         _fill(tensors_of(module), self.tensors, kept)

@@ -32,7 +32,8 @@ class SlimGraphWarning(RunWarning):
 class SlimGraph(fx.GraphModule):
     """A slim network as a traced graph of operators, with the names of the network's own tensors.
 
-    `slim` returns one if the network's class cannot run at the smaller widths. It computes the same, with limits:
+    `slim` returns one if the network's class cannot run at the smaller widths, or without a branch. It computes the
+    same, with limits:
 
     - Its inputs have the example's sizes, except the batch and the dimensions named in `dynamic`; other sizes raise
       InputError (see `fixed_sizes`).
@@ -100,7 +101,7 @@ class SlimGraph(fx.GraphModule):
 def limits(shapes: Mapping[str, Sequence[Size]]) -> str:
     """The limits of a graph for inputs of these shapes, as a sentence."""
     return (
-        f"The slim network is a traced graph, since its class cannot run at the smaller widths: it takes "
+        f"The slim network is a traced graph, since its class cannot run in this shape: it takes "
         f"{_shown(shapes)} and no other size, computes as in evaluation mode, and has no custom gradients."
     )
 

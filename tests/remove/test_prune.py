@@ -11,6 +11,7 @@ from torch import nn
 import compress
 from compress.errors import InputError, TargetError
 from compress.graph.stats import measure
+from tests.select.test_branch_selection import INPUTS, stack
 
 
 def images():
@@ -184,3 +185,24 @@ def test_mistakes_are_named_and_change_nothing(changes: dict[str, Any], error: t
     with pytest.raises(error, match=says):
         compress.prune(model, PICTURES[:2], **{"macs": 0.7, "batches": [PICTURES], **changes})
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("loss", [None, F.cross_entropy])
+def test_whole_branches_are_removed_and_made_up_for(loss):
+
+    dense, samples = stack(), [(torch.randn(300, 5, 6), torch.arange(300) % 3) for _ in range(2)]
+    small = compress.prune(
+        dense, INPUTS[:2], batches=samples, macs=0.7, loss=loss, target=compress.branches("*"), device="cpu"
+    )
+    assert measure(small, INPUTS[:2]).macs <= 0.7 * measure(dense, INPUTS[:2]).macs
+    cut = stack()
+    pruner = compress.Pruner(
+        cut, compress.branches("*"), macs=0.7, example=INPUTS[:2], criterion="ablation", batches=samples, loss=loss
+    )
+    pruner.finalize()
+    gone = {layer.name for layer in pruner.layers() if layer.pruned}
+    assert gone
+    assert not {f"{name}.weight" for name in gone} & set(dict(small.named_parameters()))
+    with torch.no_grad():
+        errors = [float((model(INPUTS) - dense(INPUTS)).square().mean()) for model in (small, cut)]
+    assert errors[0] < 0.7 * errors[1]

@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+import compress
 from compress.errors import InputError
 from compress.graph.coupling import couplings
 from compress.graph.stats import measure
@@ -80,3 +82,36 @@ def test_a_budget_out_of_reach_says_what_is_possible():
 def test_what_makes_no_sense_is_refused(options, says):
     with pytest.raises(InputError, match=says):
         chosen(network(), **options)
+
+
+class Attentive(nn.Module):
+    """An encoder of torch's layers, or of one operator for attention."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 16), nn.Linear(16, 4)
+        self.whole, self.into, self.out = whole, nn.Linear(16, 48), nn.Linear(16, 16)
+        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True) for _ in range(2))
+
+    def forward(self, x):
+        x = self.stem(x)
+        if self.whole:
+            parts = (one.unflatten(-1, (4, 4)).transpose(1, 2) for one in self.into(x).chunk(3, -1))
+            return self.head(self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_multiply_adds_of_attention_are_those_that_torch_counts(whole, scope):
+    """Many positions, so that products without weights are most of them."""
+    torch.manual_seed(0)
+    model, example = Attentive(whole).eval(), torch.randn(2, 40, 6)
+    dense = measure(model, example).macs
+    pruner = compress.Pruner(model, compress.nodes("*"), macs=0.6, example=example, criterion="norms", scope=scope)
+    pruner.finalize()
+    share = measure(slim(model, example), example).macs / dense
+    assert share == pytest.approx(pruner.achieved)
+    assert share <= 0.6

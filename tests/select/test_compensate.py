@@ -15,6 +15,7 @@ from compress.graph.coupling import couplings
 from compress.select.budgets import masks_of
 from compress.select.compensate import compensate
 from compress.select.compensation.calls import calls_of
+from compress.select.compensation.fit import squares_of
 
 
 @pytest.fixture(autouse=True)
@@ -394,3 +395,9 @@ def test_large_samples_are_few(monkeypatch):
         model, [torch.zeros(8, 1, 5, 5), torch.zeros(8, 1, 5, 5), F.pad(torch.zeros(8, 1, 3, 3), (1,) * 4)], {}
     )
     assert [call.rows for call in found] == [8, 8, 3]  # 36 numbers of a sample at once
+
+
+@pytest.mark.parametrize("entries", [3, 511, 512, 700])
+def test_squares_are_products_of_all_pairs_of_entries(entries):
+    rows = torch.randn(2, 9, entries, dtype=torch.float64)
+    torch.testing.assert_close(squares_of(rows), torch.einsum("gri,grj->gij", rows, rows))

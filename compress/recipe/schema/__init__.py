@@ -38,7 +38,7 @@ from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.recipe import FORMS, Benchmark, Recipe, Rivals, json_schema
 from compress.recipe.schema.removal import REMOVALS, AnyRemoval, Regrowth, RemovalPart
 from compress.recipe.schema.shaping import Shaping
-from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.stage import Branches, Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData, TablePart
 from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
@@ -59,6 +59,7 @@ __all__ = [
     "Benchmark",
     "BertClassifier",
     "Bound",
+    "Branches",
     "Classifier",
     "ConvAutoencoder",
     "ConvClassifier",

@@ -34,7 +34,7 @@ from compress.recipe.schema.model import (
 from compress.recipe.schema.parts import Count, Dimension, Listed, Part, SomeDistinct, Text, Word
 from compress.recipe.schema.quantization import Quantization
 from compress.recipe.schema.removal import REMOVALS
-from compress.recipe.schema.stage import Nodes, Pattern, Stage, Weights
+from compress.recipe.schema.stage import Branches, Nodes, Pattern, Stage, Weights
 from compress.recipe.schema.table_data import CsvData, ParquetData
 from compress.recipe.schema.task import AnyTask, NamedTask, OwnTask, word_of
 from compress.recipe.schema.text_data import DocstringData, DocumentationData, TextData
@@ -237,6 +237,7 @@ FORMS: Final[Mapping[str, type[Part] | None]] = {
     "list of files": None,
     "files by name": Files,
     "nodes target": Nodes,
+    "branches target": Branches,
     "weights target": Weights,
     **CRITERIA,
     **REMOVALS,

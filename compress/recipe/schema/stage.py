@@ -32,6 +32,16 @@ class Nodes(Part):
     )
 
 
+class Branches(Part):
+    """Residual branches, each of which is removed as a whole."""
+
+    branches: Names = Field(
+        description="patterns of the layers at the ends of residual branches, or of modules that contain these layers; "
+        "* for all"
+    )
+    exclude: Excluded = Field(default=(), description="patterns of branches to keep, of the same form")
+
+
 class Weights(Part):
     """Single weights."""
 
@@ -41,8 +51,10 @@ class Weights(Part):
 
 
 Target = Annotated[
-    Annotated[Nodes, Tag("nodes target")] | Annotated[Weights, Tag("weights target")],
-    told_by("target", "nodes", "weights"),
+    Annotated[Nodes, Tag("nodes target")]
+    | Annotated[Branches, Tag("branches target")]
+    | Annotated[Weights, Tag("weights target")],
+    told_by("target", "nodes", "branches", "weights"),
 ]
 
 
@@ -83,9 +95,11 @@ Budget = Annotated[float | None, Field(gt=0, lt=1)]
 
 
 class Stage(Part):
-    """One step of the plan: which parameters or nodes to prune, how many, and how to remove them."""
+    """One step of the plan: which parameters, nodes or branches to prune, how many, and how to remove them."""
 
-    target: Target = Field(description="which parameters or nodes: {nodes: latent} or {weights: [decoder.*]}")
+    target: Target = Field(
+        description="which parameters, nodes or branches: {nodes: latent}, {weights: [decoder.*]} or {branches: '*'}"
+    )
     criterion: Criterion = Field(description="which to prune first: magnitude, random, lamp, skeletonization, ...")
     layers: Layers | None = Field(
         default=None,
@@ -98,8 +112,12 @@ class Stage(Part):
         "in each with a share by its shape (erk), or {n: 2, m: 4} keeps 2 of every 4 along the inputs; nodes in their "
         "coupling (layer, the default), among couplings of the same structure (isomorphic), or all together (global)",
     )
-    params: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all parameters to keep")
-    macs: Budget = Field(default=None, description="instead of sparsity, for nodes: share of all multiply-adds to keep")
+    params: Budget = Field(
+        default=None, description="instead of sparsity, for nodes and branches: share of all parameters to keep"
+    )
+    macs: Budget = Field(
+        default=None, description="instead of sparsity, for nodes and branches: share of all multiply-adds to keep"
+    )
     sparsity: float | None = Field(
         default=None,
         ge=0,
@@ -117,7 +135,7 @@ class Stage(Part):
     compensate: bool | None = Field(
         default=None,
         description="adjust the kept weights by least squares, layer by layer, to make up for what is pruned; "
-        "if absent, only for nodes, or weights by obs, that are removed at once without retraining",
+        "if absent, only for nodes, branches, or weights by obs, that are removed at once without retraining",
     )
     removal: Removal = Field(description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
     regrow: Regrowth | None = Field(
@@ -144,6 +162,8 @@ class Stage(Part):
     @classmethod
     def _criterion_fits_the_target(cls, criterion: AnyCriterion, info: ValidationInfo) -> AnyCriterion:
         target = info.data.get("target")
+        if isinstance(target, Branches) and not criterion.member.ranks_branches():
+            raise ValueError(f"{criterion.kind} does not rank branches; use ablation")
         if isinstance(target, Weights) and not criterion.member.ranks_weights():
             raise ValueError(f"{criterion.kind} ranks nodes, and the target is weights; use magnitude, or target nodes")
         if isinstance(target, Nodes) and not criterion.member.ranks_nodes():
@@ -155,6 +175,8 @@ class Stage(Part):
     @field_validator("layers")
     @classmethod
     def _layers_are_there_to_go(cls, layers: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
+        if layers is not None and isinstance(info.data.get("target"), Branches):
+            raise ValueError("a branch is removed as a whole; remove the key, and use sparsity, params or macs")
         if layers is not None and not any(layers.values()):
             raise ValueError("every layer keeps everything; give one of them a share above 0")
         if layers is not None and getattr(info.data.get("criterion"), "kind", "") == "principal_axes":
@@ -165,6 +187,8 @@ class Stage(Part):
     @classmethod
     def _scope_fits_the_target(cls, scope: AnyScope | None, info: ValidationInfo) -> AnyScope | None:
         target = info.data.get("target")
+        if scope is not None and isinstance(target, Branches):
+            raise ValueError("branches are all ranked together; remove the key")
         if isinstance(scope, PatternPart) and (isinstance(target, Nodes) or getattr(target, "bias", False)):
             which = "nodes" if isinstance(target, Nodes) else "biases as well"
             raise ValueError(
@@ -185,8 +209,11 @@ class Stage(Part):
     @field_validator("params", "macs", "multiple_of")
     @classmethod
     def _widths_are_of_nodes(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value not in (None, 1) and isinstance(info.data.get("target"), Weights):
+        target = info.data.get("target")
+        if value not in (None, 1) and isinstance(target, Weights):
             raise ValueError(f"{info.field_name} is for nodes, and the target is weights; remove the key")
+        if info.field_name == "multiple_of" and value != 1 and isinstance(target, Branches):
+            raise ValueError("multiple_of is for nodes, and the target is branches; remove the key")
         return value
 
     @field_validator("sparsity")
@@ -207,6 +234,8 @@ class Stage(Part):
     @field_validator("min_keep")
     @classmethod
     def _a_pattern_says_how_many_are_kept(cls, min_keep: Any, info: ValidationInfo) -> Any:
+        if min_keep is not None and isinstance(info.data.get("target"), Branches):
+            raise ValueError("min_keep is for weights and nodes, and the target is branches; remove the key")
         if min_keep is not None and isinstance(scope := info.data.get("scope"), PatternPart):
             raise ValueError(f"the pattern {scope} of `scope` says how many weights are kept; remove the key")
         return min_keep
@@ -227,8 +256,9 @@ class Stage(Part):
         removal = info.data.get("removal")
         if regrow is None or removal is None:
             return regrow
-        if isinstance(info.data.get("target"), Nodes):
-            raise ValueError("regrow is for weights, and the target is nodes; remove the key")
+        if isinstance(target := info.data.get("target"), Nodes | Branches):
+            which = "nodes" if isinstance(target, Nodes) else "branches"
+            raise ValueError(f"regrow is for weights, and the target is {which}; remove the key")
         if removal.kind in ("sfp", "srfp"):
             raise ValueError(f"weights that {removal.kind} removal lowers keep learning, and grow back; remove the key")
         if not removal.member.grows:
@@ -244,9 +274,11 @@ class Stage(Part):
         removal = info.data.get("removal")
         if removal is not None and removal.kind != "hard":
             _check_removal_has_time(removal, retrain)
-        if retrain and retrain.trainable == "adjacent" and isinstance(info.data.get("target"), Weights):
+        target = info.data.get("target")
+        if retrain and retrain.trainable == "adjacent" and isinstance(target, Weights | Branches):
+            which = "weights" if isinstance(target, Weights) else "branches"
             raise ValueError(
-                "trainable: adjacent is for nodes, and the target is weights; use all, or a list of patterns"
+                f"trainable: adjacent is for nodes, and the target is {which}; use all, or a list of patterns"
             )
         return retrain
 
@@ -255,8 +287,9 @@ class Stage(Part):
     def _latent_nodes_are_shaped_in_training(cls, shape: Shaping | None, info: ValidationInfo) -> Shaping | None:
         if shape is None:
             return shape
-        if isinstance(info.data.get("target"), Weights):
-            raise ValueError("shape is for latent nodes, and the target is weights; remove the key, or target nodes")
+        if isinstance(target := info.data.get("target"), Weights | Branches):
+            which = "weights" if isinstance(target, Weights) else "branches"
+            raise ValueError(f"shape is for latent nodes, and the target is {which}; remove the key, or target nodes")
         retrain = info.data.get("retrain", ...)
         if retrain is None or (isinstance(retrain, Retraining) and not retrain.epochs):
             raise ValueError("shape is learned during retraining; add `retrain` with at least 1 epoch")
@@ -287,7 +320,7 @@ class Stage(Part):
         """Whether the kept weights make up for what is pruned."""
         if self.compensate is not None:
             return self.compensate
-        made_for_it = isinstance(self.target, Nodes) or self.criterion.kind == "obs"
+        made_for_it = isinstance(self.target, Nodes | Branches) or self.criterion.kind == "obs"
         return made_for_it and self.removal.kind == "hard" and not self.trains
 
     @property

@@ -12,6 +12,9 @@ from torch import Tensor
 RIDGE = 1.0
 """How many more samples, for each entry of a row, say that the weight remains as it is: the price of a change."""
 
+_STRIP = 256
+"""Rows of a product that are computed together."""
+
 _STEPS = 300
 _CLOSE = 1e-6
 _LEAST = torch.finfo(torch.float32).tiny
@@ -54,7 +57,7 @@ class Fit:
         if self._intercept:
             inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=2)
         self._rows += inputs.shape[1]
-        squares, products = _exact(inputs.mT @ inputs), _exact(inputs.mT @ missing)
+        squares, products = _exact(squares_of(inputs)), _exact(inputs.mT @ missing)
         if self._squares is None or self._products is None:
             self._squares, self._products = squares, products
         else:
@@ -91,6 +94,20 @@ class Fit:
         if self._intercept:
             price[:, -1] = _LEAST
         return torch.diag_embed(price)
+
+
+def squares_of(rows: Tensor) -> Tensor:
+    """`rows.mT @ rows` [groups, entries, entries] of [groups, rows, entries]: its upper half, mirrored."""
+    entries = rows.shape[2]
+    if entries < 2 * _STRIP:
+        return rows.mT @ rows
+    found = rows.new_empty(len(rows), entries, entries)
+    for begin in range(0, entries, _STRIP):
+        end = min(begin + _STRIP, entries)
+        strip = rows[:, :, begin:end].mT @ rows[:, :, begin:]
+        found[:, begin:end, begin:] = strip
+        found[:, end:, begin:end] = strip[:, :, end - begin :].mT
+    return found
 
 
 def _exact(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from compress.errors import InputError
 from compress.graph.coupling import Coupling, Member
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
+from compress.select.compensation.fit import squares_of
 from compress.select.compensation.lockstep import Meeting, Reads, meetings
 from compress.select.compensation.readers import OwnTensors, Reader
 
@@ -105,7 +106,7 @@ def _rows(meeting: Meeting, reader: Reader) -> Tensor:
 def _inverse(rows: Tensor) -> Tensor:
     """Of the mean products of the entries and a constant 1, [groups, entries + 1, entries + 1]."""
     rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
-    products = rows.mT @ rows / rows.shape[1]
+    products = squares_of(rows) / rows.shape[1]
     ridge = _RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
     inverse: Tensor = torch.linalg.inv(products + torch.diag_embed(ridge[:, None].expand(-1, rows.shape[2])))
     return inverse

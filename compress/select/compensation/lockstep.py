@@ -4,10 +4,10 @@ Where an operator reads nodes, all batches have been seen up to it, in both netw
 and what follows sees the network as it will be: one pass is enough for all layers.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from compress.graph.names import name_of
 from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
 from compress.select.compensation import windows
+from compress.select.compensation.missing import Missing, before_scales
 from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of, used_once
 from compress.select.compensation.windows import Product
 
@@ -34,10 +35,16 @@ class Sides(NamedTuple):
 
 @dataclass(frozen=True)
 class Reads:
-    """A batch has come to a reader, and waits until its weights are fitted."""
+    """A batch has come to a reader, and waits until its weights are fitted.
+
+    differs: whether a branch is missing before it. more: what it is to give besides, at the end of a branch, so that
+        the stream is again what it was before others were removed; None if nothing.
+    """
 
     reader: Reader
     values: Sides
+    differs: bool = False
+    more: Tensor | None = None
 
     @property
     def key(self) -> Hashable:
@@ -88,13 +95,19 @@ class Meeting:
         Args:
             most: rows of all batches together; more are drawn from.
         """
-        for place, (stop, share) in enumerate(zip(self.stops, self.shares, strict=True)):
-            yield Sides(
-                *(
-                    product.rows(value, max(1, round(most * share)), _chance(self.number, place))
-                    for value in (stop.values.dense, stop.values.pruned)
-                )
-            )
+        for place, stop in enumerate(self.stops):
+            yield Sides(*(product.rows(value, *self._drawn(place, most)) for value in stop.values))
+
+    def more(self, product: Product, most: int) -> Iterator[Tensor | None]:
+        """At the same places, what the reader is to give besides: [groups, rows, outputs]."""
+        for place, stop in enumerate(self.stops):
+            wanted = stop.more if isinstance(stop, Reads) else None
+            yield None if wanted is None else product.outputs(wanted, *self._drawn(place, most))
+
+    def _drawn(self, place: int, most: int) -> tuple[int, torch.Generator]:
+        """(rows of the batch at `place`, what draws them)"""
+        chance = torch.Generator().manual_seed(10_000 * self.number + place)
+        return max(1, round(most * self.shares[place])), chance
 
     def statistics(self, side: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel over all batches, in float64 where the device has it."""
@@ -122,10 +135,6 @@ class Meeting:
         return changed / varies if varies else 0.0
 
 
-def _chance(number: int, place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(10_000 * number + place)
-
-
 def meetings(
     model: nn.Module,
     tensors: OwnTensors,
@@ -133,12 +142,14 @@ def meetings(
     traces: MutableMapping[Hashable, Trace],
     *,
     alone: bool = False,
+    branches: Collection[str] = (),
 ) -> Iterator[Meeting]:
     """Run all batches through both networks; at each meeting, weights may change before the operator runs.
 
     Args:
         traces: of the network, by the signatures of calls; missing ones are added.
         alone: whether nothing is pruned, and the dense network runs alone.
+        branches: names of the residual branches that the pruned network lacks.
 
     Raises:
         InputError: there is no batch, or batches take different ways through the network.
@@ -151,7 +162,8 @@ def meetings(
         key = given.signature()
         if key not in plans:
             traces[key] = traces.get(key) or trace(model, given)
-            plans[key] = Plan(traces[key], tensors, alone=alone)
+            missing = Missing.of(model, traces[key], branches) if branches else Missing()
+            plans[key] = Plan(traces[key], tensors, missing, alone=alone)
     samples = sum(given.rows for given in calls)
     shares = [given.rows / samples for given in calls]
     walks = [stops(plans[given.signature()], given) for given in calls]
@@ -166,12 +178,14 @@ def meetings(
 class Plan:
     """What is known of a trace before it is run."""
 
-    def __init__(self, traced: Trace, tensors: OwnTensors, *, alone: bool = False) -> None:
+    def __init__(self, traced: Trace, tensors: OwnTensors, missing: Missing, *, alone: bool = False) -> None:
         """alone: whether nothing is pruned, and the dense network runs alone."""
-        self.traced, self.tensors, self.alone = traced, tensors, alone
+        self.traced, self.tensors, self.missing, self.alone = traced, tensors, missing, alone
         self.seen = tensors.seen(traced)
         self.once = used_once(traced, self.seen)
-        self.readers = {node: one for node, one in readers(traced, self.seen).items() if one.is_free(self.once)}
+        free = {node: one for node, one in readers(traced, self.seen).items() if one.is_free(self.once)}
+        self.readers = {node: one for node, one in free.items() if node not in missing.inside}
+        self.ends = {way[0]: (stream, way) for stream, way in missing.ways if way[0] in self.readers}
         self.last = _last_uses(traced.graph)
 
     def both(self, dense: Callable[[], Any], pruned: Callable[[], Any]) -> Sides:
@@ -189,6 +203,7 @@ class Plan:
 def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
     """Run one batch through both networks; a reader's operator runs when the next stop is asked for."""
     values: dict[fx.Node, Sides] = {}
+    wanted: dict[fx.Node, Tensor | None] = {}
     for node, tensor in zip(plan.traced.inputs, given.tensors, strict=True):
         values[node] = plan.both(tensor.clone, tensor.clone)  # operators in place write into them
     for node in plan.traced.graph.nodes:
@@ -197,10 +212,16 @@ def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
             return
         if node.op == "get_attr":
             values[node] = plan.own(node)
+        elif node in plan.missing.inside:
+            values[node] = Sides(_computed(node, values, 0), None)
+        elif node in plan.missing.joins:
+            stream = values[plan.missing.joins[node]].pruned
+            values[node] = Sides(_computed(node, values, 0), stream.clone())  # operators in place write into it
         elif node.op == "call_function":
             if node in plan.readers:
-                yield Reads(plan.readers[node], values[source_of(node)])
-            elif name_of(node) == "batch_norm" and (stop := _norm(plan, node, values)) is not None:
+                wanted[node] = _more(plan, node, values)
+                yield Reads(plan.readers[node], values[source_of(node)], node in plan.missing.differ, wanted[node])
+            elif name_of(node) == "batch_norm" and (stop := _norm(plan, node, values, wanted)) is not None:
                 yield stop
             if name_of(node) in RECURRENT:
                 values[node] = yield from _recurrent(plan, node, values)
@@ -216,12 +237,42 @@ def _computed(node: fx.Node, values: Mapping[fx.Node, Sides], side: int) -> Any:
     return function(*args, **kwargs)
 
 
-def _norm(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Normalizes | None:
+def _norm(
+    plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides], wanted: Mapping[fx.Node, Tensor | None]
+) -> Normalizes | None:
+    """With what the layer before it was to give besides."""
     given = arguments_of(node)
     mean, variance = (plan.seen.get(given[key]) for key in ("running_mean", "running_var"))
     if given["training"] or mean is None or variance is None:
         return None
-    return Normalizes(mean, variance, values[given["input"]])
+    source, more = values[given["input"]], wanted.get(given["input"])
+    return Normalizes(mean, variance, source if more is None else Sides(source.dense + more, source.pruned))
+
+
+def _more(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Tensor | None:
+    """At the end of a branch, what its last layer is to give besides, for the stream to be as in the dense network."""
+    stream, way = plan.ends.get(node, (None, ()))
+    if stream is None or stream not in values:
+        return None
+    gap = values[stream].dense - values[stream].pruned
+    if not bool(gap.any()):
+        return None
+    return before_scales(lambda own: _through(way, own, values), _computed(node, values, 0), gap)
+
+
+def _through(way: Sequence[fx.Node], own: Tensor, values: Mapping[fx.Node, Sides]) -> Tensor:
+    """What the operators of a way make of the value `own` at its start."""
+    now: dict[fx.Node, Any] = {}
+
+    def given(node: fx.Node) -> Any:
+        return now[node] if node in now else values[node].dense
+
+    for before, node in pairwise(way):
+        now[before] = own
+        function: Any = node.target
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), given)
+        own = function(*args, **kwargs)
+    return own
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

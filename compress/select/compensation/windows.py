@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ class Product:
     """A layer as `rows(x) @ matrix(weight).T`, in each of its groups.
 
     rows: (input, how many rows at most, what draws them) -> [groups, rows, entries]; drawn alike for inputs of one
-        size. matrix: weight -> [groups, outputs, entries]. weight: the way back, to the weight's shape.
+        size. outputs: the same of an output, [groups, rows, outputs], at the same places. matrix: weight ->
+        [groups, outputs, entries]. weight: the way back, to the weight's shape.
     """
 
     rows: Callable[[Tensor, int, torch.Generator], Tensor]
+    outputs: Callable[[Tensor, int, torch.Generator], Tensor]
     matrix: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
 
@@ -36,7 +39,7 @@ def linear(*, transposed: bool = False) -> Product:
     def back(found: Tensor) -> Tensor:
         return found[0].T if transposed else found[0]
 
-    return Product(rows, matrix, back)
+    return Product(rows, rows, matrix, back)
 
 
 def convolution(weight: Tensor, stride: Ints, padding: Ints | str, dilation: Ints, groups: int) -> Product:
@@ -51,6 +54,7 @@ def convolution(weight: Tensor, stride: Ints, padding: Ints | str, dilation: Int
 
     return Product(
         rows,
+        partial(_places, len(window), groups),
         lambda weight: weight.reshape(groups, len(weight) // groups, -1),
         lambda found: found.reshape(weight.shape),
     )
@@ -86,7 +90,7 @@ def transposed_convolution(
         grouped = found.reshape(groups, weight.shape[1], len(weight) // groups, *window)
         return grouped.transpose(1, 2).flip(mirrored).reshape(weight.shape)
 
-    return Product(rows, matrix, back)
+    return Product(rows, partial(_places, len(window), groups), matrix, back)
 
 
 def _windows(
@@ -99,6 +103,13 @@ def _windows(
     seen = padded.movedim(1, 1 + rank)  # [samples, *positions, channels, *window]
     places = seen.shape[: 1 + rank]
     rows = seen[torch.unravel_index(_drawn(places.numel(), most, chance, seen.device), places)]
+    return rows.reshape(len(rows), groups, -1).transpose(0, 1)
+
+
+def _places(rank: int, groups: int, outputs: Tensor, most: int, chance: torch.Generator) -> Tensor:
+    """The outputs [groups, rows, outputs] of the rows that `_windows` draws."""
+    flat = _batched(outputs, rank).movedim(1, -1).flatten(0, -2)
+    rows = flat[_drawn(len(flat), most, chance, flat.device)]
     return rows.reshape(len(rows), groups, -1).transpose(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Ablation: brute force, one node after the other."""
+"""Ablation: brute force, one node or branch after the other."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from compress.select.criteria.criterion import Criterion, Samples, samples_optio
 
 if TYPE_CHECKING:
     from compress.graph.coupling import Coupling
-    from compress.select.criteria.criterion import NodeScores
+    from compress.select.criteria.criterion import BranchCost, NodeScores
     from compress.select.scoring import Scoring
 
 
 @dataclass(frozen=True)
 class Ablation(Criterion):
-    """Prunes the node whose removal raises the loss least first; needs a pass over the samples for each node."""
+    """Prunes the node or branch whose removal raises the loss least first; needs a pass over the samples for each.
+
+    Without a loss, branches are removed whose absence changes the outputs least.
+    """
 
     words = ("ablation",)
     needs_data = True
@@ -32,3 +35,8 @@ class Ablation(Criterion):
         zeroed = {str(index): taps(scoring.model, coupling) for index, coupling in enumerate(coupled)}
         found = ablation(scoring.model, zeroed, scoring.batches(self, self.samples), scoring.loss(self))
         return dict(zip(coupled, found.values(), strict=True))
+
+    def branch_cost(self, scoring: Scoring) -> BranchCost:
+        from compress.select.branch_ablation import Ablated
+
+        return Ablated.of(scoring, self, self.samples)

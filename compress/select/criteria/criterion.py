@@ -1,11 +1,11 @@
-"""The shape of a criterion: a frozen dataclass of its options, with scores for weights, for nodes, or for both.
+"""The shape of a criterion: a frozen dataclass of its options, with scores for weights, nodes or branches.
 
 Nothing here and in the members imports torch before something is scored: a recipe is checked without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.errors import TargetError
@@ -14,6 +14,7 @@ from compress.options import check_options, option
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from compress.graph.branches import Branch
     from compress.graph.coupling import Coupling, Couplings
     from compress.select.pruned import Pruned
     from compress.select.scores import Scores
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from compress.select.targets import Target
 
     NodeScores = dict[Coupling, Tensor]
+    BranchCost = Callable[[Sequence[Branch]], float]
 
 Samples = int | Literal["all"]
 
@@ -30,7 +32,7 @@ def samples_option(default: int) -> Any:
 
 
 class Criterion:
-    """Scores weights or nodes: the lowest are pruned first.
+    """Scores weights, nodes or branches: the lowest are pruned first.
 
     Each criterion is a frozen dataclass in a separate file, listed in `compress.select.criteria.CRITERIA`. The first
     sentence of its docstring says what is pruned first; the reference of recipes shows it.
@@ -72,6 +74,10 @@ class Criterion:
             f"the criterion {self.word} ranks weights, and the target is nodes; use norms, or target weights"
         )
 
+    def branch_cost(self, scoring: Scoring) -> BranchCost:
+        """(removed branches) -> what the network is worth less without them, from the weights as they are now."""
+        raise TargetError(f"the criterion {self.word} does not rank branches; use ablation, or target nodes")
+
     def restructure(
         self,
         coupled: Sequence[Coupling],
@@ -111,6 +117,10 @@ class Criterion:
     @classmethod
     def ranks_weights(cls) -> bool:
         return cls.score_weights is not Criterion.score_weights
+
+    @classmethod
+    def ranks_branches(cls) -> bool:
+        return cls.branch_cost is not Criterion.branch_cost
 
     @classmethod
     def ranks_nodes(cls) -> bool:

@@ -15,7 +15,7 @@ from compress.run.setting import Setting
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
 from compress.select.pruned import Pruned
-from compress.slimming.shrink import cuttable, slim
+from compress.slimming.shrink import dead_in, slim
 from compress.sweep.cells import Basis, determinants, network, prepare
 from compress.sweep.jobs import fingerprint
 from compress.sweep.trained import Trained
@@ -133,7 +133,7 @@ def _shape(model: nn.Module, cell: StageCell, setting: Setting) -> nn.Module:
 
 def require_cut(model: nn.Module, setting: Setting) -> None:
     """Raises InputError if `slim` would leave the pruned network as large as it is."""
-    if not cuttable(model, setting.couplings(model)):
+    if not dead_in(model, setting.couplings(model)):
         raise InputError(
             "--rival scratch: nothing can be cut out of the pruned network, so its shape is the dense network's: prune "
             "nodes, or more of the weights"

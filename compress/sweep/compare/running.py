@@ -18,6 +18,7 @@ from compress.recipe import schema
 from compress.remove.removals import Hard
 from compress.remove.remover import Remover
 from compress.run.building import build_task
+from compress.run.entries import kind_of
 from compress.run.pruning import stage_selection
 from compress.run.setting import Setting
 from compress.run.stage import check_stage
@@ -188,7 +189,7 @@ def _badness(result: ComparedCell, ranked: MetricKind) -> tuple[float, float]:
 def _described(grid: Grid) -> ComparedGrid:
     return {
         "stage": grid.number,
-        "pruned": "nodes" if isinstance(grid.rivals[0].template.target, schema.Nodes) else "weights",
+        "pruned": kind_of(grid.rivals[0].template.target),
         "seeds": list(grid.seeds),
         "measure": grid.rivals[0].template.level[0],
         "sparsities": sorted(grid.sparsities),

@@ -69,6 +69,11 @@ def sensitivity(
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: {recipe.name} has the stages 0 to {len(recipe.stages) - 1}")
     ranked = ranking(build_task(recipe.task))
+    if isinstance(recipe.stages[number].target, schema.Branches):
+        raise InputError(
+            f"--stage {number}: {recipe.name} removes branches there, each as a whole; sensitivity is to shares of "
+            "weights or nodes"
+        )
     stage, basis, trained = recipe.stages[number], Basis(recipe, data_root, device), Trained.of(model)
     sizes = _layers(trained, basis, stage, number)
     require_expected(trained, basis, recipe.seed)

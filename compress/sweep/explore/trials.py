@@ -130,8 +130,8 @@ class Trials:
         first = next((bound.kind for bound in self.wanted.bounds if bound.kind not in bounds.QUALITY), None)
         if first == "macs" or first == "latency":
             return first
-        nodes = any(isinstance(stage.target, schema.Nodes) for stage in self.recipe.stages)
-        return "params" if nodes else "nonzero"
+        cut = any(not isinstance(stage.target, schema.Weights) for stage in self.recipe.stages)
+        return "params" if cut else "nonzero"
 
     @property
     def kind(self) -> QualityKind:
