@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("fsdp_loops.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loop", "package"), [("accelerate", "accelerate"), ("trainer", "transformers"), ("lightning", "lightning")]
 )

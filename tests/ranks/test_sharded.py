@@ -83,7 +83,7 @@ def test_two_processes_choose_and_remove_what_one_does(tmp_path: Path) -> None:
     require_same(result(tmp_path, f"run={SHORT}"), alone(SHORT))
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "cases"), [(2, TWO), (4, FOUR)])
 def test_every_placement_removal_and_criterion(tmp_path: Path, processes: int, cases: list[str]) -> None:
     numbers = range(5)
@@ -139,7 +139,7 @@ def test_the_page_runs_and_resumes(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(found, resumed, strict=True))
 
 
-@pytest.mark.extended
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["soft:magnitude", "gradual_soft:taylor"])
 def test_a_killed_process_ends_the_rest_and_the_run_resumes(tmp_path: Path, case: str) -> None:
     torchrun(tmp_path, 4, f"saved={case}")
