@@ -10,14 +10,13 @@ after exact removal. Finished cells are in docs/benchmarks/defaults.json, so tha
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from study import Cells, metric, on_cpu
 
 from compress.data.dataset import Divisible, TrainingData
 from compress.errors import CompressError
@@ -25,14 +24,13 @@ from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Recipe
-from compress.run.building import build_model, build_task
-from compress.run.clock import Clock
+from compress.run.building import build_model
 from compress.run.data_sets import build_data
-from compress.run.setting import Setting, optimization, unwatched
+from compress.run.setting import optimization
 from compress.run.stage import run_stage
 from compress.select.pruned import Pruned
 
-OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "defaults.json"
+CELLS = Cells("defaults")
 
 CIFAR = ["data={name: cifar10, train: 5000, test: 2000, batch_size: 50}"]
 BRIEF_CIFAR = [*CIFAR, "train={epochs: 8, optimizer: adamw, lr: 2e-3, lr_schedule: cosine, weight_decay: 1e-2}"]
@@ -123,38 +121,38 @@ class Study:
 
     def fill(self, seed: int) -> None:
         """Measure what is not there yet."""
-        found = _read().get(self.name, {})
+        found = CELLS.read().get(self.name, {})
         if "dense" not in found or not self.weights.exists():
             self._train_dense()
         for budget in BUDGETS:
             place = f"{budget:g}"
-            if place not in _read()[self.name].get("rate", {}):
-                _note(self.name, "rate", {place: self._best_rate(budget)})
+            if place not in CELLS.read()[self.name].get("rate", {}):
+                CELLS.note(self.name, "rate", {place: self._best_rate(budget)})
             for name, changes in SETTINGS.items():
                 cell = f"{place}, {name}, seed {seed}"
-                if cell not in _read()[self.name].get("cells", {}):
-                    rate = _read()[self.name]["rate"][place]
+                if cell not in CELLS.read()[self.name].get("cells", {}):
+                    rate = CELLS.read()[self.name]["rate"][place]
                     began = time.process_time()
                     result = self._measured(budget, changes, rate, seed, self.data)
                     result["seconds"] = round(time.process_time() - began, 1)
                     print(self.name, cell, result, flush=True)
-                    _note(self.name, "cells", {cell: result})
+                    CELLS.note(self.name, "cells", {cell: result})
 
     def _recipe(self, *changes: str) -> Recipe:
         return load_recipe(self.source, [*self.changes, "export=[]", *changes])
 
     def _train_dense(self) -> None:
-        train, setting = self.recipe.train, self._setting(self.recipe, self.data, 0)
+        train, setting = self.recipe.train, on_cpu(self.recipe, self.data, 0)
         assert train is not None
         torch.manual_seed(0)
         model = build_model(self.recipe.model, 0)
         setting.train(model, train.epochs * setting.steps_per_epoch, optimization(train))
         write_weights(model.state_dict(), self.weights)
         size = measure(model, setting.example)
-        entry = {"params": size.params, "macs": size.macs, **_metric(setting.evaluate(model))}
+        entry = {"params": size.params, "macs": size.macs, **metric(setting.evaluate(model))}
         print(self.name, "dense", entry, flush=True)
-        _note(self.name, "dense", entry)
-        _note(self.name, "recipe", {"name": self.source, "changes": self.changes, "epochs": self.epochs})
+        CELLS.note(self.name, "dense", entry)
+        CELLS.note(self.name, "recipe", {"name": self.source, "changes": self.changes, "epochs": self.epochs})
 
     def _best_rate(self, budget: float) -> float:
         assert isinstance(self.data, Divisible)
@@ -178,35 +176,15 @@ class Study:
         load_weights(model, read_weights(self.weights), str(self.weights))
         pruned = Pruned()
         try:
-            result = run_stage(model, recipe.stages[0], 0, pruned, self._setting(recipe, data, seed))
+            result = run_stage(model, recipe.stages[0], 0, pruned, on_cpu(recipe, data, seed))
         except CompressError as error:
             return {"refused": str(error)}
-        return {**_metric(result["after_removal"]), "narrowest": _narrowest(pruned)}
-
-    def _setting(self, recipe: Recipe, data: TrainingData, seed: int) -> Setting:
-        task = build_task(recipe.task)
-        return Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
+        return {**metric(result["after_removal"]), "narrowest": _narrowest(pruned)}
 
 
 def _narrowest(pruned: Pruned) -> float:
     """The least share of its nodes that a layer keeps."""
     return min(float(keep.float().mean()) for keep in pruned.keep_nodes.values())
-
-
-def _metric(metric: Any) -> dict[str, float]:
-    return {key: float(metric[key]) for key in ("loss", "accuracy") if key in metric}
-
-
-def _read() -> dict[str, Any]:
-    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-
-
-def _note(network: str, part: str, entries: Any) -> None:
-    """Add to the file, which other processes may write as well."""
-    with FileLock(f"{OUT}.lock"):
-        found = _read()
-        found.setdefault(network, {}).setdefault(part, {}).update(entries)
-        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ LeNet-5 as structure. Finished cells are in docs/benchmarks/lenet.json, so that 
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from study import Cells, on_cpu
 from torch import nn
 
 import compress
@@ -27,14 +26,13 @@ from compress.files.checkpoint import load_weights, read_weights, write_weights
 from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Recipe
-from compress.run.building import build_model, build_task
-from compress.run.clock import Clock
+from compress.run.building import build_model
 from compress.run.data_sets import build_data
-from compress.run.setting import Setting, optimization, unwatched
+from compress.run.setting import optimization
 from compress.run.stage import run_stage
 from compress.select.pruned import Pruned
 
-OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "lenet.json"
+CELLS = Cells("lenet")
 RATES = (2e-3, 5e-3)
 
 
@@ -94,7 +92,7 @@ class Study:
     def fill(self, cell: str, seed: int) -> None:
         """Measure a cell, unless it is there."""
         key = f"{cell}, seed {seed}"
-        if key in read().get(self.name, {}).get("cells", {}):
+        if key in CELLS.read().get(self.name, {}).get("cells", {}):
             return
         self._train_dense(seed)
         rate, began = self._rate(cell), time.process_time()
@@ -102,25 +100,25 @@ class Study:
         found |= sizes(model, self.data.example.args[0], cell == NODES)
         found["seconds"] = round(time.process_time() - began, 1)
         print(self.name, key, found, flush=True)
-        note(self.name, "cells", {key: found})
+        CELLS.note(self.name, "cells", {key: found})
 
     def _train_dense(self, seed: int) -> None:
-        if self._weights(seed).exists() and f"seed {seed}" in read().get(self.name, {}).get("dense", {}):
+        if self._weights(seed).exists() and f"seed {seed}" in CELLS.read().get(self.name, {}).get("dense", {}):
             return
         recipe = load_recipe(self.name, ["export=[]"])
-        setting, train = self._setting(recipe, seed, self.data), recipe.train
+        setting, train = on_cpu(recipe, self.data, seed), recipe.train
         assert train is not None
         model = self._built(recipe, seed)
         setting.train(model, train.epochs * setting.steps_per_epoch, optimization(train))
         write_weights(model.state_dict(), self._weights(seed))
         error = 1 - setting.evaluate(model)["accuracy"]
         print(self.name, "dense", seed, error, flush=True)
-        note(self.name, "dense", {f"seed {seed}": {"error": error}})
+        CELLS.note(self.name, "dense", {f"seed {seed}": {"error": error}})
 
     def _rate(self, cell: str) -> float:
         """The best on held-out training images, from shorter retrainings; one rate for a removal."""
         removal = cell.split(", ")[-1]
-        known = read().get(self.name, {}).get("rates", {})
+        known = CELLS.read().get(self.name, {}).get("rates", {})
         if removal not in known:
             assert isinstance(self.data, Divisible)
             held_out = self.data.held_out(1 / 6)
@@ -130,7 +128,7 @@ class Study:
             }
             print(self.name, removal, losses, flush=True)
             known = {removal: min(losses, key=lambda rate: losses[rate])}
-            note(self.name, "rates", known)
+            CELLS.note(self.name, "rates", known)
         found: float = known[removal]
         return found
 
@@ -140,7 +138,7 @@ class Study:
         recipe = load_recipe(self.name, ["export=[]", f"stages=[{stage(cell, rate, epochs)}]"])
         model = self._built(recipe, seed)
         load_weights(model, read_weights(self._weights(seed)), str(self._weights(seed)))
-        found = run_stage(model, recipe.stages[0], 0, Pruned(), self._setting(recipe, seed, data))["after_removal"]
+        found = run_stage(model, recipe.stages[0], 0, Pruned(), on_cpu(recipe, data, seed))["after_removal"]
         return model, {"error": 1 - found["accuracy"], "loss": found["loss"]}
 
     def _built(self, recipe: Recipe, seed: int) -> nn.Module:
@@ -149,10 +147,6 @@ class Study:
 
     def _weights(self, seed: int) -> Path:
         return self.work / f"{self.name}_{seed}.safetensors"
-
-    def _setting(self, recipe: Recipe, seed: int, data: TrainingData) -> Setting:
-        task = build_task(recipe.task)
-        return Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
 
 
 def stage(cell: str, rate: float, epochs: int) -> str:
@@ -186,19 +180,6 @@ def file_bytes(model: nn.Module) -> dict[str, int]:
         path = Path(folder) / "weights.safetensors"
         compress.export.sparse(model, path)
         return {"bytes": path.stat().st_size}
-
-
-def read() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    return found
-
-
-def note(network: str, part: str, entries: Any) -> None:
-    """Add to the file, which other processes may write as well."""
-    with FileLock(f"{OUT}.lock"):
-        found = read()
-        found.setdefault(network, {}).setdefault(part, {}).update(entries)
-        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ The same share of every width is pruned, as with our `scope: layer`; the last la
 import copy
 import importlib
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from compress.graph.stats import measure
 HALVINGS = 12
 
 
+class PeerError(Exception):
+    """The library fails on a network, or leaves one that does not run."""
+
+
 class Peer:
     """torch-pruning, from the folder that it was installed into."""
 
@@ -32,7 +37,9 @@ class Peer:
     def cut(self, dense: nn.Module, example: Any, ratio: float) -> nn.Module:
         """A copy without this share of every width, the nodes with the least norms of their weights."""
         model = copy.deepcopy(dense)
-        self._pruner("MagnitudePruner", model, example, ratio).step()
+        with refusing():
+            self._pruner("MagnitudePruner", model, example, ratio).step()
+            model(example)  # a cut network may not run
         return model
 
     def ratio(self, dense: nn.Module, example: Any, macs: float) -> float:
@@ -51,11 +58,19 @@ class Peer:
         self, model: nn.Module, example: Any, ratio: float, strength: float, train: Callable[[], object]
     ) -> None:
         """Train with the group-norm regulariser of this strength, then cut, in place."""
-        pruner = self._pruner("GroupNormPruner", model, example, ratio, reg=strength)
-        pruner.update_regularizer()
-        with before_each_step(lambda: pruner.regularize(model)):
+        with refusing():
+            pruner = self._pruner("GroupNormPruner", model, example, ratio, reg=strength)
+            pruner.update_regularizer()
+
+        def regularize() -> None:
+            with refusing():
+                pruner.regularize(model)
+
+        with before_each_step(regularize):
             train()
-        pruner.step()
+        with refusing():
+            pruner.step()
+            model(example)
 
     def _pruner(self, kind: str, model: nn.Module, example: Any, ratio: float, **options: float) -> Any:
         return getattr(self._library.pruner, kind)(
@@ -70,7 +85,17 @@ class Peer:
 
 
 @contextmanager
-def before_each_step(action: Callable[[], None]) -> Any:
+def refusing() -> Iterator[None]:
+    """Around the library's own code, whose errors can be of any class."""
+    try:
+        yield
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1].line
+        raise PeerError(f"{type(error).__name__}: {error}; {where}") from error
+
+
+@contextmanager
+def before_each_step(action: Callable[[], None]) -> Iterator[None]:
     """Call `action` between the gradients and the update of every optimizer."""
     handle = register_optimizer_step_pre_hook(lambda *_: action())
     try:

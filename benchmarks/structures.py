@@ -1,4 +1,5 @@
 """Which removal of whole nodes keeps most, at equal steps, beside a peer? Three autoencoders and four classifiers.
+Six chains of dense layers, which differ in one thing at a time, show what makes soft removal win.
 
 All methods prune the same share of every width (`scope: layer`). Each method's learning rate, and the strength of the
 peer's regulariser, are chosen on held-out training samples at the middle budget, about a quarter of the multiply-adds.
@@ -12,10 +13,8 @@ cells are in docs/benchmarks/structures.json, so that an interrupted run resumes
 
 import argparse
 import copy
-import json
 import os
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +23,8 @@ from typing import Any
 
 import torch
 from defaults import NETWORKS as SMALL
-from filelock import FileLock
-from peer import Peer
+from peer import Peer, PeerError
+from study import Cells, metric, on_cpu
 from torch import nn
 
 from compress.data.dataset import Divisible, TrainingData
@@ -35,15 +34,14 @@ from compress.graph.stats import measure
 from compress.recipe.loading import load_recipe
 from compress.recipe.schema import Recipe, Stage
 from compress.remove.removals import Hard
-from compress.run.building import build_model, build_task
-from compress.run.clock import Clock
+from compress.run.building import build_model
 from compress.run.data_sets import build_data
 from compress.run.pruning import in_batches_of, pruner_of, removal_of
-from compress.run.setting import Setting, optimization, unwatched
+from compress.run.setting import Setting, optimization
 from compress.run.stage import run_stage
 from compress.select.pruned import Pruned
 
-OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "structures.json"
+CELLS = Cells("structures")
 
 AUTOENCODER = ["train.epochs=20"]
 CONVOLUTIONAL = ["data.train=5000", "data.test=1000", "data.batch_size=50", "train.epochs=20"]
@@ -145,25 +143,25 @@ class Study:
         self.recipe = self._recipe()
         self.data = build_data(self.recipe.data, data_root)
         self.weights = work / f"{name}.safetensors"
-        if "dense" not in read().get(name, {}) or not self.weights.exists():
+        if "dense" not in CELLS.read().get(name, {}) or not self.weights.exists():
             self._train_dense()
 
     def fill(self, budget: str, method: str, seed: int) -> None:
         """Measure a cell, unless it is there."""
         cell = f"{budget}, {method}, seed {seed}"
-        if cell in read()[self.name].get("cells", {}):
+        if cell in CELLS.read()[self.name].get("cells", {}):
             return
         choice, began = self._choice(method), time.process_time()
         result = self._measured(budget, method, choice, seed, self.data)
         result["seconds"] = round(time.process_time() - began, 1)
         print(self.name, cell, result, flush=True)
-        note(self.name, "cells", {cell: result})
+        CELLS.note(self.name, "cells", {cell: result})
 
     def _recipe(self, *changes: str) -> Recipe:
         return load_recipe(self.source, [*self.changes, "export=[]", *changes])
 
     def _train_dense(self) -> None:
-        train, setting = self.recipe.train, self._setting(self.recipe, self.data, 0)
+        train, setting = self.recipe.train, on_cpu(self.recipe, self.data, 0)
         assert train is not None
         model = build_model(self.recipe.model, 0)
         setting.train(model, train.epochs * setting.steps_per_epoch, optimization(train))
@@ -171,13 +169,13 @@ class Study:
         size = measure(model, setting.example)
         entry = {"params": size.params, "macs": size.macs, **metric(setting.evaluate(model))}
         print(self.name, "dense", entry, flush=True)
-        note(self.name, "dense", entry)
-        note(self.name, "recipe", {"name": self.source, "changes": self.changes, "epochs": self.epochs})
+        CELLS.note(self.name, "dense", entry)
+        CELLS.note(self.name, "recipe", {"name": self.source, "changes": self.changes, "epochs": self.epochs})
 
     def _choice(self, method: str) -> Choice:
         """The best of a grid on held-out samples, by its loss; distillation has that of its plain method."""
         method = method.replace(", distilled", "")
-        if found := read()[self.name].get("choices", {}).get(method):
+        if found := CELLS.read()[self.name].get("choices", {}).get(method):
             return Choice(found["rate"], found["strength"])
         assert isinstance(self.data, Divisible)
         held_out = self.data.held_out(0.2)
@@ -189,14 +187,14 @@ class Study:
         strengths = STRENGTHS if method == PEER_SPARSE else (None,)
         usual = best_of([Choice(self.rate, strength) for strength in strengths], loss)
         choice = best_of([Choice(self.rate * factor, usual.strength) for factor in (0.5, 1, 2)], loss)
-        note(self.name, "choices", {method: {"rate": choice.rate, "strength": choice.strength}})
+        CELLS.note(self.name, "choices", {method: {"rate": choice.rate, "strength": choice.strength}})
         return choice
 
     def _measured(self, budget: str, method: str, choice: Choice, seed: int, data: TrainingData) -> dict[str, Any]:
         recipe = self._stage(budget, OURS.get(method, OURS["hard"]), choice.rate, "distilled" in method)
         model = build_model(recipe.model, 0)
         load_weights(model, read_weights(self.weights), str(self.weights))
-        setting = self._setting(recipe, data, seed)
+        setting = on_cpu(recipe, data, seed)
         try:
             if method in OURS:
                 return metric(run_stage(model, recipe.stages[0], 0, Pruned(), setting)["after_removal"])
@@ -206,7 +204,7 @@ class Study:
                 softly_compensated(model, recipe.stages[0], soft, setting)
                 return metric(setting.evaluate(model))
             return self._peer(method, self.budgets[budget], choice, model, recipe, setting)
-        except CompressError as error:
+        except (CompressError, PeerError) as error:
             return {"refused": str(error)}
 
     def _stage(self, budget: str, keys: dict[str, Any], rate: float, distilled: bool) -> Recipe:
@@ -225,26 +223,17 @@ class Study:
         assert retrain is not None
         how, setting = optimization(retrain), in_batches_of(recipe.stages[0], setting)
         dense, steps = measure(model, example), round(retrain.epochs * setting.steps_per_epoch)
-        try:
-            ratio = budget.get("sparsity") or self.peer.ratio(model, example, budget["macs"])
-            if method == PEER_SPARSE:
-                sparse = round(steps * SPARSE_SHARE)
-                steps -= sparse
-                assert choice.strength is not None
-                train = partial(setting.train, model, sparse, constant(how))
-                self.peer.sparsely_trained(model, example, ratio, choice.strength, train)
-            else:
-                model = self.peer.cut(model, example, ratio)
-            model(example)  # a cut network may not run
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1].line
-            return {"refused": f"{type(error).__name__}: {error}; {where}"}
+        ratio = budget.get("sparsity") or self.peer.ratio(model, example, budget["macs"])
+        if method == PEER_SPARSE:
+            sparse = round(steps * SPARSE_SHARE)
+            steps -= sparse
+            assert choice.strength is not None
+            train = partial(setting.train, model, sparse, constant(how))
+            self.peer.sparsely_trained(model, example, ratio, choice.strength, train)
+        else:
+            model = self.peer.cut(model, example, ratio)
         setting.train(model, steps, how)
         return {**metric(setting.evaluate(model)), "macs": measure(model, example).macs / dense.macs}
-
-    def _setting(self, recipe: Recipe, data: TrainingData, seed: int) -> Setting:
-        task = build_task(recipe.task)
-        return Setting(data, task, recipe.data.batch_size, torch.device("cpu"), seed, unwatched, Clock())
 
 
 def softly_compensated(model: nn.Module, hard: Stage, soft: Stage, setting: Setting) -> None:
@@ -282,23 +271,6 @@ def constant(how: Any) -> Any:
 
 def best_of(choices: Sequence[Choice], loss: Callable[[Choice], float]) -> Choice:
     return min(choices, key=loss) if len(choices) > 1 else choices[0]
-
-
-def metric(found: Any) -> dict[str, float]:
-    return {key: float(found[key]) for key in ("loss", "accuracy") if key in found}
-
-
-def read() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    return found
-
-
-def note(network: str, part: str, entries: Any) -> None:
-    """Add to the file, which other processes may write as well."""
-    with FileLock(f"{OUT}.lock"):
-        found = read()
-        found.setdefault(network, {}).setdefault(part, {}).update(entries)
-        OUT.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def alone() -> dict[str, Tensor]:
 
 
 def shard_on_processors() -> None:
-    """Accelerate offers FSDP on GPUs alone: on processors it is told, after it has looked, that it was asked for it."""
+    """Accelerate enables FSDP only on GPUs; on a CPU, its state is set after it has been created."""
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
