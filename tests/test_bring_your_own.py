@@ -45,13 +45,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def follow(text: str, folder: Path, run: Callable[..., Any]) -> int:
     """Write the files and run the commands and code; gives how many of them were run."""
     done = 0
+    names: dict[str, Any] = {}  # a reader goes on in the same session: a block has the names of those before it
     for name, language, content in BLOCK.findall(text):
         if name:
             (folder / name).write_text(content, encoding="utf-8")
             importlib.invalidate_caches()
         elif language == "python":
             done += 1
-            exec(compile(content, "page", "exec"), {})
+            exec(compile(content, "page", "exec"), names)
         elif not language:
             for program, *arguments in map(shlex.split, content.splitlines()):
                 done += 1
