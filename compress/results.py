@@ -697,6 +697,7 @@ WarningKind = Literal[
     "training_only",
     "no_proof",
     "unusable_cells",
+    "lost_cluster",
     "other",
 ]
 

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache as memo
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +15,12 @@ from compress.files.bounded import read_json
 from compress.paper import cells as running
 from compress.paper import document, figures
 from compress.paper.experiments import PaperCell
+from compress.recipe import schema
 from compress.run.output import whole_folder
 from compress.run.provenance import cpu_name
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells, Result, checksum
+from compress.sweep.cluster import carried
 from compress.sweep.engines import Workers
 from compress.wording import because, did_you_mean, missing
 
@@ -171,13 +174,22 @@ def written(results: dict[str, Any]) -> str:
 
 def _jobs(cells: Sequence[PaperCell], data_root: Path, cache: Path) -> list[jobs.Job]:
     trained = {running.key(cell.dense): running.key(cell) for cell in cells if cell.method == "dense"}
+    networks, data = cache / "networks", memo(lambda wanted: carried.of_data(wanted, data_root))
     return [
         jobs.Job(
             running.key(cell),
             cell.title,
-            partial(running.run, cell, data_root, cache / "networks"),
+            partial(running.run, cell, data_root, networks),
             () if cell.stage is None else (trained[running.key(cell.dense)],),
             cell.cost,
+            carried=partial(_carried, cell, networks, data),
         )
         for cell in cells
     ]
+
+
+def _carried(cell: PaperCell, networks: Path, data: Callable[[schema.Data], carried.Carried]) -> carried.Carried:
+    """The data set, and the dense network if an earlier cell has trained it."""
+    dense = networks / f"{running.key(cell.dense)}.safetensors"
+    places = (carried.of_file(dense),) if dense.is_file() else ()
+    return data(cell.dense.data) + carried.Carried(places, written=str(networks))

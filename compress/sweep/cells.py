@@ -4,7 +4,7 @@ import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast
@@ -33,6 +33,7 @@ from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, unwatched
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells, Code
+from compress.sweep.cluster import carried
 from compress.sweep.code import code_of
 from compress.sweep.engines import Workers
 from compress.sweep.trained import Trained
@@ -89,8 +90,9 @@ def compute(
     """
     code = code_of(basis.recipe)
     keys = [cell.key(basis) for _, cell in wanted]
+    carry = _Carrying(basis)
     todo = [
-        jobs.Job(key, title, _Call(cell, basis, key, code), code=code)
+        jobs.Job(key, title, _Call(cell, basis, key, code), code=code, carried=partial(carry.of, cell))
         for key, (title, cell) in zip(keys, wanted, strict=True)
     ]
     found = jobs.run(todo, kept, workers, on_progress)
@@ -112,6 +114,17 @@ class _Call(Generic[Result]):
                 "that are still valid are kept"
             )
         return self.cell.run(self.basis)
+
+
+class _Carrying:
+    """The files of cells of a basis, each read once."""
+
+    def __init__(self, basis: Basis) -> None:
+        self._recipe = cache(partial(carried.of_recipe, basis.recipe, basis.data_root))
+        self._network = cache(carried.of_network)
+
+    def of(self, cell: Cell[Result]) -> carried.Carried:
+        return sum(map(self._network, carried.networks_in(cell)), self._recipe())
 
 
 def determinants(trained: Trained, basis: Basis, *, tuning: bool) -> dict[str, object]:

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
@@ -25,7 +26,30 @@ INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib"
 
 def code_of(recipe: Recipe) -> dict[str, str]:
     """By module, the sha256 of its source or, for an installed package, its version; empty without factories."""
-    found: dict[str, str] = {}
+    return {name: found if isinstance(found, str) else found.sha256 for name, found in _modules(recipe).items()}
+
+
+def sources(recipe: Recipe) -> list[tuple[str, Path, Path]]:
+    """The files of the user's modules: the name below its root, such as "pkg/part.py", the path, and the root."""
+    return [
+        (found.path.relative_to(found.root).as_posix(), found.path, found.root)
+        for found in _modules(recipe).values()
+        if isinstance(found, _Source)
+    ]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A module's file, the folder from which it is imported, and the hash of its content."""
+
+    path: Path
+    root: Path
+    sha256: str
+
+
+def _modules(recipe: Recipe) -> dict[str, "str | _Source"]:
+    """Every module that the factories need: the file of a user's one, or the version of an installed package."""
+    found: dict[str, str | _Source] = {}
     waiting = [spec.partition(":")[0] for spec in called(recipe)]
     while waiting:
         for name in _with_parents(waiting.pop()):
@@ -35,9 +59,11 @@ def code_of(recipe: Recipe) -> dict[str, str]:
             if (installed := _version(name, spec)) is not None:
                 found[name.partition(".")[0]] = installed
             elif spec.origin is not None and spec.has_location:
-                content = Path(spec.origin).read_bytes()
-                found[name] = hashlib.sha256(content).hexdigest()
-                waiting += _imports(content, name, package=spec.submodule_search_locations is not None)
+                path, package = Path(os.path.abspath(spec.origin)), spec.submodule_search_locations is not None
+                content = path.read_bytes()
+                root = path.parents[name.count(".") + package]
+                found[name] = _Source(path, root, hashlib.sha256(content).hexdigest())
+                waiting += _imports(content, name, package=package)
     return found
 
 

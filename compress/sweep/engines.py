@@ -4,7 +4,6 @@ Every worker uses one thread: on two cores, two processes with two threads each 
 one.
 """
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -13,39 +12,52 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from compress import worker_signals
-from compress.errors import CompressError, LostWorkerError, MissingPackageError
+from compress.errors import CompressError, LostWorkerError
+from compress.sweep.threads import one_thread
+
+if TYPE_CHECKING:
+    from compress.sweep.cluster.carried import Carried
+
+PATIENCE = 300.0
+"""Seconds that a sweep waits for a lost cluster."""
 
 Engine = Literal["local", "ray"]
 Answer = TypeVar("Answer")
-
-RETRIES = 3
-"""How often a call is repeated after losing its worker, on a cluster."""
 
 
 class Pool(Protocol):
     """Runs several calls at once; a context manager, so that no process outlives the sweep."""
 
-    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+    def submit(self, call: Callable[[], Answer], carried: "Callable[[], Carried] | None" = None) -> "Future[Answer]":
         """Make the call, which must be picklable, in a worker.
 
         The future raises the call's error, or LostWorkerError if the worker itself was lost.
+
+        Args:
+            carried: finds the files that the call reads and writes, for workers on other machines.
         """
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The number of jobs computed at once, and where; a single local worker is this process."""
+    """The number of jobs computed at once, and where; a single local worker is this process.
+
+    patience: the seconds to wait for a lost cluster.
+    """
 
     count: int = 1
     engine: Engine = "local"
+    patience: float = PATIENCE
 
     def started(self) -> AbstractContextManager[Pool]:
         """Raises MissingPackageError if the engine's package is not installed."""
         if self.engine == "ray":
-            return OnCluster(self.count)
+            from compress.sweep.cluster.pool import OnCluster
+
+            return OnCluster(self.count, self.patience)
         return InProcesses(self.count) if self.count > 1 else Here()
 
 
@@ -56,13 +68,13 @@ class Here:
     """This process alone: a call is made at once."""
 
     def __enter__(self) -> "Here":
-        _one_thread()
+        one_thread()
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+    def submit(self, call: Callable[[], Answer], carried: "Callable[[], Carried] | None" = None) -> "Future[Answer]":
         future: Future[Answer] = Future()
         try:
             future.set_result(call())
@@ -93,47 +105,9 @@ class InProcesses:
                     process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
+    def submit(self, call: Callable[[], Answer], carried: "Callable[[], Carried] | None" = None) -> "Future[Answer]":
         with worker_signals.starting():
             return _translated(self._pool.submit(call), _of_pool)
-
-
-class OnCluster:
-    """Ray's workers: of the cluster that RAY_ADDRESS names, else of a local one that ends with the sweep.
-
-    A call whose worker is lost is repeated on another one. All machines must see this process's working folder, and
-    all files that a call reads and writes, under the same paths.
-    """
-
-    def __init__(self, count: int) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise MissingPackageError("--engine ray needs the package ray: pip install 'softprune[ray]'") from None
-        self._ray, self._count = ray, count
-
-    def __enter__(self) -> "OnCluster":
-        if "RAY_ADDRESS" in os.environ:
-            self._ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            self._ray.init(
-                num_cpus=self._count, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-            )
-        self._remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)(_on_one_thread)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
-
-    def submit(self, call: Callable[[], Answer]) -> "Future[Answer]":
-        return _translated(self._remote.remote(call, os.getcwd()).future(), self._of_ray)
-
-    def _of_ray(self, error: BaseException) -> BaseException:
-        if isinstance(error, self._ray.exceptions.RayTaskError):
-            return error.cause or error
-        if isinstance(error, self._ray.exceptions.RayError):
-            return LostWorkerError(f"its worker was lost {RETRIES + 1} times (out of memory?): {error}")
-        return error
 
 
 def _translated(future: "Future[Answer]", translate: Callable[[BaseException], BaseException]) -> "Future[Answer]":
@@ -160,16 +134,4 @@ def _of_pool(error: BaseException) -> BaseException:
 
 def _begin(parent: int) -> None:
     worker_signals.obey(parent)
-    _one_thread()
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _on_one_thread(call: Callable[[], Any], folder: str) -> Any:
-    os.chdir(folder)
-    _one_thread()
-    return call()
+    one_thread()

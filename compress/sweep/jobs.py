@@ -12,6 +12,7 @@ from compress.errors import CompressError, LostWorkerError, SweepError
 from compress.files import marked
 from compress.run.interruption import Stop
 from compress.sweep.cell_store import Cells, Code, Result
+from compress.sweep.cluster.carried import Carried
 from compress.sweep.engines import ONE, Workers
 from compress.wording import count_of
 
@@ -26,6 +27,7 @@ class Job:
     needs: keys of jobs whose side effects (a trained network) this one reads.
     cost: its duration, in any unit shared by all jobs; for the time left.
     code: the code that computes the result; results of other code are not used.
+    carried: finds the files that `call` reads and writes, when it is to be computed on another machine.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Job:
     needs: tuple[str, ...] = ()
     cost: float = 1.0
     code: Code = field(default_factory=dict)
+    carried: Callable[[], Carried] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run(
             waiting = [job for job in waiting if job.key not in lost]
             ready = [job for job in waiting if not _unmet(job, waiting, running.values())]
             for job in ready[: workers.count - len(running)]:
-                running[pool.submit(partial(_work, job.call))] = job
+                running[pool.submit(partial(_work, job.call), job.carried)] = job
                 waiting.remove(job)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)

@@ -35,6 +35,7 @@ RUN = ("README.md", "docs/quickstart.md", "recipes/README.md")
 
 NOT_RUN = {
     "docs/benchmarks.md": "hours; every command is parsed, and small comparisons are run in tests/compare",
+    "docs/cluster.md": "several machines; such clusters are run in tests/sweep/cluster",
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
     "docs/latent-features.md": "minutes; such a recipe is run in small in tests/run/test_shaping.py",
@@ -94,11 +95,11 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
-    """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks."""
+    """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks, `ray` in tests/sweep."""
     ours = (
-        r"((torchrun --nproc-per-node 2 -m compress\.cli|compress) (--)?[a-z-]+|torchrun --nproc-per-node 2 train\.py)"
+        r"((torchrun --nproc-per-node 2 -m compress\.cli|(RAY_ADDRESS=\S+ )?compress) (--)?[a-z-]+|torchrun --nproc-per-node 2 train\.py)"
     )
-    kinds = re.compile(rf"({ours}|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
+    kinds = re.compile(rf"({ours}|ray start|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name not in FOLLOWED for line in commands(page)]
     assert len(lines) > 30
     assert [line for line in lines if not kinds.match(line)] == []
