@@ -96,9 +96,8 @@ def test_every_block_has_a_language_that_is_checked() -> None:
 
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     """`make` and `python` in tests/test_docs.py, `pip` by the tour, `torchrun` in tests/ranks, `ray` in tests/sweep."""
-    ours = (
-        r"((torchrun --nproc-per-node 2 -m compress\.cli|(RAY_ADDRESS=\S+ )?compress) (--)?[a-z-]+|torchrun --nproc-per-node 2 train\.py)"
-    )
+    cli = r"(torchrun --nproc-per-node 2 -m compress\.cli|(RAY_ADDRESS=\S+ )?compress) (--)?[a-z-]+"
+    ours = rf"({cli}|torchrun --nproc-per-node 2 train\.py)"
     kinds = re.compile(rf"({ours}|ray start|make( [a-z]+)+|python (benchmarks|docs|examples)/\w+\.py|pip install)\b")
     lines = [line for page in PAGES if page.name not in FOLLOWED for line in commands(page)]
     assert len(lines) > 30

@@ -18,8 +18,8 @@ from compress.recipe.schema import json_schema
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 OPTIONS = {name: {option for word in command.params for option in word.opts} for name, command in COMMANDS.items()}
 
-FOREIGN = {"--no-deps", "--nproc-per-node"}
-"""Options of pip and torchrun."""
+FOREIGN = {"--no-deps", "--nproc-per-node", "--head", "--address"}
+"""Options of pip, torchrun and ray."""
 
 WORDS = {
     *("accuracy", "batches", "pruned", "labels", "codes", "ahead"),  # arguments and results in Python, arrays of files
@@ -103,7 +103,7 @@ def test_what_is_in_backticks_exists() -> None:
     known = keys(json_schema()) | WORDS
     for place, found in said(r"`([a-z_.]+)(:? ?[^`{}]*)`"):
         name, rest = found.groups()
-        if found[0].strip("`") in WORDS or name in ("compress", "torch.save", "python") or "(" in rest:
+        if found[0].strip("`") in WORDS or name in ("compress", "torch.save", "python", "ray") or "(" in rest:
             continue
         assert set(name.split(".")) <= known, place
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from compress import cli
 from compress.errors import InputError
+from compress.paper import cells as running
 from compress.paper import experiments, reproducing
 from compress.paper.experiments import PAPER, all_cells
 from compress.recipe import schema
@@ -49,6 +50,27 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
             experiments.QUICK, classifier_epochs={"mnist_sample": 1}, autoencoder_epochs={"mnist_sample": 1}
         ),
     )
+
+
+def test_a_cell_carries_its_data_and_the_network_that_an_earlier_one_has_trained(tmp_path: Path) -> None:
+    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "data" / "MNIST" / "raw" / "images").write_bytes(b"digits")
+    dense, pruned = (
+        next(cell for cell in CELLS if cell.dataset == "mnist" and (cell.method == "dense") is whole)
+        for whole in (True, False)
+    )
+    every = [job.carried for job in reproducing._jobs([dense, pruned], tmp_path / "data", tmp_path)]
+    assert every[0] is not None
+    assert every[1] is not None
+    first = every[0]()
+    networks = tmp_path / "networks"
+    networks.mkdir()
+    file = networks / f"{running.key(pruned.dense)}.safetensors"
+    file.write_bytes(b"weights")
+    second = every[1]()
+    assert first.written == second.written == str(networks)
+    assert [place.text for place in first.places] == [str(tmp_path / "data")]
+    assert [place.text for place in second.places] == [str(tmp_path / "data"), str(file)]
 
 
 @pytest.mark.usefixtures("sample")

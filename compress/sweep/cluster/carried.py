@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from compress.files import places
 from compress.recipe import schema
 from compress.sweep.cluster.bundles import Bundle
@@ -161,6 +159,6 @@ def moved(value: Any, at: Mapping[str, str]) -> Any:
     return value
 
 
-def _data_at(data: BaseModel, at: Mapping[str, str]) -> BaseModel:
+def _data_at(data: schema.Data, at: Mapping[str, str]) -> schema.Data:
     texts = ((key, getattr(data, key, None)) for key in (*FILES, "folder"))
     return data.model_copy(update={key: at[text] for key, text in texts if isinstance(text, str) and text in at})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from compress.recipe.loading import load_recipe
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells
 from compress.sweep.cells import Basis, compute
+from compress.sweep.cluster.carried import Carried
 from compress.sweep.cluster.node import FOLDER
 from compress.sweep.cluster.pool import LostClusterWarning
 from compress.sweep.compare.cells import StageCell
@@ -205,12 +207,14 @@ def test_a_node_without_the_files_gets_them_once_and_has_the_same_figures(
 # --- lost machines ---
 
 
-def held(log: Path, name: str, gate: Path) -> dict[str, object]:
-    """Begin, and end when there is a gate."""
+def held(log: Path, name: str, gate: Path, written: Path | None = None) -> dict[str, object]:
+    """Begin, and end when there is a gate; then write a file."""
     with log.open("a", encoding="utf-8") as file:
         file.write(f"{name} {os.environ[FOLDER]}\n")
     while not gate.exists():
         time.sleep(0.05)
+    if written is not None:
+        (written / name).write_text(f"by {name}", encoding="utf-8")
     return {"name": name}
 
 
@@ -237,57 +241,71 @@ def test_the_cells_of_a_lost_node_are_computed_on_another_and_counted_once(machi
             machines.kill("node")
             gate.touch()
 
-    todo = [jobs.Job("short", "short", partial(held, log, "short", open_gate))]
-    todo += [jobs.Job(name, name, partial(held, log, name, gate)) for name in ("a", "b")]
+    networks = machines.folder / "networks"
+    gates = {"short": open_gate, "a": gate, "b": gate}
+    todo = [
+        jobs.Job(name, name, partial(held, log, name, own, networks), carried=lambda: Carried(written=str(networks)))
+        for name, own in gates.items()
+    ]
     done = jobs.run(todo, Cells(machines.folder / "cells"), Workers(3, "ray"), told)
     assert {result["name"] for result in done.values()} == {"short", "a", "b"}
     assert [one.done for one in seen] == [1, 2, 3]
+    assert {path.name: path.read_text() for path in networks.glob("[!.]*")} == {name: f"by {name}" for name in gates}
     (lost,) = {name for name, place in begun(log) if place == on_node and name != "short"}
     assert [place for name, place in begun(log) if name == lost] == [on_node, str(machines.cache("head"))]
 
 
-@pytest.mark.slow
-def test_after_the_heads_death_the_same_command_resumes(machines: Machines) -> None:
-    log, gate, folder = machines.folder / "log", machines.folder / "gate", machines.folder / "cells"
-    open_gate = machines.folder / "open"
+@pytest.fixture
+def todo(machines: Machines) -> list[jobs.Job]:
+    """One cell that ends, and one after it that ends when there is a gate."""
+    log, gate, open_gate = (machines.folder / name for name in ("log", "gate", "open"))
     open_gate.touch()
-    todo = [
+    return [
         jobs.Job("a", "a", partial(held, log, "a", open_gate)),
         jobs.Job("b", "b", partial(held, log, "b", gate), needs=("a",)),
     ]
-    with (
-        pytest.warns(LostClusterWarning, match=rf"{machines.address} is lost; waiting up to 1 s for its head"),
-        pytest.raises(LostWorkerError, match=r"^b: .* is lost, and it did not come back within 1 s .* are kept in"),
-    ):
-        jobs.run(todo, Cells(folder), Workers(2, "ray", patience=1), lambda now: machines.kill("head"))
-    gate.touch()
+
+
+def lose_head(machines: Machines, then: Callable[[], None] = lambda: None) -> None:
+    """Kill it when the second cell is running there."""
+    while "b" not in [name for name, _ in begun(machines.folder / "log")]:
+        time.sleep(0.05)
+    machines.kill("head")
+    then()
+
+
+@pytest.mark.slow
+def test_after_the_heads_death_the_same_command_resumes(machines: Machines, todo: list[jobs.Job]) -> None:
+    folder = machines.folder / "cells"
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(lose_head, machines)
+        with (
+            pytest.warns(LostClusterWarning, match=rf"{machines.address} is lost; waiting up to 1 s for its head"),
+            pytest.raises(LostWorkerError, match=r"^b: .* is lost, and it did not come back within 1 s .* are kept in"),
+        ):
+            jobs.run(todo, Cells(folder), Workers(2, "ray", patience=1))
     with pytest.raises(InputError, match=rf"no Ray cluster can be used at {machines.address} .* `ray start --head`"):
         jobs.run(todo, Cells(folder), Workers(2, "ray"))
+    (machines.folder / "gate").touch()
     machines.head()
     machines.wait("head")
     done = jobs.run(todo, Cells(folder), Workers(2, "ray"))
     assert {result["name"] for result in done.values()} == {"a", "b"}
-    assert [name for name, _ in begun(log)].count("a") == 1
+    assert [name for name, _ in begun(machines.folder / "log")] == ["a", "b", "b"]
 
 
 @pytest.mark.slow
-def test_a_head_that_comes_back_goes_on_with_the_sweep(machines: Machines) -> None:
-    log, gate, seen = machines.folder / "log", machines.folder / "gate", list[jobs.Progress]()
-    open_gate = machines.folder / "open"
-    open_gate.touch()
-    todo = [
-        jobs.Job("a", "a", partial(held, log, "a", open_gate)),
-        jobs.Job("b", "b", partial(held, log, "b", gate), needs=("a",)),
-    ]
+def test_a_head_that_comes_back_goes_on_with_the_sweep(machines: Machines, todo: list[jobs.Job]) -> None:
+    seen = list[jobs.Progress]()
 
-    def told(now: jobs.Progress) -> None:
-        seen.append(now)
-        if now.done == 1:
-            machines.kill("head")
-            gate.touch()
-            machines.head()
+    def come_back() -> None:
+        (machines.folder / "gate").touch()
+        machines.head()
 
-    with pytest.warns(LostClusterWarning, match="is lost; waiting up to 200 s"):
-        done = jobs.run(todo, Cells(machines.folder / "cells"), Workers(2, "ray", patience=200), told)
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(lose_head, machines, come_back)
+        with pytest.warns(LostClusterWarning, match="is lost; waiting up to 200 s"):
+            done = jobs.run(todo, Cells(machines.folder / "cells"), Workers(2, "ray", patience=200), seen.append)
     assert {result["name"] for result in done.values()} == {"a", "b"}
     assert [one.done for one in seen] == [1, 2]
+    assert [name for name, _ in begun(machines.folder / "log")] == ["a", "b", "b"]
