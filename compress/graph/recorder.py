@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from compress.errors import UnsupportedModelError
 from compress.graph.callers import guarded
 from compress.graph.dimensions import BATCH
+from compress.graph.eager_mode import EagerMode
 from compress.graph.following_sizes import FollowingSizes
 from compress.graph.meta_results import result_of
 from compress.graph.rebuild import Rebuild, outline
@@ -46,7 +46,7 @@ class NeedsValuesError(UnsupportedModelError):
     """The network's code depends on values that are known for one input only."""
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(EagerMode):
     """The graph of all calls inside `with recorder.following(network), recorder:`.
 
     sizes: a prime for each size that may vary, by name; sizes that follow from it are multiples of it.

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from compress.graph.eager_mode import EagerMode
 from compress.graph.shared_state import SharedState
 from compress.graph.twin import Network, twin
 
@@ -39,7 +39,7 @@ def evaluated_twin(model: Network, replaced: Mapping[Tensor, Tensor] | None = No
     return network
 
 
-class WritesUndone(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class WritesUndone(EagerMode):
     """Restore the values of the parameters, which a network shares with its twins, afterwards."""
 
     def __init__(self, model: nn.Module) -> None:

@@ -7,9 +7,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from compress.graph.eager_mode import EagerMode
 from compress.graph.twin import copied, twin
 from compress.inputs import Inputs
 
@@ -76,7 +77,7 @@ def call_in_float64(model: nn.Module, inputs: Inputs, own: torch.dtype) -> objec
         return inputs.mapped(_exact).call(model)
 
 
-class _AsFloat64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _AsFloat64(EagerMode):
     """Operators get float64 instead of each smaller tensor, and of each requested dtype, unless all their arguments are
     constants.
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from compress.graph.eager_mode import EagerMode
 
 _SEED = 0
 
@@ -79,7 +80,7 @@ def draws_of(model: nn.Module, run: Callable[[], object]) -> list[Draw]:
     return recorder.found
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(EagerMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[str] = []
