@@ -31,6 +31,7 @@ FILES = [
     ROOT / "README.md",
     DOCS / "benchmarks.md",
     DOCS / "latent-features.md",
+    DOCS / "limits.md",
     DOCS / "reliability.md",
     DOCS / "sharded.md",
     *sorted((ROOT / "recipes").glob("*.yaml")),
@@ -632,6 +633,44 @@ def sweeps() -> str:
     return table(titles, rows, right=6) + conditions(found, ratio)
 
 
+def limits() -> str:
+    """Parts of the package beside a copy of the bytes that they must move."""
+    found = measured("limits")
+    rows = [
+        (
+            name,
+            *(f"{part[key] / unit:{form}}" for key, unit, form in (("bytes", 1e6, ",.0f"), ("seconds", 1e-3, ",.0f"))),
+            f"{part['bandwidth'] / 1e9:.1f}",
+            f"{part['times']:.1f}",
+        )
+        for name, part in found["parts"].items()
+    ]
+    return table(("", "MB to move", "ms", "copy, GB/s", "times"), rows, right=4) + _in_turns(found)
+
+
+def larger_steps() -> str:
+    """Steps of larger networks with structured soft removal beside steps without."""
+    found = measured("limits")
+    rows = [
+        (name, str(case["batch"]), f"{case['without']:.2f}", f"{case['with']:.2f}", f"{case['ratio']:.3f}")
+        for name, case in found["steps"].items()
+    ]
+    return table(("", "batch", "without, s", "with, s", "ratio"), rows, right=4) + _in_turns(found)
+
+
+def huge() -> str:
+    found = measured("limits")
+    case = found["huge"]
+    parts = [f"{case[name]:.2f}" for name in ("analysis", "choice", "removal")]
+    titles = ("", "weights, MB", "analysis, s", "choice, s", "removal, s", "memory, weights")
+    rows = [("ViT-H/14", f"{case['bytes'] / 1e6:,.0f}", *parts, f"{case['memory']:.2f}")]
+    return table(titles, rows, right=5) + _in_turns(found)
+
+
+def _in_turns(found: dict[str, Any]) -> str:
+    return conditions(found, f"{shared(found)}; processor time, medians of {found['rounds']} rounds in turns")
+
+
 def start() -> str:
     found = measured("start")
     rows = [
@@ -947,6 +986,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "data": data,
     "whole_run": whole_run,
     "sweeps": sweeps,
+    "limits": limits,
+    "larger_steps": larger_steps,
+    "huge": huge,
     "start": start,
     "memory": memory,
     "fuzzed": fuzzed,

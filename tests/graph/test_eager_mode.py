@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from compress.graph.eager_mode import EagerMode
 
