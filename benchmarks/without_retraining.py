@@ -39,7 +39,10 @@ OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "without_retraining.js
 
 SAMPLES = 500
 ALL_IMAGES = "resnet20, all images"
-NETWORKS = {**SMALL, ALL_IMAGES: ("cifar10_resnet", ["train.precision=float32"])}
+NETWORKS: dict[str, tuple[str, list[str]]] = {
+    **{name: (source, changes) for name, (source, changes, *_) in SMALL.items()},
+    ALL_IMAGES: ("cifar10_resnet", ["train.precision=float32"]),
+}
 MACS = {"resnet20": 0.7, ALL_IMAGES: 0.7, "vit": 0.75, "bert": 0.75}
 PLAIN, RECALIBRATED, CUT, PRUNE = "magnitude", "magnitude, norms re-estimated", "obs", "compress.prune"
 ABLATION = "ablation"
@@ -67,7 +70,7 @@ class Network:
     """A trained network, and its cells."""
 
     def __init__(self, name: str, data_root: Path, work: Path) -> None:
-        source, changes, *_ = NETWORKS[name]
+        source, changes = NETWORKS[name]
         self.name, recipe = name, load_recipe(source, [*changes, "export=[]"])
         task = build_task(recipe.task)
         data = build_data(recipe.data, data_root)
