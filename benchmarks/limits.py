@@ -13,8 +13,8 @@ same round. `times` is how often longer the part takes: 1 is the limit. Bytes ar
 - export: safetensors. It reads the weights and writes the file.
 
 Larger networks: a training step with soft removal of half of all nodes beside one without, in turns; the ratio is the
-median over the rounds. ViT-H/14 is analysed, chosen from and cut in a new process, whose largest memory is compared
-with that of its weights.
+median over the rounds. ViT-H/14 is analysed, chosen from and set to zero in a new process, whose largest memory is
+compared with that of its weights.
 
 One thread and processor time, so that other processes disturb little.
 """
@@ -222,7 +222,7 @@ def in_process() -> dict[str, float]:
 
 
 def huge() -> dict[str, float]:
-    """Seconds of analysis, choice and cut of ViT-H/14, and the largest memory beside that at the start, in weights."""
+    """Seconds of analysis, choice and removal in ViT-H/14, and its largest memory, relative to the weights."""
     torch.set_num_threads(1)
     model, example = uninitialised(models.vit_h_14).eval(), torch.randn(1, 3, 224, 224)
     weights, start = size_of(model), peak()

@@ -643,7 +643,8 @@ def limits() -> str:
         )
         for name, part in found["parts"].items()
     ]
-    return table(("", "MB to move", "ms", "copy, GB/s", "times"), rows, right=4) + _in_turns(found)
+    how = f"medians of {found['rounds']} rounds"
+    return table(("", "MB to move", "ms", "copy, GB/s", "times"), rows, right=4) + _in_turns(found, how)
 
 
 def larger_steps() -> str:
@@ -653,7 +654,8 @@ def larger_steps() -> str:
         (name, str(case["batch"]), f"{case['without']:.2f}", f"{case['with']:.2f}", f"{case['ratio']:.3f}")
         for name, case in found["steps"].items()
     ]
-    return table(("", "batch", "without, s", "with, s", "ratio"), rows, right=4) + _in_turns(found)
+    how = f"medians of {2 * found['rounds']} steps in turns"
+    return table(("", "batch", "without, s", "with, s", "ratio"), rows, right=4) + _in_turns(found, how)
 
 
 def huge() -> str:
@@ -662,11 +664,11 @@ def huge() -> str:
     parts = [f"{case[name]:.2f}" for name in ("analysis", "choice", "removal")]
     titles = ("", "weights, MB", "analysis, s", "choice, s", "removal, s", "memory, weights")
     rows = [("ViT-H/14", f"{case['bytes'] / 1e6:,.0f}", *parts, f"{case['memory']:.2f}")]
-    return table(titles, rows, right=5) + _in_turns(found)
+    return table(titles, rows, right=5) + _in_turns(found, "measured once")
 
 
-def _in_turns(found: dict[str, Any]) -> str:
-    return conditions(found, f"{shared(found)}; processor time, medians of {found['rounds']} rounds in turns")
+def _in_turns(found: dict[str, Any], how: str) -> str:
+    return conditions(found, f"{shared(found)}; processor time, {how}")
 
 
 def start() -> str:

@@ -41,6 +41,7 @@ NOT_RUN = {
     "docs/latent-features.md": "minutes; such a recipe is run in small in tests/run/test_shaping.py",
     "docs/int8.md": "of the page's own file; run in tests/quantize/test_page.py",
     "docs/extending.md": "for a copy of the package; what it leads to is run below",
+    "docs/limits.md": "minutes and gigabytes; a benchmark",
     "docs/plan.md": "of the page's own recipe; run in tests/test_docs.py, and planning on the pages above",
     "docs/terminal.md": "run in tests/test_docs.py",
     "docs/reliability.md": "resumes an interrupted run; run in tests/run/test_resume.py",
