@@ -139,13 +139,14 @@ def step() -> Case:
 
 
 def selection() -> Case:
-    model = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False))
+    layer = nn.Linear(WIDTH, WIDTH, bias=False)
+    model = nn.Sequential(layer)
 
     def run() -> float:
         found: list[compress.Pruner] = []
         spent = seconds(lambda: found.append(compress.Pruner(model, "*", sparsity=0.9, removal=compress.Soft(steps=9))))
         found[0].finalize()
-        model[0].reset_parameters()
+        layer.reset_parameters()
         return spent
 
     return 2 * size_of(model), run

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-import torch
+from torch._compile import _disable_dynamo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -16,8 +16,8 @@ class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init_subclass__(cls, **given: Any) -> None:
         plain = vars(cls)["__torch_dispatch__"]
-        super().__init_subclass__(**given)
-        uncompiled = torch._disable_dynamo(plain, recursive=True)  # imports the compiler when it is first called
+        super().__init_subclass__(**given)  # type: ignore[no-untyped-call]
+        uncompiled = _disable_dynamo(plain, recursive=True)  # imports the compiler when it is first called
 
         def dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
             call = uncompiled if "torch._dynamo" in sys.modules else plain
