@@ -196,7 +196,7 @@ def test_a_node_without_the_files_gets_them_once_and_has_the_same_figures(
     found = compute(wanted, basis, Cells(tmp_path / "cells"), Workers(2, "ray"))
     expected = compute(wanted, basis, Cells(tmp_path / "local"), ONE)
     assert figures(found) == figures(expected)  # type: ignore[arg-type]
-    copied = [path for path in machines.cache("node").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    copied = [path for path in machines.cache("node").rglob("[!.]*") if path.is_file() and path.suffix != ".lock"]
     assert sorted(path.name for path in copied) == ["images.npz", "model.pt", "own_network.py"]
     for path in copied:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
