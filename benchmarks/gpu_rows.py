@@ -56,6 +56,11 @@ class Case:
         if not self.on_gpu:
             raise NeedsCudaError
 
+    @property
+    def tolerance(self) -> float:
+        """Of outputs that two programs compute, relative to the largest; a GPU may convolve with 10 bits (TF32)."""
+        return 1e-2 if self.on_gpu else 1e-4
+
     def synchronize(self) -> None:
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
@@ -69,14 +74,15 @@ Section = Callable[[Case], Iterator[Row]]
 
 
 def milliseconds(
-    case: Case, ways: Mapping[str, Callable[[], object]], rounds: int, runs: int
+    case: Case, ways: Mapping[str, Callable[[], object]], rounds: int, runs: int, warm: int = 3
 ) -> dict[str, list[float]]:
-    """The milliseconds of a run, by way, one number a round: in each round every way has `runs` runs, one by one.
+    """The milliseconds of a run, by way, one number a round: in each round every way has `runs` runs, after `warm`
+    runs that do not count.
 
     On a GPU by CUDA events, so that the GPU is never waited for between two ways.
     """
     for run in ways.values():
-        for _ in range(3):
+        for _ in range(warm):
             run()
     case.synchronize()
     stamps: dict[str, list[tuple[Any, Any]]] = {way: [] for way in ways}
