@@ -44,7 +44,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds.")] = False,
     only: Annotated[str, typer.Option(help="Sections, by their names and separated by commas; all if absent.")] = "",
     again: Annotated[bool, typer.Option("--again", help="Also what the file has already.")] = False,
-    minutes: Annotated[float, typer.Option(help="No section begins or goes on after so many.")] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Time for all sections together.")] = 8.0,
     report: Annotated[
         Path | None, typer.Option("--json", help="The file for the figures; docs/benchmarks/gpu.json for a GPU.")
     ] = None,
@@ -108,8 +108,8 @@ def _measured(section: Section, name: str, case: Case, ends: float) -> dict[str,
     return found | ({"error": error} if error else {})
 
 
-class _LateError(Exception):
-    """The time is over."""
+class _LateError(BaseException):
+    """The time is over; no `except Exception` on the way takes it for a failure."""
 
 
 @contextmanager

@@ -327,7 +327,7 @@ def _captured(case: Case, inside: bool) -> tuple[Any, Pruner, Callable[[], None]
 
 
 def scaler(case: Case) -> Iterator[Row]:
-    """AMP with a GradScaler: a skipped step changes no kept weight, and the removal goes on, as loops count it."""
+    """AMP with a GradScaler: a skipped step changes no kept weight, and the removal ends on time."""
     model = small_network().to(case.device)
     pruner = Pruner(model, "*.weight", sparsity=0.7, removal=Soft(STEPS, "linear"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)

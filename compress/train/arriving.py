@@ -1,4 +1,4 @@
-"""A number that Python reads while the device that computed it goes on."""
+"""A number that Python reads while its device computes something else."""
 
 import torch
 from torch import Tensor
