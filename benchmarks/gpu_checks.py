@@ -42,9 +42,24 @@ REMOVALS: Mapping[str, Callable[[], Removal]] = {
 RATE = 0.125  # a power of two, so that an update rounds once, with a fused multiply-add or without
 
 
-def small_network(seed: int = 0) -> nn.Module:
+def small_network(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 10))
+
+
+def layers_of(pruner: Pruner) -> list[Any]:
+    return [target.module for target in pruner.targets]
+
+
+def misplaced(pruner: Pruner) -> int:
+    """How many entries are zero and not in the set, or the reverse, once the pruner is finished."""
+    pairs = [(layer, layer.weight_pruned.clone()) for layer in layers_of(pruner)]
+    pruner.finalize()
+    return sum(int(((layer.weight == 0) != pruned).sum()) for layer, pruned in pairs)
+
+
+def train_on(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def batch(case: Case, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -97,7 +112,7 @@ def _removed(removal: Removal, dtype: torch.dtype, device: torch.device) -> Iter
                 update = torch.randn(parameter.shape, generator=drawn).mul_(RATE * 0.1).to(dtype)
                 parameter.add_(update.to(device))
         pruner.step()
-        layers = [target.module for target in pruner.targets]
+        layers = layers_of(pruner)
         yield [layer.weight_pruned.cpu() for layer in layers], [layer.weight.detach().cpu() for layer in layers]
 
 
@@ -210,10 +225,11 @@ def _trained(case: Case, removal: Removal, interrupted: bool) -> nn.Module:
             file.seek(0)
             saved = torch.load(file, weights_only=True)
             model, pruner, optimizer = made(start=False)
-            for part, state in zip((model, pruner, optimizer), saved, strict=True):
+            parts: tuple[Any, ...] = (model, pruner, optimizer)
+            for part, state in zip(parts, saved, strict=True):
                 part.load_state_dict(state)
         given, labels = batch(case, seed=step)
-        F.cross_entropy(model(given), labels).backward()
+        train_on(F.cross_entropy(model(given), labels))
         optimizer.step()
         optimizer.zero_grad()
         pruner.step()
@@ -234,13 +250,11 @@ def bfloat16(case: Case) -> Iterator[Row]:
         for _ in range(STEPS):
             with torch.autocast(case.device.type, torch.bfloat16, enabled=autocast):
                 loss = F.cross_entropy(model(given.to(dtype)), labels)
-            loss.backward()
+            train_on(loss)
             optimizer.step()
             optimizer.zero_grad()
             pruner.step()
-        sets = [(target.module, target.module.weight_pruned.clone()) for target in pruner.targets]
-        pruner.finalize()
-        wrong = sum(int(((layer.weight == 0) != pruned).sum()) for layer, pruned in sets)
+        wrong = misplaced(pruner)
         yield equal(f"{word}: entries that are zero and not in the set, or the reverse", wrong, 0)
         yield equal(f"{word}: the weights' type", str(next(model.parameters()).dtype), str(dtype))
 
@@ -251,7 +265,7 @@ def compiled(case: Case) -> Iterator[Row]:
     model = small_network().to(case.device)
     pruner = Pruner(model, "*.weight", sparsity=0.7, removal=Soft(STEPS, "linear"))
     counter = CompileCounterWithBackend(case.size("inductor", "aot_eager"))
-    network = torch.compile(model, backend=counter)
+    network: Any = torch.compile(model, backend=counter)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     given, labels = batch(case)
     worst = 0.0
@@ -260,15 +274,13 @@ def compiled(case: Case) -> Iterator[Row]:
         with torch.no_grad():
             plain = model(given)
         worst = max(worst, float((output.detach() - plain).abs().max() / plain.abs().max()))
-        F.cross_entropy(output, labels).backward()
+        train_on(F.cross_entropy(output, labels))
         optimizer.step()
         optimizer.zero_grad()
         pruner.step()
     yield at_most("largest difference of an output, relative", worst, case.tolerance)
     yield equal("graphs that were compiled", counter.frame_count, 1)
-    sets = [(target.module, target.module.weight_pruned.clone()) for target in pruner.targets]
-    pruner.finalize()
-    wrong = sum(int(((layer.weight == 0) != pruned).sum()) for layer, pruned in sets)
+    wrong = misplaced(pruner)
     yield equal("entries that are zero and not in the set, or the reverse", wrong, 0)
 
 
@@ -277,8 +289,8 @@ def graphs(case: Case) -> Iterator[Row]:
     case.require_gpu()
     for inside in (False, True):
         model, pruner, replay = _captured(case, inside)
-        mask = pruner.targets[0].module.weight_mask
-        pruned = pruner.targets[0].module.weight_pruned.clone()
+        layer = layers_of(pruner)[0]
+        mask, pruned = layer.weight_mask, layer.weight_pruned.clone()
         replay()  # to capture is not to compute
         if not inside:
             pruner.step()
@@ -292,22 +304,20 @@ def graphs(case: Case) -> Iterator[Row]:
             last = float(mask[pruned].max())
             yield equal("step() in the graph: the factor stands still", last == first and 0 < first < 1, True)
             continue
-        layers = [(target.module, target.module.weight_pruned.clone()) for target in pruner.targets]
-        pruner.finalize()
-        wrong = sum(int(((layer.weight == 0) != gone).sum()) for layer, gone in layers)
+        wrong = misplaced(pruner)
         yield equal("step() after each replay: entries zero and not in the set, or the reverse", wrong, 0)
         yield equal("step() after each replay: weights are finite", bool(model[4].weight.isfinite().all()), True)
 
 
 def _captured(case: Case, inside: bool) -> tuple[Any, Pruner, Callable[[], None]]:
     """A network in training, its pruner, and what replays one step of it."""
-    model: Any = small_network().to(case.device)
+    model = small_network().to(case.device)
     pruner = Pruner(model, "*.weight", sparsity=0.7, removal=Soft(3 * STEPS if inside else STEPS, "linear"))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     given, labels = batch(case)
 
     def step() -> None:
-        F.cross_entropy(model(given), labels).backward()
+        train_on(F.cross_entropy(model(given), labels))
         optimizer.step()
         if inside:
             pruner.step()
@@ -333,14 +343,14 @@ def scaler(case: Case) -> Iterator[Row]:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
     amp = torch.amp.GradScaler(case.device.type, init_scale=256.0)
     given, labels = batch(case)
-    layer = pruner.targets[0].module
+    layer = layers_of(pruner)[0]
     kept = ~layer.weight_pruned
     skipped, moved = 0, 0
     for step in range(STEPS):
         before = layer.weight.detach().clone()
         with torch.autocast(case.device.type, torch.float16):
             loss = F.cross_entropy(model(given), labels)
-        amp.scale(loss * (torch.inf if step == 3 else 1.0)).backward()
+        train_on(amp.scale(loss * (torch.inf if step == 3 else 1.0)))
         amp.step(optimizer)
         scale = amp.get_scale()
         amp.update()
@@ -352,8 +362,7 @@ def scaler(case: Case) -> Iterator[Row]:
     yield equal("steps that the scaler skipped", skipped, 1)
     yield equal("kept weights that a skipped step changed", moved, 0)
     yield equal("steps of the pruner", pruner.steps_done, STEPS)
-    wrong = int(((layer.weight == 0) != ~kept).sum())
-    pruner.finalize()
+    wrong = misplaced(pruner)
     yield equal("entries that are zero and not in the set, or the reverse", wrong, 0)
 
 
