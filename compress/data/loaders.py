@@ -173,7 +173,7 @@ class LoaderBatches:
         return Attributed(target, {name: torch.as_tensor(beside[name]).long() for name in self.attributes})
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device)
+        return tensor.to(self.device, non_blocking=True)
 
 
 def next_tokens(given: Inputs, target: Any) -> tuple[Inputs, Any]:
