@@ -179,7 +179,7 @@ class _ArrayBatches:
     def __call__(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[tuple[Inputs, Any]]:
         for rows in batch_rows(len(self.samples), self.size, generator)[skip:]:
             inputs, targets = self.samples.read(rows)
-            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
             yield _called(inputs), self._beside(self._target(inputs, targets), rows, targets)
 
     def _beside(self, target: Any, rows: Tensor, labels: Tensor | None) -> Any:
@@ -189,17 +189,17 @@ class _ArrayBatches:
         beside = {name: of.index_select(0, rows) for name, of in self.samples.attributes.items()}
         if labels is not None:
             beside[LABEL] = labels.long()
-        return Attributed(target, {name: beside[name].to(self.device) for name in self.attributes})
+        return Attributed(target, {name: beside[name].to(self.device, non_blocking=True) for name in self.attributes})
 
     def _target(self, inputs: Mapping[str, Tensor], targets: Tensor | None) -> Any:
         if not wants_inputs(self.task):
             assert targets is not None  # `batches` has checked it
-            return targets.to(self.device)
+            return targets.to(self.device, non_blocking=True)
         first = next(iter(inputs.values()))
         if word_of(self.task) != "anomaly":
             return first
         flags = torch.zeros(len(first)) if targets is None else targets.flatten()
-        return {"input": first, "anomaly": flags.to(self.device)}
+        return {"input": first, "anomaly": flags.to(self.device, non_blocking=True)}
 
 
 def _called(inputs: Mapping[str, Tensor]) -> Inputs:

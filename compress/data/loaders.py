@@ -173,7 +173,8 @@ class LoaderBatches:
         return Attributed(target, {name: torch.as_tensor(beside[name]).long() for name in self.attributes})
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device)
+        # A loader may give tensors of an accelerator: a copy of these that nobody waits for is not there yet.
+        return tensor.to(self.device, non_blocking=self.device.type != "cpu")
 
 
 def next_tokens(given: Inputs, target: Any) -> tuple[Inputs, Any]:

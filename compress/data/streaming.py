@@ -284,7 +284,7 @@ class _StreamedBatches:
         augmented = Augmented.epoch(self.augment, generator)
         images = self.data.decoder.decode(self.files.paths, batches)
         for number, (rows, pixels) in enumerate(zip(batches, images, strict=True), skip):
-            labels = None if wants_inputs(self.task) else self.files.labels[rows].to(self.device)
-            given, target = normalised(augmented(pixels.to(self.device), number), labels, mean, std)
+            labels = None if wants_inputs(self.task) else self.files.labels[rows].to(self.device, non_blocking=True)
+            given, target = normalised(augmented(pixels.to(self.device, non_blocking=True), number), labels, mean, std)
             beside = with_attributes(target, self.attributes, rows)
-            yield given, tree_map_only(Tensor, lambda tensor: tensor.to(self.device), beside)
+            yield given, tree_map_only(Tensor, lambda tensor: tensor.to(self.device, non_blocking=True), beside)

@@ -241,11 +241,11 @@ class Keys:
         for place, piece in self.scores.pieces():
             score = piece.to(self._kind)
             key = score.view(self._integer)
-            low, high = map(int, key.aminmax())
+            low, high = _ends(key)
             if low < 0:
                 key = (score + 0.0).view(self._integer)  # + 0.0 turns -0.0 into 0.0
                 key ^= (key >> (8 * self._kind.itemsize - 1)).bitwise_and_(largest)
-                low, high = map(int, key.aminmax())
+                low, high = _ends(key)
             self.nan |= low < ~self._infinity or high > self._infinity
             yield place, key if self._spare is None else key.masked_fill(~self._spare[place], largest)
 
@@ -262,6 +262,12 @@ class Keys:
                 marked[equal] = True
                 left -= len(equal)
         return like(mark.view(part.shape), self.scores.tensor), ties - left
+
+
+def _ends(numbers: Tensor) -> list[int]:
+    """[the lowest, the highest], in one copy, for which Python waits where they are on an accelerator."""
+    found: list[int] = torch.stack(numbers.aminmax()).tolist()
+    return found
 
 
 class _Positions:

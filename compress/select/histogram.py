@@ -64,10 +64,12 @@ class _Seen:
 
     def add(self, score: Tensor, kept: Tensor) -> None:
         """`score`, of at least one entry; the mask says which are kept."""
-        self.low, self.high = min(self.low, float(score.min())), max(self.high, float(score.max()))
-        self.positive = min(self.positive, float(score.masked_fill(score <= 0, math.inf).min()))
-        self.cut = max(self.cut, float(score.masked_fill(kept, -math.inf).max()))
-        self.total, self.count = self.total + float(score.sum()), self.count + len(score)
+        positive, pruned = score.masked_fill(score <= 0, math.inf), score.masked_fill(kept, -math.inf)
+        # In one copy, for which Python waits where the scores are on an accelerator.
+        found = torch.stack([score.min(), score.max(), positive.min(), pruned.max(), score.sum()]).tolist()
+        self.low, self.high = min(self.low, found[0]), max(self.high, found[1])
+        self.positive, self.cut = min(self.positive, found[2]), max(self.cut, found[3])
+        self.total, self.count = self.total + found[4], self.count + len(score)
 
     def add_up(self, reducer: Reducer) -> None:
         """With what the other processes have seen."""

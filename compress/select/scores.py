@@ -11,6 +11,9 @@ from compress.shards import is_sharded, like, local
 PIECE = 1 << 17
 """Entries at a time: few enough to remain in a processor's cache from one operation to the next."""
 
+ON_ACCELERATOR = 1 << 24
+"""The same on an accelerator, where each piece costs some kernel launches, and Python waits for it several times."""
+
 
 class Scores:
     """The scores of one tensor's entries, computed again each time they are read.
@@ -73,8 +76,9 @@ class Scores:
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """(place in this process's flat part, scores of its entries), from the first to the last."""
         flat = [local(source).detach().reshape(-1) for source in self._sources]
-        for start in range(0, flat[0].numel(), PIECE):
-            place = slice(start, start + PIECE)
+        size = PIECE if flat[0].device.type == "cpu" else ON_ACCELERATOR
+        for start in range(0, flat[0].numel(), size):
+            place = slice(start, start + size)
             yield place, self._compute(*(source[place] for source in flat))
 
     def at_once(self) -> Tensor:

@@ -398,7 +398,10 @@ def _resized(known: Couplings, left: Mapping[Coupling, int], kind: Kind) -> Iter
 def _fill(small: Mapping[str, Tensor], tensors: Mapping[str, Tensor], kept: Positions) -> None:
     for name, tensor in small.items():
         if name in tensors:  # a graph has its own constants
-            tensor.copy_(_cut(tensors[name].detach(), name, kept))
+            filled = _cut(tensors[name].detach(), name, kept)
+            tensor.copy_(filled)
+            if (layout := _layout(filled)) is not None:
+                tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
 def _carry_over(optimizer: torch.optim.Optimizer | None, model: nn.Module, small: nn.Module, kept: Positions) -> None:
@@ -419,7 +422,16 @@ def _carry_over(optimizer: torch.optim.Optimizer | None, model: nn.Module, small
 
 
 def _cut(tensor: Tensor, name: str, kept: Positions) -> Tensor:
+    layout = _layout(tensor)
     for (other, dim), positions in kept.items():
         if other == name:
             tensor = tensor.index_select(dim, positions.to(tensor.device))
-    return tensor
+    return tensor if layout is None else tensor.contiguous(memory_format=layout)
+
+
+def _layout(tensor: Tensor) -> torch.memory_format | None:
+    """The format with channels last that the weight of a convolution has, if it has one."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    if layout is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=layout):
+        return None
+    return layout

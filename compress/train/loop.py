@@ -175,8 +175,11 @@ class Loop:
             value = self._loss(given.call(self._forward), target)
         if weight != 1.0:
             value = value * weight
-        found = self._ranks.mean(value)
+        mean = self._ranks.mean(value)
+        value.backward()  # type: ignore[no-untyped-call]
+        found = mean.read()  # while an accelerator computes the gradients
         if not math.isfinite(found):
+            self._model.zero_grad()
             with precision:
                 culprit = first_broken(self._model, given, target)
             raise self._diverged(
@@ -185,7 +188,6 @@ class Loop:
                 data=culprit in BATCH,
             )
         self._good = self._epoch_start
-        value.backward()  # type: ignore[no-untyped-call]
         for optimizer in self._optimizers:
             optimizer.step()
         self._model.zero_grad()

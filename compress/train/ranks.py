@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from compress.batches import part_of_target
 from compress.errors import LostProcessError, ProofError
 from compress.inputs import Inputs
+from compress.train.arriving import Arriving
 
 Target = TypeVar("Target")
 
@@ -50,12 +51,12 @@ class Ranks:
         weight = len(range(self.rank, samples, self.count)) * self.count / samples
         return given.part(mine), part_of_target(target, given, mine), weight
 
-    def mean(self, value: Tensor) -> float:
+    def mean(self, value: Tensor) -> Arriving:
         """The mean of a number over all processes."""
         if self.count > 1:
             value = value.detach() / self.count
             dist.all_reduce(value)
-        return value.item()
+        return Arriving(value)
 
     def require_same(self, model: nn.Module) -> None:
         """Raises ProofError unless all processes hold the same weights and masks, to the last bit."""

@@ -38,6 +38,7 @@ NOT_RUN = {
     "docs/cluster.md": "several machines; such clusters are run in tests/sweep/cluster",
     "docs/commands.md": "one example a command, with files of the reader's; parsed, and run on the pages above",
     "docs/compare.md": "many cells; parsed, run in small in tests/compare and in the tour",
+    "docs/gpu.md": "for a GPU; run on a CPU in tests/test_gpu_benchmark.py",
     "docs/latent-features.md": "minutes; such a recipe is run in small in tests/run/test_shaping.py",
     "docs/int8.md": "of the page's own file; run in tests/quantize/test_page.py",
     "docs/extending.md": "for a copy of the package; what it leads to is run below",

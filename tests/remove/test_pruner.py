@@ -76,3 +76,29 @@ def test_tied_embeddings_decay_as_the_one_parameter_that_they_are(target):
     small = slim(model, tokens)
     assert small.head.weight is small.embed.weight
     assert small.embed.weight.shape == (20, 12 if isinstance(target, Weights) else 6)
+
+
+def test_a_step_that_a_loss_scaler_skips_counts_and_changes_nothing_that_is_kept():
+    """As docs/bring-your-own.md says: the loop counts it too, and the removal ends when the loop expects it."""
+    model = network()
+    pruner = Pruner(model, sparsity=0.5, removal=Soft(5, "linear"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    weight, start = model[0].weight, model[0].weight.detach().clone()
+    pruned = model[0].weight_pruned.clone()
+    for step in range(1, 6):
+        before = weight.detach().clone()
+        with torch.autocast("cpu", torch.float16):
+            loss = model(torch.randn(4, 6)).square().mean()
+        scaler.scale(loss * (torch.inf if step == 3 else 1.0)).backward()
+        assert (weight.grad[pruned] == 0).all()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        pruner.step()
+        assert torch.equal(weight[~pruned], before[~pruned]) == (step == 3)
+        assert torch.equal(weight[pruned], start[pruned] * (1 - step / 5))
+    assert scaler.get_scale() == 64.0
+    assert pruner.removed
+    pruner.finalize()
+    assert torch.equal(weight == 0, pruned)

@@ -210,6 +210,30 @@ def test_the_original_and_its_optimizer_live_on_apart(half_dead):
     assert small[0].weight.grad.shape == (12, 6)
 
 
+@pytest.mark.parametrize(("layer", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_channels_stay_last(layer, layout):
+    """In weights and in the optimizer's averages, as `model.to(memory_format=...)` has made them."""
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[layer]
+    model = nn.Sequential(conv(3, 8, 3), nn.ReLU(), conv(8, 6, 3)).to(memory_format=layout)
+    example = torch.randn(2, 3, *[7] * layer).to(memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(example).square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        model[0].weight[::2] = 0
+        model[0].bias[::2] = 0
+    before = optimizer.state[model[2].weight]["momentum_buffer"].clone()
+    expected = model(example)
+    small = slim(model, example, optimizer=optimizer)
+    assert small[0].weight.shape[0] == small[2].weight.shape[1] == 4
+    for weight in (small[0].weight, small[2].weight):
+        for tensor in (weight, optimizer.state[weight]["momentum_buffer"]):
+            assert tensor.is_contiguous(memory_format=layout)
+            assert not tensor.is_contiguous()
+    assert torch.equal(optimizer.state[small[2].weight]["momentum_buffer"], before[:, 1::2])
+    torch.testing.assert_close(small(example), expected)
+
+
 def test_integer_inputs():
     class Scaled(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
