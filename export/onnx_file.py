@@ -16,6 +16,7 @@ from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
 from compress.export.onnx_reading import let_go, read_onnx
+from compress.export.onnx_writing import SMALL, check_onnx, write_onnx
 from compress.export.program_file import largest, prove_sizes, quiet, require_arguments, trace
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
@@ -27,9 +28,6 @@ from compress.results import OPSETS
 
 if TYPE_CHECKING:
     import onnx_ir
-
-_SMALL = 1 << 16
-"""Bytes of a tensor that is not a weight of the network, such as the sizes of a view."""
 
 
 def onnx(
@@ -161,7 +159,7 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
     from onnx_ir.tensor_adapters import TorchTensor  # no copy, as onnx_ir.tensor would make
 
     for name, value in graph.graph.initializers.items():  # each of the file's own would hold all of it in memory
-        if value.const_value is not None and value.const_value.nbytes < _SMALL:
+        if value.const_value is not None and value.const_value.nbytes < SMALL:
             value.const_value = onnx_ir.Tensor(value.const_value.numpy().copy(), name=name)
     resized = False
     for name, tensor in model.state_dict().items():
@@ -222,16 +220,15 @@ def _write(
     metadata: Mapping[str, str],
     tolerance: float,
 ) -> float:
-    import onnx_ir
     from onnx import checker, shape_inference
 
     graph.metadata_props.clear()
     graph.metadata_props.update(metadata)
     with atomic(path) as temporary:
-        onnx_ir.save(graph, temporary)
-        let_go(graph)
         try:
-            checker.check_model(str(temporary), full_check=True)
+            check_onnx(graph)
+            write_onnx(graph, temporary)
+            let_go(graph)
             session = open_session(temporary)
         except (checker.ValidationError, shape_inference.InferenceError, InputError) as error:
             said = str(error).replace(str(temporary), str(path))
