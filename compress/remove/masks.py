@@ -294,7 +294,8 @@ def in_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if whole.numel() <= PIECE:
         yield tensors
     else:
-        yield from zip(*(tensor.split(max(1, PIECE * len(whole) // whole.numel())) for tensor in tensors), strict=True)
+        rows = max(1, PIECE * len(whole) // whole.numel())
+        yield from zip(*(tensor.split(rows) for tensor in tensors), strict=True)  # type: ignore[no-untyped-call]
 
 
 def _as_numbers(condition: Tensor, like: Tensor) -> Tensor:
