@@ -32,15 +32,13 @@ RECIPE = "mnist_ae_features"
 CODES = "decoder.1.axes"
 """The layer whose outputs are the codes of the slim network."""
 
-WEAK = "stages.0.shape={keep: {label: 0.01}, drop: {tint: 0.05}}"
+UNPRUNED = ["stages.0.sparsity=0.015625", "stages.0.removal=hard"]  # one node of 64: a stage prunes at least one
 CASES: dict[str, list[str]] = {
     "shaped": [],
-    "weak": [WEAK],
     "plain": ["stages.0.shape=null"],
     "hard": ["stages.0.removal=hard"],
     "hard, plain": ["stages.0.removal=hard", "stages.0.shape=null"],
-    "unpruned": ["stages.0.sparsity=0.015625", "stages.0.removal=hard"],  # one node of 64: a stage prunes at least one
-    "weak, unpruned": ["stages.0.sparsity=0.015625", "stages.0.removal=hard", WEAK],
+    "unpruned": UNPRUNED,
 }
 
 

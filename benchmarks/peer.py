@@ -7,6 +7,7 @@ The same share of every width is pruned, as with our `scope: layer`; the last la
 
 import copy
 import importlib
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -80,8 +81,15 @@ class Peer:
             pruning_ratio=ratio,
             max_pruning_ratio=0.98,
             ignored_layers=[last_layer(model, example)],
+            round_to=heads_of(model),
             **options,
         )
+
+
+def heads_of(model: nn.Module) -> int | None:
+    """What widths have to be a multiple of for attention to run; None without any."""
+    heads = [module.num_heads for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    return math.lcm(*heads) if heads else None
 
 
 @contextmanager

@@ -170,11 +170,9 @@ FEATURES = {
     "dense": "dense, 64 nodes",
     "plain": "soft removal",
     "shaped": "soft removal with `shape` (the recipe)",
-    "weak": "soft removal with `shape`, weights 0.01 and 0.05",
     "hard, plain": "hard removal",
     "hard": "hard removal with `shape`",
     "unpruned": "`shape` without pruning, 63 of 64 nodes",
-    "weak, unpruned": "`shape` without pruning, 63 of 64 nodes, weights 0.01 and 0.05",
 }
 
 
@@ -203,7 +201,7 @@ def latent_features() -> str:
 def _features(cells: dict[str, Any], case: str) -> list[dict[str, Any]]:
     """The figures of all seeds of a case; those of the dense networks are beside the shaped ones."""
     if case == "dense":
-        return [cell["dense"] for cell in _features(cells, "shaped") or _features(cells, "weak")]
+        return [cell["dense"] for cell in _features(cells, "shaped")]
     return [cell for key, cell in cells.items() if key.rpartition(", seed ")[0] == case]
 
 

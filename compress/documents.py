@@ -237,6 +237,14 @@ class FileNodes(TypedDict):
     kept: list[KeptWidth]
 
 
+class FileBranches(TypedDict):
+    """Residual branches by the layers at their ends. zero: those that `slim` would take out of the file as it is."""
+
+    prunable: list[str]
+    zero: list[str]
+    kept: list[KeptWidth]
+
+
 class FileRecipe(TypedDict):
     brief: str
     whole: str
@@ -252,12 +260,14 @@ class FileInput(TypedDict):
 
 
 class LookedInto(TypedDict, total=False):
-    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, `graph` the
-    limits of a slim network that is a traced graph, and `inputs` what an ONNX file takes."""
+    """Keys that not every file has; `note` says why nodes and macs are missing where there should be some, `branches`
+    is there for networks with residual connections, `graph` has the limits of a slim network that is a traced graph,
+    and `inputs` what an ONNX file takes."""
 
     inputs: list[FileInput]
 
     nodes: FileNodes
+    branches: FileBranches
     macs: int
     note: str
     graph: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor, nn
 
-from compress.documents import FileContents, FileLayer, FileNodes, FileTensor, LookedInto
+from compress.documents import FileBranches, FileContents, FileLayer, FileNodes, FileTensor, LookedInto
 from compress.errors import CheckpointError, InputError, UnsupportedModelError
 from compress.export.onnx_reading import inputs_of, onnx_size, quantizes, read_onnx
 from compress.export.program_file import load_program, quiet, runnable
@@ -19,11 +19,12 @@ from compress.files.checkpoint import WeightsFile, read_weights
 from compress.files.foreign import confined, reason
 from compress.files.places import SUFFIXES, files_of, is_weights, place, size_of
 from compress.graph import stats
+from compress.graph.branches import Branch, ResidualBranches, residual_branches
 from compress.graph.coupling import Couplings, couplings
 from compress.graph.flow import layer_of
 from compress.inputs import Inputs
 from compress.slimming.edits import edits_from_json, graph_inputs
-from compress.slimming.shrink import dead_in
+from compress.slimming.shrink import Dead, dead_in
 from compress.slimming.slim_graph import limits
 
 if TYPE_CHECKING:
@@ -200,7 +201,12 @@ def _look_into(network_of: Callable[[], Network | None]) -> Known:
         if network is None:
             return {"found": {}, "per_layer": {}}
         known = couplings(*network)
-        found["nodes"] = _nodes(known, _cuttable(network[0], known, found))
+        dead = _cut_by_slim(network[0], known, found)
+        nodes = {} if dead is None else dead.nodes
+        found["nodes"] = _nodes(known, {coupling.name: len(cut) for coupling, cut in nodes.items()})
+        branches = residual_branches(network[0], known.trace)
+        if branches.found:
+            found["branches"] = _branches(branches, () if dead is None else dead.branches)
         found["macs"] = stats.measure(*network).macs
     except Exception as error:  # whatever the program raises, its tensors can be described
         found["note"] = reason(error)
@@ -209,13 +215,12 @@ def _look_into(network_of: Callable[[], Network | None]) -> Known:
     return {"found": found, "per_layer": _per_layer(macs)}
 
 
-def _cuttable(model: nn.Module, known: Couplings, found: LookedInto) -> Mapping[str, int]:
+def _cut_by_slim(model: nn.Module, known: Couplings, found: LookedInto) -> Dead | None:
     try:
-        dead = dead_in(model, known)
+        return dead_in(model, known)
     except UnsupportedModelError as error:
         found["note"] = str(error)
-        return {}
-    return {coupling.name: len(nodes) for coupling, nodes in dead.nodes.items()}
+        return None
 
 
 def _nodes(known: Couplings, cut: Mapping[str, int]) -> FileNodes:
@@ -231,6 +236,14 @@ def _nodes(known: Couplings, cut: Mapping[str, int]) -> FileNodes:
             }
             for coupling in known.found
         ],
+        "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(known.kept.items())],
+    }
+
+
+def _branches(known: ResidualBranches, zero: Iterable[Branch]) -> FileBranches:
+    return {
+        "prunable": [branch.name for branch in known.found],
+        "zero": [branch.name for branch in zero],
         "kept": [{"layer": layer, "reason": reason} for layer, reason in sorted(known.kept.items())],
     }
 

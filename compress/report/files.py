@@ -7,7 +7,7 @@ from itertools import islice
 from rich.table import Table
 from rich.text import Text
 
-from compress.documents import FileContents, FileNodes, KeptWidth
+from compress.documents import FileBranches, FileContents, FileNodes, KeptWidth
 from compress.report.contract import described
 from compress.report.visible import visible
 from compress.wording import count_of
@@ -56,6 +56,8 @@ def summary(found: FileContents, *, whole_recipe: bool = False) -> Iterable[str]
     yield f"weights that can be pruned one by one: {sum(layer['weights'] for layer in found['layers']):,}"
     if "nodes" in found:
         yield from _nodes(found["nodes"])
+    if "branches" in found:
+        yield from _branches(found["branches"])
     if "graph" in found:
         yield visible(found["graph"])
     if "note" in found:
@@ -81,6 +83,14 @@ def _nodes(nodes: FileNodes) -> Iterable[str]:
     free = [f"{one['cuttable']:,} of {one['name']}" for one in nodes["prunable"] if one["cuttable"]]
     if free:
         yield f"nodes that slim would cut out now: {listed(free)}"
+
+
+def _branches(branches: FileBranches) -> Iterable[str]:
+    yield f"residual branches that can be pruned: {listed(branches['prunable'])}"
+    for one in branches["kept"]:
+        yield f"keeps the branch at {visible(one['layer'], NAME)}, since {one['reason']}"
+    if branches["zero"]:
+        yield f"residual branches that slim would take out now: {listed(branches['zero'])}"
 
 
 def widths_kept(kept: Iterable[KeptWidth]) -> Iterable[str]:

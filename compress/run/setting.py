@@ -197,7 +197,7 @@ class Setting:
             return train(
                 model,
                 batches if teacher is None else teacher.batches(batches),
-                loss if shaping is None else shaping.mixed(loss),
+                loss if shaping is None else shaping.mixed(loss, completes=tasks.word_of(self.task) == "reconstruct"),
                 steps,
                 optimization,
                 generator=torch.Generator().manual_seed(self.seed),

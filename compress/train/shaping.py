@@ -7,8 +7,9 @@ a measure of dependence between the nodes and the classes that has a closed form
 optimizers, and no part in the network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -20,6 +21,8 @@ from compress.errors import InputError
 from compress.options import check, shown
 from compress.remove.pruner import Pruner
 from compress.tasks import Loss
+from compress.tasks.outputs import prediction
+from compress.train.completion import Completion
 from compress.train.independence import dependence, whitened
 from compress.train.latents import Latent, outputs_of
 from compress.wording import did_you_mean
@@ -30,8 +33,8 @@ HIDDEN = 128
 ROUNDS = 3
 """Steps of the adversary at each step of the network."""
 
-HEAD_RATE, ADVERSARY_RATE = 3e-3, 3e-3
-"""Learning rates of Adam."""
+RATE = 3e-3
+"""The learning rate of Adam for heads, completions and adversaries."""
 
 
 class Shaping:
@@ -57,7 +60,7 @@ class Shaping:
                 entropy in nats.
             drop: attributes that the remaining nodes are to be independent of, by their weight in the loss, above 0.
             classes: the number of classes of each attribute, at least 2.
-            seed: seeds the adversaries.
+            seed: seeds the heads and adversaries.
 
         Raises:
             InputError: an option is wrong, an attribute is both kept and dropped, or the pruner prunes weights.
@@ -71,20 +74,10 @@ class Shaping:
         self._keep, self._drop = dict(keep or {}), dict(drop or {})
         _require_attributes(self._keep, self._drop, classes)
         self._classes = {name: classes[name] for name in (*self._keep, *self._drop)}
-        like = next(self._latent.model.parameters())
-        nodes = len(self._latent.kept())
-        with torch.random.fork_rng([like.device] if like.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            heads = {name: nn.Linear(nodes, classes[name]) for name in self._keep}
-            adversaries = {name: _adversary(nodes, classes[name]) for name in self._drop}
-        # Lists, since a ModuleDict refuses some names, such as those with dots.
-        self._heads = nn.ModuleList(heads.values()).to(like.device)
-        self._adversaries = nn.ModuleList(adversaries.values()).to(like.device)
-        self._optimizers = [
-            torch.optim.Adam(part.parameters(), rate)
-            for part, rate in ((self._heads, HEAD_RATE), (self._adversaries, ADVERSARY_RATE))
-            if len(part)
-        ]
+        self._seed = seed
+        self._heads = self._learners(nn.Linear, self._keep)
+        self._adversaries = self._learners(_adversary, self._drop)
+        self._completions: _Learners | None = None  # until the first output, whose shape they have
         self._stack = ExitStack()
         self._seen = self._stack.enter_context(outputs_of(self._latent.model, self._latent.layer, training=True))
 
@@ -109,36 +102,63 @@ class Shaping:
         Raises:
             InputError: an attribute is missing or of another length, a class is out of range, or there was no pass.
         """
-        if not self._seen:
-            raise InputError(f"there was no forward pass of {self.layer!r} in training mode: call the network first")
-        with torch.autocast(self._seen[0].device.type, enabled=False):
-            codes = self._seen[0].float()
-            found = {name: self._checked(name, attributes, codes) for name in self._classes}
+        with torch.autocast(next(self._latent.model.parameters()).device.type, enabled=False):
+            codes, found = self._of_latest_pass(attributes)
             kept = self._latent.kept().to(codes.device)
             total = codes.new_zeros(())
-            for (name, weight), head in zip(self._keep.items(), self._heads, strict=True):
+            for (name, weight), head in zip(self._keep.items(), self._heads.modules, strict=True):
                 total = total + weight * F.cross_entropy(head(codes * kept), found[name])
             if self._drop:
                 white = torch.zeros_like(codes)
                 white[:, kept] = whitened(codes[:, kept])
                 self._train_adversaries(white.detach(), found)
-                for (name, weight), adversary in zip(self._drop.items(), self._adversaries, strict=True):
+                for (name, weight), adversary in zip(self._drop.items(), self._adversaries.modules, strict=True):
                     total = total + weight * self._dependence(white, found[name], adversary)
         return total
 
-    def mixed(self, loss: Loss) -> Loss:
-        """`loss` with the terms added, for targets that are `Attributed`."""
+    def completed(self, output: Tensor, attributes: Mapping[str, Tensor]) -> Tensor:
+        """The network's latest output [N, ...] with what the dropped attributes add to it (`Completion`).
+
+        Give this to the loss of a task that needs the dropped attributes, as reconstruction does: the codes then have
+        nothing to gain from holding them.
+
+        Args:
+            output: of the same shape in every pass, but for N.
+            attributes: as for `loss`.
+
+        Raises:
+            InputError: as `loss`, or the output has another shape than the first one.
+        """
+        shape = output.shape[1:]
+        if self._completions is None:
+            self._completions = self._learners(partial(Completion, outputs=shape.numel()), self._drop)
+        with torch.autocast(output.device.type, enabled=False):
+            codes, found = self._of_latest_pass(attributes)
+            codes = codes * self._latent.kept().to(codes.device)
+            for name, completion in zip(self._drop, self._completions.modules, strict=True):
+                if completion.outputs != shape.numel():
+                    raise InputError(
+                        f"output: found the shape {list(output.shape)}; expected as many values for each sample as in "
+                        f"the first output, {completion.outputs}"
+                    )
+                output = output + completion(codes, found[name]).view(-1, *shape)
+        return output
+
+    def mixed(self, loss: Loss, *, completes: bool) -> Loss:
+        """`loss` with the terms added, for targets that are `Attributed`; if `completes`, of completed outputs."""
 
         def mixed(output: object, target: Attributed) -> Tensor:
+            if completes and self._drop:
+                output = self.completed(prediction(output), target.attributes)
             return loss(output, target.target) + self.loss(target.attributes)
 
         return mixed
 
     def step(self) -> None:
-        """Update the heads by the gradients of `backward()`. Call it after the optimizer's step."""
-        if len(self._heads):
-            self._optimizers[0].step()
-            self._optimizers[0].zero_grad()
+        """Update heads and completions by the gradients of `backward()`. Call it after the optimizer's step."""
+        self._heads.step()
+        if self._completions is not None:
+            self._completions.step()
 
     def close(self) -> None:
         """Leave the network alone."""
@@ -151,30 +171,44 @@ class Shaping:
         self.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the heads, the adversaries and their optimizers."""
+        """Of the heads, adversaries and completions, with their optimizers."""
         return {
             "heads": self._heads.state_dict(),
             "adversaries": self._adversaries.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "completions": None if self._completions is None else self._completions.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._heads.load_state_dict(state["heads"])
         self._adversaries.load_state_dict(state["adversaries"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        if state["completions"] is not None:
+            outputs = len(state["completions"]["modules"]["0.output.weight"])
+            self._completions = self._learners(partial(Completion, outputs=outputs), self._drop)
+            self._completions.load_state_dict(state["completions"])
+
+    def _learners(self, made: Callable[[int, int], nn.Module], names: Iterable[str]) -> "_Learners":
+        """made(nodes, classes) for each attribute; random numbers of the caller are left alone."""
+        device = next(self._latent.model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(self._seed)
+            return _Learners([made(len(self._latent.kept()), self._classes[name]) for name in names], device)
+
+    def _of_latest_pass(self, attributes: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The codes [N, nodes] of the latest pass, and the classes of its samples by attribute."""
+        if not self._seen:
+            raise InputError(f"there was no forward pass of {self.layer!r} in training mode: call the network first")
+        codes = self._seen[0].float()
+        return codes, {name: self._checked(name, attributes, codes) for name in self._classes}
 
     def _train_adversaries(self, white: Tensor, found: Mapping[str, Tensor]) -> None:
-        optimizer = self._optimizers[-1]
         for _ in range(ROUNDS):
             with torch.enable_grad():
                 losses = [
                     F.cross_entropy(adversary(white), found[name])
-                    for name, adversary in zip(self._drop, self._adversaries, strict=True)
+                    for name, adversary in zip(self._drop, self._adversaries.modules, strict=True)
                 ]
                 torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
+            self._adversaries.step()
 
     def _dependence(self, white: Tensor, classes: Tensor, adversary: nn.Module) -> Tensor:
         """What the adversary has learned, in nats, and the measured dependence; both are near 0 without any."""
@@ -199,6 +233,30 @@ class Shaping:
             wrong = int(low if low < 0 else high)
             raise InputError(f"attributes: {name!r} has the class {wrong}; expected 0 to {self._classes[name] - 1}")
         return classes
+
+
+class _Learners:
+    """Networks beside the one that is pruned, one for each attribute, and their optimizer."""
+
+    def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
+        # A list, since a ModuleDict refuses some names, such as those with dots.
+        self.modules: Any = nn.ModuleList(modules).to(device)
+        self._optimizer = torch.optim.Adam(self.modules.parameters(), RATE) if modules else None
+
+    def step(self) -> None:
+        """Learn from the gradients of `backward()`."""
+        if self._optimizer is not None:
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizer = None if self._optimizer is None else self._optimizer.state_dict()
+        return {"modules": self.modules.state_dict(), "optimizer": optimizer}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.modules.load_state_dict(state["modules"])
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(state["optimizer"])
 
 
 def _checked(pruner: object) -> Pruner:

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 import compress
 from compress.errors import CheckpointError, InputError
@@ -12,6 +13,7 @@ from compress.export.contents import inspect
 from compress.files.checkpoint import read_weights
 from compress.graph.stats import measure
 from compress.models import row_lstm, vision_transformer
+from compress.report.files import summary
 
 
 def entry(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def test_the_slim_network_in_each_of_its_files(applied: Path, results: dict[str,
 
 
 def test_a_state_dict_with_masks_counts_as_folded(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     compress.Pruner(model, ["0.weight"], sparsity=0.25)
     for name in ("model.pt", "model.pth"):
         torch.save(model.state_dict(), tmp_path / name)
@@ -90,17 +92,17 @@ def layer(found: dict[str, Any], name: str) -> dict[str, Any]:
     return one
 
 
-def convolutions() -> torch.nn.Module:
+def convolutions() -> nn.Module:
     """Strides, groups, a transposed convolution and a norm: 2 channels of 8 x 8 pixels in."""
     torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(2, 8, 3, stride=2, padding=1),  # 8 x 4 x 4
-        torch.nn.BatchNorm2d(8),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(8, 8, 3, padding=1, groups=4),
-        torch.nn.ConvTranspose2d(8, 4, 2, stride=2),  # 4 x 8 x 8
-        torch.nn.Flatten(),
-        torch.nn.Linear(256, 10),
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, stride=2, padding=1),  # 8 x 4 x 4
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        nn.ConvTranspose2d(8, 4, 2, stride=2),  # 4 x 8 x 8
+        nn.Flatten(),
+        nn.Linear(256, 10),
     ).eval()
 
 
@@ -140,7 +142,7 @@ def test_multiply_adds_of_a_recurrent_layer(tmp_path: Path) -> None:
 
 
 def test_zero_rows_and_columns(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 5))
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5))
     with torch.no_grad():
         model[0].weight[1] = 0
         model[0].weight[:, :2] = 0
@@ -239,11 +241,37 @@ def test_types_that_torch_does_not_count_in(tmp_path: Path) -> None:
 
 
 def test_a_training_checkpoint_shows_its_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state = torch.nn.Linear(6, 5).state_dict()
+    state = nn.Linear(6, 5).state_dict()
     torch.save({"model_state_dict": state, "epoch": 5}, tmp_path / "w.pt")
     assert inspect(tmp_path / "w.pt")["entries"] == 6 * 5 + 5
-    torch.save({"ema": torch.nn.Linear(9, 5).state_dict(), "model": state}, tmp_path / "w.ckpt")
+    torch.save({"ema": nn.Linear(9, 5).state_dict(), "model": state}, tmp_path / "w.ckpt")
     with caplog.at_level("INFO", "compress"):
         assert inspect(tmp_path / "w.ckpt")["entries"] == 6 * 5 + 5
     assert caplog.messages[-1].endswith('took the weights under "model"; left out 1 other: ema')
     assert inspect(f"{tmp_path}/w.ckpt#ema")["entries"] == 9 * 5 + 5
+
+
+def test_branches_of_a_program(tmp_path: Path) -> None:
+    """Of three blocks, the end of the second is zero, and the third has a projection beside it."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (nn.Linear(4, size) for size in (4, 4, 6))
+            self.projection, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.first(x).relu()
+            x = x + self.second(x)
+            found: torch.Tensor = self.head(self.third(x) + self.projection(x))
+            return found
+
+    model = Residual()
+    nn.init.zeros_(model.second.weight)
+    nn.init.zeros_(model.second.bias)
+    compress.export.pt2(model, tmp_path / "model.pt2", torch.randn(2, 4))
+    branches = inspect(tmp_path / "model.pt2", trusted=True)["branches"]
+    assert (branches["prunable"], branches["zero"]) == (["first", "second"], ["second"])
+    lines = list(summary(inspect(tmp_path / "model.pt2", trusted=True)))
+    assert "residual branches that can be pruned: first, second" in lines
+    assert "residual branches that slim would take out now: second" in lines

@@ -32,7 +32,7 @@ stages:
     criterion: principal_axes
     sparsity: 0.5
     removal: {kind: soft, over: 1 epoch}
-    retrain: {epochs: 2, optimizer: adamw, lr: 1e-3}
+    retrain: {epochs: 6, optimizer: adamw, lr: 2e-3}
     shape: {keep: {label: 0.1}, drop: {maker: 0.2}}
 export: [safetensors]
 benchmark: {batch_sizes: [1]}

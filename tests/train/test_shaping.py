@@ -43,13 +43,18 @@ def pruner_of(model: nn.Module, target: Any = None, **changes: Any) -> compress.
     return compress.Pruner(model, compress.nodes("latent") if target is None else target, **how)
 
 
-def trained(model: nn.Module, pruner: compress.Pruner, shaping: Shaping | None, steps: int = 300) -> None:
+def trained(
+    model: nn.Module, pruner: compress.Pruner, shaping: Shaping | None, steps: int = 300, completes: bool = False
+) -> None:
     optimizer, generator = torch.optim.Adam(model.parameters(), 1e-2), torch.Generator().manual_seed(1)
     for _ in range(steps):
         rows = torch.randint(len(INPUTS), (128,), generator=generator)
-        loss = F.mse_loss(model(INPUTS[rows]), INPUTS[rows])
+        output, attributes = model(INPUTS[rows]), {name: classes[rows] for name, classes in ATTRIBUTES.items()}
+        if shaping is not None and completes:
+            output = shaping.completed(output, attributes)
+        loss = F.mse_loss(output, INPUTS[rows])
         if shaping is not None:
-            loss = loss + shaping.loss({name: classes[rows] for name, classes in ATTRIBUTES.items()})
+            loss = loss + shaping.loss(attributes)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -109,6 +114,23 @@ def test_a_kept_attribute_is_told_by_a_line_that_reconstruction_alone_does_not_d
     assert found[1] > 0.95
 
 
+def test_completed_outputs_take_less_to_drop_an_attribute() -> None:
+    """With a weak term: the codes do not need the attribute, and outputs become the mean over it, which is known."""
+    found = {}
+    for completes in (False, True):
+        torch.manual_seed(0)
+        model = Network()
+        pruner = pruner_of(model)
+        with Shaping(pruner, drop={"tint": 0.02}, classes=CLASSES) as shaping:
+            trained(model, pruner, shaping, 600, completes)
+        mean = torch.cat([INPUTS[:, :3], torch.full((2000, 2), 0.5), torch.zeros(2000, 3)], 1)
+        with torch.no_grad():
+            apart = float(F.mse_loss(model(INPUTS), mean))
+        found[completes] = apart, accuracy(model, "latent", "tint", 64)
+    assert found[True][0] < 0.7 * found[False][0]
+    assert found[True][1] < 0.6 < found[False][1]
+
+
 # --- the terms ---
 
 
@@ -152,7 +174,7 @@ def test_the_terms_are_the_weighted_sum_of_their_formulas() -> None:
         model.latent.register_forward_hook(lambda module, args, output: seen.append(output))
         model(INPUTS[rows])
         value = shaping.loss({name: classes[rows] for name, classes in ATTRIBUTES.items()})
-        head, adversary = shaping._heads[0], shaping._adversaries[0]
+        head, adversary = shaping._heads.modules[0], shaping._adversaries.modules[0]
         z = seen[0].detach()
         masked = torch.zeros_like(z)
         masked[:, kept] = z[:, kept]
@@ -190,8 +212,7 @@ def test_a_loaded_state_goes_on_with_the_same_bits() -> None:
     batch = {name: classes[:100] for name, classes in ATTRIBUTES.items()}
 
     def step(shaping: Shaping) -> float:
-        model(INPUTS[:100])
-        loss = shaping.loss(batch)
+        loss = F.mse_loss(shaping.completed(model(INPUTS[:100]), batch), INPUTS[:100]) + shaping.loss(batch)
         loss.backward()
         shaping.step()
         return float(loss.detach())
@@ -261,6 +282,15 @@ def test_attributes_that_do_not_fit_are_refused(attributes: dict[str, Tensor], m
         model(INPUTS[:10])
         with pytest.raises(InputError, match=message):
             shaping.loss(attributes)
+
+
+def test_an_output_of_another_shape_is_refused() -> None:
+    model = Network()
+    with Shaping(pruner_of(model), drop={"tint": 1.0}, classes=CLASSES) as shaping:
+        output = model(INPUTS[:10])
+        shaping.completed(output, {"tint": TINT[:10]})
+        with pytest.raises(InputError, match=r"output: found the shape \[10, 7\]; .* as in the first output, 8"):
+            shaping.completed(output[:, :7], {"tint": TINT[:10]})
 
 
 def _weights() -> object:

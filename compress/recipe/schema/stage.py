@@ -100,7 +100,9 @@ class Stage(Part):
     target: Target = Field(
         description="which parameters, nodes or branches: {nodes: latent}, {weights: [decoder.*]} or {branches: '*'}"
     )
-    criterion: Criterion = Field(description="which to prune first: magnitude, random, lamp, skeletonization, ...")
+    criterion: Criterion = Field(
+        description="which to prune first: magnitude, random, lamp, skeletonization, ...; for branches ablation"
+    )
     layers: Layers | None = Field(
         default=None,
         description="instead of sparsity: the share of each layer to prune, by patterns of names; the first match wins",
@@ -137,7 +139,9 @@ class Stage(Part):
         description="adjust the kept weights by least squares, layer by layer, to make up for what is pruned; "
         "if absent, only for nodes, branches, or weights by obs, that are removed at once without retraining",
     )
-    removal: Removal = Field(description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg")
+    removal: Removal = Field(
+        description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg; branches hard or soft"
+    )
     regrow: Regrowth | None = Field(
         default=None,
         description="for gradual removal of weights: at each selection, some pruned weights grow back",

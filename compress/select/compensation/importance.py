@@ -130,15 +130,18 @@ def _taken_away(seen: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Scores of nodes from what each layer sees of them: the inverse of their products, and their weights' squares."""
     inverse, worth = torch.stack([one for one, _ in seen]), torch.stack([one for _, one in seen])
     size = worth.shape[1]
-    score, alive = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.bool)
+    score, alive = torch.zeros(size, dtype=torch.float64), torch.arange(size)
     at_once, highest = -(-size // _ROUNDS), torch.zeros((), dtype=torch.float64)
-    while alive.any():
-        errors = (worth / inverse.diagonal(dim1=1, dim2=2)[:, :size].clamp_min(_LEAST)).sum(0)
-        gone = errors.masked_fill(~alive, torch.inf).argsort(stable=True)[: min(at_once, int(alive.sum()))]
-        score[gone] = errors[gone].clamp_min(highest)  # the order in which they are taken away
-        highest, alive[gone] = score[gone].max(), False
-        columns = inverse[:, :, gone]
-        inverse = inverse - columns @ torch.linalg.solve(inverse[:, gone][:, :, gone], columns.mT)
+    while len(alive):
+        errors = (worth / inverse.diagonal(dim1=1, dim2=2)[:, : len(alive)].clamp_min(_LEAST)).sum(0)
+        order = errors.argsort(stable=True)
+        gone, left = order[:at_once], order[at_once:].sort().values
+        score[alive[gone]] = errors[gone].clamp_min(highest)  # the order in which they are taken away
+        highest = score[alive[gone]].max()
+        rest = torch.cat([left, torch.arange(len(alive), inverse.shape[1])])  # with the constant
+        own, columns = inverse[:, gone][:, :, gone], inverse[:, rest][:, :, gone]
+        inverse = inverse[:, rest][:, :, rest] - columns @ torch.linalg.solve(own, columns.mT)
+        alive, worth = alive[left], worth[:, left]
     return score
 
 

@@ -110,17 +110,19 @@ class Meeting:
         return max(1, round(most * self.shares[place])), chance
 
     def statistics(self, side: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel over all batches, in float64 where the device has it."""
-        counts, means, squares = [], [], []
+        """Mean and variance of each channel over all batches, added up in float64 where the device has it."""
+        counts, means, variances = [], [], []
         for stop in self.stops:
             values = stop.values[side].movedim(1, 0).flatten(1)
-            values = values if values.device.type == "mps" else values.double()
+            variance, mean = torch.var_mean(values, dim=1, correction=0)
             counts.append(values.shape[1])
-            means.append(values.mean(1))
-            squares.append(values.square().mean(1))
-        weights = torch.tensor(counts, dtype=means[0].dtype, device=means[0].device) / sum(counts)
-        mean, square = torch.stack(means, 1) @ weights, torch.stack(squares, 1) @ weights
-        return mean, (square - mean.square()).clamp_min(0)
+            means.append(mean)
+            variances.append(variance)
+        kind = torch.float32 if means[0].device.type == "mps" else torch.float64
+        weights = torch.tensor(counts, dtype=kind, device=means[0].device) / sum(counts)
+        within, own = torch.stack(variances, 1).to(kind) @ weights, torch.stack(means, 1).to(kind)
+        mean = own @ weights
+        return mean, within + (own - mean[:, None]).square() @ weights
 
     def error(self) -> float:
         """Of the outputs: the mean square of what changed, relative to how much they vary."""
