@@ -290,6 +290,7 @@ def _written(
         parity["slim_vs_onnx"] = graph.write(paths["slim"], note)
         bare = graph.graph
         del slim, program, graph
+        gc.collect()  # a program contains reference cycles, and has the slim network's weights
         yield "slim", "onnx"
         # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
