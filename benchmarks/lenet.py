@@ -38,25 +38,27 @@ RATES = (2e-3, 5e-3)
 
 @dataclass(frozen=True)
 class Network:
-    """epochs: of the retraining. tuning: of the shorter retrainings by which the rate is chosen."""
+    """epochs: of the retraining. ramp: the share of them that gradual removal takes. tuning: epochs of the shorter
+    retrainings by which the rate is chosen."""
 
     epochs: int
+    ramp: float
     tuning: int
     compressions: tuple[int, ...]
     rates: tuple[float, ...] = RATES
 
 
 NETWORKS = {
-    "lenet_300_100": Network(epochs=40, tuning=15, compressions=(68, 12)),
-    "lenet_5": Network(epochs=15, tuning=3, compressions=(111, 280)),
+    "lenet_300_100": Network(epochs=60, ramp=1 / 2, tuning=15, compressions=(68, 12)),
+    "lenet_5": Network(epochs=15, ramp=3 / 4, tuning=3, compressions=(111, 280)),
 }
 REMOVALS = {
     "hard": "hard",
     "soft": "{{kind: soft, over: {most} epochs}}",
-    "gradual": "{{kind: gradual, over: {most} epochs}}",
+    "gradual": "{{kind: gradual, over: {ramp} epochs}}",
     "gradual soft": "{{kind: gradual_soft, over: {nearly} epochs, cohort: {cohort} epochs}}",
 }
-"""With shares of the retraining: three quarters, five sixths, two fifteenths."""
+"""With shares of the retraining: three quarters, the network's, five sixths, two fifteenths."""
 
 NODES = "nodes"
 NODES_MACS = 0.165
@@ -135,7 +137,7 @@ class Study:
     def _pruned(
         self, cell: str, seed: int, rate: float, epochs: int, data: TrainingData
     ) -> tuple[nn.Module, dict[str, Any]]:
-        recipe = load_recipe(self.name, ["export=[]", f"stages=[{stage(cell, rate, epochs)}]"])
+        recipe = load_recipe(self.name, ["export=[]", f"stages=[{stage(cell, rate, epochs, self.network.ramp)}]"])
         model = self._built(recipe, seed)
         load_weights(model, read_weights(self._weights(seed)), str(self._weights(seed)))
         found = run_stage(model, recipe.stages[0], 0, Pruned(), on_cpu(recipe, data, seed))["after_removal"]
@@ -149,8 +151,9 @@ class Study:
         return self.work / f"{self.name}_{seed}.safetensors"
 
 
-def stage(cell: str, rate: float, epochs: int) -> str:
-    most, nearly, cohort = (round(epochs * share, 2) for share in (3 / 4, 5 / 6, 2 / 15))
+def stage(cell: str, rate: float, epochs: int, ramp: float) -> str:
+    shares = {"most": 3 / 4, "ramp": ramp, "nearly": 5 / 6, "cohort": 2 / 15}
+    durations = {name: round(epochs * share, 2) for name, share in shares.items()}
     if cell == NODES:
         what = f"target: {{nodes: '*'}}, criterion: taylor_square, scope: global, macs: {NODES_MACS}"
         removal = REMOVALS["soft"]
@@ -158,7 +161,7 @@ def stage(cell: str, rate: float, epochs: int) -> str:
         times, word = cell.split("x, ")
         what = f"target: {{weights: '*'}}, criterion: magnitude, scope: global, sparsity: {1 - 1 / int(times)}"
         removal = REMOVALS[word]
-    how = removal.format(most=most, nearly=nearly, cohort=cohort) if "{" in removal else removal
+    how = removal.format(**durations) if "{" in removal else removal
     retrain = f"epochs: {epochs}, optimizer: adam, lr: {rate}, lr_schedule: cosine"
     return f"{{{what}, removal: {how}, retrain: {{{retrain}, distill: {{weight: 0.9, temperature: 4}}}}}}"
 
