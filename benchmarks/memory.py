@@ -2,11 +2,15 @@
 
     python benchmarks/memory.py
     python benchmarks/memory.py --quick
+    python benchmarks/memory.py --billion
 
 Each run is its own process on Linux, which keeps the peak of a process's resident memory (VmHWM) and lets it be
 reset, here at each change of phase. The same command on a tiny network and tiny images shows what a process needs
 anyway: it has imported the same packages by the same phase. The wide network, 124 million
 random parameters, is `wide` below; mnist_latent gets mnist_sample, repeated up to MNIST's size.
+
+`--billion` adds the peak of a loop of its own: a billion weights, removed softly in 3 steps of SGD by
+`compress.Pruner`, in at most 24 GB.
 """
 
 import json
@@ -103,6 +107,45 @@ finally:
 """
 
 
+BILLION = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)
+import torch
+from memory import STEPS, deep
+import compress
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+
+torch.manual_seed(0)
+found = {"imports": peak()}
+model = deep(int(sys.argv[2]))
+found["weights"] = peak()
+pruner = compress.Pruner(model, sparsity=0.9, removal=compress.Soft(STEPS, "linear"))
+optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+found["selection"] = peak()
+for _ in range(STEPS):
+    model(torch.randn(8, model[0].in_features)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    pruner.step()
+pruner.finalize()
+found["training"] = peak()
+weights = sum(weight.numel() for weight in model.parameters())
+zeros = weights - sum(int(weight.count_nonzero()) for weight in model.parameters())
+print(json.dumps({"peak_bytes": found, "weights": weights, "zeros": zeros}))
+"""
+LIMIT, STEPS, DEPTH = 24 * 10**9, 3, 16
+
+
+def deep(width: int = 7906) -> "nn.Module":
+    """`DEPTH` layers of the same size, by default with a billion weights."""
+    from torch import nn
+
+    return nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(DEPTH)))
+
+
 def wide(width: int = 7680) -> "nn.Module":
     """28x28 pixels, two hidden layers of `width` and one more between them, ten classes."""
     from torch import nn
@@ -127,9 +170,17 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="A case; may be repeated.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Without the wide network, which takes minutes.")] = False,
+    billion: Annotated[bool, typer.Option("--billion", help="Only train a billion weights softly.")] = False,
     report: Annotated[Path, typer.Option("--json", help="The file for the figures.")] = REPORT,
 ) -> None:
     """Print the peak of each phase beyond that of a tiny run, in multiples of model and data; write all as JSON."""
+    earlier = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    if billion:
+        earlier["billion"] = found = trained_softly(threads)
+        report.write_text(json.dumps(earlier, indent=1) + "\n", encoding="utf-8")
+        most = max(found["peak_bytes"].values())
+        print(f"{found['weights']:,} weights, {found['zeros']:,} of them removed: {most:,} bytes")
+        return
     if unknown := set(only or ()) - set(CASES):
         raise SystemExit(f"no case {', '.join(unknown)}; there are: {'; '.join(CASES)}")
     cases = {}
@@ -145,6 +196,7 @@ def main(
         "machine": {"cpu": cpu_name(), "threads": threads, "cores": os.cpu_count()},
         "versions": {name: version(name) for name in ("softprune", "torch", "onnxruntime")},
         "cases": cases,
+        **{name: entry for name, entry in earlier.items() if name == "billion"},
     }
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -192,6 +244,17 @@ def measured(recipe: str, changes: list[str], scratch: Path, root: Path, threads
         "phases": phases,
         "beyond": beyond,
     }
+
+
+def trained_softly(threads: int, width: int = 7906) -> dict[str, Any]:
+    """Resident bytes at the peak of each part of a loop that removes 90 % of the weights of `deep` softly."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", BILLION, str(LIMIT), str(width)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE)
+    if done.returncode:
+        raise SystemExit(f"the loop failed: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {"steps": STEPS, "limit_bytes": LIMIT, **found}
 
 
 def set_each(changes: list[str]) -> list[str]:

@@ -15,7 +15,8 @@ from compress.dynamic import Dynamic
 from compress.errors import InputError, ProofError, UnsupportedModelError
 from compress.export.interface import Interface, interface, output_names
 from compress.export.latency import open_session
-from compress.export.onnx_reading import let_go, read_onnx
+from compress.export.onnx_reading import read_onnx
+from compress.export.onnx_writing import SMALL, check_onnx, large_tensors, write_onnx
 from compress.export.program_file import largest, prove_sizes, quiet, require_arguments, trace
 from compress.export.weights_file import require_metadata
 from compress.files.atomic import atomic, require_path
@@ -27,9 +28,6 @@ from compress.results import OPSETS
 
 if TYPE_CHECKING:
     import onnx_ir
-
-_SMALL = 1 << 16
-"""Bytes of a tensor that is not a weight of the network, such as the sizes of a view."""
 
 
 def onnx(
@@ -145,7 +143,25 @@ def with_weights(
     require_arguments(model, example, tolerance)
     require_metadata(metadata)
     require_path("source", source)
-    graph, called = read_onnx(source), interface(model, example, dynamic)
+    return reweighted(read_onnx(source), model, path, example, dynamic=dynamic, metadata=metadata, tolerance=tolerance)
+
+
+def reweighted(
+    graph: "onnx_ir.Model",
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example: object,
+    *,
+    dynamic: Dynamic | None = None,
+    metadata: Mapping[str, str] | None = None,
+    tolerance: float = 1e-5,
+) -> float:
+    """`with_weights`, from a graph in memory, such as that of a `Conversion` that has been written.
+
+    Args:
+        model: one that is not compiled. graph: it gets these weights, and is without its large ones afterwards.
+    """
+    called = interface(model, example, dynamic)
     try:
         _replace_weights(graph, model)
         return _write(graph, model, Path(path), called, called.sizes, metadata or {}, tolerance)
@@ -156,12 +172,12 @@ def with_weights(
 
 
 def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
-    """Raises KeyError where the graph lacks a floating-point tensor of the state_dict."""
+    """Raises KeyError where the graph lacks a floating-point tensor of the state_dict, or the values of another."""
     import onnx_ir
     from onnx_ir.tensor_adapters import TorchTensor  # no copy, as onnx_ir.tensor would make
 
     for name, value in graph.graph.initializers.items():  # each of the file's own would hold all of it in memory
-        if value.const_value is not None and value.const_value.nbytes < _SMALL:
+        if value.const_value is not None and value.const_value.nbytes < SMALL:
             value.const_value = onnx_ir.Tensor(value.const_value.numpy().copy(), name=name)
     resized = False
     for name, tensor in model.state_dict().items():
@@ -170,6 +186,8 @@ def _replace_weights(graph: "onnx_ir.Model", model: nn.Module) -> None:
             shape = onnx_ir.Shape(tensor.shape)
             resized = resized or initializer.shape != shape
             initializer.shape, initializer.const_value = shape, TorchTensor(tensor.detach(), name=name)
+    if any(value.const_value is None for value in graph.graph.initializers.values()):
+        raise KeyError("a large tensor that is computed from the weights, or is no number")
     if resized:  # then the shapes noted between the layers are wrong; readers infer them where they are absent
         for node in graph.graph.all_nodes():
             for value in node.outputs:
@@ -222,16 +240,16 @@ def _write(
     metadata: Mapping[str, str],
     tolerance: float,
 ) -> float:
-    import onnx_ir
     from onnx import checker, shape_inference
 
     graph.metadata_props.clear()
     graph.metadata_props.update(metadata)
     with atomic(path) as temporary:
-        onnx_ir.save(graph, temporary)
-        let_go(graph)
         try:
-            checker.check_model(str(temporary), full_check=True)
+            check_onnx(graph)
+            write_onnx(graph, temporary)
+            for name in large_tensors(graph):  # the garbage collector may run late; torch's converter keeps its graphs
+                graph.graph.initializers[name].const_value = None
             session = open_session(temporary)
         except (checker.ValidationError, shape_inference.InferenceError, InputError) as error:
             said = str(error).replace(str(temporary), str(path))

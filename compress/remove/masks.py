@@ -36,6 +36,9 @@ from compress.select.gradients import requiring_grad
 from compress.shards import is_sharded, local, mapped, spread
 from compress.wording import did_you_mean
 
+PIECE = 1 << 20
+"""Entries of a tensor that are changed at a time, where that takes more memory than the tensor itself has."""
+
 
 class SoftPruningMethod(prune.BasePruningMethod):
     """A set of entries under a decaying mask: they get no gradient, and `place` sets them to start * mask."""
@@ -124,7 +127,7 @@ class SoftPruningMethod(prune.BasePruningMethod):
             method._follow(module)
             if factor is not None:
                 method._lower_to(mask, pruned, factor)
-            zero_where_below_one(orig, method._told(mask, pruned))
+            method._zero_set(orig, mask, pruned)
             start = method._start_of(module)
             if start is None or factor == 0:
                 continue
@@ -151,11 +154,13 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def vanish(self, module: nn.Module, which: Tensor | None = None) -> None:
         """Set entries of the set (only those that `which` marks) to exactly 0, until they leave it."""
         orig, mask, pruned = tensors(module, self._tensor_name)
-        left = _as_numbers(~pruned if which is None else ~(pruned & local(which)), mask)
-        # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero, with other bits.
-        for values in (orig, mask, self._start_of(module)):
-            if values is not None:
-                zero_where_below_one(values, left)
+        start = self._start_of(module)
+        every = (orig, mask) if start is None else (orig, mask, start)
+        for marked, in_set, *values in in_pieces(pruned if which is None else local(which), pruned, *every):
+            left = _as_numbers(~(marked & in_set), values[0])
+            # Not multiplied: -3.0 * 0.0 is -0.0, equal to zero, with other bits.
+            for part in values:
+                zero_where_below_one(part, left)
         self._level = (mask, mask._version, 0.0) if which is None else None
 
     @torch.no_grad()
@@ -164,11 +169,13 @@ class SoftPruningMethod(prune.BasePruningMethod):
         orig, mask, pruned = tensors(module, self._tensor_name)
         keep = local(keep).to(pruned.device)
         start = self._start_of(module)
-        if start is not None:
-            zero_where_below_one(start, _as_numbers(~(pruned & keep), mask))
-            start.addcmul_(orig, _as_numbers(~(pruned | keep), mask))
-        torch.maximum(mask, _as_numbers(~pruned | keep, mask), out=mask)
-        pruned.copy_(~keep)
+        every = (pruned, keep, mask, orig)
+        for was, kept, of_mask, acts, *starts in in_pieces(*every if start is None else (*every, start)):
+            for part in starts:
+                zero_where_below_one(part, _as_numbers(~(was & kept), of_mask))
+                part.addcmul_(acts, _as_numbers(~(was | kept), of_mask))
+            torch.maximum(of_mask, _as_numbers(~was | kept, of_mask), out=of_mask)
+            torch.logical_not(kept, out=was)
 
     @contextmanager
     def effective(self, module: nn.Module) -> Iterator[Tensor]:
@@ -198,7 +205,8 @@ class SoftPruningMethod(prune.BasePruningMethod):
     def lowered(self, module: nn.Module, factor: float) -> Tensor:
         """1 where the parameter is kept, `factor` in the set."""
         _, mask, pruned = tensors(module, self._tensor_name)
-        return torch.threshold(self._told(mask, pruned), largest_below_one(mask.dtype), factor)
+        told = mask if self._tells(mask) else _as_numbers(~pruned, mask)
+        return torch.threshold(told, largest_below_one(mask.dtype), factor)
 
     def _expose(self, module: nn.Module) -> None:
         """Show `weight_orig` as `weight` without registering it twice, and keep pruned entries out of its gradient."""
@@ -222,25 +230,34 @@ class SoftPruningMethod(prune.BasePruningMethod):
             grad.mul_(self.lowered(module, 0.0))
         else:
             _, mask, pruned = tensors(module, self._tensor_name)
-            zero_where_below_one(grad, self._told(mask, pruned))
+            self._zero_set(grad, mask, pruned)
 
     def _follow(self, module: nn.Module) -> None:
         """Before the sets are placed: see `compress.remove.sharded`; a plain parameter is followed as it is called."""
 
     def _lower_to(self, mask: Tensor, pruned: Tensor, factor: float) -> None:
         """The mask of the whole set becomes `factor`."""
-        told = self._told(mask, pruned)
-        if told is mask and self._level is not None and self._level[2] == factor:
+        tells, below = self._tells(mask), largest_below_one(mask.dtype)
+        if tells and self._level is not None and self._level[2] == factor:
             return
-        below = largest_below_one(mask.dtype)
-        torch.threshold(told, below, factor, out=mask)
+        if tells:
+            torch.threshold(mask, below, factor, out=mask)
+        else:
+            for of_mask, in_set in in_pieces(mask, pruned):
+                torch.threshold(_as_numbers(~in_set, of_mask), below, factor, out=of_mask)
         self._level = (mask, mask._version, factor) if factor <= below else None
 
-    def _told(self, mask: Tensor, pruned: Tensor) -> Tensor:
-        """What is below 1 in the set and 1 outside: the mask, unless it is 1 in the set too or somebody changed it."""
-        if self._level is not None and self._level[0] is mask and self._level[1] == mask._version:
-            return mask
-        return _as_numbers(~pruned, mask)
+    def _zero_set(self, values: Tensor, mask: Tensor, pruned: Tensor) -> None:
+        """Set the entries of the set to 0 in a tensor of the parameter's shape."""
+        if self._tells(mask):
+            zero_where_below_one(values, mask)
+        else:
+            for part, of_mask, in_set in in_pieces(values, mask, pruned):
+                zero_where_below_one(part, _as_numbers(~in_set, of_mask))
+
+    def _tells(self, mask: Tensor) -> bool:
+        """Whether the mask is below 1 in the whole set: not at a factor of 1, or where somebody changed it."""
+        return self._level is not None and self._level[0] is mask and self._level[1] == mask._version
 
     def _start_of(self, module: nn.Module) -> Tensor | None:
         start = module._buffers[f"{self._tensor_name}_start"]
@@ -266,6 +283,19 @@ _THRESHOLD_BACKWARD = torch.ops.aten.threshold_backward.grad_input
 @cache
 def largest_below_one(dtype: torch.dtype) -> float:
     return 1.0 - torch.finfo(dtype).eps / 2
+
+
+def in_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape in parts along the first dimension, so that what is made of a part is small.
+
+    A part has at most `PIECE` entries, or one index of the first dimension.
+    """
+    whole = tensors[0]
+    if whole.numel() <= PIECE:
+        yield tensors
+    else:
+        rows = max(1, PIECE * len(whole) // whole.numel())
+        yield from zip(*(tensor.split(rows) for tensor in tensors), strict=True)  # type: ignore[no-untyped-call]
 
 
 def _as_numbers(condition: Tensor, like: Tensor) -> Tensor:

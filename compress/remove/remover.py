@@ -151,6 +151,7 @@ class Remover:
         removed = [pruned & (mask == 0) for _, mask, pruned in before]
         wholes = [parameter_of(target.module, target.name) for target in self.targets]
         keep = self._choose(share * self._final_share, list(map(like, removed, wholes)))
+        del removed  # they are as large as the masks
         for joined, (_, _, pruned), mask in zip(self._joined, before, keep, strict=False):
             local(joined).masked_fill_(~(local(mask).to(pruned.device) | pruned), self.steps_done)
         for (module, method), mask in zip(self._places, keep, strict=True):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from compress.remove.masks import Masked, SoftPruningMethod, parameter_of, tensors, zero_where_below_one
+from compress.remove.masks import Masked, SoftPruningMethod, parameter_of, tensors
 from compress.shards import Reducer, gathered, has_placement_of, local, placed_like, spread
 
 
@@ -64,7 +64,7 @@ class ShardedMethod(SoftPruningMethod):
         self._zero_below(local(grad), mask, pruned)
 
     def _zero_below(self, grad: Tensor, mask: Tensor, pruned: Tensor) -> None:
-        zero_where_below_one(grad, self._told(mask, pruned))
+        self._zero_set(grad, mask, pruned)
 
 
 class ShardedLearningMethod(ShardedMethod):

@@ -246,7 +246,7 @@ def apply(
     looks = {name: Looks(setting.task, setting.data.count("test")) for name in ("dense", "slim")}
     beside, samples = None if constant is None else Compared(setting.task, constant), Samples(setting.task)
     figures = _measured(dense, stages[-1]["after_removal"], small, setting, looks, samples, beside)
-    networks = three_networks(dense, masked, small)
+    networks = three_networks(dense, masked, Shelved(small))
     del small
     shown = compared(**looks, names=setting.data.class_names)
     shown |= continued(setting, networks["dense"](), networks["slim"]())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 import compress.export
-from compress.export.onnx_file import Conversion, converted
+from compress.export.onnx_file import Conversion, converted, reweighted
 from compress.export.reading_back import read_back
 from compress.files.spill import Shelved
 from compress.graph import stats
@@ -71,9 +71,12 @@ Networks = dict[ModelName, Callable[[], nn.Module]]
 network again, so that only the networks in use are in memory."""
 
 
-def three_networks(dense: Shelved, masked: Shelved, small: nn.Module) -> Networks:
-    small.cpu()
-    return {"dense": lambda: dense.copy().cpu().eval(), "masked": lambda: masked.copy().cpu(), "slim": lambda: small}
+def three_networks(dense: Shelved, masked: Shelved, slim: Shelved) -> Networks:
+    return {
+        "dense": lambda: dense.copy().cpu().eval(),
+        "masked": lambda: masked.copy().cpu(),
+        "slim": lambda: slim.copy().cpu(),
+    }
 
 
 def write_artefacts(
@@ -270,8 +273,9 @@ def _written(
     Args:
         note: the metadata of the files.
     """
-    (program, graph), dynamic, slim = traced, recipe.dynamic, networks["slim"]()
+    (program, graph), dynamic = traced, recipe.dynamic
     del traced
+    slim = networks["slim"]() if graph is None else graph.model
     if "safetensors" in recipe.files:
         for name, network in networks.items():
             compress.export.safetensors(network(), homes[name] / f"{name}.safetensors", metadata=note)
@@ -284,12 +288,14 @@ def _written(
     if graph is not None:
         paths = {name: home / f"{name}.onnx" for name, home in homes.items()}
         parity["slim_vs_onnx"] = graph.write(paths["slim"], note)
+        bare = graph.graph
         del slim, program, graph
+        gc.collect()  # a program contains reference cycles, and has the slim network's weights
         yield "slim", "onnx"
         # Each conversion takes a second; the others differ from slim only in weights and widths.
         others: tuple[ModelName, ...] = ("dense", "masked")
         for name in others:
-            compress.export.with_weights(paths["slim"], networks[name](), paths[name], example, dynamic=dynamic)
+            reweighted(bare, networks[name](), paths[name], example, dynamic=dynamic)
             yield name, "onnx"
 
 
@@ -300,7 +306,8 @@ def _read_back(
     names = {"sparse": SLIM_SPARSE}
     # int8 is compared with itself elsewhere, when it is made: it is not equal to its network.
     exact = [folder / names.get(kind, f"slim.{kind}") for kind in recipe.files if kind != "int8"]
-    written = {path: networks["slim"]() for path in exact}
+    slim = networks["slim"]()
+    written = dict.fromkeys(exact, slim)
     masked = {folder / "checkpoint" / "masked.safetensors": networks["masked"]()}
     return read_back({**written, **masked}, example, network=fresh_network(recipe, source), dynamic=recipe.dynamic)
 

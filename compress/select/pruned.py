@@ -1,6 +1,6 @@
 """`Pruned`: what has been pruned so far, which later pruners of the same network keep pruned and count."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.coupling import Coupling, Member
+from compress.select.bits import Bits
 from compress.shards import mapped
 
 Key = TypeVar("Key")
@@ -17,17 +18,20 @@ Key = TypeVar("Key")
 class Pruned:
     """keep: by parameter, its qualified name -> bool of its shape. keep_nodes: by coupling -> bool [nodes]."""
 
-    keep: dict[str, Tensor] = field(default_factory=dict)
+    keep: MutableMapping[str, Tensor] = field(default_factory=Bits)
     keep_nodes: dict[Coupling, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.keep = self.keep.copy() if isinstance(self.keep, Bits) else Bits(self.keep)
+
     def copy(self) -> "Pruned":
-        return Pruned(dict(self.keep), dict(self.keep_nodes))
+        return Pruned(self.keep, dict(self.keep_nodes))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"keep": self.keep, "keep_nodes": packed(self.keep_nodes)}
+        return {"keep": dict(self.keep), "keep_nodes": packed(self.keep_nodes)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.keep, self.keep_nodes = dict(state["keep"]), unpacked(state["keep_nodes"])
+        self.keep, self.keep_nodes = Bits(state["keep"]), unpacked(state["keep_nodes"])
 
 
 def with_earlier(masks: Mapping[Key, Tensor], earlier: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

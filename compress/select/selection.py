@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compress.graph.trace import Trace
 from compress.results import Histogram
 from compress.select.amount import Amount, shares_of
+from compress.select.bits import Bits
 from compress.select.compensate import COMPENSATION_SAMPLES, compensate
 from compress.select.compensation.calls import calls_of
 from compress.select.criteria import Criterion
@@ -44,16 +45,18 @@ class Selection(ABC):
         self.criterion, self._amount, self._scoring, self._earlier = criterion, amount, scoring, earlier
         self.histograms: list[Histogram] = []
         """Histograms of the scores at the first complete selection; none where they say nothing."""
-        self._latest: dict[str, Tensor] = {}
+        self._latest = Bits()
         self.error = 0.0
         """Of the outputs after compensation, relative to how much they vary."""
         self._chosen = False  # whether the latest choice stands
         self._traces: dict[Hashable, Trace] = {}
 
     def __call__(self, share: float, removed: Sequence[Tensor]) -> list[Tensor]:
-        if not self._chosen:
-            self._note(self._masks(share, dict(zip(self.paths, removed, strict=True))))
-        return [self._latest[path] for path in self.paths]
+        if self._chosen:
+            return [self._latest[path] for path in self.paths]
+        chosen = self._masks(share, dict(zip(self.paths, removed, strict=True)))
+        self._note(chosen)
+        return [chosen[path] for path in self.paths]
 
     def choose_now(self) -> None:
         """Make the whole choice ahead of the first call, which gets the same one, whatever the weights are then."""
@@ -81,7 +84,7 @@ class Selection(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "latest": self._latest or self._nothing(),
+            "latest": dict(self._latest) or self._nothing(),
             "generator": self._scoring.generator.get_state(),
             # One value, where torch.distributed.checkpoint would take a list to pieces, however many there are.
             "histograms": tuple(self.histograms),
@@ -97,9 +100,9 @@ class Selection(ABC):
         """Make the latest choice final: later pruners keep it pruned."""
         pruned.keep.update(self._latest)
 
-    def _note(self, latest: dict[str, Tensor]) -> None:
+    def _note(self, latest: Mapping[str, Tensor]) -> None:
         """These masks are the latest choice."""
-        self._latest = latest
+        self._latest = Bits(latest)
 
     def _placed(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loaded masks, with the placement of this network's parameters."""

@@ -107,12 +107,13 @@ class WeightSelection(Selection):
         scores = self._own_scores()
 
         def masks(shares: Mapping[str, float]) -> dict[str, Tensor]:
-            self._note(dict(zip(self.layers, self._in_each(scores, shares), strict=True)))
-            return self._latest
+            found = dict(zip(self.layers, self._in_each(scores, shares), strict=True))
+            self._note(found)
+            return found
 
         return masks
 
-    def _note(self, latest: dict[str, Tensor]) -> None:
+    def _note(self, latest: Mapping[str, Tensor]) -> None:
         """Also count, now that all processes that have parts of the masks are here."""
         super()._note(latest)
         masks = {path: latest[path] for path in self.own_paths}

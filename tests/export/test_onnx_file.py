@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import compress.export
 from compress.errors import InputError, OutputError, ProofError, UnsupportedModelError
-from compress.export import onnx_file
+from compress.export import onnx_file, onnx_writing
 from compress.results import OPSETS
 
 
@@ -197,6 +197,22 @@ class TestWithWeights:
         other = nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Dropout(), nn.Linear(width, 3), nn.Sigmoid())
         compress.export.with_weights(source, other, tmp_path / "m.onnx", VECTOR)
         assert_same(tmp_path / "m.onnx", other, VECTOR)
+
+    @pytest.mark.parametrize("build", [mlp, normalised, Tied])
+    def test_a_graph_that_has_been_written_takes_other_weights(
+        self, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The bytes are those of `with_weights`, which reads the graph from the file."""
+        monkeypatch.setattr(onnx_writing, "SMALL", 17)  # so that weights are written apart, and let go
+        source, one, two = (tmp_path / f"{name}.onnx" for name in ("source", "one", "two"))
+        conversion = onnx_file.converted(build(), EXAMPLES[build])
+        conversion.write(source)
+        for _ in range(2):
+            other = build()
+            onnx_file.reweighted(conversion.graph, other, one, EXAMPLES[build])
+            compress.export.with_weights(source, other, two, EXAMPLES[build])
+            assert one.read_bytes() == two.read_bytes()
+            assert_same(one, other, EXAMPLES[build])
 
     def test_another_network_is_converted(self, converted: Converted, tmp_path: Path) -> None:
         _, source = converted(mlp)
