@@ -9,7 +9,7 @@ reset, here at each change of phase. The same command on a tiny network and tiny
 anyway: it has imported the same packages by the same phase. The wide network, 124 million
 random parameters, is `wide` below; mnist_latent gets mnist_sample, repeated up to MNIST's size.
 
-`--billion` adds the peak of a loop of its own: a billion weights, removed softly in 3 steps of SGD by
+`--billion` adds the peak of a plain training loop: a billion weights, removed softly in 3 steps of SGD by
 `compress.Pruner`, in at most 24 GB.
 """
 

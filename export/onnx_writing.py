@@ -28,7 +28,7 @@ _OF_A_LENGTH = 2
 """protobuf's code for a field whose length is written before it."""
 
 _DATA = "data"
-"""The file, in a private folder, that stands for the values of large tensors while a graph is checked."""
+"""The file, in a private folder, that is named as the place of large tensors while a graph is checked."""
 
 
 def write_onnx(graph: "onnx_ir.Model", path: Path) -> None:
