@@ -67,7 +67,7 @@ class OnCluster:
         self._numbers: dict[Carried, int] = {}
         self._sent: set[int] = set()  # the numbers of what the broker knows
         self._next, self._losses = 0, 0
-        self._joined, self._closing = False, False
+        self._closing = False
         self._lost: LostWorkerError | None = None
         self._broker: BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -83,7 +83,6 @@ class OnCluster:
                 f"--engine ray: no Ray cluster can be used at {address} ({found.why}); start its head there with `ray "
                 "start --head`, join this machine to it with `ray start --address`, or unset RAY_ADDRESS"
             )
-        self._joined = True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
@@ -185,13 +184,11 @@ class OnCluster:
             with self._lock:
                 if self._closing:
                     return False
-                self._joined = False
                 self._end_broker()
                 self._start_broker()
             found = self._greeting(left)
             with self._lock:
                 if isinstance(found, Joined):
-                    self._joined = True
                     for number, call in self._calls.items():
                         self._send(number, call)
                     return True
