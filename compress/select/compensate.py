@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.errors import InputError
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
-from compress.select.compensation.fit import Fit
+from compress.select.compensation.fit import Fit, in_float
 from compress.select.compensation.lockstep import Ends, Meeting, Normalizes, Reads, meetings
 from compress.select.compensation.readers import OwnTensors
 
@@ -77,14 +77,14 @@ def _refit(meeting: Meeting, stop: Reads) -> None:
     fit = Fit(keep, intercept=bias is not None)
     if fit.is_empty:
         return
-    dense, pruned = _in_float(dense), _in_float(pruned)
+    dense, pruned = in_float(dense), in_float(pruned)
     most = max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])
     for inputs, more in zip(meeting.rows(product, most), meeting.more(product, most), strict=True):
-        rows = _in_float(inputs.pruned)
-        missing = _in_float(inputs.dense) @ dense.mT - rows @ pruned.mT
+        rows = in_float(inputs.pruned)
+        missing = in_float(inputs.dense) @ dense.mT - rows @ pruned.mT
         if bias is not None:
             missing = missing + (bias.dense - bias.pruned).reshape(len(keep), 1, -1)
-        fit.add(rows, missing if more is None else missing + _in_float(more))
+        fit.add(rows, missing if more is None else missing + in_float(more))
     change, constant = fit.change()
     if not bool(change.isfinite().all()):
         raise InputError(
@@ -93,11 +93,6 @@ def _refit(meeting: Meeting, stop: Reads) -> None:
     weight.pruned.add_(product.weight(change).to(weight.pruned))
     if bias is not None and constant is not None:
         bias.pruned.add_(constant.flatten().to(bias.pruned) * bias.marks)
-
-
-def _in_float(values: Tensor) -> Tensor:
-    """In float32 at least."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _take_statistics(meeting: Meeting, stop: Normalizes) -> None:

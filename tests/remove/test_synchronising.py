@@ -26,7 +26,7 @@ WAYS: dict[str, tuple[Callable[[], Removal], set[int]]] = {
     "hard": (Hard, set()),
     **{curve: (lambda curve=curve: Soft(STEPS, curve), set()) for curve in CURVES},
     "a factor": (lambda: Soft(factor=0.1), set()),
-    "a curve of one's own": (lambda: Soft(STEPS, lambda progress: (1 - progress) ** 2), set()),
+    "your own curve": (lambda: Soft(STEPS, lambda progress: (1 - progress) ** 2), set()),
     "soft, learning": (lambda: Soft(STEPS, learns=True), set()),
     "gradual": (lambda: Gradual(STEPS, EVERY), {3, 6, STEPS}),
     "gradual soft": (lambda: GradualSoft(STEPS, EVERY, 2), {3, 5, STEPS}),

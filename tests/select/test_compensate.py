@@ -16,6 +16,7 @@ from compress.select.budgets import masks_of
 from compress.select.compensate import compensate
 from compress.select.compensation.calls import calls_of
 from compress.select.compensation.fit import squares_of
+from compress.select.compensation.lockstep import Meeting, Normalizes, Sides
 
 
 @pytest.fixture(autouse=True)
@@ -284,6 +285,17 @@ def test_each_row_of_a_weight_has_its_own_zeros():
         if kept.any():
             np.testing.assert_allclose(found[0].weight[row].detach().numpy()[kept], best[:-1], rtol=2e-2, atol=5e-3)
     assert not found[0].weight[~mask].any()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_statistics_of_batches_of_any_dtype_are_those_of_numpy(kind):
+    """Of means that are large beside the deviations, which would be lost in a sum of squares, or in 8 bits."""
+    batches = [(50 + torch.randn(rows, 3, 4, 4)).to(kind) for rows in (5, 2)]
+    stops = [Normalizes(None, None, Sides(values, values)) for values in batches]
+    mean, variance = Meeting(0, stops, [5 / 7, 2 / 7]).statistics(0)
+    every = torch.cat(batches).double().numpy().swapaxes(0, 1).reshape(3, -1)
+    np.testing.assert_allclose(mean.numpy(), every.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(variance.numpy(), every.var(1), rtol=1e-5)
 
 
 def test_norms_have_the_statistics_of_what_reaches_them():

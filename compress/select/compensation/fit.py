@@ -110,6 +110,11 @@ def squares_of(rows: Tensor) -> Tensor:
     return found
 
 
+def in_float(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def _exact(values: Tensor) -> Tensor:
     """In float64, which Apple's devices lack."""
     return (values.cpu() if values.device.type == "mps" else values).double()

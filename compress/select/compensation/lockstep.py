@@ -19,6 +19,7 @@ from compress.graph.names import name_of
 from compress.graph.trace import Trace, trace
 from compress.inputs import Inputs
 from compress.select.compensation import windows
+from compress.select.compensation.fit import in_float
 from compress.select.compensation.missing import Missing, before_scales
 from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of, used_once
 from compress.select.compensation.windows import Product
@@ -113,7 +114,7 @@ class Meeting:
         """Mean and variance of each channel over all batches, added up in float64 where the device has it."""
         counts, means, variances = [], [], []
         for stop in self.stops:
-            values = stop.values[side].movedim(1, 0).flatten(1)
+            values = in_float(stop.values[side]).movedim(1, 0).flatten(1)
             variance, mean = torch.var_mean(values, dim=1, correction=0)
             counts.append(values.shape[1])
             means.append(mean)
