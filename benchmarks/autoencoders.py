@@ -26,7 +26,7 @@ RECIPES = ("mnist_ae", "fashion_mnist_ae")
 CASES: dict[str, list[str]] = {
     "recipe": [],
     "skeletonization": ["stages.0.criterion=skeletonization"],
-    "hard": ["stages.1.removal=hard"],
+    "hard": ["stages.1.removal=hard", "stages.1.compensate=false"],
     "gradual soft": ["stages.1.removal={kind: gradual_soft, over: 5 epochs, every: 100 steps}"],
     "soft, 11 epochs": ["stages.1.removal={kind: soft, over: 11 epochs}"],
     "half": ["stages.1.macs=0.5"],

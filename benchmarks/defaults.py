@@ -80,6 +80,8 @@ def setting(criterion: str, scope: str, floor: float, removal: str = "soft") -> 
     """A name, and the keys of a stage. A floor of 0 is one node."""
     name = f"{criterion}, {scope}, floor {floor:g}, {removal}"
     keys = {"criterion": CRITERIA[criterion], "scope": scope, "min_keep": floor or 1, "removal": REMOVALS[removal]}
+    if removal == "hard":
+        keys["compensate"] = "false"  # the plain removal
     return name, keys
 
 

@@ -38,7 +38,11 @@ REMOVALS = {
     "gradual_soft": "{kind: gradual_soft, over: 0.6 epochs, cohort: 20 steps, every: 5 steps}",
 }
 WEIGHTS = ("stages.0.target={weights: gru.weight_hh_l*}", "stages.0.criterion=magnitude")
-STATES = ("stages.0.target={nodes: gru}", "stages.0.criterion={kind: taylor_square, samples: 500}")
+STATES = (
+    "stages.0.target={nodes: gru}",
+    "stages.0.criterion={kind: taylor_square, samples: 500}",
+    "stages.0.compensate=false",  # the plain removal, if it is hard
+)
 PRUNED = {
     "50 % of the recurrent weights": (*WEIGHTS, "stages.0.sparsity=0.5"),
     "75 % of the recurrent weights": (*WEIGHTS, "stages.0.sparsity=0.75"),

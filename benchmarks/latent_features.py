@@ -32,12 +32,13 @@ RECIPE = "mnist_ae_features"
 CODES = "decoder.1.axes"
 """The layer whose outputs are the codes of the slim network."""
 
-UNPRUNED = ["stages.0.sparsity=0.015625", "stages.0.removal=hard"]  # one node of 64: a stage prunes at least one
+HARD = ["stages.0.removal=hard", "stages.0.compensate=false"]
+UNPRUNED = ["stages.0.sparsity=0.015625", *HARD]  # one node of 64: a stage prunes at least one
 CASES: dict[str, list[str]] = {
     "shaped": [],
     "plain": ["stages.0.shape=null"],
-    "hard": ["stages.0.removal=hard"],
-    "hard, plain": ["stages.0.removal=hard", "stages.0.shape=null"],
+    "hard": HARD,
+    "hard, plain": [*HARD, "stages.0.shape=null"],
     "unpruned": UNPRUNED,
 }
 

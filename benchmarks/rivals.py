@@ -28,14 +28,9 @@ CLASSIFIERS = ("--lr", "2e-3,5e-3")
 CHANNELS = "{kind: gradual_soft, over: 1.2 epochs, cohort: 60 steps, every: 20 steps}"
 DECODERS = ("--removal", f"hard,gradual,{FADING}", "--sparsity", ".9,.95", "--seeds", "5")
 LATENT = ("--sparsity", ".75,.953125", "--lr", "1.5e-3", "--seeds", "5")
-COMPENSATED = (
-    "--set",
-    "stages.0.criterion=skeletonization",
-    "--set",
-    "stages.0.removal=hard",
-    "--set",
-    "stages.0.compensate=true",
-)
+COMPENSATED = ("--set", "stages.0.criterion=skeletonization", "--set", "stages.0.removal=hard")
+PLAIN = ("--set", "stages.0.compensate=false")
+"""Hard removal of nodes without least squares."""
 SMALL = ("--sparsity", ".5,.75,.9", "--seeds", "5")
 
 # name -> the recipe, and what is compared on it
@@ -70,7 +65,14 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "mnist_latent": (
         "mnist_latent",
-        ("--criterion", "principal_axes,skeletonization", "--removal", "hard,{kind: soft, over: 1 epoch}", *LATENT),
+        (
+            "--criterion",
+            "principal_axes,skeletonization",
+            "--removal",
+            "hard,{kind: soft, over: 1 epoch}",
+            *LATENT,
+            *PLAIN,
+        ),
     ),
     "mnist_latent_compensated": (
         "mnist_latent",
@@ -84,6 +86,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
         (
             *("--removal", f"hard,{{kind: soft, over: 2 epochs}},{CHANNELS}"),
             *("--lr", "2e-2", "--seeds", "3"),
+            *PLAIN,
         ),
     ),
     "breast_cancer_removals": (
@@ -92,6 +95,7 @@ EXPERIMENTS: Mapping[str, tuple[str, Sequence[str]]] = {
             "--removal",
             "hard,{kind: soft, over: 3 epochs},{kind: gradual_soft, over: 6 epochs, cohort: 3 epochs}",
             *SMALL,
+            *PLAIN,
         ),
     ),
 }

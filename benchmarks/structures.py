@@ -84,14 +84,14 @@ def budgets(name: str) -> dict[str, Budget]:
 TO_THE_END = "{{kind: soft, over: {epochs} epochs}}"
 TAYLOR = "{kind: taylor_square, samples: 500}"
 OURS: dict[str, dict[str, Any]] = {
-    "hard": {"criterion": "norms", "removal": "hard"},
-    "hard, compensated": {"criterion": "norms", "removal": "hard", "compensate": "true"},
+    "hard": {"criterion": "norms", "removal": "hard", "compensate": "false"},
+    "hard, compensated": {"criterion": "norms", "removal": "hard"},
     "soft": {"criterion": "norms", "removal": "soft"},
     "soft to the end": {"criterion": "norms", "removal": TO_THE_END},
     "gradual soft": {"criterion": "norms", "removal": "gradual_soft"},
-    "hard, taylor_square": {"criterion": TAYLOR, "removal": "hard"},
+    "hard, taylor_square": {"criterion": TAYLOR, "removal": "hard", "compensate": "false"},
     "soft, taylor_square": {"criterion": TAYLOR, "removal": "soft"},
-    "hard, distilled": {"criterion": "norms", "removal": "hard"},
+    "hard, distilled": {"criterion": "norms", "removal": "hard", "compensate": "false"},
     "soft, distilled": {"criterion": "norms", "removal": "soft"},
 }
 """Keys of a stage; a removal that is only a word takes its default length, three quarters of the retraining."""

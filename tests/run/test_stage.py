@@ -251,15 +251,17 @@ def test_compensation_is_for_what_is_removed_at_once() -> None:
     [
         ({}, True),
         ({"retrain": {**RETRAIN, "epochs": 0}}, True),
-        ({"retrain": RETRAIN}, False),
+        ({"retrain": RETRAIN}, True),
         ({"removal": "soft", "retrain": RETRAIN}, False),
         ({"target": {"weights": ["1.*"]}, "criterion": "magnitude"}, False),
         ({"target": {"weights": ["1.*"]}, "criterion": "obs"}, True),
+        ({"target": {"weights": ["1.*"]}, "criterion": "obs", "retrain": RETRAIN}, False),
+        ({"target": {"branches": ["1"]}, "criterion": "ablation", "retrain": RETRAIN}, False),
         ({"compensate": False}, False),
-        ({"compensate": True, "retrain": RETRAIN}, True),
+        ({"compensate": False, "retrain": RETRAIN}, False),
     ],
 )
-def test_compensation_is_on_without_retraining(changes: dict[str, Any], compensates: bool) -> None:
+def test_compensation_is_on_for_nodes_that_are_removed_at_once(changes: dict[str, Any], compensates: bool) -> None:
     assert stage(**changes).compensates is compensates
 
 

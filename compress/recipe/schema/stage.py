@@ -137,7 +137,8 @@ class Stage(Part):
     compensate: bool | None = Field(
         default=None,
         description="adjust the kept weights by least squares, layer by layer, to make up for what is pruned; "
-        "if absent, only for nodes, branches, or weights by obs, that are removed at once without retraining",
+        "if absent, only for nodes that are removed at once (hard), and, without retraining, for branches and "
+        "for weights by obs",
     )
     removal: Removal = Field(
         description="how they are removed: hard, soft, gradual, gradual_soft, sfp, srfp or greg; branches hard or soft"
@@ -324,8 +325,10 @@ class Stage(Part):
         """Whether the kept weights make up for what is pruned."""
         if self.compensate is not None:
             return self.compensate
-        made_for_it = isinstance(self.target, Nodes | Branches) or self.criterion.kind == "obs"
-        return made_for_it and self.removal.kind == "hard" and not self.trains
+        if self.removal.kind != "hard":
+            return False
+        made_for_it = isinstance(self.target, Branches) or self.criterion.kind == "obs"
+        return isinstance(self.target, Nodes) or (made_for_it and not self.trains)
 
     @property
     def goes(self) -> float:
