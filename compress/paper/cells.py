@@ -24,6 +24,7 @@ from compress.recipe import schema
 from compress.run.building import build_model
 from compress.run.clock import Clock
 from compress.run.data_sets import build_data
+from compress.run.provenance import cpu_name
 from compress.run.setting import Setting, optimization, unwatched
 from compress.run.stage import run_stage
 from compress.select.choose import LayerCollapseWarning
@@ -47,7 +48,7 @@ def key(part: Dense | PaperCell) -> str:
 
 
 def run(cell: PaperCell, data_root: Path, cache: Path) -> dict[str, Any]:
-    """The outcome of a cell: `dense` metrics if it has no stage, else `before_removal` and `after_removal`.
+    """The outcome of a cell: `dense` metrics if it has no stage, else `before_removal` and `after_removal`; and `cpu`.
 
     The dense network is read from `cache`, or trained and stored there.
     """
@@ -56,7 +57,7 @@ def run(cell: PaperCell, data_root: Path, cache: Path) -> dict[str, Any]:
     model = _dense(cell.dense, dataset, weights)
     setting = _setting(cell.dense, dataset)
     if cell.stage is None:
-        return {"dense": setting.evaluate(model), **_on_training_images(cell, model, setting)}
+        return {"dense": setting.evaluate(model), **_on_training_images(cell, model, setting), "cpu": cpu_name()}
     if _only_around_latent(cell.stage):
         features = _encoded(cell.dense, dataset, weights)
         parts = {name: model.get_submodule(name) for name in ("latent", "decoder")}
@@ -65,7 +66,7 @@ def run(cell: PaperCell, data_root: Path, cache: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore", LayerCollapseWarning)  # collapsing layers are part of the paper's figures
         found = run_stage(model, cell.stage, 0, Pruned(), setting)
     result = {name: found[name] for name in ("achieved", "before_removal", "after_removal", "steps")}
-    return result | _on_training_images(cell, model, setting)
+    return {**result, **_on_training_images(cell, model, setting), "cpu": cpu_name()}
 
 
 def _on_training_images(cell: PaperCell, model: nn.Module, setting: Setting) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from compress.paper import document, figures
 from compress.paper.experiments import PaperCell
 from compress.recipe import schema
 from compress.run.output import whole_folder
-from compress.run.provenance import cpu_name
 from compress.sweep import jobs
 from compress.sweep.cell_store import Cells, Result, checksum
 from compress.sweep.cluster import carried
@@ -117,17 +116,21 @@ def collect(cells: Sequence[PaperCell], results: Mapping[str, Result]) -> dict[s
                 "result": results[key],
             }
         )
+    processors = sorted({cell["result"].get("cpu", _NOT_NOTED) for cell in found})
     document = {
         "schema": 1,
         "versions": {"softprune": __version__, **{name: version(name) for name in ("torch", "torchvision")}}
         | {"python": platform.python_version()},
-        "machine": {"cpu": cpu_name(), "threads": 1},
+        "machine": {"cpu": " and ".join(processors), "threads": 1},
         "planned": len(cells),
         "networks": networks,
         "stages": stages,
         "cells": found,
     }
     return {"checksum": checksum(document), **document}
+
+
+_NOT_NOTED = "a processor that was not noted"  # by earlier versions
 
 
 def restore(path: Path, cells: Sequence[PaperCell], cache: Path) -> int:
@@ -140,7 +143,8 @@ def restore(path: Path, cells: Sequence[PaperCell], cache: Path) -> int:
         document = read_json(path, MAX_BYTES)
         if document.pop("checksum") != checksum(document):
             raise ValueError("it was changed after it was written: its checksum differs")
-        found = {cell["key"]: cell["result"] for cell in document["cells"]}
+        # Earlier files name the processor only once.
+        found = {cell["key"]: {"cpu": document["machine"]["cpu"], **cell["result"]} for cell in document["cells"]}
         by = document["versions"]["softprune"]
     except FileNotFoundError:
         raise InputError(missing(path, "name the results.json of an earlier `compress reproduce`")) from None
