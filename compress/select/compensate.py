@@ -72,19 +72,16 @@ def compensate(
 
 def _refit(meeting: Meeting, stop: Reads) -> None:
     """Fit the weight and the bias of the reader that all batches have come to."""
-    product, weight, bias = stop.reader.product, stop.reader.weight, stop.reader.bias
-    dense, pruned, keep = (product.matrix(one) for one in (weight.dense, weight.pruned, weight.marks))
-    fit = Fit(keep, intercept=bias is not None)
-    if fit.is_empty:
+    weight, bias = stop.reader.weight, stop.reader.bias
+    if not bool(weight.marks.any()):
         return
-    dense, pruned = in_float(dense), in_float(pruned)
-    most = max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])
-    for inputs, more in zip(meeting.rows(product, most), meeting.more(product, most), strict=True):
-        rows = in_float(inputs.pruned)
-        missing = in_float(inputs.dense) @ dense.mT - rows @ pruned.mT
-        if bias is not None:
-            missing = missing + (bias.dense - bias.pruned).reshape(len(keep), 1, -1)
-        fit.add(rows, missing if more is None else missing + in_float(more))
+    product = stop.reader.product.of_used(weight.marks)
+    pruned, keep = in_float(product.matrix(weight.pruned)), product.matrix(weight.marks)
+    fit = Fit(keep, intercept=bias is not None)
+    for rows, wanted in meeting.rows(product, max(ROWS, ROWS_PER_ENTRY * keep.shape[-1])):
+        rows = in_float(rows)
+        missing = torch.baddbmm(in_float(wanted), rows, pruned.mT, alpha=-1)
+        fit.add(rows, missing if bias is None else missing.sub_(in_float(bias.pruned).reshape(len(keep), 1, -1)))
     change, constant = fit.change()
     if not bool(change.isfinite().all()):
         raise InputError(

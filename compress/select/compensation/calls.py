@@ -1,6 +1,7 @@
 """The batches that weights are fitted on: as many samples as the values of a layer leave room for."""
 
 from collections.abc import Hashable, Iterator, MutableMapping
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -12,6 +13,10 @@ from compress.inputs import Inputs
 
 NUMBERS = 2**26
 """What a layer gives for all samples together, at most; some such values are held at once, in both networks."""
+
+PART = 2**22
+"""What a layer gives for one call on a processor, at most: the system takes memory for larger tensors back each time,
+and giving it again takes as long as many an operator."""
 
 
 def calls_of(model: nn.Module, batches: Pairs, traces: MutableMapping[Hashable, Trace]) -> list[Inputs]:
@@ -27,16 +32,28 @@ def calls_of(model: nn.Module, batches: Pairs, traces: MutableMapping[Hashable, 
 
 
 def _fitting(model: nn.Module, batches: Pairs, traces: MutableMapping[Hashable, Trace]) -> Iterator[Inputs]:
-    left = None
+    left, largest = None, 1
     for given, _ in pairs(batches, model):
         if left is None:
             key = given.signature()
             traces[key] = traces.get(key) or _traced(model, given)
-            left = max(1, NUMBERS // _largest(traces[key]))
-        yield given if given.rows <= left or given.whole else given.part(slice(left))
+            largest = _largest(traces[key])
+            left = max(1, NUMBERS // largest)
+        yield from _parts(given if given.rows <= left or given.whole else given.part(slice(left)), largest)
         left -= given.rows
         if left <= 0:
             return
+
+
+def _parts(given: Inputs, largest: int) -> Iterator[Inputs]:
+    """A call in equal parts of at least two samples. A value has `largest` numbers of one sample."""
+    divides = given.tensors[0].device.type == "cpu" and not given.whole
+    parts = max(1, min(-(-given.rows * largest // PART), given.rows // 2)) if divides else 1
+    if parts == 1:
+        yield given
+        return
+    for begin, end in pairwise(given.rows * part // parts for part in range(parts + 1)):
+        yield given.part(slice(begin, end))
 
 
 def _traced(model: nn.Module, given: Inputs) -> Trace:

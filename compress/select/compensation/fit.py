@@ -35,16 +35,12 @@ class Fit:
         self._intercept = intercept
         rows = keep.any(2)
         self._used = keep.any(1)  # [groups, entries]
+        self._all_used = bool(self._used.all())
         self._alike = bool((keep == (self._used[:, None, :] & rows[:, :, None])).all())
-        self._entries = self._used[0].nonzero().flatten() if len(keep) == 1 else None  # smaller sums
         self._keep = torch.cat([keep, rows[..., None]], dim=2) if intercept else keep
         self._rows = 0
         self._squares: Tensor | None = None
         self._products: Tensor | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return not bool(self._used.any())
 
     def add(self, inputs: Tensor, missing: Tensor) -> None:
         """Add a batch.
@@ -53,7 +49,8 @@ class Fit:
             inputs: of the pruned network, [groups, rows, entries].
             missing: the wanted products less those of the matrix as it is, [groups, rows, outputs].
         """
-        inputs = inputs * self._used[:, None, :] if self._entries is None else inputs[..., self._entries]
+        if not self._all_used:
+            inputs = inputs * self._used[:, None, :]
         if self._intercept:
             inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=2)
         self._rows += inputs.shape[1]
@@ -69,9 +66,6 @@ class Fit:
         assert self._squares is not None
         assert self._products is not None
         squares, products, keep = self._squares, self._products, self._keep.to(self._squares.device)
-        if self._entries is not None:
-            own = self._entries.to(keep.device)
-            keep = keep[..., torch.cat([own, own.new_tensor([keep.shape[2] - 1])]) if self._intercept else own]
         squares = squares + self._ridge(squares)
         if self._alike:
             found = torch.cholesky_solve(products, torch.linalg.cholesky_ex(squares).L).mT * keep
@@ -79,9 +73,6 @@ class Fit:
             found = _row_by_row(squares, products.mT, keep)
         constant = found[..., -1] if self._intercept else None
         found = found[..., :-1] if self._intercept else found
-        if self._entries is not None:
-            whole = found.new_zeros(*found.shape[:2], self._used.shape[1])
-            found = whole.index_copy(2, self._entries.to(found.device), found)
         return found, constant
 
     def _ridge(self, squares: Tensor) -> Tensor:

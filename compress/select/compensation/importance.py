@@ -13,7 +13,7 @@ from compress.errors import InputError
 from compress.graph.coupling import Coupling, Member
 from compress.graph.trace import Trace, tensors_of
 from compress.inputs import Inputs
-from compress.select.compensation.fit import squares_of
+from compress.select.compensation.fit import in_float, squares_of
 from compress.select.compensation.lockstep import Meeting, Reads, meetings
 from compress.select.compensation.readers import OwnTensors, Reader
 
@@ -39,13 +39,14 @@ def importance_of_weights(model: nn.Module, names: Sequence[str], calls: Sequenc
     wanted: dict[int, list[Tensor]] = defaultdict(list)
     for name, scores in found.items():
         wanted[_storage(own.named(name).dense)].append(scores)
-    for reader, inputs in _seen(model, own, calls):
+    for reader, meeting in _read(model, own, calls):
         if targets := wanted.get(_storage(reader.weight.pruned)):
+            inputs, energy = _seen(meeting, reader)
             matrix = reader.product.matrix(reader.weight.dense).double().cpu()
-            scores = matrix.square() / _inverse(inputs).diagonal(dim1=1, dim2=2)[:, None, :-1]
+            scores = matrix.square() / _inverse(inputs).diagonal(dim1=1, dim2=2)[:, None] / energy
             places = reader.product.matrix(reader.weight.marks)
             for target in targets:
-                target.view(-1)[places.flatten()] = (scores / _energy(inputs, matrix)).flatten()
+                target.view(-1)[places.flatten()] = scores.flatten()
     return [found[name].to(own.named(name).dense.device) for name in names]
 
 
@@ -68,12 +69,12 @@ def importance_of_nodes(
             if member.role == "reads":
                 wanted[_storage(own.named(member.tensor).dense)].append((coupling, member))
     seen: dict[Coupling, list[tuple[Tensor, Tensor]]] = {coupling: [] for coupling in coupled}
-    for reader, inputs in _seen(model, own, calls):
+    for reader, meeting in _read(model, own, calls):
         if not (members := wanted.get(_storage(reader.weight.pruned))):
             continue
-        matrix = reader.product.matrix(reader.weight.dense).double().cpu()
+        inputs, energy = _seen(meeting, reader)
         places = reader.product.matrix(reader.weight.marks)[:, 0].flatten()
-        squares, energy = matrix.square().sum(1).flatten(), _energy(inputs, matrix)
+        squares = reader.product.matrix(reader.weight.dense).double().cpu().square().sum(1).flatten()
         for coupling, member in members:
             order = _entries_of_nodes(member, own.named(member.tensor).dense.shape, places)
             if len(order):
@@ -85,36 +86,34 @@ def importance_of_nodes(
     }
 
 
-def _seen(model: nn.Module, own: OwnTensors, calls: Sequence[Inputs]) -> Iterator[tuple[Reader, Tensor]]:
-    """Each adjustable layer, and rows of its inputs [groups, rows, entries], in float64 on the CPU."""
+def _read(model: nn.Module, own: OwnTensors, calls: Sequence[Inputs]) -> Iterator[tuple[Reader, Meeting]]:
+    """Each adjustable layer when all batches have come to it."""
     traces: dict[object, Trace] = {}
     for meeting in meetings(model, own, calls, traces, alone=True):
         stop = meeting.stops[0]
         if isinstance(stop, Reads):
-            yield stop.reader, _rows(meeting, stop.reader)
+            yield stop.reader, meeting
 
 
-def _rows(meeting: Meeting, reader: Reader) -> Tensor:
+def _seen(meeting: Meeting, reader: Reader) -> tuple[Tensor, float]:
+    """Rows of the reader's inputs [groups, rows, entries] on the CPU, and how much its outputs vary."""
     entries = reader.product.matrix(reader.weight.marks).shape[-1]
-    parts = meeting.rows(reader.product, max(ROWS, 2 * entries))
-    rows = torch.cat([part.dense.cpu().double() for part in parts], dim=1)
-    if not bool(rows.isfinite().all()):
+    parts = list(meeting.rows(reader.product, max(ROWS, 2 * entries)))
+    inputs, outputs = (in_float(torch.cat([part[which] for part in parts], dim=1).cpu()) for which in (0, 1))
+    if not bool(inputs.isfinite().all()):
         raise InputError("batches: an input of a layer is NaN or infinite there; remove such samples")
-    return rows
+    return inputs, max(float(outputs.double().var(dim=1).sum()), _LEAST)
 
 
 def _inverse(rows: Tensor) -> Tensor:
-    """Of the mean products of the entries and a constant 1, [groups, entries + 1, entries + 1]."""
-    rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
-    products = squares_of(rows) / rows.shape[1]
-    ridge = _RIDGE * products.diagonal(dim1=1, dim2=2)[:, :-1].mean(1).clamp_min(_LEAST)
-    inverse: Tensor = torch.linalg.inv(products + torch.diag_embed(ridge[:, None].expand(-1, rows.shape[2])))
+    """Of how the entries of [groups, rows, entries] vary together, [groups, entries, entries], in float64."""
+    mean = rows.mean(1, keepdim=True)
+    varies = squares_of(rows - mean).double() / rows.shape[1]
+    squares = varies.diagonal(dim1=1, dim2=2) + mean[:, 0].double().square()
+    ridge = _RIDGE * squares.mean(1).clamp_min(_LEAST)
+    varies.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(varies))
     return inverse
-
-
-def _energy(rows: Tensor, matrix: Tensor) -> float:
-    """How much the outputs vary."""
-    return max(float((rows @ matrix.mT).var(dim=1).sum()), _LEAST)
 
 
 def _entries_of_nodes(member: Member, shape: torch.Size, places: Tensor) -> Tensor:
@@ -127,21 +126,28 @@ def _entries_of_nodes(member: Member, shape: torch.Size, places: Tensor) -> Tens
 
 
 def _taken_away(seen: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Scores of nodes from what each layer sees of them: the inverse of their products, and their weights' squares."""
+    """Scores of nodes from what each layer sees of them: the inverse of their products, and their weights' squares.
+
+    Without some nodes, the inverse is that of all less a product of `taken`, which grows by a column for each: the
+    factors of a pivoted Cholesky decomposition.
+    """
     inverse, worth = torch.stack([one for one, _ in seen]), torch.stack([one for _, one in seen])
     size = worth.shape[1]
     score, alive = torch.zeros(size, dtype=torch.float64), torch.arange(size)
-    at_once, highest = -(-size // _ROUNDS), torch.zeros((), dtype=torch.float64)
+    own, taken = inverse.diagonal(dim1=1, dim2=2).clone(), inverse.new_zeros(len(seen), size, size)
+    at_once, highest, count = -(-size // _ROUNDS), torch.zeros((), dtype=torch.float64), 0
     while len(alive):
-        errors = (worth / inverse.diagonal(dim1=1, dim2=2)[:, : len(alive)].clamp_min(_LEAST)).sum(0)
+        errors = (worth[:, alive] / own[:, alive].clamp_min(_LEAST)).sum(0)
         order = errors.argsort(stable=True)
-        gone, left = order[:at_once], order[at_once:].sort().values
-        score[alive[gone]] = errors[gone].clamp_min(highest)  # the order in which they are taken away
-        highest = score[alive[gone]].max()
-        rest = torch.cat([left, torch.arange(len(alive), inverse.shape[1])])  # with the constant
-        own, columns = inverse[:, gone][:, :, gone], inverse[:, rest][:, :, gone]
-        inverse = inverse[:, rest][:, :, rest] - columns @ torch.linalg.solve(own, columns.mT)
-        alive, worth = alive[left], worth[:, left]
+        gone = alive[order[:at_once]]
+        score[gone] = errors[order[:at_once]].clamp_min(highest)  # the order in which they are taken away
+        highest = score[gone].max()
+        alive = alive[order[at_once:].sort().values]
+        columns = inverse[:, :, gone] - taken[:, :, :count] @ taken[:, gone, :count].mT
+        factor = torch.linalg.cholesky(columns[:, gone])
+        columns = torch.linalg.solve_triangular(factor.mT, columns, upper=True, left=False)
+        taken[:, :, count : count + len(gone)] = columns
+        own, count = own - columns.square().sum(2), count + len(gone)
     return score
 
 

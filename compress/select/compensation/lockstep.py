@@ -24,6 +24,9 @@ from compress.select.compensation.missing import Missing, before_scales
 from compress.select.compensation.readers import Own, OwnTensors, Reader, readers, source_of, used_once
 from compress.select.compensation.windows import Product
 
+_CACHED = 2**18
+"""Numbers that a processor's cache holds."""
+
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
@@ -38,14 +41,15 @@ class Sides(NamedTuple):
 class Reads:
     """A batch has come to a reader, and waits until its weights are fitted.
 
-    differs: whether a branch is missing before it. more: what it is to give besides, at the end of a branch, so that
-        the stream is again what it was before others were removed; None if nothing.
+    inputs: what it reads in the pruned network. wanted: what it is to give: the same as in the dense network, and at
+        the end of a branch what the stream lacks, for it to be again what it was before others were removed.
+    differs: whether a branch is missing before it.
     """
 
     reader: Reader
-    values: Sides
+    inputs: Tensor
+    wanted: Tensor
     differs: bool = False
-    more: Tensor | None = None
 
     @property
     def key(self) -> Hashable:
@@ -90,20 +94,23 @@ class Meeting:
     stops: Sequence[Stop]
     shares: Sequence[float]
 
-    def rows(self, product: Product, most: int) -> Iterator[Sides]:
-        """Of each batch the rows [groups, rows, entries] that a reader sees, at the same places in both networks.
+    def rows(self, product: Product, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a reader sees [groups, rows, entries] and is to give for it [groups, rows, outputs].
+
+        Some batches at a time, for at least as many rows as entries where there are so many.
 
         Args:
             most: rows of all batches together; more are drawn from.
         """
+        inputs: list[Tensor] = []
+        wanted: list[Tensor] = []
         for place, stop in enumerate(self.stops):
-            yield Sides(*(product.rows(value, *self._drawn(place, most)) for value in stop.values))
-
-    def more(self, product: Product, most: int) -> Iterator[Tensor | None]:
-        """At the same places, what the reader is to give besides: [groups, rows, outputs]."""
-        for place, stop in enumerate(self.stops):
-            wanted = stop.more if isinstance(stop, Reads) else None
-            yield None if wanted is None else product.outputs(wanted, *self._drawn(place, most))
+            assert isinstance(stop, Reads)
+            inputs.append(product.rows(stop.inputs, *self._drawn(place, most)))
+            wanted.append(product.outputs(stop.wanted, *self._drawn(place, most)))
+            if sum(one.shape[1] for one in inputs) >= inputs[0].shape[2] or place == len(self.stops) - 1:
+                yield _joined(inputs), _joined(wanted)
+                inputs, wanted = [], []
 
     def _drawn(self, place: int, most: int) -> tuple[int, torch.Generator]:
         """(rows of the batch at `place`, what draws them)"""
@@ -112,23 +119,19 @@ class Meeting:
 
     def statistics(self, side: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of each channel over all batches, added up in float64 where the device has it."""
-        counts, means, variances = [], [], []
-        for stop in self.stops:
-            values = in_float(stop.values[side]).movedim(1, 0).flatten(1)
-            variance, mean = torch.var_mean(values, dim=1, correction=0)
-            counts.append(values.shape[1])
-            means.append(mean)
-            variances.append(variance)
-        kind = torch.float32 if means[0].device.type == "mps" else torch.float64
-        weights = torch.tensor(counts, dtype=kind, device=means[0].device) / sum(counts)
-        within, own = torch.stack(variances, 1).to(kind) @ weights, torch.stack(means, 1).to(kind)
-        mean = own @ weights
-        return mean, within + (own - mean[:, None]).square() @ weights
+        parts = [_by_samples(stop.values[side]) for stop in self.stops if isinstance(stop, Normalizes)]
+        means, within = torch.cat([own for own, _, _ in parts]), torch.cat([own for _, own, _ in parts])
+        kind = torch.float32 if means.device.type == "mps" else torch.float64
+        counts = torch.cat([torch.full((len(own),), float(size), dtype=kind) for own, _, size in parts])
+        weights, means, within = (counts / counts.sum()).to(means.device), means.to(kind), within.to(kind)
+        mean = weights @ means
+        return mean, weights @ (within + (means - mean).square())
 
     def error(self) -> float:
         """Of the outputs: the mean square of what changed, relative to how much they vary."""
         changed, varies = 0.0, 0.0
         for stop, share in zip(self.stops, self.shares, strict=True):
+            assert isinstance(stop, Ends)
             for dense, pruned in zip(*stop.values, strict=True):
                 if isinstance(dense, Tensor) and dense.is_floating_point() and dense.numel() > 1:
                     dense, pruned = dense.float(), pruned.float()
@@ -206,7 +209,7 @@ class Plan:
 def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
     """Run one batch through both networks; a reader's operator runs when the next stop is asked for."""
     values: dict[fx.Node, Sides] = {}
-    wanted: dict[fx.Node, Tensor | None] = {}
+    more: dict[fx.Node, Tensor | None] = {}
     for node, tensor in zip(plan.traced.inputs, given.tensors, strict=True):
         values[node] = plan.both(tensor.clone, tensor.clone)  # operators in place write into them
     for node in plan.traced.graph.nodes:
@@ -221,17 +224,27 @@ def stops(plan: Plan, given: Inputs) -> Iterator[Stop]:
             stream = values[plan.missing.joins[node]].pruned
             values[node] = Sides(_computed(node, values, 0), stream.clone())  # operators in place write into it
         elif node.op == "call_function":
-            if node in plan.readers:
-                wanted[node] = _more(plan, node, values)
-                yield Reads(plan.readers[node], values[source_of(node)], node in plan.missing.differ, wanted[node])
-            elif name_of(node) == "batch_norm" and (stop := _norm(plan, node, values, wanted)) is not None:
+            if name_of(node) == "batch_norm" and (stop := _norm(plan, node, values, more)) is not None:
                 yield stop
-            if name_of(node) in RECURRENT:
+            if node in plan.readers:
+                values[node] = yield from _read(plan, node, values, more)
+            elif name_of(node) in RECURRENT:
                 values[node] = yield from _recurrent(plan, node, values)
             else:
                 values[node] = plan.both(partial(_computed, node, values, 0), partial(_computed, node, values, 1))
         for done in plan.last.get(node, ()):
             values.pop(done, None)
+
+
+def _read(
+    plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides], more: MutableMapping[fx.Node, Tensor | None]
+) -> Generator[Stop, None, Sides]:
+    """The reader is adjusted between the two networks' turns; what it was to give besides is noted in `more`."""
+    dense = _computed(node, values, 0)
+    missing = more[node] = _more(plan, node, values, dense)
+    wanted = dense if missing is None else dense + missing
+    yield Reads(plan.readers[node], values[source_of(node)].pruned, wanted, node in plan.missing.differ)
+    return plan.both(lambda: dense, partial(_computed, node, values, 1))
 
 
 def _computed(node: fx.Node, values: Mapping[fx.Node, Sides], side: int) -> Any:
@@ -241,18 +254,18 @@ def _computed(node: fx.Node, values: Mapping[fx.Node, Sides], side: int) -> Any:
 
 
 def _norm(
-    plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides], wanted: Mapping[fx.Node, Tensor | None]
+    plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides], more: Mapping[fx.Node, Tensor | None]
 ) -> Normalizes | None:
     """With what the layer before it was to give besides."""
     given = arguments_of(node)
     mean, variance = (plan.seen.get(given[key]) for key in ("running_mean", "running_var"))
     if given["training"] or mean is None or variance is None:
         return None
-    source, more = values[given["input"]], wanted.get(given["input"])
-    return Normalizes(mean, variance, source if more is None else Sides(source.dense + more, source.pruned))
+    source, missing = values[given["input"]], more.get(given["input"])
+    return Normalizes(mean, variance, source if missing is None else Sides(source.dense + missing, source.pruned))
 
 
-def _more(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Tensor | None:
+def _more(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides], dense: Tensor) -> Tensor | None:
     """At the end of a branch, what its last layer is to give besides, for the stream to be as in the dense network."""
     stream, way = plan.ends.get(node, (None, ()))
     if stream is None or stream not in values:
@@ -260,7 +273,7 @@ def _more(plan: Plan, node: fx.Node, values: Mapping[fx.Node, Sides]) -> Tensor 
     gap = values[stream].dense - values[stream].pruned
     if not bool(gap.any()):
         return None
-    return before_scales(lambda own: _through(way, own, values), _computed(node, values, 0), gap)
+    return before_scales(lambda own: _through(way, own, values), dense, gap)
 
 
 def _through(way: Sequence[fx.Node], own: Tensor, values: Mapping[fx.Node, Sides]) -> Tensor:
@@ -276,6 +289,24 @@ def _through(way: Sequence[fx.Node], own: Tensor, values: Mapping[fx.Node, Sides
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given)
         own = function(*args, **kwargs)
     return own
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows), dim=1)
+
+
+def _by_samples(values: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Means and variances [samples, channels] of the positions of each sample, and how many positions there are.
+
+    Torch's variances take several times as long as differences from the mean, which stay in the cache.
+    """
+    values = values.flatten(2) if values.ndim > 2 else values[..., None]
+    means, variances = [], []
+    for part in torch.split(values, max(1, _CACHED // values[0].numel())):
+        part = in_float(part)
+        means.append(part.mean(2))
+        variances.append((part - means[-1][..., None]).square_().mean(2))
+    return torch.cat(means), torch.cat(variances), values.shape[2]
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
@@ -328,9 +359,10 @@ def _gates(plan: Plan, own: Sequence[fx.Node], which: int, values: Sides) -> Ite
     """The weights of the inputs (0) or of the states (1), where they are the network's own."""
     weight, bias = plan.seen.get(own[which]), plan.seen.get(own[which + 2]) if len(own) == 4 else None
     if weight is not None and (bias is not None or len(own) == 2):
-        reader = Reader(weight, bias, windows.linear())
+        reader = Reader(weight, bias, windows.linear(weight.dense))
         if reader.is_free(plan.once):
-            yield Reads(reader, values)
+            wanted = nn.functional.linear(values.dense, weight.dense, None if bias is None else bias.dense)
+            yield Reads(reader, values.pruned, wanted)
 
 
 def _layer(

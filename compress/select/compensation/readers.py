@@ -148,15 +148,14 @@ def _reader(node: fx.Node, seen: Mapping[fx.Node, Own]) -> Reader | None:
     name, given = name_of(node), arguments_of(node)
     weight, bias = given.get("weight"), given.get("bias")
     if name == "linear":
-        product = windows.linear
-        return _made(seen, weight, bias, lambda own: product())
+        return _made(seen, weight, bias, windows.linear)
     if name in ("addmm", "mm", "matmul"):
         weight = given["mat2"] if "mat2" in given else given.get("other")
         plain = given.get("alpha", 1) == given.get("beta", 1) == 1
         if not plain or not isinstance(weight, fx.Node) or weight not in seen or seen[weight].dense.ndim != 2:
             return None
         bias = given["self"] if name == "addmm" else None
-        return _made(seen, weight, bias, lambda own: windows.linear(transposed=True))
+        return _made(seen, weight, bias, lambda own: windows.linear(own, transposed=True))
     if name in _CONVOLUTIONS:
         how = [given[key] for key in ("stride", "padding", "dilation", "groups")]
         return _made(seen, weight, bias, lambda own: windows.convolution(own, *how))

@@ -1,5 +1,6 @@
 """Linear layers and convolutions as products with a matrix: their inputs as rows, their weights as its entries."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +16,47 @@ Ints = Sequence[int]
 class Product:
     """A layer as `rows(x) @ matrix(weight).T`, in each of its groups.
 
-    rows: (input, how many rows at most, what draws them) -> [groups, rows, entries]; drawn alike for inputs of one
-        size. outputs: the same of an output, [groups, rows, outputs], at the same places. matrix: weight ->
-        [groups, outputs, entries]. weight: the way back, to the weight's shape.
+    Entries of a row are those of the window's places one after another, each with all inputs of the group.
+
+    rows: (input, how many rows at most, what draws them) -> [groups, rows, entries]. outputs: the same of an output,
+        [groups, rows, outputs], at the same places. matrix: weight -> [groups, outputs, entries]. weight: the way back,
+        to the weight's shape. inputs: how many each group has. dim: where they are in an input.
     """
 
     rows: Callable[[Tensor, int, torch.Generator], Tensor]
     outputs: Callable[[Tensor, int, torch.Generator], Tensor]
     matrix: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
+    inputs: int
+    dim: int
+
+    def of_used(self, keep: Tensor) -> "Product":
+        """The product of the inputs that a kept entry reads, where there is one group: the others take no part.
+
+        Args:
+            keep: bool, of the weight's shape.
+        """
+        entries = self.matrix(keep).any(1)  # [groups, entries]
+        used = entries.reshape(-1, self.inputs).any(0).nonzero().flatten()
+        if len(entries) > 1 or len(used) == self.inputs:
+            return self
+
+        def rows(values: Tensor, most: int, chance: torch.Generator) -> Tensor:
+            return self.rows(values.index_select(self.dim, used.to(values.device)), most, chance)
+
+        def matrix(weight: Tensor) -> Tensor:
+            found = self.matrix(weight)
+            return found.reshape(*found.shape[:2], -1, self.inputs)[..., used].flatten(2)
+
+        def back(found: Tensor) -> Tensor:
+            found = found.reshape(*found.shape[:2], -1, len(used))
+            whole = found.new_zeros(*found.shape[:3], self.inputs)
+            return self.weight(whole.index_copy(3, used.to(found.device), found).flatten(2))
+
+        return Product(rows, self.outputs, matrix, back, len(used), self.dim)
 
 
-def linear(*, transposed: bool = False) -> Product:
+def linear(weight: Tensor, *, transposed: bool = False) -> Product:
     """weight [outputs, inputs], or [inputs, outputs] if it is transposed."""
 
     def rows(values: Tensor, most: int, chance: torch.Generator) -> Tensor:
@@ -39,7 +69,7 @@ def linear(*, transposed: bool = False) -> Product:
     def back(found: Tensor) -> Tensor:
         return found[0].T if transposed else found[0]
 
-    return Product(rows, rows, matrix, back)
+    return Product(rows, rows, matrix, back, weight.shape[0 if transposed else -1], -1)
 
 
 def convolution(weight: Tensor, stride: Ints, padding: Ints | str, dilation: Ints, groups: int) -> Product:
@@ -49,15 +79,17 @@ def convolution(weight: Tensor, stride: Ints, padding: Ints | str, dilation: Int
     before_and_after = _padding(padding, window, dilation)
 
     def rows(values: Tensor, most: int, chance: torch.Generator) -> Tensor:
-        padded = nn.functional.pad(_batched(values, len(window)), before_and_after)
-        return _windows(padded, window, stride, dilation, groups, most, chance)
+        values = _batched(values, len(window))
+        return _windows(values, before_and_after, window, stride, dilation, groups, most, chance)
 
-    return Product(
-        rows,
-        partial(_places, len(window), groups),
-        lambda weight: weight.reshape(groups, len(weight) // groups, -1),
-        lambda found: found.reshape(weight.shape),
-    )
+    def matrix(weight: Tensor) -> Tensor:
+        return weight.reshape(groups, -1, weight.shape[1], math.prod(window)).transpose(2, 3).flatten(2)
+
+    def back(found: Tensor) -> Tensor:
+        return found.reshape(*found.shape[:2], -1, weight.shape[1]).transpose(2, 3).reshape(weight.shape)
+
+    outputs = partial(_places, len(window), groups)
+    return Product(rows, outputs, matrix, back, weight.shape[1], -1 - len(window))
 
 
 def transposed_convolution(
@@ -71,7 +103,7 @@ def transposed_convolution(
     sides: list[int] = []
     for size, by, pad, more in reversed(list(zip(window, dilation, padding, output_padding, strict=True))):
         sides += [by * (size - 1) - pad, by * (size - 1) - pad + more]
-    mirrored = tuple(range(3, 3 + len(window)))
+    mirrored, inputs = tuple(range(3, 3 + len(window))), len(weight) // groups
 
     def rows(values: Tensor, most: int, chance: torch.Generator) -> Tensor:
         values = _batched(values, len(window))
@@ -79,45 +111,65 @@ def transposed_convolution(
         spread = values.new_zeros(*values.shape[:2], *extents)
         places: tuple[Any, ...] = (..., *(slice(None, None, by) for by in stride))
         spread[places] = values
-        padded = nn.functional.pad(spread, sides)
-        return _windows(padded, window, [1] * len(window), dilation, groups, most, chance)
+        return _windows(spread, sides, window, [1] * len(window), dilation, groups, most, chance)
 
     def matrix(weight: Tensor) -> Tensor:
-        grouped = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
-        return grouped.flip(mirrored).transpose(1, 2).flatten(2)
+        grouped = weight.reshape(groups, inputs, *weight.shape[1:])
+        return grouped.flip(mirrored).transpose(1, 2).flatten(3).transpose(2, 3).flatten(2)
 
     def back(found: Tensor) -> Tensor:
-        grouped = found.reshape(groups, weight.shape[1], len(weight) // groups, *window)
-        return grouped.transpose(1, 2).flip(mirrored).reshape(weight.shape)
+        grouped = found.reshape(groups, weight.shape[1], -1, inputs).transpose(2, 3)
+        return grouped.reshape(groups, -1, inputs, *window).transpose(1, 2).flip(mirrored).reshape(weight.shape)
 
-    return Product(rows, partial(_places, len(window), groups), matrix, back)
+    outputs = partial(_places, len(window), groups)
+    return Product(rows, outputs, matrix, back, inputs, -1 - len(window))
 
 
 def _windows(
-    padded: Tensor, window: Ints, stride: Ints, dilation: Ints, groups: int, most: int, chance: torch.Generator
+    values: Tensor,
+    sides: Ints,
+    window: Ints,
+    stride: Ints,
+    dilation: Ints,
+    groups: int,
+    most: int,
+    chance: torch.Generator,
 ) -> Tensor:
-    """What the windows hold [groups, rows, inputs * window]; a row is a position of a sample."""
-    rank = len(window)
-    for place, (size, step, by) in enumerate(zip(window, stride, dilation, strict=True), start=2):
-        padded = padded.unfold(place, by * (size - 1) + 1, step)[..., ::by]
-    seen = padded.movedim(1, 1 + rank)  # [samples, *positions, channels, *window]
-    places = seen.shape[: 1 + rank]
-    rows = seen[torch.unravel_index(_drawn(places.numel(), most, chance, seen.device), places)]
-    return rows.reshape(len(rows), groups, -1).transpose(0, 1)
+    """What the windows hold [groups, rows, window * inputs]; a row is a position of a sample."""
+    seen = values.movedim(1, -1)  # [samples, *extents, channels]
+    if any(sides):
+        seen = nn.functional.pad(seen, [0, 0, *sides])
+    if math.prod(window) > 1:
+        seen = seen.contiguous()  # each place of a window is copied with all its channels
+    extents = seen.shape[1:-1]
+    each = [math.prod(extents[place + 1 :]) for place in range(len(extents))]
+    counts = [
+        (extent - by * (size - 1) - 1) // step + 1
+        for extent, size, step, by in zip(extents, window, stride, dilation, strict=True)
+    ]
+    drawn = _drawn(len(seen) * math.prod(counts), most, chance, seen.device)
+    sample, *starts = torch.unravel_index(drawn, (len(seen), *counts))
+    start = sum((one * step * far for one, step, far in zip(starts, stride, each, strict=True)), start=0 * sample)
+    inside = torch.unravel_index(torch.arange(math.prod(window), device=seen.device), tuple(window))
+    offset = sum((one * by * far for one, by, far in zip(inside, dilation, each, strict=True)), start=0 * inside[0])
+    rows = seen.flatten(1, -2)[sample[:, None], start[:, None] + offset]  # [rows, window, channels]
+    return rows.reshape(*rows.shape[:2], groups, -1).permute(2, 0, 1, 3).flatten(2)
 
 
 def _places(rank: int, groups: int, outputs: Tensor, most: int, chance: torch.Generator) -> Tensor:
     """The outputs [groups, rows, outputs] of the rows that `_windows` draws."""
-    flat = _batched(outputs, rank).movedim(1, -1).flatten(0, -2)
-    rows = flat[_drawn(len(flat), most, chance, flat.device)]
+    each = _batched(outputs, rank).flatten(2)
+    drawn = _drawn(len(each) * each.shape[2], most, chance, each.device)
+    rows = each.transpose(1, 2)[torch.unravel_index(drawn, (len(each), each.shape[2]))]
     return rows.reshape(len(rows), groups, -1).transpose(0, 1)
 
 
 def _drawn(count: int, most: int, chance: torch.Generator, device: torch.device) -> Tensor:
-    """Numbers of the rows to look at: all, or as many as allowed."""
+    """Numbers of the rows to look at, in order: all, or as many as allowed, one of each of as many equal parts."""
     if count <= most:
         return torch.arange(count, device=device)
-    return torch.randint(count, (most,), generator=chance).to(device)
+    parts = torch.arange(most, dtype=torch.float64) + torch.rand(most, dtype=torch.float64, generator=chance)
+    return (parts * (count / most)).long().clamp_max(count - 1).to(device)
 
 
 def _batched(values: Tensor, rank: int) -> Tensor:
