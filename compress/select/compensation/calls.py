@@ -15,8 +15,11 @@ NUMBERS = 2**26
 """What a layer gives for all samples together, at most; some such values are held at once, in both networks."""
 
 PART = 2**22
-"""What a layer gives for one call on a processor, at most: the system takes memory for larger tensors back each time,
-and giving it again takes as long as many an operator."""
+"""What a layer gives in one call on a processor, at most, unless it gives more for two samples.
+
+The allocator returns the memory of larger tensors to the system each time. Getting it back took a quarter of the forward
+pass of a ResNet-50 with 16 samples.
+"""
 
 
 def calls_of(model: nn.Module, batches: Pairs, traces: MutableMapping[Hashable, Trace]) -> list[Inputs]:

@@ -298,7 +298,7 @@ def _joined(rows: Sequence[Tensor]) -> Tensor:
 def _by_samples(values: Tensor) -> tuple[Tensor, Tensor, int]:
     """Means and variances [samples, channels] of the positions of each sample, and how many positions there are.
 
-    Torch's variances take several times as long as differences from the mean, which stay in the cache.
+    Torch's variances take several times as long as differences from the mean of parts that fit into the cache.
     """
     values = values.flatten(2) if values.ndim > 2 else values[..., None]
     means, variances = [], []
