@@ -17,8 +17,8 @@ NUMBERS = 2**26
 PART = 2**22
 """What a layer gives in one call on a processor, at most, unless it gives more for two samples.
 
-The allocator returns the memory of larger tensors to the system each time. Getting it back took a quarter of the forward
-pass of a ResNet-50 with 16 samples.
+The allocator returns the memory of larger tensors to the system each time. Getting it back took a quarter of the
+forward pass of a ResNet-50 with 16 samples.
 """
 
 
