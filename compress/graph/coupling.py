@@ -52,17 +52,24 @@ class Member:
         inner = torch.arange(self.inner, device=nodes.device)
         return (self.offset + outer + nodes[:, None] * self.inner + inner).flatten()
 
+    def split(self, values: Tensor) -> Tensor:
+        """A view of `values` (of the tensor's shape) whose `dim` is [outer, size, inner], without what is between."""
+        return self._split(values, self.dim)
+
     def per_node(self, values: Tensor) -> Tensor:
         """The sum over all positions of each node, of `values` [length of `dim`]; [size]."""
-        return self._grouped(values).sum(dim=(0, 2))
+        return self._split(values, 0).sum(dim=(0, 2))
 
     def matrix(self, values: Tensor) -> Tensor:
-        """The entries of `values` (of the tensor's shape) that belong to each node; [size, entries]."""
-        return self._grouped(values.movedim(self.dim, 0)).transpose(0, 1).flatten(1)
+        """Each node's entries of `values` (of the tensor's shape): [size, entries], a view where that is possible."""
+        outer, nodes, inner = range(self.dim, self.dim + 3)
+        return self.split(values).movedim((nodes, outer, inner), (0, 1, 2)).flatten(1)
 
-    def _grouped(self, values: Tensor) -> Tensor:
-        nodes = torch.arange(self.size, device=values.device)
-        return values[self.index(nodes)].reshape(self.outer, self.size, self.inner, *values.shape[1:])
+    def _split(self, values: Tensor, dim: int) -> Tensor:
+        length, step = self.size * self.inner, self.step or self.size * self.inner
+        own = values.narrow(dim, self.offset, (self.outer - 1) * step + length)
+        stretches = own.unfold(dim, length, step).movedim(-1, dim + 1)
+        return torch.unflatten(stretches, dim + 1, (self.size, self.inner))
 
 
 @dataclass(frozen=True)
