@@ -80,11 +80,18 @@ class Scores:
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """(place in this process's flat part, scores of its entries), from the first to the last."""
-        flat = [local(source).detach().reshape(-1) for source in self._sources]
+        flat = self._flat()
         size = piece_size(flat[0].device)
         for start in range(0, flat[0].numel(), size):
             place = slice(start, start + size)
             yield place, self._compute(*(source[place] for source in flat))
+
+    def at(self, places: Tensor | slice) -> Tensor:
+        """Scores of the entries at these places (int64) of this process's flat part."""
+        return self._compute(*(source[places] for source in self._flat()))
+
+    def _flat(self) -> list[Tensor]:
+        return [local(source).detach().reshape(-1) for source in self._sources]
 
     def at_once(self) -> Tensor:
         """All of them in one tensor, with the shape and placement of the sources."""
