@@ -183,6 +183,13 @@ Histogram = TypedDict(
         "gone": Annotated[Counts, "By bin, what is pruned."],
         "threshold": NotRequired[Annotated[float, "The highest score that is pruned; absent where nothing is."]],
         "earlier": Annotated[Count, "How many had been pruned before, and are in no bin."],
+        "sampled_from": NotRequired[
+            Annotated[
+                Positive,
+                "How many entries there are, if the counts and the threshold are of a random sample of them; absent "
+                "where they are of all.",
+            ]
+        ],
     },
 )
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -52,17 +53,24 @@ class Member:
         inner = torch.arange(self.inner, device=nodes.device)
         return (self.offset + outer + nodes[:, None] * self.inner + inner).flatten()
 
+    def split(self, values: Tensor) -> Tensor:
+        """A view of `values` (of the tensor's shape) whose `dim` is [outer, size, inner], without what is between."""
+        return self._split(values, self.dim)
+
     def per_node(self, values: Tensor) -> Tensor:
         """The sum over all positions of each node, of `values` [length of `dim`]; [size]."""
-        return self._grouped(values).sum(dim=(0, 2))
+        return self._split(values, 0).sum(dim=(0, 2))
 
     def matrix(self, values: Tensor) -> Tensor:
-        """The entries of `values` (of the tensor's shape) that belong to each node; [size, entries]."""
-        return self._grouped(values.movedim(self.dim, 0)).transpose(0, 1).flatten(1)
+        """Each node's entries of `values` (of the tensor's shape): [size, entries], a view where that is possible."""
+        outer, nodes, inner = range(self.dim, self.dim + 3)
+        return self.split(values).movedim((nodes, outer, inner), (0, 1, 2)).flatten(1)
 
-    def _grouped(self, values: Tensor) -> Tensor:
-        nodes = torch.arange(self.size, device=values.device)
-        return values[self.index(nodes)].reshape(self.outer, self.size, self.inner, *values.shape[1:])
+    def _split(self, values: Tensor, dim: int) -> Tensor:
+        length, step = self.size * self.inner, self.step or self.size * self.inner
+        own = values.narrow(dim, self.offset, (self.outer - 1) * step + length)
+        stretches = own.unfold(dim, length, step).movedim(-1, dim + 1)
+        return torch.unflatten(stretches, dim + 1, (self.size, self.inner))
 
 
 @dataclass(frozen=True)
@@ -88,16 +96,7 @@ class Coupling:
         Returns:
             Bool masks of the parameters' shapes by qualified name, True = keep.
         """
-        found: dict[str, Tensor] = {}
-        pruned = (~keep).nonzero().flatten()
-        for member in self.members:
-            if member.role == "follows":
-                continue
-            path, _, name = member.tensor.rpartition(".")
-            parameter = getattr(model.get_submodule(path), name)  # under a mask it is not a parameter
-            mask = found.setdefault(member.tensor, torch.ones_like(parameter, dtype=torch.bool))
-            mask.index_fill_(member.dim, member.index(pruned).to(mask.device), False)
-        return found
+        return masks_of(model, {self: keep})
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,8 @@ class Couplings:
             UnsupportedModelError: its width is kept; the message has the reason.
             TargetError: no such layer, or one that computes no nodes.
         """
-        for coupling in self.found:
-            if any(member.role == "writes" and module in self._layers(member.tensor) for member in coupling.members):
-                return coupling
+        if module in self._by_layer:
+            return self._by_layer[module]
         if module in self.kept:
             raise UnsupportedModelError(f"The layer {module!r} must keep its width: {self.kept[module]}.")
         names = [coupling.name for coupling in self.found]
@@ -182,15 +180,41 @@ class Couplings:
 
     def has(self, module: str) -> bool:
         """Whether the layer `module` computes nodes, prunable or not."""
-        return module in self.kept or any(module in self.layers(coupling) for coupling in self.found)
+        return module in self.kept or module in self._by_layer
 
     def layers(self, coupling: Coupling) -> set[str]:
         """The names of all layers that compute the nodes of a coupling."""
         writers = [member.tensor for member in coupling.members if member.role == "writes"]
         return {layer for tensor in writers for layer in self._layers(tensor)}
 
+    @cached_property
+    def _by_layer(self) -> dict[str, Coupling]:
+        """The outermost coupling of each layer."""
+        outermost = reversed(self.found)  # the first one is set last
+        return {layer: coupling for coupling in outermost for layer in self.layers(coupling)}
+
     def _layers(self, tensor: str) -> set[str]:
         return {layer_of(name) for name in self.names[tensor]}
+
+
+def masks_of(model: nn.Module, keep: Mapping[Coupling, Tensor]) -> dict[str, Tensor]:
+    """Bool masks of all parameters that hold the nodes of `keep`, by name, True = keep: norms' scale and shift too.
+
+    Args:
+        keep: bool [size] of each coupling, False for the nodes to prune.
+    """
+    found: dict[str, Tensor] = {}
+    for coupling, nodes in keep.items():
+        pruned = (~nodes).nonzero().flatten()
+        for member in coupling.members:
+            if member.role != "follows":
+                path, _, name = member.tensor.rpartition(".")
+                parameter = getattr(model.get_submodule(path), name)  # under a mask it is not a parameter
+                if member.tensor not in found:  # a mask is as large as a quarter of its weight
+                    found[member.tensor] = torch.ones_like(parameter, dtype=torch.bool)
+                mask = found[member.tensor]
+                mask.index_fill_(member.dim, member.index(pruned).to(mask.device), False)
+    return found
 
 
 def couplings(model: nn.Module, example: object, *, dynamic: Dynamic | None = None) -> Couplings:

@@ -11,7 +11,6 @@ from typing import TypedDict
 from torch import nn
 from torch.backends import cudnn, mha, mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.graph.untouched import untouched
 from compress.inputs import inputs_of
@@ -36,6 +35,8 @@ def measure(model: nn.Module, example: object) -> Stats:
     Parameters are counted as they are stored, so fold masks first. Multiply-accumulates are those that torch's counter
     knows (matrix products, convolutions, attention, recurrent layers), without elementwise operators.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which training needs not wait for
+
     given = inputs_of(example)
     with FlopCounterMode(display=False) as counter, untouched(model) as network, _plain_operators():
         given.call(network)

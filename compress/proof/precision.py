@@ -1,6 +1,6 @@
 """`InFloat64`: a network that computes in float64, for cases that its own dtype cannot decide."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -91,15 +91,18 @@ class _AsFloat64(EagerMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._is_constant(func, (args, kwargs)):
+        leaves = tree_leaves((args, kwargs))
+        if self._is_constant(func, leaves):
             return self._constant(func, args, kwargs)
         if func._schema.is_mutable and id(args[0]) in self._constants and args[0].dtype in _EXACT:
             return func(*tree_map(lambda value: _rounded(value, args[0].dtype), args), **kwargs)
-        args, kwargs = tree_map(_exact, (args, kwargs))
-        return tree_map(_exact, func(*args, **kwargs))
+        if any(map(_is_coarser, leaves)):
+            args, kwargs = tree_map(_exact, (args, kwargs))
+        result = func(*args, **kwargs)
+        return _exact(result) if isinstance(result, Tensor) else tree_map(_exact, result)
 
-    def _is_constant(self, func: Any, given: Any) -> bool:
-        tensors = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    def _is_constant(self, func: Any, leaves: Sequence[Any]) -> bool:
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if func in _MADE or (func.overloadpacket in _COUNTING and not tensors):
             return True
         return bool(tensors) and all(id(one) in self._constants for one in tensors) and _is_certain(func)
@@ -142,6 +145,12 @@ def _rounded(value: Any, dtype: torch.dtype) -> Any:
 
 def widened(tensor: Tensor) -> Tensor:
     return tensor.to(_EXACT[tensor.dtype]) if tensor.dtype in _EXACT else tensor
+
+
+def _is_coarser(value: Any) -> bool:
+    """Whether it is a tensor, or names a dtype, that float64 replaces."""
+    dtype = value.dtype if isinstance(value, Tensor) else value
+    return isinstance(dtype, torch.dtype) and dtype in _EXACT
 
 
 def _exact(value: Any) -> Any:

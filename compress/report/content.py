@@ -35,10 +35,14 @@ class TrainingFigure(TypedDict):
 
 
 class ScoresFigure(TypedDict):
-    """of: the tensor or layer; None if all targets were ranked together. earlier: how many were pruned before."""
+    """of: the tensor or layer; None if all targets were ranked together. earlier: how many were pruned before.
+
+    sampled_from: of how many entries the figure shows a sample; None if it shows all.
+    """
 
     of: str | None
     earlier: int
+    sampled_from: int | None
     svg: Markup
 
 

@@ -118,6 +118,8 @@ def scores(name: str, found: Histogram, what: str) -> str:
     text = f"{pruned:,} are pruned and {kept:,} kept"
     if "threshold" in found:
         text += f"; the highest pruned score is {found['threshold']:.3g}"
+    if "sampled_from" in found:
+        text = f"Of a random sample of the {found['sampled_from']:,}, {text}"
     drawing = Drawing(name, (width, 188), f"Scores of the {what}", f"{text}.")
     _grid(drawing, x, y, "count", floor)
     step = (x.end - x.start) / len(counts)

@@ -318,6 +318,7 @@ def _scores(stages: Sequence[StageResult]) -> Iterator[content.StageScores]:
                     {
                         "of": group.get("of"),
                         "earlier": group["earlier"],
+                        "sampled_from": group.get("sampled_from"),
                         "svg": Markup(figures.scores(f"scores-{number}-{index}", group, _of(stage, group))),
                     }
                     for index, group in enumerate(groups)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.errors import InputError, TargetError
 from compress.graph.coupling import Coupling, Couplings
@@ -163,15 +163,6 @@ def pruned_first(scores: Tensor, keep: Tensor | None) -> Tensor:
     """The scores of a coupling's nodes; those pruned earlier rank below all others, since they count already."""
     scores = scores.float().cpu()
     return scores if keep is None else scores.masked_fill(~keep, -torch.inf)
-
-
-def masks_of(model: nn.Module, keep: Keep) -> dict[str, Tensor]:
-    """Bool masks of all parameters that hold the nodes of `keep`, by name, True = keep: norms' scale and shift too."""
-    found: dict[str, Tensor] = {}
-    for coupling, nodes in keep.items():
-        for name, mask in coupling.masks(model, nodes).items():
-            found[name] = found[name] & mask if name in found else mask
-    return found
 
 
 def cost(known: Couplings, keep: Mapping[Coupling, Tensor], weights: Mapping[str, int]) -> int:

@@ -337,9 +337,10 @@ def _digits(numbers: Sequence[Integers], shift: int, prefix: int | None) -> Iter
     for each in numbers:
         for _, number in each.pieces() if each.counted else ():
             if prefix is None:
-                yield (number >> shift).int() + _HALF
+                yield (number >> shift).int().add_(_HALF)
             else:
-                yield (number[(number >> (shift + _DIGIT)) == prefix] >> shift).int() & (2 * _HALF - 1)
+                found = number.masked_select((number >> (shift + _DIGIT)) == prefix)  # twice as fast as an index
+                yield (found >> shift).int().bitwise_and_(2 * _HALF - 1)
 
 
 def _histogram(digits: Iterable[Tensor]) -> Tensor:
@@ -353,10 +354,13 @@ def _histogram(digits: Iterable[Tensor]) -> Tensor:
             histogram[: len(counts)] += counts
         waiting.clear()
 
+    entries = 0
     for digit in digits:
         waiting.append(digit)
-        if sum(map(len, waiting)) >= 2 * _HALF:
+        entries += digit.numel()
+        if entries >= 2 * _HALF:
             count()
+            entries = 0
     count()
     return histogram
 

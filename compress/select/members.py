@@ -26,11 +26,6 @@ def computing(model: nn.Module, coupling: Coupling) -> list[Member]:
     return [member for member in found if _is_watched(modules.get(layer_of(member.tensor)))] or found
 
 
-def rows(model: nn.Module, coupling: Coupling) -> list[Tensor]:
-    """Each node's incoming weights [nodes, entries], in all layers that compute it."""
-    return [member.matrix(values(model, member)) for member in writers(model, coupling)]
-
-
 def values(model: nn.Module, member: Member) -> Tensor:
     module, name = place_of(model, member.tensor)
     return getattr(module, name).detach()  # type: ignore[no-any-return]  # under a mask it is not a parameter

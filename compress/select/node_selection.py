@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from compress.errors import InputError, TargetError
-from compress.graph.coupling import Coupling, Couplings
+from compress.graph.coupling import Coupling, Couplings, masks_of
 from compress.graph.flow import layer_of
 from compress.graph.traced_once import TracedOnce
 from compress.inputs import inputs_of
 from compress.options import check, require_word, shown
 from compress.select.amount import BUDGETS, Amount, NodeScope, shares_of
 from compress.select.branch_selection import gone_with
-from compress.select.budgets import Keep, choose_nodes, cost, masks_of, pruned_first, weights_of
+from compress.select.budgets import Keep, choose_nodes, cost, pruned_first, weights_of
 from compress.select.criteria import Criterion
 from compress.select.floors import require_min_keep
 from compress.select.pruned import Pruned, packed, unpacked, with_earlier

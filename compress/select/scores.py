@@ -15,6 +15,11 @@ ON_ACCELERATOR = 1 << 24
 """The same on an accelerator, where each piece costs some kernel launches, and Python waits for it several times."""
 
 
+def piece_size(device: torch.device) -> int:
+    """Entries at a time on a device."""
+    return PIECE if device.type == "cpu" else ON_ACCELERATOR
+
+
 class Scores:
     """The scores of one tensor's entries, computed again each time they are read.
 
@@ -75,11 +80,18 @@ class Scores:
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """(place in this process's flat part, scores of its entries), from the first to the last."""
-        flat = [local(source).detach().reshape(-1) for source in self._sources]
-        size = PIECE if flat[0].device.type == "cpu" else ON_ACCELERATOR
+        flat = self._flat()
+        size = piece_size(flat[0].device)
         for start in range(0, flat[0].numel(), size):
             place = slice(start, start + size)
             yield place, self._compute(*(source[place] for source in flat))
+
+    def at(self, places: Tensor | slice) -> Tensor:
+        """Scores of the entries at these places (int64) of this process's flat part."""
+        return self._compute(*(source[places] for source in self._flat()))
+
+    def _flat(self) -> list[Tensor]:
+        return [local(source).detach().reshape(-1) for source in self._sources]
 
     def at_once(self) -> Tensor:
         """All of them in one tensor, with the shape and placement of the sources."""

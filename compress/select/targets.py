@@ -106,6 +106,9 @@ def target_of(wanted: object) -> AnyTarget:
     return Weights(_listed((wanted,), "targets"))
 
 
+_WILDCARDS = frozenset("*?[")
+
+
 @dataclass(frozen=True)
 class Target:
     """One parameter of one module; `path` is its qualified name in the model, as in its state_dict."""
@@ -259,7 +262,7 @@ def _owners(everything: Sequence[Target]) -> dict[int, list[Target]]:
 
 def _matches(model: nn.Module, item: TargetLike, everything: Sequence[Target], bias: bool) -> list[str]:
     if isinstance(item, str):
-        found = [target.path for target in everything if _pattern_takes(item, target, bias)]
+        found = _taken_by(item, everything, bias)
         found = found or [target.path for target in _within(item, everything) if _is_weight(target, bias)]
         if not found:
             names = [target.path for target in everything if target.parameter.dim() >= 2]
@@ -327,8 +330,11 @@ def _is_weight(target: Target, bias: bool) -> bool:
     return target.parameter.dim() >= 2 or (bias and "bias" in target.name)
 
 
-def _pattern_takes(pattern: str, target: Target, bias: bool) -> bool:
-    return target.path == pattern or (fnmatchcase(target.path, pattern) and _is_weight(target, bias))
+def _taken_by(pattern: str, everything: Sequence[Target], bias: bool) -> list[str]:
+    if _WILDCARDS.isdisjoint(pattern):  # a name, as each of thousands may be
+        return [target.path for target in everything if target.path == pattern]
+    fitting = [target for target in everything if fnmatchcase(target.path, pattern)]
+    return [target.path for target in fitting if target.path == pattern or _is_weight(target, bias)]
 
 
 def _listing(names: Sequence[str], most: int = 12) -> str:

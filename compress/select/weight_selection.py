@@ -164,11 +164,11 @@ class WeightSelection(Selection):
     def _scores(self, removed: Mapping[str, Tensor]) -> list[Scores]:
         """Sparsity is that of the original: entries that are removed, or were pruned earlier, come first."""
         found = []
-        earlier = self._earlier.keep
-        for name, score in zip(self.own_paths, self._own_scores(), strict=True):
+        earlier, own = self._earlier.keep, [removed[name] for name in self.own_paths]
+        for name, score, gone, any_gone in zip(self.own_paths, self._own_scores(), own, true_in(own), strict=True):
             if name in earlier:
                 score = score.then(_pruned_first, earlier[name])
-            found.append(score.then(removed_first, removed[name]))
+            found.append(score.then(removed_first, gone) if any_gone else score)
         return found
 
     def _own_scores(self) -> Sequence[Scores]:

@@ -36,11 +36,11 @@ def take_apart(
     parts = {AXES: (width, axes), READER: (like.shape[0], reader)}
     made = OrderedDict[str, nn.Module]()
     for part, (rows, values) in parts.items():
-        # Through "meta", since initial values would be drawn from the user's random numbers.
-        linear = nn.Linear(width, rows, device="meta", dtype=like.dtype).to_empty(device=like.device)
+        # On "meta", since initial values would be drawn from the user's random numbers; `to_empty` would import sympy.
+        linear = nn.Linear(width, rows, device="meta", dtype=like.dtype)
         weight, bias = values or (like.new_zeros(rows, width), like.new_zeros(rows))
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
+        linear.weight = nn.Parameter(weight.to(like, copy=True))
+        linear.bias = nn.Parameter(bias.to(like, copy=True))
         made[part] = linear.train(layer.training)
     path, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(path), leaf, nn.Sequential(made))

@@ -11,6 +11,7 @@ from compress.graph.coupling import Couplings
 from compress.graph.flow import arguments_of
 from compress.graph.rules import rule_of
 from compress.graph.shapes import elementwise
+from compress.slimming.dead import any_along
 
 _SAME = {
     *("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias", "mean"),
@@ -89,7 +90,7 @@ class _Folding:
             weight = self._fold(arguments, given, weight)
         bias = self._tensor(arguments["bias"])
         values = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-        return _Constants(axis, values, ~(weight != 0).flatten(1).any(1))
+        return _Constants(axis, values, ~any_along(weight != 0, 0))
 
     def _fold(self, arguments: dict[str, Any], given: _Constants, weight: Tensor) -> Tensor:
         """Set the columns that read constants to zero, and add to the bias what they contributed."""

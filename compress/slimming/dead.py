@@ -1,5 +1,6 @@
 """Dead nodes: nothing reads them, or they are the same for every input."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -34,6 +35,14 @@ def all_zero(coupling: Coupling, members: Iterable[Member], tensors: Mapping[str
     return ~_used_by(coupling, members, _Used(tensors))
 
 
+def any_along(marks: Tensor, dim: int) -> Tensor:
+    """Bool [length of `dim`]: whether anything is marked there. `any` takes many times as long as the largest byte."""
+    before, size, behind = math.prod(marks.shape[:dim]), marks.shape[dim], math.prod(marks.shape[dim + 1 :])
+    if not marks.numel():
+        return marks.new_zeros(size)
+    return marks.view(torch.uint8).reshape(before, size, behind).amax(0).amax(1).view(torch.bool)
+
+
 class _Used:
     """The positions of a dimension where a tensor has nonzero entries, while dead nodes are being erased."""
 
@@ -46,8 +55,7 @@ class _Used:
         if (name, dim) not in self._along:
             if name not in self._nonzero:
                 self._nonzero[name] = self._tensors[name].detach().cpu() != 0
-            nonzero = self._nonzero[name]
-            self._along[name, dim] = nonzero.movedim(dim, 0).reshape(nonzero.shape[dim], -1).any(1)
+            self._along[name, dim] = any_along(self._nonzero[name], dim)
         return self._along[name, dim]
 
     def erase(self, members: Iterable[Member], nodes: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from compress.errors import InputError
+from compress.train.eager_optimizers import SGD, Adam, AdamW, Muon
 from compress.train.optimization import Optimization
 
 
@@ -22,11 +23,11 @@ def optimizers(model: nn.Module, settings: Optimization) -> list[torch.optim.Opt
     # Fused updates halve the time of a step on the paper's autoencoder.
     match settings.optimizer:
         case "sgd":
-            return [torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)]
+            return [SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)]
         case "adam":
-            return [torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)]
+            return [Adam(parameters, lr=lr, weight_decay=decay, fused=True)]
         case "adamw":
-            return [torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)]
+            return [AdamW(parameters, lr=lr, weight_decay=decay, fused=True)]
         case "muon":
             return _muon(parameters, settings)
 
@@ -52,7 +53,7 @@ def _muon(parameters: Sequence[nn.Parameter], settings: Optimization) -> list[to
     others = [parameter for parameter in parameters if parameter.dim() != 2]
     found: list[torch.optim.Optimizer] = []
     if matrices:
-        found.append(torch.optim.Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        found.append(Muon(matrices, lr=lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     if others:
-        found.append(torch.optim.AdamW(others, lr=lr, weight_decay=decay, fused=True))
+        found.append(AdamW(others, lr=lr, weight_decay=decay, fused=True))
     return found

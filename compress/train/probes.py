@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.errors import InputError
 from compress.options import check, shown
+from compress.train.eager_optimizers import Adam
 from compress.wording import count_of
 
 HIDDEN = 128
@@ -84,7 +85,7 @@ def probe(train: Codes, test: Codes, attribute: str, *, hidden: int | None = Non
 
 
 def _fit(classifier: nn.Module, given: Tensor, wanted: Tensor) -> None:
-    optimizer = torch.optim.Adam(classifier.parameters(), RATE)
+    optimizer = Adam(classifier.parameters(), RATE)
     epoch = -(-len(given) // BATCH)
     epochs = max(EPOCHS, -(-STEPS // epoch))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * epoch)

@@ -23,6 +23,7 @@ from compress.remove.pruner import Pruner
 from compress.tasks import Loss
 from compress.tasks.outputs import prediction
 from compress.train.completion import Completion
+from compress.train.eager_optimizers import Adam
 from compress.train.independence import dependence, whitened
 from compress.train.latents import Latent, outputs_of
 from compress.wording import did_you_mean
@@ -241,7 +242,7 @@ class _Learners:
     def __init__(self, modules: Sequence[nn.Module], device: torch.device) -> None:
         # A list, since a ModuleDict refuses some names, such as those with dots.
         self.modules: Any = nn.ModuleList(modules).to(device)
-        self._optimizer = torch.optim.Adam(self.modules.parameters(), RATE) if modules else None
+        self._optimizer = Adam(self.modules.parameters(), RATE) if modules else None
 
     def step(self) -> None:
         """Learn from the gradients of `backward()`."""

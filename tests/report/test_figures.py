@@ -64,6 +64,8 @@ def test_bars_are_as_high_as_the_counts() -> None:
     (line,) = elements(svg, "line", "threshold")
     assert next(number(line, "x1")) == pytest.approx(46 + 342 * 1.5 / 4)
     assert "4 are pruned and 5 kept; the highest pruned score is 1.5" in svg
+    sample = figures.scores("s", {**group, "sampled_from": 9_000}, "weights of a")
+    assert "Of a random sample of the 9,000, 4 are pruned and 5 kept" in sample
 
 
 def test_one_slow_run_in_twenty_does_not_set_the_scale() -> None:

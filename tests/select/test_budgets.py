@@ -5,9 +5,9 @@ from torch import nn
 
 import compress
 from compress.errors import InputError
-from compress.graph.coupling import couplings
+from compress.graph.coupling import couplings, masks_of
 from compress.graph.stats import measure
-from compress.select.budgets import choose_nodes, masks_of
+from compress.select.budgets import choose_nodes
 from compress.select.criteria import Norms
 from compress.select.scoring import Scoring
 from compress.slimming.shrink import slim

@@ -11,8 +11,7 @@ from torch.func import functional_call
 
 import compress
 from compress.errors import InputError
-from compress.graph.coupling import couplings
-from compress.select.budgets import masks_of
+from compress.graph.coupling import couplings, masks_of
 from compress.select.compensate import compensate
 from compress.select.compensation.calls import calls_of
 from compress.select.compensation.fit import squares_of

@@ -4,7 +4,7 @@ import torch
 
 from compress.select.choose import choose
 from compress.select.criteria.magnitude import magnitude
-from compress.select.histogram import BINS, histogram
+from compress.select.histogram import BINS, SAMPLE, histogram
 from compress.select.scores import PIECE, Scores, removed_first
 
 
@@ -72,3 +72,37 @@ def test_nothing_to_see(score):
 def test_without_anything_that_goes_there_is_no_threshold():
     found = histogram([torch.tensor([1.0, 2.0])], [torch.ones(2, dtype=torch.bool)])
     assert "threshold" not in found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_shares_of_a_sample_are_those_of_all_within_the_stated_error(dtype):
+    torch.manual_seed(0)
+    # A pattern of nine, of which any regular ninth would only see one.
+    many = torch.rand(100_000, 9) * torch.arange(1, 10)
+    scores = [many.to(dtype), torch.rand(SAMPLE).to(dtype) * 4, torch.rand(3).to(dtype)]
+    keep = choose(scores, 0.4)
+    found = histogram(scores, keep)
+    together = torch.cat([score.flatten() for score in scores]).double().numpy()
+    stays = torch.cat([mask.flatten() for mask in keep]).numpy()
+    counted = sum(found["kept"]) + sum(found["gone"])
+    assert found["sampled_from"] == len(together)
+    assert abs(counted - SAMPLE) <= len(scores)
+    assert found["from"] == 0.0
+    assert 0.999 * together.max() <= found["to"] <= together.max()
+    assert 0 <= together[~stays].max() - found["threshold"] < 1e-3
+    for name, mine in (("kept", together[stays]), ("gone", together[~stays])):
+        shares = np.histogram(mine, edges(found))[0] / len(together)
+        assert np.abs(np.array(found[name]) / counted - shares).max() < 4 * 0.001
+
+
+def test_of_a_sample_those_pruned_earlier_are_counted_too():
+    score, gone = torch.rand(4 * SAMPLE), torch.arange(4 * SAMPLE) % 4 == 0
+    found = histogram([Scores(magnitude, score).then(removed_first, gone)], [~gone])
+    assert sum(found["kept"]) + sum(found["gone"]) + found["earlier"] == SAMPLE
+    assert abs(found["earlier"] / SAMPLE - 0.25) < 4 * 0.001
+
+
+def test_up_to_the_size_of_a_sample_all_are_counted():
+    found = histogram([torch.rand(SAMPLE)], [torch.ones(SAMPLE, dtype=torch.bool)])
+    assert "sampled_from" not in found
+    assert sum(found["kept"]) == SAMPLE

@@ -23,12 +23,6 @@ def magnitude(weight: Tensor) -> Tensor:
     return weight.detach().abs()
 
 
-def row_norm(weight: Tensor, dim: int = 0) -> Tensor:
-    """Euclidean norm of each node's incoming weights: [nodes] from the weight of its layer, nodes along `dim`."""
-    other = [axis for axis in range(weight.dim()) if axis != dim]
-    return weight.detach().square().sum(dim=other).sqrt()
-
-
 @dataclass(frozen=True)
 class Magnitude(Criterion):
     """Prunes the smallest |weight| first; for nodes, the node whose rows have the smallest norm."""
@@ -42,8 +36,7 @@ class Magnitude(Criterion):
         return [Scores(magnitude, target.parameter) for target in targets]
 
     def score_nodes(self, coupled: Sequence[Coupling], scoring: Scoring) -> NodeScores:
-        import torch
+        from compress.select.members import writers
+        from compress.select.node_norms import node_norms
 
-        from compress.select.members import rows
-
-        return {coupling: row_norm(torch.cat(rows(scoring.model, coupling), dim=1)) for coupling in coupled}
+        return {coupling: node_norms(scoring.model, writers(scoring.model, coupling)) for coupling in coupled}

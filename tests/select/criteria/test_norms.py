@@ -1,13 +1,33 @@
+import copy
+
 import numpy as np
 import torch
+from torch import nn
 
-from compress.select.criteria.norms import norms
+from compress.graph.coupling import couplings
+from compress.select.criteria import Norms
+from compress.select.scoring import Scoring
+
+
+def scored(model):
+    known = couplings(model, torch.zeros(2, 4, dtype=model[0].weight.dtype))
+    (score,) = Norms().score_nodes(known.found, Scoring(model, torch.Generator())).values()
+    return score
 
 
 def test_norms_of_both_sides():
-    first, bias, behind, aside = torch.randn(3, 4), torch.randn(3, 1), torch.randn(3, 5), torch.randn(3, 2)
-    incoming, outgoing = np.hstack([first, bias]), np.hstack([behind, aside])
-    expected = np.sqrt((incoming**2).sum(1) * (outgoing**2).sum(1))
-    found = norms([first, bias], [behind, aside])
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 5))
+    rows = np.hstack([model[0].weight.detach(), model[0].bias.detach()[:, None]])
+    columns = model[2].weight.detach().numpy()
+    expected = np.sqrt((rows**2).sum(1) * (columns**2).sum(0))
+    found = scored(model)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
-    torch.testing.assert_close(norms([3 * first, 3 * bias], [behind / 3, aside / 3]), found)
+    with torch.no_grad():
+        for tensor, factor in ((model[0].weight, 3), (model[0].bias, 3), (model[2].weight, 1 / 3)):
+            tensor.mul_(factor)
+    torch.testing.assert_close(scored(model), found)
+
+
+def test_nodes_of_a_network_in_bfloat16_are_scored_in_float32():
+    model = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 5)).bfloat16()
+    assert torch.equal(scored(model), scored(copy.deepcopy(model).float()))
