@@ -38,6 +38,14 @@ class Aside:
         found: Mapping[str, Any] = torch.load(self._file, weights_only=True)
         return found
 
+    def mapped(self) -> Mapping[str, Any]:
+        """As `tensors`, for a moment: they remain in the file, where the system can map one without a name."""
+        path = "" if self._file is None else f"/proc/self/fd/{self._file.fileno()}"
+        if not os.path.exists(path):
+            return self.tensors()
+        found: Mapping[str, Any] = torch.load(path, weights_only=True, mmap=True)
+        return found
+
 
 class Shelved:
     """A network as it is now, which `copy` gives copies of."""

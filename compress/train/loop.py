@@ -134,7 +134,7 @@ class Loop:
             "chance": random_state.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self._schedulers],
-            "good": (self._good.step, self._good.state.tensors()),
+            "good": (self._good.step, self._good.state.mapped()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Loop:
 
     def _diverged(self, what: str, *, data: bool = False) -> DivergedError:
         """Give the model its last good weights back."""
-        self._model.load_state_dict(self._good.state.tensors())
+        self._model.load_state_dict(self._good.state.mapped())
         advice = "look at the data" if data else f"try a learning rate below {self._optimization.lr:g}"
         return DivergedError(f"{what}; the weights of step {self._good.step}, the last good ones, are kept: {advice}")
 

@@ -1,7 +1,11 @@
 """Tensors and networks that are put aside come back as they were."""
 
 import copy
+import os
+import re
+import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,11 +49,30 @@ def test_tensors_are_as_they_were_when_they_were_put_aside(place: str) -> None:
     put = Aside(given)
     assert (put._file is not None) == (place == "in a file")
     given["w"].zero_()
-    for _ in range(2):
-        found = put.tensors()
+    for read in (put.tensors, put.mapped) * 2:
+        found = read()
         assert list(found) == list(before)
         assert all(same(found[name], tensor) for name, tensor in before.items())
         found["w"].zero_()  # a copy
+
+
+def anonymous() -> int:
+    """Bytes of this process's memory that no file holds."""
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_what_is_mapped_is_written_out_of_the_file() -> None:
+    size = spill.LARGE
+    put = Aside({"w": torch.ones(size // 4), "other": torch.ones(size // 4)})
+    before = anonymous()
+    found = put.mapped()
+    with open(os.devnull, "wb") as nowhere:
+        torch.save(found, nowhere)
+    assert anonymous() - before < size / 4
+    assert all(bool((tensor == 1).all()) for tensor in found.values())
 
 
 def test_what_is_no_plain_tensor_stays_in_memory(place: str) -> None:
