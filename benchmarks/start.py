@@ -24,7 +24,7 @@ import typer
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "start.json"
 COMPRESS = [sys.executable, "-m", "compress.cli"]
-AIMS = {"compress --help": 0.25, "compress recipes": 0.5, "compress apply, first step": 1.5}
+AIMS = {"compress --help": 0.25, "compress recipes": 0.5, "compress apply, first step": 1.2}
 SETTINGS = ("data.name=mnist_sample", "data.train=4000", "data.test=1000")
 FIRST_STEP = """
 import sys, time

@@ -651,8 +651,8 @@ def larger_steps() -> str:
     """Steps of larger networks with structured soft removal beside steps without."""
     found = measured("limits")
     rows = [
-        (name, str(case["batch"]), f"{case['without']:.2f}", f"{case['with']:.2f}", f"{case['ratio']:.3f}")
-        for name, case in found["steps"].items()
+        (case["network"], str(case["batch"]), f"{case['without']:.2f}", f"{case['with']:.2f}", f"{case['ratio']:.3f}")
+        for case in found["steps"]
     ]
     how = f"medians of {2 * found['rounds']} steps in turns"
     return table(("", "batch", "without, s", "with, s", "ratio"), rows, right=4) + _in_turns(found, how)
