@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.graph.coupling import couplings
-from compress.select.budgets import masks_of
+from compress.graph.coupling import couplings, masks_of
 from compress.select.compensate import compensate
 from compress.select.compensation import windows
 from compress.select.compensation.calls import calls_of
