@@ -22,7 +22,7 @@ from compress.sweep.trained import Trained
 from compress.sweep_results import ComparedCell
 
 SCRATCH_REVISION = 1
-REVISION = 2  # raised when the code computes something different, so that cached cells are computed again
+REVISION = 3  # raised when the code computes something different, so that cached cells are computed again
 
 
 @dataclass(frozen=True)

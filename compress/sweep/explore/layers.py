@@ -22,7 +22,7 @@ from compress.sweep.trained import Trained
 from compress.sweep_results import AllTogether, BoundKind, LayerCurve, LayerPoint
 from compress.tasks import ranking
 
-REVISION = 1  # raised when the code computes something different
+REVISION = 2  # raised when the code computes something different
 
 HALVINGS = 12
 """Halvings of the interval, on a logarithmic scale, that contains the loss each layer alone may cause."""
